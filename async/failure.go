@@ -1,0 +1,114 @@
+package async
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Class is what a failure is about, and so what can be done about it.
+type Class uint8
+
+const (
+	// Backend: the other side failed on this record. The class of an error that
+	// says nothing about itself.
+	Backend Class = iota
+	// BadRecord: the record itself is at fault (it cannot be encoded, the model
+	// refuses its content). Never retried; ends the job under policy fail, since
+	// a replay would only meet it again.
+	BadRecord
+	// Timeout: no outcome within Config.Timeout.
+	Timeout
+	// Overload: the other side had no room for longer than Config.Hold.
+	Overload
+	// Transport: the other side was out of reach for longer than Config.Hold.
+	Transport
+	// Permanent: configuration (model not found, not authorised). Never retried,
+	// and no restart helps.
+	Permanent
+)
+
+func (c Class) String() string {
+	return [...]string{"backend", "record", "timeout", "overload", "transport", "permanent"}[c%6]
+}
+
+// Verdict is what a failure means to the operator.
+type Verdict struct {
+	Class Class
+	// Hold: not an attempt. The record waits, its timer standing still, and is
+	// called again after RetryAfter (0: the operator's own backoff), or, while the
+	// caller is suspended, when it resumes.
+	Hold bool
+	// RetryAfter is the other side's own wish. It is used with Hold.
+	RetryAfter time.Duration
+	// Retry: transient, so the default retry applies.
+	Retry bool
+}
+
+// Failure is an error that knows what it means to the operator. It is found by
+// errors.As, so it may be wrapped.
+type Failure interface {
+	error
+	Verdict() Verdict
+}
+
+// VerdictOf returns what err means to the operator.
+func VerdictOf(err error) Verdict {
+	if f, ok := errors.AsType[Failure](err); ok {
+		return f.Verdict()
+	}
+	return Verdict{Class: Backend}
+}
+
+// Errors that a *RecordError may wrap.
+var (
+	// ErrTimeout: the record's time was over.
+	ErrTimeout = errors.New("no answer within the timeout")
+	// ErrHold: the record was held for as long as Config.Hold allows.
+	ErrHold = errors.New("held for as long as allowed")
+	// ErrHandlerSilent: a timeout handler returned neither outputs nor an error.
+	ErrHandlerSilent = errors.New("the timeout handler completed nothing; return One, Many, None or an error")
+)
+
+// RecordError is the failure of one record: which one, how often it was tried
+// and why it failed.
+type RecordError struct {
+	Operator string
+	Subtask  int
+	Split    int
+	Position int64
+	// Attempts is the number of calls that were made for the record; those that
+	// ended in a hold are not counted.
+	Attempts int
+	Class    Class
+	Err      error
+}
+
+func (e *RecordError) Error() string {
+	return fmt.Sprintf("%s: record at split %d, position %d failed after %d attempt(s) (class %s): %v",
+		e.Operator, e.Split, e.Position, e.Attempts, e.Class, e.Err)
+}
+
+func (e *RecordError) Unwrap() error { return e.Err }
+
+// Verdict makes a RecordError a Failure.
+func (e *RecordError) Verdict() Verdict { return Verdict{Class: e.Class} }
+
+// PanicError is a panic of a user's function, caught and turned into a failure.
+type PanicError struct {
+	// Where names the function that panicked.
+	Where string
+	Value any
+	// Stack is the goroutine's stack at the panic.
+	Stack []byte
+}
+
+func (e *PanicError) Error() string {
+	return fmt.Sprintf("panic in %s: %v\n%s", e.Where, e.Value, e.Stack)
+}
+
+// Unwrap returns the panic's value if it was an error.
+func (e *PanicError) Unwrap() error {
+	err, _ := e.Value.(error)
+	return err
+}

@@ -1,0 +1,160 @@
+package async
+
+import (
+	"context"
+	"log/slog"
+	"time"
+)
+
+// Function makes the callers of an asynchronous function, one for each parallel
+// subtask. It is shared between subtasks and must be safe for concurrent use.
+//
+// A function may also implement TimeoutHandler and RetryPredicate. They are
+// looked up once, when the operator is made.
+type Function[IN, OUT any] interface {
+	// Open makes the caller of one subtask. It may block (dial, check the model)
+	// and should return when ctx ends. done is where the caller reports; it is
+	// valid until Close has returned.
+	Open(ctx context.Context, sub Subtask, done Completer[OUT]) (Caller[IN, OUT], error)
+}
+
+// Caller starts calls for one subtask. Its methods are called from one
+// goroutine at a time and must not block.
+type Caller[IN, OUT any] interface {
+	// Call starts a call for each element of batch. The slice belongs to the
+	// operator again when Call returns; the records in it may be kept until
+	// their completion. The end of the slice says that no more input is at
+	// hand, so whoever gathers records into requests sends what it has if it may.
+	Call(batch []Call[IN])
+	// Cancel says that these calls have their outcome (they timed out) or are no
+	// longer wanted. Late answers are ignored, so it is advice, not a promise.
+	Cancel(ids []CallID)
+	// Close cancels what is in flight and gives everything back: when it returns
+	// no goroutine, timer or connection of the caller is left. It is idempotent,
+	// and it may block for as long as that takes.
+	Close() error
+}
+
+// Completer takes the outcomes of calls. Its methods may be called from any
+// goroutine, also from inside Call, and never block.
+type Completer[OUT any] interface {
+	// Complete reports outcomes, with one wake-up of the operator for the slice.
+	// The slice belongs to the caller again when Complete returns. The first
+	// completion of an attempt counts; others, and those of earlier attempts,
+	// are ignored.
+	Complete([]Completion[OUT])
+	// Suspend says that no call can be made for now (the connection is lost)
+	// and why. The operator makes no calls until Resume; records that wait meanwhile
+	// are held: their timers stand still, for at most Config.Hold.
+	Suspend(reason error)
+	// Resume says that calls can be made again.
+	Resume()
+}
+
+// Subtask describes one parallel instance of the operator to its caller.
+type Subtask struct {
+	// Operator is the operator's name within its job.
+	Operator string
+	// Index is the number of the subtask, from 0, and Parallelism how many there are.
+	Index, Parallelism int
+	// Attempt counts the restarts of the run, from 0.
+	Attempt int
+	// Config is the operator's configuration with every default filled in.
+	Config Config
+	// Logger is never nil.
+	Logger *slog.Logger
+}
+
+// CallID names one attempt for one record, so that the answer to one attempt is
+// never taken for another's. It means nothing outside its operator.
+type CallID struct {
+	Entry   uint64
+	Attempt uint32
+}
+
+// Call is one attempt for one record.
+type Call[IN any] struct {
+	ID CallID
+	// Record is what the call is for; its split, position, event time and key
+	// are there for logs and metadata.
+	Record Record[IN]
+	// Deadline is when the record times out; zero means never. It may move when
+	// the record was held, so each attempt carries its own.
+	Deadline time.Time
+}
+
+// Completion is the outcome of one attempt.
+type Completion[OUT any] struct {
+	ID CallID
+	// Outputs are the results, 0 to n of them. Not used if Err is set.
+	Outputs Outputs[OUT]
+	// Err is the failure. An error that says what it means to the operator
+	// implements Failure; every other one has class Backend.
+	Err error
+}
+
+// Outputs are the results of one record. The zero value means that nothing was
+// said, which is an error of a timeout handler and no output for a completion.
+type Outputs[OUT any] struct {
+	one  OUT
+	many []OUT
+	kind uint8
+}
+
+const (
+	outputsUnset = iota
+	outputsNone
+	outputsOne
+	outputsMany
+)
+
+// One is a single result; it allocates nothing.
+func One[OUT any](v OUT) Outputs[OUT] { return Outputs[OUT]{one: v, kind: outputsOne} }
+
+// Many is any number of results, emitted in order. The operator keeps the slice.
+func Many[OUT any](vs ...OUT) Outputs[OUT] { return Outputs[OUT]{many: vs, kind: outputsMany} }
+
+// None is no result: the record is complete and nothing is emitted for it.
+func None[OUT any]() Outputs[OUT] { return Outputs[OUT]{kind: outputsNone} }
+
+// Len returns the number of results.
+func (o *Outputs[OUT]) Len() int {
+	switch o.kind {
+	case outputsOne:
+		return 1
+	case outputsMany:
+		return len(o.many)
+	}
+	return 0
+}
+
+// At returns result i, 0 <= i < Len.
+func (o *Outputs[OUT]) At(i int) OUT {
+	if o.kind == outputsOne {
+		return o.one
+	}
+	return o.many[i]
+}
+
+// IsSet reports whether anything was said, be it None.
+func (o *Outputs[OUT]) IsSet() bool { return o.kind != outputsUnset }
+
+// TimeoutHandler decides what becomes of a record that timed out. A Function
+// that implements it is asked on the operator's own goroutine, so the handler must
+// not block. It returns a fallback, None to emit nothing, or an error to fail
+// the record. Returning nothing at all (the zero Outputs) fails the record with
+// ErrHandlerSilent. It is called at most once a record, and its failure is
+// never retried.
+type TimeoutHandler[IN, OUT any] interface {
+	OnTimeout(call Call[IN]) (Outputs[OUT], error)
+}
+
+// RetryPredicate says which outcomes are worth another attempt. A Function that
+// implements it replaces the default, under which no result is retried and an
+// error is if its Verdict says so. Both run on the operator's own goroutine.
+// Errors of class Record and Permanent, and what Verdict.Hold covers, are never
+// retried, whatever the predicate says.
+type RetryPredicate[OUT any] interface {
+	RetryResult(Outputs[OUT]) bool
+	RetryError(error) bool
+}
