@@ -158,3 +158,8 @@ type RetryPredicate[OUT any] interface {
 	RetryResult(Outputs[OUT]) bool
 	RetryError(error) bool
 }
+
+// CallLimiter is implemented by a Function that makes at most so many calls at a
+// time in each subtask. It lowers Config.MaxCalls, so that records wait for
+// their place before their timers start. 0 is no limit.
+type CallLimiter interface{ MaxCalls() int }

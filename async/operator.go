@@ -1,30 +1,441 @@
 package async
 
-// The operator as hosts see it (implementation follows). All methods but the
-// Completer's are called from one goroutine, the task.
-//
-//	NewOperator[IN, OUT](fn Function[IN, OUT], order Order, cfg Config, sub Subtask, wake func()) (*Operator[IN, OUT], error)
-//	    cfg is checked and resolved. wake is called, from any goroutine, when Step should run again.
-//	(*Operator) Open(ctx) error                    // opens the caller; blocks
-//	(*Operator) Room() int                         // elements that Admit/Watermark take now (0 while a drain is under way)
-//	(*Operator) Admit(recs []Record[IN]) int       // takes up to Room records, returns how many
-//	(*Operator) Watermark(w Watermark) bool        // false: no room
-//	(*Operator) Barrier(id int64)                  // handled at the next Step, also when full
-//	(*Operator) AbortBarrier(id int64)             // the checkpoint was given up; admission resumes
-//	(*Operator) End()                              // no more input
-//	(*Operator) Restore(recs []Record[IN])         // before any Admit: entries of a snapshot, called first, with any capacity
-//	(*Operator) Step(now time.Time, max int, out Emitter[OUT]) (Status[IN], error)
-//	    takes completions, fires timers, makes calls, emits at most max entries (0: downstream is blocked). An error is the failure
-//	    of the operator; after it only Close follows.
-//	(*Operator) Stats() Stats                      // in flight, queued, ... (for progress and metrics)
-//	(*Operator) Close() error                      // cancels, waits; idempotent
-//
-//	type Emitter[OUT any] interface { Emit([]Record[OUT]); Watermark(Watermark) }   // slices valid until return
-//	type Status[IN any] struct {
-//	    Barrier  int64          // != 0: this barrier passes now, behind everything emitted so far; the host snapshots and forwards it
-//	    Entries  []Record[IN]   // with Barrier under Snapshot: the records not yet emitted, oldest first; copied, the host's
-//	    Watermarks []QueuedWatermark // with Barrier under Snapshot: where watermarks stand among Entries
-//	    Ended    bool           // End was called and everything is emitted
-//	    More     bool           // Step has more to do right now (emission was cut by max, or input can go on)
-//	    Next     time.Time      // when Step must run again if nothing wakes it; zero: no timer
-//	}
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"time"
+
+	"github.com/tensorferry/tensorferry/internal/asyncq"
+)
+
+// emitTurn bounds the entries that leave in one Step, so that timers, barriers
+// and completions get their turn under any load (A14).
+const emitTurn = 1024
+
+// Bounds of the operator's own delay between calls of a held record.
+const (
+	holdDelay    = 50 * time.Millisecond
+	maxHoldDelay = 2 * time.Second
+)
+
+// Emitter takes what leaves an operator, in order. Slices are valid until return.
+type Emitter[OUT any] interface {
+	Emit([]Record[OUT])
+	Watermark(Watermark)
+}
+
+// QueuedWatermark is a watermark of a snapshot; it stands before Entries[Before].
+type QueuedWatermark struct {
+	Before int
+	Mark   Watermark
+}
+
+// Status is what a Step leaves for its host to do.
+type Status[IN any] struct {
+	// Barrier, if not 0, passes the operator now, behind everything that was
+	// emitted so far: the host puts Entries and Watermarks into the checkpoint,
+	// forwards the barrier, and goes on.
+	Barrier int64
+	// Entries are, under the Snapshot policy, the records not yet emitted, oldest
+	// first. The slices are the host's.
+	Entries    []Record[IN]
+	Watermarks []QueuedWatermark
+	// Ended: End was called and everything has been emitted.
+	Ended bool
+	// More: another Step has something to do at once, given room downstream.
+	More bool
+	// Next is when Step must run again if nothing wakes it before; zero for never.
+	Next time.Time
+}
+
+// Stats are an operator's present numbers.
+type Stats struct {
+	// Queued counts everything admitted and not yet emitted; InFlight the calls
+	// in progress; Held, Retrying and Done what waits for the other side, for
+	// its next attempt, and for its turn to leave.
+	Queued, InFlight, Held, Retrying, Done int
+	// Suspended says why no calls are made at present; nil if they are.
+	Suspended error
+	// Admitted, Completed, Calls, Timeouts, Retries and Holds count since Open.
+	Admitted, Completed, Calls, Timeouts, Retries, Holds int64
+}
+
+// Operator runs an asynchronous function over the records of one subtask. It is a
+// step function: a host feeds it, calls Step when it is woken or Status.Next has come, and
+// passes on what it emits. It has no goroutine of its own. All methods are called from
+// one goroutine, the task; only the Completer that its caller was given is not bound to it.
+type Operator[IN, OUT any] struct {
+	cfg       Config
+	sub       Subtask
+	order     Order
+	fn        Function[IN, OUT]
+	onTimeout TimeoutHandler[IN, OUT]
+	predicate RetryPredicate[OUT]
+
+	queue  *asyncq.Queue
+	slots  []slot[IN, OUT]
+	inbox  *inbox[OUT]
+	caller Caller[IN, OUT]
+	base   time.Time
+	spare  letters[OUT]
+
+	backlog      []entry[IN] // restored, not yet admitted
+	barrier      int64
+	barrierReady bool
+	ended        bool
+	closed       bool
+	failed       error
+	suspended    error
+
+	calls   []Call[IN]
+	cancels []CallID
+	out     []Record[OUT]
+	stats   Stats
+}
+
+// slot is the payload of a queue entry: the record until its outcome has left
+// (A6), and the outcome.
+type slot[IN, OUT any] struct {
+	rec    Record[IN]
+	outs   Outputs[OUT]
+	err    error // the last failure, for the record's own error
+	mark   Watermark
+	isMark bool
+}
+
+// entry is one element of a restored snapshot.
+type entry[IN any] struct {
+	rec    Record[IN]
+	mark   Watermark
+	isMark bool
+}
+
+// NewOperator checks the configuration and makes an operator. wake is called,
+// from any goroutine, when Step should run; it must not block.
+func NewOperator[IN, OUT any](fn Function[IN, OUT], order Order, cfg Config, sub Subtask, wake func()) (*Operator[IN, OUT], error) {
+	cfg, err := cfg.Resolve(order)
+	if err != nil {
+		return nil, err
+	}
+	if l, ok := fn.(CallLimiter); ok && l.MaxCalls() > 0 {
+		cfg.MaxCalls = min(cfg.MaxCalls, l.MaxCalls())
+	}
+	sub.Config = cfg
+	if sub.Parallelism == 0 {
+		sub.Parallelism = 1
+	}
+	if sub.Operator == "" {
+		sub.Operator = "async"
+	}
+	if sub.Logger == nil {
+		sub.Logger = slog.New(slog.DiscardHandler)
+	}
+	o := &Operator[IN, OUT]{cfg: cfg, sub: sub, order: order, fn: fn, base: time.Now(), inbox: &inbox[OUT]{wake: wake}}
+	o.onTimeout, _ = fn.(TimeoutHandler[IN, OUT])
+	o.predicate, _ = fn.(RetryPredicate[OUT])
+	o.queue = asyncq.New(asyncq.Config{
+		Capacity: cfg.Capacity, MaxCalls: cfg.MaxCalls, Unordered: order == Unordered,
+		Timeout: asyncq.Time(max(cfg.Timeout, 0)), Hold: asyncq.Time(cfg.Hold),
+		Retries: max(cfg.Retry.Max, 0), RetryDelay: asyncq.Time(cfg.Retry.Delay),
+		Multiplier: cfg.Retry.Multiplier, MaxDelay: asyncq.Time(cfg.Retry.MaxDelay),
+		HoldDelay: asyncq.Time(holdDelay), MaxHoldDelay: asyncq.Time(maxHoldDelay),
+	})
+	return o, nil
+}
+
+// Config returns the configuration with every default filled in.
+func (o *Operator[IN, OUT]) Config() Config { return o.cfg }
+
+// Open opens the function's caller. It blocks as long as the function's Open does.
+func (o *Operator[IN, OUT]) Open(ctx context.Context) (err error) {
+	defer recovered("Open of "+o.sub.Operator, &err)
+	o.caller, err = o.fn.Open(ctx, o.sub, o.inbox)
+	if err == nil && o.caller == nil {
+		err = fmt.Errorf("%s: the function's Open returned neither a caller nor an error", o.sub.Operator)
+	}
+	return err
+}
+
+// Room returns how many records Admit takes now. It is 0 while the operator is
+// full, drains for a barrier, still admits restored records, or has ended or failed.
+func (o *Operator[IN, OUT]) Room() int {
+	if len(o.backlog) > 0 || o.barrier != 0 {
+		return 0
+	}
+	return o.queue.Room()
+}
+
+// Admit takes up to Room records, which are the operator's from then on, and
+// returns how many it took. Calls are made by the next Step.
+func (o *Operator[IN, OUT]) Admit(recs []Record[IN]) int {
+	n := min(len(recs), o.Room())
+	now := o.clock(time.Time{})
+	for i := range recs[:n] {
+		o.slot(o.queue.Admit(now)).rec = recs[i]
+	}
+	o.stats.Admitted += int64(n)
+	return n
+}
+
+// Watermark takes a watermark or idleness into the queue, in its place among the
+// records; false says that there is no room for it.
+func (o *Operator[IN, OUT]) Watermark(w Watermark) bool {
+	if o.Room() == 0 {
+		return false
+	}
+	s := o.slot(o.queue.AdmitMark(o.clock(time.Time{})))
+	s.mark, s.isMark = w, true
+	return true
+}
+
+// Barrier says that checkpoint barrier id (not 0) has arrived behind everything
+// admitted so far. It passes in a later Step's Status, at once under the Snapshot policy
+// and when everything has left under Drain. Until then nothing is admitted.
+func (o *Operator[IN, OUT]) Barrier(id int64) {
+	o.barrier = id
+	if o.cfg.Checkpoint == Drain {
+		o.queue.Drain()
+	}
+}
+
+// AbortBarrier gives a barrier up that has not passed; admission resumes.
+func (o *Operator[IN, OUT]) AbortBarrier(id int64) {
+	if o.barrier == id {
+		o.barrier = 0
+		o.queue.Undrain()
+	}
+}
+
+// End says that no more input comes. What is queued goes on as ever (A30).
+func (o *Operator[IN, OUT]) End() {
+	o.ended = true
+	o.queue.End()
+}
+
+// Restore gives the operator the entries of a snapshot, before any Admit. They
+// are admitted ahead of all input, as there is room, with any capacity, and
+// start at attempt 1 with a full timeout (A29, A34, A36). It keeps the slices' elements, not the slices.
+func (o *Operator[IN, OUT]) Restore(recs []Record[IN], marks []QueuedWatermark) {
+	for i := 0; i <= len(recs); i++ {
+		for len(marks) > 0 && marks[0].Before <= i {
+			o.backlog = append(o.backlog, entry[IN]{mark: marks[0].Mark, isMark: true})
+			marks = marks[1:]
+		}
+		if i < len(recs) {
+			o.backlog = append(o.backlog, entry[IN]{rec: recs[i]})
+		}
+	}
+}
+
+// Step does everything that is due at now: takes completions, fires timers, lets at most
+// max entries leave (0: no room downstream), and makes calls. An error is the
+// operator's failure; nothing is emitted with it, and Step returns it ever after.
+// After a Step there may be Room that was not there before.
+func (o *Operator[IN, OUT]) Step(now time.Time, max int, out Emitter[OUT]) (Status[IN], error) {
+	if o.failed == nil {
+		o.step(o.clock(now), max, out)
+	}
+	if o.failed != nil {
+		return Status[IN]{}, o.failed
+	}
+	st := Status[IN]{
+		Ended: o.ended && len(o.backlog) == 0 && o.queue.Empty(),
+		More:  o.queue.CanPop() || (len(o.backlog) > 0 && o.queue.Free() > 0),
+	}
+	if o.barrier != 0 && (o.cfg.Checkpoint == Snapshot || (len(o.backlog) == 0 && o.queue.Empty())) {
+		st.Barrier = o.barrier
+		st.Entries, st.Watermarks = o.snapshot()
+		o.barrier = 0
+		o.queue.Undrain()
+		st.More = true // input may go on
+	}
+	if at, ok := o.queue.Next(); ok {
+		st.Next = o.base.Add(time.Duration(at))
+	}
+	return st, nil
+}
+
+func (o *Operator[IN, OUT]) step(now asyncq.Time, max int, out Emitter[OUT]) {
+	o.takeReports()
+	if o.failed == nil {
+		o.queue.Tick(now)
+		o.settle()
+	}
+	if o.failed != nil {
+		return
+	}
+	o.admitBacklog(now)
+	o.emit(min(max, emitTurn), out)
+	// A slot that this emission freed is for the restored records first.
+	o.admitBacklog(now)
+	o.queue.Start(now)
+	o.settle()
+	o.makeCalls()
+}
+
+// clock returns a time as the queue counts it. The zero Time is now.
+func (o *Operator[IN, OUT]) clock(t time.Time) asyncq.Time {
+	if t.IsZero() {
+		t = time.Now()
+	}
+	return asyncq.Time(t.Sub(o.base))
+}
+
+func (o *Operator[IN, OUT]) slot(id asyncq.ID) *slot[IN, OUT] {
+	for int(id.Slot) >= len(o.slots) {
+		o.slots = append(o.slots, slot[IN, OUT]{})
+	}
+	return &o.slots[id.Slot]
+}
+
+func (o *Operator[IN, OUT]) admitBacklog(now asyncq.Time) {
+	if len(o.backlog) == 0 {
+		return
+	}
+	n := min(len(o.backlog), o.queue.Free())
+	for i := range o.backlog[:n] {
+		if b := &o.backlog[i]; b.isMark {
+			s := o.slot(o.queue.AdmitMark(now))
+			s.mark, s.isMark = b.mark, true
+		} else {
+			o.slot(o.queue.Admit(now)).rec = b.rec
+			o.stats.Admitted++
+		}
+	}
+	clear(o.backlog[:n])
+	if o.backlog = o.backlog[n:]; len(o.backlog) == 0 {
+		o.backlog = nil
+	}
+}
+
+// emit lets entries leave, in slices as long as watermarks allow.
+func (o *Operator[IN, OUT]) emit(max int, out Emitter[OUT]) {
+	if max <= 0 || o.queue.Pop(max) == 0 {
+		return
+	}
+	for i := range o.queue.Effects {
+		s := &o.slots[o.queue.Effects[i].ID.Slot]
+		if s.isMark {
+			o.flush(out)
+			out.Watermark(s.mark)
+		} else {
+			for k := range s.outs.Len() {
+				o.out = append(o.out, With(s.rec, s.outs.At(k)))
+			}
+			o.stats.Completed++
+		}
+		*s = slot[IN, OUT]{}
+	}
+	o.queue.Effects = o.queue.Effects[:0]
+	o.flush(out)
+}
+
+func (o *Operator[IN, OUT]) flush(out Emitter[OUT]) {
+	if len(o.out) > 0 {
+		out.Emit(o.out)
+		clear(o.out)
+		o.out = o.out[:0]
+	}
+}
+
+// makeCalls hands the caller what settle gathered: cancellations, then calls.
+func (o *Operator[IN, OUT]) makeCalls() {
+	if len(o.cancels) > 0 {
+		o.guard("Cancel", func() { o.caller.Cancel(o.cancels) })
+		o.cancels = o.cancels[:0]
+	}
+	if len(o.calls) > 0 {
+		o.stats.Calls += int64(len(o.calls))
+		o.guard("Call", func() { o.caller.Call(o.calls) })
+		clear(o.calls)
+		o.calls = o.calls[:0]
+	}
+}
+
+// guard turns a panic of the caller into the operator's failure (A9).
+func (o *Operator[IN, OUT]) guard(method string, f func()) {
+	var err error
+	func() {
+		defer recovered(method+" of "+o.sub.Operator, &err)
+		f()
+	}()
+	if err != nil {
+		o.fail(err)
+	}
+}
+
+// fail is the transition after which nothing leaves and nothing comes in (A13).
+func (o *Operator[IN, OUT]) fail(err error) {
+	if o.failed == nil {
+		o.failed = err
+		o.queue.Fail()
+	}
+}
+
+// snapshot copies what has not left yet (A34).
+func (o *Operator[IN, OUT]) snapshot() ([]Record[IN], []QueuedWatermark) {
+	if o.cfg.Checkpoint != Snapshot {
+		return nil, nil
+	}
+	recs := make([]Record[IN], 0, o.queue.Len()+len(o.backlog))
+	var marks []QueuedWatermark
+	add := func(rec Record[IN], mark Watermark, isMark bool) {
+		if isMark {
+			marks = append(marks, QueuedWatermark{Before: len(recs), Mark: mark})
+		} else {
+			recs = append(recs, rec)
+		}
+	}
+	for _, n := range o.queue.Entries(nil) {
+		add(o.slots[n].rec, o.slots[n].mark, o.slots[n].isMark)
+	}
+	for _, b := range o.backlog {
+		add(b.rec, b.mark, b.isMark)
+	}
+	return recs, marks
+}
+
+// Stats returns the operator's present numbers.
+func (o *Operator[IN, OUT]) Stats() Stats {
+	s, q := o.stats, o.queue.Stats()
+	s.Queued, s.InFlight, s.Held, s.Retrying, s.Done = q.Live+len(o.backlog), q.Calling, q.Held, q.Retrying, q.Done
+	s.Suspended = o.suspended
+	return s
+}
+
+// Close cancels what is in flight and closes the caller, which may take as long as
+// the caller's Close does. Idempotent.
+func (o *Operator[IN, OUT]) Close() (err error) {
+	if o.closed {
+		return nil
+	}
+	o.closed = true
+	o.fail(errClosed)
+	o.inbox.close()
+	if o.caller == nil {
+		return nil
+	}
+	defer recovered("Close of "+o.sub.Operator, &err)
+	o.queue.InCall(func(id asyncq.ID, attempt uint32) { o.cancels = append(o.cancels, callID(id, attempt)) })
+	if len(o.cancels) > 0 {
+		o.caller.Cancel(o.cancels)
+	}
+	return o.caller.Close()
+}
+
+func callID(id asyncq.ID, attempt uint32) CallID {
+	return CallID{Entry: uint64(id.Gen)<<32 | uint64(id.Slot), Attempt: attempt}
+}
+
+func queueID(id CallID) asyncq.ID {
+	return asyncq.ID{Slot: uint32(id.Entry), Gen: uint32(id.Entry >> 32)}
+}
+
+// recovered, deferred, turns a panic into *err.
+func recovered(where string, err *error) {
+	if v := recover(); v != nil {
+		*err = &PanicError{Where: where, Value: v, Stack: debug.Stack()}
+	}
+}

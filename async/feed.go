@@ -1,0 +1,101 @@
+package async
+
+import (
+	"iter"
+	"sync"
+)
+
+// feed reads a sequence on a goroutine of its own and hands it over in slices,
+// bounded, so that Map can wait for answers and for input at once.
+type feed[IN any] struct {
+	wake  func()
+	bound int
+	gone  chan struct{} // closed when the reader has returned
+
+	mu      sync.Mutex
+	space   sync.Cond
+	buf     []Record[IN]
+	spare   []Record[IN]
+	next    int64
+	ended   bool
+	stopped bool
+	err     error // of the input; set before ended
+}
+
+func newFeed[IN any](capacity int, wake func()) *feed[IN] {
+	f := &feed[IN]{wake: wake, bound: min(capacity, 256), gone: make(chan struct{})}
+	f.space.L = &f.mu
+	return f
+}
+
+// read runs the sequence until it ends, fails or stop is called.
+func (f *feed[IN]) read(in iter.Seq2[IN, error]) {
+	defer close(f.gone)
+	err := f.drain(in)
+	f.mu.Lock()
+	f.err, f.ended = err, true
+	f.mu.Unlock()
+	f.wake()
+}
+
+func (f *feed[IN]) drain(in iter.Seq2[IN, error]) (err error) {
+	defer recovered("the input of Map", &err)
+	for v, err := range in {
+		if err != nil {
+			return err
+		}
+		if !f.put(v) {
+			return nil
+		}
+	}
+	return nil
+}
+
+func (f *feed[IN]) put(v IN) bool {
+	f.mu.Lock()
+	for len(f.buf) >= f.bound && !f.stopped {
+		f.space.Wait()
+	}
+	if f.stopped {
+		f.mu.Unlock()
+		return false
+	}
+	f.buf = append(f.buf, Record[IN]{Value: v, Time: NoTime, Position: f.next})
+	f.next++
+	first := len(f.buf) == 1
+	f.mu.Unlock()
+	if first {
+		f.wake()
+	}
+	return true
+}
+
+// take returns up to n values, valid until the next take, and whether any can follow.
+func (f *feed[IN]) take(n int) ([]Record[IN], bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	clear(f.spare)
+	n = min(n, len(f.buf))
+	f.spare = append(f.spare[:0], f.buf[:n]...)
+	rest := copy(f.buf, f.buf[n:])
+	clear(f.buf[rest:])
+	f.buf = f.buf[:rest]
+	f.space.Signal()
+	return f.spare, !f.ended || len(f.buf) > 0
+}
+
+// ready reports whether there is a value to take.
+func (f *feed[IN]) ready() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.buf) > 0
+}
+
+// stop ends the reading and waits for it.
+func (f *feed[IN]) stop() {
+	f.mu.Lock()
+	f.stopped = true
+	f.space.Broadcast()
+	f.mu.Unlock()
+	<-f.gone
+}

@@ -1,0 +1,83 @@
+package async
+
+import (
+	"sync"
+	"time"
+)
+
+// inbox is the Completer of an operator: where outcomes come in from any
+// goroutine. Each report is stamped with the time at which it came, so that an
+// answer that was in time counts as in time however late the task gets to it (A15).
+type inbox[OUT any] struct {
+	wake func()
+
+	mu     sync.Mutex
+	closed bool
+	letter letters[OUT]
+}
+
+// letters is what an inbox gathered between two visits of the task.
+type letters[OUT any] struct {
+	completions []Completion[OUT]
+	reports     []report
+}
+
+type report struct {
+	at   time.Time
+	kind reportKind
+	n    int   // completions of a report
+	why  error // of a suspension
+}
+
+type reportKind uint8
+
+const (
+	completed reportKind = iota
+	suspended
+	resumed
+)
+
+func (b *inbox[OUT]) Complete(cs []Completion[OUT]) {
+	if len(cs) > 0 {
+		b.post(report{kind: completed, n: len(cs)}, cs)
+	}
+}
+
+func (b *inbox[OUT]) Suspend(reason error) { b.post(report{kind: suspended, why: reason}, nil) }
+
+func (b *inbox[OUT]) Resume() { b.post(report{kind: resumed}, nil) }
+
+func (b *inbox[OUT]) post(r report, cs []Completion[OUT]) {
+	b.mu.Lock()
+	if b.closed {
+		b.mu.Unlock()
+		return
+	}
+	r.at = time.Now()
+	b.letter.completions = append(b.letter.completions, cs...)
+	b.letter.reports = append(b.letter.reports, r)
+	b.mu.Unlock()
+	b.wake()
+}
+
+// take returns what came in and leaves the emptied spare in its place.
+func (b *inbox[OUT]) take(spare letters[OUT]) letters[OUT] {
+	clear(spare.completions) // results of the last visit must not be kept alive
+	spare.completions, spare.reports = spare.completions[:0], spare.reports[:0]
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.letter.reports) == 0 {
+		return spare
+	}
+	got := b.letter
+	b.letter = spare
+	return got
+}
+
+// close makes everything that comes later vanish.
+func (b *inbox[OUT]) close() {
+	b.mu.Lock()
+	b.closed = true
+	b.letter = letters[OUT]{}
+	b.mu.Unlock()
+}

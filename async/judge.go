@@ -1,0 +1,197 @@
+package async
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tensorferry/tensorferry/internal/asyncq"
+)
+
+var errClosed = errors.New("async: the operator is closed")
+
+// takeReports goes through what came in, each report at its own time: timers due
+// before a report fire before it, those due at its very moment after it (A15).
+func (o *Operator[IN, OUT]) takeReports() {
+	o.spare = o.inbox.take(o.spare)
+	completions := o.spare.completions
+	for i := range o.spare.reports {
+		r := &o.spare.reports[i]
+		at := o.clock(r.at)
+		o.queue.Tick(at - 1)
+		o.settle()
+		switch r.kind {
+		case completed:
+			for k := range completions[:r.n] {
+				o.judge(at, &completions[k])
+			}
+			completions = completions[r.n:]
+		case suspended:
+			if o.suspended = r.why; r.why == nil {
+				o.suspended = errors.New("calls are suspended")
+			}
+			o.queue.Suspend(at)
+		case resumed:
+			o.suspended = nil
+			o.queue.Resume(at)
+		}
+		o.settle()
+		if o.failed != nil {
+			return
+		}
+	}
+}
+
+// judge decides what one completion means (A44): the queue knows what is late
+// and what may be tried again, the verdict what is worth it.
+func (o *Operator[IN, OUT]) judge(now asyncq.Time, c *Completion[OUT]) {
+	if o.failed != nil {
+		return
+	}
+	id := queueID(c.ID)
+	outcome, after := asyncq.Final, asyncq.Time(0)
+	if c.Err != nil {
+		v := VerdictOf(c.Err)
+		outcome = asyncq.Fault
+		switch {
+		case v.Hold:
+			outcome, after = asyncq.Unavailable, asyncq.Time(v.RetryAfter)
+		case v.Class == BadRecord || v.Class == Permanent:
+		case o.predicate != nil:
+			if o.asks("RetryError", func() bool { return o.predicate.RetryError(c.Err) }) {
+				outcome = asyncq.Transient
+			}
+		case v.Retry:
+			outcome = asyncq.Transient
+		}
+	} else if o.predicate != nil && o.asks("RetryResult", func() bool { return o.predicate.RetryResult(c.Outputs) }) {
+		outcome = asyncq.Transient
+	}
+	if o.failed != nil {
+		return
+	}
+	verdict := o.queue.Complete(now, id, c.ID.Attempt, outcome, after)
+	if verdict == asyncq.Ignored {
+		return
+	}
+	s := &o.slots[id.Slot]
+	s.err = c.Err
+	switch verdict {
+	case asyncq.Waiting:
+		if outcome == asyncq.Transient {
+			o.stats.Retries++
+		} else {
+			o.stats.Holds++
+		}
+	case asyncq.Decide, asyncq.Expired:
+		switch {
+		case c.Err == nil:
+			s.outs = c.Outputs
+			o.queue.Finish(id)
+		case verdict == asyncq.Expired || VerdictOf(c.Err).Class == Timeout:
+			o.timeout(id, c.ID.Attempt, now)
+		default:
+			o.failRecord(id, c.Err)
+		}
+	case asyncq.HeldOut:
+		o.holdOver(id)
+	}
+}
+
+// asks runs a predicate of the user's.
+func (o *Operator[IN, OUT]) asks(name string, f func() bool) (yes bool) {
+	o.guard(name, func() { yes = f() })
+	return yes
+}
+
+// settle carries out what the queue asks for, except emission: outcomes of
+// timers at once, calls and cancellations into the slices that makeCalls hands on.
+func (o *Operator[IN, OUT]) settle() {
+	for i := 0; i < len(o.queue.Effects) && o.failed == nil; i++ {
+		switch e := o.queue.Effects[i]; e.Kind {
+		case asyncq.Call:
+			c := Call[IN]{ID: callID(e.ID, e.Attempt), Record: o.slots[e.ID.Slot].rec}
+			if o.cfg.Timeout > 0 {
+				c.Deadline = o.base.Add(time.Duration(e.Deadline))
+			}
+			o.calls = append(o.calls, c)
+		case asyncq.Cancel:
+			o.cancels = append(o.cancels, callID(e.ID, e.Attempt))
+		case asyncq.Timeout:
+			o.timeout(e.ID, e.Attempt, e.Deadline)
+		case asyncq.HoldOver:
+			o.holdOver(e.ID)
+		}
+	}
+	o.queue.Effects = o.queue.Effects[:0]
+}
+
+// timeout decides a record that is out of time (A21, A22), by our clock or by
+// the other side's.
+func (o *Operator[IN, OUT]) timeout(id asyncq.ID, attempt uint32, deadline asyncq.Time) {
+	o.stats.Timeouts++
+	s := &o.slots[id.Slot]
+	if o.onTimeout == nil {
+		err := fmt.Errorf("%w (%v)", ErrTimeout, o.cfg.Timeout)
+		if s.err != nil {
+			err = fmt.Errorf("%w; the last attempt: %w", err, s.err)
+		}
+		o.failRecord(id, timeoutError{err})
+		return
+	}
+	var outs Outputs[OUT]
+	var err error
+	call := Call[IN]{ID: callID(id, attempt), Record: s.rec, Deadline: o.base.Add(time.Duration(deadline))}
+	func() {
+		defer recovered("OnTimeout of "+o.sub.Operator, &err)
+		outs, err = o.onTimeout.OnTimeout(call)
+	}()
+	if err == nil && !outs.IsSet() {
+		err = timeoutError{ErrHandlerSilent}
+	}
+	if err != nil {
+		o.failRecord(id, err)
+		return
+	}
+	s.outs = outs
+	o.queue.Finish(id)
+}
+
+// holdOver decides a record that was held for as long as it may (A40, A41).
+func (o *Operator[IN, OUT]) holdOver(id asyncq.ID) {
+	// Why no call can be made at present is newer than the record's own last failure.
+	why, class := o.suspended, Transport
+	if why == nil {
+		why = o.slots[id.Slot].err
+	}
+	if why == nil {
+		why = errors.New("no call could be made")
+	} else if v := VerdictOf(why); v.Hold {
+		class = v.Class
+	}
+	o.failRecord(id, holdError{class, fmt.Errorf("%w (%v): %w", ErrHold, o.cfg.Hold, why)})
+}
+
+// failRecord is the end of a record that nothing mends: the operator's failure.
+func (o *Operator[IN, OUT]) failRecord(id asyncq.ID, err error) {
+	s := &o.slots[id.Slot]
+	o.fail(&RecordError{
+		Operator: o.sub.Operator, Subtask: o.sub.Index, Split: s.rec.Split, Position: s.rec.Position,
+		Attempts: o.queue.Attempts(id), Class: VerdictOf(err).Class, Err: err,
+	})
+}
+
+// timeoutError and holdError give the operator's own failures their class; what
+// they wrap may be of another.
+type timeoutError struct{ error }
+
+func (e timeoutError) Unwrap() error    { return e.error }
+func (e timeoutError) Verdict() Verdict { return Verdict{Class: Timeout} }
+
+type holdError struct {
+	class Class
+	error
+}
+
+func (e holdError) Unwrap() error    { return e.error }
+func (e holdError) Verdict() Verdict { return Verdict{Class: e.class} }

@@ -1,0 +1,131 @@
+package async
+
+import (
+	"context"
+	"iter"
+	"time"
+)
+
+// Map calls fn for every value of in and yields the results in the order of the
+// input, with as many calls in progress as cfg allows. Values are read ahead by
+// at most the capacity, on a goroutine of their own.
+//
+// The first failure ends the sequence: of the input, after the results of what
+// came before it; of a record, at once, as a *RecordError whose Position is the
+// index in the input; of ctx, at once, with its cause. Breaking out of the loop
+// cancels the calls in flight. When the loop has ended, however it did, no goroutine or
+// connection of it is left; it therefore waits for in to return, so an
+// input that can block must end when its consumer stops or ctx does.
+//
+// The loop's body runs between steps of the operator: while it runs, timeouts
+// are not noticed, but an answer that came in time counts as in time.
+func Map[IN, OUT any](ctx context.Context, in iter.Seq2[IN, error], fn Function[IN, OUT], cfg Config) iter.Seq2[OUT, error] {
+	return sequence(ctx, in, fn, Ordered, cfg)
+}
+
+// MapUnordered is Map with results in the order in which they complete.
+func MapUnordered[IN, OUT any](ctx context.Context, in iter.Seq2[IN, error], fn Function[IN, OUT], cfg Config) iter.Seq2[OUT, error] {
+	return sequence(ctx, in, fn, Unordered, cfg)
+}
+
+// Values makes an input for Map of a sequence that cannot fail.
+func Values[T any](in iter.Seq[T]) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		for v := range in {
+			if !yield(v, nil) {
+				return
+			}
+		}
+	}
+}
+
+func sequence[IN, OUT any](ctx context.Context, in iter.Seq2[IN, error], fn Function[IN, OUT], order Order, cfg Config) iter.Seq2[OUT, error] {
+	if cfg.Checkpoint == DefaultPolicy {
+		cfg.Checkpoint = Snapshot // there are no barriers, so nothing forbids calls without a timeout
+	}
+	return func(yield func(OUT, error) bool) {
+		var zero OUT
+		woken := make(chan struct{}, 1)
+		wake := func() {
+			select {
+			case woken <- struct{}{}:
+			default:
+			}
+		}
+		op, err := NewOperator(fn, order, cfg, Subtask{Operator: "map"}, wake)
+		if err == nil {
+			err = op.Open(ctx)
+		}
+		if err != nil {
+			yield(zero, err)
+			return
+		}
+		defer op.Close()
+		feed := newFeed[IN](op.Config().Capacity, wake)
+		go feed.read(in)
+		defer feed.stop()
+
+		timer := time.NewTimer(time.Hour)
+		defer timer.Stop()
+		var out results[OUT]
+		for {
+			recs, more := feed.take(op.Room())
+			op.Admit(recs)
+			if !more {
+				op.End()
+			}
+			st, err := op.Step(time.Now(), emitTurn, &out)
+			for i := range out.values {
+				if err := context.Cause(ctx); err != nil {
+					yield(zero, err)
+					return
+				}
+				if !yield(out.values[i], nil) {
+					return
+				}
+			}
+			out.reset()
+			switch {
+			case err != nil:
+				yield(zero, err)
+				return
+			case ctx.Err() != nil:
+				yield(zero, context.Cause(ctx))
+				return
+			case st.Ended:
+				if feed.err != nil {
+					yield(zero, feed.err)
+				}
+				return
+			case st.More || (op.Room() > 0 && feed.ready()):
+				continue
+			}
+			var due <-chan time.Time
+			if !st.Next.IsZero() {
+				timer.Reset(time.Until(st.Next))
+				due = timer.C
+			}
+			select {
+			case <-woken:
+			case <-due:
+			case <-ctx.Done():
+			}
+		}
+	}
+}
+
+// results is the Emitter of Map.
+type results[OUT any] struct{ values []OUT }
+
+func (r *results[OUT]) Emit(recs []Record[OUT]) {
+	for i := range recs {
+		r.values = append(r.values, recs[i].Value)
+	}
+}
+
+func (r *results[OUT]) Watermark(Watermark) {}
+
+func (r *results[OUT]) reset() {
+	clear(r.values)
+	r.values = r.values[:0]
+}

@@ -1,0 +1,237 @@
+// Package asyncq is the queue of the asynchronous operator: order, capacity,
+// deadlines, attempts, holds, barriers. It is a pure state machine. Time comes
+// in as a value, what is to be done is appended to Queue.Effects, and nothing
+// else happens: there is no goroutine, channel, clock, context or I/O here, and
+// there must never be. It knows no records either: an entry is a slot number
+// and a generation, and whoever drives the queue keeps the payloads by slot.
+//
+// The life of an entry:
+//
+//	Admit ─▶ ready ─Start─▶ calling ─Complete─▶ judged ─Finish─▶ done ─Pop─▶ free
+//	           ▲              │  │                 ▲
+//	           ├── held ◀─────┘  └─▶ retrying ─┐   │ Tick: out of time
+//	           └───────────────────────────────┘   │
+//	           (any state before done) ────────────┘
+//
+// The rules cited as A1, A2, ... are those of docs/rules.md.
+package asyncq
+
+// Time is nanoseconds on a clock that never goes back. The queue clamps: an
+// event that claims to be older than the last one counts as happening with it.
+type Time = int64
+
+// never is later than any deadline.
+const never Time = 1<<63 - 1
+
+// ID names an entry. The generation tells the entries apart that use a slot one after another.
+type ID struct{ Slot, Gen uint32 }
+
+// Config is fixed for the life of a queue. The driver has validated it.
+type Config struct {
+	// Capacity bounds entries not yet popped; MaxCalls bounds calls in progress.
+	Capacity, MaxCalls int
+	// Unordered lets results leave as they are done, within watermark segments (A17).
+	Unordered bool
+	// Timeout in nanoseconds from an entry's first call; 0 is none.
+	Timeout Time
+	// Hold bounds an entry's time in holds, all of them together.
+	Hold Time
+	// Retries may follow the first attempt. The first waits RetryDelay, each
+	// further one Multiplier times the one before, at most MaxDelay (0: no bound).
+	Retries    int
+	RetryDelay Time
+	Multiplier float64
+	MaxDelay   Time
+	// HoldDelay and MaxHoldDelay space the calls of an entry that is held without
+	// a word from the other side on when to come back: doubling from one to the other.
+	HoldDelay, MaxHoldDelay Time
+}
+
+// Kind is what an Effect asks for.
+type Kind uint8
+
+const (
+	// Call: start attempt Attempt of ID; it ends at Deadline.
+	Call Kind = iota
+	// Cancel: attempt Attempt of ID is no longer wanted. It stands before the
+	// Timeout of the same entry.
+	Cancel
+	// Timeout: ID is out of time. The driver must answer with Finish or Fail
+	// before the next event.
+	Timeout
+	// HoldOver: ID was held for as long as it may. Answer as for Timeout.
+	HoldOver
+	// Emit: the results of ID leave, now. The slot is free when the driver has
+	// read the effect, before its next Admit.
+	Emit
+	// EmitMark: the watermark or status of ID leaves, now.
+	EmitMark
+)
+
+// Effect is one thing to do. Effects are in the order in which they must be done.
+type Effect struct {
+	Kind     Kind
+	ID       ID
+	Attempt  uint32
+	Deadline Time // of a Call; never if there is none
+}
+
+// Outcome is what the driver makes of a completion before the queue judges it.
+type Outcome uint8
+
+const (
+	// Final: a result that is as good as it gets.
+	Final Outcome = iota
+	// Fault: a failure that no retry would mend.
+	Fault
+	// Transient: a result or failure that is worth another attempt, if one is left.
+	Transient
+	// Unavailable: no attempt took place (overload, connection lost); hold.
+	Unavailable
+)
+
+// Judgment is what becomes of an entry after a completion (A44).
+type Judgment uint8
+
+const (
+	// Ignored: late, a duplicate, or unknown.
+	Ignored Judgment = iota
+	// Waiting: held or waiting for its retry; the outcome was consumed.
+	Waiting
+	// Decide: the outcome is the entry's last. The driver answers with Finish or Fail before the next event.
+	Decide
+	// Expired: as Decide, but the entry is out of time: what came at its deadline
+	// was a failure, or would have waited on.
+	Expired
+	// HeldOut: the entry was held for as long as it may; else as Decide.
+	HeldOut
+)
+
+type state uint8
+
+const (
+	free state = iota
+	ready
+	calling
+	retrying
+	held
+	judged
+	done
+	mark
+)
+
+const none = int32(-1)
+
+// entry is one slot. The links serve whichever list the entry is in: the ready
+// lists (link), the list of deadlines (dprev, dnext), the done list of its segment (link).
+type entry struct {
+	state   state
+	started bool // has had a call, so its time is running or stands still
+	inList  bool // in the list of deadlines
+	resume  bool // held until Resume rather than until a time
+	holds   uint8
+	gen     uint32
+	attempt uint32 // number of the newest call, for telling answers apart
+	tries   int32  // retries scheduled so far
+	ends    int32  // attempts that ended otherwise than in a hold
+
+	link         int32
+	dprev, dnext int32
+	heap         [2]int32 // position in the heap of timers, by timer kind
+
+	seg      uint64 // number of its segment, when unordered
+	seq      uint64 // order of arrival
+	deadline Time   // while the time runs
+	left     Time   // of the timeout, while the time stands still
+	holdFrom Time   // when the present hold began
+	holdLeft Time
+}
+
+// Queue is the state machine. It is used from one goroutine.
+type Queue struct {
+	cfg Config
+	now Time
+	// Effects collects what is to be done. The driver reads it after each event
+	// and truncates it.
+	Effects []Effect
+
+	entries []entry
+	freed   []int32 // free slots, last in first out
+	live    int     // entries and marks not yet popped
+	running int     // calls in progress
+	seq     uint64
+
+	again, fresh list // ready entries: those that were called or held before go first
+	deadlines    list // FIFO, since all timeouts are equal; those moved by a hold are in timers
+	timers       timers
+	order        ring    // ordered: slots in order of arrival
+	segs         segRing // unordered: segments between marks
+	scratch      []int32
+
+	heldCount, retryCount, doneCount int
+
+	suspended, draining, ended, failed bool
+}
+
+// New returns an empty queue.
+func New(cfg Config) *Queue {
+	if cfg.Capacity < 1 || cfg.MaxCalls < 1 {
+		panic("asyncq: capacity and calls must be at least 1")
+	}
+	q := &Queue{cfg: cfg, again: emptyList, fresh: emptyList, deadlines: emptyList}
+	q.segs.push(segment{list: emptyList, mark: none})
+	return q
+}
+
+// advance moves the queue's clock, never back.
+func (q *Queue) advance(now Time) Time {
+	if now > q.now {
+		q.now = now
+	}
+	return q.now
+}
+
+func (q *Queue) effect(k Kind, slot int32) {
+	e := &q.entries[slot]
+	q.Effects = append(q.Effects, Effect{Kind: k, ID: ID{uint32(slot), e.gen}, Attempt: e.attempt, Deadline: e.deadline})
+}
+
+// lookup returns the slot of a live entry, or none.
+func (q *Queue) lookup(id ID) int32 {
+	if int64(id.Slot) >= int64(len(q.entries)) || q.entries[id.Slot].gen != id.Gen || q.entries[id.Slot].state == free {
+		return none
+	}
+	return int32(id.Slot)
+}
+
+// Free returns how many entries can be admitted, barriers and failure aside.
+func (q *Queue) Free() int { return q.cfg.Capacity - q.live }
+
+// Room returns how many entries may be admitted from the input: none while a
+// drain is under way (A32), after the end of the input, and after a failure (A13).
+func (q *Queue) Room() int {
+	if q.draining || q.ended || q.failed {
+		return 0
+	}
+	return q.Free()
+}
+
+// Len returns the number of entries not yet popped, marks included.
+func (q *Queue) Len() int { return q.live }
+
+// Attempts returns how many attempts of a live entry have ended; calls that
+// ended in a hold were none.
+func (q *Queue) Attempts(id ID) int {
+	if s := q.lookup(id); s != none {
+		return int(q.entries[s].ends)
+	}
+	return 0
+}
+
+// Stats is a count of live entries by what they are doing.
+type Stats struct{ Live, Calling, Held, Retrying, Done int }
+
+// Stats returns the present counts.
+func (q *Queue) Stats() Stats {
+	return Stats{Live: q.live, Calling: q.running, Held: q.heldCount, Retrying: q.retryCount, Done: q.doneCount}
+}

@@ -1,0 +1,390 @@
+package asyncq
+
+import "slices"
+
+// Admit takes a record in. The driver has seen that Free is at least 1, and
+// Room if the record comes from the input.
+func (q *Queue) Admit(now Time) ID {
+	q.advance(now)
+	s := q.alloc()
+	e := &q.entries[s]
+	e.holdLeft = q.cfg.Hold
+	if q.cfg.Unordered {
+		e.seg = q.segs.to - 1
+		q.segs.last().pending++
+	} else {
+		q.order.push(s)
+	}
+	if q.suspended {
+		q.hold(s, 0)
+	} else {
+		e.state = ready
+		q.pushBack(&q.fresh, s)
+	}
+	return ID{uint32(s), e.gen}
+}
+
+// AdmitMark takes a watermark or a status in (A2, A18).
+func (q *Queue) AdmitMark(now Time) ID {
+	q.advance(now)
+	s := q.alloc()
+	q.entries[s].state = mark
+	if q.cfg.Unordered {
+		q.segs.last().mark = s
+		q.segs.push(segment{list: emptyList, mark: none})
+	} else {
+		q.order.push(s)
+	}
+	return ID{uint32(s), q.entries[s].gen}
+}
+
+func (q *Queue) alloc() int32 {
+	if q.Free() < 1 {
+		panic("asyncq: admitted beyond the capacity")
+	}
+	var s int32
+	if n := len(q.freed); n > 0 {
+		s = q.freed[n-1]
+		q.freed = q.freed[:n-1]
+	} else {
+		s = int32(len(q.entries))
+		q.entries = append(q.entries, entry{})
+	}
+	q.live++
+	q.seq++
+	q.entries[s] = entry{gen: q.entries[s].gen + 1, seq: q.seq, link: none, dprev: none, dnext: none, heap: [2]int32{none, none}}
+	return s
+}
+
+// Start makes calls for ready entries while there is room for calls (A5, A7).
+func (q *Queue) Start(now Time) {
+	q.advance(now)
+	for q.running < q.cfg.MaxCalls && !q.suspended && !q.failed {
+		var s int32
+		switch {
+		case q.again.head != none:
+			s = q.popFront(&q.again)
+		case q.fresh.head != none:
+			s = q.popFront(&q.fresh)
+		default:
+			return
+		}
+		q.runTimer(s)
+		e := &q.entries[s]
+		e.state = calling
+		e.attempt++
+		q.running++
+		q.effect(Call, s)
+	}
+}
+
+// Complete takes the outcome of one attempt and judges it (A11, A44). after is
+// the other side's wish for when to come back, used with Unavailable; 0 is none.
+func (q *Queue) Complete(now Time, id ID, attempt uint32, out Outcome, after Time) Judgment {
+	q.advance(now)
+	s := q.lookup(id)
+	if s == none || q.failed {
+		return Ignored
+	}
+	e := &q.entries[s]
+	if e.state != calling || e.attempt != attempt {
+		return Ignored
+	}
+	q.running--
+	switch out {
+	case Unavailable:
+		verdict := HeldOut
+		if e.holdLeft > 0 {
+			if q.haltTimer(s) {
+				q.hold(s, after)
+				return Waiting
+			}
+			verdict = Expired
+		}
+		q.dropDeadline(s)
+		e.state = judged
+		return verdict
+	case Transient:
+		e.ends++
+		delay := q.retryDelay(e)
+		if int(e.tries) < q.cfg.Retries && (q.cfg.Timeout == 0 || q.now+delay < e.deadline) {
+			e.tries++
+			e.state = retrying
+			q.retryCount++
+			q.setTimer(wake, s, q.now+delay)
+			return Waiting
+		}
+	default:
+		e.ends++
+	}
+	verdict := Decide
+	if out != Final && q.cfg.Timeout > 0 && e.deadline <= q.now {
+		verdict = Expired
+	}
+	q.dropDeadline(s)
+	e.state = judged
+	return verdict
+}
+
+func (q *Queue) retryDelay(e *entry) Time {
+	d, bound := float64(q.cfg.RetryDelay), float64(never/4)
+	if q.cfg.MaxDelay > 0 {
+		bound = float64(q.cfg.MaxDelay)
+	}
+	for range e.tries {
+		if d *= q.cfg.Multiplier; d > bound {
+			break
+		}
+	}
+	return Time(min(d, bound))
+}
+
+// hold puts an entry aside (A40, A41) until after has passed, or, while the
+// queue is suspended, until Resume.
+func (q *Queue) hold(s int32, after Time) {
+	e := &q.entries[s]
+	e.state, e.holdFrom, e.resume = held, q.now, q.suspended
+	q.heldCount++
+	q.setTimer(limit, s, q.now+e.holdLeft)
+	if q.suspended {
+		return
+	}
+	if after <= 0 {
+		after = min(q.cfg.HoldDelay<<min(e.holds, 20), max(q.cfg.MaxHoldDelay, q.cfg.HoldDelay))
+	}
+	if e.holds < 255 {
+		e.holds++
+	}
+	q.setTimer(wake, s, q.now+after)
+}
+
+// unhold ends a hold and counts it.
+func (q *Queue) unhold(s int32) {
+	e := &q.entries[s]
+	e.holdLeft -= q.now - e.holdFrom
+	e.resume = false
+	q.heldCount--
+	q.stopTimer(limit, s)
+	q.stopTimer(wake, s)
+}
+
+// Suspend says that no call can be made for now; what waits is held.
+func (q *Queue) Suspend(now Time) {
+	q.advance(now)
+	if q.suspended {
+		return
+	}
+	q.suspended = true
+	for _, l := range [...]*list{&q.again, &q.fresh} {
+		for l.head != none {
+			s := q.popFront(l)
+			// A retry that waits for room to be called has its time running.
+			if e := &q.entries[s]; e.started && e.left == 0 && !q.haltTimer(s) {
+				q.expire(s, Timeout)
+				continue
+			}
+			q.hold(s, 0)
+		}
+	}
+}
+
+// Resume says that calls can be made again. What was held for it goes first, the oldest ahead.
+func (q *Queue) Resume(now Time) {
+	q.advance(now)
+	if !q.suspended {
+		return
+	}
+	q.suspended = false
+	q.scratch = q.scratch[:0]
+	for s := range q.entries {
+		if e := &q.entries[s]; e.state == held && e.resume {
+			q.scratch = append(q.scratch, int32(s))
+		}
+	}
+	q.sortByArrival(q.scratch)
+	for _, s := range q.scratch {
+		q.unhold(s)
+		q.entries[s].state = ready
+		q.pushBack(&q.again, s)
+	}
+}
+
+func (q *Queue) sortByArrival(slots []int32) {
+	slices.SortFunc(slots, func(a, b int32) int {
+		if q.entries[a].seq < q.entries[b].seq {
+			return -1
+		}
+		return 1
+	})
+}
+
+// Tick fires what is timed at or before now, in the order of time. Completions
+// that came in before now must have been given to Complete first (A15).
+func (q *Queue) Tick(now Time) {
+	q.advance(now)
+	for !q.failed {
+		at, ok := q.Next()
+		if !ok || at > q.now {
+			return
+		}
+		if s := q.deadlines.head; s != none && q.entries[s].deadline == at {
+			q.expire(s, Timeout)
+			continue
+		}
+		t := q.timers.heap[0]
+		e := &q.entries[t.slot]
+		switch {
+		case t.kind == limit && e.state == held:
+			q.expire(t.slot, HoldOver)
+		case t.kind == limit:
+			q.expire(t.slot, Timeout)
+		case e.state == retrying:
+			q.stopTimer(wake, t.slot)
+			q.retryCount--
+			if q.suspended {
+				q.haltTimer(t.slot) // its deadline is later, or it would have fired first
+				q.hold(t.slot, 0)
+				continue
+			}
+			e.state = ready
+			q.pushBack(&q.again, t.slot)
+		case q.suspended: // a hold that ends while no call can be made goes on
+			q.stopTimer(wake, t.slot)
+			e.resume = true
+		default:
+			q.unhold(t.slot)
+			e.state = ready
+			q.pushBack(&q.again, t.slot)
+		}
+	}
+}
+
+// expire ends an entry's waiting: the driver decides what becomes of it (A21, A24).
+func (q *Queue) expire(s int32, k Kind) {
+	e := &q.entries[s]
+	switch e.state {
+	case calling:
+		q.running--
+		e.ends++
+		q.effect(Cancel, s)
+	case retrying:
+		q.retryCount--
+	case held:
+		q.unhold(s)
+	case ready:
+		if !q.unlink(&q.again, s) {
+			q.unlink(&q.fresh, s)
+		}
+	}
+	q.stopTimer(wake, s)
+	q.dropDeadline(s)
+	e.state = judged
+	q.effect(k, s)
+}
+
+// Finish says that a judged entry has its results.
+func (q *Queue) Finish(id ID) {
+	s := q.lookup(id)
+	if s == none || q.entries[s].state != judged {
+		panic("asyncq: finished an entry that was not judged")
+	}
+	q.entries[s].state = done
+	q.doneCount++
+	if q.cfg.Unordered {
+		q.pushBack(&q.segs.at(q.entries[s].seg).list, s)
+	}
+}
+
+// Fail says that a judged entry failed and no policy caught it. From here on the
+// queue emits nothing, calls nothing, admits nothing and lets no barrier pass (A13).
+func (q *Queue) Fail() { q.failed = true }
+
+// Pop lets up to n entries leave, in order (A14, A16, A17), and reports how many did.
+func (q *Queue) Pop(n int) int {
+	popped := 0
+	for ; popped < n && !q.failed; popped++ {
+		s := q.next()
+		if s == none {
+			break
+		}
+		if q.entries[s].state == mark {
+			q.effect(EmitMark, s)
+		} else {
+			q.effect(Emit, s)
+			q.doneCount--
+		}
+		q.entries[s].state = free
+		q.freed = append(q.freed, s)
+		q.live--
+	}
+	return popped
+}
+
+// CanPop reports whether Pop would let an entry leave.
+func (q *Queue) CanPop() bool {
+	if q.failed {
+		return false
+	}
+	if !q.cfg.Unordered {
+		return q.order.len() > 0 && q.entries[q.order.front()].state >= done
+	}
+	g := q.segs.head()
+	return g.list.head != none || (g.pending == 0 && g.mark != none)
+}
+
+// next takes the entry that leaves next out of its order, or returns none.
+func (q *Queue) next() int32 {
+	if !q.CanPop() {
+		return none
+	}
+	if !q.cfg.Unordered {
+		s := q.order.front()
+		q.order.from++
+		return s
+	}
+	g := q.segs.head()
+	if g.list.head != none {
+		g.pending--
+		return q.popFront(&g.list)
+	}
+	s := g.mark
+	q.segs.from++
+	return s
+}
+
+// Drain stops the admission of input until Undrain (A32).
+func (q *Queue) Drain() { q.draining = true }
+
+// Undrain lets input in again: the barrier has passed or was given up.
+func (q *Queue) Undrain() { q.draining = false }
+
+// Empty reports whether everything has left.
+func (q *Queue) Empty() bool { return q.live == 0 && !q.failed }
+
+// End says that no more input will come.
+func (q *Queue) End() { q.ended = true }
+
+// Entries appends the slots of everything not yet popped, marks included, in
+// order of arrival: what a snapshot must hold (A34).
+func (q *Queue) Entries(dst []uint32) []uint32 {
+	q.scratch = q.scratch[:0]
+	for s := range q.entries {
+		if q.entries[s].state != free {
+			q.scratch = append(q.scratch, int32(s))
+		}
+	}
+	q.sortByArrival(q.scratch)
+	for _, s := range q.scratch {
+		dst = append(dst, uint32(s))
+	}
+	return dst
+}
+
+// InCall returns the calls in progress, for the driver to cancel when it closes.
+func (q *Queue) InCall(f func(ID, uint32)) {
+	for s := range q.entries {
+		if e := &q.entries[s]; e.state == calling {
+			f(ID{uint32(s), e.gen}, e.attempt)
+		}
+	}
+}

@@ -1,0 +1,140 @@
+// Package fsx is the small part of a file system that durable files need:
+// create, write, sync, rename, sync the folder, lock. It owns the interface, the
+// operating system's implementation, and the two or three sequences of
+// operations that make a change survive a crash. Package simfs implements the
+// interface with a disk that loses what was not synced.
+//
+// It must never know what the files mean.
+package fsx
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path/filepath"
+)
+
+// FS is a file system. Names are in the operating system's own form. Errors work
+// with errors.Is(err, fs.ErrNotExist) and fs.ErrExist. Its methods are safe for
+// concurrent use.
+//
+// Nothing is durable by itself: a file's bytes are after File.Sync, and its name
+// (new, renamed or removed) is after SyncDir of the folder.
+type FS interface {
+	// Mkdir makes one folder.
+	Mkdir(dir string) error
+	// Create makes a new file for writing. It fails if the name is taken.
+	Create(name string) (File, error)
+	// Append opens an existing file for writing at its end.
+	Append(name string) (File, error)
+	ReadFile(name string) ([]byte, error)
+	// ReadDir lists a folder, sorted by name.
+	ReadDir(dir string) ([]Entry, error)
+	Stat(name string) (Entry, error)
+	// Rename moves a file within its folder and replaces what has the new name.
+	Rename(from, to string) error
+	// Remove deletes a file, or a folder that is empty.
+	Remove(name string) error
+	// SyncDir makes the names in a folder durable.
+	SyncDir(dir string) error
+	// Lock takes the lock file name, making it if need be, and writes the
+	// process's id into it. It does not wait: when another holds the lock it
+	// returns a *LockedError. The lock ends with Close, or with the process in
+	// whatever way that ends.
+	Lock(name string) (io.Closer, error)
+}
+
+// File is an open file that is written.
+type File interface {
+	io.Writer
+	// Sync makes the file's bytes durable.
+	Sync() error
+	Close() error
+}
+
+// Entry is one name in a folder.
+type Entry struct {
+	// Name is the last element of the path.
+	Name string
+	// Size in bytes; 0 for a folder.
+	Size int64
+	Dir  bool
+}
+
+// LockedError says that another process holds a lock.
+type LockedError struct {
+	// Name is the lock file.
+	Name string
+	// PID is the holder's process id; 0 if it is not known.
+	PID int
+}
+
+func (e *LockedError) Error() string {
+	if e.PID == 0 {
+		return fmt.Sprintf("%s is locked by another process", e.Name)
+	}
+	return fmt.Sprintf("%s is locked by process %d", e.Name, e.PID)
+}
+
+// MkdirAll makes a folder and those above it that are missing, and makes their
+// names durable.
+func MkdirAll(fsys FS, dir string) error {
+	e, err := fsys.Stat(dir)
+	if err == nil {
+		if !e.Dir {
+			return fmt.Errorf("%s is a file; a folder is needed there", dir)
+		}
+		return nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	parent := filepath.Dir(dir)
+	if parent == dir {
+		return err
+	}
+	if err := MkdirAll(fsys, parent); err != nil {
+		return err
+	}
+	if err := fsys.Mkdir(dir); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return fsys.SyncDir(parent)
+}
+
+// TempPrefix begins the names of files that WriteFile has not finished. Whoever
+// owns a folder may remove them when no one writes in it.
+const TempPrefix = ".tmp-"
+
+// WriteFile writes a file so that, whatever happens, name holds either what it
+// held before or all of the new bytes. When it returns nil the new bytes are
+// durable. After an error the name may hold either.
+func WriteFile(fsys FS, name string, data []byte) error {
+	dir, base := filepath.Split(name)
+	dir = filepath.Clean(dir)
+	temp := filepath.Join(dir, TempPrefix+base)
+	if err := fsys.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := fsys.Create(temp)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = fsys.Rename(temp, name)
+	}
+	if err != nil {
+		// The temporary file is of no use; if it can't be removed either, its name says so.
+		_ = fsys.Remove(temp)
+		return err
+	}
+	return fsys.SyncDir(dir)
+}
