@@ -133,7 +133,10 @@ func (o *Operator[IN, OUT]) timeout(id asyncq.ID, attempt uint32, deadline async
 	s := &o.slots[id.Slot]
 	if o.onTimeout == nil {
 		err := fmt.Errorf("%w (%v)", ErrTimeout, o.cfg.Timeout)
-		if s.err != nil {
+		switch {
+		case s.err != nil && VerdictOf(s.err).Class == Timeout:
+			err = fmt.Errorf("%w: %w", ErrTimeout, s.err)
+		case s.err != nil:
 			err = fmt.Errorf("%w; the last attempt: %w", err, s.err)
 		}
 		o.failRecord(id, timeoutError{err})

@@ -221,12 +221,13 @@ func (q *Queue) sortByArrival(slots []int32) {
 // Tick fires what is timed at or before now, in the order of time. Completions
 // that came in before now must have been given to Complete first (A15).
 func (q *Queue) Tick(now Time) {
-	q.advance(now)
 	for !q.failed {
 		at, ok := q.Next()
-		if !ok || at > q.now {
-			return
+		if !ok || at > max(now, q.now) {
+			break
 		}
+		// Each timer fires at its own time, however late it is noticed.
+		q.advance(at)
 		if s := q.deadlines.head; s != none && q.entries[s].deadline == at {
 			q.expire(s, Timeout)
 			continue
@@ -257,9 +258,12 @@ func (q *Queue) Tick(now Time) {
 			q.pushBack(&q.again, t.slot)
 		}
 	}
+	q.advance(now)
 }
 
-// expire ends an entry's waiting: the driver decides what becomes of it (A21, A24).
+// expire ends an entry's waiting: the driver decides what becomes of it (A21,
+// A24). No entry expires while it waits for its retry: a retry is only waited
+// for if it comes before the deadline, and timers fire in their order.
 func (q *Queue) expire(s int32, k Kind) {
 	e := &q.entries[s]
 	switch e.state {
@@ -267,8 +271,6 @@ func (q *Queue) expire(s int32, k Kind) {
 		q.running--
 		e.ends++
 		q.effect(Cancel, s)
-	case retrying:
-		q.retryCount--
 	case held:
 		q.unhold(s)
 	case ready:
@@ -276,7 +278,6 @@ func (q *Queue) expire(s int32, k Kind) {
 			q.unlink(&q.fresh, s)
 		}
 	}
-	q.stopTimer(wake, s)
 	q.dropDeadline(s)
 	e.state = judged
 	q.effect(k, s)

@@ -1,0 +1,233 @@
+package asyncq
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// model is the queue as a list that is searched from one end to the other.
+type model struct {
+	cfg     Config
+	entries []*thing // not yet popped, in order of arrival
+	doneSeq int
+}
+
+type thing struct {
+	id              ID
+	mark, done      bool
+	doneAt          int // order of completion
+	calling         bool
+	attempt         uint32
+	deadline, start Time
+	begun           bool
+	asked           bool // the queue asked for a decision
+}
+
+func (m *model) find(id ID) *thing {
+	i := slices.IndexFunc(m.entries, func(t *thing) bool { return t.id == id })
+	if i < 0 {
+		return nil
+	}
+	return m.entries[i]
+}
+
+// pop returns what may leave next, by the words of A16 and A17.
+func (m *model) pop() *thing {
+	best := -1
+	for i, t := range m.entries {
+		if t.mark {
+			if i == 0 {
+				best = i
+			}
+			break
+		}
+		if t.done && (best < 0 || t.doneAt < m.entries[best].doneAt) {
+			best = i
+		}
+		if !m.cfg.Unordered {
+			break
+		}
+	}
+	if best < 0 {
+		return nil
+	}
+	t := m.entries[best]
+	m.entries = slices.Delete(m.entries, best, best+1)
+	return t
+}
+
+func (m *model) finish(t *thing) { t.done, t.doneAt, t.calling = true, m.doneSeq, false; m.doneSeq++ }
+
+// run drives a queue and its model with random events and fails t where they differ.
+func run(t *rapid.T) {
+	cfg := Config{
+		Capacity:  rapid.IntRange(1, 9).Draw(t, "capacity"),
+		Unordered: rapid.Bool().Draw(t, "unordered"),
+		Timeout:   Time(rapid.SampledFrom([]int{0, 7, 20}).Draw(t, "timeout")),
+		Hold:      Time(rapid.IntRange(1, 30).Draw(t, "hold")),
+		Retries:   rapid.IntRange(0, 3).Draw(t, "retries"), RetryDelay: Time(rapid.IntRange(0, 9).Draw(t, "delay")),
+		Multiplier: 2, HoldDelay: 2, MaxHoldDelay: 8,
+	}
+	cfg.MaxCalls = rapid.IntRange(1, cfg.Capacity).Draw(t, "calls")
+	q, m, now := New(cfg), &model{cfg: cfg}, Time(0)
+	suspended := false
+	settle := func() {
+		running := 0
+		for i := 0; i < len(q.Effects); i++ {
+			e := q.Effects[i]
+			th := m.find(e.ID)
+			switch e.Kind {
+			case Call:
+				if th.calling || th.done || th.asked || suspended || e.Attempt != th.attempt+1 {
+					t.Fatalf("wrong call %+v of %+v", e, th)
+				}
+				if cfg.Timeout > 0 && e.Deadline <= now {
+					t.Fatalf("a call at %d, after its deadline %d", now, e.Deadline)
+				}
+				if cfg.Timeout > 0 && !th.begun && e.Deadline != now+cfg.Timeout {
+					t.Fatalf("first call at %d ends at %d", now, e.Deadline)
+				}
+				th.calling, th.begun, th.attempt, th.deadline = true, true, e.Attempt, e.Deadline
+			case Cancel:
+				if !th.calling || th.attempt != e.Attempt {
+					t.Fatalf("cancelled what was not called: %+v", th)
+				}
+				th.calling = false
+			case Timeout, HoldOver:
+				if th.done || th.asked || th.calling || (e.Kind == Timeout && (cfg.Timeout == 0 || !th.begun)) {
+					t.Fatalf("%v for %+v", e.Kind, th)
+				}
+				th.asked = true
+				q.Finish(e.ID)
+				m.finish(th)
+			case Emit, EmitMark:
+				want := m.pop()
+				if want == nil || want.id != e.ID || want.mark != (e.Kind == EmitMark) {
+					t.Fatalf("popped %+v, want %+v", e, want)
+				}
+			}
+		}
+		q.Effects = q.Effects[:0]
+		for _, th := range m.entries {
+			if th.calling {
+				running++
+			}
+		}
+		if s := q.Stats(); s.Live != len(m.entries) || s.Live > cfg.Capacity || s.Calling != running || running > cfg.MaxCalls {
+			t.Fatalf("stats %+v with %d entries, %d calling, in %+v", s, len(m.entries), running, cfg)
+		}
+	}
+	complete := func(th *thing, attempt uint32, out Outcome, after Time) {
+		q.Tick(now - 1) // as the operator does: what was due before comes before
+		settle()
+		verdict := q.Complete(now, th.id, attempt, out, after)
+		if live := th.calling && th.attempt == attempt && m.find(th.id) == th; (verdict == Ignored) == live {
+			t.Fatalf("%v of call %d to %+v was judged %v", out, attempt, th, verdict)
+		}
+		switch verdict {
+		case Ignored:
+		case Waiting:
+			th.calling = false
+		default:
+			q.Finish(th.id)
+			m.finish(th)
+		}
+	}
+	var all []*thing
+	steps := rapid.IntRange(1, 120).Draw(t, "steps")
+	for range steps {
+		switch rapid.SampledFrom([]string{"admit", "admit", "mark", "start", "start", "complete", "complete", "complete", "tick", "pop", "suspend", "resume", "stray"}).Draw(t, "event") {
+		case "admit":
+			if q.Room() > 0 {
+				th := &thing{id: q.Admit(now)}
+				m.entries, all = append(m.entries, th), append(all, th)
+			}
+		case "mark":
+			if q.Room() > 0 {
+				m.entries = append(m.entries, &thing{id: q.AdmitMark(now), mark: true})
+			}
+		case "start":
+			q.Tick(now)
+			settle()
+			q.Start(now)
+		case "complete":
+			var in []*thing
+			for _, th := range m.entries {
+				if th.calling {
+					in = append(in, th)
+				}
+			}
+			if len(in) > 0 {
+				th := rapid.SampledFrom(in).Draw(t, "which")
+				out := Outcome(rapid.IntRange(0, 3).Draw(t, "outcome"))
+				complete(th, th.attempt, out, Time(rapid.IntRange(0, 5).Draw(t, "after")))
+			}
+		case "stray":
+			if len(all) > 0 {
+				th := rapid.SampledFrom(all).Draw(t, "which")
+				complete(th, uint32(rapid.IntRange(0, 3).Draw(t, "attempt")), Transient, 0)
+			}
+		case "tick":
+			now += Time(rapid.IntRange(0, 12).Draw(t, "advance"))
+			q.Tick(now)
+		case "pop":
+			q.Pop(rapid.IntRange(1, 4).Draw(t, "n"))
+		case "suspend":
+			suspended = true
+			q.Suspend(now)
+		case "resume":
+			suspended = false
+			q.Resume(now)
+		}
+		settle()
+	}
+	// Whatever happened, everything leaves in the end (A30), and nothing is timed any more.
+	suspended = false
+	q.Resume(now)
+	for range 1000 {
+		q.Tick(now)
+		settle()
+		q.Start(now)
+		settle()
+		for _, th := range slices.Clone(m.entries) {
+			if th.calling {
+				complete(th, th.attempt, Final, 0)
+			}
+		}
+		q.Pop(100)
+		settle()
+		if q.Len() == 0 {
+			break
+		}
+		if at, ok := q.Next(); ok {
+			now = max(now, at)
+		}
+	}
+	if _, timed := q.Next(); q.Len() != 0 || timed || len(m.entries) != 0 {
+		t.Fatalf("left over: %s", fmt.Sprint(q.Stats()))
+	}
+}
+
+// TestMain asks for more than rapid's hundred histories unless the command line says how many.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "rapid.checks" })
+	if !given {
+		if err := flag.Set("rapid.checks", "30000"); err != nil {
+			panic(err)
+		}
+	}
+	os.Exit(m.Run())
+}
+
+// TestQueueBehavesLikeItsModel plays random histories of up to 120 events.
+func TestQueueBehavesLikeItsModel(t *testing.T) { rapid.Check(t, run) }
+
+// FuzzQueue is the same test, driven by coverage.
+func FuzzQueue(f *testing.F) { f.Fuzz(rapid.MakeFuzz(run)) }

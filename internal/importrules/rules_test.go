@@ -1,0 +1,185 @@
+package importrules
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"maps"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/tensorferry/tensorferry"
+
+// Modules of others that a package may import directly.
+const (
+	grpc     = "google.golang.org/grpc"
+	protobuf = "google.golang.org/protobuf"
+	rpc      = "google.golang.org/genproto/googleapis/rpc"
+	sys      = "golang.org/x/sys"
+	term     = "golang.org/x/term"
+	yaml     = "github.com/goccy/go-yaml"
+	metrics  = "github.com/prometheus/client_golang"
+	gomlx    = "github.com/gomlx/gomlx"
+	onnx     = "github.com/gomlx/onnx-gomlx"
+	compute  = "github.com/gomlx/compute"
+	anything = "*"
+)
+
+type rule struct {
+	ours   []string // packages of ours, without the module's name
+	others []string // modules of others
+}
+
+// rules is the whole house: each package, and what it may import. A package that
+// is not named here fails the test, so that a new one is given its place.
+var rules = map[string]rule{
+	"tensor":           {},
+	"tensor/jsoncodec": {ours: []string{"tensor"}},
+
+	"internal/asyncq":      {},
+	"internal/fsx":         {others: []string{sys}},
+	"internal/simfs":       {ours: []string{"internal/fsx"}},
+	"internal/importrules": {},
+
+	"async": {ours: []string{"internal/asyncq"}},
+
+	"sidecar/endpoint":     {others: []string{sys}},
+	"sidecar/oip":          {ours: []string{"tensor"}, others: []string{grpc, protobuf, rpc}},
+	"sidecar":              {ours: []string{"async", "sidecar/endpoint", "sidecar/oip", "tensor"}, others: []string{grpc, protobuf, rpc}},
+	"sidecar/backend":      {ours: []string{"tensor"}},
+	"sidecar/backend/mock": {ours: []string{"sidecar/backend", "tensor"}},
+	"sidecar/backend/onnx": {ours: []string{"sidecar/backend", "tensor"}, others: []string{gomlx, onnx, compute}},
+	"sidecar/server": {
+		ours:   []string{"sidecar/backend", "sidecar/endpoint", "sidecar/oip", "tensor"},
+		others: []string{grpc, protobuf, rpc, metrics},
+	},
+	"sidecar/sidecartest": {
+		ours:   []string{"sidecar/backend", "sidecar/backend/mock", "sidecar/endpoint", "sidecar/oip", "sidecar/server", "tensor"},
+		others: []string{grpc, protobuf, rpc},
+	},
+
+	"stream/checkpoint": {ours: []string{"internal/fsx"}},
+	"stream/restart":    {},
+	"stream":            {ours: []string{"async", "stream/checkpoint", "stream/restart"}},
+	"connector/file":    {ours: []string{"async", "internal/fsx", "stream"}},
+
+	"job":             {ours: []string{"tensor"}, others: []string{yaml}},
+	"cmd/tensorferry": {ours: []string{anything}, others: []string{anything}},
+}
+
+// light are the packages that a program embeds, and the only modules of others
+// that they may bring along, directly or not.
+var (
+	light     = []string{"tensor", "tensor/jsoncodec", "async", "sidecar", "stream", "connector/file"}
+	lightDeps = []string{grpc, protobuf, rpc, "golang.org/x/"}
+)
+
+type pkg struct {
+	ImportPath string
+	Standard   bool
+	Imports    []string
+	Deps       []string
+}
+
+// list asks the go command for the packages of the module and all that they need,
+// as a program sees them (without tests).
+func list(t *testing.T) map[string]pkg {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-deps", "-json=ImportPath,Standard,Imports,Deps", "./...")
+	cmd.Dir = "../.."
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v: %v\n%s", cmd, err, stderr.String())
+	}
+	all := map[string]pkg{}
+	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p pkg
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all[p.ImportPath] = p
+	}
+	return all
+}
+
+func ours(path string) (string, bool) {
+	if path == module {
+		return "", true
+	}
+	return strings.CutPrefix(path, module+"/")
+}
+
+// within reports whether path is in one of the modules. A module that ends with a
+// slash stands for all below it.
+func within(path string, modules []string) bool {
+	return slices.ContainsFunc(modules, func(m string) bool {
+		return m == anything || path == m || strings.HasPrefix(path, strings.TrimSuffix(m, "/")+"/")
+	})
+}
+
+func TestImports(t *testing.T) {
+	all := list(t)
+	seen := 0
+	for _, path := range slices.Sorted(maps.Keys(all)) {
+		name, isOurs := ours(path)
+		if !isOurs {
+			continue
+		}
+		seen++
+		r, known := rules[name]
+		if !known {
+			// Examples and end-to-end tests are users: they import what they like,
+			// and nobody imports them.
+			if strings.HasPrefix(name, "examples/") || name == "integration" || strings.HasPrefix(name, "integration/") {
+				continue
+			}
+			t.Errorf("%s has no rule; say in this test what it may import", name)
+			continue
+		}
+		for _, imported := range all[path].Imports {
+			if p, ok := all[imported]; imported == "C" || ok && p.Standard {
+				continue
+			}
+			if o, isOurs := ours(imported); isOurs {
+				if _, known := rules[o]; !known {
+					t.Errorf("%s imports %s, which is nobody's to import", name, o)
+				} else if !slices.Contains(r.ours, o) && !slices.Contains(r.ours, anything) {
+					t.Errorf("%s imports %s; of ours it may import only %q", name, o, r.ours)
+				}
+			} else if !within(imported, r.others) {
+				t.Errorf("%s imports %s; of others it may import only %q", name, imported, r.others)
+			}
+		}
+	}
+	if seen == 0 {
+		t.Fatal("no package of the module was found")
+	}
+}
+
+// TestLight: who imports the library gets grpc and protobuf, and nothing else.
+func TestLight(t *testing.T) {
+	all := list(t)
+	for _, name := range light {
+		p, ok := all[module+"/"+name]
+		if !ok {
+			t.Errorf("%s: no such package", name)
+			continue
+		}
+		for _, dep := range p.Deps {
+			if _, isOurs := ours(dep); isOurs || dep == "C" || all[dep].Standard {
+				continue
+			}
+			if !within(dep, lightDeps) {
+				t.Errorf("%s brings %s along; only %q and the standard library are allowed", name, dep, lightDeps)
+			}
+		}
+	}
+}

@@ -1,0 +1,299 @@
+// Package simfs is a disk in memory that behaves as badly as a real one may: what
+// was not synced is lost, torn or kept at a crash, in any mixture. It owns the
+// simulation behind fsx.FS that crash tests run on, and must never know what the
+// files mean. The same seed and the same operations give the same disk.
+package simfs
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/tensorferry/tensorferry/internal/fsx"
+)
+
+// ErrCrashed is the error of every operation after a crash, until the disk is
+// used again through what Kill or PowerLoss returned.
+var ErrCrashed = errors.New("simfs: the machine has crashed")
+
+// Disk is a file system in memory. The names on it are absolute or relative to
+// one root; both mean the same.
+type Disk struct {
+	mu      sync.Mutex
+	root    *node
+	journal []change
+	ops     int
+	crashAt int
+	crashed bool
+	fault   func(Op) error
+	locks   map[string]bool
+}
+
+// Op is one operation that changes the disk: "mkdir", "create", "append",
+// "write", "sync", "rename", "remove", "syncdir" or "lock".
+type Op struct {
+	// N counts operations from 1.
+	N int
+	// Kind is the operation's name, Name the file's; To is a rename's new name.
+	Kind, Name, To string
+}
+
+// node is a file or a folder.
+type node struct {
+	dir      bool
+	children map[string]*node // a folder's names, as processes see them
+	durable  map[string]*node // and as they are on the disk
+	data     []byte           // a file's bytes, as processes see them
+	synced   []byte           // and as they are on the disk
+}
+
+// change is a change of names that may not have reached the disk yet.
+type change struct {
+	dir      *node
+	from, to string // from goes away, to comes to be; either may be empty
+	child    *node
+}
+
+func (c change) apply(names map[string]*node) {
+	if c.from != "" && names[c.from] == c.child {
+		delete(names, c.from)
+	}
+	if c.to != "" {
+		names[c.to] = c.child
+	}
+}
+
+func newDir() *node {
+	return &node{dir: true, children: map[string]*node{}, durable: map[string]*node{}}
+}
+
+// New makes an empty disk.
+func New() *Disk { return &Disk{root: newDir(), locks: map[string]bool{}} }
+
+// CrashAt makes the machine crash in place of operation n (from 1), counted
+// from the disk's beginning: operation n and all later ones, reads too, fail
+// with ErrCrashed and do nothing.
+func (d *Disk) CrashAt(n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.crashAt = n
+}
+
+// Fail makes f decide on every operation before it is done: its error becomes
+// the operation's, which then does nothing.
+func (d *Disk) Fail(f func(Op) error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.fault = f
+}
+
+// Ops returns how many changing operations there were.
+func (d *Disk) Ops() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.ops
+}
+
+// Crashed says whether the crash that CrashAt asked for has happened.
+func (d *Disk) Crashed() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.crashed
+}
+
+// Kill ends every process that uses the disk, as kill -9 does: locks are free
+// and nothing that was written is gone, but what was not synced is still at the
+// mercy of a later power loss. It returns the disk for the processes to come;
+// the old one is of no more use.
+func (d *Disk) Kill() *Disk {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.crashed = true
+	next := New()
+	next.ops, next.root, next.journal = d.ops, d.root, d.journal
+	return next
+}
+
+// PowerLoss ends the machine: every name that was not synced, and every byte,
+// is there or not as the seed says. Bytes that were not synced may also read as
+// zeros. It returns the disk after the reboot.
+func (d *Disk) PowerLoss(seed uint64) *Disk {
+	r := rand.New(rand.NewPCG(seed, 0x7f))
+	return d.reboot(func(n *node) { n.data = tear(r, n.data, n.synced) },
+		func(change) bool { return r.IntN(2) == 0 })
+}
+
+// LoseAll is a PowerLoss in which nothing survives that was not synced.
+func (d *Disk) LoseAll() *Disk {
+	return d.reboot(func(n *node) { n.data = slices.Clone(n.synced) }, func(change) bool { return false })
+}
+
+// reboot copies the disk as it is after a crash: with the changes of names that
+// keep lets through, and each file's bytes settled by settle.
+func (d *Disk) reboot(settle func(*node), keep func(change) bool) *Disk {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.crashed = true
+	for _, c := range d.journal {
+		if keep(c) {
+			c.apply(c.dir.durable)
+		}
+	}
+	d.journal = nil
+	next := New()
+	next.ops = d.ops
+	next.root = settled(d.root, settle)
+	return next
+}
+
+func settled(n *node, settle func(*node)) *node {
+	if !n.dir {
+		settle(n)
+		return &node{data: slices.Clone(n.data), synced: slices.Clone(n.data)}
+	}
+	to := newDir()
+	for _, name := range slices.Sorted(maps.Keys(n.durable)) {
+		child := settled(n.durable[name], settle)
+		to.children[name], to.durable[name] = child, child
+	}
+	return to
+}
+
+// tear returns what a file may hold after the power is lost.
+func tear(r *rand.Rand, data, synced []byte) []byte {
+	if len(data) <= len(synced) {
+		return slices.Clone(synced)
+	}
+	torn := slices.Clone(data[:len(synced)+r.IntN(len(data)-len(synced)+1)])
+	if r.IntN(2) == 0 {
+		// Later blocks can reach the disk before earlier ones.
+		clear(torn[len(synced)+r.IntN(len(torn)-len(synced)+1):])
+	}
+	return torn
+}
+
+// begin counts an operation and says whether it may be done. The lock is held.
+func (d *Disk) begin(kind, name, to string) error {
+	if d.crashed {
+		return ErrCrashed
+	}
+	d.ops++
+	if d.ops == d.crashAt {
+		d.crashed = true
+		return ErrCrashed
+	}
+	if d.fault == nil {
+		return nil
+	}
+	return d.fault(Op{N: d.ops, Kind: kind, Name: name, To: to})
+}
+
+func pathError(op, name string, err error) error {
+	return &fs.PathError{Op: op, Path: name, Err: err}
+}
+
+// find returns the node of a path, nil if there is none.
+func (d *Disk) find(name string) *node {
+	n := d.root
+	for _, part := range split(name) {
+		if n == nil || !n.dir {
+			return nil
+		}
+		n = n.children[part]
+	}
+	return n
+}
+
+func split(name string) []string {
+	name = strings.Trim(filepath.ToSlash(filepath.Clean(name)), "/")
+	if name == "" || name == "." {
+		return nil
+	}
+	return strings.Split(name, "/")
+}
+
+// parent returns the folder of a path, and the last element.
+func (d *Disk) parent(op, name string) (*node, string, error) {
+	dir := d.find(filepath.Dir(name))
+	base := filepath.Base(name)
+	if dir == nil || !dir.dir {
+		return nil, base, pathError(op, name, fs.ErrNotExist)
+	}
+	return dir, base, nil
+}
+
+func (d *Disk) change(c change) {
+	c.apply(c.dir.children)
+	d.journal = append(d.journal, c)
+}
+
+// Files returns every file below dir with its bytes, by path from dir.
+func (d *Disk) Files(dir string) map[string][]byte {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	files := map[string][]byte{}
+	var walk func(n *node, path string)
+	walk = func(n *node, path string) {
+		if n == nil {
+			return
+		}
+		if !n.dir {
+			files[path] = bytes.Clone(n.data)
+			return
+		}
+		for name, child := range n.children {
+			walk(child, filepath.Join(path, name))
+		}
+	}
+	walk(d.find(dir), "")
+	return files
+}
+
+// lock is the handle of a lock that is held.
+type lock struct {
+	d    *Disk
+	name string
+	once sync.Once
+}
+
+func (l *lock) Close() error {
+	l.once.Do(func() {
+		l.d.mu.Lock()
+		defer l.d.mu.Unlock()
+		delete(l.d.locks, l.name)
+	})
+	return nil
+}
+
+// LockPID is the process id that locks on a Disk name as their holder.
+const LockPID = 4711
+
+// Lock implements fsx.FS. The lock's file is made, and synced by no one.
+func (d *Disk) Lock(name string) (io.Closer, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.begin("lock", name, ""); err != nil {
+		return nil, err
+	}
+	dir, base, err := d.parent("lock", name)
+	if err != nil {
+		return nil, err
+	}
+	key := strings.Join(split(name), "/")
+	if d.locks[key] {
+		return nil, &fsx.LockedError{Name: name, PID: LockPID}
+	}
+	d.locks[key] = true
+	if dir.children[base] == nil {
+		d.change(change{dir: dir, to: base, child: &node{data: fmt.Appendln(nil, LockPID)}})
+	}
+	return &lock{d: d, name: key}, nil
+}
