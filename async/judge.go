@@ -50,21 +50,15 @@ func (o *Operator[IN, OUT]) judge(now asyncq.Time, c *Completion[OUT]) {
 	}
 	id := queueID(c.ID)
 	outcome, after := asyncq.Final, asyncq.Time(0)
+	var v Verdict
 	if c.Err != nil {
-		v := VerdictOf(c.Err)
-		outcome = asyncq.Fault
-		switch {
-		case v.Hold:
-			outcome, after = asyncq.Unavailable, asyncq.Time(v.RetryAfter)
-		case v.Class == BadRecord || v.Class == Permanent:
-		case o.predicate != nil:
-			if o.asks("RetryError", func() bool { return o.predicate.RetryError(c.Err) }) {
-				outcome = asyncq.Transient
-			}
-		case v.Retry:
-			outcome = asyncq.Transient
-		}
-	} else if o.predicate != nil && o.asks("RetryResult", func() bool { return o.predicate.RetryResult(c.Outputs) }) {
+		outcome, v = asyncq.Fault, VerdictOf(c.Err)
+	}
+	switch {
+	case v.Hold:
+		outcome, after = asyncq.Unavailable, asyncq.Time(v.RetryAfter)
+	case v.Class == BadRecord || v.Class == Permanent:
+	case o.worthRetrying(c, v):
 		outcome = asyncq.Transient
 	}
 	if o.failed != nil {
@@ -88,7 +82,7 @@ func (o *Operator[IN, OUT]) judge(now asyncq.Time, c *Completion[OUT]) {
 		case c.Err == nil:
 			s.outs = c.Outputs
 			o.queue.Finish(id)
-		case verdict == asyncq.Expired || VerdictOf(c.Err).Class == Timeout:
+		case verdict == asyncq.Expired || v.Class == Timeout:
 			o.timeout(id, c.ID.Attempt, now)
 		default:
 			o.failRecord(id, c.Err)
@@ -98,10 +92,19 @@ func (o *Operator[IN, OUT]) judge(now asyncq.Time, c *Completion[OUT]) {
 	}
 }
 
-// asks runs a predicate of the user's.
-func (o *Operator[IN, OUT]) asks(name string, f func() bool) (yes bool) {
-	o.guard(name, func() { yes = f() })
-	return yes
+// worthRetrying decides whether an outcome is worth another attempt: by the
+// function's own predicate, else by what the failure says of itself.
+func (o *Operator[IN, OUT]) worthRetrying(c *Completion[OUT], v Verdict) bool {
+	switch {
+	case o.predicate == nil:
+		return c.Err != nil && v.Retry
+	case c.Err == nil:
+		defer o.failOnPanic("RetryResult")
+		return o.predicate.RetryResult(c.Outputs)
+	default:
+		defer o.failOnPanic("RetryError")
+		return o.predicate.RetryError(c.Err)
+	}
 }
 
 // settle carries out what the queue asks for, except emission: outcomes of

@@ -153,6 +153,7 @@ func TestCancelKeepsItsCause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cause := errors.New("enough")
 		ctx, cancel := context.WithCancelCause(t.Context())
+		defer cancel(nil)
 		var last error
 		n := 0
 		for _, err := range async.Map(ctx, forever, async.Func(double(5), 0), async.Config{}) {

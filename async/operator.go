@@ -236,6 +236,7 @@ func (o *Operator[IN, OUT]) Restore(recs []Record[IN], marks []QueuedWatermark) 
 func (o *Operator[IN, OUT]) Step(now time.Time, max int, out Emitter[OUT]) (Status[IN], error) {
 	if o.failed == nil {
 		o.step(o.clock(now), max, out)
+		o.makeCancels()
 	}
 	if o.failed != nil {
 		return Status[IN]{}, o.failed
@@ -272,7 +273,9 @@ func (o *Operator[IN, OUT]) step(now asyncq.Time, max int, out Emitter[OUT]) {
 	o.admitBacklog(now)
 	o.queue.Start(now)
 	o.settle()
-	o.makeCalls()
+	if o.failed == nil {
+		o.makeCalls()
+	}
 }
 
 // clock returns a time as the queue counts it. The zero Time is now.
@@ -340,29 +343,31 @@ func (o *Operator[IN, OUT]) flush(out Emitter[OUT]) {
 	}
 }
 
-// makeCalls hands the caller what settle gathered: cancellations, then calls.
+// makeCalls hands the caller what settle gathered.
 func (o *Operator[IN, OUT]) makeCalls() {
-	if len(o.cancels) > 0 {
-		o.guard("Cancel", func() { o.caller.Cancel(o.cancels) })
-		o.cancels = o.cancels[:0]
+	if len(o.calls) == 0 {
+		return
 	}
-	if len(o.calls) > 0 {
-		o.stats.Calls += int64(len(o.calls))
-		o.guard("Call", func() { o.caller.Call(o.calls) })
-		clear(o.calls)
-		o.calls = o.calls[:0]
-	}
+	defer o.failOnPanic("Call")
+	o.stats.Calls += int64(len(o.calls))
+	o.caller.Call(o.calls)
+	clear(o.calls)
+	o.calls = o.calls[:0]
 }
 
-// guard turns a panic of the caller into the operator's failure (A9).
-func (o *Operator[IN, OUT]) guard(method string, f func()) {
-	var err error
-	func() {
-		defer recovered(method+" of "+o.sub.Operator, &err)
-		f()
-	}()
-	if err != nil {
-		o.fail(err)
+func (o *Operator[IN, OUT]) makeCancels() {
+	if len(o.cancels) == 0 {
+		return
+	}
+	defer o.failOnPanic("Cancel")
+	o.caller.Cancel(o.cancels)
+	o.cancels = o.cancels[:0]
+}
+
+// failOnPanic, deferred, turns a panic of the user's code into the operator's failure (A9).
+func (o *Operator[IN, OUT]) failOnPanic(method string) {
+	if v := recover(); v != nil {
+		o.fail(&PanicError{Where: method + " of " + o.sub.Operator, Value: v, Stack: debug.Stack()})
 	}
 }
 
@@ -419,9 +424,7 @@ func (o *Operator[IN, OUT]) Close() (err error) {
 	}
 	defer recovered("Close of "+o.sub.Operator, &err)
 	o.queue.InCall(func(id asyncq.ID, attempt uint32) { o.cancels = append(o.cancels, callID(id, attempt)) })
-	if len(o.cancels) > 0 {
-		o.caller.Cancel(o.cancels)
-	}
+	o.makeCancels()
 	return o.caller.Close()
 }
 
