@@ -65,7 +65,7 @@ type Sink[T any] interface {
 
 // SinkContext describes one subtask to its writer.
 type SinkContext struct {
-	Operator           string
+	Operator             string
 	Subtask, Parallelism int
 	// Run names the run (the same after a restore), Attempt counts its starts
 	// (restarts and resumptions), so that pending names never meet those of an

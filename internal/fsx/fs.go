@@ -85,6 +85,11 @@ func MkdirAll(fsys FS, dir string) error {
 		if !e.Dir {
 			return fmt.Errorf("%s is a file; a folder is needed there", dir)
 		}
+		// It may be there because a process made it that was killed before it could
+		// make the name durable. Where we may not read the parent it was not ours.
+		if err := fsys.SyncDir(filepath.Dir(dir)); !errors.Is(err, fs.ErrPermission) {
+			return err
+		}
 		return nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {

@@ -17,6 +17,7 @@ const module = "github.com/tensorferry/tensorferry"
 // Modules of others that a package may import directly.
 const (
 	grpc     = "google.golang.org/grpc"
+	codes    = grpc + "/codes" // the numbers of the statuses, without a network
 	protobuf = "google.golang.org/protobuf"
 	rpc      = "google.golang.org/genproto/googleapis/rpc"
 	sys      = "golang.org/x/sys"
@@ -50,8 +51,8 @@ var rules = map[string]rule{
 	"sidecar/endpoint":     {others: []string{sys}},
 	"sidecar/oip":          {ours: []string{"tensor"}, others: []string{grpc, protobuf, rpc}},
 	"sidecar":              {ours: []string{"async", "sidecar/endpoint", "sidecar/oip", "tensor"}, others: []string{grpc, protobuf, rpc}},
-	"sidecar/backend":      {ours: []string{"tensor"}},
-	"sidecar/backend/mock": {ours: []string{"sidecar/backend", "tensor"}},
+	"sidecar/backend":      {ours: []string{"tensor"}, others: []string{codes}},
+	"sidecar/backend/mock": {ours: []string{"sidecar/backend", "tensor"}, others: []string{codes}},
 	"sidecar/backend/onnx": {ours: []string{"sidecar/backend", "tensor"}, others: []string{gomlx, onnx, compute}},
 	"sidecar/server": {
 		ours:   []string{"sidecar/backend", "sidecar/endpoint", "sidecar/oip", "tensor"},
@@ -65,7 +66,7 @@ var rules = map[string]rule{
 	"stream/checkpoint": {ours: []string{"internal/fsx"}},
 	"stream/restart":    {},
 	"stream":            {ours: []string{"async", "stream/checkpoint", "stream/restart"}},
-	"connector/file":    {ours: []string{"async", "internal/fsx", "stream"}},
+	"connector/file":    {ours: []string{"async", "internal/fsx", "stream"}, others: []string{sys}},
 
 	"job":             {ours: []string{"tensor"}, others: []string{yaml}},
 	"cmd/tensorferry": {ours: []string{anything}, others: []string{anything}},

@@ -1,0 +1,330 @@
+package file
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/tensorferry/tensorferry/internal/fsx"
+	"github.com/tensorferry/tensorferry/stream"
+)
+
+// committer gives pending files their final names.
+type committer struct {
+	fs      fsx.FS
+	dir     string
+	abs     string // dir, from the root
+	pending string // begins the job's pending names
+}
+
+// extent says how many parts of a split there are: 0 to N-1.
+type extent struct {
+	Split int   `json:"split"`
+	N     int64 `json:"n"`
+}
+
+// sinkState is the committer's memory in a checkpoint.
+type sinkState struct {
+	// Dir is the folder, from the root. In another folder nothing is ours.
+	Dir string `json:"dir"`
+	// Parts are what this run has published.
+	Parts []extent `json:"parts,omitempty"`
+	// Stale are what was there before and is to go with the next plan, except for
+	// what this run has published since under the same names.
+	Stale []extent `json:"stale,omitempty"`
+	// Retired are what the last plan was to take away. A crash may have kept it
+	// from that, so whoever replaces this run must still know them.
+	Retired []extent `json:"retired,omitempty"`
+}
+
+// sinkPlan is what Commit does.
+type sinkPlan struct {
+	Moves []move `json:"moves,omitempty"`
+	// Remove names the parts of earlier runs that have no successor here.
+	Remove []removal `json:"remove,omitempty"`
+}
+
+type move struct {
+	From string `json:"from"`
+	To   string `json:"to"`
+	// Bytes is the file's size.
+	Bytes int64 `json:"bytes"`
+	// Replace: what has the name is an earlier run's.
+	Replace bool `json:"replace,omitempty"`
+}
+
+// removal is parts From to To-1 of a split.
+type removal struct {
+	Split int   `json:"split"`
+	From  int64 `json:"from"`
+	To    int64 `json:"to"`
+}
+
+func count(list []extent, split int) int64 {
+	i, ok := slices.BinarySearchFunc(list, split, func(e extent, s int) int { return cmp.Compare(e.Split, s) })
+	if !ok {
+		return 0
+	}
+	return list[i].N
+}
+
+// widest returns, for each split, the most that any of the lists has of it.
+func widest(lists ...[]extent) []extent {
+	all := slices.Concat(lists...)
+	slices.SortFunc(all, func(a, b extent) int {
+		return cmp.Or(cmp.Compare(a.Split, b.Split), cmp.Compare(b.N, a.N))
+	})
+	return slices.CompactFunc(all, func(a, b extent) bool { return a.Split == b.Split })
+}
+
+func parseState(b []byte) (sinkState, error) {
+	var st sinkState
+	if err := json.Unmarshal(b, &st); err != nil {
+		return st, fmt.Errorf("file: the sink's state in the checkpoint is not one of this sink: %w", err)
+	}
+	for _, list := range [][]extent{st.Parts, st.Stale, st.Retired} {
+		ordered := slices.IsSortedFunc(list, func(a, b extent) int { return cmp.Compare(a.Split, b.Split) })
+		if !ordered || slices.ContainsFunc(list, func(e extent) bool { return e.Split < 0 || e.N < 0 }) {
+			return st, errors.New("file: the sink's state in the checkpoint is damaged")
+		}
+	}
+	return st, nil
+}
+
+// Begin implements stream.Committer.
+func (c *committer) Begin(ctx context.Context, previous []byte) ([]byte, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := fsx.MkdirAll(c.fs, c.dir); err != nil {
+		return nil, fmt.Errorf("file: making the folder %s: %w", c.dir, err)
+	}
+	st := sinkState{Dir: c.abs}
+	if len(previous) > 0 {
+		// A state of another sink, or about another folder, says nothing of this one.
+		if old, err := parseState(previous); err == nil && old.Dir == c.abs {
+			st.Stale = widest(old.Parts, old.Stale, old.Retired)
+		}
+	}
+	entries, err := c.fs.ReadDir(c.dir)
+	if err != nil {
+		return nil, fmt.Errorf("file: reading the folder %s: %w", c.dir, err)
+	}
+	var foreign []string
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name, partPrefix) {
+			continue
+		}
+		if split, n, ok := parsePart(e.Name); !ok || n >= count(st.Stale, split) {
+			foreign = append(foreign, e.Name)
+		}
+	}
+	if len(foreign) > 0 {
+		return nil, fmt.Errorf("file: %s holds part files that this job did not write (%s); move them away or choose another folder",
+			c.dir, some(foreign))
+	}
+	return json.Marshal(st)
+}
+
+// some names the first few of a list.
+func some(names []string) string {
+	if n := len(names); n > 3 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:3], ", "), n-3)
+	}
+	return strings.Join(names, ", ")
+}
+
+// Plan implements stream.Committer. It supposes that the plan before, if any, was
+// carried out.
+func (c *committer) Plan(state []byte, pending []stream.Pending) (next, plan []byte, err error) {
+	st, err := parseState(state)
+	if err != nil {
+		return nil, nil, err
+	}
+	var p sinkPlan
+	parts := map[int]int64{}
+	for _, e := range st.Parts {
+		parts[e.Split] = e.N
+	}
+	for _, one := range slices.SortedStableFunc(slices.Values(pending), func(a, b stream.Pending) int { return cmp.Compare(a.Split, b.Split) }) {
+		var f pendingForm
+		if err := json.Unmarshal(one.Data, &f); err != nil || one.Split < 0 {
+			return nil, nil, fmt.Errorf("file: a pending result of split %d is not one of this sink", one.Split)
+		}
+		n := parts[one.Split]
+		p.Moves = append(p.Moves, move{From: f.Name, To: partName(one.Split, n), Bytes: f.Bytes, Replace: n < count(st.Stale, one.Split)})
+		parts[one.Split] = n + 1
+	}
+	after := sinkState{Dir: st.Dir, Retired: st.Stale}
+	for split, n := range parts {
+		after.Parts = append(after.Parts, extent{Split: split, N: n})
+	}
+	slices.SortFunc(after.Parts, func(a, b extent) int { return cmp.Compare(a.Split, b.Split) })
+	for _, e := range st.Stale {
+		if n := parts[e.Split]; n < e.N {
+			p.Remove = append(p.Remove, removal{Split: e.Split, From: n, To: e.N})
+		}
+	}
+	if next, err = json.Marshal(after); err != nil {
+		return nil, nil, err
+	}
+	if p.Moves == nil && p.Remove == nil {
+		return next, nil, nil
+	}
+	plan, err = json.Marshal(p)
+	return next, plan, err
+}
+
+// Rewind returns the state to go on with when a run is restored from a checkpoint
+// that is not its newest: state is that checkpoint's, newest the newest one's.
+// What was published in between is replaced with the next plan. The newest one's
+// plan must have been carried out, in place of the older one's.
+func (c *committer) Rewind(state, newest []byte) ([]byte, error) {
+	st, err := parseState(state)
+	if err != nil {
+		return nil, err
+	}
+	last, err := parseState(newest)
+	if err != nil {
+		return nil, err
+	}
+	st.Stale = widest(st.Stale, last.Parts, last.Stale, last.Retired)
+	st.Retired = nil
+	return json.Marshal(st)
+}
+
+// Commit implements stream.Committer.
+func (c *committer) Commit(ctx context.Context, plan []byte) error {
+	if len(plan) == 0 {
+		return nil
+	}
+	var p sinkPlan
+	if err := json.Unmarshal(plan, &p); err != nil {
+		return fmt.Errorf("file: the sink's plan in the checkpoint is not one of this sink: %w", err)
+	}
+	todo, stale, err := c.inspect(ctx, p)
+	if err != nil {
+		return err
+	}
+	if len(stale) > 0 {
+		for _, name := range stale {
+			if err := c.fs.Remove(filepath.Join(c.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("file: removing a part of the run before: %w", err)
+			}
+		}
+		// They are gone for good before the first new one shows, so that two runs
+		// are never seen together.
+		if err := c.syncDir(); err != nil {
+			return err
+		}
+	}
+	for _, m := range todo {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := c.fs.Rename(filepath.Join(c.dir, m.From), filepath.Join(c.dir, m.To)); err != nil {
+			return fmt.Errorf("file: publishing: %w", err)
+		}
+	}
+	// Also when there was nothing to do: a process that was killed may have moved
+	// the files and not synced the folder.
+	return c.syncDir()
+}
+
+func (c *committer) syncDir() error {
+	if err := c.fs.SyncDir(c.dir); err != nil {
+		return fmt.Errorf("file: syncing the folder %s: %w", c.dir, err)
+	}
+	return nil
+}
+
+// inspect says which moves of a plan are still to be done, and which parts must
+// go first. It changes nothing, so a plan that can't be carried out does no harm.
+func (c *committer) inspect(ctx context.Context, p sinkPlan) (todo []move, stale []string, err error) {
+	for _, m := range p.Moves {
+		if err := ctx.Err(); err != nil {
+			return nil, nil, err
+		}
+		if _, _, ok := parsePart(m.To); !ok || filepath.Base(m.From) != m.From || !strings.HasPrefix(m.From, pendingPrefix) {
+			return nil, nil, fmt.Errorf("file: the sink's plan in the checkpoint is damaged: it would rename %q to %q", m.From, m.To)
+		}
+		from, errFrom := c.fs.Stat(filepath.Join(c.dir, m.From))
+		to, errTo := c.fs.Stat(filepath.Join(c.dir, m.To))
+		for _, err := range []error{errFrom, errTo} {
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return nil, nil, fmt.Errorf("file: %w", err)
+			}
+		}
+		switch {
+		case errFrom != nil && errTo != nil:
+			return nil, nil, fmt.Errorf("file: %s holds neither %s nor %s, of which the checkpoint needs one: part of the output was removed, or the folder is another one; put it back, or start afresh",
+				c.dir, m.From, m.To)
+		case errFrom != nil && to.Size != m.Bytes:
+			return nil, nil, fmt.Errorf("file: %s has %d bytes and %d were written; put it back as it was, or start afresh",
+				filepath.Join(c.dir, m.To), to.Size, m.Bytes)
+		case errFrom != nil: // done before
+		case from.Size != m.Bytes:
+			return nil, nil, fmt.Errorf("file: %s has %d bytes and %d were synced; the disk has lost data, start afresh",
+				filepath.Join(c.dir, m.From), from.Size, m.Bytes)
+		case errTo == nil && !m.Replace:
+			return nil, nil, fmt.Errorf("file: %s exists and this job did not write it; move it away, and resume",
+				filepath.Join(c.dir, m.To))
+		default:
+			todo = append(todo, m)
+			if errTo == nil {
+				stale = append(stale, m.To)
+			}
+		}
+	}
+	if len(p.Remove) == 0 {
+		return todo, stale, nil
+	}
+	entries, err := c.fs.ReadDir(c.dir)
+	if err != nil {
+		return nil, nil, fmt.Errorf("file: reading the folder %s: %w", c.dir, err)
+	}
+	for _, e := range entries {
+		split, n, ok := parsePart(e.Name)
+		if ok && slices.ContainsFunc(p.Remove, func(r removal) bool { return r.Split == split && r.From <= n && n < r.To }) {
+			stale = append(stale, e.Name)
+		}
+	}
+	return todo, stale, nil
+}
+
+// Clean implements stream.Committer.
+func (c *committer) Clean(ctx context.Context) error {
+	entries, err := c.fs.ReadDir(c.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("file: reading the folder %s: %w", c.dir, err)
+	}
+	removed := false
+	for _, e := range entries {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if !strings.HasPrefix(e.Name, c.pending) {
+			continue
+		}
+		if err := c.fs.Remove(filepath.Join(c.dir, e.Name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("file: removing a leftover: %w", err)
+		}
+		removed = true
+	}
+	if !removed {
+		return nil
+	}
+	return c.syncDir()
+}
+
+// Close implements stream.Committer.
+func (c *committer) Close() error { return nil }

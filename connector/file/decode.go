@@ -1,0 +1,95 @@
+package file
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/stream"
+)
+
+// decoder makes a value of a line.
+type decoder[T any] struct {
+	// value must not keep line, unless keeps is set: then the line's bytes are
+	// the value's for good.
+	value func(line []byte, v *T) error
+	keeps bool
+	time  func(T) (stream.EventTime, error)
+}
+
+func decodeJSON[T any](line []byte, v *T) error { return json.Unmarshal(line, v) }
+
+func rawDecoder(time func(json.RawMessage) (stream.EventTime, error)) decoder[json.RawMessage] {
+	return decoder[json.RawMessage]{value: validJSON, keeps: true, time: time}
+}
+
+func validJSON(line []byte, v *json.RawMessage) error {
+	if json.Valid(line) {
+		*v = line
+		return nil
+	}
+	var value any
+	if err := json.Unmarshal(line, &value); err != nil {
+		return err // it says what is wrong, and where
+	}
+	return errors.New("not JSON")
+}
+
+// record fills in r from a line.
+func (d *decoder[T]) record(r *stream.Record[T], line []byte) (err error) {
+	r.Time = async.NoTime
+	if err = d.value(line, &r.Value); err != nil {
+		return fmt.Errorf("the line is not a JSON value of the kind that is wanted: %w", err)
+	}
+	if d.time != nil {
+		if r.Time, err = d.time(r.Value); err != nil {
+			return fmt.Errorf("no event time: %w", err)
+		}
+	}
+	return nil
+}
+
+// TimeField returns a function for SourceConfig.Time of raw records, which are
+// objects: the event time is in the named field, as a whole number of
+// milliseconds since the Unix epoch or as text in the form of RFC 3339. A record
+// without the field, or with null in it, has no event time. It allocates nothing
+// unless the field is text.
+func TimeField(name string) func(json.RawMessage) (stream.EventTime, error) {
+	return func(record json.RawMessage) (stream.EventTime, error) {
+		v, err := topField(record, name)
+		if err != nil {
+			return 0, err
+		}
+		t, err := eventTime(v)
+		if err != nil {
+			return 0, fmt.Errorf("field %q: %w", name, err)
+		}
+		return t, nil
+	}
+}
+
+func eventTime(v json.RawMessage) (stream.EventTime, error) {
+	if len(v) == 0 || bytes.Equal(v, []byte("null")) {
+		return async.NoTime, nil
+	}
+	if v[0] == '"' {
+		var text string
+		if err := json.Unmarshal(v, &text); err != nil {
+			return 0, err
+		}
+		t, err := time.Parse(time.RFC3339, text)
+		if err != nil {
+			return 0, fmt.Errorf("%q is not a time such as 2026-01-02T15:04:05Z", text)
+		}
+		return stream.EventTime(t.UnixMilli()), nil
+	}
+	ms, err := strconv.ParseInt(string(v), 10, 64)
+	if err != nil || stream.EventTime(ms) == async.NoTime {
+		return 0, fmt.Errorf("%.40s is neither a whole number of milliseconds nor a text", v)
+	}
+	return stream.EventTime(ms), nil
+}

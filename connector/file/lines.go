@@ -1,0 +1,116 @@
+package file
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+)
+
+const (
+	// chunk is the size of a read buffer, unless a line needs more.
+	chunk = 64 << 10
+	// minRead is the least room that a read is worth.
+	minRead = 8 << 10
+)
+
+// input is what lines are read from.
+type input interface {
+	// read is io.Reader's Read, and ends with ctx.
+	read(ctx context.Context, p []byte) (int, error)
+}
+
+// lines cuts an input into lines.
+type lines struct {
+	in      input
+	maxLine int
+	// keeps: the lines are given away, so a byte of the buffer is written once.
+	keeps bool
+
+	buf        []byte
+	start, end int // what is read and not yet returned
+	scanned    int // up to here there is no line feed
+	offset     int64
+	eof        bool
+}
+
+// errNoLine: there is no whole line in the buffer, and next was not to read.
+var errNoLine = errors.New("no line at hand")
+
+func newLines(in input, offset int64, maxLine int, keeps bool) *lines {
+	return &lines{in: in, offset: offset, maxLine: maxLine, keeps: keeps}
+}
+
+// next returns the next line without its line feed, and the offset at which it
+// begins; l.offset is then the one behind it. It returns io.EOF at the end, and
+// errNoLine instead of reading unless block is set.
+func (l *lines) next(ctx context.Context, block bool) (line []byte, at int64, err error) {
+	for {
+		if i := bytes.IndexByte(l.buf[l.scanned:l.end], '\n'); i >= 0 {
+			return l.take(l.scanned+i, l.scanned+i+1)
+		}
+		l.scanned = l.end
+		switch {
+		case l.eof && l.start == l.end:
+			return nil, l.offset, io.EOF
+		case l.eof:
+			return l.take(l.end, l.end)
+		case l.end-l.start > l.maxLine+1: // a carriage return may still be its end
+			return nil, l.offset, longLine(l.maxLine)
+		case !block:
+			return nil, l.offset, errNoLine
+		}
+		if err := l.fill(ctx); err != nil {
+			return nil, l.offset, err
+		}
+	}
+}
+
+// take returns the line that ends at to; the one after it begins at next.
+func (l *lines) take(to, next int) ([]byte, int64, error) {
+	line, at := l.buf[l.start:to:to], l.offset
+	if n := len(line); n > 0 && line[n-1] == '\r' {
+		line = line[: n-1 : n-1]
+	}
+	if len(line) > l.maxLine {
+		return nil, at, longLine(l.maxLine)
+	}
+	l.offset += int64(next - l.start)
+	l.start, l.scanned = next, next
+	return line, at, nil
+}
+
+// longLine says that a line is beyond its bound.
+type longLine int
+
+func (n longLine) Error() string {
+	return fmt.Sprintf("the line is longer than %d bytes; raise the bound of a line, or see whether the file is JSON Lines", int(n))
+}
+
+// fill reads once, behind what is in the buffer.
+func (l *lines) fill(ctx context.Context) error {
+	if len(l.buf)-l.end < minRead {
+		l.makeRoom()
+	}
+	n, err := l.in.read(ctx, l.buf[l.end:])
+	l.end += n
+	if err == io.EOF {
+		l.eof = true
+		return nil
+	}
+	return err
+}
+
+// makeRoom moves the rest to the beginning of a buffer that has room to read.
+func (l *lines) makeRoom() {
+	rest := l.end - l.start
+	to := l.buf
+	if need := max(chunk, min(2*rest, l.maxLine)+minRead); l.keeps || need > len(l.buf) {
+		to = make([]byte, need)
+	}
+	copy(to, l.buf[l.start:l.end])
+	l.buf = to
+	l.scanned -= l.start
+	l.start, l.end = 0, rest
+}

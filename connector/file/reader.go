@@ -1,0 +1,205 @@
+package file
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/stream"
+)
+
+// LineError says which line of an input can't be a record, and why. It is the
+// record's own fault, so the job ends without a restart.
+type LineError struct {
+	// Path of the file.
+	Path string
+	// Offset is the byte at which the line begins; Line counts lines from 1, 0 if
+	// to count them would take too long.
+	Offset, Line int64
+	Err          error
+}
+
+func (e *LineError) Error() string {
+	where := fmt.Sprintf("byte %d", e.Offset)
+	if e.Line > 0 {
+		where = fmt.Sprintf("line %d (byte %d)", e.Line, e.Offset)
+	}
+	return fmt.Sprintf("file: %s, %s: %v", e.Path, where, e.Err)
+}
+
+func (e *LineError) Unwrap() error { return e.Err }
+
+// Verdict makes a LineError an async.Failure.
+func (e *LineError) Verdict() async.Verdict { return async.Verdict{Class: async.BadRecord} }
+
+// reader makes records of lines.
+type reader[T any] struct {
+	name   string
+	lines  *lines
+	end    int64                    // lines that begin here or later are not this reader's
+	taken  int64                    // lines so far
+	number func(offset int64) int64 // of the line at offset; nil: lines were taken from the first on
+	decode decoder[T]
+	close  func() error
+	// failed is what the next Read returns, after the records before it.
+	failed error
+}
+
+var byteOrderMark = []byte("\ufeff")
+
+// Read implements stream.Reader.
+func (r *reader[T]) Read(ctx context.Context, dst []stream.Record[T], most int) ([]stream.Record[T], int64, error) {
+	next := r.lines.offset
+	if r.failed != nil {
+		return dst, next, r.failed
+	}
+	if err := ctx.Err(); err != nil {
+		return dst, next, err
+	}
+	before := len(dst)
+	for len(dst)-before < max(most, 1) {
+		if r.lines.offset >= r.end {
+			return dst, next, io.EOF
+		}
+		line, at, err := r.lines.next(ctx, len(dst) == before)
+		if err == io.EOF {
+			return dst, next, io.EOF
+		}
+		if err == errNoLine {
+			break
+		}
+		if _, long := err.(longLine); long {
+			r.taken++
+			return r.fail(dst, before, next, &LineError{Path: r.name, Offset: at, Line: r.line(at), Err: err})
+		}
+		if err != nil {
+			if ctx.Err() == nil {
+				err = fmt.Errorf("file: reading %s at byte %d: %w", r.name, at, err)
+			}
+			return dst, next, err
+		}
+		r.taken++
+		if at == 0 {
+			line = bytes.TrimPrefix(line, byteOrderMark)
+		}
+		if line = trim(line); len(line) > 0 {
+			dst = append(dst, stream.Record[T]{Position: at})
+			if err := r.decode.record(&dst[len(dst)-1], line); err != nil {
+				dst = dst[:len(dst)-1]
+				err = fmt.Errorf("%w; mend or remove the line", err)
+				return r.fail(dst, before, next, &LineError{Path: r.name, Offset: at, Line: r.line(at), Err: err})
+			}
+		}
+		next = r.lines.offset
+	}
+	return dst, next, nil
+}
+
+func (r *reader[T]) line(offset int64) int64 {
+	if r.number == nil {
+		return r.taken
+	}
+	return r.number(offset)
+}
+
+// fail returns err, after the records that were read before it.
+func (r *reader[T]) fail(dst []stream.Record[T], before int, next int64, err error) ([]stream.Record[T], int64, error) {
+	r.failed = err
+	if len(dst) == before {
+		return dst, next, err
+	}
+	return dst, next, nil
+}
+
+// Close implements stream.Reader.
+func (r *reader[T]) Close() error {
+	if r.close == nil {
+		return nil
+	}
+	err := r.close()
+	r.close = nil
+	return err
+}
+
+// trim cuts JSON's white space off both ends.
+func trim(b []byte) []byte {
+	for len(b) > 0 && isSpace(b[0]) {
+		b = b[1:]
+	}
+	for len(b) > 0 && isSpace(b[len(b)-1]) {
+		b = b[: len(b)-1 : len(b)-1]
+	}
+	return b
+}
+
+func isSpace(c byte) bool { return c == ' ' || c == '\t' || c == '\r' }
+
+// section reads a file up to the size that it had when it was cut.
+type section struct {
+	f   *os.File
+	cut cut
+	pos int64
+}
+
+func (s *section) read(ctx context.Context, p []byte) (int, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	left := s.cut.Size - s.pos
+	if left <= 0 {
+		return 0, io.EOF
+	}
+	n, err := s.f.ReadAt(p[:min(int64(len(p)), left)], s.pos)
+	s.pos += int64(n)
+	if err == io.EOF {
+		err = nil
+		if n == 0 {
+			err = fmt.Errorf("the file has shrunk to %d bytes and was %d when it was cut into splits", s.pos, s.cut.Size)
+		}
+	}
+	return n, err
+}
+
+// firstLine returns where the first line begins that begins in the split, and
+// the split's end if there is none.
+func firstLine(f *os.File, c cut) (int64, error) {
+	buf := make([]byte, chunk)
+	// A line begins behind a line feed, so the search is one byte ahead.
+	for pos := c.Start - 1; pos < c.End-1; {
+		n, err := f.ReadAt(buf[:min(chunk, c.End-1-pos)], pos)
+		if i := bytes.IndexByte(buf[:n], '\n'); i >= 0 {
+			return pos + int64(i) + 1, nil
+		}
+		if n == 0 && err != nil {
+			return 0, err
+		}
+		pos += int64(n)
+	}
+	return c.End, nil
+}
+
+// countLimit is how far lines are counted for the sake of a message.
+const countLimit = 1 << 28
+
+// lineNumber counts the lines of a file up to an offset.
+func lineNumber(f *os.File, offset int64) int64 {
+	if offset > countLimit {
+		return 0
+	}
+	in := io.NewSectionReader(f, 0, offset)
+	buf := make([]byte, chunk)
+	number := int64(1)
+	for {
+		n, err := in.Read(buf)
+		number += int64(bytes.Count(buf[:n], []byte{'\n'}))
+		if err == io.EOF {
+			return number
+		}
+		if err != nil {
+			return 0
+		}
+	}
+}

@@ -1,0 +1,229 @@
+package file
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"sync"
+
+	"github.com/tensorferry/tensorferry/stream"
+)
+
+// DefaultMaxBytes is how much output one subtask gathers between two checkpoints.
+const DefaultMaxBytes = 256 << 20
+
+// StdoutConfig describes standard output as a sink of JSON Lines. Its zero value
+// is the documented defaults.
+type StdoutConfig struct {
+	// MaxBytes bounds what one subtask writes between two checkpoints, since all
+	// of it is kept in memory and in the checkpoint. Default 256 MiB.
+	MaxBytes int
+	// Output is written in place of os.Stdout, from one goroutine.
+	Output io.Writer
+}
+
+// StdoutSink writes JSON Lines to standard output, each time a checkpoint is
+// complete. The lines travel in the checkpoint, so none is lost; those of the last
+// checkpoint are written once more when a process takes the place of one that
+// crashed. The lines of one split are in its order; those of several splits are
+// in the order of splits within a checkpoint.
+//
+// It is safe for concurrent use, and for one run at a time.
+type StdoutSink[T any] struct {
+	config StdoutConfig
+	encode func(*bufio.Writer) encoder[T]
+	out    stdoutLog
+}
+
+// NewStdoutSink writes each value as a line of JSON.
+func NewStdoutSink[T any](c StdoutConfig) *StdoutSink[T] {
+	return &StdoutSink[T]{config: c, encode: encodeJSON[T]}
+}
+
+// NewRawStdoutSink writes JSON values as they are, one a line, as RawSink does.
+func NewRawStdoutSink(c StdoutConfig) *StdoutSink[json.RawMessage] {
+	return &StdoutSink[json.RawMessage]{config: c, encode: encodeRaw}
+}
+
+func (c StdoutConfig) resolve() (StdoutConfig, error) {
+	if c.MaxBytes < 0 {
+		return c, fmt.Errorf("file: the bound of output between two checkpoints is %d; want 1 or more bytes, or 0 for %d", c.MaxBytes, DefaultMaxBytes)
+	}
+	if c.MaxBytes == 0 {
+		c.MaxBytes = DefaultMaxBytes
+	}
+	if c.Output == nil {
+		c.Output = os.Stdout
+	}
+	return c, nil
+}
+
+// Open implements stream.Sink.
+func (s *StdoutSink[T]) Open(context.Context, stream.SinkContext) (stream.Writer[T], error) {
+	c, err := s.config.resolve()
+	if err != nil {
+		return nil, err
+	}
+	return &stdoutWriter[T]{max: c.MaxBytes, encode: s.encode, texts: map[int]*text[T]{}}, nil
+}
+
+// Committer implements stream.Sink.
+func (s *StdoutSink[T]) Committer(context.Context) (stream.Committer, error) {
+	c, err := s.config.resolve()
+	if err != nil {
+		return nil, err
+	}
+	return &stdoutCommitter{out: c.Output, log: &s.out}, nil
+}
+
+// stdoutWriter gathers the lines of one subtask, by split.
+type stdoutWriter[T any] struct {
+	max    int
+	encode func(*bufio.Writer) encoder[T]
+	size   int
+	texts  map[int]*text[T]
+	failed error
+}
+
+type text[T any] struct {
+	bytes  bytes.Buffer
+	w      *bufio.Writer
+	encode encoder[T]
+}
+
+// Write implements stream.Writer.
+func (w *stdoutWriter[T]) Write(recs []stream.Record[T]) error {
+	if w.failed != nil {
+		return w.failed
+	}
+	for i := range recs {
+		r := &recs[i]
+		t := w.texts[r.Split]
+		if t == nil {
+			t = &text[T]{}
+			t.w = bufio.NewWriterSize(&t.bytes, 4<<10)
+			t.encode = w.encode(t.w)
+			w.texts[r.Split] = t
+		}
+		before := t.bytes.Len() + t.w.Buffered()
+		if err := t.encode(&r.Value); err != nil {
+			w.failed = &recordError{split: r.Split, position: r.Position, err: err}
+			return w.failed
+		}
+		w.size += t.bytes.Len() + t.w.Buffered() - before
+		if w.size > w.max {
+			w.failed = fmt.Errorf("file: more than %d bytes for standard output between two checkpoints; take checkpoints more often, or write to files", w.max)
+			return w.failed
+		}
+	}
+	return nil
+}
+
+// Prepare implements stream.Writer.
+func (w *stdoutWriter[T]) Prepare(context.Context, int64) ([]stream.Pending, error) {
+	if w.failed != nil {
+		return nil, w.failed
+	}
+	var pending []stream.Pending
+	for split, t := range w.texts {
+		if err := t.w.Flush(); err != nil {
+			return nil, err
+		}
+		pending = append(pending, stream.Pending{Split: split, Data: t.bytes.Bytes()})
+	}
+	slices.SortFunc(pending, func(a, b stream.Pending) int { return cmp.Compare(a.Split, b.Split) })
+	clear(w.texts)
+	w.size = 0
+	return pending, nil
+}
+
+// Close implements stream.Writer.
+func (w *stdoutWriter[T]) Close() error {
+	clear(w.texts)
+	if w.failed == nil {
+		w.failed = errors.New("file: the writer is closed")
+	}
+	return nil
+}
+
+// stdoutLog is how far this process has written, so that a restart within the
+// process writes nothing twice.
+type stdoutLog struct {
+	mu      sync.Mutex
+	seq     uint64 // the last plan that was begun
+	written int    // how much of it
+}
+
+// stdoutCommitter writes the lines of complete checkpoints. Its state is the
+// number of the last plan; a plan is its number and the lines.
+type stdoutCommitter struct {
+	out io.Writer
+	log *stdoutLog
+}
+
+// Begin implements stream.Committer.
+func (c *stdoutCommitter) Begin(context.Context, []byte) ([]byte, error) {
+	c.log.mu.Lock()
+	defer c.log.mu.Unlock()
+	c.log.seq, c.log.written = 0, 0
+	return binary.LittleEndian.AppendUint64(nil, 0), nil
+}
+
+// Plan implements stream.Committer.
+func (c *stdoutCommitter) Plan(state []byte, pending []stream.Pending) (next, plan []byte, err error) {
+	if len(state) != 8 {
+		return nil, nil, errors.New("file: the state in the checkpoint is not one of standard output")
+	}
+	size := 8
+	for _, p := range pending {
+		size += len(p.Data)
+	}
+	if size == 8 {
+		return state, nil, nil
+	}
+	next = binary.LittleEndian.AppendUint64(nil, binary.LittleEndian.Uint64(state)+1)
+	plan = append(make([]byte, 0, size), next...)
+	for _, p := range slices.SortedStableFunc(slices.Values(pending), func(a, b stream.Pending) int { return cmp.Compare(a.Split, b.Split) }) {
+		plan = append(plan, p.Data...)
+	}
+	return next, plan, nil
+}
+
+// Commit implements stream.Committer.
+func (c *stdoutCommitter) Commit(ctx context.Context, plan []byte) error {
+	if len(plan) == 0 {
+		return nil
+	}
+	if len(plan) < 8 {
+		return errors.New("file: the plan in the checkpoint is not one of standard output")
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	c.log.mu.Lock()
+	defer c.log.mu.Unlock()
+	if seq := binary.LittleEndian.Uint64(plan); seq != c.log.seq {
+		c.log.seq, c.log.written = seq, 0
+	}
+	lines := plan[8:]
+	n, err := c.out.Write(lines[min(c.log.written, len(lines)):])
+	c.log.written += n
+	if err != nil {
+		return fmt.Errorf("file: writing to standard output: %w", err)
+	}
+	return nil
+}
+
+// Clean implements stream.Committer.
+func (c *stdoutCommitter) Clean(context.Context) error { return nil }
+
+// Close implements stream.Committer.
+func (c *stdoutCommitter) Close() error { return nil }

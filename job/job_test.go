@@ -1,0 +1,272 @@
+package job
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+const full = `
+name: digits
+parallelism: 2
+source:
+  file: {path: [digits.jsonl, /data/more-*.jsonl], split_size: 1MiB, max_line: 64KiB}
+infer:
+  endpoint: unix:///run/digits.sock
+  model: digits
+  version: "3"
+  order: unordered
+  capacity: 200
+  timeout: 1s
+  hold: 30s
+  max_calls: 100
+  retry: {max: 3, delay: 50ms, multiplier: 2, max_delay: 1s}
+  barrier: drain
+  max_batch: 64
+  window: 2
+  max_message: 16MiB
+  idempotent: false
+  inputs: {pixels: {field: image.pixels}}
+  outputs: {label: {field: digit}, "probs:0": {field: scores}}
+  overwrite: true
+  tls: {ca: ca.pem, cert: c.pem, key: k.pem, server_name: example.org}
+sink: {file: {path: out}}
+checkpoint: {interval: 500ms, timeout: 1m, min_pause: 100ms, tolerable_failures: 2, retain: 5, dir: out/.checkpoints}
+restart: {strategy: exponential-delay, initial_delay: 2s, max_delay: 20s, multiplier: 1.5, jitter: 0, reset_after: 10m, attempts: 9}
+sidecar:
+  models:
+    digits: {file: digits.onnx, options: {fixed_batch: 16, precise: true, mode: "a"}}
+    double: mock:double?input=x:FP32[4]
+  max_batch: 128
+  window: 2ms
+  queue_rows: 1000
+  queue_bytes: 10MB
+  queue_timeout: 5s
+stop_timeout: 10s
+log: {level: debug, format: json}
+`
+
+func TestEveryKey(t *testing.T) {
+	got, err := Parse("j.yaml", "/jobs", []byte(full))
+	if err != nil {
+		t.Fatal(err)
+	}
+	jitter := 0.0
+	want := &Spec{
+		File: "j.yaml", Name: "digits", Parallelism: 2,
+		Source: Source{File: &FileSource{Paths: []string{"/jobs/digits.jsonl", "/data/more-*.jsonl"}, SplitSize: 1 << 20, MaxLine: 64 << 10}},
+		Infer: Infer{Endpoint: "unix:///run/digits.sock", Model: "digits", Version: "3", Capacity: 200, Timeout: time.Second,
+			Hold: 30 * time.Second, MaxCalls: 100, Retry: Retry{Max: 3, Delay: 50 * time.Millisecond, Multiplier: 2, MaxDelay: time.Second},
+			Barrier: BarrierDrain, MaxBatch: 64, Window: 2, MaxMessage: 16 << 20, NotIdempotent: true,
+			Inputs:  map[string]Field{"pixels": {"image.pixels"}},
+			Outputs: map[string]Field{"label": {"digit"}, "probs:0": {"scores"}}, Overwrite: true,
+			TLS: &TLS{CA: "/jobs/ca.pem", Cert: "/jobs/c.pem", Key: "/jobs/k.pem", ServerName: "example.org"}},
+		Sink: Sink{File: &FileSink{Path: "/jobs/out"}},
+		Checkpoint: Checkpoint{Interval: 500 * time.Millisecond, Timeout: time.Minute, MinPause: 100 * time.Millisecond,
+			TolerableFailures: 2, Retain: 5, Dir: "/jobs/out/.checkpoints"},
+		Restart: Restart{Strategy: "exponential-delay", InitialDelay: 2 * time.Second, MaxDelay: 20 * time.Second, Multiplier: 1.5,
+			Jitter: &jitter, ResetAfter: 10 * time.Minute, Attempts: 9},
+		Sidecar: &Sidecar{Models: map[string]Model{
+			"digits": {Location: "/jobs/digits.onnx", Options: map[string]string{"fixed_batch": "16", "precise": "true", "mode": "a"}},
+			"double": {Location: "mock:double?input=x:FP32[4]"}},
+			MaxBatch: 128, Window: 2 * time.Millisecond, QueueRows: 1000, QueueBytes: 10_000_000, QueueTimeout: 5 * time.Second},
+		StopTimeout: 10 * time.Second,
+		Log:         Log{Level: "debug", Format: "json"},
+	}
+	want.at = got.at
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+}
+
+func TestSmallestFile(t *testing.T) {
+	got, err := Parse("j.yaml", "/jobs", []byte("name: a\nsource: {stdin: }\ninfer: {model: m, endpoint: h:1, timeout: 0, barrier: snapshot, retry: {max: 0}}\nsink: {stdout: {}}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &Spec{
+		File: "j.yaml", Name: "a", Parallelism: 1, StopTimeout: DefaultStopTimeout, Source: Source{Stdin: &StdinSource{}}, Sink: Sink{Stdout: true},
+		Infer: Infer{Endpoint: "h:1", Model: "m", Ordered: true, Timeout: Never, Barrier: BarrierSnapshot, Retry: Retry{Max: None}},
+		at:    got.at,
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+}
+
+// rest makes a file complete, so that a case holds only what it is about.
+const rest = "name: a\nsource: {stdin: {}}\nsink: {stdout: {}}\n"
+const infer = "infer: {model: m, endpoint: 'h:1'}\n"
+
+func TestFaults(t *testing.T) {
+	cases := []struct{ name, file, want string }{
+		{"unknown key, near", rest + infer + "paralelism: 2\n",
+			`j.yaml:5:1: paralelism: unknown key; did you mean "parallelism"?`},
+		{"unknown key, other spelling", rest + infer + "stopTimeout: 2s\n",
+			`j.yaml:5:1: stopTimeout: unknown key; did you mean "stop_timeout"?`},
+		{"unknown key, far", rest + "infer: {model: m, endpoint: 'h:1'}\nlog: {colour: red}\n",
+			`j.yaml:5:7: log.colour: unknown key; known here: level, format`},
+		{"unknown keys, all of them and in order", rest + "infer:\n  endpont: x\n  model: m\n  timout: 1s\n",
+			`j.yaml:4:1: infer.endpoint: missing; want where the model server is, such as unix:///run/server.sock or host:port, unless the job has a sidecar section
+j.yaml:5:3: infer.endpont: unknown key; did you mean "endpoint"?
+j.yaml:7:3: infer.timout: unknown key; did you mean "timeout"?`},
+		{"given twice", rest + infer + "parallelism: 1\nparallelism: 2\n",
+			`j.yaml:6:1: parallelism: given twice, first on line 5`},
+		{"everything missing", "log: {}\n",
+			`j.yaml:1:1: name: missing; want the job's name
+j.yaml:1:1: source: missing; want file or stdin
+j.yaml:1:1: infer: missing; want the model that answers
+j.yaml:1:1: sink: missing; want file or stdout`},
+		{"wrong types", "name: 7\nparallelism: two\nsource: here\ninfer: [a]\nsink: {file: out}\n",
+			`j.yaml:1:7: name: want the job's name (in quotes, if it looks like a number or a truth value), found 7
+j.yaml:2:14: parallelism: want a whole number from 1 to 1024, found "two"
+j.yaml:3:9: source: want a mapping (key: value), found "here"
+j.yaml:4:8: infer: want a mapping (key: value), found a list
+j.yaml:5:14: sink.file: want a mapping (key: value), found "out"`},
+		{"impossible values", "name: a b\nparallelism: 0\nsource: {stdin: {max_line: 0}}\nsink: {stdout: {}}\ninfer:\n  model: m\n  endpoint: h:1\n  capacity: -1\n  timeout: 5\n  hold: 0\n  order: sorted\n  max_message: 1TB\n  overwrite: maybe\n  retry: {max: 1, multiplier: .nan, delay: 1h1}\n",
+			`j.yaml:1:7: name: want a name of at most 64 letters, digits, ".", "_" and "-", found "a b"
+j.yaml:2:14: parallelism: want a whole number from 1 to 1024, found 0
+j.yaml:3:28: source.stdin.max_line: want a number of bytes from 1 to 1GiB, such as 64MiB or 500KB, found 0
+j.yaml:8:13: infer.capacity: want a whole number from 1 to 16777216, found -1
+j.yaml:9:12: infer.timeout: want a duration with its unit, such as 500ms, 10s or 2m, or 0 for none, found 5
+j.yaml:10:9: infer.hold: want a duration above 0 with its unit, such as 500ms, 10s or 2m, found 0
+j.yaml:11:10: infer.order: want ordered or unordered, found "sorted"
+j.yaml:12:16: infer.max_message: want a number of bytes from 1KiB to 2147483647, such as 64MiB or 500KB, found "1TB"
+j.yaml:13:14: infer.overwrite: want true or false, found "maybe"
+j.yaml:14:31: infer.retry.multiplier: want a number from 1 to 1000, found .nan
+j.yaml:14:44: infer.retry.delay: want a duration above 0 with its unit, such as 500ms, 10s or 2m, found "1h1"`},
+		{"both sources", "name: a\nsource:\n  stdin: {}\n  file: {path: x}\nsink: {}\n" + infer,
+			`j.yaml:2:1: source: want one of file, stdin, found both
+j.yaml:5:1: sink: want file or stdout`},
+		{"empty paths", "name: a\nsource: {file: {path: []}}\nsink: {file: {path: ''}}\n" + infer,
+			`j.yaml:2:17: source.file.path: want a file, a pattern, or a list of them, found an empty list
+j.yaml:3:21: sink.file.path: want a folder for the results, found ""`},
+		{"a path that is none", "name: a\nsource: {file: {path: [a, {b: c}]}}\nsink: {stdout: }\n" + infer,
+			`j.yaml:2:27: source.file.path[1]: want a file, a pattern, or a list of them, found a mapping`},
+		{"fields", rest + "infer:\n  model: m\n  endpoint: h:1\n  inputs: {x: y, z: {field: a..b}}\n  outputs: {p: {field: r}, q: {field: r}, '': {field: s}}\n",
+			`j.yaml:7:15: infer.inputs.x: want a mapping (key: value), found "y"
+j.yaml:7:29: infer.inputs.z.field: want a field of the record, such as a or a.b, found "a..b"
+j.yaml:8:32: infer.outputs.q: the field "r" is taken by output "p"; want a field of its own
+j.yaml:8:43: infer.outputs: "" is no name; want the name of a tensor`},
+		{"output in the place of an input", rest + "infer:\n  model: m\n  endpoint: h:1\n  inputs: {x: {field: a.b}}\n  outputs: {p: {field: a}, q: {field: c.d}}\n",
+			`j.yaml:8:17: infer.outputs.p: the field "a" holds the input "x"; want another field, or overwrite: true
+j.yaml:8:39: infer.outputs.q.field: want the name of a field of the result, without dots, found "c.d"`},
+		{"drain without a timeout", rest + "infer: {model: m, endpoint: 'h:1', timeout: 0s}\n",
+			`j.yaml:4:36: infer.timeout: none, while a checkpoint waits for every call in progress (barrier: drain) and so might never end; want a timeout or barrier: snapshot`},
+		{"retry without a timeout", rest + "infer: {model: m, endpoint: 'h:1', order: unordered, timeout: 0, retry: {max: 1}}\n",
+			`j.yaml:4:66: infer.retry: retries need a timeout that bounds them; want infer.timeout above 0, or max: 0`},
+		{"restart's parameters", "name: a\nsource: {file: {path: x}}\nsink: {stdout: }\n" + infer + "restart: {strategy: fixed-delay, attempts: 2, jitter: 0.5}\n",
+			`j.yaml:5:47: restart.jitter: no parameter of fixed-delay, which has attempts, delay`},
+		{"restart without a strategy", rest + infer + "restart: {attempts: 2}\n",
+			`j.yaml:5:1: restart.strategy: missing; want none, fixed-delay, failure-rate or exponential-delay`},
+		{"restart of standard input", rest + infer + "restart: {strategy: fixed-delay}\n",
+			`j.yaml:5:11: restart.strategy: standard input cannot be read again after a failure; want none, or a file as the source`},
+		{"bounds that contradict", "name: a\nsource: {file: {path: x}}\nsink: {stdout: }\ninfer: {model: m, endpoint: 'h:1', capacity: 5, max_calls: 6, retry: {max: 1, delay: 2s, max_delay: 1s}}\nrestart: {strategy: exponential-delay, initial_delay: 2s, max_delay: 1s}\n",
+			`j.yaml:4:49: infer.max_calls: want at most the capacity, 5, found 6
+j.yaml:4:90: infer.retry.max_delay: want at least the delay, 2s, found 1s
+j.yaml:5:59: restart.max_delay: want at least the initial delay, 2s, found 1s`},
+		{"a model that the sidecar has not", rest + "infer: {model: digit}\nsidecar: {models: {digits: d.onnx}}\n",
+			`j.yaml:4:9: infer.model: want a model of the sidecar section (digits), found "digit"`},
+		{"a sidecar without models", rest + "infer: {model: m}\nsidecar: {models: {}}\n",
+			`j.yaml:5:11: sidecar.models: want at least one model, such as name: file.onnx`},
+		{"half a certificate", rest + "infer: {model: m, endpoint: 'h:1', tls: {cert: a}}\n",
+			`j.yaml:4:36: infer.tls: want cert and key together, or neither`},
+		{"anchors and tags", rest + "infer: &x {model: m, endpoint: 'h:1'}\nlog: {level: !!str info}\n",
+			`j.yaml:4:8: infer: want a mapping (key: value), found an anchor, alias or merge, which job files do not have
+j.yaml:5:14: log.level: want debug, info, warn or error, found a tag, which job files do not have`},
+		{"no YAML", "name: [a\n", `j.yaml:1:7: not valid YAML: sequence end token ']' not found`},
+		{"tabs", "name: a\nsource:\n\tstdin: {}\n", `j.yaml:3:1: not valid YAML: found character '	' that cannot start any token`},
+		{"two documents", rest + infer + "---\nname: b\n", `j.yaml:6:1: a second document; want one job a file`},
+		{"nothing", "# only a comment\n", `j.yaml:1:1: the file says nothing; want name, source, infer and sink`},
+		{"a text", "hello\n", `j.yaml:1:1: the file: want a mapping (key: value), found "hello"`},
+		{"binary", "\x7fELF\x00\x00", `j.yaml:1:1: the file is not text or nests more than 100 brackets; want a job file`},
+		{"deep", strings.Repeat("[", 60_000), `j.yaml:1:1: the file is not text or nests more than 100 brackets; want a job file`},
+		{"large", strings.Repeat("# large\n", 10_000), `j.yaml:1:1: the file has more than 65536 bytes; want a job file`},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := Parse("j.yaml", "/jobs", []byte(c.file))
+			if err == nil {
+				t.Fatalf("no fault, want\n%s", c.want)
+			}
+			if err.Error() != c.want {
+				t.Errorf("got\n%v\nwant\n%s", err, c.want)
+			}
+			if _, ok := errors.AsType[Fault](err); !ok {
+				t.Error("errors.As finds no Fault")
+			}
+		})
+	}
+}
+
+func TestLoad(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "job.yaml")
+	if _, err := Load(path); err == nil || err.Error() != "job file "+path+": no such file or directory" {
+		t.Errorf("absent file: %v", err)
+	}
+	if _, err := Load(dir); err == nil || !strings.Contains(err.Error(), "is a directory") {
+		t.Errorf("folder: %v", err)
+	}
+	if err := os.WriteFile(path, []byte("\xef\xbb\xbf"+full), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(dir)
+	s, err := Load("job.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := filepath.Join(dir, "out"); s.Sink.File.Path != want {
+		t.Errorf("sink %q, want %q: relative paths start at the job file's folder", s.Sink.File.Path, want)
+	}
+	// A host reports its own findings at the key, or at the nearest parent there is.
+	for path, want := range map[string]string{
+		"sidecar.models.digits": "job.yaml:30:5: sidecar.models.digits: no such file",
+		"infer.inputs.pixels.x": "job.yaml:21:12: infer.inputs.pixels.x: no such file",
+		"nowhere":               "job.yaml:1:1: nowhere: no such file",
+	} {
+		if got := s.Fault(path, "no such %s", "file").Error(); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+}
+
+// FuzzParse: whatever the file holds, there is a Spec or there are faults with a
+// place, in order, and nothing panics.
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(full))
+	f.Add([]byte(rest + infer))
+	f.Add([]byte("a: &x [*x, !!binary z, <<: *x]\n? b\n: |\n  c\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		spec, err := Parse("j.yaml", "/jobs", data)
+		if (spec == nil) == (err == nil) {
+			t.Fatalf("spec %v, error %v", spec, err)
+		}
+		if err == nil {
+			if spec.Name == "" || spec.Parallelism < 1 || spec.Infer.Model == "" || (spec.Sink.File == nil) == !spec.Sink.Stdout ||
+				(spec.Source.File == nil) == (spec.Source.Stdin == nil) || spec.StopTimeout <= 0 {
+				t.Fatalf("an incomplete spec without a fault: %+v", spec)
+			}
+			return
+		}
+		fs, ok := errors.AsType[Faults](err)
+		if !ok {
+			t.Fatalf("not Faults: %T", err)
+		}
+		for i, x := range fs {
+			if x.Line < 1 || x.Column < 1 || x.Message == "" {
+				t.Fatalf("fault without a place: %+v", x)
+			}
+			if strings.ContainsAny(x.Message, "\n\r") {
+				t.Fatalf("fault of several lines: %q", x.Message)
+			}
+			if i > 0 && (fs[i-1].Line > x.Line || fs[i-1].Line == x.Line && fs[i-1].Column > x.Column) {
+				t.Fatalf("faults out of order:\n%v", err)
+			}
+		}
+	})
+}

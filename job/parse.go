@@ -1,0 +1,142 @@
+package job
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
+)
+
+// MaxFile bounds a job file, in bytes. Reading takes time in the square of what
+// is nested, so the bound is what keeps a hostile file from hanging its reader.
+const MaxFile = 64 << 10
+
+// maxNesting bounds the brackets open at one place. The keys of a job file nest
+// five deep.
+const maxNesting = 100
+
+// Load reads and checks a job file. Relative paths in it become absolute, from the
+// folder of the file. The error is Faults if the file could be read.
+func Load(path string) (*Spec, error) {
+	dir, err := filepath.Abs(filepath.Dir(path))
+	if err != nil {
+		return nil, fmt.Errorf("job file %s: %w", path, err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("job file %s: %w", path, cause(err))
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, MaxFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("job file %s: %w", path, cause(err))
+	}
+	return Parse(path, dir, data)
+}
+
+// cause drops what the message of a file error says twice.
+func cause(err error) error {
+	if pe, ok := errors.AsType[*os.PathError](err); ok {
+		return pe.Err
+	}
+	return err
+}
+
+// Parse reads and checks a job file's content. file names it in messages, and dir
+// is the folder that relative paths start from. It touches no disk. The error is
+// always Faults.
+func Parse(file, dir string, data []byte) (*Spec, error) {
+	d := &decoder{file: file, dir: dir, at: map[string]Position{}}
+	spec := d.document(data)
+	if d.faults != nil {
+		d.faults.sort()
+		return nil, d.faults
+	}
+	spec.File, spec.at = file, d.at
+	return spec, nil
+}
+
+func (d *decoder) document(data []byte) *Spec {
+	start := Position{1, 1}
+	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
+	if len(data) > MaxFile {
+		d.fault(start, "the file has more than %d bytes; want a job file", MaxFile)
+		return nil
+	}
+	if !plausible(data) {
+		d.fault(start, "the file is not text or nests more than %d brackets; want a job file", maxNesting)
+		return nil
+	}
+	tree, err := parse(data)
+	if err != nil {
+		if syntax, ok := errors.AsType[*yaml.SyntaxError](err); ok && syntax.Token != nil && syntax.Token.Position != nil {
+			at := syntax.Token.Position
+			d.fault(Position{max(at.Line, 1), max(at.Column, 1)}, "not valid YAML: %s", oneLine(syntax.Message))
+		} else {
+			d.fault(start, "not valid YAML: %s", oneLine(err.Error()))
+		}
+		return nil
+	}
+	var body ast.Node
+	for _, doc := range tree.Docs {
+		switch {
+		case doc.Body == nil:
+		case doc.Body.Type() == ast.DirectiveType || doc.Body.Type() == ast.CommentType:
+		case body != nil:
+			d.fault(position(doc.Body), "a second document; want one job a file")
+			return nil
+		default:
+			body = doc.Body
+		}
+	}
+	if body == nil {
+		d.fault(start, "the file says nothing; want name, source, infer and sink")
+		return nil
+	}
+	return d.spec(value{node: body, at: start})
+}
+
+// parse guards against the library: a panic in it is a fault of the file.
+func parse(data []byte) (tree *ast.File, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			tree, err = nil, fmt.Errorf("the YAML cannot be read (%v)", p)
+		}
+	}()
+	// Keys given twice are left to us, which report all of them.
+	return parser.ParseBytes(data, 0, parser.AllowDuplicateMapKey())
+}
+
+// plausible rejects what no job file holds and the parser takes badly.
+func plausible(data []byte) bool {
+	depth := 0
+	for _, c := range data {
+		switch {
+		case c == '[' || c == '{':
+			depth++
+		case c == ']' || c == '}':
+			depth--
+		case c < ' ' && c != '\n' && c != '\r' && c != '\t':
+			return false
+		}
+		if depth > maxNesting {
+			return false
+		}
+	}
+	return true
+}
+
+func oneLine(s string) string {
+	s = strings.TrimSpace(s)
+	if i := strings.IndexAny(s, "\r\n"); i >= 0 {
+		s = s[:i]
+	}
+	return s
+}

@@ -1,0 +1,407 @@
+package job
+
+import (
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/goccy/go-yaml/ast"
+)
+
+// Bounds of the file's numbers. They are far above sense, and below what would
+// overflow or exhaust the machine before the job's first record.
+const (
+	maxParallelism = 1024
+	maxCapacity    = 1 << 24
+	maxCount       = 1_000_000
+	maxMessage     = 2<<30 - 1 // what gRPC can frame, less its head
+)
+
+var (
+	jobName   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+	modelName = regexp.MustCompile(`^[^\s/][^\s/]{0,255}$`)
+	// tensor names are the model's; some have slashes and colons.
+	tensorName = regexp.MustCompile(`^\S(.{0,254}\S)?$`)
+	optionName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._-]{0,63}$`)
+	// a backend's name before a location; a single letter is a drive.
+	scheme = regexp.MustCompile(`^[a-z0-9+.-]{2,}:`)
+)
+
+func (d *decoder) spec(v value) *Spec {
+	s := d.section(v, "name", "parallelism", "source", "infer", "sink", "checkpoint", "restart", "sidecar", "stop_timeout", "log")
+	s.missing("name", "the job's name")
+	s.missing("source", "file or stdin")
+	s.missing("infer", "the model that answers")
+	s.missing("sink", "file or stdout")
+	spec := &Spec{
+		Name:        s.text("name", "the job's name"),
+		Parallelism: s.count("parallelism", 1, maxParallelism),
+		StopTimeout: s.duration("stop_timeout", ""),
+	}
+	if spec.Parallelism == 0 {
+		spec.Parallelism = 1
+	}
+	if spec.StopTimeout == 0 {
+		spec.StopTimeout = DefaultStopTimeout
+	}
+	if spec.Name != "" && !jobName.MatchString(spec.Name) {
+		d.wrong(s.values["name"], `a name of at most 64 letters, digits, ".", "_" and "-"`)
+	}
+	if v, ok := s.values["source"]; ok {
+		spec.Source = d.source(v)
+	}
+	if v, ok := s.values["infer"]; ok {
+		spec.Infer = d.infer(v, s.has("sidecar"))
+	}
+	if v, ok := s.values["sink"]; ok {
+		spec.Sink = d.sink(v)
+	}
+	if v, ok := s.values["checkpoint"]; ok {
+		spec.Checkpoint = d.checkpoint(v)
+	}
+	if v, ok := s.values["restart"]; ok {
+		spec.Restart = d.restart(v)
+	}
+	if v, ok := s.values["sidecar"]; ok {
+		spec.Sidecar = d.sidecar(v)
+	}
+	if v, ok := s.values["log"]; ok {
+		l := d.section(v, "level", "format")
+		spec.Log = Log{
+			Level:  l.choice("level", "debug", "info", "warn", "error"),
+			Format: l.choice("format", "text", "json"),
+		}
+	}
+	d.together(spec)
+	return spec
+}
+
+// one reads a section of which exactly one key must be given.
+func (d *decoder) one(v value, known ...string) *section {
+	s := d.section(v, known...)
+	given := slices.DeleteFunc(slices.Clone(known), func(k string) bool { return !s.has(k) })
+	switch {
+	case s.broken:
+	case len(given) == 0:
+		d.fault(v.at, "%s: want %s", v.path, oneOf(known))
+	case len(given) > 1:
+		d.fault(v.at, "%s: want one of %s, found both", v.path, strings.Join(known, ", "))
+	}
+	return s
+}
+
+func (d *decoder) source(v value) (src Source) {
+	s := d.one(v, "file", "stdin")
+	if v, ok := s.values["file"]; ok {
+		f := d.section(v, "path", "split_size", "max_line")
+		f.missing("path", "a file, a pattern, or a list of them")
+		src.File = &FileSource{
+			SplitSize: f.size("split_size", 1, 1<<40),
+			MaxLine:   int(f.size("max_line", 1, 1<<30)),
+		}
+		if p, ok := f.values["path"]; ok {
+			all := elements(p)
+			if len(all) == 0 {
+				d.fault(p.at, "%s: want a file, a pattern, or a list of them, found an empty list", p.path)
+			}
+			for _, e := range all {
+				if t := d.text(e, "a file, a pattern, or a list of them"); t != "" {
+					src.File.Paths = append(src.File.Paths, d.resolve(t))
+				}
+			}
+		}
+	}
+	if v, ok := s.values["stdin"]; ok {
+		f := d.section(v, "max_line")
+		src.Stdin = &StdinSource{
+			MaxLine: int(f.size("max_line", 1, 1<<30)),
+		}
+	}
+	return src
+}
+
+func (d *decoder) infer(v value, ownSidecar bool) Infer {
+	s := d.section(v, "endpoint", "model", "version", "order", "capacity", "timeout", "hold", "max_calls", "retry",
+		"barrier", "max_batch", "window", "max_message", "idempotent", "inputs", "outputs", "overwrite", "tls")
+	s.missing("model", "the model's name")
+	if !ownSidecar {
+		s.missing("endpoint", "where the model server is, such as unix:///run/server.sock or host:port, unless the job has a sidecar section")
+	}
+	i := Infer{
+		Endpoint:      s.text("endpoint", "where the model server is, such as unix:///run/server.sock or host:port"),
+		Model:         s.text("model", "the model's name"),
+		Version:       s.text("version", "the model's version"),
+		Ordered:       s.choice("order", "ordered", "unordered") != "unordered",
+		Capacity:      s.count("capacity", 1, maxCapacity),
+		Timeout:       s.duration("timeout", "none"),
+		Hold:          s.duration("hold", ""),
+		MaxCalls:      s.count("max_calls", 1, maxCapacity),
+		Barrier:       Barrier(s.choice("barrier", "drain", "snapshot")),
+		MaxBatch:      s.count("max_batch", 1, maxCount),
+		Window:        s.count("window", 1, maxCount),
+		MaxMessage:    int(s.size("max_message", 1<<10, maxMessage)),
+		NotIdempotent: !s.flag("idempotent", true),
+		Overwrite:     s.flag("overwrite", false),
+	}
+	if s.isZero("timeout") {
+		i.Timeout = Never
+	}
+	if v, ok := s.values["retry"]; ok {
+		i.Retry = d.retry(v)
+	}
+	if v, ok := s.values["inputs"]; ok {
+		i.Inputs = d.fields(v, "a field of the record, such as a or a.b", fieldPath)
+	}
+	if v, ok := s.values["outputs"]; ok {
+		i.Outputs = d.fields(v, "the name of a field of the result, without dots", fieldName)
+		d.distinct(v, i.Outputs)
+	}
+	if v, ok := s.values["tls"]; ok {
+		t := d.section(v, "ca", "cert", "key", "server_name")
+		i.TLS = &TLS{
+			CA:         t.file("ca", "a PEM file"),
+			Cert:       t.file("cert", "a PEM file"),
+			Key:        t.file("key", "a PEM file"),
+			ServerName: t.text("server_name", "a host's name"),
+		}
+		if t.has("cert") != t.has("key") {
+			d.fault(v.at, "%s: want cert and key together, or neither", v.path)
+		}
+	}
+	return i
+}
+
+func (d *decoder) retry(v value) Retry {
+	s := d.section(v, "max", "delay", "multiplier", "max_delay")
+	s.missing("max", "how many attempts may follow the first, 0 for none")
+	r := Retry{
+		Max:        s.count("max", 0, maxCount),
+		Delay:      s.duration("delay", ""),
+		Multiplier: s.ratio("multiplier", 1, 1000),
+		MaxDelay:   s.duration("max_delay", ""),
+	}
+	if s.isZero("max") {
+		r.Max = None
+	}
+	return r
+}
+
+// fields reads a mapping from the model's tensors to fields of the record.
+func (d *decoder) fields(v value, want string, valid func(string) bool) map[string]Field {
+	before := len(d.faults)
+	m := map[string]Field{}
+	for _, t := range d.names(v, tensorName, "the name of a tensor") {
+		s := d.section(t, "field")
+		s.missing("field", want)
+		f := s.text("field", want)
+		if f == "" {
+			continue
+		}
+		if !valid(f) {
+			d.wrong(s.values["field"], want)
+			continue
+		}
+		m[t.key] = Field{f}
+	}
+	if len(m) == 0 && len(d.faults) == before {
+		d.fault(v.at, "%s: want at least one tensor, such as %s", v.path, "name: {field: name}")
+	}
+	return m
+}
+
+func fieldPath(f string) bool { return !slices.Contains(strings.Split(f, "."), "") }
+
+func fieldName(f string) bool { return !strings.Contains(f, ".") }
+
+// distinct reports two outputs that would be written to one field.
+func (d *decoder) distinct(v value, outputs map[string]Field) {
+	first := map[string]string{}
+	for _, t := range sortedKeys(outputs) {
+		f := outputs[t].Field
+		if other, ok := first[f]; ok {
+			d.fault(place(d.at, join(v.path, t)+".field"), "%s: the field %q is taken by output %q; want a field of its own",
+				join(v.path, t), f, other)
+			continue
+		}
+		first[f] = t
+	}
+}
+
+func (d *decoder) sink(v value) (sink Sink) {
+	s := d.one(v, "file", "stdout")
+	if v, ok := s.values["file"]; ok {
+		f := d.section(v, "path")
+		f.missing("path", "a folder for the results")
+		sink.File = &FileSink{Path: f.file("path", "a folder for the results")}
+	}
+	if v, ok := s.values["stdout"]; ok {
+		d.section(v)
+		sink.Stdout = true
+	}
+	return sink
+}
+
+func (d *decoder) checkpoint(v value) Checkpoint {
+	s := d.section(v, "interval", "timeout", "min_pause", "tolerable_failures", "retain", "dir")
+	return Checkpoint{
+		Interval:          s.duration("interval", ""),
+		Timeout:           s.duration("timeout", ""),
+		MinPause:          s.duration("min_pause", "none"),
+		TolerableFailures: s.count("tolerable_failures", 0, maxCount),
+		Retain:            s.count("retain", 1, maxCount),
+		Dir:               s.file("dir", "a folder for the checkpoints"),
+	}
+}
+
+// strategies and the keys that belong to each.
+var strategies = map[string][]string{
+	"none":              {},
+	"fixed-delay":       {"attempts", "delay"},
+	"failure-rate":      {"max_failures", "interval", "delay"},
+	"exponential-delay": {"initial_delay", "max_delay", "multiplier", "jitter", "reset_after", "attempts"},
+}
+
+func (d *decoder) restart(v value) Restart {
+	all := []string{"strategy", "attempts", "delay", "max_failures", "interval", "initial_delay", "max_delay", "multiplier", "jitter", "reset_after"}
+	s := d.section(v, all...)
+	words := []string{"none", "fixed-delay", "failure-rate", "exponential-delay"}
+	s.missing("strategy", oneOf(words))
+	r := Restart{
+		Strategy:     s.choice("strategy", words...),
+		Attempts:     s.count("attempts", 1, maxCount),
+		Delay:        s.duration("delay", ""),
+		MaxFailures:  s.count("max_failures", 1, maxCount),
+		Interval:     s.duration("interval", ""),
+		InitialDelay: s.duration("initial_delay", ""),
+		MaxDelay:     s.duration("max_delay", ""),
+		Multiplier:   s.ratio("multiplier", 1, 1000),
+		ResetAfter:   s.duration("reset_after", ""),
+	}
+	if s.has("jitter") {
+		j := s.ratio("jitter", 0, 1)
+		r.Jitter = &j
+	}
+	mine, known := strategies[r.Strategy]
+	for _, k := range all[1:] {
+		if s.has(k) && known && !slices.Contains(mine, k) {
+			has := "which has no parameters"
+			if len(mine) > 0 {
+				has = "which has " + strings.Join(mine, ", ")
+			}
+			d.fault(s.values[k].at, "%s: no parameter of %s, %s", s.values[k].path, r.Strategy, has)
+		}
+	}
+	return r
+}
+
+func (d *decoder) sidecar(v value) *Sidecar {
+	s := d.section(v, "models", "max_batch", "window", "queue_rows", "queue_bytes", "queue_timeout")
+	s.missing("models", "the models to serve, such as name: file.onnx")
+	c := &Sidecar{
+		Models:       map[string]Model{},
+		MaxBatch:     s.count("max_batch", 1, maxCount),
+		Window:       s.duration("window", ""),
+		QueueRows:    s.count("queue_rows", 1, maxCapacity),
+		QueueBytes:   s.size("queue_bytes", 1<<10, 1<<40),
+		QueueTimeout: s.duration("queue_timeout", ""),
+	}
+	models, ok := s.values["models"]
+	if !ok {
+		return c
+	}
+	before := len(d.faults)
+	for _, m := range d.names(models, modelName, "a model's name without spaces and slashes") {
+		c.Models[m.key] = d.model(m)
+	}
+	if len(c.Models) == 0 && len(d.faults) == before {
+		d.fault(models.at, "%s: want at least one model, such as name: file.onnx", models.path)
+	}
+	return c
+}
+
+// model reads "name: file", or the long form with options.
+func (d *decoder) model(v value) (m Model) {
+	switch v.node.(type) {
+	case *ast.MappingNode, *ast.MappingValueNode:
+		s := d.section(v, "file", "options")
+		s.missing("file", "the model's file")
+		m.Location = s.text("file", "the model's file")
+		if o, ok := s.values["options"]; ok {
+			m.Options = map[string]string{}
+			for _, e := range d.names(o, optionName, "the name of an option") {
+				m.Options[e.key] = d.scalar(e)
+			}
+		}
+	default:
+		m.Location = d.text(v, "the model's file, or a mapping with file and options")
+	}
+	if m.Location != "" && !scheme.MatchString(m.Location) && !filepath.IsAbs(m.Location) {
+		// A question mark begins the options, so one in a folder's name is escaped.
+		m.Location = filepath.Join(strings.ReplaceAll(d.dir, "?", "%3F"), m.Location)
+	}
+	return m
+}
+
+// scalar reads a text, number or truth value as text.
+func (d *decoder) scalar(v value) string {
+	switch n := v.node.(type) {
+	case *ast.StringNode:
+		return n.Value
+	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode:
+		return strings.TrimSpace(n.GetToken().Value)
+	}
+	d.wrong(v, "a text, a number, true or false")
+	return ""
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// together reports what each alone may be, but not at once. Keys that have a
+// fault of their own are zero by now and so say nothing.
+func (d *decoder) together(s *Spec) {
+	at := func(path string) Position { return place(d.at, path) }
+	given := func(path string) bool { _, ok := d.at[path]; return ok }
+	i := &s.Infer
+	if i.Timeout == Never {
+		if i.Barrier == BarrierDrain || i.Barrier == BarrierDefault && i.Ordered && !given("infer.barrier") {
+			d.fault(at("infer.timeout"), "infer.timeout: none, while a checkpoint waits for every call in progress (barrier: drain) and so might never end; want a timeout or barrier: snapshot")
+		}
+		if i.Retry.Max > 0 {
+			d.fault(at("infer.retry"), "infer.retry: retries need a timeout that bounds them; want infer.timeout above 0, or max: 0")
+		}
+	}
+	if i.MaxCalls > i.Capacity && i.Capacity > 0 {
+		d.fault(at("infer.max_calls"), "infer.max_calls: want at most the capacity, %d, found %d", i.Capacity, i.MaxCalls)
+	}
+	for _, in := range sortedKeys(i.Inputs) {
+		root, _, _ := strings.Cut(i.Inputs[in].Field, ".")
+		for _, out := range sortedKeys(i.Outputs) {
+			if i.Outputs[out].Field == root && !i.Overwrite {
+				d.fault(at("infer.outputs."+out+".field"), "infer.outputs.%s: the field %q holds the input %q; want another field, or overwrite: true", out, root, in)
+			}
+		}
+	}
+	if i.Retry.MaxDelay > 0 && i.Retry.MaxDelay < i.Retry.Delay {
+		d.fault(at("infer.retry.max_delay"), "infer.retry.max_delay: want at least the delay, %v, found %v", i.Retry.Delay, i.Retry.MaxDelay)
+	}
+	if s.Restart.MaxDelay > 0 && s.Restart.MaxDelay < s.Restart.InitialDelay {
+		d.fault(at("restart.max_delay"), "restart.max_delay: want at least the initial delay, %v, found %v", s.Restart.InitialDelay, s.Restart.MaxDelay)
+	}
+	if s.Source.Stdin != nil && s.Restart.Strategy != "" && s.Restart.Strategy != "none" {
+		d.fault(at("restart.strategy"), "restart.strategy: standard input cannot be read again after a failure; want none, or a file as the source")
+	}
+	if s.Sidecar != nil && i.Model != "" && len(s.Sidecar.Models) > 0 {
+		if _, ok := s.Sidecar.Models[i.Model]; !ok {
+			d.fault(at("infer.model"), "infer.model: want a model of the sidecar section (%s), found %q",
+				strings.Join(sortedKeys(s.Sidecar.Models), ", "), i.Model)
+		}
+	}
+}

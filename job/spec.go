@@ -1,0 +1,215 @@
+package job
+
+import (
+	"fmt"
+	"time"
+)
+
+// Never as Infer.Timeout means no timeout, and None as Retry.Max no retries.
+// Both stand for a 0 in the file, so that the zero value of a Spec's field can
+// mean the host's default.
+const (
+	Never time.Duration = -1
+	None  int           = -1
+)
+
+// DefaultStopTimeout is how long a stop with a checkpoint may take.
+const DefaultStopTimeout = 30 * time.Second
+
+// Spec is what a job file says. Durations, counts and sizes that the file leaves
+// out are zero, which means the default that is named here or else the host's.
+// Paths are joined with the job file's folder. A Spec is not changed by its
+// readers and may be shared.
+type Spec struct {
+	// File is the job file as its reader named it.
+	File string
+	// Name of the job: letters, digits, ".", "_" and "-", at most 64.
+	Name string
+	// Parallelism is the number of subtasks. Default 1.
+	Parallelism int
+	Source      Source
+	Infer       Infer
+	Sink        Sink
+	Checkpoint  Checkpoint
+	// Restart.Strategy is empty if the file leaves the choice to the host.
+	Restart Restart
+	// Sidecar is nil if the job brings no model server of its own.
+	Sidecar *Sidecar
+	// StopTimeout bounds a stop with a checkpoint. Default 30 s.
+	StopTimeout time.Duration
+	// Log says what is logged, and how.
+	Log Log
+
+	at map[string]Position
+}
+
+// Source is where records come from: exactly one field is not nil.
+type Source struct {
+	File  *FileSource
+	Stdin *StdinSource
+}
+
+// FileSource reads JSON Lines files.
+type FileSource struct {
+	// Paths are files or patterns, in the file's order.
+	Paths []string
+	// SplitSize is how many bytes of a file make a split; 0 is the host's default.
+	SplitSize int64
+	// MaxLine bounds a line, in bytes; 0 is the host's default.
+	MaxLine int
+}
+
+// StdinSource reads JSON Lines from standard input. It can be read only once.
+type StdinSource struct{ MaxLine int }
+
+// Infer is the model that answers the records, and how it is asked.
+type Infer struct {
+	// Endpoint of the model server. It may be empty only if the job brings a sidecar.
+	Endpoint string
+	Model    string
+	// Version of the model; empty: the server's choice.
+	Version string
+	// Ordered results leave in the order of their records.
+	Ordered bool
+	// Capacity bounds the records admitted and not yet emitted, in each subtask.
+	Capacity int
+	// Timeout of a record, over all attempts; Never for none.
+	Timeout time.Duration
+	// Hold bounds the wait of a record for a server that is overloaded or away.
+	Hold time.Duration
+	// MaxCalls bounds the calls in progress, in each subtask.
+	MaxCalls int
+	Retry    Retry
+	// Barrier says what a checkpoint does with calls in progress.
+	Barrier Barrier
+	// MaxBatch bounds the records of a request.
+	MaxBatch int
+	// Window bounds the requests in flight of a subtask.
+	Window int
+	// MaxMessage bounds a request and an answer, in bytes.
+	MaxMessage int
+	// NotIdempotent: a call that was sent and lost is not sent again.
+	NotIdempotent bool
+	// Inputs maps the model's inputs to fields of the record, and Outputs the
+	// model's outputs to fields of the result. Nil: fields of the same names.
+	Inputs, Outputs map[string]Field
+	// Overwrite lets an output replace a field that the record already has.
+	Overwrite bool
+	// TLS is nil for a plain connection.
+	TLS *TLS
+}
+
+// Field names a field of a record: for an input a path, in which "a.b" is field b of
+// the object in field a; for an output a name.
+type Field struct{ Field string }
+
+// Retry says how failed attempts are followed by others.
+type Retry struct {
+	// Max is how many attempts may follow the first; None for none.
+	Max        int
+	Delay      time.Duration
+	Multiplier float64
+	MaxDelay   time.Duration
+}
+
+// Barrier says what a checkpoint does with calls in progress.
+type Barrier string
+
+// The values of Barrier.
+const (
+	BarrierDefault  Barrier = ""
+	BarrierDrain    Barrier = "drain"
+	BarrierSnapshot Barrier = "snapshot"
+)
+
+// TLS of a connection to a model server. The files are PEM.
+type TLS struct {
+	// CA signs the server's certificate; empty: the system's authorities.
+	CA string
+	// Cert and Key are the client's own; both or neither.
+	Cert, Key string
+	// ServerName replaces the host that the certificate is checked for.
+	ServerName string
+}
+
+// Sink is where results go: exactly one field is set.
+type Sink struct {
+	File   *FileSink
+	Stdout bool
+}
+
+// FileSink writes JSON Lines files into a folder.
+type FileSink struct{ Path string }
+
+// Checkpoint says when checkpoints are taken and where they are kept.
+type Checkpoint struct {
+	// Interval between checkpoints; 0: the host's choice, which is none but the
+	// final one where results can wait for it.
+	Interval time.Duration
+	// Timeout of a checkpoint, MinPause between the end of one and the next.
+	Timeout, MinPause time.Duration
+	// TolerableFailures in a row, before the job fails.
+	TolerableFailures int
+	// Retain is how many checkpoints are kept.
+	Retain int
+	// Dir is the folder; empty: the host's choice.
+	Dir string
+}
+
+// Restart says how a failed job starts again. Fields that do not belong to the
+// strategy are zero.
+type Restart struct {
+	// Strategy is "", "none", "fixed-delay", "failure-rate" or "exponential-delay".
+	Strategy string
+	// Attempts of fixed-delay, or of exponential-delay before it resets (0: no bound).
+	Attempts int
+	// Delay of fixed-delay and failure-rate.
+	Delay time.Duration
+	// MaxFailures within Interval, of failure-rate.
+	MaxFailures int
+	Interval    time.Duration
+	// InitialDelay, MaxDelay, Multiplier, Jitter and ResetAfter of exponential-delay.
+	InitialDelay, MaxDelay time.Duration
+	Multiplier             float64
+	// Jitter is nil for the default, since 0 is a choice.
+	Jitter     *float64
+	ResetAfter time.Duration
+}
+
+// Sidecar is a model server that starts and stops with the job.
+type Sidecar struct {
+	// Models by name.
+	Models map[string]Model
+	// MaxBatch bounds the rows that the sidecar runs at once.
+	MaxBatch int
+	// Window is how long the sidecar gathers rows while the model is busy.
+	Window time.Duration
+	// QueueRows, QueueBytes and QueueTimeout bound what waits in the sidecar.
+	QueueRows    int
+	QueueBytes   int64
+	QueueTimeout time.Duration
+}
+
+// Model is where a model is, and how it is loaded.
+type Model struct {
+	// Location is a file, or begins with a backend's name ("mock:double"). A
+	// question mark in it begins options, as in the query of a URL.
+	Location string
+	// Options of the backend, as text, beside those in Location.
+	Options map[string]string
+}
+
+// Log says what is logged, and how. Empty fields are the host's choice.
+type Log struct {
+	// Level is "debug", "info", "warn" or "error".
+	Level string
+	// Format is "text" or "json".
+	Format string
+}
+
+// Fault returns an error at the place of a key, given by its path
+// ("infer.inputs.pixels"); of its nearest parent if the file does not hold the
+// key itself. It is how a host reports what only it can find out.
+func (s *Spec) Fault(path, format string, args ...any) Fault {
+	return Fault{File: s.File, Position: place(s.at, path), Message: path + ": " + fmt.Sprintf(format, args...)}
+}

@@ -1,0 +1,119 @@
+package onnx
+
+import (
+	"encoding/binary"
+	"fmt"
+	"sync"
+
+	"github.com/gomlx/gomlx/pkg/core/graph"
+	mlcontext "github.com/gomlx/gomlx/pkg/ml/context"
+
+	"github.com/tensorferry/tensorferry/tensor"
+)
+
+// maxGraphs bounds the graphs that are kept. Powers of two need few; rows with
+// dimensions of any size may need any number, and then the least used goes.
+const maxGraphs = 32
+
+// graphs keeps the compiled graph of each shape. It is safe for concurrent use.
+type graphs struct {
+	build func() (*mlcontext.Exec, error)
+
+	mu    sync.Mutex
+	clock int64
+	kept  map[string]*compiled
+}
+
+// compiled is the graph of one shape: an executor that never meets another.
+type compiled struct {
+	key   string
+	exec  *mlcontext.Exec
+	users int
+	used  int64
+}
+
+// take returns the graph for inputs of these shapes, which belongs to the caller
+// as well until give.
+func (g *graphs) take(inputs []tensor.Tensor, batched bool, padded int64) (*compiled, error) {
+	key := make([]byte, 0, 64)
+	key = binary.AppendVarint(key, padded)
+	for i := range inputs {
+		key = append(key, '/')
+		row := inputs[i].Shape
+		if batched {
+			row = row[1:]
+		}
+		for _, d := range row {
+			key = binary.AppendVarint(key, d)
+		}
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	c := g.kept[string(key)]
+	if c == nil {
+		if len(g.kept) >= maxGraphs {
+			g.evict()
+		}
+		exec, err := g.build()
+		if err != nil {
+			return nil, err
+		}
+		c = &compiled{key: string(key), exec: exec}
+		if g.kept == nil {
+			g.kept = map[string]*compiled{}
+		}
+		g.kept[c.key] = c
+	}
+	g.clock++
+	c.used = g.clock
+	c.users++
+	return c, nil
+}
+
+func (g *graphs) give(c *compiled) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	c.users--
+}
+
+// evict drops the graph that was used least recently, of those that nobody uses.
+func (g *graphs) evict() {
+	var oldest *compiled
+	for _, c := range g.kept {
+		if c.users == 0 && (oldest == nil || c.used < oldest.used) {
+			oldest = c
+		}
+	}
+	if oldest != nil {
+		delete(g.kept, oldest.key)
+		oldest.exec.Finalize()
+	}
+}
+
+func (g *graphs) close() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, c := range g.kept {
+		c.exec.Finalize()
+	}
+	g.kept = nil
+}
+
+// compile makes an executor. The graph itself is built when it is first run.
+func (m *Model) compile() (*mlcontext.Exec, error) {
+	names := make([]string, len(m.sig.Inputs))
+	for i, in := range m.sig.Inputs {
+		names[i] = in.Name
+	}
+	exec, err := mlcontext.NewExecAny(m.engine, m.weights, func(ctx *mlcontext.Context, nodes []*graph.Node) []*graph.Node {
+		inputs := make(map[string]*graph.Node, len(nodes))
+		for i, n := range nodes {
+			inputs[names[i]] = n
+		}
+		return m.model.CallGraph(ctx, nodes[0].Graph(), inputs, m.names...)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("compile: %w", err)
+	}
+	return exec, nil
+}

@@ -1,0 +1,361 @@
+// Package onnx is a backend that runs ONNX models in pure Go, with GoMLX's
+// interpreter: no cgo, no library to install, on the CPU. It suits small models
+// on small machines; one that wants a GPU or is large belongs into a model server.
+//
+// GoMLX compiles a graph for each shape it meets. So a batch is padded with zero
+// rows to the next power of two, and the answer cut; the last few graphs are kept.
+// The low bits of a floating-point answer may depend on the padded size: with the
+// option fixed_batch every batch has the same one, at the price of the padding.
+//
+// The options of a location, as in digits.onnx?fixed_batch=32, are
+//
+//	fixed_batch=N  pad every batch to N rows, and take no more than N
+//	max_batch=N    take no more than N rows (default: any number)
+//	instances=N    run N batches at once (default 1)
+//
+// It must never know of requests, callers or connections.
+package onnx
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/bits"
+	"slices"
+	"strconv"
+
+	"github.com/gomlx/gomlx/backends"
+	"github.com/gomlx/gomlx/backends/simplego"
+	"github.com/gomlx/gomlx/pkg/core/dtypes"
+	"github.com/gomlx/gomlx/pkg/core/shapes"
+	"github.com/gomlx/gomlx/pkg/core/tensors"
+	mlcontext "github.com/gomlx/gomlx/pkg/ml/context"
+	"github.com/gomlx/onnx-gomlx/onnx"
+	"github.com/gomlx/onnx-gomlx/onnx/parser"
+
+	"github.com/tensorferry/tensorferry/sidecar/backend"
+	"github.com/tensorferry/tensorferry/tensor"
+)
+
+// Options say how a model is run. Zero values are the defaults.
+type Options struct {
+	// FixedBatch pads every batch to this many rows, which is then also the most
+	// that the model takes. 0: to the next power of two.
+	FixedBatch int
+	// MaxBatch is the most rows the model takes; 0: any number.
+	MaxBatch int
+	// Instances is the number of batches that run at once. 0: 1.
+	Instances int
+}
+
+// Loader loads the models of locations as the package comment describes them.
+func Loader() backend.Loader {
+	return backend.LoaderFunc(func(ctx context.Context, loc backend.Location) (backend.Model, error) {
+		if err := loc.CheckOptions("fixed_batch", "max_batch", "instances"); err != nil {
+			return nil, err
+		}
+		var o Options
+		for name, to := range map[string]*int{"fixed_batch": &o.FixedBatch, "max_batch": &o.MaxBatch, "instances": &o.Instances} {
+			text := loc.Options.Get(name)
+			if text == "" {
+				continue
+			}
+			n, err := strconv.Atoi(text)
+			if err != nil || n < 1 {
+				return nil, fmt.Errorf("option %s=%s: want a number, at least 1", name, text)
+			}
+			*to = n
+		}
+		return Load(ctx, loc.Path, o)
+	})
+}
+
+// Model is a loaded ONNX model. It implements backend.Model.
+type Model struct {
+	sig     tensor.Signature
+	opts    Options
+	engine  backends.Backend
+	model   onnx.Model
+	weights *mlcontext.Context
+	names   []string // of the outputs
+	graphs  graphs
+}
+
+// Load reads the model from a file. Unless its rows have dimensions of any size,
+// it is run once, so that an operator that is not supported is known at once. The
+// reading itself does not look at ctx.
+func Load(ctx context.Context, path string, opts Options) (_ *Model, err error) {
+	if opts.FixedBatch < 0 || opts.MaxBatch < 0 || opts.Instances < 0 {
+		return nil, errors.New("onnx: a negative option")
+	}
+	if opts.FixedBatch > 0 && (opts.MaxBatch == 0 || opts.MaxBatch > opts.FixedBatch) {
+		opts.MaxBatch = opts.FixedBatch
+	}
+	opts.Instances = max(opts.Instances, 1)
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("onnx: %s: %v", path, p)
+		}
+	}()
+	parsed, err := parser.ParseFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("onnx: %w", err)
+	}
+	m := &Model{opts: opts, model: parsed, weights: mlcontext.New()}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, m.Close())
+		}
+	}()
+	// One operator after the other: run side by side, as is its default, each costs
+	// a goroutine, which is several times the work of a small model.
+	if m.engine, err = simplego.New("ops_sequential"); err != nil {
+		return nil, fmt.Errorf("onnx: %w", err)
+	}
+	if err := parsed.VariablesToContext(m.weights); err != nil {
+		return nil, fmt.Errorf("onnx: %s: %w", path, err)
+	}
+	m.weights = m.weights.Reuse()
+	m.graphs.build = m.compile
+	if err := m.describe(path); err != nil {
+		return nil, fmt.Errorf("onnx: %s: %w", path, err)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, context.Cause(ctx)
+	}
+	if err := m.probe(ctx); err != nil {
+		return nil, fmt.Errorf("onnx: %s cannot be run: %w", path, err)
+	}
+	return m, nil
+}
+
+// describe reads the signature. A model whose inputs and outputs all begin with a
+// dimension of any size is batched.
+func (m *Model) describe(path string) error {
+	inNames, ins := m.model.Inputs()
+	outNames, outs := m.model.Outputs()
+	if len(ins) == 0 || len(outs) == 0 {
+		return fmt.Errorf("the model has %d inputs and %d outputs; both are needed", len(ins), len(outs))
+	}
+	m.names = outNames
+	m.sig = tensor.Signature{Model: m.model.Name(), Batched: true, MaxBatch: m.opts.MaxBatch}
+	if m.sig.Model == "" {
+		m.sig.Model = path
+	}
+	for _, s := range append(slices.Clone(ins), outs...) {
+		if len(s.Dimensions) == 0 || s.Dimensions[0] != onnx.DynamicDim {
+			m.sig.Batched = false
+		}
+	}
+	specs := func(kind string, names []string, of []shapes.Shape) ([]tensor.Spec, error) {
+		var out []tensor.Spec
+		for i, s := range of {
+			dt, ok := dtypeOf[s.DType]
+			if !ok {
+				return nil, fmt.Errorf("%s %q has datatype %v, which this backend does not take", kind, names[i], s.DType)
+			}
+			spec := tensor.Spec{Name: names[i], DType: dt, Row: tensor.Shape{}}
+			for _, d := range s.Dimensions {
+				spec.Row = append(spec.Row, int64(d))
+			}
+			if m.sig.Batched {
+				spec.Row = spec.Row[1:]
+			}
+			out = append(out, spec)
+		}
+		return out, nil
+	}
+	var err error
+	if m.sig.Inputs, err = specs("input", inNames, ins); err != nil {
+		return err
+	}
+	if m.sig.Outputs, err = specs("output", outNames, outs); err != nil {
+		return err
+	}
+	if m.opts.FixedBatch > 0 && !m.sig.Batched {
+		return errors.New("fixed_batch is for models that take batches, and this one takes one row a request")
+	}
+	return m.sig.Validate()
+}
+
+// dtypeOf are the datatypes that both sides know.
+var dtypeOf = map[dtypes.DType]tensor.DType{
+	dtypes.Bool: tensor.Bool, dtypes.Uint8: tensor.Uint8, dtypes.Uint16: tensor.Uint16, dtypes.Uint32: tensor.Uint32,
+	dtypes.Uint64: tensor.Uint64, dtypes.Int8: tensor.Int8, dtypes.Int16: tensor.Int16, dtypes.Int32: tensor.Int32,
+	dtypes.Int64: tensor.Int64, dtypes.Float16: tensor.FP16, dtypes.BFloat16: tensor.BF16, dtypes.Float32: tensor.FP32,
+	dtypes.Float64: tensor.FP64,
+}
+
+var engineType = func() map[tensor.DType]dtypes.DType {
+	out := map[tensor.DType]dtypes.DType{}
+	for theirs, ours := range dtypeOf {
+		out[ours] = theirs
+	}
+	return out
+}()
+
+// probe runs one row of zeros.
+func (m *Model) probe(ctx context.Context) error {
+	inputs := make([]tensor.Tensor, len(m.sig.Inputs))
+	for i, spec := range m.sig.Inputs {
+		n, err := spec.Row.Elements()
+		if err != nil {
+			return nil // of any size
+		}
+		inputs[i] = tensor.Tensor{Name: spec.Name, DType: spec.DType, Raw: make([]byte, int(n)*spec.DType.Size())}
+		if m.sig.Batched {
+			inputs[i].Shape = tensor.Shape{1}
+		}
+		inputs[i].Shape = append(inputs[i].Shape, spec.Row...)
+	}
+	_, err := m.Run(ctx, inputs)
+	return err
+}
+
+// Signature implements backend.Model.
+func (m *Model) Signature() tensor.Signature { return m.sig }
+
+// Instances implements backend.Model.
+func (m *Model) Instances() int { return m.opts.Instances }
+
+// Close implements backend.Model.
+func (m *Model) Close() (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("onnx: close: %v", p)
+		}
+	}()
+	m.graphs.close()
+	m.weights.Finalize()
+	if m.engine != nil {
+		m.engine.Finalize()
+	}
+	return m.model.Close()
+}
+
+// Run implements backend.Model. A batch that has begun is not interrupted.
+func (m *Model) Run(ctx context.Context, inputs []tensor.Tensor) (_ []tensor.Tensor, err error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	if len(inputs) != len(m.sig.Inputs) {
+		return nil, fmt.Errorf("onnx: %d inputs; the model has %s", len(inputs), tensor.List(m.sig.Inputs))
+	}
+	// The graph's functions report by panic.
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("onnx: %v", p)
+		}
+	}()
+	rows, padded := int64(1), int64(1)
+	if m.sig.Batched {
+		rows = inputs[0].Shape[0]
+		if padded, err = m.padded(rows); err != nil {
+			return nil, err
+		}
+	}
+	var held []*tensors.Tensor
+	defer func() {
+		for _, t := range held {
+			t.FinalizeAll()
+		}
+	}()
+	args := make([]any, len(inputs))
+	for i := range inputs {
+		t, err := m.upload(&inputs[i], padded)
+		if err != nil {
+			return nil, fmt.Errorf("onnx: input %q: %w", inputs[i].Name, err)
+		}
+		held = append(held, t)
+		args[i] = t
+	}
+	g, err := m.graphs.take(inputs, m.sig.Batched, padded)
+	if err != nil {
+		return nil, fmt.Errorf("onnx: %w", err)
+	}
+	defer m.graphs.give(g)
+	results, err := g.exec.Exec(args...)
+	held = append(held, results...)
+	if err != nil {
+		return nil, fmt.Errorf("onnx: %w", err)
+	}
+	if len(results) != len(m.sig.Outputs) {
+		return nil, fmt.Errorf("onnx: %d results for %d outputs", len(results), len(m.sig.Outputs))
+	}
+	outputs := make([]tensor.Tensor, len(results))
+	for i, t := range results {
+		if outputs[i], err = m.download(t, m.sig.Outputs[i], rows, padded); err != nil {
+			return nil, fmt.Errorf("onnx: output %q: %w", m.sig.Outputs[i].Name, err)
+		}
+	}
+	return outputs, nil
+}
+
+// padded returns the number of rows that a batch of so many is run with.
+func (m *Model) padded(rows int64) (int64, error) {
+	switch {
+	case rows < 1 || rows > 1<<30:
+		return 0, fmt.Errorf("onnx: a batch of %d rows", rows)
+	case m.opts.FixedBatch == 0:
+		return 1 << bits.Len64(uint64(rows-1)), nil
+	case rows > int64(m.opts.FixedBatch):
+		return 0, fmt.Errorf("onnx: a batch of %d rows; fixed_batch is %d", rows, m.opts.FixedBatch)
+	}
+	return int64(m.opts.FixedBatch), nil
+}
+
+// upload copies an input into a tensor of the engine, after which come zero rows.
+func (m *Model) upload(in *tensor.Tensor, padded int64) (*tensors.Tensor, error) {
+	dims := make([]int, len(in.Shape))
+	for i, d := range in.Shape {
+		dims[i] = int(d)
+	}
+	if m.sig.Batched {
+		dims[0] = int(padded)
+	}
+	t, err := tensors.FromShapeForBackend(m.engine, 0, shapes.Make(engineType[in.DType], dims...))
+	if err != nil {
+		return nil, err
+	}
+	copied := 0
+	if err := t.MutableBytes(func(b []byte) { copied = copy(b, in.Raw) }); err != nil {
+		return nil, err
+	}
+	if copied != len(in.Raw) {
+		return nil, fmt.Errorf("%d bytes for shape %v", len(in.Raw), in.Shape)
+	}
+	return t, nil
+}
+
+// download copies the first rows of a result.
+func (m *Model) download(t *tensors.Tensor, spec tensor.Spec, rows, padded int64) (tensor.Tensor, error) {
+	out := tensor.Tensor{Name: spec.Name, DType: spec.DType}
+	s := t.Shape()
+	if s.DType != engineType[spec.DType] {
+		return out, fmt.Errorf("the model answered datatype %v", s.DType)
+	}
+	for _, d := range s.Dimensions {
+		out.Shape = append(out.Shape, int64(d))
+	}
+	if m.sig.Batched {
+		if len(out.Shape) == 0 || out.Shape[0] != padded {
+			return out, fmt.Errorf("the model answered shape %v for a batch of %d rows", out.Shape, padded)
+		}
+		out.Shape[0] = rows
+	}
+	n, err := out.Shape.Elements()
+	if err != nil {
+		return out, err
+	}
+	size := int(n) * spec.DType.Size()
+	short := false
+	err = t.ConstBytes(func(b []byte) {
+		if short = len(b) < size; !short {
+			out.Raw = slices.Clone(b[:size])
+		}
+	})
+	if short {
+		err = fmt.Errorf("the model answered fewer bytes than shape %v has", out.Shape)
+	}
+	return out, err
+}

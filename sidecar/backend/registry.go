@@ -1,0 +1,119 @@
+package backend
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/url"
+	"path"
+	"slices"
+	"strings"
+)
+
+// Location says where a model is and how to load it.
+type Location struct {
+	// Scheme names the kind of backend, as "mock" in mock:double; empty: the
+	// file's extension decides.
+	Scheme string
+	// Path is what the loader loads, often a file's path.
+	Path string
+	// Options are the loader's own, by name. Nil: none.
+	Options url.Values
+}
+
+// ParseLocation reads [SCHEME:]PATH[?OPTION=VALUE&...]. Options are written as in
+// the query of a URL, except that a plus sign is one. A file whose name holds a
+// question mark is written with the question mark as %3F.
+func ParseLocation(s string) (Location, error) {
+	var loc Location
+	rest := s
+	if scheme, after, ok := strings.Cut(s, ":"); ok && isScheme(scheme) {
+		loc.Scheme, rest = scheme, after
+	}
+	p, query, hasQuery := strings.Cut(rest, "?")
+	loc.Path = strings.ReplaceAll(strings.ReplaceAll(p, "%3F", "?"), "%3f", "?")
+	if loc.Path == "" {
+		return Location{}, fmt.Errorf("model location %q: it names no file or function", s)
+	}
+	if hasQuery {
+		options, err := url.ParseQuery(strings.ReplaceAll(query, "+", "%2B"))
+		if err != nil {
+			return Location{}, fmt.Errorf("model location %q: the options after the question mark: %w", s, err)
+		}
+		loc.Options = options
+	}
+	return loc, nil
+}
+
+// isScheme leaves one letter to those who have drives.
+func isScheme(s string) bool {
+	return len(s) > 1 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789+-.") == ""
+}
+
+// CheckOptions returns an error that names the first option that is none of
+// those known, and lists these.
+func (l Location) CheckOptions(known ...string) error {
+	for _, name := range slices.Sorted(maps.Keys(l.Options)) {
+		if !slices.Contains(known, name) {
+			return fmt.Errorf("unknown option %q; known are %s", name, strings.Join(known, ", "))
+		}
+	}
+	return nil
+}
+
+// Registry says which loader loads what. It is filled before use, by hand: no
+// package registers itself.
+type Registry struct {
+	// Schemes are the loaders by the location's scheme, as "mock".
+	Schemes map[string]Loader
+	// Extensions are the loaders by the extension of the file, with its dot and in
+	// lower case, as ".onnx", for locations without a scheme.
+	Extensions map[string]Loader
+}
+
+// Loader returns the loader for loc. The error says which kinds there are.
+func (r Registry) Loader(loc Location) (Loader, error) {
+	if loc.Scheme != "" {
+		if l, ok := r.Schemes[loc.Scheme]; ok {
+			return l, nil
+		}
+		return nil, fmt.Errorf("no backend for %q; this program has %s", loc.Scheme+":", r)
+	}
+	ext := strings.ToLower(path.Ext(loc.Path))
+	if l, ok := r.Extensions[ext]; ok {
+		return l, nil
+	}
+	return nil, fmt.Errorf("no backend for a file with the extension %q (%s); this program has %s", ext, loc.Path, r)
+}
+
+// Load parses the location and loads the model.
+func (r Registry) Load(ctx context.Context, location string) (Model, error) {
+	loc, err := ParseLocation(location)
+	if err != nil {
+		return nil, err
+	}
+	l, err := r.Loader(loc)
+	if err != nil {
+		return nil, err
+	}
+	m, err := l.Load(ctx, loc)
+	if err != nil {
+		return nil, fmt.Errorf("model location %q: %w", location, err)
+	}
+	return m, nil
+}
+
+// String lists the kinds of backend.
+func (r Registry) String() string {
+	var kinds []string
+	for _, s := range slices.Sorted(maps.Keys(r.Schemes)) {
+		kinds = append(kinds, s+":")
+	}
+	for _, e := range slices.Sorted(maps.Keys(r.Extensions)) {
+		kinds = append(kinds, "*"+e)
+	}
+	if len(kinds) == 0 {
+		return "none"
+	}
+	return strings.Join(kinds, ", ")
+}

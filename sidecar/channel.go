@@ -1,0 +1,249 @@
+package sidecar
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"strconv"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/sidecar/endpoint"
+	"github.com/tensorferry/tensorferry/tensor"
+)
+
+// channel is the async.Caller of one subtask: one connection, and at most Window
+// requests on it. Call hands records to the workers, of which there are Window; a
+// worker takes what has gathered, encodes it, sends it, and reports the answer. So the
+// operator's goroutine neither encodes nor decodes nor waits.
+type channel[IN, OUT any] struct {
+	cfg  Config
+	ep   endpoint.Endpoint
+	name peerName
+	sub  async.Subtask
+	done async.Completer[OUT]
+	log  *slog.Logger
+
+	conn  grpc.ClientConnInterface
+	own   *grpc.ClientConn // conn, if it is the channel's own
+	link  link
+	sig   tensor.Signature
+	codec tensor.RowCodec[IN, OUT]
+	// encoding is held while records are encoded: a row codec encodes for one at a time.
+	encoding sync.Mutex
+
+	ctx    context.Context // of everything the channel does
+	cancel context.CancelFunc
+	tasks  sync.WaitGroup
+	close  sync.Once
+
+	mu       sync.Mutex
+	more     sync.Cond // a request may be due
+	gather   gather[IN]
+	maxBytes int // of a request; lowered when a side refuses what was sent
+	requests uint64
+	closed   bool
+}
+
+func newChannel[IN, OUT any](cfg Config, ep endpoint.Endpoint, sub async.Subtask, done async.Completer[OUT]) *channel[IN, OUT] {
+	c := &channel[IN, OUT]{
+		cfg: cfg, ep: ep, sub: sub, done: done,
+		name:     peerName{endpoint: cfg.Endpoint, model: cfg.Model},
+		log:      cmp.Or(cfg.Logger, sub.Logger, slog.New(slog.DiscardHandler)),
+		maxBytes: cfg.MaxBytes,
+	}
+	c.more.L = &c.mu
+	return c
+}
+
+// open connects, asks for the model, binds the codec and starts the goroutines.
+func (c *channel[IN, OUT]) open(ctx context.Context, codec tensor.Codec[IN, OUT]) (err error) {
+	c.ctx, c.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	if c.conn = c.cfg.Conn; c.conn == nil {
+		if c.own, err = dial(&c.cfg, c.ep); err != nil {
+			return permanent{err}
+		}
+		c.conn = c.own
+	}
+	c.link = link{
+		conn: c.conn, backoff: c.cfg.Backoff, name: &c.name, log: c.log,
+		suspend: func(why error) { c.done.Suspend(why) }, resume: c.done.Resume, stopped: c.holdWaiting,
+	}
+	c.link.states, _ = c.conn.(stateful)
+	patience := cmp.Or(c.cfg.OpenTimeout, c.sub.Config.Hold, async.DefaultHold)
+	if c.sig, err = c.link.awaitModel(ctx, c.cfg.Version, patience); err != nil {
+		return err
+	}
+	if c.codec, err = bind(codec, c.sig); err != nil {
+		return c.name.mismatch(&c.sig, err)
+	}
+	c.gather.window = c.cfg.Window
+	c.gather.rows = maxRows(&c.cfg, &c.sig, c.sub.Config)
+	for range c.cfg.Window {
+		w := newWorker(c)
+		c.tasks.Go(w.run)
+	}
+	c.tasks.Go(func() { c.link.watch(c.ctx) })
+	return nil
+}
+
+// maxRows is the most rows of a request: what the model, the configuration and an
+// equal share of the operator's capacity allow.
+func maxRows(cfg *Config, sig *tensor.Signature, op async.Config) int {
+	capacity := cmp.Or(op.MaxCalls, op.Capacity, async.DefaultCapacity)
+	n := min(cfg.MaxBatch, (capacity+cfg.Window-1)/cfg.Window)
+	if most := sig.MaxRows(); most > 0 {
+		n = min(n, most)
+	}
+	return max(n, 1)
+}
+
+// Call takes calls over. It never waits for the network, an answer or the codec.
+func (c *channel[IN, OUT]) Call(batch []async.Call[IN]) {
+	c.mu.Lock()
+	// Whoever takes the link down empties what waits afterwards, under the lock. So what
+	// is added here is either refused or given back.
+	why := c.link.down.Load()
+	if why == nil && !c.closed {
+		c.gather.add(batch)
+		c.wake()
+	}
+	c.mu.Unlock()
+	if why != nil {
+		held := make([]async.Completion[OUT], len(batch))
+		for i := range batch {
+			held[i] = async.Completion[OUT]{ID: batch[i].ID, Err: why}
+		}
+		c.done.Complete(held)
+	}
+}
+
+// Cancel forgets calls that have their outcome, and aborts requests that hold no others.
+func (c *channel[IN, OUT]) Cancel(ids []async.CallID) {
+	c.mu.Lock()
+	c.gather.cancel(ids)
+	c.mu.Unlock()
+}
+
+// Close cancels what is in flight and waits until every goroutine and the connection
+// are gone. Nothing is completed any more. Idempotent; safe for concurrent use.
+func (c *channel[IN, OUT]) Close() (err error) {
+	c.close.Do(func() {
+		c.mu.Lock()
+		c.closed = true
+		c.more.Broadcast()
+		c.mu.Unlock()
+		if c.cancel != nil {
+			c.cancel()
+		}
+		c.tasks.Wait()
+		if c.own != nil {
+			err = c.own.Close()
+		}
+	})
+	return err
+}
+
+// wake wakes a worker for each request that is due. Under c.mu.
+func (c *channel[IN, OUT]) wake() {
+	for range c.gather.due() {
+		c.more.Signal()
+	}
+}
+
+// take waits for the records of the next request; nil: the channel is closed.
+func (c *channel[IN, OUT]) take() (r *group[IN], maxBytes int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for !c.closed {
+		if r := c.gather.next(); r != nil {
+			return r, c.maxBytes
+		}
+		c.more.Wait()
+	}
+	return nil, 0
+}
+
+// launch settles what became of the group's calls when it was encoded, and says under
+// which context and id the request goes. If no row is left to send, it is over.
+func (c *channel[IN, OUT]) launch(r *group[IN], fates []fate) (ctx context.Context, cancel context.CancelFunc, id string, rows int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gather.encoded(r, fates)
+	if r.live == 0 {
+		c.finish(r)
+		c.gather.recycle(r)
+		return nil, nil, "", 0
+	}
+	c.wake() // for what did not fit in
+	ctx, cancel = c.ctx, nil
+	if latest := latestDeadline(r.calls); latest.IsZero() {
+		ctx, cancel = context.WithCancel(ctx)
+	} else {
+		ctx, cancel = context.WithDeadline(ctx, latest)
+	}
+	r.abort = cancel
+	c.requests++
+	var buf [96]byte
+	b := append(buf[:0], c.sub.Operator...)
+	for i, n := range [...]uint64{uint64(c.sub.Index), uint64(c.sub.Attempt), c.requests} {
+		b = strconv.AppendUint(append(b, "/.-"[i]), n, 10)
+	}
+	return ctx, cancel, string(b), len(r.calls)
+}
+
+// finish takes an answered group out of flight and lets others go. Under c.mu.
+func (c *channel[IN, OUT]) finish(r *group[IN]) {
+	c.gather.answered(r)
+	c.wake()
+}
+
+// leave is finish after what the caller does about a failure, in one step, so that a
+// Cancel finds each call either in the group or in a part of it. From then on nobody
+// else uses the group.
+func (c *channel[IN, OUT]) leave(r *group[IN], and func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if and != nil {
+		and()
+	}
+	c.finish(r)
+}
+
+func (c *channel[IN, OUT]) recycle(r *group[IN]) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gather.recycle(r)
+}
+
+// holdWaiting gives everything that is not in flight back to the operator, to wait there.
+func (c *channel[IN, OUT]) holdWaiting(why *Error) {
+	c.mu.Lock()
+	ids := c.gather.flush(nil)
+	c.mu.Unlock()
+	if len(ids) == 0 {
+		return
+	}
+	held := make([]async.Completion[OUT], len(ids))
+	for i, id := range ids {
+		held[i] = async.Completion[OUT]{ID: id, Err: why}
+	}
+	c.done.Complete(held)
+}
+
+// latestDeadline is when nobody wants the answer any more; zero: never.
+func latestDeadline[IN any](calls []async.Call[IN]) (latest time.Time) {
+	for i := range calls {
+		d := calls[i].Deadline
+		if d.IsZero() {
+			return d
+		}
+		if d.After(latest) {
+			latest = d
+		}
+	}
+	return latest
+}

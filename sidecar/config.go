@@ -1,0 +1,170 @@
+package sidecar
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/tensorferry/tensorferry/sidecar/endpoint"
+)
+
+// Defaults of Config.
+const (
+	DefaultMaxBatch       = 256
+	DefaultWindow         = 4
+	DefaultMaxBytes       = 16 << 20
+	DefaultMaxMessageSize = 64 << 20
+)
+
+// Config is how the channels to a sidecar run. Its zero value is the documented
+// defaults; Endpoint (or Conn) and Model must be set.
+type Config struct {
+	// Endpoint is where the sidecar listens: unix:///abs/path.sock,
+	// unix-abstract:name, host:port or [v6]:port. With Dialer or Conn it may be any
+	// name, and is used in messages.
+	Endpoint string
+	// Model is the model's name on the server, and Version its version; empty: the
+	// server chooses.
+	Model, Version string
+	// MaxBatch bounds the rows of a request. Default 256. The model's own bound
+	// and the operator's capacity divided by Window bound it too.
+	MaxBatch int
+	// Window is how many requests a channel keeps in flight. Default 4.
+	Window int
+	// MaxBytes bounds the tensor data of a request, in bytes. A row that is larger
+	// goes alone. Default 16 MiB.
+	MaxBytes int
+	// MaxMessageSize bounds a message in either direction, in bytes. Default 64
+	// MiB. The server has a bound of its own.
+	MaxMessageSize int
+	// Backoff spaces the attempts to connect.
+	Backoff Backoff
+	// TLS, for TCP endpoints; nil: no TLS. A certificate in it makes it mutual.
+	TLS *tls.Config
+	// Dialer replaces the way of connecting. address is the endpoint's: a path,
+	// @name or host:port; Endpoint itself if it is none of the known forms.
+	Dialer func(ctx context.Context, address string) (net.Conn, error)
+	// Conn is a ready connection to use instead of one of the channel's own. It is
+	// shared by all subtasks and not closed. What is set for connecting (TLS, Dialer,
+	// Backoff's use in reconnecting, MaxMessageSize) is then its maker's part.
+	Conn grpc.ClientConnInterface
+	// OpenTimeout bounds how long Open waits for a server that is out of reach or
+	// not ready. Default: the operator's hold.
+	OpenTimeout time.Duration
+	// NonIdempotent says that a row must not reach the model twice because a
+	// connection was lost: a call lost after it may have been written is then its
+	// record's failure (ErrUnreachable), instead of being made again.
+	NonIdempotent bool
+	// Logger takes changes of the connection, never records. Default: the
+	// operator's.
+	Logger *slog.Logger
+}
+
+// Backoff spaces attempts: Base, then Factor times more each, at most Max; from the
+// second on changed at random by up to the share Jitter of it.
+type Backoff struct {
+	Base   time.Duration // default 50 ms
+	Max    time.Duration // default 2 s
+	Factor float64       // default 1.6
+	Jitter float64       // default 0.2; NoJitter for none
+}
+
+// NoJitter as Backoff.Jitter makes delays exact.
+const NoJitter = -1
+
+// delay returns the wait after the (n+1)-th failure in a row.
+func (b Backoff) delay(n int) time.Duration {
+	if n == 0 {
+		return b.Base
+	}
+	d := math.Min(float64(b.Base)*math.Pow(b.Factor, float64(n)), float64(b.Max))
+	return time.Duration(d * (1 + b.Jitter*(2*rand.Float64()-1)))
+}
+
+// Validate checks the configuration. The error names each field that is wrong and what
+// it may be.
+func (c Config) Validate() error {
+	_, _, err := c.resolve()
+	return err
+}
+
+// resolve checks the configuration and fills its defaults in.
+func (c Config) resolve() (Config, endpoint.Endpoint, error) {
+	var bad []string
+	wrong := func(format string, args ...any) { bad = append(bad, fmt.Sprintf(format, args...)) }
+	positive := func(name string, v *int, fallback, most int) {
+		if *v < 0 || *v > most {
+			wrong("%s is %d; want 1 to %d, or 0 for %d", name, *v, most, fallback)
+		} else if *v == 0 {
+			*v = fallback
+		}
+	}
+	ep, err := endpoint.Parse(c.Endpoint)
+	switch {
+	case c.Conn != nil && (c.TLS != nil || c.Dialer != nil):
+		wrong("a TLS configuration or a dialer with a ready connection, which has its own; set one or the other")
+	case c.Conn != nil || c.Dialer != nil:
+		if c.Endpoint == "" {
+			c.Endpoint = "sidecar"
+		}
+		if err != nil {
+			ep = endpoint.Endpoint{Address: c.Endpoint}
+		}
+	case err != nil:
+		wrong("%v", err)
+	case c.TLS != nil && ep.IsUnix():
+		wrong("TLS on the Unix socket %s; TLS is for TCP", c.Endpoint)
+	}
+	if c.Model == "" {
+		wrong("no model; set its name on the server")
+	}
+	positive("max batch", &c.MaxBatch, DefaultMaxBatch, 1<<20)
+	positive("window", &c.Window, DefaultWindow, 1<<10)
+	positive("max bytes", &c.MaxBytes, DefaultMaxBytes, math.MaxInt32)
+	positive("max message size", &c.MaxMessageSize, DefaultMaxMessageSize, math.MaxInt32)
+	if c.OpenTimeout < 0 {
+		wrong("open timeout is %v; want more than 0, or 0 for the operator's hold", c.OpenTimeout)
+	}
+	c.Backoff = c.Backoff.resolve(wrong)
+	if bad != nil {
+		return c, ep, errors.New("sidecar: invalid configuration: " + strings.Join(bad, "; "))
+	}
+	return c, ep, nil
+}
+
+func (b Backoff) resolve(wrong func(string, ...any)) Backoff {
+	if b.Base == 0 {
+		b.Base = 50 * time.Millisecond
+	}
+	if b.Max == 0 {
+		b.Max = max(2*time.Second, b.Base)
+	}
+	if b.Factor == 0 {
+		b.Factor = 1.6
+	}
+	switch b.Jitter {
+	case 0:
+		b.Jitter = 0.2
+	case NoJitter:
+		b.Jitter = 0
+	}
+	if b.Base < 0 || b.Max < b.Base {
+		wrong("backoff from %v to %v; want 0 < base <= max", b.Base, b.Max)
+	}
+	if !(b.Factor >= 1 && b.Factor <= 100) {
+		wrong("backoff factor is %v; want 1 to 100", b.Factor)
+	}
+	if !(b.Jitter >= 0 && b.Jitter < 1) {
+		wrong("backoff jitter is %v; want 0 up to 1, 0 for 0.2, or %d for none", b.Jitter, NoJitter)
+	}
+	return b
+}

@@ -1,0 +1,83 @@
+package sidecar
+
+import (
+	"context"
+	"net"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/experimental"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/mem"
+
+	"github.com/tensorferry/tensorferry/sidecar/endpoint"
+)
+
+const (
+	// connectTimeout bounds one attempt to connect, up to the server's first frame.
+	connectTimeout = 10 * time.Second
+	// A peer behind TCP can vanish without a word; behind a socket it cannot.
+	keepaliveTime    = 30 * time.Second
+	keepaliveTimeout = 10 * time.Second
+)
+
+// buffers are grpc's, for messages. Its own pool has nothing between 32 KiB and 1 MiB, and clears
+// a whole buffer for each message; most requests lie between.
+var buffers = sync.OnceValue(func() mem.BufferPool {
+	pool, err := mem.NewBinaryTieredBufferPool(8, 10, 12, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24)
+	if err != nil {
+		return mem.DefaultBufferPool()
+	}
+	return pool
+})
+
+// dial makes a connection, which is not tried before it is used. cfg is resolved.
+//
+// The resolver is grpc's passthrough: one dial an attempt, names looked up at each, so that
+// the backoff is the configured one. No proxy is used.
+func dial(cfg *Config, ep endpoint.Endpoint) (*grpc.ClientConn, error) {
+	connect := cfg.Dialer
+	if connect == nil {
+		connect = func(ctx context.Context, address string) (net.Conn, error) {
+			return (&net.Dialer{KeepAlive: -1}).DialContext(ctx, ep.Network, address)
+		}
+	}
+	creds := insecure.NewCredentials()
+	if cfg.TLS != nil {
+		creds = credentials.NewTLS(cfg.TLS)
+	}
+	opts := []grpc.DialOption{
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return connect(ctx, ep.Address) }),
+		grpc.WithTransportCredentials(creds),
+		grpc.WithNoProxy(),
+		grpc.WithIdleTimeout(0),
+		// The operator retries; what grpc would retry is silently limited by its buffer.
+		grpc.WithDisableRetry(),
+		grpc.WithDisableServiceConfig(),
+		grpc.WithDefaultCallOptions(
+			grpc.MaxCallRecvMsgSize(cfg.MaxMessageSize),
+			grpc.MaxCallSendMsgSize(cfg.MaxMessageSize),
+		),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff: backoff.Config{
+				BaseDelay: cfg.Backoff.Base, MaxDelay: cfg.Backoff.Max,
+				Multiplier: cfg.Backoff.Factor, Jitter: cfg.Backoff.Jitter,
+			},
+			MinConnectTimeout: connectTimeout,
+		}),
+		grpc.WithUserAgent("tensorferry"),
+		experimental.WithBufferPool(buffers()),
+	}
+	target := "passthrough:///" + ep.Address
+	if ep.Network == "tcp" {
+		opts = append(opts, grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}))
+	} else {
+		target = "passthrough:///sidecar"
+		opts = append(opts, grpc.WithAuthority("localhost"))
+	}
+	return grpc.NewClient(target, opts...)
+}

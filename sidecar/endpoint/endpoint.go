@@ -1,0 +1,156 @@
+// Package endpoint owns the addresses that a sidecar listens on and a client
+// dials: what they look like, what is wrong with one that is refused, and how
+// a Unix socket is created without ever taking a live one away. It must never
+// know what is spoken over the connection.
+//
+// The forms are
+//
+//	unix:///run/model.sock    a Unix socket, by absolute path
+//	unix-abstract:name        a Unix socket in Linux's abstract namespace
+//	host:port                 TCP; the port is a number, the host a name or an address
+//	[2001:db8::1]:port        TCP over IPv6
+package endpoint
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"path"
+	"strconv"
+	"strings"
+)
+
+// MaxPath is the longest path of a Unix socket, in bytes: the system's address
+// has room for 108, the last of which is the closing zero.
+const MaxPath = 107
+
+// Endpoint is one address. The zero value is no endpoint. It is comparable.
+type Endpoint struct {
+	// Network is "unix" or "tcp", as package net calls them.
+	Network string
+	// Address is what package net dials: a path, "@name" for an abstract socket,
+	// or host:port.
+	Address string
+}
+
+// Parse reads an endpoint. The error says which form was expected and why this
+// one is refused. Nothing is looked up or opened.
+func Parse(s string) (Endpoint, error) {
+	refuse := func(format string, args ...any) (Endpoint, error) {
+		return Endpoint{}, fmt.Errorf("endpoint %q: "+format, append([]any{s}, args...)...)
+	}
+	if name, ok := strings.CutPrefix(s, "unix-abstract:"); ok {
+		switch {
+		case name == "":
+			return refuse("the socket has no name; write unix-abstract:name")
+		case strings.HasPrefix(name, "/"):
+			return refuse("the name of an abstract socket must not begin with a slash; for a socket file write unix://%s", name)
+		case strings.ContainsAny(name, "%?#"):
+			return refuse("the name of an abstract socket must not contain %%, ? or #")
+		}
+		if err := checkName(name); err != nil {
+			return refuse("%w", err)
+		}
+		return Endpoint{Network: "unix", Address: "@" + name}, nil
+	}
+	if p, ok := strings.CutPrefix(s, "unix:"); ok {
+		if rest, ok := strings.CutPrefix(p, "//"); ok {
+			p = rest
+		}
+		switch {
+		case p == "":
+			return refuse("the socket has no path; write unix:///absolute/path.sock")
+		case !strings.HasPrefix(p, "/"):
+			return refuse("the path must be absolute: three slashes, as in unix:///run/model.sock")
+		case strings.HasSuffix(p, "/"):
+			return refuse("the path names a folder; write unix:///absolute/path.sock")
+		}
+		p = path.Clean(p)
+		if err := checkName(p); err != nil {
+			return refuse("%w", err)
+		}
+		return Endpoint{Network: "unix", Address: p}, nil
+	}
+	const forms = "write unix:///absolute/path.sock, unix-abstract:name, host:port or [v6]:port"
+	switch {
+	case s == "":
+		return refuse("empty; %s", forms)
+	case strings.HasPrefix(s, "/"):
+		return refuse("a socket's path is written unix://%s", s)
+	case strings.Contains(s, "://"):
+		return refuse("unknown scheme; %s", forms)
+	}
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		reason := "not an address"
+		if addr, ok := errors.AsType[*net.AddrError](err); ok {
+			reason = addr.Err
+		}
+		return refuse("%s; %s", reason, forms)
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return refuse("the port must be a number from 0 to 65535, got %q", port)
+	}
+	if i := strings.IndexFunc(host, unprintable); i >= 0 || strings.ContainsAny(host, "/?#@ ") {
+		return refuse("the host %q is no name and no address", host)
+	}
+	return Endpoint{Network: "tcp", Address: net.JoinHostPort(host, strconv.FormatUint(n, 10))}, nil
+}
+
+// FromAddr returns the endpoint of a listener's or a connection's address, so
+// that one who listened on port 0 learns which it became. The address must be of
+// network unix or tcp.
+func FromAddr(a net.Addr) (Endpoint, error) {
+	switch a.Network() {
+	case "unix":
+		if name, ok := strings.CutPrefix(a.String(), "@"); ok {
+			return Parse("unix-abstract:" + name)
+		}
+		return Parse("unix://" + a.String())
+	case "tcp":
+		return Parse(a.String())
+	}
+	return Endpoint{}, fmt.Errorf("endpoint: an address of network %q is neither a Unix socket nor TCP", a.Network())
+}
+
+// String returns the endpoint as Parse reads it.
+func (e Endpoint) String() string {
+	if e.Network != "unix" {
+		return e.Address
+	}
+	if name, ok := strings.CutPrefix(e.Address, "@"); ok {
+		return "unix-abstract:" + name
+	}
+	return "unix://" + e.Address
+}
+
+// IsUnix reports whether the endpoint is a Unix socket, of either kind.
+func (e Endpoint) IsUnix() bool { return e.Network == "unix" }
+
+// GRPCTarget returns what grpc.NewClient takes to dial the endpoint with its own
+// resolvers: names of hosts are resolved again at each reconnect.
+func (e Endpoint) GRPCTarget() string {
+	if e.Network == "unix" {
+		if strings.HasPrefix(e.Address, "@") {
+			return e.String()
+		}
+		return "unix://" + escape.Replace(e.Address)
+	}
+	return "dns:///" + escape.Replace(e.Address)
+}
+
+// grpc parses its target as a URL.
+var escape = strings.NewReplacer("%", "%25", "?", "%3F", "#", "%23")
+
+func checkName(name string) error {
+	if len(name) > MaxPath {
+		return fmt.Errorf("the socket's name is %d bytes long and the system allows %d; choose a shorter one", len(name), MaxPath)
+	}
+	if strings.IndexFunc(name, unprintable) >= 0 {
+		return errors.New("the socket's name contains a control character")
+	}
+	return nil
+}
+
+func unprintable(r rune) bool { return r < ' ' || r == 0x7f }

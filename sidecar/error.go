@@ -1,0 +1,149 @@
+package sidecar
+
+import (
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/tensorferry/tensorferry/async"
+)
+
+// What an Error can be about; use errors.Is.
+var (
+	// ErrOverloaded: the server has no room for the request at present.
+	ErrOverloaded = errors.New("the server is overloaded")
+	// ErrUnreachable: no connection, or it was lost before the answer.
+	ErrUnreachable = errors.New("the server is out of reach")
+	// ErrNotReady: the server is stopping, or still loads the model.
+	ErrNotReady = errors.New("the server or its model is not ready")
+	// ErrTooLarge: one record alone makes a message that a side refuses.
+	ErrTooLarge = errors.New("the message is too large")
+	// ErrBadRecord: the codec or the model refuses what is in the record.
+	ErrBadRecord = errors.New("the record is bad")
+	// ErrTimeout: no answer in time.
+	ErrTimeout = errors.New("the request ran out of time")
+	// ErrBackend: the model failed on the record.
+	ErrBackend = errors.New("the model failed")
+	// ErrBadOutput: the server answered with other tensors than the model declares.
+	ErrBadOutput = errors.New("the answer does not fit the model's outputs")
+	// ErrCancelled: the server, or something on the way to it, cancelled the request.
+	ErrCancelled = errors.New("the request was cancelled")
+	// ErrPermanent matches every error of class async.Permanent; the next ones
+	// say which.
+	ErrPermanent = errors.New("no retry or restart helps")
+	// ErrModelNotFound: the server has no such model or version.
+	ErrModelNotFound = errors.New("the server has no such model")
+	// ErrModelUnusable: the server has the model and cannot run it.
+	ErrModelUnusable = errors.New("the model cannot be used")
+	// ErrMismatch: the codec does not fit the model's inputs and outputs.
+	ErrMismatch = errors.New("the codec does not fit the model")
+	// ErrUnsupported: the server does not know the call.
+	ErrUnsupported = errors.New("the server does not support this")
+	// ErrUnauthorized: the server refuses this client.
+	ErrUnauthorized = errors.New("the server refuses this client")
+)
+
+// Error is a failure of a call to a sidecar. It is found by errors.As, knows what
+// it means to the operator (async.Failure), and matches the errors above by
+// errors.Is. It is not changed after it was made, so that records that share a request may share it.
+type Error struct {
+	// Code is the status that ended the request. Where nothing was sent (the codec
+	// refused the record) it is the one that a server would have given.
+	Code Code
+	// Reason is the server's own word for it (QUEUE_FULL, BAD_TENSOR, ...); empty
+	// if it gave none.
+	Reason string
+	// Message is what happened, as whoever found it says.
+	Message string
+	// Model and Endpoint are the configured ones; RequestID is empty if nothing was sent.
+	Model, Endpoint, RequestID string
+	// RetryAfter is how long the server asks to wait; 0: it did not say.
+	RetryAfter time.Duration
+	// Class is what the failure is about.
+	Class async.Class
+
+	kind        error // one of the errors above
+	hold, retry bool
+	advice      string
+	cause       error
+}
+
+// Error says where, what and what to do.
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString("sidecar ")
+	b.WriteString(e.Endpoint)
+	if e.Model != "" {
+		b.WriteString(", model ")
+		b.WriteString(e.Model)
+	}
+	if e.RequestID != "" {
+		b.WriteString(", request ")
+		b.WriteString(e.RequestID)
+	}
+	b.WriteString(": ")
+	b.WriteString(e.kind.Error())
+	b.WriteString(" (")
+	b.WriteString(string(e.Code))
+	if e.Reason != "" {
+		b.WriteString(", ")
+		b.WriteString(e.Reason)
+	}
+	b.WriteString("): ")
+	b.WriteString(e.Message)
+	if e.advice != "" {
+		b.WriteString("; ")
+		b.WriteString(e.advice)
+	}
+	return b.String()
+}
+
+// Verdict implements async.Failure.
+func (e *Error) Verdict() async.Verdict {
+	return async.Verdict{Class: e.Class, Hold: e.hold, RetryAfter: e.RetryAfter, Retry: e.retry}
+}
+
+// Is reports whether target is the error of this package that e is about.
+func (e *Error) Is(target error) bool {
+	return target == e.kind || (target == ErrPermanent && e.Class == async.Permanent)
+}
+
+// Unwrap returns what caused the failure: the codec's error, or grpc's status.
+func (e *Error) Unwrap() error { return e.cause }
+
+// Code is the status of a request, by the names that gRPC gives them.
+type Code string
+
+// The codes. A code alone does not say what a failure means: servers differ. Use
+// errors.Is, or Error.Class.
+const (
+	Cancelled          Code = "CANCELLED"
+	Unknown            Code = "UNKNOWN"
+	InvalidArgument    Code = "INVALID_ARGUMENT"
+	DeadlineExceeded   Code = "DEADLINE_EXCEEDED"
+	NotFound           Code = "NOT_FOUND"
+	AlreadyExists      Code = "ALREADY_EXISTS"
+	PermissionDenied   Code = "PERMISSION_DENIED"
+	ResourceExhausted  Code = "RESOURCE_EXHAUSTED"
+	FailedPrecondition Code = "FAILED_PRECONDITION"
+	Aborted            Code = "ABORTED"
+	OutOfRange         Code = "OUT_OF_RANGE"
+	Unimplemented      Code = "UNIMPLEMENTED"
+	Internal           Code = "INTERNAL"
+	Unavailable        Code = "UNAVAILABLE"
+	DataLoss           Code = "DATA_LOSS"
+	Unauthenticated    Code = "UNAUTHENTICATED"
+)
+
+// codeNames is indexed by gRPC's numbers.
+var codeNames = [...]Code{"OK", Cancelled, Unknown, InvalidArgument, DeadlineExceeded, NotFound, AlreadyExists,
+	PermissionDenied, ResourceExhausted, FailedPrecondition, Aborted, OutOfRange, Unimplemented, Internal,
+	Unavailable, DataLoss, Unauthenticated}
+
+// codeName names a code from the wire, where any number may stand.
+func codeName(n uint32) Code {
+	if n >= uint32(len(codeNames)) {
+		return Unknown
+	}
+	return codeNames[n]
+}

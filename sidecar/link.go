@@ -1,0 +1,245 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
+
+	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/sidecar/oip"
+)
+
+// probeTimeout bounds the question whether a server that was lost answers again.
+const probeTimeout = 5 * time.Second
+
+// link watches the connection of a channel and tells the operator when calls make
+// sense. It is down from the first sign of a loss, be it the connection's state or a
+// call's failure, until the server has answered a probe: a state alone may be an old
+// one. Whatever interleaves, the watcher ends in up with a server that answers, and in
+// down without one, so no held record waits for a Resume that never comes.
+type link struct {
+	conn    grpc.ClientConnInterface
+	states  stateful // nil: the connection does not tell
+	backoff Backoff
+	name    *peerName
+	log     *slog.Logger
+
+	// suspend and resume tell the operator; stopped gives back what waits in the channel.
+	suspend func(error)
+	resume  func()
+	stopped func(*Error)
+
+	// down is why no call can be made; nil: calls can be made. It is written under mu
+	// and read by anyone.
+	down atomic.Pointer[Error]
+
+	mu     sync.Mutex
+	losses uint64 // reported by lost
+	kick   func() // wakes the watcher
+}
+
+// stateful is what a *grpc.ClientConn can tell of its connection.
+type stateful interface {
+	GetState() connectivity.State
+	WaitForStateChange(context.Context, connectivity.State) bool
+	Connect()
+}
+
+// lost is a call's report that the server is out of reach. When it returns the
+// operator has been told.
+func (l *link) lost(why *Error) {
+	l.mu.Lock()
+	l.losses++
+	if l.kick != nil {
+		l.kick()
+	}
+	l.setDown(why)
+	l.mu.Unlock()
+}
+
+// setDown tells the operator, once a loss, and again if a better reason is known. Under l.mu,
+// so that the operator hears of losses and returns in their order.
+func (l *link) setDown(why *Error) {
+	before := l.down.Load()
+	if before != nil && before.Message == why.Message {
+		return
+	}
+	l.down.Store(why)
+	l.suspend(why)
+	if before == nil {
+		l.log.Warn("sidecar: connection lost; calls are held", "endpoint", l.name.endpoint, "reason", why.Message)
+		l.stopped(why)
+	}
+}
+
+func (l *link) goDown(why *Error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.setDown(why)
+}
+
+// goUp tells the operator, unless a loss was reported since the probe began.
+func (l *link) goUp(seen uint64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.losses != seen {
+		return false
+	}
+	l.down.Store(nil)
+	l.log.Info("sidecar: connected again", "endpoint", l.name.endpoint)
+	l.resume()
+	return true
+}
+
+// watch runs until ctx ends.
+func (l *link) watch(ctx context.Context) {
+	conns, ups := pacer{backoff: l.backoff}, pacer{backoff: l.backoff}
+	ups.begin()
+	var pause time.Duration
+	failed := 0 // probes in a row, on a connection that says it is ready
+	for wasDown := false; ctx.Err() == nil; {
+		l.mu.Lock()
+		seen, down := l.losses, l.down.Load() != nil
+		l.mu.Unlock()
+		if down && !wasDown {
+			pause = ups.end()
+		}
+		wasDown = down
+		state := l.state()
+		switch state {
+		case connectivity.Ready:
+			conns.begin()
+			if !down {
+				break
+			}
+			// A server that answers probes and not calls must not be called without pause.
+			sleep(ctx, pause)
+			if err := l.probe(ctx); err != nil {
+				l.goDown(err)
+				pause = l.backoff.delay(failed)
+				failed++
+				continue
+			}
+			pause, failed = 0, 0
+			if l.goUp(seen) {
+				ups.begin()
+				wasDown = false
+			}
+		case connectivity.Idle:
+			if !down {
+				l.goDown(l.away("the connection was closed"))
+			}
+			// Nor may one that accepts and closes at once be dialled without pause. Dials that
+			// fail are spaced by grpc.
+			sleep(ctx, conns.end())
+			l.states.Connect()
+		case connectivity.Shutdown:
+			l.goDown(l.away("the connection was shut down"))
+		case connectivity.TransientFailure:
+			// A call on a failed connection fails at once, with the reason.
+			if err := l.probe(ctx); err != nil && ctx.Err() == nil {
+				l.goDown(err)
+			}
+		default:
+			if !down {
+				l.goDown(l.away("the connection is being made again"))
+			}
+		}
+		l.wait(ctx, state, seen)
+	}
+}
+
+// pacer spaces tries that succeed and come to nothing at once. A good time that lasted, or
+// the first that did not, is followed by no pause, further short ones by longer and longer ones.
+type pacer struct {
+	backoff Backoff
+	at      time.Time // when the present good time began; zero: there is none
+	short   int
+}
+
+// begin says that a good time goes on.
+func (p *pacer) begin() {
+	if p.at.IsZero() {
+		p.at = time.Now()
+	}
+}
+
+// end says that it is over, and returns the pause before the next try.
+func (p *pacer) end() time.Duration {
+	if p.at.IsZero() {
+		return 0
+	}
+	if p.short++; time.Since(p.at) >= p.backoff.Max {
+		p.short = 0
+	}
+	p.at = time.Time{}
+	if p.short < 2 {
+		return 0
+	}
+	return p.backoff.delay(p.short - 2)
+}
+
+func (l *link) state() connectivity.State {
+	if l.states == nil {
+		return connectivity.Ready
+	}
+	return l.states.GetState()
+}
+
+// wait returns when the state is another, or a loss was reported since seen.
+func (l *link) wait(ctx context.Context, state connectivity.State, seen uint64) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	l.mu.Lock()
+	if l.kick = cancel; l.losses != seen {
+		cancel()
+	}
+	l.mu.Unlock()
+	if l.states != nil {
+		l.states.WaitForStateChange(ctx, state)
+	} else {
+		<-ctx.Done()
+	}
+}
+
+// probe asks whether the server answers; any answer will do.
+func (l *link) probe(ctx context.Context) *Error {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	err := l.conn.Invoke(ctx, oip.GRPCInferenceService_ServerLive_FullMethodName, &oip.ServerLiveRequest{}, &oip.ServerLiveResponse{})
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() != nil {
+		return l.away(fmt.Sprintf("connected, but no answer within %v", probeTimeout))
+	}
+	f := l.name.understand(err, "")
+	if !errors.Is(f.Error, ErrUnreachable) {
+		return nil
+	}
+	return f.Error
+}
+
+// away is the reason for which calls are held.
+func (l *link) away(what string) *Error {
+	return &Error{
+		Code: Unavailable, Message: what, Model: l.name.model, Endpoint: l.name.endpoint,
+		Class: async.Transport, kind: ErrUnreachable, hold: true, advice: helpReach,
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}

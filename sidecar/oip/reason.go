@@ -1,0 +1,186 @@
+package oip
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+// ErrorDomain is the domain of the reasons below in google.rpc.ErrorInfo.
+const ErrorDomain = "sidecar.tensorferry"
+
+// The reasons of failures, each under the gRPC code that it comes with.
+const (
+	// ReasonQueueFull and ReasonMemoryPressure come with RESOURCE_EXHAUSTED: overload. Wait and send less.
+	ReasonQueueFull      = "QUEUE_FULL"
+	ReasonMemoryPressure = "MEMORY_PRESSURE"
+	// ReasonDraining and ReasonModelLoading come with UNAVAILABLE: wait until the server is ready.
+	ReasonDraining     = "DRAINING"
+	ReasonModelLoading = "MODEL_LOADING"
+	// ReasonQueueTimeout comes with DEADLINE_EXCEEDED: the request waited too long and was never run.
+	ReasonQueueTimeout = "QUEUE_TIMEOUT"
+	// ReasonBadTensor, ReasonShapeMismatch and ReasonUnknownInput come with INVALID_ARGUMENT: the record is at fault.
+	ReasonBadTensor     = "BAD_TENSOR"
+	ReasonShapeMismatch = "SHAPE_MISMATCH"
+	ReasonUnknownInput  = "UNKNOWN_INPUT"
+	// ReasonModelNotFound comes with NOT_FOUND: configuration.
+	ReasonModelNotFound = "MODEL_NOT_FOUND"
+	// ReasonModelLoadFailed and ReasonVersionMismatch come with FAILED_PRECONDITION: configuration.
+	ReasonModelLoadFailed = "MODEL_LOAD_FAILED"
+	ReasonVersionMismatch = "VERSION_MISMATCH"
+	// ReasonUnsupportedFeature comes with UNIMPLEMENTED: the client should do without.
+	ReasonUnsupportedFeature = "UNSUPPORTED_FEATURE"
+	// ReasonBackendError comes with INTERNAL: the model failed.
+	ReasonBackendError = "BACKEND_ERROR"
+	// ReasonBadOutput comes with DATA_LOSS: the model answered other rows or shapes than it should.
+	ReasonBadOutput = "BAD_OUTPUT"
+)
+
+// Keys of the metadata of google.rpc.ErrorInfo.
+const (
+	MetaModel     = "model"
+	MetaRequestID = "request_id"
+)
+
+// Option adds a detail to the status that [Error] makes.
+type Option func(*statusDetails)
+
+type statusDetails struct {
+	metadata   map[string]string
+	retry      *errdetails.RetryInfo
+	violations []*errdetails.BadRequest_FieldViolation
+}
+
+// WithMetadata adds one entry to the ErrorInfo: the model, the request's id, a limit.
+func WithMetadata(key, value string) Option {
+	return func(d *statusDetails) {
+		if d.metadata == nil {
+			d.metadata = make(map[string]string)
+		}
+		d.metadata[key] = clean(value)
+	}
+}
+
+// WithRetryAfter adds a RetryInfo: the client should wait for this long.
+func WithRetryAfter(delay time.Duration) Option {
+	return func(d *statusDetails) { d.retry = &errdetails.RetryInfo{RetryDelay: durationpb.New(max(delay, 0))} }
+}
+
+// WithBadRows adds a BadRequest that names the rows at fault, numbered from 0 within the request. input is the
+// tensor that shows it; where no single one does, the model's first.
+func WithBadRows(input, description string, rows ...int) Option {
+	return func(d *statusDetails) {
+		for _, row := range rows {
+			d.violations = append(d.violations, &errdetails.BadRequest_FieldViolation{
+				Field: fmt.Sprintf("inputs[%s].rows[%d]", clean(input), row), Description: clean(description)})
+		}
+	}
+}
+
+// WithBadInput adds a BadRequest that names a tensor at fault as a whole.
+func WithBadInput(input, description string) Option {
+	return func(d *statusDetails) {
+		d.violations = append(d.violations, &errdetails.BadRequest_FieldViolation{
+			Field: fmt.Sprintf("inputs[%s]", clean(input)), Description: clean(description)})
+	}
+}
+
+// Error returns a gRPC status error with an ErrorInfo of the given reason and what the options add. message is
+// for people.
+func Error(code codes.Code, reason, message string, opts ...Option) error {
+	var d statusDetails
+	for _, o := range opts {
+		o(&d)
+	}
+	details := []protoadapt.MessageV1{&errdetails.ErrorInfo{Reason: reason, Domain: ErrorDomain, Metadata: d.metadata}}
+	if d.retry != nil {
+		details = append(details, d.retry)
+	}
+	if d.violations != nil {
+		details = append(details, &errdetails.BadRequest{FieldViolations: d.violations})
+	}
+	st := status.New(code, clean(message))
+	with, err := st.WithDetails(details...)
+	if err != nil {
+		// Only code OK, which is a mistake of the caller's, can have no details.
+		return status.Error(codes.Internal, fmt.Sprintf("%s (%s) is no error: %s", code, reason, message))
+	}
+	return with.Err()
+}
+
+// clean makes text fit for protobuf, whose strings are UTF-8.
+func clean(text string) string { return strings.ToValidUTF8(text, "\uFFFD") }
+
+// Violation is one fault of a request: the field it lies in and what is wrong.
+type Violation struct{ Field, Description string }
+
+// Details is what a failed call says. The details of the status are zero if the server, or the transport, gave none.
+type Details struct {
+	Code    codes.Code
+	Message string
+	// Reason and Domain are those of the ErrorInfo. A reason means what the constants here say only in ErrorDomain.
+	Reason, Domain string
+	Metadata       map[string]string
+	// RetryAfter is the server's own wish; 0: it has none.
+	RetryAfter time.Duration
+	// BadRows are the rows at fault, ascending, each once, numbered from 0 within the request.
+	BadRows    []int
+	Violations []Violation
+}
+
+// Ours reports whether the reason is one of this package.
+func (d *Details) Ours() bool { return d.Domain == ErrorDomain }
+
+// Parse reads what a failed call says. err may be wrapped. An error that carries no gRPC status, a context's
+// too, becomes the code that gRPC gives it, UNKNOWN where it knows none; nil becomes OK.
+func Parse(err error) Details {
+	st, ok := status.FromError(err)
+	if !ok {
+		st = status.FromContextError(err)
+	}
+	d := Details{Code: st.Code(), Message: st.Message()}
+	for _, any := range st.Details() {
+		switch m := any.(type) {
+		case *errdetails.ErrorInfo:
+			d.Reason, d.Domain, d.Metadata = m.Reason, m.Domain, maps.Clone(m.Metadata)
+		case *errdetails.RetryInfo:
+			if m.RetryDelay.IsValid() {
+				d.RetryAfter = max(m.RetryDelay.AsDuration(), 0)
+			}
+		case *errdetails.BadRequest:
+			for _, v := range m.FieldViolations {
+				d.Violations = append(d.Violations, Violation{Field: v.GetField(), Description: v.GetDescription()})
+				if row, ok := badRow(v.GetField()); ok {
+					d.BadRows = append(d.BadRows, row)
+				}
+			}
+		}
+	}
+	slices.Sort(d.BadRows)
+	d.BadRows = slices.Compact(d.BadRows)
+	return d
+}
+
+// badRow reads the 17 of inputs[NAME].rows[17]. The name may hold any characters.
+func badRow(field string) (int, bool) {
+	rest, ok := strings.CutPrefix(field, "inputs[")
+	if !ok {
+		return 0, false
+	}
+	at := strings.LastIndex(rest, "].rows[")
+	if at < 0 || !strings.HasSuffix(rest, "]") {
+		return 0, false
+	}
+	digits := rest[at+len("].rows[") : len(rest)-1]
+	row, err := strconv.ParseUint(digits, 10, 31)
+	return int(row), err == nil
+}

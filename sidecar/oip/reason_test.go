@@ -1,0 +1,125 @@
+package oip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+var errorTests = []struct {
+	err  error
+	want Details
+}{
+	{Error(codes.ResourceExhausted, ReasonQueueFull, "the queue is full", WithRetryAfter(250*time.Millisecond), WithMetadata(MetaModel, "digits"), WithMetadata(MetaRequestID, "7")),
+		Details{Code: codes.ResourceExhausted, Message: "the queue is full", Reason: "QUEUE_FULL", Domain: ErrorDomain,
+			Metadata: map[string]string{"model": "digits", "request_id": "7"}, RetryAfter: 250 * time.Millisecond}},
+	{Error(codes.InvalidArgument, ReasonBadTensor, "two rows are bad", WithBadRows("a].rows[1]", "NaN", 17, 3), WithBadRows("b", "too large", 3), WithBadInput("c", "no such input")),
+		Details{Code: codes.InvalidArgument, Message: "two rows are bad", Reason: "BAD_TENSOR", Domain: ErrorDomain, BadRows: []int{3, 17},
+			Violations: []Violation{{"inputs[a].rows[1]].rows[17]", "NaN"}, {"inputs[a].rows[1]].rows[3]", "NaN"}, {"inputs[b].rows[3]", "too large"}, {"inputs[c]", "no such input"}}}},
+	{Error(codes.Internal, ReasonBackendError, "bad \xff text", WithMetadata("k", "\xfe"), WithBadRows("x\xff", "y\xff", 0), WithRetryAfter(-time.Second)),
+		Details{Code: codes.Internal, Message: "bad \uFFFD text", Reason: "BACKEND_ERROR", Domain: ErrorDomain,
+			Metadata: map[string]string{"k": "\uFFFD"}, BadRows: []int{0}, Violations: []Violation{{"inputs[x\uFFFD].rows[0]", "y\uFFFD"}}}},
+	{status.Error(codes.Unavailable, "Exceeds maximum queue size"), Details{Code: codes.Unavailable, Message: "Exceeds maximum queue size"}},
+}
+
+func TestErrorAndParse(t *testing.T) {
+	for _, c := range errorTests {
+		got := Parse(c.err)
+		if !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%v\ngives %+v\nwant  %+v", c.err, got, c.want)
+		}
+		if got.Ours() != (c.want.Reason != "") {
+			t.Errorf("%v: Ours is %v", c.err, got.Ours())
+		}
+		wrapped := Parse(fmt.Errorf("calling: %w", c.err))
+		if wrapped.Code != c.want.Code || wrapped.Reason != c.want.Reason || !strings.HasPrefix(wrapped.Message, "calling: ") {
+			t.Errorf("wrapped: %+v", wrapped)
+		}
+	}
+	for _, c := range []struct {
+		err  error
+		want Details
+	}{
+		{nil, Details{}},
+		{errors.New("odd"), Details{Code: codes.Unknown, Message: "odd"}},
+		{context.DeadlineExceeded, Details{Code: codes.DeadlineExceeded, Message: context.DeadlineExceeded.Error()}},
+		{fmt.Errorf("x: %w", context.Canceled), Details{Code: codes.Canceled, Message: "x: context canceled"}},
+	} {
+		if got := Parse(c.err); !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%v gives %+v, want %+v", c.err, got, c.want)
+		}
+	}
+	// OK is no error; whoever makes one of it must not see a success.
+	if got := Parse(Error(codes.OK, ReasonBadTensor, "m")); got.Code != codes.Internal || !strings.Contains(got.Message, "m") {
+		t.Errorf("an error of code OK gives %+v", got)
+	}
+}
+
+// What the other side's details hold need not make sense.
+func TestParseHostileDetails(t *testing.T) {
+	st, err := status.New(codes.InvalidArgument, "m").WithDetails(
+		&errdetails.RetryInfo{}, &errdetails.RetryInfo{RetryDelay: &durationpb.Duration{Seconds: 1 << 62, Nanos: -5}},
+		&errdetails.RetryInfo{RetryDelay: &durationpb.Duration{Seconds: -3}},
+		&errdetails.ErrorInfo{Reason: "OTHER", Domain: "example.com"},
+		&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{
+			{Field: "inputs[x].rows[-1]"}, {Field: "inputs[x].rows[99999999999]"}, {Field: "inputs[x].rows[+1]"}, {Field: "inputs[x].rows[]"},
+			{Field: "inputs[x].rows[1"}, {Field: "].rows[1]"}, {Field: "inputs["}, {Field: ""}, {Field: "inputs[].rows[2]"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := Parse(st.Err())
+	if got.RetryAfter != 0 || got.Ours() || !reflect.DeepEqual(got.BadRows, []int{2}) || len(got.Violations) != 9 {
+		t.Errorf("%+v", got)
+	}
+}
+
+type failing struct {
+	UnimplementedGRPCInferenceServiceServer
+	err error
+}
+
+func (f *failing) ModelInfer(context.Context, *ModelInferRequest) (*ModelInferResponse, error) {
+	return nil, f.err
+}
+
+// The details survive gRPC itself.
+func TestErrorsOverTheWire(t *testing.T) {
+	listener := bufconn.Listen(1 << 16)
+	srv := &failing{}
+	server := grpc.NewServer()
+	RegisterGRPCInferenceServiceServer(server, srv)
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	conn, err := grpc.NewClient("passthrough:///sidecar", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		conn.Close()
+		server.Stop()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	}()
+	for _, c := range errorTests {
+		srv.err = c.err
+		_, err := NewGRPCInferenceServiceClient(conn).ModelInfer(t.Context(), &ModelInferRequest{})
+		if got := Parse(err); !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%v\ngives %+v\nwant  %+v", c.err, got, c.want)
+		}
+	}
+}

@@ -1,0 +1,71 @@
+package oip
+
+import (
+	"fmt"
+
+	"github.com/tensorferry/tensorferry/tensor"
+)
+
+// FillRows resets dst and fills it from the answer to a request of rows rows. Every output of the model must
+// be there, by its name, in any order; further ones are ignored. Raw contents are not copied: dst is valid
+// as long as resp is. The error says which output is wrong, and how.
+func FillRows(dst *tensor.Rows, resp *ModelInferResponse, rows int) error {
+	dst.Reset()
+	if err := fillRows(dst, resp, rows); err != nil {
+		dst.Reset()
+		return fmt.Errorf("the answer of model %q is wrong: %w", dst.Signature().Model, err)
+	}
+	return nil
+}
+
+func fillRows(dst *tensor.Rows, resp *ModelInferResponse, rows int) error {
+	sig := dst.Signature()
+	raw := resp.GetRawOutputContents()
+	if err := checkForm("output", resp.GetOutputs(), raw); err != nil {
+		return err
+	}
+	for i, out := range resp.GetOutputs() {
+		o, ok := sig.Output(out.GetName())
+		if !ok {
+			continue
+		}
+		dt, err := tensor.ParseDType(out.GetDatatype())
+		var data []byte
+		switch {
+		case err != nil:
+		case len(raw) > 0:
+			data = raw[i]
+		default:
+			data, err = appendContents(nil, dt, out.GetContents())
+		}
+		if err != nil {
+			return fmt.Errorf("output %q: %w", out.GetName(), err)
+		}
+		if err := dst.Set(o, dt, out.GetShape(), data, rows); err != nil {
+			return err
+		}
+	}
+	if !dst.Complete() {
+		return fmt.Errorf("it has outputs %s; the model promises %s", outputNames(resp), tensor.List(sig.Outputs))
+	}
+	return nil
+}
+
+func outputNames(resp *ModelInferResponse) string {
+	var names []string
+	for _, o := range resp.GetOutputs() {
+		names = append(names, o.GetName())
+	}
+	return fmt.Sprintf("%q", names)
+}
+
+// NewResponse returns the answer that holds the tensors, raw and not copied. They must be valid.
+func NewResponse(model, version, id string, outputs []tensor.Tensor) *ModelInferResponse {
+	resp := &ModelInferResponse{ModelName: model, ModelVersion: version, Id: id}
+	for _, t := range outputs {
+		resp.Outputs = append(resp.Outputs, &ModelInferResponse_InferOutputTensor{
+			Name: t.Name, Datatype: t.DType.String(), Shape: t.Shape})
+		resp.RawOutputContents = append(resp.RawOutputContents, t.Raw)
+	}
+	return resp
+}

@@ -1,0 +1,147 @@
+package sidecar
+
+import (
+	"strings"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/sidecar/oip"
+)
+
+// rule is one row of the table of failures: which it matches, and what they mean.
+type rule struct {
+	code   codes.Code
+	reason string // of our own domain; empty: any or none
+	text   string // in the message, whatever its case; empty: any
+
+	kind  error
+	class async.Class
+	do    action
+	retry bool // the default retry applies to a row that fails
+	help  string
+}
+
+// action is what the channel does about a request that failed.
+type action uint8
+
+const (
+	// failRows: every row has failed.
+	failRows action = iota
+	// holdRows: nobody has failed. The rows go back to the operator to wait (A40, A41).
+	holdRows
+	// lostRows: as holdRows, and the connection is in doubt.
+	lostRows
+	// findRow: the content of some row is at fault. Find it (A42).
+	findRow
+	// splitRows: too much for one message. Send less.
+	splitRows
+)
+
+// The first rule that matches counts. What stands at the top of a code are words of
+// servers and of grpc itself; the code alone comes last.
+var rules = [...]rule{
+	{codes.ResourceExhausted, oip.ReasonQueueFull, "", ErrOverloaded, async.Overload, holdRows, false, ""},
+	{codes.ResourceExhausted, oip.ReasonMemoryPressure, "", ErrOverloaded, async.Overload, holdRows, false, ""},
+	{codes.ResourceExhausted, "", "larger than max", ErrTooLarge, async.BadRecord, splitRows, false,
+		"raise the limit of the side that refuses it (here: MaxMessageSize), or make the record smaller"},
+	{codes.ResourceExhausted, "", "", ErrOverloaded, async.Overload, holdRows, false, ""},
+
+	{codes.Unavailable, oip.ReasonDraining, "", ErrNotReady, async.Transport, holdRows, false, ""},
+	{codes.Unavailable, oip.ReasonModelLoading, "", ErrNotReady, async.Transport, holdRows, false, ""},
+	// Triton's queue policies answer UNAVAILABLE, and so does its repository.
+	{codes.Unavailable, "", "exceeds maximum queue size", ErrOverloaded, async.Overload, holdRows, false, ""},
+	{codes.Unavailable, "", "request timeout expired", ErrTimeout, async.Timeout, failRows, true,
+		"the server's queue was too slow; give it more instances, or the model's queue policy more time"},
+	{codes.Unavailable, "", "is not found", ErrModelNotFound, async.Permanent, failRows, false, helpModel},
+	{codes.Unavailable, "", "request for unknown model", ErrNotReady, async.Transport, holdRows, false, ""},
+	{codes.Unavailable, "", "", ErrUnreachable, async.Transport, lostRows, false, helpReach},
+
+	{codes.DeadlineExceeded, oip.ReasonQueueTimeout, "", ErrTimeout, async.Timeout, failRows, false,
+		"the record waited in the server's queue for too long and was never run; add capacity or raise the server's queue timeout"},
+	{codes.DeadlineExceeded, "", "", ErrTimeout, async.Timeout, failRows, false, ""},
+	{codes.Canceled, "", "", ErrCancelled, async.Backend, failRows, false,
+		"this side did not cancel it; look at the server's log, and at proxies on the way"},
+
+	{codes.InvalidArgument, "", "", ErrBadRecord, async.BadRecord, findRow, false, ""},
+	{codes.OutOfRange, "", "", ErrBadRecord, async.BadRecord, findRow, false, ""},
+	{codes.Internal, "", "", ErrBackend, async.Backend, findRow, true, ""},
+	{codes.Unknown, "", "", ErrBackend, async.Backend, findRow, true, ""},
+	{codes.Aborted, "", "", ErrBackend, async.Backend, findRow, true, ""},
+	{codes.DataLoss, "", "", ErrBadOutput, async.Backend, findRow, false, ""},
+
+	{codes.NotFound, "", "", ErrModelNotFound, async.Permanent, failRows, false, helpModel},
+	{codes.FailedPrecondition, "", "", ErrModelUnusable, async.Permanent, failRows, false,
+		"look at the server's log for why it cannot run this version of the model"},
+	{codes.Unimplemented, "", "", ErrUnsupported, async.Permanent, failRows, false,
+		"the endpoint must serve the Open Inference Protocol, version 2, over gRPC (inference.GRPCInferenceService)"},
+	{codes.Unauthenticated, "", "", ErrUnauthorized, async.Permanent, failRows, false, "check the client certificate and the server's access rules"},
+	{codes.PermissionDenied, "", "", ErrUnauthorized, async.Permanent, failRows, false, "check the client certificate and the server's access rules"},
+}
+
+const (
+	helpModel = "check the model's name and version, and what the server has loaded"
+	helpReach = "check that the server runs and listens there"
+)
+
+// otherwise is for codes that no rule names.
+var otherwise = rule{codes.Unknown, "", "", ErrBackend, async.Backend, findRow, true, ""}
+
+// ruleFor finds the row of the table for a failure. A reason counts only in our own domain; another's
+// may mean anything.
+func ruleFor(d *oip.Details) *rule {
+	reason := d.Reason
+	if d.Domain != oip.ErrorDomain {
+		reason = ""
+	}
+	text := strings.ToLower(d.Message)
+	for i := range rules {
+		r := &rules[i]
+		if r.code == d.Code && (r.reason == "" || r.reason == reason) && (r.text == "" || reason == "" && strings.Contains(text, r.text)) {
+			return r
+		}
+	}
+	return &otherwise
+}
+
+// failure is a failed request, understood.
+type failure struct {
+	*Error
+	do   action
+	rows []int // that the server names as bad, in the request's numbering
+}
+
+// understand makes sense of what an RPC returned.
+func (p *peerName) understand(err error, requestID string) failure {
+	d := oip.Parse(err)
+	r := ruleFor(&d)
+	e := &Error{
+		Code: codeName(uint32(d.Code)), Reason: d.Reason, Message: d.Message,
+		Model: p.model, Endpoint: p.endpoint, RequestID: requestID,
+		Class: r.class, kind: r.kind, retry: r.retry, advice: r.help, cause: err,
+	}
+	if r.do == holdRows || r.do == lostRows {
+		e.hold, e.RetryAfter = true, d.RetryAfter
+	}
+	return failure{Error: e, do: r.do, rows: d.BadRows}
+}
+
+// lostForGood is the same loss for a call that must not be made again.
+func (e *Error) lostForGood() *Error {
+	c := *e
+	c.hold, c.RetryAfter = false, 0
+	c.advice = "it may have reached the model, and NonIdempotent forbids sending it again"
+	return &c
+}
+
+// peerName is whom a channel talks to, for messages.
+type peerName struct{ endpoint, model string }
+
+// badRecord is the failure of a record that the codec refuses; doing says what it was
+// asked for.
+func (p *peerName) badRecord(doing string, err error) *Error {
+	return &Error{
+		Code: InvalidArgument, Message: doing + ": " + err.Error(), Model: p.model, Endpoint: p.endpoint,
+		Class: async.BadRecord, kind: ErrBadRecord, cause: err,
+	}
+}

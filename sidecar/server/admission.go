@@ -1,0 +1,42 @@
+package server
+
+import "sync"
+
+// admission bounds what waits to be run, over all models: the memory that
+// callers can make the server hold.
+type admission struct {
+	maxRows  int
+	maxBytes int64
+
+	mu    sync.Mutex
+	rows  int
+	bytes int64
+}
+
+// enter takes room for a request, or reports that there is none. A request that
+// alone exceeds the bound on bytes has room when nothing else waits.
+func (a *admission) enter(rows int, bytes int64) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.rows > 0 && (rows > a.maxRows-a.rows || bytes > a.maxBytes-a.bytes) {
+		return false
+	}
+	a.rows += rows
+	a.bytes += bytes
+	return true
+}
+
+// leave gives the room back.
+func (a *admission) leave(rows int, bytes int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.rows -= rows
+	a.bytes -= bytes
+}
+
+// held returns what waits now.
+func (a *admission) held() (rows int, bytes int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.rows, a.bytes
+}

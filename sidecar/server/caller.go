@@ -1,0 +1,73 @@
+package server
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc/stats"
+)
+
+// watcher numbers the connections, so that callers can be treated alike, and
+// sees when an answer has been written. It is grpc's stats.Handler.
+type watcher struct {
+	last atomic.Uint64
+	open atomic.Int64
+}
+
+type connKey struct{}
+
+type callKey struct{}
+
+// call is what is measured of one RPC. The handler fills it in.
+type call struct {
+	began, ended time.Time
+	metrics      *modelMetrics // nil: not an inference
+}
+
+// connection returns the number of the connection that a call came over.
+func connection(ctx context.Context) uint64 {
+	n, _ := ctx.Value(connKey{}).(uint64)
+	return n
+}
+
+func callOf(ctx context.Context) *call {
+	if c, ok := ctx.Value(callKey{}).(*call); ok {
+		return c
+	}
+	return &call{}
+}
+
+// TagConn implements stats.Handler.
+func (w *watcher) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context {
+	return context.WithValue(ctx, connKey{}, w.last.Add(1))
+}
+
+// HandleConn implements stats.Handler.
+func (w *watcher) HandleConn(_ context.Context, s stats.ConnStats) {
+	switch s.(type) {
+	case *stats.ConnBegin:
+		w.open.Add(1)
+	case *stats.ConnEnd:
+		w.open.Add(-1)
+	}
+}
+
+// TagRPC implements stats.Handler.
+func (w *watcher) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context {
+	return context.WithValue(ctx, callKey{}, &call{began: time.Now()})
+}
+
+// HandleRPC implements stats.Handler.
+func (w *watcher) HandleRPC(ctx context.Context, s stats.RPCStats) {
+	if _, ok := s.(*stats.End); !ok {
+		return
+	}
+	if c := callOf(ctx); c.metrics != nil {
+		now := time.Now()
+		c.metrics.total.Observe(now.Sub(c.began).Seconds())
+		if !c.ended.IsZero() {
+			c.metrics.send.Observe(now.Sub(c.ended).Seconds())
+		}
+	}
+}

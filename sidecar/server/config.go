@@ -1,0 +1,143 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/tensorferry/tensorferry/sidecar/backend"
+)
+
+// The defaults of Config.
+const (
+	DefaultMaxBatch       = 256
+	DefaultWindow         = time.Millisecond
+	DefaultQueueRows      = 16384
+	DefaultQueueBytes     = 256 << 20
+	DefaultQueueTimeout   = 10 * time.Second
+	DefaultRetryDelay     = 50 * time.Millisecond
+	DefaultMaxMessageSize = 64 << 20
+	DefaultGrace          = 15 * time.Second
+	DefaultMaxStreams     = 1024
+)
+
+// Model says which model to load and under which name.
+type Model struct {
+	// Name is what requests call it by.
+	Name string
+	// Version is the one version there is. Empty: "1". A request that names no
+	// version takes it.
+	Version string
+	// Location is where to load it from, as the Registry reads it: a file, or
+	// scheme:path, with options after a question mark.
+	Location string
+	// Load, if set, makes the model, and Location is only shown. It should give up
+	// when ctx ends.
+	Load func(ctx context.Context) (backend.Model, error)
+}
+
+// Config describes a server. Zero values are the defaults.
+type Config struct {
+	// Models are loaded when the server starts, all at once.
+	Models []Model
+	// Backends are the kinds of model that can be loaded.
+	Backends backend.Registry
+
+	// MaxBatch is the most rows in a batch; a model's own bound holds too.
+	// Default 256.
+	MaxBatch int
+	// Window is how long a batch may wait to be filled while others run and an
+	// instance of the model is free. It costs nothing when the model is idle, and
+	// has no effect on a model with one instance. Default 1 ms; negative: none.
+	Window time.Duration
+
+	// QueueRows is the most rows that wait to be run. A request of more rows is
+	// refused as too large. Default 16,384.
+	QueueRows int
+	// QueueBytes is the most bytes of requests that wait to be run; a larger
+	// request passes alone. Default 256 MiB.
+	QueueBytes int64
+	// QueueTimeout is the longest wait in the queue. Default 10 s.
+	QueueTimeout time.Duration
+	// RetryDelay is how long a refused caller is told to wait: for room in the
+	// queue, or for a server that starts or ends. Default 50 ms.
+	RetryDelay time.Duration
+
+	// MaxMessageSize is the largest request and the largest answer, in bytes.
+	// Default 64 MiB.
+	MaxMessageSize int
+	// MaxStreams is the most calls of one connection at once. Others wait at the
+	// caller. Default 1,024.
+	MaxStreams int
+
+	// Grace is how long Shutdown, and Serve at its end, lets admitted requests
+	// take. Default 15 s; negative: none.
+	Grace time.Duration
+
+	// Logger gets what happens to models and the server, nothing of each request.
+	// Nil: nothing is logged.
+	Logger *slog.Logger
+
+	// Options are further options of the gRPC server, as credentials and chained
+	// interceptors. Those for message sizes and keepalive come from this package.
+	Options []grpc.ServerOption
+}
+
+// withDefaults checks the configuration and fills in the defaults.
+func (c Config) withDefaults() (Config, error) {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if len(c.Models) == 0 {
+		bad("no models; name at least one")
+	}
+	names := map[string]bool{}
+	for _, m := range c.Models {
+		switch {
+		case m.Name == "":
+			bad("the model at %q has no name", m.Location)
+		case names[m.Name]:
+			bad("two models have the name %q", m.Name)
+		case m.Location == "" && m.Load == nil:
+			bad("model %q has no location", m.Name)
+		}
+		names[m.Name] = true
+	}
+	positive(&c.MaxBatch, DefaultMaxBatch, "MaxBatch", bad)
+	positive(&c.QueueRows, DefaultQueueRows, "QueueRows", bad)
+	positive(&c.QueueBytes, DefaultQueueBytes, "QueueBytes", bad)
+	positive(&c.QueueTimeout, DefaultQueueTimeout, "QueueTimeout", bad)
+	positive(&c.RetryDelay, DefaultRetryDelay, "RetryDelay", bad)
+	positive(&c.MaxMessageSize, DefaultMaxMessageSize, "MaxMessageSize", bad)
+	positive(&c.MaxStreams, DefaultMaxStreams, "MaxStreams", bad)
+	orNone(&c.Window, DefaultWindow)
+	orNone(&c.Grace, DefaultGrace)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return c, fmt.Errorf("sidecar server: %w", err)
+	}
+	return c, nil
+}
+
+func positive[T int | int64 | time.Duration](v *T, def T, name string, bad func(string, ...any)) {
+	if *v < 0 {
+		bad("%s is %v; want more than 0, or 0 for the default, %v", name, *v, def)
+	}
+	if *v == 0 {
+		*v = def
+	}
+}
+
+func orNone(v *time.Duration, def time.Duration) {
+	switch {
+	case *v < 0:
+		*v = 0
+	case *v == 0:
+		*v = def
+	}
+}

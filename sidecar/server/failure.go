@@ -1,0 +1,122 @@
+package server
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/tensorferry/tensorferry/sidecar/backend"
+	"github.com/tensorferry/tensorferry/sidecar/oip"
+)
+
+// failure is why a request or a row of it failed, before it is told to the caller.
+type failure struct {
+	code    codes.Code
+	reason  string // empty: the status has no details
+	message string
+	retry   time.Duration
+	input   string // the tensor at fault, if it is known
+}
+
+func (f *failure) Error() string { return f.message }
+
+// content reports whether the failure is about what the rows hold, so that
+// other rows of the same batch may be well.
+func (f *failure) content() bool {
+	switch f.code {
+	case codes.InvalidArgument, codes.Internal, codes.DataLoss, codes.Unknown:
+		return true
+	}
+	return false
+}
+
+// What the batcher says of requests that never ran.
+var (
+	errQueueTimeout = &failure{code: codes.DeadlineExceeded, reason: oip.ReasonQueueTimeout,
+		message: "waited in the queue for as long as the server allows and was not run; send less or give the server more room"}
+	errCallerLate = &failure{code: codes.DeadlineExceeded, message: "the caller's deadline passed before the request was run"}
+)
+
+// failureOf reads an error of a backend, and the rows that it names.
+func failureOf(err error) (*failure, []int) {
+	if f, ok := errors.AsType[*failure](err); ok {
+		return f, nil
+	}
+	if e, ok := errors.AsType[*backend.RowsError](err); ok {
+		return &failure{code: codes.InvalidArgument, reason: oip.ReasonBadTensor, message: fmt.Sprint(e.Err), input: e.Input}, slices.Clone(e.Rows)
+	}
+	if e, ok := errors.AsType[*backend.TensorError](err); ok {
+		return &failure{code: codes.InvalidArgument, reason: oip.ReasonBadTensor, message: e.Error(), input: e.Input}, nil
+	}
+	if e, ok := errors.AsType[*backend.Error](err); ok {
+		f := &failure{code: e.Code, reason: e.Reason, message: e.Error(), retry: e.RetryAfter}
+		if f.code == codes.OK || f.code > codes.Unauthenticated {
+			f.code = codes.Internal
+		}
+		return f, nil
+	}
+	return &failure{code: codes.Internal, reason: oip.ReasonBackendError, message: err.Error()}, nil
+}
+
+// callerGone is the status of a request whose context has ended.
+func callerGone(ctx context.Context) error { return status.FromContextError(ctx.Err()).Err() }
+
+// status returns the error that the caller of model gets.
+func (f *failure) status(model, id string, opts ...oip.Option) error {
+	if f.reason == "" {
+		return status.Error(f.code, strings.ToValidUTF8(f.message, "\uFFFD"))
+	}
+	if model != "" {
+		opts = append(opts, oip.WithMetadata(oip.MetaModel, strings.ToValidUTF8(model, "\uFFFD")))
+	}
+	if id != "" {
+		opts = append(opts, oip.WithMetadata(oip.MetaRequestID, id))
+	}
+	if f.retry > 0 {
+		opts = append(opts, oip.WithRetryAfter(f.retry))
+	}
+	return oip.Error(f.code, f.reason, f.message, opts...)
+}
+
+// badRowsStatus returns the error of a request of which some rows failed alone.
+// One status has one code: it names the rows that failed as the first of them
+// did. The caller sends the others again, and learns of the rest then.
+func badRowsStatus(r *request, model, id, firstInput string) (*failure, error) {
+	slices.SortFunc(r.bad, func(a, b badRow) int { return cmp.Compare(a.row, b.row) })
+	first, _ := failureOf(r.bad[0].err)
+	var rows []int
+	for _, b := range r.bad {
+		if f, _ := failureOf(b.err); f.code == first.code && f.reason == first.reason {
+			rows = append(rows, b.row)
+		}
+	}
+	said := *first
+	if r.rows > 1 {
+		said.message = fmt.Sprintf("%s (row %s of %d)", first.message, list(rows), r.rows)
+	}
+	return &said, said.status(model, id, oip.WithBadRows(cmp.Or(first.input, firstInput), first.message, rows...))
+}
+
+// list writes the first few numbers.
+func list(rows []int) string {
+	var b strings.Builder
+	for i, r := range rows {
+		if i == 8 {
+			fmt.Fprintf(&b, " and %d more", len(rows)-i)
+			break
+		}
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(strconv.Itoa(r))
+	}
+	return b.String()
+}

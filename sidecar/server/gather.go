@@ -1,0 +1,141 @@
+package server
+
+import (
+	"fmt"
+	"slices"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/tensorferry/tensorferry/sidecar/oip"
+	"github.com/tensorferry/tensorferry/tensor"
+)
+
+// gather returns the inputs of a batch: the rows of its pieces, one after the
+// other. A batch that is one whole request is that request's own memory.
+func gather(pieces []piece, sig *tensor.Signature) ([]tensor.Tensor, error) {
+	if p := pieces[0]; len(pieces) == 1 && p.from == 0 && p.to == p.req.rows {
+		return p.req.inputs, nil
+	}
+	out := make([]tensor.Tensor, len(sig.Inputs))
+	parts := make([]tensor.Tensor, len(pieces))
+	for i := range out {
+		for k, p := range pieces {
+			parts[k] = p.req.inputs[i]
+			if p.from > 0 || p.to < p.req.rows {
+				var err error
+				if parts[k], err = parts[k].Slice(int64(p.from), int64(p.to)); err != nil {
+					return nil, err
+				}
+			}
+		}
+		out[i] = join(parts)
+	}
+	return out, nil
+}
+
+// join puts tensors with the same row shape together.
+func join(parts []tensor.Tensor) tensor.Tensor {
+	size, rows := 0, int64(0)
+	for _, t := range parts {
+		size += len(t.Raw)
+		rows += t.Shape[0]
+	}
+	out := tensor.Tensor{Name: parts[0].Name, DType: parts[0].DType, Raw: make([]byte, 0, size)}
+	out.Shape = append(tensor.Shape{rows}, parts[0].Shape[1:]...)
+	for _, t := range parts {
+		out.Raw = append(out.Raw, t.Raw...)
+	}
+	return out
+}
+
+// scatter checks what a backend answered for a batch of so many rows and cuts it
+// into the answers of its pieces. Memory is shared.
+func scatter(pieces []piece, rows int, sig *tensor.Signature, outputs []tensor.Tensor) ([][]tensor.Tensor, error) {
+	if err := checkOutputs(sig, outputs, rows); err != nil {
+		return nil, &failure{code: codes.DataLoss, reason: oip.ReasonBadOutput, message: "the model's answer is wrong: " + err.Error()}
+	}
+	if len(pieces) == 1 {
+		return [][]tensor.Tensor{outputs}, nil
+	}
+	out := make([][]tensor.Tensor, len(pieces))
+	flat := make([]tensor.Tensor, len(pieces)*len(outputs))
+	for k := range out {
+		out[k], flat = flat[:len(outputs):len(outputs)], flat[len(outputs):]
+	}
+	for i, t := range outputs {
+		each, err := t.Shape[1:].Elements()
+		if err != nil {
+			return nil, err
+		}
+		rest := t.Raw
+		for k, p := range pieces {
+			n := p.to - p.from
+			size := n * int(each) * t.DType.Size()
+			if t.DType == tensor.Bytes {
+				size = elementsSize(rest, n*int(each))
+			}
+			out[k][i] = tensor.Tensor{Name: t.Name, DType: t.DType, Shape: append(tensor.Shape{int64(n)}, t.Shape[1:]...), Raw: rest[:size:size]}
+			rest = rest[size:]
+		}
+	}
+	return out, nil
+}
+
+// elementsSize returns how many bytes the first n BYTES elements of raw, which
+// was checked, take.
+func elementsSize(raw []byte, n int) int {
+	rest := raw
+	for range n {
+		_, rest, _ = tensor.NextElement(rest)
+	}
+	return len(raw) - len(rest)
+}
+
+func checkOutputs(sig *tensor.Signature, outputs []tensor.Tensor, rows int) error {
+	if len(outputs) != len(sig.Outputs) {
+		return fmt.Errorf("%d outputs; its signature has %s", len(outputs), tensor.List(sig.Outputs))
+	}
+	for i := range outputs {
+		t, want := &outputs[i], sig.Outputs[i]
+		if t.Name != want.Name || t.DType != want.DType {
+			return fmt.Errorf("output %d is %s %s; its signature says %s", i, t.Name, t.DType, want)
+		}
+		row := t.Shape
+		if sig.Batched {
+			if len(t.Shape) == 0 || t.Shape[0] != int64(rows) {
+				return fmt.Errorf("output %q has shape %v for a batch of %d rows", t.Name, t.Shape, rows)
+			}
+			row = t.Shape[1:]
+		}
+		if !want.Row.Accepts(row) {
+			return fmt.Errorf("output %q has shape %v; its signature says %v", t.Name, t.Shape, want.Shape(sig.Batched))
+		}
+		if err := t.Validate(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// assemble puts the answers to the pieces of a request together.
+func assemble(r *request) ([]tensor.Tensor, error) {
+	if len(r.answered) == 1 {
+		return r.answered[0].outputs, nil
+	}
+	slices.SortFunc(r.answered, func(a, b answer) int { return a.from - b.from })
+	first := r.answered[0].outputs
+	out := make([]tensor.Tensor, len(first))
+	parts := make([]tensor.Tensor, len(r.answered))
+	for i := range out {
+		for k, a := range r.answered {
+			parts[k] = a.outputs[i]
+			if !slices.Equal(parts[k].Shape[1:], first[i].Shape[1:]) {
+				return nil, &failure{code: codes.DataLoss, reason: oip.ReasonBadOutput, message: fmt.Sprintf(
+					"the request was run in pieces, and the model answered rows of shape %v and of shape %v for output %q; send fewer rows at once",
+					first[i].Shape[1:], parts[k].Shape[1:], parts[k].Name)}
+			}
+		}
+		out[i] = join(parts)
+	}
+	return out, nil
+}

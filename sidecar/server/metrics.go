@@ -1,0 +1,73 @@
+package server
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics are what /metrics shows. Times are in seconds. Each server has a
+// registry of its own.
+type metrics struct {
+	registry *prometheus.Registry
+	requests *prometheus.CounterVec // by model and code
+	refused  *prometheus.CounterVec // by reason
+	inFlight prometheus.Gauge
+
+	batchRows *prometheus.HistogramVec
+	stages    *prometheus.HistogramVec
+	failed    *prometheus.CounterVec
+}
+
+// modelMetrics are those of one model, so that nothing is looked up for a request.
+type modelMetrics struct {
+	batchRows                           prometheus.Observer
+	total, queue, gather, compute, send prometheus.Observer
+	failedBatches                       prometheus.Counter
+}
+
+func newMetrics(s *Server) *metrics {
+	const ns = "tensorferry_sidecar"
+	seconds := prometheus.ExponentialBuckets(50e-6, 2, 20)
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: ns, Name: "requests_total",
+			Help: "Inference requests that were answered, by model and status code."}, []string{"model", "code"}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: ns, Name: "rejections_total",
+			Help: "Inference requests that failed, by the reason in their status, or its code if it has none."}, []string{"reason"}),
+		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: ns, Name: "in_flight_requests",
+			Help: "Inference requests that are not answered yet."}),
+		batchRows: prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: ns, Name: "batch_rows",
+			Help: "Rows in each batch that was run.", Buckets: prometheus.ExponentialBuckets(1, 2, 12)}, []string{"model"}),
+		stages: prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: ns, Name: "stage_seconds",
+			Help: "Time of a request, end to end (total) and by stage: queue (admitted to taken into a batch) and write (outcome " +
+				"to answer written) of each request, batch (gathering its rows) and compute (running it) of each batch.",
+			Buckets: seconds}, []string{"model", "stage"}),
+		failed: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: ns, Name: "failed_batches_total",
+			Help: "Batches that failed, including those run to find the rows at fault."}, []string{"model"}),
+	}
+	m.registry.MustRegister(m.requests, m.refused, m.inFlight, m.batchRows, m.stages, m.failed,
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: ns, Name: "queue_rows",
+			Help: "Rows that wait to be run."}, func() float64 { rows, _ := s.admission.held(); return float64(rows) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: ns, Name: "queue_bytes",
+			Help: "Bytes of requests that wait to be run."}, func() float64 { _, bytes := s.admission.held(); return float64(bytes) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: ns, Name: "connections",
+			Help: "Open gRPC connections."}, func() float64 { return float64(s.Connections()) }),
+	)
+	return m
+}
+
+func (m *metrics) of(model string) *modelMetrics {
+	stage := func(name string) prometheus.Observer { return m.stages.WithLabelValues(model, name) }
+	return &modelMetrics{
+		batchRows: m.batchRows.WithLabelValues(model),
+		total:     stage("total"), queue: stage("queue"), gather: stage("batch"), compute: stage("compute"), send: stage("write"),
+		failedBatches: m.failed.WithLabelValues(model),
+	}
+}
+
+func (m *modelMetrics) batch(x *batch, began, gathered, computed time.Time) {
+	m.batchRows.Observe(float64(x.rows))
+	m.gather.Observe(gathered.Sub(began).Seconds())
+	m.compute.Observe(computed.Sub(gathered).Seconds())
+}

@@ -1,0 +1,160 @@
+package server
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/tensorferry/tensorferry/sidecar/oip"
+	"github.com/tensorferry/tensorferry/tensor"
+)
+
+// badInput is a request that does not suit the model: the record is at fault, or
+// the caller's configuration.
+type badInput struct {
+	failure
+	tensor string // the input at fault, empty: none in particular
+}
+
+// parse checks a message against the model's signature. The request it returns
+// has the inputs in the signature's order.
+func parse(msg *oip.ModelInferRequest, sig *tensor.Signature) (*request, *badInput) {
+	refuse := func(code codes.Code, reason, input, format string, args ...any) *badInput {
+		return &badInput{failure{code: code, reason: reason, message: fmt.Sprintf(format, args...)}, input}
+	}
+	if p := sharedMemory(msg); p != "" {
+		return nil, refuse(codes.Unimplemented, oip.ReasonUnsupportedFeature, "",
+			"parameter %q: this server takes no tensors in shared memory; send them in the request", p)
+	}
+	for _, in := range msg.GetInputs() {
+		if _, ok := sig.Input(in.GetName()); !ok {
+			return nil, refuse(codes.InvalidArgument, oip.ReasonUnknownInput, in.GetName(),
+				"the model has no input %q; its inputs are %s", in.GetName(), tensor.List(sig.Inputs))
+		}
+	}
+	for _, out := range msg.GetOutputs() {
+		if _, ok := sig.Output(out.GetName()); !ok {
+			return nil, refuse(codes.InvalidArgument, oip.ReasonBadTensor, "",
+				"the model has no output %q; its outputs are %s", out.GetName(), tensor.List(sig.Outputs))
+		}
+	}
+	if len(msg.GetInputs()) != len(sig.Inputs) {
+		return nil, refuse(codes.InvalidArgument, oip.ReasonBadTensor, "",
+			"%d inputs; the model needs each of %s once", len(msg.GetInputs()), tensor.List(sig.Inputs))
+	}
+	raws, err := oip.RawInputs(msg)
+	if err != nil {
+		return nil, refuse(codes.InvalidArgument, oip.ReasonBadTensor, "", "%v", err)
+	}
+	r := &request{rows: 1, inputs: make([]tensor.Tensor, len(sig.Inputs))}
+	for k, in := range msg.GetInputs() {
+		i, _ := sig.Input(in.GetName())
+		want := sig.Inputs[i]
+		if r.inputs[i].Name != "" {
+			return nil, refuse(codes.InvalidArgument, oip.ReasonBadTensor, want.Name, "input %q comes twice", want.Name)
+		}
+		if in.GetDatatype() != want.DType.String() {
+			return nil, refuse(codes.InvalidArgument, oip.ReasonBadTensor, want.Name,
+				"input %q has datatype %s; the model takes %s", want.Name, in.GetDatatype(), want)
+		}
+		shape := tensor.Shape(in.GetShape())
+		row := shape
+		if sig.Batched && len(shape) > 0 {
+			row = shape[1:]
+		}
+		if sig.Batched && len(shape) == 0 || !want.Row.Accepts(row) {
+			return nil, refuse(codes.InvalidArgument, oip.ReasonShapeMismatch, want.Name,
+				"input %q has shape %v; the model takes %v", want.Name, shape, want.Shape(sig.Batched))
+		}
+		t := tensor.Tensor{Name: want.Name, DType: want.DType, Shape: shape, Raw: raws[k]}
+		if sig.Batched {
+			rows := shape[0]
+			switch {
+			case rows < 1:
+				return nil, refuse(codes.InvalidArgument, oip.ReasonShapeMismatch, want.Name,
+					"input %q has shape %v; a request needs at least one row", want.Name, shape)
+			case rows > maxRequestRows:
+				return nil, refuse(codes.ResourceExhausted, "", want.Name, tooManyRows, rows, maxRequestRows)
+			case k > 0 && int(rows) != r.rows:
+				return nil, refuse(codes.InvalidArgument, oip.ReasonShapeMismatch, want.Name,
+					"input %q has %d rows, input %q has %d", want.Name, rows, msg.GetInputs()[0].GetName(), r.rows)
+			}
+			r.rows = int(rows)
+		}
+		if err := t.Validate(); err != nil {
+			return nil, refuse(codes.InvalidArgument, oip.ReasonBadTensor, want.Name, "%v", err)
+		}
+		r.inputs[i] = t
+		r.bytes += int64(len(t.Raw))
+	}
+	r.key = key(msg, sig, r.inputs)
+	return r, nil
+}
+
+// maxRequestRows bounds requests whose rows take no bytes, which nothing else does.
+const maxRequestRows = 1 << 24
+
+// tooManyRows says it as grpc does of a message's size, so that callers split.
+const tooManyRows = "a request of %d rows is larger than max (%d rows); send fewer at once"
+
+// key returns what requests must have in common to share a batch, beside the
+// model: the shapes of their rows, where the signature leaves them open, and
+// their parameters.
+func key(msg *oip.ModelInferRequest, sig *tensor.Signature, inputs []tensor.Tensor) string {
+	var b strings.Builder
+	for i, t := range inputs {
+		if sig.Batched && slices.Contains(sig.Inputs[i].Row, tensor.Dynamic) {
+			fmt.Fprintf(&b, "%d%v", i, t.Shape[1:])
+		}
+	}
+	parameters(&b, "", msg.GetParameters())
+	for _, in := range msg.GetInputs() {
+		parameters(&b, in.GetName(), in.GetParameters())
+	}
+	return b.String()
+}
+
+func parameters(b *strings.Builder, of string, ps map[string]*oip.InferParameter) {
+	for _, name := range slices.Sorted(maps.Keys(ps)) {
+		b.WriteString(";" + strconv.Quote(of) + strconv.Quote(name))
+		switch v := ps[name].GetParameterChoice().(type) {
+		case *oip.InferParameter_BoolParam:
+			fmt.Fprintf(b, "b%v", v.BoolParam)
+		case *oip.InferParameter_Int64Param:
+			fmt.Fprintf(b, "i%d", v.Int64Param)
+		case *oip.InferParameter_Uint64Param:
+			fmt.Fprintf(b, "u%d", v.Uint64Param)
+		case *oip.InferParameter_DoubleParam:
+			fmt.Fprintf(b, "d%v", v.DoubleParam)
+		case *oip.InferParameter_StringParam:
+			fmt.Fprintf(b, "s%q", v.StringParam)
+		}
+	}
+}
+
+// sharedMemory returns the parameter that asks for a tensor in shared memory, or "".
+func sharedMemory(msg *oip.ModelInferRequest) string {
+	find := func(ps map[string]*oip.InferParameter) string {
+		for name := range ps {
+			if strings.HasPrefix(name, "shared_memory_") {
+				return name
+			}
+		}
+		return ""
+	}
+	for _, in := range msg.GetInputs() {
+		if p := find(in.GetParameters()); p != "" {
+			return p
+		}
+	}
+	for _, out := range msg.GetOutputs() {
+		if p := find(out.GetParameters()); p != "" {
+			return p
+		}
+	}
+	return ""
+}

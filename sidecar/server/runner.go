@@ -1,0 +1,211 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/tensorferry/tensorferry/sidecar/backend"
+	"github.com/tensorferry/tensorferry/sidecar/oip"
+	"github.com/tensorferry/tensorferry/tensor"
+)
+
+// runner drives the batcher of one model: it tells it what happens, and does
+// what it asks for. One goroutine for each instance of the model runs batches.
+type runner struct {
+	model     backend.Model
+	name      string
+	sig       tensor.Signature
+	admission *admission
+	metrics   *modelMetrics
+	logger    *slog.Logger
+
+	mu      sync.Mutex
+	batcher *batcher
+	timer   *time.Timer
+	wakeAt  time.Time
+	cancel  map[*batch]context.CancelFunc
+	closed  bool
+
+	work    chan job
+	workers sync.WaitGroup
+}
+
+type job struct {
+	ctx   context.Context
+	batch *batch
+}
+
+// errClosed is for requests that come after the end, of which there are none.
+var errClosed = &failure{code: codes.Unavailable, reason: oip.ReasonDraining, message: "the server has stopped"}
+
+// errNobodyWaits ends the context of a batch whose callers have all gone.
+var errNobodyWaits = errors.New("nobody waits for the answer any more")
+
+func newRunner(cfg *Config, name string, model backend.Model, adm *admission, metrics *modelMetrics) *runner {
+	sig := model.Signature()
+	maxRows := cfg.MaxBatch
+	if own := sig.MaxRows(); own > 0 {
+		maxRows = min(maxRows, own)
+	}
+	instances := max(model.Instances(), 1)
+	r := &runner{
+		model: model, name: name, sig: sig, admission: adm, metrics: metrics, logger: cfg.Logger,
+		batcher: newBatcher(maxRows, instances, cfg.Window, cfg.QueueTimeout),
+		cancel:  map[*batch]context.CancelFunc{},
+		work:    make(chan job, instances),
+	}
+	for range instances {
+		r.workers.Go(func() {
+			for j := range r.work {
+				v := r.run(j.ctx, j.batch)
+				r.update(func(now time.Time) {
+					r.cancel[j.batch]()
+					delete(r.cancel, j.batch)
+					r.batcher.finish(now, j.batch, v)
+				})
+			}
+		})
+	}
+	return r
+}
+
+// do runs a request that the admission let in, and returns when it has its
+// outcome or its caller has gone.
+func (r *runner) do(ctx context.Context, req *request) {
+	req.answer = make(chan struct{})
+	r.update(func(now time.Time) { r.batcher.submit(now, req) })
+	select {
+	case <-req.answer:
+	case <-ctx.Done():
+		r.update(func(now time.Time) { r.batcher.abandon(now, req, callerGone(ctx)) })
+		<-req.answer
+	}
+}
+
+// abort ends everything that waits or runs.
+func (r *runner) abort(err error) {
+	r.update(func(now time.Time) { r.batcher.abandonAll(now, err) })
+}
+
+// update tells the batcher what happened and does what it wants done.
+func (r *runner) update(event func(now time.Time)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	event(now)
+	if r.closed {
+		// Only what runs still reports, and nobody waits for it.
+		r.batcher.abandonAll(now, errClosed)
+	}
+	e := r.batcher.step(now)
+	for _, x := range e.runs {
+		ctx, cancel := context.WithCancelCause(context.Background())
+		r.cancel[x] = func() { cancel(errNobodyWaits) }
+		r.work <- job{ctx, x} // has room: there are never more batches than instances
+	}
+	for _, x := range e.cancels {
+		if cancel := r.cancel[x]; cancel != nil {
+			cancel()
+		}
+	}
+	for _, q := range e.left {
+		r.admission.leave(q.rows, q.bytes)
+	}
+	for _, q := range e.answers {
+		close(q.answer)
+	}
+	r.setTimer(now)
+}
+
+func (r *runner) setTimer(now time.Time) {
+	at, ok := r.batcher.wake(now)
+	switch {
+	case !ok || r.closed:
+		if r.timer != nil {
+			r.timer.Stop()
+		}
+		r.wakeAt = time.Time{}
+	case at.Equal(r.wakeAt):
+	case r.timer == nil:
+		r.timer, r.wakeAt = time.AfterFunc(at.Sub(now), r.tick), at
+	default:
+		r.timer.Reset(at.Sub(now))
+		r.wakeAt = at
+	}
+}
+
+func (r *runner) tick() {
+	r.update(func(time.Time) { r.wakeAt = time.Time{} })
+}
+
+// run runs one batch.
+func (r *runner) run(ctx context.Context, x *batch) (v verdict) {
+	began := time.Now()
+	defer func() {
+		if p := recover(); p != nil {
+			r.logger.Error("the backend panicked", "model", r.name, "panic", p, "rows", x.rows, "stack", string(debug.Stack()))
+			v = r.failed(&failure{code: codes.Internal, reason: oip.ReasonBackendError,
+				message: fmt.Sprintf("the backend panicked: %v", p)})
+		}
+	}()
+	inputs, err := gather(x.pieces, &r.sig)
+	if err != nil {
+		return r.failed(err)
+	}
+	gathered := time.Now()
+	outputs, err := r.model.Run(ctx, inputs)
+	computed := time.Now()
+	r.metrics.batch(x, began, gathered, computed)
+	if err != nil {
+		return r.failed(err)
+	}
+	answers, err := scatter(x.pieces, x.rows, &r.sig, outputs)
+	if err != nil {
+		return r.failed(err)
+	}
+	return verdict{outputs: answers}
+}
+
+func (r *runner) failed(err error) verdict {
+	f, rows := failureOf(err)
+	r.metrics.failedBatches.Inc()
+	return verdict{err: f, badRows: rows, content: f.content()}
+}
+
+// close ends what is left and waits for the backend to return, for as long as
+// ctx allows. Then the model is closed.
+func (r *runner) close(ctx context.Context) error {
+	r.mu.Lock()
+	already := r.closed
+	r.closed = true
+	r.mu.Unlock()
+	if already {
+		return nil
+	}
+	r.update(func(time.Time) {})
+	close(r.work)
+	done := make(chan struct{})
+	go func() { r.workers.Wait(); close(done) }()
+	select {
+	case <-done:
+		return closeModel(r.model)
+	case <-ctx.Done():
+		return fmt.Errorf("the backend of model %q does not return from a batch whose callers have gone", r.name)
+	}
+}
+
+func closeModel(m backend.Model) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("the backend panicked when it was closed: %v", p)
+		}
+	}()
+	return m.Close()
+}

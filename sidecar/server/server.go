@@ -1,0 +1,330 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/tensorferry/tensorferry/sidecar/oip"
+)
+
+// Server is a sidecar. It is made by New, started once by Start or Serve, and
+// ended by Shutdown or Close; its methods are safe for concurrent use.
+type Server struct {
+	cfg       Config
+	models    map[string]*model
+	admission *admission
+	metrics   *metrics
+	watcher   *watcher
+	health    *health.Server
+	grpc      *grpc.Server
+
+	loadCtx     context.Context // ends when loading is to be given up
+	stopLoading context.CancelFunc
+	drainCtx    context.Context // ends when the server begins to drain
+	drain       context.CancelFunc
+	goroutines  sync.WaitGroup
+	failed      chan error // a listener's failure, at most one is kept
+
+	mu      sync.Mutex
+	started bool
+	ended   bool
+	active  int           // admitted and unanswered
+	idle    chan struct{} // closed when drained and active is 0
+	http    []*http.Server
+	stopped chan struct{} // closed when the shutdown is over
+	outcome error         // of the shutdown
+}
+
+// New checks the configuration. Nothing is loaded or started yet.
+func New(cfg Config) (*Server, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{
+		cfg:       cfg,
+		models:    map[string]*model{},
+		admission: &admission{maxRows: cfg.QueueRows, maxBytes: cfg.QueueBytes},
+		watcher:   &watcher{},
+		health:    health.NewServer(),
+		failed:    make(chan error, 1),
+		idle:      make(chan struct{}),
+		stopped:   make(chan struct{}),
+	}
+	s.loadCtx, s.stopLoading = context.WithCancel(context.Background())
+	s.drainCtx, s.drain = context.WithCancel(context.Background())
+	s.metrics = newMetrics(s)
+	for _, spec := range cfg.Models {
+		if spec.Version == "" {
+			spec.Version = "1"
+		}
+		s.models[spec.Name] = &model{name: spec.Name, version: spec.Version, spec: spec,
+			metrics: s.metrics.of(spec.Name), loaded: make(chan struct{})}
+	}
+	s.setHealth(false)
+	s.grpc = grpc.NewServer(append([]grpc.ServerOption{
+		grpc.MaxRecvMsgSize(cfg.MaxMessageSize),
+		grpc.MaxSendMsgSize(cfg.MaxMessageSize),
+		grpc.MaxConcurrentStreams(uint32(cfg.MaxStreams)),
+		grpc.StatsHandler(s.watcher),
+		grpc.ChainUnaryInterceptor(s.unary),
+		grpc.ChainStreamInterceptor(s.stream),
+		// Clients ping every 30 s at most; half of that leaves room for clocks.
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 15 * time.Second, PermitWithoutStream: true}),
+		// A caller that vanished without a word is noticed, and its work dropped.
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}),
+		grpc.WaitForHandlers(true),
+	}, cfg.Options...)...)
+	oip.RegisterGRPCInferenceServiceServer(s.grpc, &service{Server: s})
+	grpc_health_v1.RegisterHealthServer(s.grpc, s.health)
+	return s, nil
+}
+
+// Start begins to load the models and to serve on the listeners, which belong to
+// the server from then on, and returns. Requests for a model that is still being
+// loaded are refused with MODEL_LOADING.
+func (s *Server) Start(listeners ...net.Listener) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.started || s.ended {
+		return errors.New("sidecar server: started already, or stopped")
+	}
+	if len(listeners) == 0 {
+		return errors.New("sidecar server: no listener")
+	}
+	s.started = true
+	for _, l := range listeners {
+		s.goroutines.Go(func() {
+			if err := s.grpc.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+				s.report(fmt.Errorf("sidecar server: serving on %v: %w", l.Addr(), err))
+			}
+		})
+	}
+	var loading sync.WaitGroup
+	for _, m := range s.models {
+		loading.Go(func() { m.load(s.loadCtx, s) })
+	}
+	s.goroutines.Go(func() {
+		loading.Wait()
+		s.setHealth(s.Ready())
+	})
+	return nil
+}
+
+// StartHTTP serves Handler on the listener, which belongs to the server from then
+// on, and returns.
+func (s *Server) StartHTTP(l net.Listener) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		return errors.New("sidecar server: stopped")
+	}
+	h := &http.Server{Handler: s.Handler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
+	s.http = append(s.http, h)
+	s.goroutines.Go(func() {
+		if err := h.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
+			s.report(fmt.Errorf("sidecar server: serving HTTP on %v: %w", l.Addr(), err))
+		}
+	})
+	return nil
+}
+
+func (s *Server) report(err error) {
+	select {
+	case s.failed <- err:
+	default:
+	}
+}
+
+// Serve is Start, and Shutdown when ctx ends or a listener fails. It returns nil
+// after a graceful stop that ctx asked for.
+func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
+	if err := s.Start(listeners...); err != nil {
+		return err
+	}
+	return s.Wait(ctx)
+}
+
+// Wait waits until ctx ends or a listener of a started server fails, and then
+// shuts the server down.
+func (s *Server) Wait(ctx context.Context) error {
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-s.failed:
+	case <-s.stopped:
+	}
+	return errors.Join(err, s.Shutdown(context.WithoutCancel(ctx)))
+}
+
+// WaitReady waits until every model has been loaded, and returns the errors of
+// those that failed, or that of ctx.
+func (s *Server) WaitReady(ctx context.Context) error {
+	var errs []error
+	for _, spec := range s.cfg.Models {
+		m := s.models[spec.Name]
+		select {
+		case <-m.loaded:
+			m.mu.Lock()
+			errs = append(errs, m.failed)
+			m.mu.Unlock()
+		case <-ctx.Done():
+			return fmt.Errorf("sidecar server: model %q is still loading: %w", m.name, context.Cause(ctx))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Ready reports whether every model is loaded and the server takes requests.
+func (s *Server) Ready() bool {
+	if s.isDraining() {
+		return false
+	}
+	for _, m := range s.models {
+		if _, f := m.ready("", 0); f != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// Connections returns the number of open gRPC connections.
+func (s *Server) Connections() int { return int(s.watcher.open.Load()) }
+
+func (s *Server) setHealth(ready bool) {
+	st := grpc_health_v1.HealthCheckResponse_NOT_SERVING
+	if ready {
+		st = grpc_health_v1.HealthCheckResponse_SERVING
+	}
+	s.health.SetServingStatus("", st)
+	s.health.SetServingStatus(oip.GRPCInferenceService_ServiceDesc.ServiceName, st)
+}
+
+func (s *Server) isDraining() bool { return s.drainCtx.Err() != nil }
+
+// enter counts a request in, unless the server drains.
+func (s *Server) enter() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.isDraining() {
+		return false
+	}
+	s.active++
+	return true
+}
+
+func (s *Server) exit() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.active--
+	s.checkIdle()
+}
+
+// checkIdle must be called with the lock held.
+func (s *Server) checkIdle() {
+	if s.active == 0 && s.isDraining() {
+		select {
+		case <-s.idle:
+		default:
+			close(s.idle)
+		}
+	}
+}
+
+// Shutdown stops the server: it says that it is not ready, refuses new requests
+// with DRAINING, finishes those that it has admitted for as long as the grace
+// period and ctx allow, fails the rest with DRAINING, and closes connections,
+// listeners and models. A second call waits for the first. The error names a model
+// whose backend did not return.
+func (s *Server) Shutdown(ctx context.Context) error { return s.shutdown(ctx, s.cfg.Grace) }
+
+// Close is Shutdown without grace: requests and connections end at once.
+func (s *Server) Close() error { return s.shutdown(context.Background(), 0) }
+
+func (s *Server) shutdown(ctx context.Context, grace time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, grace)
+	defer cancel()
+	s.mu.Lock()
+	if s.ended {
+		s.mu.Unlock()
+		if grace == 0 {
+			s.end() // a Close hurries a Shutdown that is under way
+		}
+		<-s.stopped
+		return s.outcome
+	}
+	s.ended = true
+	s.drain()
+	s.checkIdle()
+	s.mu.Unlock()
+	defer close(s.stopped)
+
+	s.cfg.Logger.Info("stopping", "grace", grace)
+	s.health.Shutdown()
+	s.stopLoading()
+	select {
+	case <-s.idle:
+	case <-ctx.Done():
+	}
+	if grace > 0 {
+		// Connections close when what was answered is written. A peer that does not
+		// read has a second.
+		if ctx.Err() != nil {
+			s.abort()
+		}
+		hurry := time.AfterFunc(lingerTime, s.end)
+		s.grpc.GracefulStop()
+		hurry.Stop()
+	}
+	s.end()
+
+	// What remains are backends that were told that nobody waits.
+	const patience = 5 * time.Second
+	ctx, cancel = context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	var errs []error
+	for _, spec := range s.cfg.Models {
+		if m := s.models[spec.Name]; s.started {
+			errs = append(errs, m.close(ctx))
+		}
+	}
+	for _, h := range s.http {
+		h.Close()
+	}
+	s.outcome = errors.Join(errs...)
+	if s.outcome == nil {
+		s.goroutines.Wait()
+	}
+	return s.outcome
+}
+
+// lingerTime is how long closing connections wait for what is on its way out.
+const lingerTime = time.Second
+
+// end fails what is left and closes every connection.
+func (s *Server) end() {
+	s.abort()
+	s.grpc.Stop()
+}
+
+// abort fails every request that waits or runs.
+func (s *Server) abort() {
+	for _, m := range s.models {
+		m.mu.Lock()
+		r := m.runner
+		m.mu.Unlock()
+		if r != nil {
+			r.abort(s.draining())
+		}
+	}
+}

@@ -1,0 +1,208 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"runtime/debug"
+	"slices"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/tensorferry/tensorferry/sidecar/oip"
+	"github.com/tensorferry/tensorferry/tensor"
+)
+
+// ServerName is what ServerMetadata says.
+const ServerName = "tensorferry"
+
+// service is the protocol's face of the server.
+type service struct {
+	oip.UnimplementedGRPCInferenceServiceServer
+	*Server
+}
+
+// ServerLive says that the process answers.
+func (s *service) ServerLive(context.Context, *oip.ServerLiveRequest) (*oip.ServerLiveResponse, error) {
+	return &oip.ServerLiveResponse{Live: true}, nil
+}
+
+// ServerReady says whether every model can be called.
+func (s *service) ServerReady(context.Context, *oip.ServerReadyRequest) (*oip.ServerReadyResponse, error) {
+	return &oip.ServerReadyResponse{Ready: s.Ready()}, nil
+}
+
+// ModelReady says whether one model can be called.
+func (s *service) ModelReady(_ context.Context, req *oip.ModelReadyRequest) (*oip.ModelReadyResponse, error) {
+	m, f := s.find(req.GetName())
+	if f != nil {
+		return nil, f.status(req.GetName(), "")
+	}
+	_, f = m.ready(req.GetVersion(), s.cfg.RetryDelay)
+	if f != nil && f.reason == oip.ReasonVersionMismatch {
+		return nil, f.status(req.GetName(), "")
+	}
+	return &oip.ModelReadyResponse{Ready: f == nil && !s.isDraining()}, nil
+}
+
+// ServerMetadata names the server.
+func (s *service) ServerMetadata(context.Context, *oip.ServerMetadataRequest) (*oip.ServerMetadataResponse, error) {
+	return &oip.ServerMetadataResponse{Name: ServerName, Version: "2"}, nil
+}
+
+// ModelMetadata describes a model's tensors.
+func (s *service) ModelMetadata(_ context.Context, req *oip.ModelMetadataRequest) (*oip.ModelMetadataResponse, error) {
+	m, f := s.find(req.GetName())
+	if f != nil {
+		return nil, f.status(req.GetName(), "")
+	}
+	r, f := m.ready(req.GetVersion(), s.cfg.RetryDelay)
+	if f != nil {
+		return nil, f.status(req.GetName(), "")
+	}
+	return oip.Metadata(&r.sig, ServerName, m.version), nil
+}
+
+// ModelInfer runs a request.
+func (s *service) ModelInfer(ctx context.Context, msg *oip.ModelInferRequest) (*oip.ModelInferResponse, error) {
+	s.metrics.inFlight.Inc()
+	resp, model, f, err := s.infer(ctx, msg)
+	s.metrics.inFlight.Dec()
+	s.metrics.requests.WithLabelValues(model, status.Code(err).String()).Inc()
+	if f != nil && f.reason != "" {
+		s.metrics.refused.WithLabelValues(f.reason).Inc()
+	} else if err != nil {
+		s.metrics.refused.WithLabelValues(status.Code(err).String()).Inc()
+	}
+	return resp, err
+}
+
+// infer returns the answer, or the error with the failure it was made of, if any,
+// and the model's name if there is such a model.
+func (s *service) infer(ctx context.Context, msg *oip.ModelInferRequest) (_ *oip.ModelInferResponse, model string, _ *failure, _ error) {
+	name, id := msg.GetModelName(), msg.GetId()
+	fail := func(f *failure, opts ...oip.Option) (*oip.ModelInferResponse, string, *failure, error) {
+		return nil, model, f, f.status(name, id, opts...)
+	}
+	if !s.enter() {
+		return fail(s.draining())
+	}
+	defer s.exit()
+	m, f := s.find(name)
+	if f != nil {
+		return fail(f)
+	}
+	model = m.name
+	call := callOf(ctx)
+	call.metrics = m.metrics
+	r, f := m.ready(msg.GetModelVersion(), s.cfg.RetryDelay)
+	if f != nil {
+		return fail(f)
+	}
+	req, bad := parse(msg, &r.sig)
+	if bad != nil {
+		if bad.tensor != "" {
+			return fail(&bad.failure, oip.WithBadInput(bad.tensor, bad.message))
+		}
+		return fail(&bad.failure)
+	}
+	if req.rows > s.cfg.QueueRows {
+		return fail(&failure{code: codes.ResourceExhausted, message: fmt.Sprintf(tooManyRows, req.rows, s.cfg.QueueRows)})
+	}
+	if !s.admission.enter(req.rows, req.bytes) {
+		return fail(&failure{code: codes.ResourceExhausted, reason: oip.ReasonQueueFull, retry: s.cfg.RetryDelay,
+			message: fmt.Sprintf("the queue is full (%d rows, %d bytes); wait and send less", s.cfg.QueueRows, s.cfg.QueueBytes)},
+			oip.WithMetadata("queue_rows", fmt.Sprint(s.cfg.QueueRows)), oip.WithMetadata("queue_bytes", fmt.Sprint(s.cfg.QueueBytes)))
+	}
+	req.caller = connection(ctx)
+	req.due, _ = ctx.Deadline()
+	r.do(ctx, req)
+	call.ended = req.ended
+	if !req.started.IsZero() {
+		m.metrics.queue.Observe(req.started.Sub(req.arrived).Seconds())
+	}
+	if req.err != nil {
+		if _, ok := status.FromError(req.err); ok {
+			return nil, model, nil, req.err // the caller has gone
+		}
+		f, _ := failureOf(req.err)
+		return fail(f)
+	}
+	if len(req.bad) > 0 {
+		f, err := badRowsStatus(req, name, id, firstInput(&r.sig))
+		return nil, model, f, err
+	}
+	outputs, err := assemble(req)
+	if err != nil {
+		f, _ := failureOf(err)
+		return fail(f)
+	}
+	if asked := msg.GetOutputs(); len(asked) > 0 {
+		chosen := make([]tensor.Tensor, len(asked))
+		for k, o := range asked {
+			i, _ := r.sig.Output(o.GetName())
+			chosen[k] = outputs[i]
+		}
+		outputs = chosen
+	}
+	return oip.NewResponse(name, m.version, id, outputs), model, nil, nil
+}
+
+func firstInput(sig *tensor.Signature) string {
+	if len(sig.Inputs) == 0 {
+		return ""
+	}
+	return sig.Inputs[0].Name
+}
+
+// find returns the named model.
+func (s *Server) find(name string) (*model, *failure) {
+	if m, ok := s.models[name]; ok {
+		return m, nil
+	}
+	return nil, &failure{code: codes.NotFound, reason: oip.ReasonModelNotFound,
+		message: fmt.Sprintf("no model %q; this server has %q", name, slices.Sorted(maps.Keys(s.models)))}
+}
+
+func (s *Server) draining() *failure {
+	return &failure{code: codes.Unavailable, reason: oip.ReasonDraining, retry: s.cfg.RetryDelay,
+		message: "the server is stopping and takes no new requests"}
+}
+
+// recovered turns a panic of a handler, which would end the process, into a status.
+func (s *Server) recovered(p any, method string) error {
+	s.cfg.Logger.Error("a handler panicked", "method", method, "panic", p, "stack", string(debug.Stack()))
+	return (&failure{code: codes.Internal, reason: oip.ReasonBackendError, message: fmt.Sprintf("the server panicked: %v", p)}).status("", "")
+}
+
+func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			resp, err = nil, s.recovered(p, info.FullMethod)
+		}
+	}()
+	return next(ctx, req)
+}
+
+// stream ends streams, of which there is only the health service's Watch, when
+// the server drains, or they would keep it from stopping.
+func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = s.recovered(p, info.FullMethod)
+		}
+	}()
+	ctx, cancel := context.WithCancel(ss.Context())
+	defer cancel()
+	defer context.AfterFunc(s.drainCtx, cancel)()
+	return next(srv, &endingStream{ss, ctx})
+}
+
+type endingStream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (e *endingStream) Context() context.Context { return e.ctx }

@@ -1,0 +1,55 @@
+package sidecartest
+
+import (
+	"net"
+	"sync"
+)
+
+// tracker numbers and keeps the connections of a listener.
+type tracker struct {
+	net.Listener
+	server *Server
+}
+
+// Accept implements net.Listener.
+func (t *tracker) Accept() (net.Conn, error) {
+	c, err := t.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	s := t.server
+	tc := &conn{Conn: c, server: s}
+	s.record.update(func() {
+		s.record.status.Accepted++
+		s.record.status.Connections++
+		tc.addr = connAddr{c.RemoteAddr(), uint64(s.record.status.Accepted)}
+	})
+	s.conns.Store(tc.addr.number, tc)
+	return tc, nil
+}
+
+// conn is a connection with a number.
+type conn struct {
+	net.Conn
+	server *Server
+	addr   connAddr
+	once   sync.Once
+}
+
+// connAddr carries the number to the handlers of the connection's calls.
+type connAddr struct {
+	net.Addr
+	number uint64
+}
+
+// RemoteAddr implements net.Conn.
+func (c *conn) RemoteAddr() net.Addr { return c.addr }
+
+// Close implements net.Conn.
+func (c *conn) Close() error {
+	c.once.Do(func() {
+		c.server.conns.Delete(c.addr.number)
+		c.server.record.update(func() { c.server.record.status.Connections-- })
+	})
+	return c.Conn.Close()
+}

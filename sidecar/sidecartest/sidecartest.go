@@ -1,0 +1,438 @@
+package sidecartest
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
+
+	"github.com/tensorferry/tensorferry/sidecar/backend"
+	"github.com/tensorferry/tensorferry/sidecar/backend/mock"
+	"github.com/tensorferry/tensorferry/sidecar/endpoint"
+	"github.com/tensorferry/tensorferry/sidecar/oip"
+	"github.com/tensorferry/tensorferry/sidecar/server"
+	"github.com/tensorferry/tensorferry/tensor"
+)
+
+// TB is the part of testing.TB that is needed.
+type TB interface {
+	Helper()
+	Cleanup(func())
+	Fatalf(format string, args ...any)
+}
+
+// Server is a running sidecar. Its methods are safe for concurrent use.
+type Server struct {
+	script   Script
+	record   *record
+	faults   *mock.Schedule // of the backend, kept over restarts
+	conns    sync.Map       // number to *conn
+	crashing sync.WaitGroup
+
+	// Start and stop take turns. A channel and no mutex: they may wait for a time
+	// to pass, and under testing/synctest none does for those who wait for a mutex.
+	life   chan struct{}
+	closed bool // guarded by life
+
+	mu       sync.Mutex          // held for moments only
+	where    []endpoint.Endpoint // nil: in memory
+	listener *bufconn.Listener   // nil while it is down
+	running  *server.Server      // nil while it is down
+}
+
+// Start runs a sidecar in memory until the end of the test.
+func Start(t TB, script Script) *Server {
+	t.Helper()
+	return start(t, script)
+}
+
+// StartAt runs a sidecar at real endpoints, as unix:///path.sock or 127.0.0.1:0,
+// until the end of the test.
+func StartAt(t TB, script Script, endpoints ...string) *Server {
+	t.Helper()
+	if len(endpoints) == 0 {
+		t.Fatalf("sidecartest: no endpoint")
+	}
+	return start(t, script, endpoints...)
+}
+
+func start(t TB, script Script, endpoints ...string) *Server {
+	t.Helper()
+	s, err := New(script, endpoints...)
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+// New runs a sidecar until Close: at the endpoints, or in memory if there are
+// none. It does not wait for the model to be loaded.
+func New(script Script, endpoints ...string) (*Server, error) {
+	script.Model = cmp.Or(script.Model, "model")
+	script.Window = cmp.Or(script.Window, -1)
+	s := &Server{script: script, life: make(chan struct{}, 1)}
+	var err error
+	if s.record, err = newRecord(&s.script); err != nil {
+		return nil, fmt.Errorf("sidecartest: %w", err)
+	}
+	for _, f := range script.BackendFaults {
+		if f.Kind == mock.Drop {
+			return nil, fmt.Errorf("sidecartest: fault %q: a backend has no connection to drop; put it into Faults", f)
+		}
+	}
+	if s.faults, err = mock.NewSchedule(script.BackendFaults); err != nil {
+		return nil, fmt.Errorf("sidecartest: %w", err)
+	}
+	if _, err := mock.New(script.mock()); err != nil {
+		return nil, fmt.Errorf("sidecartest: %w", err)
+	}
+	for _, text := range endpoints {
+		e, err := endpoint.Parse(text)
+		if err != nil {
+			return nil, fmt.Errorf("sidecartest: %w", err)
+		}
+		s.where = append(s.where, e)
+	}
+	if err := s.Restart(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Restart starts the sidecar again after Kill or Stop, at the same endpoints. The
+// log and the counts go on. It is an error if it runs, or was closed.
+func (s *Server) Restart() error {
+	s.life <- struct{}{}
+	defer func() { <-s.life }()
+	if s.Serving() != nil || s.closed {
+		return errors.New("sidecartest: it is running, or closed for good")
+	}
+	srv, err := server.New(server.Config{
+		Models:   []server.Model{{Name: s.script.Model, Version: s.script.Version, Location: "mock:" + s.script.Function, Load: s.load}},
+		MaxBatch: s.script.MaxBatch, Window: s.script.Window,
+		QueueRows: s.script.QueueRows, QueueBytes: s.script.QueueBytes, QueueTimeout: s.script.QueueTimeout,
+		RetryDelay: s.script.RetryDelay, MaxMessageSize: s.script.MaxMessageSize, Grace: s.script.Grace,
+		Options: append([]grpc.ServerOption{grpc.ChainUnaryInterceptor(s.intercept)}, s.script.Options...),
+	})
+	if err != nil {
+		return err
+	}
+	var listeners []net.Listener
+	if s.where == nil {
+		l := bufconn.Listen(256 << 10)
+		s.mu.Lock()
+		s.listener = l
+		s.mu.Unlock()
+		listeners = append(listeners, &tracker{l, s})
+	}
+	for i, e := range s.where {
+		l, err := e.Listen()
+		if err == nil {
+			// A port that the system chose stays over restarts.
+			s.mu.Lock()
+			s.where[i], err = endpoint.FromAddr(l.Addr())
+			s.mu.Unlock()
+			listeners = append(listeners, &tracker{l, s})
+		}
+		if err != nil {
+			for _, l := range listeners {
+				l.Close()
+			}
+			return fmt.Errorf("sidecartest: %w", err)
+		}
+	}
+	if err := srv.Start(listeners...); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.running = srv
+	s.mu.Unlock()
+	return nil
+}
+
+func (s *Server) load(ctx context.Context) (backend.Model, error) {
+	cfg := s.script.mock()
+	cfg.Schedule = s.faults
+	cfg.OnCrash = s.crash
+	return mock.Load(ctx, cfg)
+}
+
+// crash does what a fault of kind Crash asks for, on a goroutine of its own: the
+// caller is one of those that Kill waits for.
+func (s *Server) crash() {
+	if s.script.OnCrash != nil {
+		s.script.OnCrash()
+		return
+	}
+	s.crashing.Go(s.Kill)
+}
+
+// Kill ends the sidecar as a kill would: listeners and connections close at once,
+// and calls have no answer. When it returns nothing of it is left.
+func (s *Server) Kill() { s.stop(true) }
+
+// Stop ends the sidecar as SIGTERM would: it refuses new requests with DRAINING
+// and finishes the others within the grace period.
+func (s *Server) Stop() { s.stop(false) }
+
+func (s *Server) stop(kill bool) {
+	s.life <- struct{}{}
+	defer func() { <-s.life }()
+	srv := s.Serving()
+	if srv == nil {
+		return
+	}
+	if kill {
+		s.mu.Lock()
+		if s.listener != nil {
+			s.listener.Close()
+		}
+		s.mu.Unlock()
+		s.DropConnections()
+		srv.Close()
+	} else {
+		srv.Shutdown(context.Background())
+	}
+	s.mu.Lock()
+	s.running, s.listener = nil, nil
+	s.mu.Unlock()
+}
+
+// Close is Kill, for good. It is idempotent.
+func (s *Server) Close() {
+	s.Kill()
+	s.life <- struct{}{}
+	s.closed = true
+	<-s.life
+	s.crashing.Wait()
+}
+
+// WaitReady waits until the model is loaded, and returns its error if it failed.
+func (s *Server) WaitReady(ctx context.Context) error {
+	srv := s.Serving()
+	if srv == nil {
+		return errors.New("sidecartest: it is not running")
+	}
+	return srv.WaitReady(ctx)
+}
+
+// Serving returns the server itself, for its health and metrics, or nil while it
+// is down.
+func (s *Server) Serving() *server.Server {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.running
+}
+
+// Model returns the name of the model.
+func (s *Server) Model() string { return s.script.Model }
+
+// Endpoint returns the first endpoint, with the port that it got. In memory it is
+// a name that only Dialer finds.
+func (s *Server) Endpoint() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.where == nil {
+		return "unix-abstract:sidecartest"
+	}
+	return s.where[0].String()
+}
+
+// Endpoints returns all endpoints.
+func (s *Server) Endpoints() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []string
+	for _, e := range s.where {
+		out = append(out, e.String())
+	}
+	return out
+}
+
+// Dialer returns what connects to the sidecar, whatever address it is given, for
+// grpc.WithContextDialer. It is refused while the sidecar is down.
+func (s *Server) Dialer() func(ctx context.Context, address string) (net.Conn, error) {
+	return func(ctx context.Context, _ string) (net.Conn, error) {
+		s.record.update(func() {
+			s.record.status.Dials++
+			s.record.dials = append(s.record.dials, time.Now())
+		})
+		s.mu.Lock()
+		where, l := slices.Clone(s.where), s.listener
+		s.mu.Unlock()
+		if where != nil {
+			var d net.Dialer
+			return d.DialContext(ctx, where[0].Network, where[0].Address)
+		}
+		if l != nil {
+			if c, err := l.DialContext(ctx); err == nil || ctx.Err() != nil {
+				return c, err
+			}
+		}
+		return nil, &net.OpError{Op: "dial", Net: "memory", Err: syscall.ECONNREFUSED}
+	}
+}
+
+// Dial returns a plain gRPC connection to the sidecar. The caller closes it.
+func (s *Server) Dial(opts ...grpc.DialOption) (*grpc.ClientConn, error) {
+	return grpc.NewClient("passthrough:///sidecartest", append([]grpc.DialOption{
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(s.Dialer()),
+		grpc.WithDisableServiceConfig(),
+		grpc.WithIdleTimeout(0),
+	}, opts...)...)
+}
+
+// DropConnections closes every connection at once, as a network does. The sidecar
+// goes on and takes new ones.
+func (s *Server) DropConnections() {
+	s.conns.Range(func(_, c any) bool { c.(*conn).Close(); return true })
+}
+
+// Block keeps calls that arrive from now on from being handled, until Release or
+// until their caller gives up.
+func (s *Server) Block() {
+	s.record.update(func() {
+		select {
+		case <-s.record.gate:
+			s.record.gate = make(chan struct{})
+		default: // blocked already
+		}
+	})
+}
+
+// Release lets them go on.
+func (s *Server) Release() {
+	s.record.update(func() {
+		select {
+		case <-s.record.gate:
+		default:
+			close(s.record.gate)
+		}
+	})
+}
+
+// Fail adds a fault to those of the script's Faults. A number of a call in it
+// counts all calls, from the first.
+func (s *Server) Fail(f mock.Fault) error { return s.record.schedule.Add(f) }
+
+// FailNext makes the next n calls fail with the code and reason; an empty reason
+// gives a status without details, as a foreign server's.
+func (s *Server) FailNext(code codes.Code, reason string, n int) error {
+	return s.Fail(mock.Fault{Error: backend.Error{Code: code, Reason: reason, Message: "scripted failure"}, Times: n})
+}
+
+// intercept sees every ModelInfer.
+func (s *Server) intercept(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
+	msg, ok := req.(*oip.ModelInferRequest)
+	if !ok {
+		return next(ctx, req)
+	}
+	var number uint64
+	if p, ok := peer.FromContext(ctx); ok {
+		if a, ok := p.Addr.(connAddr); ok {
+			number = a.number
+		}
+	}
+	call := s.record.start(msg, number)
+	ended := false
+	defer func() {
+		if !ended {
+			s.record.end(call, status.Error(codes.Internal, "panicked"))
+		}
+	}()
+	resp, err = s.handle(ctx, msg, call, next)
+	ended = true
+	s.record.end(call, err)
+	return resp, err
+}
+
+func (s *Server) handle(ctx context.Context, msg *oip.ModelInferRequest, call *Call, next grpc.UnaryHandler) (any, error) {
+	if err := s.record.pass(ctx); err != nil {
+		return nil, status.FromContextError(err).Err()
+	}
+	f, rows, ok := s.record.schedule.Match(call.Number, call.First)
+	if !ok {
+		return next(ctx, msg)
+	}
+	switch f.Kind {
+	case mock.Fail:
+		return nil, statusOf(&f.Error, msg)
+	case mock.BadRow:
+		input := ""
+		if len(msg.GetInputs()) > 0 {
+			input = msg.GetInputs()[0].GetName()
+		}
+		return nil, oip.Error(codes.InvalidArgument, oip.ReasonBadTensor, "scripted to be refused", oip.WithBadRows(input, "scripted to be refused", rows...))
+	case mock.Panic:
+		panic(fmt.Sprintf("sidecartest: scripted panic in call %d", call.Number))
+	case mock.Crash:
+		s.crash()
+	case mock.Drop:
+		if c, ok := s.conns.Load(call.Connection); ok {
+			c.(*conn).Close()
+		}
+	case mock.Short:
+		resp, err := next(ctx, msg)
+		if answer, ok := resp.(*oip.ModelInferResponse); ok && err == nil {
+			err = shorten(answer)
+		}
+		return resp, err
+	}
+	// Hang, and those that lose the connection: no answer.
+	<-ctx.Done()
+	return nil, status.FromContextError(ctx.Err()).Err()
+}
+
+// statusOf returns the scripted status. Its message for RESOURCE_EXHAUSTED
+// without a reason is that of grpc's own size limit, since that is whose it is.
+func statusOf(e *backend.Error, msg *oip.ModelInferRequest) error {
+	message := cmp.Or(e.Message, "scripted failure")
+	if e.Reason == "" {
+		if e.Code == codes.ResourceExhausted && !strings.Contains(message, "larger than max") {
+			message += ": grpc: received message larger than max (2 vs. 1)"
+		}
+		return status.Error(e.Code, message)
+	}
+	opts := []oip.Option{oip.WithMetadata(oip.MetaModel, msg.GetModelName())}
+	if msg.GetId() != "" {
+		opts = append(opts, oip.WithMetadata(oip.MetaRequestID, msg.GetId()))
+	}
+	if e.RetryAfter > 0 {
+		opts = append(opts, oip.WithRetryAfter(e.RetryAfter))
+	}
+	return oip.Error(e.Code, e.Reason, message, opts...)
+}
+
+// shorten takes the last row out of an answer.
+func shorten(answer *oip.ModelInferResponse) error {
+	for i, o := range answer.GetOutputs() {
+		dt, err := tensor.ParseDType(o.GetDatatype())
+		if err != nil {
+			return err
+		}
+		t := tensor.Tensor{Name: o.GetName(), DType: dt, Shape: o.GetShape(), Raw: answer.GetRawOutputContents()[i]}
+		if len(t.Shape) == 0 || t.Shape[0] == 0 {
+			continue
+		}
+		if t, err = t.Slice(0, t.Shape[0]-1); err != nil {
+			return err
+		}
+		o.Shape, answer.RawOutputContents[i] = t.Shape, t.Raw
+	}
+	return nil
+}

@@ -1,0 +1,276 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
+
+	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/sidecar/oip"
+	"github.com/tensorferry/tensorferry/tensor"
+)
+
+// raggedTries bounds how many rows of another shape are set aside in a row, in the hope
+// that further ones fit in, so that a request never costs many times its encoding.
+const raggedTries = 16
+
+// worker is one place in a channel's window: it carries one request at a time from
+// records to completions. Its buffers live as long as it does.
+type worker[IN, OUT any] struct {
+	c     *channel[IN, OUT]
+	batch *tensor.Batch
+	rows  *tensor.Rows
+	req   *oip.Request
+	resp  oip.ModelInferResponse
+	fates []fate
+	out   []async.Completion[OUT]
+}
+
+func newWorker[IN, OUT any](c *channel[IN, OUT]) *worker[IN, OUT] {
+	return &worker[IN, OUT]{
+		c: c, batch: tensor.NewBatch(&c.sig), rows: tensor.NewRows(&c.sig), req: oip.NewRequest(&c.sig),
+	}
+}
+
+// run carries requests until the channel is closed.
+func (w *worker[IN, OUT]) run() {
+	for {
+		r, maxBytes := w.c.take()
+		if r == nil {
+			return
+		}
+		w.encode(r.calls, maxBytes)
+		ctx, cancel, id, rows := w.c.launch(r, w.fates)
+		w.report() // what could not be encoded need not wait for an answer
+		if rows > 0 {
+			written, err := w.send(ctx, id)
+			cancel()
+			w.settle(r, id, written, err)
+		}
+		w.release(maxBytes)
+	}
+}
+
+// encode fills the batch from calls, and sets the fate of each. Those that the codec
+// refuses are completed.
+func (w *worker[IN, OUT]) encode(calls []async.Call[IN], maxBytes int) {
+	w.c.encoding.Lock()
+	defer w.c.encoding.Unlock()
+	now := time.Now()
+	w.fates = slices.Grow(w.fates[:0], len(calls))[:len(calls)]
+	encoded, ragged := 0, 0
+	for i := range calls {
+		call := &calls[i]
+		bytes := w.batch.Bytes()
+		switch {
+		case !call.Deadline.IsZero() && !now.Before(call.Deadline):
+			// The operator's timer ends this one; no attempt may start (A24).
+			w.fates[i] = gone
+			continue
+		case ragged == raggedTries, encoded > 0 && bytes+bytes/encoded > maxBytes:
+			w.fates[i] = later
+			continue
+		}
+		mark := w.batch.Mark()
+		err := w.encodeRow(mark, call.Record.Value)
+		switch {
+		case err == nil && encoded > 0 && w.batch.Bytes() > maxBytes:
+			w.batch.Rollback(mark)
+			w.fates[i] = later
+			maxBytes = 0 // full
+		case err == nil:
+			w.fates[i] = wanted
+			encoded++
+			ragged = 0
+		case encoded > 0 && errors.Is(err, tensor.ErrRagged):
+			w.fates[i] = later
+			ragged++
+		default:
+			w.fates[i] = gone
+			w.fail(call.ID, w.c.name.badRecord("the codec cannot encode it", err))
+		}
+	}
+	if w.batch.Rows() != encoded {
+		// Rows and records no longer match: sending would mix their answers up.
+		err := w.c.name.badRecord("the codec cannot encode it", fmt.Errorf(
+			"%d records became %d rows; Encode must append to the batch's columns and leave the batch alone", encoded, w.batch.Rows()))
+		for i := range calls {
+			if w.fates[i] == wanted {
+				w.fates[i] = gone
+				w.fail(calls[i].ID, err)
+			}
+		}
+	}
+}
+
+// encodeRow appends one record, or leaves the batch as it was.
+func (w *worker[IN, OUT]) encodeRow(mark tensor.Mark, in IN) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			w.batch.Rollback(mark)
+			err = &async.PanicError{Where: "Encode of the codec", Value: v, Stack: debug.Stack()}
+		}
+	}()
+	if err := w.c.codec.Encode(w.batch, in); err != nil {
+		w.batch.Rollback(mark)
+		return err
+	}
+	return w.batch.EndRow()
+}
+
+// send sends the batch and waits for the answer. written says, under
+// Config.NonIdempotent, that a request that failed may have reached the server.
+func (w *worker[IN, OUT]) send(ctx context.Context, id string) (written bool, err error) {
+	if err := w.req.Fill(w.batch); err != nil {
+		return false, err
+	}
+	w.req.Message().Id = id
+	const method = oip.GRPCInferenceService_ModelInfer_FullMethodName
+	if !w.c.cfg.NonIdempotent {
+		return false, w.c.conn.Invoke(ctx, method, w.req.Message(), &w.resp)
+	}
+	// grpc fills the peer in once the call has a place on a connection.
+	var to peer.Peer
+	err = w.c.conn.Invoke(ctx, method, w.req.Message(), &w.resp, grpc.Peer(&to))
+	return to.Addr != nil, err
+}
+
+// settle turns an answer into completions, or a failure into what A44 says.
+func (w *worker[IN, OUT]) settle(r *group[IN], id string, written bool, err error) {
+	n := w.batch.Rows()
+	if err == nil {
+		if err = oip.FillRows(w.rows, &w.resp, n); err == nil {
+			w.c.leave(r, nil)
+			w.decode(r)
+			w.report()
+			w.c.recycle(r)
+			return
+		}
+		err = oip.Error(codes.DataLoss, oip.ReasonBadOutput, err.Error())
+	}
+	if w.c.ctx.Err() != nil {
+		return // closed: nobody listens
+	}
+	f := w.c.name.understand(err, id)
+	if f.do == lostRows {
+		// The operator hears of the loss before it gets the calls back, so that it does not
+		// make them again at once.
+		w.c.link.lost(f.Error)
+		if written {
+			f.do, f.Error = failRows, f.Error.lostForGood()
+		}
+	}
+	w.judge(r, &f, n)
+	w.report()
+	w.c.recycle(r)
+}
+
+// judge decides what becomes of the rows of a request that failed.
+func (w *worker[IN, OUT]) judge(r *group[IN], f *failure, rows int) {
+	bytes := w.batch.Bytes()
+	w.c.leave(r, func() {
+		switch {
+		case f.do == findRow && rows > 1:
+			if !w.failNamed(r, f) {
+				w.c.gather.halves(r)
+				return
+			}
+			w.c.gather.again(r, 0, rows)
+		case f.do == splitRows && rows > 1:
+			w.c.maxBytes = max(1, min(w.c.maxBytes, bytes/2))
+			w.c.gather.halves(r)
+		default:
+			w.failAll(r, f)
+		}
+	})
+	if why := w.c.link.down.Load(); why != nil {
+		w.c.holdWaiting(why) // the parts, if they came after the link went down
+	}
+}
+
+// failNamed completes the rows that the server names; false if it names none of them.
+func (w *worker[IN, OUT]) failNamed(r *group[IN], f *failure) bool {
+	named := false
+	for _, i := range f.rows {
+		if i >= len(r.calls) {
+			continue
+		}
+		named = true
+		if r.fates[i] == wanted {
+			r.fates[i] = gone
+			r.live--
+			w.fail(r.calls[i].ID, f.Error)
+		}
+	}
+	return named
+}
+
+// failAll completes every row with the failure. A row whose time is over is left to the
+// operator's timer, which says so better and may have a handler (A21).
+func (w *worker[IN, OUT]) failAll(r *group[IN], f *failure) {
+	now := time.Now()
+	for i := range r.calls {
+		c := &r.calls[i]
+		if r.fates[i] != wanted || f.Class == async.Timeout && !c.Deadline.IsZero() && !now.Before(c.Deadline) {
+			continue
+		}
+		w.fail(c.ID, f.Error)
+	}
+}
+
+// decode completes every row that is still wanted from the answer.
+func (w *worker[IN, OUT]) decode(r *group[IN]) {
+	for i := range r.calls {
+		c := &r.calls[i]
+		if r.fates[i] != wanted {
+			continue
+		}
+		v, err := w.decodeRow(c.Record.Value, i)
+		if err != nil {
+			w.fail(c.ID, w.c.name.badRecord("the codec cannot decode the answer", err))
+			continue
+		}
+		w.out = append(w.out, async.Completion[OUT]{ID: c.ID, Outputs: async.One(v)})
+	}
+}
+
+func (w *worker[IN, OUT]) decodeRow(in IN, i int) (v OUT, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = &async.PanicError{Where: "Decode of the codec", Value: v, Stack: debug.Stack()}
+		}
+	}()
+	return w.c.codec.Decode(in, w.rows, i)
+}
+
+func (w *worker[IN, OUT]) fail(id async.CallID, err error) {
+	w.out = append(w.out, async.Completion[OUT]{ID: id, Err: err})
+}
+
+// report hands over what has been completed, with one wake-up.
+func (w *worker[IN, OUT]) report() {
+	if len(w.out) > 0 {
+		w.c.done.Complete(w.out)
+		clear(w.out) // results must not be kept alive
+		w.out = w.out[:0]
+	}
+}
+
+// release lets go of the request's data, and of buffers that one large record has left.
+func (w *worker[IN, OUT]) release(maxBytes int) {
+	large := w.batch.Bytes() > maxBytes
+	w.batch.Reset()
+	w.rows.Reset()
+	w.req.Clear()
+	w.resp.Reset()
+	if large {
+		w.batch = tensor.NewBatch(&w.c.sig)
+	}
+}

@@ -1,0 +1,296 @@
+package stream
+
+import (
+	"context"
+	"time"
+
+	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/stream/checkpoint"
+)
+
+// asyncWait puts an async.Operator into a chain. In front of it is a queue for
+// what comes when it has no room: records that one record became, the end, a
+// barrier that must stay behind them. The head lets nothing in while it holds anything, so it
+// is as long as one slice's fan-out.
+type asyncWait[IN, OUT any] struct {
+	env        *taskEnv
+	counts     *counts
+	keyed      bool
+	op         *async.Operator[IN, OUT]
+	drain      bool
+	serializer Serializer[IN]
+	next       input[OUT]
+
+	queue   []waiting[IN]
+	first   int
+	scratch []Record[IN]
+	passing *barrier // told to op and not yet passed
+	settled int64    // the newest checkpoint that was given up
+	told    bool     // op knows of the end
+	over    bool     // the end has been passed on
+
+	// While op steps:
+	moved bool
+	err   error
+}
+
+// waiting is a record, a watermark, a barrier or the end.
+type waiting[IN any] struct {
+	mark      mark
+	rec       Record[IN]
+	watermark async.Watermark
+	barrier   *barrier
+}
+
+func newAsyncWait[IN, OUT any](env *taskEnv, n *node, fn async.Function[IN, OUT], order async.Order, cfg async.Config, s Serializer[IN], next input[OUT]) any {
+	w := &asyncWait[IN, OUT]{env: env, keyed: n.keyed, serializer: s, next: next}
+	w.counts = env.count(n.name)
+	env.add(w, n.name)
+	op, err := async.NewOperator(fn, order, cfg, async.Subtask{
+		Operator: n.name, Index: env.index, Parallelism: env.parallelism, Attempt: env.attempt, Logger: env.logger,
+	}, env.wake)
+	w.op, w.err = op, err
+	if err == nil {
+		w.drain = op.Config().Checkpoint == async.Drain
+	}
+	return input[IN](w)
+}
+
+func (w *asyncWait[IN, OUT]) open(ctx context.Context) error {
+	if w.err != nil {
+		return w.err
+	}
+	recs, marks, err := restoreEntries(w.env, w.counts.operator, w.keyed, w.serializer)
+	if err != nil {
+		return err
+	}
+	w.op.Restore(recs, marks)
+	w.counts.held.Store(int64(len(recs)))
+	return w.op.Open(ctx)
+}
+
+func (w *asyncWait[IN, OUT]) empty() bool { return w.first == len(w.queue) }
+
+func (w *asyncWait[IN, OUT]) room() int {
+	if !w.empty() || w.passing != nil || w.told {
+		return 0
+	}
+	return w.op.Room()
+}
+
+func (w *asyncWait[IN, OUT]) records(recs []Record[IN]) error {
+	w.counts.in.Add(int64(len(recs)))
+	w.moved = true
+	if w.empty() && w.passing == nil {
+		recs = recs[w.op.Admit(recs):]
+	}
+	for i := range recs {
+		w.queue = append(w.queue, waiting[IN]{rec: recs[i]})
+	}
+	return nil
+}
+
+func (w *asyncWait[IN, OUT]) watermark(m async.Watermark) error {
+	w.moved = true
+	if !w.empty() || w.passing != nil || !w.op.Watermark(m) {
+		w.queue = append(w.queue, waiting[IN]{mark: markWatermark, watermark: m})
+	}
+	return nil
+}
+
+// barrier overtakes the queue under the Snapshot policy, since what is in it goes
+// into the checkpoint, and waits behind it under Drain.
+func (w *asyncWait[IN, OUT]) barrier(b *barrier) error {
+	w.moved = true
+	if w.drain && !w.empty() {
+		w.queue = append(w.queue, waiting[IN]{mark: markBarrier, barrier: b})
+		return nil
+	}
+	if w.over {
+		b.ack.counts = append(b.ack.counts, w.measure())
+		return w.next.barrier(b)
+	}
+	w.passing = b
+	w.op.Barrier(b.id)
+	return nil
+}
+
+func (w *asyncWait[IN, OUT]) end() error {
+	w.moved = true
+	if !w.empty() || w.passing != nil {
+		w.queue = append(w.queue, waiting[IN]{mark: markEnd})
+		return nil
+	}
+	w.told = true
+	w.op.End()
+	return nil
+}
+
+// admit moves the queue on into the operator, as far as there is room.
+func (w *asyncWait[IN, OUT]) admit() {
+	for !w.empty() && w.passing == nil {
+		e := &w.queue[w.first]
+		switch e.mark {
+		case noMark:
+			n := min(w.op.Room(), sliceSize)
+			if n == 0 {
+				return
+			}
+			for i := w.first; i < len(w.queue) && w.queue[i].mark == noMark && len(w.scratch) < n; i++ {
+				w.scratch = append(w.scratch, w.queue[i].rec)
+			}
+			w.skip(w.op.Admit(w.scratch))
+			clear(w.scratch)
+			w.scratch = w.scratch[:0]
+			continue
+		case markWatermark:
+			if !w.op.Watermark(e.watermark) {
+				return
+			}
+		case markBarrier:
+			if e.barrier.id > w.settled {
+				w.passing = e.barrier
+				w.op.Barrier(e.barrier.id)
+			}
+		case markEnd:
+			w.told = true
+			w.op.End()
+		}
+		w.skip(1)
+	}
+}
+
+// skip drops what has moved on from the queue.
+func (w *asyncWait[IN, OUT]) skip(n int) {
+	w.moved = true
+	clear(w.queue[w.first : w.first+n])
+	if w.first += n; w.first == len(w.queue) {
+		w.queue, w.first = w.queue[:0], 0
+		if cap(w.queue) > 4*sliceSize {
+			w.queue = nil // a burst is over
+		}
+	}
+}
+
+func (w *asyncWait[IN, OUT]) turn(now time.Time) (moved bool, next time.Time, err error) {
+	w.admit()
+	room := w.next.room()
+	st, err := w.op.Step(now, room, w)
+	if err == nil {
+		err = w.err
+	}
+	if err != nil {
+		return false, time.Time{}, err
+	}
+	// Step can have admitted restored records, or freed room for the queue.
+	w.measure()
+	if b := w.passing; b != nil && st.Barrier == b.id {
+		w.passing, w.moved = nil, true
+		if err := w.snapshot(b, &st); err != nil {
+			return false, time.Time{}, err
+		}
+		if err := w.next.barrier(b); err != nil {
+			return false, time.Time{}, err
+		}
+	}
+	if w.told && st.Ended && !w.over {
+		w.over, w.moved = true, true
+		if err := w.next.end(); err != nil {
+			return false, time.Time{}, err
+		}
+	}
+	w.admit()
+	moved, w.moved = w.moved || (st.More && room > 0), false
+	return moved, st.Next, nil
+}
+
+// measure brings the counts up to date with the operator's own.
+func (w *asyncWait[IN, OUT]) measure() opCounts {
+	s := w.op.Stats()
+	w.counts.done.Store(s.Completed)
+	w.counts.held.Store(int64(s.Queued + len(w.queue) - w.first))
+	return w.counts.now()
+}
+
+// snapshot puts the records that have not been emitted into the checkpoint (A34),
+// keyed by split, numbered in their order.
+func (w *asyncWait[IN, OUT]) snapshot(b *barrier, st *async.Status[IN]) error {
+	entries, marks := st.Entries, st.Watermarks
+	if !w.drain {
+		for i := w.first; i < len(w.queue); i++ {
+			switch e := &w.queue[i]; e.mark {
+			case noMark:
+				entries = append(entries, e.rec)
+			case markWatermark:
+				marks = append(marks, async.QueuedWatermark{Before: len(entries), Mark: e.watermark})
+			}
+		}
+	}
+	c := w.measure()
+	c.held = int64(len(entries))
+	b.ack.counts = append(b.ack.counts, c)
+	add := func(split int, name string, data []byte) {
+		b.ack.parts = append(b.ack.parts, opPart{w.counts.operator, kindAsync,
+			checkpoint.Part{Split: split, Subtask: w.env.index, Name: name, Data: data}})
+	}
+	bySplit := map[int][]byte{}
+	var splits []int
+	var scratch []byte
+	for i := range entries {
+		r := &entries[i]
+		data, seen := bySplit[r.Split]
+		if !seen {
+			splits = append(splits, r.Split)
+		}
+		err := guard("the serializer's Append", func() (err error) {
+			data, err = appendEntry(data, i, r, w.serializer, &scratch)
+			return err
+		})
+		if err != nil {
+			return &async.RecordError{Operator: w.counts.operator, Subtask: w.env.index, Split: r.Split,
+				Position: r.Position, Class: async.BadRecord, Err: err}
+		}
+		bySplit[r.Split] = data
+	}
+	for _, s := range splits {
+		add(s, partEntries, bySplit[s])
+	}
+	if len(marks) > 0 {
+		add(-1, partMarks, appendMarks(nil, marks))
+	}
+	return nil
+}
+
+// Emit and Watermark take what leaves the operator while it steps.
+func (w *asyncWait[IN, OUT]) Emit(recs []Record[OUT]) {
+	w.moved = true
+	w.counts.out.Add(int64(len(recs)))
+	if w.err == nil {
+		w.err = w.next.records(recs)
+	}
+}
+
+// Watermark forwards a watermark that has its turn.
+func (w *asyncWait[IN, OUT]) Watermark(m async.Watermark) {
+	w.moved = true
+	if w.err == nil {
+		w.err = w.next.watermark(m)
+	}
+}
+
+func (w *asyncWait[IN, OUT]) abort(id int64) {
+	w.settled = max(w.settled, id)
+	if w.passing != nil && w.passing.id <= id {
+		w.op.AbortBarrier(w.passing.id)
+		w.passing = nil
+	}
+}
+
+func (w *asyncWait[IN, OUT]) complete(int64) {}
+
+func (w *asyncWait[IN, OUT]) close() error {
+	if w.op == nil {
+		return nil
+	}
+	return w.op.Close()
+}

@@ -1,0 +1,246 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// mailbox is an unbounded queue into one goroutine. What goes through is bounded
+// by its nature: a few words a task and checkpoint.
+type mailbox[E any] struct {
+	mu   sync.Mutex
+	box  []E
+	wake chan struct{} // of one place
+}
+
+func (m *mailbox[E]) send(e E) {
+	m.mu.Lock()
+	m.box = append(m.box, e)
+	m.mu.Unlock()
+	m.ring()
+}
+
+// ring wakes the receiver.
+func (m *mailbox[E]) ring() {
+	select {
+	case m.wake <- struct{}{}:
+	default:
+	}
+}
+
+// receive takes everything out, into dst.
+func (m *mailbox[E]) receive(dst []E) []E {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	dst = append(dst, m.box...)
+	clear(m.box)
+	m.box = m.box[:0]
+	return dst
+}
+
+// message is what reaches the coordinator's goroutine.
+type message struct {
+	report    *report
+	written   bool
+	committed bool
+	err       error
+}
+
+// attempt runs every task once, from the beginning or from a checkpoint, and
+// returns when none is left.
+func (r *Run) attempt(ctx context.Context, number int, from *restored) outcome {
+	tctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	inbox := &mailbox[message]{wake: make(chan struct{}, 1)}
+	splits := r.cut
+	if from != nil {
+		splits = from.splits
+	}
+	var boxes []*mailbox[control]
+	tasks := build(r.stages, func(s *stage, index int) *taskEnv {
+		box := &mailbox[control]{wake: make(chan struct{}, 1)}
+		boxes = append(boxes, box)
+		return &taskEnv{
+			id: len(boxes) - 1, index: index, parallelism: s.parallelism,
+			job: r.job.name, run: r.id, attempt: number, logger: r.cfg.Logger,
+			wake:    box.ring,
+			report:  func(k report) { inbox.send(message{report: &k}) },
+			restore: from, splits: splits,
+		}
+	})
+	c := &coordinator{
+		cfg: r.cfg.Checkpoint, header: r.header(number), operators: r.operators, tasks: len(tasks),
+		committer: &r.committer, base: from, lastID: r.lastID,
+	}
+	r.tracker.attempt(from, tasks)
+	r.tracker.set(func(p *Progress) { p.Attempt = number })
+	var wg sync.WaitGroup
+	for i, t := range tasks {
+		wg.Go(func() { runTask(tctx, t, boxes[i]) })
+	}
+	out := r.coordinate(ctx, c, inbox, boxes, func(err error) { cancel(err) }, &wg)
+	cancel(errors.New("the attempt is over"))
+	wg.Wait()
+	r.lastID = c.lastID
+	return out
+}
+
+// coordinate is the goroutine around the coordinator: it brings the events and
+// does the effects.
+func (r *Run) coordinate(ctx context.Context, c *coordinator, inbox *mailbox[message], boxes []*mailbox[control], cancel func(error), wg *sync.WaitGroup) outcome {
+	timer := time.NewTimer(never)
+	defer timer.Stop()
+	stop := r.stop
+	var messages []message
+	for {
+		for _, e := range c.effects {
+			switch e.kind {
+			case tell:
+				for _, b := range boxes {
+					b.send(e.control)
+				}
+			case write:
+				r.emitted = emittedIn(e.snap)
+				wg.Go(func() {
+					err := guard("Write of the checkpoint store", func() error { return r.cfg.Checkpoint.Store.Write(ctx, e.snap) })
+					inbox.send(message{written: true, err: err})
+				})
+			case commit:
+				wg.Go(func() { inbox.send(message{committed: true, err: publish(ctx, e.plans)}) })
+			case halt:
+				cancel(c.failed)
+			case note:
+				r.note(e.event)
+			case done:
+				return e.outcome
+			}
+		}
+		c.effects = c.effects[:0]
+		timer.Reset(until(time.Now(), c.next()))
+		select {
+		case <-inbox.wake:
+		case <-timer.C:
+			c.tick(time.Now())
+		case <-stop:
+			stop = nil
+			r.tracker.set(func(p *Progress) { p.State = StateStopping })
+			c.stop(time.Now())
+		case <-ctx.Done():
+			return outcome{err: context.Cause(ctx)}
+		}
+		messages = inbox.receive(messages[:0])
+		for _, m := range messages {
+			switch now := time.Now(); {
+			case m.written:
+				c.written(now, m.err)
+			case m.committed:
+				c.committed(now, m.err)
+			default:
+				c.report(now, *m.report)
+			}
+		}
+		clear(messages)
+	}
+}
+
+// note passes an event on, and keeps what Progress shows of it.
+func (r *Run) note(e Event) {
+	r.tracker.set(func(p *Progress) {
+		switch e := e.(type) {
+		case Started:
+			if p.State != StateStopping {
+				p.State = StateRunning
+			}
+		case CheckpointCompleted:
+			p.CheckpointsCompleted++
+			p.LastCheckpoint, p.LastCheckpointAt, p.LastCheckpointTook = e.ID, time.Now(), e.Duration
+			p.Committed = r.emitted
+		case CheckpointFailed:
+			p.CheckpointsFailed++
+			p.LastError = fmt.Errorf("checkpoint %d: %w", e.ID, e.Err)
+			r.cfg.Logger.Warn("a checkpoint failed", "job", r.job.name, "checkpoint", e.ID, "error", e.Err)
+		}
+	})
+	r.cfg.Observer.Observe(e)
+}
+
+// runTask is the goroutine of one task, with the goroutine of its reader, if it has one.
+func runTask(ctx context.Context, t *task, box *mailbox[control]) {
+	err := driveTask(ctx, t, box)
+	if cerr := t.close(); cerr != nil {
+		t.env.logger.Warn("cannot close", "job", t.env.job, "task", t.env.id, "error", cerr)
+		if err == nil && ctx.Err() == nil {
+			err = cerr
+		}
+	}
+	if err != nil {
+		t.env.report(report{kind: taskFailed, task: t.env.id, err: err})
+	}
+}
+
+func driveTask(ctx context.Context, t *task, box *mailbox[control]) error {
+	if err := t.open(ctx); err != nil {
+		return err
+	}
+	if t.reader != nil {
+		var wg sync.WaitGroup
+		rctx, cancel := context.WithCancel(ctx)
+		room := make(chan struct{}, 1)
+		t.reader.onRoom(func() {
+			select {
+			case room <- struct{}{}:
+			default:
+			}
+		})
+		wg.Go(func() { runReader(rctx, t.reader, room) })
+		defer wg.Wait()
+		defer cancel()
+	}
+	t.env.report(report{kind: taskRunning, task: t.env.id})
+	timer := time.NewTimer(never)
+	defer timer.Stop()
+	var words []control
+	for ctx.Err() == nil {
+		words = box.receive(words[:0])
+		for _, w := range words {
+			if err := t.control(w); err != nil {
+				return err
+			}
+		}
+		now := time.Now()
+		more, next, err := t.step(now)
+		if err != nil {
+			return err
+		}
+		if more {
+			continue
+		}
+		timer.Reset(until(now, next))
+		select {
+		case <-box.wake:
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+	}
+	return nil
+}
+
+// runReader is the goroutine of a source's reads, which may block.
+func runReader(ctx context.Context, r fetcher, room <-chan struct{}) {
+	defer r.shut()
+	for ctx.Err() == nil {
+		if r.full() {
+			select {
+			case <-room:
+			case <-ctx.Done():
+			}
+			continue
+		}
+		if !r.fetch(ctx) {
+			return
+		}
+	}
+}

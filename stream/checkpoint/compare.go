@@ -1,0 +1,79 @@
+package checkpoint
+
+import (
+	"fmt"
+	"strings"
+)
+
+// IdentityError says in what a job differs from the one that a checkpoint is of.
+type IdentityError struct {
+	Differences []Difference
+}
+
+// Difference is one property that is not the same. Was or Now is empty, and the
+// matching Had or Has false, where one side lacks the property.
+type Difference struct {
+	Name     string
+	Was, Now string
+	Had, Has bool
+}
+
+func (e *IdentityError) Error() string {
+	var b strings.Builder
+	b.WriteString("the job is not the one that wrote the checkpoint:")
+	for i, d := range e.Differences {
+		if i > 0 {
+			b.WriteByte(';')
+		}
+		switch {
+		case !d.Had:
+			fmt.Fprintf(&b, " %s was not set and is now %q", d.Name, d.Now)
+		case !d.Has:
+			fmt.Fprintf(&b, " %s was %q and is now not set", d.Name, d.Was)
+		default:
+			fmt.Fprintf(&b, " %s was %q and is now %q", d.Name, d.Was, d.Now)
+		}
+	}
+	return b.String()
+}
+
+// Compare returns nil if was and now are the same properties in whatever order,
+// and an *IdentityError that names each difference with both values if not. Of
+// properties with the same name the last counts.
+func Compare(was, now []Property) error {
+	old := values(was)
+	cur := values(now)
+	var e IdentityError
+	seen := map[string]bool{}
+	for _, list := range [][]Property{was, now} {
+		for _, p := range list {
+			if seen[p.Name] {
+				continue
+			}
+			seen[p.Name] = true
+			d := Difference{Name: p.Name}
+			d.Was, d.Had = lookup(old, p.Name)
+			d.Now, d.Has = lookup(cur, p.Name)
+			if d.Was != d.Now || d.Had != d.Has {
+				e.Differences = append(e.Differences, d)
+			}
+		}
+	}
+	if e.Differences == nil {
+		return nil
+	}
+	return &e
+}
+
+func values(props []Property) map[string]string {
+	m := make(map[string]string, len(props))
+	for _, p := range props {
+		m[p.Name] = p.Value
+	}
+	return m
+}
+
+func lookup(m map[string]string, name string) (string, bool) {
+	v, ok := m[name]
+	return v, ok
+}

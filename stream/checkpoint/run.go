@@ -1,0 +1,347 @@
+package checkpoint
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/tensorferry/tensorferry/internal/fsx"
+)
+
+// Phase is where the newest run of a folder stands.
+type Phase uint8
+
+const (
+	// Empty: no run was ever begun here.
+	Empty Phase = iota
+	// Unfinished: a run began and did not reach the end of its input. It may
+	// have no checkpoint yet.
+	Unfinished
+	// Finished: the newest checkpoint is a run's last.
+	Finished
+)
+
+func (p Phase) String() string { return [...]string{"empty", "unfinished", "finished"}[p%3] }
+
+// State is what a folder holds, as far as the next start must know.
+type State struct {
+	Phase Phase
+	// Run and Job name the newest run and its job; empty if there is none.
+	Run, Job string
+	// Started is when that run began, Starts how often a process started it.
+	Started time.Time
+	Starts  int
+	// Newest is its newest checkpoint that is whole; nil if it has none.
+	Newest *Snapshot
+	// Damaged tells of newer checkpoints that were passed over.
+	Damaged []error
+}
+
+// Run is a run that was begun or is to go on, and where from.
+type Run struct {
+	// ID names the run, the same after each resumption.
+	ID string
+	// Attempt counts the starts before this one. It is above the attempt of every
+	// checkpoint that could be read.
+	Attempt int
+	// Restore is the checkpoint to go on from; nil: from the beginning.
+	Restore *Snapshot
+	// Previous is, when Restore is nil, the newest checkpoint of the run that
+	// this one replaces: it knows what that run published. nil if there was none.
+	Previous *Snapshot
+	// Newest is the run's newest checkpoint. It differs from Restore only after
+	// From: what was published since Restore is in it.
+	Newest *Snapshot
+	// LastID is the highest checkpoint id of the run so far, also of damaged
+	// ones; the next must be above it.
+	LastID int64
+	// Damaged tells of checkpoints that were passed over.
+	Damaged []error
+}
+
+// marker is the file that says that a run began.
+type marker struct {
+	Job     string    `json:"job"`
+	Started time.Time `json:"started"`
+	Starts  int       `json:"starts"`
+}
+
+// runNumber returns the number in a run's id.
+func runNumber(id string) (int64, bool) {
+	rest, ok := strings.CutPrefix(id, runPrefix)
+	if !ok {
+		return 0, false
+	}
+	digits, _, ok := strings.Cut(rest, "-")
+	n, err := strconv.ParseInt(digits, 10, 64)
+	return n, ok && err == nil && n > 0
+}
+
+// State reads where the folder's newest run stands.
+func (s *Store) State() (State, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state()
+}
+
+func (s *Store) state() (State, error) {
+	runs, err := s.runs()
+	if err != nil || len(runs) == 0 {
+		return State{}, err
+	}
+	st := State{Phase: Unfinished, Run: runs[len(runs)-1]}
+	m, err := s.marker(st.Run)
+	if err != nil {
+		return st, err
+	}
+	st.Job, st.Started, st.Starts = m.Job, m.Started, m.Starts
+	st.Newest, st.Damaged, err = s.newest(st.Run)
+	if err != nil {
+		return st, err
+	}
+	if st.Newest != nil && st.Newest.Finished {
+		st.Phase = Finished
+	}
+	return st, nil
+}
+
+func (s *Store) marker(run string) (marker, error) {
+	var m marker
+	name := filepath.Join(s.dir, run, markerName)
+	b, err := s.fs.ReadFile(name)
+	if err == nil {
+		err = json.Unmarshal(b, &m)
+	}
+	if err != nil {
+		return m, fmt.Errorf("checkpoint: reading the run's marker %s: %w", name, err)
+	}
+	return m, nil
+}
+
+func (s *Store) writeMarker(run string, m marker) error {
+	b, err := json.Marshal(m)
+	if err == nil {
+		err = fsx.WriteFile(s.fs, filepath.Join(s.dir, run, markerName), append(b, '\n'))
+	}
+	if err != nil {
+		return fmt.Errorf("checkpoint: writing the marker of %s: %w", run, err)
+	}
+	return nil
+}
+
+// Start begins a new run of job, where there is nothing or a finished run. Where
+// there is an unfinished one it fails with an *UnfinishedError.
+func (s *Store) Start(job string) (*Run, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st, err := s.owned(job)
+	if err != nil {
+		return nil, err
+	}
+	if st.Phase == Unfinished {
+		e := &UnfinishedError{Dir: s.dir, Run: st.Run}
+		if st.Newest != nil {
+			e.Checkpoint = st.Newest.ID
+		}
+		return nil, e
+	}
+	return s.begin(job)
+}
+
+// Resume goes on with the unfinished run from its newest checkpoint, or from the
+// beginning if it has none. Where there is nothing it starts. Of a finished run
+// it returns the last checkpoint (Restore.Finished), for its results to be
+// published again if a crash prevented it.
+func (s *Store) Resume(job string) (*Run, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st, err := s.owned(job)
+	if err != nil {
+		return nil, err
+	}
+	if st.Phase == Empty {
+		return s.begin(job)
+	}
+	return s.resume(st, st.Newest)
+}
+
+// Fresh begins a new run of job whatever there is. What an unfinished run
+// published is replaced like that of a finished one.
+func (s *Store) Fresh(job string) (*Run, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	// Damaged checkpoints are no obstacle to discarding them.
+	if _, err := s.owned(job); err != nil && !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrVersion) {
+		return nil, err
+	}
+	return s.begin(job)
+}
+
+// From goes on with the newest run from one of its checkpoints, named by its id
+// ("7"), its file's name ("chk-00000007") or its path. The newer checkpoints stay
+// until the run writes one of its own, so a crash before that loses nothing.
+func (s *Store) From(job, checkpoint string) (*Run, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st, err := s.owned(job)
+	if err != nil && !errors.Is(err, ErrCorrupt) {
+		return nil, err
+	}
+	if st.Phase == Empty {
+		return nil, fmt.Errorf("%w: the folder %s holds no run", ErrNoCheckpoint, s.dir)
+	}
+	list, err := s.checkpoints(st.Run)
+	if err != nil {
+		return nil, err
+	}
+	var have []string
+	for _, info := range list {
+		if info.is(checkpoint) {
+			snap, err := s.Load(info.Path)
+			if err != nil {
+				return nil, err
+			}
+			return s.resume(st, snap)
+		}
+		have = append(have, strconv.FormatInt(info.ID, 10))
+	}
+	if have == nil {
+		return nil, fmt.Errorf("%w: %s; the newest run has none yet", ErrNoCheckpoint, checkpoint)
+	}
+	return nil, fmt.Errorf("%w: %s; the newest run has %s", ErrNoCheckpoint, checkpoint, strings.Join(have, ", "))
+}
+
+// is says whether a user's reference means this checkpoint.
+func (i Info) is(ref string) bool {
+	dir, base := filepath.Split(filepath.Clean(ref))
+	if dir != "" && filepath.Base(dir) != i.Run {
+		return false
+	}
+	id, err := strconv.ParseInt(strings.TrimPrefix(base, chkPrefix), 10, 64)
+	return err == nil && id == i.ID
+}
+
+// owned returns the state of the folder if job may use it.
+func (s *Store) owned(job string) (State, error) {
+	if s.lock == nil {
+		return State{}, errors.New("checkpoint: the store is read-only or closed")
+	}
+	st, err := s.state()
+	if st.Job != "" && st.Job != job {
+		return st, &OtherJobError{Dir: s.dir, Owner: st.Job, Job: job}
+	}
+	return st, err
+}
+
+// resume goes on with the run of st.
+func (s *Store) resume(st State, from *Snapshot) (*Run, error) {
+	r := &Run{ID: st.Run, Restore: from, Newest: st.Newest, Damaged: st.Damaged, Attempt: st.Starts}
+	for _, snap := range []*Snapshot{from, st.Newest} {
+		if snap != nil {
+			r.Attempt = max(r.Attempt, snap.Attempt+1)
+		}
+	}
+	list, err := s.checkpoints(st.Run)
+	if err != nil {
+		return nil, err
+	}
+	if n := len(list); n > 0 {
+		r.LastID = list[n-1].ID
+	}
+	if from == nil {
+		if err := s.previous(r); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.writeMarker(st.Run, marker{Job: st.Job, Started: st.Started, Starts: r.Attempt + 1}); err != nil {
+		return nil, err
+	}
+	s.run = r.ID
+	s.sweep()
+	return r, nil
+}
+
+// begin makes a new run.
+func (s *Store) begin(job string) (*Run, error) {
+	s.run = ""
+	entries, err := s.fs.ReadDir(s.dir)
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint: reading the folder %s: %w", s.dir, err)
+	}
+	var last int64 // of all folders, also of those that lack a marker
+	for _, e := range entries {
+		if n, ok := runNumber(e.Name); ok {
+			last = max(last, n)
+		}
+	}
+	var unique [8]byte
+	rand.Read(unique[:]) // never fails
+	r := &Run{ID: fmt.Sprintf("%s%06d-%s", runPrefix, last+1, hex.EncodeToString(unique[:]))}
+	if err := s.previous(r); err != nil {
+		return nil, err
+	}
+	if err := fsx.MkdirAll(s.fs, filepath.Join(s.dir, r.ID)); err != nil {
+		return nil, fmt.Errorf("checkpoint: making the run's folder: %w", err)
+	}
+	if err := s.writeMarker(r.ID, marker{Job: job, Started: time.Now().UTC(), Starts: 1}); err != nil {
+		return nil, err
+	}
+	s.run = r.ID
+	s.sweep()
+	return r, nil
+}
+
+// previous finds the newest checkpoint of the runs before r.
+func (s *Store) previous(r *Run) error {
+	runs, err := s.runs()
+	if err != nil {
+		return err
+	}
+	for i := len(runs) - 1; i >= 0 && r.Previous == nil; i-- {
+		if runs[i] == r.ID {
+			continue
+		}
+		snap, damaged, err := s.newest(runs[i])
+		r.Damaged = append(r.Damaged, damaged...)
+		if errors.Is(err, ErrVersion) {
+			r.Damaged = append(r.Damaged, err)
+		} else if err != nil && !errors.Is(err, ErrCorrupt) {
+			return err
+		}
+		r.Previous = snap
+	}
+	return nil
+}
+
+// sweep removes what crashes left: temporary files, folders of runs that never
+// began, and runs that have neither a checkpoint nor a use.
+func (s *Store) sweep() {
+	entries, err := s.fs.ReadDir(s.dir)
+	s.warn("can't look for leftovers", err)
+	for _, e := range entries {
+		if _, ok := runNumber(e.Name); !ok || !e.Dir {
+			continue
+		}
+		dir := filepath.Join(s.dir, e.Name)
+		files, err := s.fs.ReadDir(dir)
+		s.warn("can't look for leftovers", err)
+		var marked, chk bool
+		for _, f := range files {
+			if strings.HasPrefix(f.Name, fsx.TempPrefix) {
+				s.warn("can't remove a temporary file", s.fs.Remove(filepath.Join(dir, f.Name)))
+			}
+			_, is := chkID(f.Name)
+			chk = chk || is
+			marked = marked || f.Name == markerName
+		}
+		if e.Name != s.run && !(marked && chk) {
+			s.warn("can't remove a run that left nothing", s.discard(e.Name))
+		}
+	}
+}

@@ -1,0 +1,345 @@
+package checkpoint
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/tensorferry/tensorferry/internal/fsx"
+)
+
+// DefaultRetain is how many checkpoints of a run are kept.
+const DefaultRetain = 3
+
+// Options of a Store. The zero value is the documented defaults.
+type Options struct {
+	// Retain is how many checkpoints of the run are kept, the newest ones.
+	// Default 3.
+	Retain int
+	// ReadOnly takes no lock and writes nothing; the folder must be there.
+	ReadOnly bool
+	// Logger hears of checkpoints that are damaged and of old files that can't
+	// be removed. Default: slog.Default().
+	Logger *slog.Logger
+	// FS is the file system. Default: the operating system's. Others are for
+	// tests of crashes.
+	FS fsx.FS
+}
+
+// Store is a folder of checkpoints. It is safe for concurrent use; one process
+// at a time holds the folder.
+type Store struct {
+	dir  string
+	opts Options
+	fs   fsx.FS
+	log  *slog.Logger
+	lock io.Closer // nil when read-only
+
+	mu  sync.Mutex
+	run string // the run that Write belongs to, once one was begun
+}
+
+// Info says which checkpoints a folder holds.
+type Info struct {
+	// ID counts the checkpoints of the run.
+	ID int64
+	// Run is the run's id.
+	Run string
+	// Path is the checkpoint's file; Size its bytes.
+	Path string
+	Size int64
+}
+
+// Open opens the checkpoint folder dir, makes it if need be, and takes its lock.
+// If another process has the lock it fails with a *LockedError. Close gives the
+// lock back.
+func Open(dir string, opts Options) (*Store, error) {
+	s := &Store{dir: dir, opts: opts, fs: opts.FS, log: opts.Logger}
+	if s.fs == nil {
+		s.fs = fsx.OS
+	}
+	if s.log == nil {
+		s.log = slog.Default()
+	}
+	switch {
+	case opts.Retain < 0:
+		return nil, fmt.Errorf("checkpoint: retain is %d; want 1 or more, or 0 for %d", opts.Retain, DefaultRetain)
+	case opts.Retain == 0:
+		s.opts.Retain = DefaultRetain
+	}
+	if opts.ReadOnly {
+		if _, err := s.fs.ReadDir(dir); err != nil {
+			return nil, fmt.Errorf("checkpoint: reading the folder %s: %w", dir, err)
+		}
+		return s, nil
+	}
+	if err := fsx.MkdirAll(s.fs, dir); err != nil {
+		return nil, fmt.Errorf("checkpoint: making the folder %s: %w", dir, err)
+	}
+	lock, err := s.fs.Lock(filepath.Join(dir, "lock"))
+	if held, ok := errors.AsType[*fsx.LockedError](err); ok {
+		return nil, &LockedError{Dir: dir, PID: held.PID}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint: locking the folder %s: %w", dir, err)
+	}
+	s.lock = lock
+	return s, nil
+}
+
+// Close gives the lock back. It is idempotent; nothing may be written after it.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	lock := s.lock
+	s.lock, s.run = nil, ""
+	if lock == nil {
+		return nil
+	}
+	return lock.Close()
+}
+
+// Dir returns the folder.
+func (s *Store) Dir() string { return s.dir }
+
+const (
+	runPrefix  = "run-"
+	chkPrefix  = "chk-"
+	markerName = "run"
+)
+
+func chkName(id int64) string { return fmt.Sprintf("%s%08d", chkPrefix, id) }
+
+// chkID returns the id in a checkpoint's file name.
+func chkID(name string) (int64, bool) {
+	digits, ok := strings.CutPrefix(name, chkPrefix)
+	if !ok {
+		return 0, false
+	}
+	id, err := strconv.ParseInt(digits, 10, 64)
+	return id, err == nil && name == chkName(id)
+}
+
+// Write stores a snapshot of the run that Start, Resume, Fresh or From began.
+// When it returns nil the snapshot is durable and the newest of the run; when it
+// returns an error the snapshot may or may not be there, but it is never there
+// in part. Its ID must be above those of all checkpoints of the run. Checkpoints
+// beyond the number to retain are then removed, and so are earlier runs.
+func (s *Store) Write(ctx context.Context, snap *Snapshot) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if s.lock == nil || s.run == "" {
+		return errors.New("checkpoint: the store is read-only, closed, or no run was begun")
+	}
+	if snap.Run != s.run {
+		return fmt.Errorf("checkpoint: snapshot %d is of run %s; the run under way is %s", snap.ID, snap.Run, s.run)
+	}
+	list, err := s.checkpoints(s.run)
+	if err != nil {
+		return err
+	}
+	if n := len(list); n > 0 && snap.ID <= list[n-1].ID {
+		return fmt.Errorf("checkpoint: snapshot %d comes after snapshot %d of the same run; ids must grow", snap.ID, list[n-1].ID)
+	}
+	if snap.ID < 1 {
+		return fmt.Errorf("checkpoint: snapshot has the id %d; want 1 or more", snap.ID)
+	}
+	path := filepath.Join(s.dir, s.run, chkName(snap.ID))
+	if err := fsx.WriteFile(s.fs, path, Encode(snap)); err != nil {
+		return fmt.Errorf("checkpoint: writing %s: %w", path, err)
+	}
+	s.retire(list)
+	return nil
+}
+
+// retire removes what a new checkpoint made superfluous: earlier is the run's
+// list before it. Failing to remove is no failure of the checkpoint.
+func (s *Store) retire(earlier []Info) {
+	for i := 0; i < len(earlier)+1-s.opts.Retain; i++ {
+		s.warn("can't remove an old checkpoint", s.fs.Remove(earlier[i].Path))
+	}
+	runs, err := s.runs()
+	s.warn("can't list earlier runs", err)
+	for _, run := range runs {
+		if run == s.run {
+			break
+		}
+		s.warn("can't remove an earlier run", s.discard(run))
+	}
+}
+
+func (s *Store) warn(what string, err error) {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.log.Warn("checkpoint: "+what, "folder", s.dir, "error", err)
+	}
+}
+
+// discard removes a run with all its checkpoints. The marker goes last, so that a
+// crash on the way leaves a run that is still known as one.
+func (s *Store) discard(run string) error {
+	dir := filepath.Join(s.dir, run)
+	entries, err := s.fs.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.Name != markerName {
+			if err := s.fs.Remove(filepath.Join(dir, e.Name)); err != nil {
+				return err
+			}
+		}
+	}
+	if err := s.fs.Remove(filepath.Join(dir, markerName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return s.fs.Remove(dir)
+}
+
+// runs returns the ids of the runs in the folder, oldest first. A folder without
+// a marker is not a run: its maker crashed before the run began.
+func (s *Store) runs() ([]string, error) {
+	entries, err := s.fs.ReadDir(s.dir)
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint: reading the folder %s: %w", s.dir, err)
+	}
+	var runs []string
+	for _, e := range entries {
+		if _, ok := runNumber(e.Name); !ok || !e.Dir {
+			continue
+		}
+		_, err := s.fs.Stat(filepath.Join(s.dir, e.Name, markerName))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("checkpoint: reading the run %s: %w", e.Name, err)
+		}
+		runs = append(runs, e.Name)
+	}
+	slices.SortStableFunc(runs, func(a, b string) int {
+		m, _ := runNumber(a)
+		n, _ := runNumber(b)
+		return cmp.Compare(m, n)
+	})
+	return runs, nil
+}
+
+// checkpoints lists those of one run, oldest first.
+func (s *Store) checkpoints(run string) ([]Info, error) {
+	dir := filepath.Join(s.dir, run)
+	entries, err := s.fs.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint: reading the run's folder: %w", err)
+	}
+	var list []Info
+	for _, e := range entries {
+		if id, ok := chkID(e.Name); ok && !e.Dir {
+			list = append(list, Info{ID: id, Run: run, Path: filepath.Join(dir, e.Name), Size: e.Size})
+		}
+	}
+	slices.SortFunc(list, func(a, b Info) int { return cmp.Compare(a.ID, b.ID) })
+	return list, nil
+}
+
+// List returns every checkpoint in the folder, the oldest run's oldest first. It
+// opens none of them.
+func (s *Store) List() ([]Info, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	runs, err := s.runs()
+	if err != nil {
+		return nil, err
+	}
+	var all []Info
+	for _, run := range runs {
+		list, err := s.checkpoints(run)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, list...)
+	}
+	return all, nil
+}
+
+// Newest returns the newest checkpoint of the run under way (of the newest run,
+// if none was begun) that is whole. Damaged ones are passed over, which the
+// logger hears. It returns nil without an error if the run has none yet,
+// ErrCorrupt if it has some and all are damaged, and ErrVersion if a newer
+// program wrote the newest: to go on from an older one would be to forget what
+// that program did.
+func (s *Store) Newest(ctx context.Context) (*Snapshot, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	run := s.run
+	if run == "" {
+		runs, err := s.runs()
+		if err != nil || len(runs) == 0 {
+			return nil, err
+		}
+		run = runs[len(runs)-1]
+	}
+	if s.lock != nil {
+		// A Write that failed at its last step left a checkpoint whose name a crash
+		// may still take away. What is returned must not vanish again.
+		if err := s.fs.SyncDir(filepath.Join(s.dir, run)); err != nil {
+			return nil, fmt.Errorf("checkpoint: syncing the run's folder: %w", err)
+		}
+	}
+	snap, damaged, err := s.newest(run)
+	for _, d := range damaged {
+		s.log.Warn("checkpoint: passed over a damaged checkpoint", "error", d)
+	}
+	return snap, err
+}
+
+// newest returns a run's newest whole checkpoint, nil if it has none at all, and
+// the errors of those that it passed over.
+func (s *Store) newest(run string) (snap *Snapshot, damaged []error, err error) {
+	list, err := s.checkpoints(run)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, info := range slices.Backward(list) {
+		snap, err := s.Load(info.Path)
+		if err == nil {
+			return snap, damaged, nil
+		}
+		if !errors.Is(err, ErrCorrupt) {
+			return nil, damaged, err
+		}
+		damaged = append(damaged, err)
+	}
+	if damaged != nil {
+		return nil, nil, fmt.Errorf("checkpoint: no checkpoint of %s can be read: %w",
+			filepath.Join(s.dir, run), errors.Join(damaged...))
+	}
+	return nil, nil, nil
+}
+
+// Load reads one checkpoint's file.
+func (s *Store) Load(path string) (*Snapshot, error) {
+	b, err := s.fs.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint: %w", err)
+	}
+	snap, err := Decode(b)
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint: %s: %w", path, err)
+	}
+	return snap, nil
+}

@@ -1,0 +1,130 @@
+package stream
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/tensorferry/tensorferry/stream/checkpoint"
+)
+
+// committer keeps what the sinks' committers remember between checkpoints. plan
+// and adopt are steps without I/O; what they decide is carried out by publish.
+type committer struct {
+	sinks []*sinkCommitter
+}
+
+type sinkCommitter struct {
+	name  string
+	c     Committer
+	state []byte // as of the newest complete checkpoint
+	next  []byte // as of the checkpoint that is being written
+}
+
+// sinkPlan is what one sink has to carry out.
+type sinkPlan struct {
+	sink *sinkCommitter
+	plan []byte
+}
+
+// plan says where the pending results of a checkpoint go. The sections belong
+// into the checkpoint; the plans are for publish, when it is complete.
+func (c *committer) plan(acks []*ack, parallelism func(operator string) int) (sections []checkpoint.Section, plans []sinkPlan, err error) {
+	for _, s := range c.sinks {
+		var pending []Pending
+		for _, a := range acks { // in the order of tasks, so of subtasks
+			if a.sink == s.name {
+				pending = append(pending, a.pending...)
+			}
+		}
+		var plan []byte
+		err := guard("Plan of "+s.name, func() (err error) {
+			s.next, plan, err = s.c.Plan(s.state, pending)
+			return err
+		})
+		if err != nil {
+			return nil, nil, fmt.Errorf("%s: cannot plan where its results go: %w", s.name, err)
+		}
+		sections = append(sections, checkpoint.Section{
+			Operator: s.name, Kind: kindSink, Parallelism: parallelism(s.name),
+			Parts: []checkpoint.Part{
+				{Split: -1, Name: partState, Data: s.next},
+				{Split: -1, Name: partPlan, Data: plan},
+			},
+		})
+		plans = append(plans, sinkPlan{s, plan})
+	}
+	return sections, plans, nil
+}
+
+// adopt makes the states that the last plan gave the present ones: their
+// checkpoint is complete.
+func (c *committer) adopt() {
+	for _, s := range c.sinks {
+		s.state = s.next
+	}
+}
+
+// publish carries plans out. It does I/O and is called outside of any step.
+func publish(ctx context.Context, plans []sinkPlan) error {
+	for _, p := range plans {
+		if err := p.run(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p sinkPlan) run(ctx context.Context) error {
+	err := guard("Commit of "+p.sink.name, func() error { return p.sink.c.Commit(ctx, p.plan) })
+	if err != nil {
+		return fmt.Errorf("%s: cannot publish its results: %w", p.sink.name, err)
+	}
+	return nil
+}
+
+// restore takes the states of a checkpoint and returns what must be carried out again.
+func (c *committer) restore(r *restored) (plans []sinkPlan) {
+	for _, s := range c.sinks {
+		was := r.sinks[s.name]
+		s.state = was.state
+		plans = append(plans, sinkPlan{s, was.plan})
+	}
+	return plans
+}
+
+// begin starts the sinks of a run that has no checkpoint.
+func (c *committer) begin(ctx context.Context, previous *restored) error {
+	for _, s := range c.sinks {
+		var was []byte
+		if previous != nil {
+			was = previous.sinks[s.name].state
+		}
+		err := guard("Begin of "+s.name, func() (err error) {
+			s.state, err = s.c.Begin(ctx, was)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("%s: cannot begin: %w", s.name, err)
+		}
+	}
+	return nil
+}
+
+// clean removes pending results that no checkpoint lists.
+func (c *committer) clean(ctx context.Context) error {
+	for _, s := range c.sinks {
+		if err := guard("Clean of "+s.name, func() error { return s.c.Clean(ctx) }); err != nil {
+			return fmt.Errorf("%s: cannot remove results that were never published: %w", s.name, err)
+		}
+	}
+	return nil
+}
+
+func (c *committer) close() (err error) {
+	for _, s := range c.sinks {
+		if e := guard("Close of "+s.name, s.c.Close); e != nil && err == nil {
+			err = fmt.Errorf("%s: %w", s.name, e)
+		}
+	}
+	return err
+}

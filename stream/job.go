@@ -1,0 +1,91 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+)
+
+// Job is a plan of sources, operators and sinks. It is built from one goroutine
+// and run once.
+type Job struct {
+	name  string
+	cfg   Config
+	nodes []*node
+	names map[string]bool
+	kinds map[string]int
+	errs  []error
+
+	mu      sync.Mutex
+	started bool
+}
+
+// New begins a job. What is wrong with cfg, or with anything that is built on the
+// job, is returned together when it is started.
+func New(name string, cfg Config) *Job {
+	j := &Job{name: name, names: map[string]bool{}, kinds: map[string]int{}}
+	var err error
+	if j.cfg, err = cfg.resolve(); err != nil {
+		j.errs = append(j.errs, err)
+	}
+	if name == "" {
+		j.errs = append(j.errs, errors.New("the job has no name"))
+	}
+	return j
+}
+
+// Name returns the job's name.
+func (j *Job) Name() string { return j.name }
+
+// Run starts the job and waits for its end: nil when the whole input has been
+// read and every result is published. When ctx ends, nothing more is emitted,
+// what is in flight is cancelled, and the error wraps context.Cause(ctx). When Run
+// returns, no goroutine of the job is left.
+func (j *Job) Run(ctx context.Context) error { return j.Start(ctx).Wait() }
+
+// Start starts the job in the background. What would keep it from starting is
+// returned by Wait.
+func (j *Job) Start(ctx context.Context) *Run {
+	j.mu.Lock()
+	again := j.started
+	j.started = true
+	j.mu.Unlock()
+	r := newRun(j)
+	stages, err := j.compile()
+	if again {
+		err = errors.New("it was started before; build it anew for another run")
+	}
+	if err != nil {
+		r.end(fmt.Errorf("job %q cannot start: %w", j.name, err))
+		return r
+	}
+	r.plan(stages)
+	go r.main(ctx)
+	return r
+}
+
+// fault notes a mistake in the building of the job.
+func (j *Job) fault(operator string, err error) {
+	j.errs = append(j.errs, fmt.Errorf("%s: %w", operator, err))
+}
+
+// add gives a node its name and its place in the job.
+func (j *Job) add(n *node, o options, err error) *node {
+	j.kinds[n.kind]++
+	if n.name = o.name; n.name == "" {
+		n.name = n.kind
+		if k := j.kinds[n.kind]; k > 1 {
+			n.name = fmt.Sprintf("%s-%d", n.kind, k)
+		}
+	}
+	if err != nil {
+		j.fault(n.name, err)
+	}
+	if j.names[n.name] {
+		j.fault(n.name, errors.New("there are two operators of this name; give one another with stream.Name"))
+	}
+	j.names[n.name] = true
+	j.nodes = append(j.nodes, n)
+	return n
+}

@@ -1,0 +1,349 @@
+package stream
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"slices"
+	"sync"
+
+	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/stream/checkpoint"
+)
+
+// sliceSplit is the number of values in a split of FromSlice.
+const sliceSplit = 1024
+
+// FromSlice reads values from memory, cut into splits of 1024. They have no event
+// times; a record's position is its index. The slice must not change while the job runs.
+func FromSlice[T any](values []T) Source[T] { return sliceSource[T](values) }
+
+type sliceSource[T any] []T
+
+// sliceRange is Split.Data of a FromSlice: [Split.Start, End) of Len values.
+type sliceRange struct {
+	End int64 `json:"end"`
+	Len int   `json:"len"`
+}
+
+func (s sliceSource[T]) Splits(context.Context) ([]Split, error) {
+	var splits []Split
+	for at := 0; at < len(s); at += sliceSplit {
+		data, err := json.Marshal(sliceRange{int64(min(at+sliceSplit, len(s))), len(s)})
+		if err != nil {
+			return nil, err
+		}
+		splits = append(splits, Split{Data: data, Start: int64(at)})
+	}
+	return splits, nil
+}
+
+func (s sliceSource[T]) bounds(split Split) (sliceRange, error) {
+	var r sliceRange
+	if err := json.Unmarshal(split.Data, &r); err != nil {
+		return r, fmt.Errorf("split of a slice: %w", err)
+	}
+	if r.Len != len(s) || split.Start < 0 || r.End > int64(len(s)) {
+		return r, fmt.Errorf("the slice had %d values and has %d", r.Len, len(s))
+	}
+	return r, nil
+}
+
+func (s sliceSource[T]) Verify(_ context.Context, splits []Split, _ []int64) error {
+	for _, split := range splits {
+		if _, err := s.bounds(split); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s sliceSource[T]) Open(_ context.Context, split Split, position int64) (Reader[T], error) {
+	r, err := s.bounds(split)
+	if err != nil {
+		return nil, err
+	}
+	if position < split.Start || position > r.End {
+		return nil, fmt.Errorf("position %d is not within %d to %d", position, split.Start, r.End)
+	}
+	return &sliceReader[T]{s, position, r.End}, nil
+}
+
+type sliceReader[T any] struct {
+	values []T
+	at, to int64
+}
+
+func (r *sliceReader[T]) Read(_ context.Context, dst []Record[T], max int) ([]Record[T], int64, error) {
+	for n := 0; n < max && r.at < r.to; n++ {
+		dst = append(dst, Record[T]{Value: r.values[r.at], Time: async.NoTime, Position: r.at})
+		r.at++
+	}
+	if r.at == r.to {
+		return dst, r.at, io.EOF
+	}
+	return dst, r.at, nil
+}
+
+func (r *sliceReader[T]) Close() error { return nil }
+
+// FromSeq reads a sequence as one split, in one subtask, whatever the
+// parallelism; an error that it yields fails the job. The sequence is pulled from a
+// goroutine of the job and should end when the job's context does, since nothing
+// can interrupt it. A restart or a resumption is refused, unless
+// replayable says that the sequence yields the same values each time it is ranged
+// over; it is then read from its beginning, and what came before is passed over.
+func FromSeq[T any](seq iter.Seq2[T, error], replayable bool) Source[T] {
+	return &seqSource[T]{seq: seq, replayable: replayable}
+}
+
+type seqSource[T any] struct {
+	seq        iter.Seq2[T, error]
+	replayable bool
+}
+
+func (s *seqSource[T]) Splits(context.Context) ([]Split, error) {
+	if s.seq == nil {
+		return nil, errors.New("the sequence is nil")
+	}
+	return []Split{{}}, nil
+}
+
+func (s *seqSource[T]) Verify(context.Context, []Split, []int64) error {
+	if !s.replayable {
+		return errors.New("the sequence was not said to be replayable")
+	}
+	return nil
+}
+
+func (s *seqSource[T]) Open(_ context.Context, _ Split, position int64) (Reader[T], error) {
+	next, stop := iter.Pull2(s.seq)
+	r := &seqReader[T]{next: next, stop: stop}
+	for r.at < position {
+		if _, err, ok := next(); err != nil || !ok {
+			stop()
+			return nil, fmt.Errorf("the sequence gave other values before: it ends, or fails, at %d of %d: %w", r.at, position, cmp.Or(err, io.ErrUnexpectedEOF))
+		}
+		r.at++
+	}
+	return r, nil
+}
+
+type seqReader[T any] struct {
+	next func() (T, error, bool)
+	stop func()
+	at   int64
+}
+
+// Read returns one value at a time: the next one may be long in coming.
+func (r *seqReader[T]) Read(ctx context.Context, dst []Record[T], _ int) ([]Record[T], int64, error) {
+	if err := ctx.Err(); err != nil {
+		return dst, r.at, err
+	}
+	v, err, ok := r.next()
+	if err != nil || !ok {
+		return dst, r.at, cmp.Or(err, io.EOF)
+	}
+	dst = append(dst, Record[T]{Value: v, Time: async.NoTime, Position: r.at})
+	r.at++
+	return dst, r.at, nil
+}
+
+func (r *seqReader[T]) Close() error {
+	r.stop()
+	return nil
+}
+
+// Collect ends a stream in memory. Options: Name, Parallel.
+func Collect[T any](s *Stream[T], opts ...Option) *Collected[T] {
+	c := &Collected[T]{pending: map[int64][]Record[T]{}}
+	To(s, c, opts...)
+	return c
+}
+
+// Collected are the results of a stream, exactly once each, also after restarts
+// within a run. It is a Sink; its methods for users are Results and Records.
+type Collected[T any] struct {
+	mu        sync.Mutex
+	pending   map[int64][]Record[T] // prepared, by number
+	prepared  int64
+	published []collectedPart[T]
+	plans     int64 // the newest plan that was carried out
+}
+
+type collectedPart[T any] struct {
+	plan, number int64
+	split        int
+	recs         []Record[T]
+}
+
+// Results returns the values published so far, by split and, within a split, in
+// the order in which they were emitted: after an ordered job, the order of the input.
+func (c *Collected[T]) Results() []T {
+	var values []T
+	for _, r := range c.Records() {
+		values = append(values, r.Value)
+	}
+	return values
+}
+
+// Records returns what Results does, with times, keys, splits and positions.
+func (c *Collected[T]) Records() []Record[T] {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var all []Record[T]
+	for _, p := range c.published {
+		all = append(all, p.recs...)
+	}
+	return all
+}
+
+// Open makes the writer of one subtask.
+func (c *Collected[T]) Open(context.Context, SinkContext) (Writer[T], error) {
+	return &collector[T]{c: c}, nil
+}
+
+// Committer makes what publishes the results of completed checkpoints.
+func (c *Collected[T]) Committer(context.Context) (Committer, error) {
+	return &collectCommitter[T]{c}, nil
+}
+
+type collector[T any] struct {
+	c    *Collected[T]
+	recs []Record[T]
+}
+
+func (w *collector[T]) Write(recs []Record[T]) error {
+	w.recs = append(w.recs, recs...)
+	return nil
+}
+
+func (w *collector[T]) Prepare(context.Context, int64) ([]Pending, error) {
+	slices.SortStableFunc(w.recs, func(a, b Record[T]) int { return cmp.Compare(a.Split, b.Split) })
+	var names []Pending
+	w.c.mu.Lock()
+	defer w.c.mu.Unlock()
+	for len(w.recs) > 0 {
+		n := 1
+		for n < len(w.recs) && w.recs[n].Split == w.recs[0].Split {
+			n++
+		}
+		w.c.prepared++
+		w.c.pending[w.c.prepared] = w.recs[:n:n]
+		data, err := json.Marshal(w.c.prepared)
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, Pending{Split: w.recs[0].Split, Data: data})
+		w.recs = w.recs[n:]
+	}
+	w.recs = nil
+	return names, nil
+}
+
+func (w *collector[T]) Close() error { return nil }
+
+// collectPlan is what one checkpoint publishes.
+type collectPlan struct {
+	Number int64         `json:"number"`
+	Parts  []collectName `json:"parts"`
+}
+
+type collectName struct {
+	Split  int   `json:"split"`
+	Number int64 `json:"number"`
+}
+
+type collectCommitter[T any] struct{ c *Collected[T] }
+
+func (k *collectCommitter[T]) Begin(context.Context, []byte) ([]byte, error) {
+	return []byte("0"), nil
+}
+
+func (k *collectCommitter[T]) Plan(state []byte, pending []Pending) (next, plan []byte, err error) {
+	var p collectPlan
+	if err := json.Unmarshal(state, &p.Number); err != nil {
+		return nil, nil, err
+	}
+	p.Number++
+	for _, one := range pending {
+		n := collectName{Split: one.Split}
+		if err := json.Unmarshal(one.Data, &n.Number); err != nil {
+			return nil, nil, err
+		}
+		p.Parts = append(p.Parts, n)
+	}
+	if plan, err = json.Marshal(p); err != nil {
+		return nil, nil, err
+	}
+	next, err = json.Marshal(p.Number)
+	return next, plan, err
+}
+
+func (k *collectCommitter[T]) Commit(_ context.Context, plan []byte) error {
+	var p collectPlan
+	if err := json.Unmarshal(plan, &p); err != nil {
+		return err
+	}
+	k.c.mu.Lock()
+	defer k.c.mu.Unlock()
+	if p.Number <= k.c.plans {
+		return nil
+	}
+	if p.Number != k.c.plans+1 {
+		return errors.New("the results of an earlier process are gone with its memory; a stream that is collected cannot be resumed elsewhere")
+	}
+	for _, n := range p.Parts {
+		recs, ok := k.c.pending[n.Number]
+		if !ok {
+			return errors.New("the results of an earlier process are gone with its memory; a stream that is collected cannot be resumed elsewhere")
+		}
+		k.c.published = append(k.c.published, collectedPart[T]{p.Number, n.Number, n.Split, recs})
+	}
+	for _, n := range p.Parts {
+		delete(k.c.pending, n.Number)
+	}
+	k.c.plans = p.Number
+	slices.SortStableFunc(k.c.published, func(a, b collectedPart[T]) int {
+		return cmp.Or(cmp.Compare(a.split, b.split), cmp.Compare(a.plan, b.plan))
+	})
+	return nil
+}
+
+func (k *collectCommitter[T]) Clean(context.Context) error {
+	k.c.mu.Lock()
+	defer k.c.mu.Unlock()
+	clear(k.c.pending)
+	return nil
+}
+
+func (k *collectCommitter[T]) Close() error { return nil }
+
+// NewMemoryStore returns a store that keeps the newest checkpoint in memory, for
+// jobs whose checkpoints need not outlive the process, and for tests.
+func NewMemoryStore() CheckpointStore { return &memoryStore{} }
+
+type memoryStore struct {
+	mu     sync.Mutex
+	newest *checkpoint.Snapshot
+}
+
+func (m *memoryStore) Write(_ context.Context, s *checkpoint.Snapshot) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.newest = s
+	return nil
+}
+
+func (m *memoryStore) Newest(context.Context) (*checkpoint.Snapshot, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.newest == nil {
+		return nil, checkpoint.ErrNoCheckpoint
+	}
+	return m.newest, nil
+}

@@ -1,0 +1,93 @@
+package stream
+
+import "sync"
+
+// Sizes of what travels between goroutines.
+const (
+	// sliceSize is the number of records in a full slice.
+	sliceSize = 256
+	// portSize is the number of elements that wait in a port.
+	portSize = 4
+)
+
+// port is a bounded queue between two goroutines that never blocks either: who
+// finds it full or empty is woken when that has changed.
+type port[E any] struct {
+	mu       sync.Mutex
+	ring     [portSize]E
+	first, n int
+	// put and taken wake the receiver and the sender. They are set before use and must not block.
+	put, taken func()
+}
+
+// offer puts e in, unless the port is full.
+func (p *port[E]) offer(e E) bool {
+	p.mu.Lock()
+	if p.n == portSize {
+		p.mu.Unlock()
+		return false
+	}
+	p.ring[(p.first+p.n)%portSize] = e
+	p.n++
+	p.mu.Unlock()
+	p.put()
+	return true
+}
+
+// take takes the oldest element out. The sender is woken when that makes room in
+// a full port, or leaves nothing to do for the receiver.
+func (p *port[E]) take() (e E, ok bool) {
+	p.mu.Lock()
+	if p.n == 0 {
+		p.mu.Unlock()
+		return e, false
+	}
+	wake := p.n == portSize || p.n == 1
+	var zero E
+	e, p.ring[p.first] = p.ring[p.first], zero
+	p.first = (p.first + 1) % portSize
+	p.n--
+	p.mu.Unlock()
+	if wake {
+		p.taken()
+	}
+	return e, true
+}
+
+// len returns the number of elements that wait.
+func (p *port[E]) len() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.n
+}
+
+// recycler hands used slices back to whoever fills them.
+type recycler[T any] struct {
+	mu   sync.Mutex
+	free [][]Record[T]
+}
+
+// get returns an empty slice with room.
+func (r *recycler[T]) get() []Record[T] {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if k := len(r.free); k > 0 {
+		s := r.free[k-1]
+		r.free = r.free[:k-1]
+		return s
+	}
+	return make([]Record[T], 0, sliceSize)
+}
+
+// give takes a slice back whose records have gone on.
+func (r *recycler[T]) give(s []Record[T]) {
+	if cap(s) == 0 {
+		return
+	}
+	clear(s)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.free) < portSize+2 {
+		r.free = append(r.free, s[:0])
+	}
+}

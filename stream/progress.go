@@ -1,0 +1,159 @@
+package stream
+
+import (
+	"sync"
+	"time"
+
+	"github.com/tensorferry/tensorferry/stream/checkpoint"
+)
+
+// State is where a run stands.
+type State string
+
+// The states of a run.
+const (
+	StateStarting   State = "starting"
+	StateRunning    State = "running"
+	StateRestarting State = "restarting"
+	StateStopping   State = "stopping"
+	StateFinished   State = "finished"
+	StateStopped    State = "stopped"
+	StateFailed     State = "failed"
+)
+
+// Progress is a run at one moment. After a restart the numbers of records go back
+// to those of the checkpoint that was restored.
+type Progress struct {
+	State State
+	// Attempt counts the starts of the run before the present one, Restarts those
+	// within this call of Run.
+	Attempt, Restarts int
+	// Totals of the run, of all the processes it ran in.
+	Totals
+	// InFlight counts the records that asynchronous operators hold.
+	InFlight int64
+	// Committed counts the records in published results.
+	Committed int64
+	// Operators in the order in which the job was built.
+	Operators []OperatorProgress
+	// Checkpoints that were completed and given up in this call of Run; the last one
+	// completed, when, and how long it took.
+	CheckpointsCompleted, CheckpointsFailed int64
+	LastCheckpoint                          int64
+	LastCheckpointAt                        time.Time
+	LastCheckpointTook                      time.Duration
+	// LastError is the newest failure, of a restart or of a checkpoint; nil if there was none.
+	LastError error
+	// Began is when Run was called.
+	Began time.Time
+}
+
+// Totals are the records of a whole job. Read equals Completed plus Dropped, and
+// what is in flight.
+type Totals struct {
+	// Read were taken from the sources. Completed have their outcome, of 0 to n
+	// results, at the job's asynchronous operators (the last one of a stream; at the
+	// sink of a stream that has none); Dropped were dropped there by policy.
+	// Emitted were written to the sinks.
+	Read, Completed, Dropped, Emitted int64
+}
+
+// OperatorProgress are the records of one operator: In came, Completed and Dropped say what
+// became of them, Out were emitted, and Held have no outcome yet.
+type OperatorProgress struct {
+	Name                              string
+	In, Completed, Dropped, Out, Held int64
+}
+
+// counters of a whole job, as they stand in a checkpoint.
+func (t Totals) counters() []checkpoint.Counter {
+	return []checkpoint.Counter{
+		{Name: "read", Value: t.Read}, {Name: "completed", Value: t.Completed},
+		{Name: "dropped", Value: t.Dropped}, {Name: "emitted", Value: t.Emitted},
+	}
+}
+
+// jobTotals sums up the operators of a job, of which each comes before its taker.
+func jobTotals(operators []planned, counts map[string]opCounts) (t Totals) {
+	answers := map[string]string{} // operator: the last one up to it that waits
+	for _, o := range operators {
+		n := counts[o.name]
+		if o.input != "" {
+			answers[o.name] = answers[o.input]
+		}
+		switch o.kind {
+		case kindSource:
+			t.Read += n.out
+		case kindAsync:
+			answers[o.name] = o.name
+		case kindSink:
+			t.Emitted += n.done
+			by := n
+			if a := answers[o.name]; a != "" {
+				by = counts[a]
+			}
+			t.Completed += by.done
+			t.Dropped += by.dropped
+		}
+	}
+	return t
+}
+
+// tracker gathers what Progress shows.
+type tracker struct {
+	mu        sync.Mutex
+	p         Progress
+	operators []planned
+	base      *restored
+	live      []*counts
+}
+
+// attempt makes the counts of new tasks the live ones.
+func (t *tracker) attempt(base *restored, tasks []*task) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.base, t.live = base, nil
+	for _, k := range tasks {
+		t.live = append(t.live, k.counts...)
+	}
+	if base != nil {
+		t.p.Committed = jobTotals(t.operators, base.counts).Emitted
+	}
+}
+
+func (t *tracker) set(f func(*Progress)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f(&t.p)
+}
+
+// emittedIn returns the emitted records of a checkpoint.
+func emittedIn(snap *checkpoint.Snapshot) int64 {
+	for _, c := range snap.Counters {
+		if c.Name == "emitted" {
+			return c.Value
+		}
+	}
+	return 0
+}
+
+func (t *tracker) progress() Progress {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.p
+	counts := map[string]opCounts{}
+	for _, o := range t.operators {
+		counts[o.name] = base(t.base, o.name)
+	}
+	for _, c := range t.live {
+		counts[c.operator] = counts[c.operator].plus(c.now())
+	}
+	p.Totals = jobTotals(t.operators, counts)
+	p.Operators = nil
+	for _, o := range t.operators {
+		n := counts[o.name]
+		p.Operators = append(p.Operators, OperatorProgress{o.name, n.in, n.done, n.dropped, n.out, n.held})
+		p.InFlight += n.held
+	}
+	return p
+}

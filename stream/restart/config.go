@@ -1,0 +1,183 @@
+package restart
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"time"
+)
+
+// Names of the strategies.
+const (
+	// None: the first failure ends the job.
+	None = "none"
+	// FixedDelay: so many restarts, each after the same delay.
+	FixedDelay = "fixed-delay"
+	// FailureRate: restarts go on while failures are rare enough.
+	FailureRate = "failure-rate"
+	// ExponentialDelay: restarts after growing delays.
+	ExponentialDelay = "exponential-delay"
+)
+
+// Defaults of Config.
+const (
+	DefaultAttempts     = 1
+	DefaultDelay        = time.Second
+	DefaultMaxFailures  = 1
+	DefaultInterval     = time.Minute
+	DefaultInitialDelay = time.Second
+	DefaultMaxDelay     = time.Minute
+	DefaultMultiplier   = 1.5
+	DefaultJitter       = 0.1
+	DefaultResetAfter   = time.Hour
+)
+
+// Values of Config's fields that say none, where zero means the default.
+const (
+	// NoDelay as a delay restarts at once.
+	NoDelay time.Duration = -1
+	// NoJitter as Config.Jitter makes delays exact.
+	NoJitter = -1
+	// NoAttempts as Config.Attempts of fixed-delay allows no restart at all.
+	NoAttempts = -1
+)
+
+// Config chooses a strategy. Its zero value is the documented defaults. A field
+// that does not belong to the strategy must be zero.
+type Config struct {
+	// Strategy is one of the names above. Default: exponential-delay if the job
+	// takes checkpoints, else none.
+	Strategy string
+	// Attempts of fixed-delay is how many restarts there may be in all; default 1.
+	// Of exponential-delay it is how many there may be in a row, before the
+	// failures have been far enough apart to start anew; default: no bound.
+	Attempts int
+	// Delay before a restart, of fixed-delay and failure-rate. Default 1 s.
+	Delay time.Duration
+	// MaxFailures is how many failures failure-rate allows within any Interval.
+	// Default 1 within 1 min.
+	MaxFailures int
+	Interval    time.Duration
+	// InitialDelay is exponential-delay's first delay, which grows by Multiplier
+	// with each further failure up to MaxDelay. Default 1 s, 1.5, 1 min.
+	InitialDelay, MaxDelay time.Duration
+	Multiplier             float64
+	// Jitter is the part of each delay by which it is made longer or shorter at
+	// random, from 0 to 1. Default 0.1.
+	Jitter float64
+	// ResetAfter is how long, beyond the delay that followed it, a failure must lie
+	// back for the next one to count as the first. Default 1 h.
+	ResetAfter time.Duration
+}
+
+// Resolve checks c and returns it with every default of its strategy filled in;
+// checkpointing says whether the job takes checkpoints. The error names each
+// field that is wrong and what it may be.
+func (c Config) Resolve(checkpointing bool) (Config, error) {
+	r := resolver{}
+	if c.Strategy == "" {
+		if other := (Config{}); c != other {
+			return c, fmt.Errorf("restart: no strategy is named, but its parameters are set; want %s, %s or %s",
+				FixedDelay, FailureRate, ExponentialDelay)
+		}
+		c.Strategy = None
+		if checkpointing {
+			c.Strategy = ExponentialDelay
+		}
+	}
+	in := c
+	out := Config{Strategy: c.Strategy}
+	switch c.Strategy {
+	case None:
+	case FixedDelay:
+		out.Attempts = r.count("attempts", in.Attempts, DefaultAttempts, NoAttempts)
+		out.Delay = r.delay("delay", in.Delay, DefaultDelay)
+		in.Attempts, in.Delay = 0, 0
+	case FailureRate:
+		out.MaxFailures = r.count("max failures", in.MaxFailures, DefaultMaxFailures, 1)
+		out.Interval = r.span("interval", in.Interval, DefaultInterval)
+		out.Delay = r.delay("delay", in.Delay, DefaultDelay)
+		in.MaxFailures, in.Interval, in.Delay = 0, 0, 0
+	case ExponentialDelay:
+		out.Attempts = r.count("attempts", in.Attempts, math.MaxInt, 1)
+		out.InitialDelay = r.span("initial delay", in.InitialDelay, DefaultInitialDelay)
+		out.MaxDelay = r.span("max delay", in.MaxDelay, max(DefaultMaxDelay, out.InitialDelay))
+		out.ResetAfter = r.span("reset after", in.ResetAfter, DefaultResetAfter)
+		out.Multiplier = r.real("multiplier", in.Multiplier, DefaultMultiplier, 1, 1000)
+		if in.Jitter == NoJitter {
+			out.Jitter = NoJitter
+		} else {
+			out.Jitter = r.real("jitter", in.Jitter, DefaultJitter, 0, 1)
+		}
+		if out.MaxDelay < out.InitialDelay {
+			r.wrong("max delay is %v, initial delay %v; want at least as much", out.MaxDelay, out.InitialDelay)
+		}
+		in = Config{Strategy: in.Strategy, Delay: in.Delay, MaxFailures: in.MaxFailures, Interval: in.Interval}
+	default:
+		return c, fmt.Errorf("restart: the strategy %q is unknown; want %s, %s, %s or %s",
+			c.Strategy, None, FixedDelay, FailureRate, ExponentialDelay)
+	}
+	r.foreign(in)
+	if r.bad != nil {
+		return c, fmt.Errorf("restart: invalid configuration of %s: %s", c.Strategy, strings.Join(r.bad, "; "))
+	}
+	return out, nil
+}
+
+// resolver gathers what is wrong.
+type resolver struct{ bad []string }
+
+func (r *resolver) wrong(format string, a ...any) { r.bad = append(r.bad, fmt.Sprintf(format, a...)) }
+
+func (r *resolver) count(name string, v, def, least int) int {
+	if v == 0 {
+		return def
+	}
+	if v < least {
+		r.wrong("%s is %d; want 1 or more, or 0 for the default", name, v)
+	}
+	return v
+}
+
+func (r *resolver) delay(name string, v, def time.Duration) time.Duration {
+	if v == NoDelay {
+		return NoDelay
+	}
+	return r.span(name, v, def)
+}
+
+func (r *resolver) span(name string, v, def time.Duration) time.Duration {
+	if v == 0 {
+		return def
+	}
+	if v < 0 {
+		r.wrong("%s is %v; want more than 0, or 0 for %v", name, v, def)
+	}
+	return v
+}
+
+func (r *resolver) real(name string, v, def, least, most float64) float64 {
+	if v == 0 {
+		return def
+	}
+	if !(v >= least && v <= most) {
+		r.wrong("%s is %v; want %v to %v, or 0 for %v", name, v, least, most, def)
+	}
+	return v
+}
+
+// foreign complains of the fields that are left: they belong to other strategies.
+func (r *resolver) foreign(c Config) {
+	for _, f := range []struct {
+		name string
+		set  bool
+	}{
+		{"attempts", c.Attempts != 0}, {"delay", c.Delay != 0}, {"max failures", c.MaxFailures != 0},
+		{"interval", c.Interval != 0}, {"initial delay", c.InitialDelay != 0}, {"max delay", c.MaxDelay != 0},
+		{"multiplier", c.Multiplier != 0}, {"jitter", c.Jitter != 0}, {"reset after", c.ResetAfter != 0},
+	} {
+		if f.set {
+			r.wrong("%s does not belong to this strategy", f.name)
+		}
+	}
+}

@@ -1,0 +1,218 @@
+package stream
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/stream/checkpoint"
+)
+
+// restored is a checkpoint, ready to be dealt out to subtasks.
+type restored struct {
+	id       int64
+	finished bool
+	splits   map[string][]splitState // by source
+	async    map[string]checkpoint.Section
+	sinks    map[string]sinkState
+	counts   map[string]opCounts
+}
+
+// sinkState is what a committer left in a checkpoint.
+type sinkState struct{ state, plan []byte }
+
+// restoreFrom reads a checkpoint for the operators of a plan. What it says of
+// other operators is an error, and so is what it lacks.
+func restoreFrom(snap *checkpoint.Snapshot, stages []*stage) (*restored, error) {
+	r := &restored{
+		id: snap.ID, finished: snap.Finished,
+		splits: map[string][]splitState{}, async: map[string]checkpoint.Section{},
+		sinks: map[string]sinkState{}, counts: map[string]opCounts{},
+	}
+	want := map[string]string{}
+	for _, s := range stages {
+		for _, n := range s.nodes {
+			if k := n.stateKind(); k != "" {
+				want[n.name] = k
+			}
+		}
+	}
+	var errs []error
+	for _, sec := range snap.Sections {
+		if want[sec.Operator] != sec.Kind {
+			errs = append(errs, fmt.Errorf("it holds the state of %s %q, which the job does not have", sec.Kind, sec.Operator))
+			continue
+		}
+		delete(want, sec.Operator)
+		var err error
+		switch sec.Kind {
+		case kindSource:
+			r.splits[sec.Operator], err = readSplits(sec)
+		case kindAsync:
+			r.async[sec.Operator] = sec
+		case kindSink:
+			var s sinkState
+			for _, p := range sec.Parts {
+				switch p.Name {
+				case partState:
+					s.state = p.Data
+				case partPlan:
+					s.plan = p.Data
+				}
+			}
+			r.sinks[sec.Operator] = s
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", sec.Operator, err))
+		}
+	}
+	for _, s := range stages {
+		for _, n := range s.nodes {
+			if k := want[n.name]; k != "" {
+				errs = append(errs, fmt.Errorf("it holds no state of %s %q", k, n.name))
+			}
+		}
+	}
+	for _, c := range snap.Counters {
+		r.count(c)
+	}
+	if errs != nil {
+		return nil, fmt.Errorf("checkpoint %d does not fit this job: %w", snap.ID, errors.Join(errs...))
+	}
+	return r, nil
+}
+
+// stateKind is the kind of a node's section in a checkpoint, "" if it has none.
+func (n *node) stateKind() string {
+	switch {
+	case n.input == nil:
+		return kindSource
+	case n.waits:
+		return kindAsync
+	case n.sink != nil:
+		return kindSink
+	}
+	return ""
+}
+
+func readSplits(sec checkpoint.Section) ([]splitState, error) {
+	var all []splitState
+	for _, p := range sec.Parts {
+		s, err := decodeSplit(p.Split, p.Data)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, s)
+	}
+	slices.SortFunc(all, func(a, b splitState) int { return cmp.Compare(a.index, b.index) })
+	for i := range all {
+		if all[i].index != i {
+			return nil, fmt.Errorf("split %d is missing, or there twice", i)
+		}
+	}
+	return all, nil
+}
+
+// Names of an operator's counters: the operator, a slash, what is counted.
+const (
+	countIn      = "in"
+	countDone    = "completed"
+	countDropped = "dropped"
+	countOut     = "out"
+	countHeld    = "held"
+)
+
+// count takes one counter of a checkpoint; those of the whole job follow from the others.
+func (r *restored) count(c checkpoint.Counter) {
+	at := strings.LastIndexByte(c.Name, '/')
+	if at < 0 {
+		return
+	}
+	name := c.Name[:at]
+	o := r.counts[name]
+	o.operator = name
+	switch c.Name[at+1:] {
+	case countIn:
+		o.in = c.Value
+	case countDone:
+		o.done = c.Value
+	case countDropped:
+		o.dropped = c.Value
+	case countOut:
+		o.out = c.Value
+	}
+	r.counts[name] = o
+}
+
+// counters is the other direction.
+func (c opCounts) counters(dst []checkpoint.Counter) []checkpoint.Counter {
+	return append(dst,
+		checkpoint.Counter{Name: c.operator + "/" + countIn, Value: c.in},
+		checkpoint.Counter{Name: c.operator + "/" + countDone, Value: c.done},
+		checkpoint.Counter{Name: c.operator + "/" + countDropped, Value: c.dropped},
+		checkpoint.Counter{Name: c.operator + "/" + countOut, Value: c.out},
+		checkpoint.Counter{Name: c.operator + "/" + countHeld, Value: c.held},
+	)
+}
+
+// restoreEntries returns the records that a subtask of an asynchronous operator must call
+// before its input, in the order they had. Records move with their key, else they stay with
+// their subtask, else, where the parallelism has changed, they go with their split.
+func restoreEntries[T any](env *taskEnv, operator string, keyed bool, s Serializer[T]) ([]Record[T], []async.QueuedWatermark, error) {
+	if env.restore == nil {
+		return nil, nil, nil
+	}
+	sec := env.restore.async[operator]
+	same := sec.Parallelism == env.parallelism
+	type kept struct {
+		subtask int
+		keptEntry[T]
+	}
+	var mine []kept
+	var marks []async.QueuedWatermark
+	for _, p := range sec.Parts {
+		ours := p.Subtask == env.index
+		if !same && p.Split >= 0 {
+			ours = p.Split%env.parallelism == env.index
+		}
+		switch {
+		case p.Name == partMarks && same && ours:
+			var err error
+			if marks, err = decodeMarks(p.Data); err != nil {
+				return nil, nil, fmt.Errorf("checkpoint %d, %s: %w", env.restore.id, operator, err)
+			}
+		case p.Name == partEntries && (keyed || ours):
+			all, err := decodeEntries(p.Data, p.Split, s)
+			if err != nil {
+				return nil, nil, fmt.Errorf("checkpoint %d, %s: %w", env.restore.id, operator, err)
+			}
+			for _, e := range all {
+				if !keyed || laneOf(e.rec.Key, env.parallelism) == env.index {
+					mine = append(mine, kept{p.Subtask, e})
+				}
+			}
+		}
+	}
+	slices.SortStableFunc(mine, func(a, b kept) int {
+		return cmp.Or(cmp.Compare(a.subtask, b.subtask), cmp.Compare(a.seq, b.seq))
+	})
+	recs := make([]Record[T], len(mine))
+	for i := range mine {
+		recs[i] = mine[i].rec
+	}
+	return recs, marks, nil
+}
+
+// base returns the counters' names of a checkpoint in a fixed order.
+func base(r *restored, operator string) opCounts {
+	c := opCounts{operator: operator}
+	if r != nil {
+		if o, ok := r.counts[operator]; ok {
+			c = o
+		}
+	}
+	return c
+}

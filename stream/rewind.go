@@ -1,0 +1,61 @@
+package stream
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/tensorferry/tensorferry/stream/checkpoint"
+)
+
+// Rewinder is a Committer that can go back to a checkpoint that is not the run's
+// newest, with what was published since.
+type Rewinder interface {
+	// Rewind returns the state to go on with: state is that of the checkpoint to go
+	// back to, newest that of the newest one, whose plan has been carried out. What
+	// was published in between is replaced with the next plan.
+	Rewind(state, newest []byte) ([]byte, error)
+}
+
+// Rewind makes a checkpoint to resume from (Config.Resume) of from, which is not
+// the newest one of its run. committers are those of the job's sinks, by the names
+// of their operators; one that is no Rewinder is an error. Neither checkpoint is
+// changed. Set Config.LastID, so that new checkpoints are numbered above newest.
+func Rewind(from, newest *checkpoint.Snapshot, committers map[string]Committer) (*checkpoint.Snapshot, error) {
+	if from.Run != newest.Run {
+		return nil, fmt.Errorf("checkpoint %d is of run %s and checkpoint %d of run %s; want two of one run", from.ID, from.Run, newest.ID, newest.Run)
+	}
+	back := *from
+	back.Sections = slices.Clone(from.Sections)
+	for i := range back.Sections {
+		sec := &back.Sections[i]
+		if sec.Kind != kindSink {
+			continue
+		}
+		r, ok := committers[sec.Operator].(Rewinder)
+		if !ok {
+			return nil, fmt.Errorf("%s: the sink cannot go back behind what it has published since checkpoint %d", sec.Operator, from.ID)
+		}
+		at := slices.IndexFunc(newest.Sections, func(s checkpoint.Section) bool { return s.Kind == kindSink && s.Operator == sec.Operator })
+		if at < 0 {
+			return nil, fmt.Errorf("%s: checkpoint %d holds no state of it", sec.Operator, newest.ID)
+		}
+		state, err := r.Rewind(part(sec, partState), part(&newest.Sections[at], partState))
+		if err != nil {
+			return nil, fmt.Errorf("%s: cannot go back to checkpoint %d: %w", sec.Operator, from.ID, err)
+		}
+		sec.Parts = []checkpoint.Part{
+			{Split: -1, Name: partState, Data: state},
+			{Split: -1, Name: partPlan, Data: part(&newest.Sections[at], partPlan)},
+		}
+	}
+	return &back, nil
+}
+
+func part(sec *checkpoint.Section, name string) []byte {
+	for _, p := range sec.Parts {
+		if p.Name == name {
+			return p.Data
+		}
+	}
+	return nil
+}

@@ -1,0 +1,355 @@
+package stream
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math"
+	mrand "math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/tensorferry/tensorferry/stream/checkpoint"
+)
+
+// Run is a job that was started. Its methods may be called from any goroutine.
+type Run struct {
+	job     *Job
+	cfg     Config
+	tracker tracker
+
+	stopOnce sync.Once
+	stop     chan struct{} // closed by Stop
+	over     chan struct{} // closed at the end
+	err      error
+
+	// Of the run's main goroutine:
+	stages    []*stage
+	operators []planned
+	committer committer
+	id        string
+	cut       map[string][]splitState // the initial splits of a run that began here
+	lastID    int64
+	emitted   int64 // records in the checkpoint that is being completed
+}
+
+func newRun(j *Job) *Run {
+	r := &Run{job: j, cfg: j.cfg, stop: make(chan struct{}), over: make(chan struct{}), lastID: j.cfg.LastID}
+	r.tracker.p = Progress{State: StateStarting, Began: time.Now()}
+	return r
+}
+
+// Stop ends the run with a checkpoint: sources stop, what they gave before is
+// completed or kept as each operator's policy says, results are published, and
+// Wait returns ErrStopped. The end of the input is not signalled. If the input
+// ends first, the run finishes. Stop returns at once and may be called again.
+func (r *Run) Stop() {
+	r.stopOnce.Do(func() { close(r.stop) })
+}
+
+// Done is closed when the run is over.
+func (r *Run) Done() <-chan struct{} { return r.over }
+
+// Wait waits for the end of the run and returns what Job.Run would.
+func (r *Run) Wait() error {
+	<-r.over
+	return r.err
+}
+
+// ID names the run, the same after each resumption. It is empty before the run has begun.
+func (r *Run) ID() string {
+	r.tracker.mu.Lock()
+	defer r.tracker.mu.Unlock()
+	return r.id
+}
+
+// Progress returns the present numbers.
+func (r *Run) Progress() Progress { return r.tracker.progress() }
+
+// end makes err the run's result.
+func (r *Run) end(err error) {
+	r.err = err
+	r.tracker.set(func(p *Progress) {
+		switch {
+		case err == nil:
+			p.State = StateFinished
+		case errors.Is(err, ErrStopped):
+			p.State = StateStopped
+		default:
+			p.State, p.LastError = StateFailed, err
+		}
+	})
+	r.cfg.Observer.Observe(Ended{err})
+	close(r.over)
+}
+
+func (r *Run) main(ctx context.Context) {
+	err := r.run(ctx)
+	if cerr := r.committer.close(); err == nil {
+		err = cerr
+	}
+	switch {
+	case err == nil, errors.Is(err, ErrStopped):
+	case ctx.Err() != nil:
+		// What failed on the way out is a consequence.
+		err = fmt.Errorf("job %q was cancelled: %w", r.job.name, context.Cause(ctx))
+	default:
+		err = fmt.Errorf("job %q failed: %w", r.job.name, err)
+	}
+	r.end(err)
+}
+
+// plan describes the operators to those who know no types.
+func (r *Run) plan(stages []*stage) {
+	r.stages = stages
+	for _, n := range r.job.nodes {
+		p := planned{name: n.name, kind: n.stateKind(), parallelism: n.parallelism}
+		if n.input != nil {
+			p.input = n.input.name
+		}
+		r.operators = append(r.operators, p)
+	}
+	r.tracker.operators = r.operators
+}
+
+// run is the life of the job: attempts, and what lies between them.
+func (r *Run) run(ctx context.Context) error {
+	super := &supervisor{strategy: r.cfg.strategy, jitter: mrand.Float64}
+	if err := r.openCommitters(ctx); err != nil {
+		return err
+	}
+	from, err := r.begin(ctx)
+	if err != nil || (from != nil && from.finished) {
+		return err
+	}
+	for number := r.cfg.Attempt; ; number++ {
+		out := r.attempt(ctx, number, from)
+		switch {
+		case ctx.Err() != nil && out.err != nil:
+			return context.Cause(ctx)
+		case out.stopped:
+			return ErrStopped
+		case out.err == nil:
+			return nil
+		case r.stopped():
+			return fmt.Errorf("%w, from the last checkpoint that was completed, since stopping with one failed: %w", ErrStopped, out.err)
+		}
+		for {
+			delay, final := super.failed(time.Now(), out.err)
+			if final != nil {
+				return final
+			}
+			r.tracker.set(func(p *Progress) { p.State, p.LastError, p.Restarts = StateRestarting, out.err, p.Restarts+1 })
+			r.cfg.Logger.Warn("the job failed and will restart", "job", r.job.name, "in", delay, "error", out.err)
+			r.cfg.Observer.Observe(Restarting{Attempt: number + 1, Delay: delay, Err: out.err})
+			if err := r.pause(ctx, delay); err != nil {
+				return err
+			}
+			var refused error
+			if from, refused, err = r.goBack(ctx); refused != nil {
+				return fmt.Errorf("cannot restart: %w (the failure was: %w)", refused, out.err)
+			}
+			if err == nil {
+				break
+			}
+			out.err = err
+		}
+	}
+}
+
+// pause waits before a restart.
+func (r *Run) pause(ctx context.Context, delay time.Duration) error {
+	t := time.NewTimer(delay)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-r.stop:
+		return fmt.Errorf("%w, from the last checkpoint that was completed", ErrStopped)
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (r *Run) stopped() bool {
+	select {
+	case <-r.stop:
+		return true
+	default:
+		return false
+	}
+}
+
+func (r *Run) openCommitters(ctx context.Context) error {
+	for _, n := range r.job.nodes {
+		if n.sink == nil {
+			continue
+		}
+		err := guard("Committer of "+n.name, func() error {
+			c, err := n.sink.committer(ctx)
+			if err == nil && c == nil {
+				err = errors.New("the sink returned neither a committer nor an error")
+			}
+			if err == nil {
+				r.committer.sinks = append(r.committer.sinks, &sinkCommitter{name: n.name, c: c})
+			}
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("%s: cannot open the committer: %w", n.name, err)
+		}
+	}
+	return nil
+}
+
+// begin starts a run afresh, or takes up the one to be resumed. What it returns is nil for the
+// beginning. A failure here ends the run: nothing has run yet.
+func (r *Run) begin(ctx context.Context) (*restored, error) {
+	if snap := r.cfg.Resume; snap != nil {
+		r.setID(snap.Run)
+		if snap.Job != r.job.name {
+			return nil, fmt.Errorf("checkpoint %d is of the job %q", snap.ID, snap.Job)
+		}
+		if err := checkpoint.Compare(snap.Identity, r.cfg.Identity); err != nil {
+			return nil, fmt.Errorf("cannot go on from checkpoint %d: %w", snap.ID, err)
+		}
+		from, refused, err := r.take(ctx, snap)
+		return from, errors.Join(refused, err)
+	}
+	id := r.cfg.RunID
+	if id == "" {
+		var b [8]byte
+		rand.Read(b[:]) // never fails
+		id = hex.EncodeToString(b[:])
+	}
+	r.setID(id)
+	cut := map[string][]splitState{}
+	for _, n := range r.job.nodes {
+		if n.source == nil {
+			continue
+		}
+		err := guard("Splits of "+n.name, func() error {
+			splits, err := n.source.splits(ctx)
+			all := make([]splitState, len(splits))
+			for i, s := range splits {
+				all[i] = splitState{index: i, split: s, next: s.Start}
+			}
+			cut[n.name] = all
+			return err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("%s: cannot cut the input into splits: %w", n.name, err)
+		}
+	}
+	var previous *restored
+	if p := r.cfg.Previous; p != nil {
+		// Only what the sinks of both have in common matters.
+		previous = &restored{sinks: map[string]sinkState{}}
+		for _, sec := range p.Sections {
+			for _, part := range sec.Parts {
+				if sec.Kind == kindSink && part.Name == partState {
+					previous.sinks[sec.Operator] = sinkState{state: part.Data}
+				}
+			}
+		}
+	}
+	if err := r.committer.begin(ctx, previous); err != nil {
+		return nil, err
+	}
+	r.cut = cut
+	return nil, r.committer.clean(ctx)
+}
+
+func (r *Run) setID(id string) {
+	r.tracker.mu.Lock()
+	defer r.tracker.mu.Unlock()
+	r.id = id
+}
+
+// goBack finds where a restart begins: at the newest complete checkpoint of this run, else
+// where the run itself began. refused says that there is no way back.
+func (r *Run) goBack(ctx context.Context) (from *restored, refused, err error) {
+	snap, err := r.cfg.Checkpoint.Store.Newest(ctx)
+	switch {
+	case errors.Is(err, checkpoint.ErrNoCheckpoint):
+		snap = nil
+	case err != nil:
+		return nil, nil, fmt.Errorf("cannot find the newest checkpoint: %w", err)
+	case snap != nil && (snap.Run != r.id || snap.ID <= r.cfg.LastID):
+		snap = nil // none of this process
+	}
+	if snap == nil {
+		snap = r.cfg.Resume
+	}
+	if snap == nil {
+		if refused := r.verify(ctx, r.cut); refused != nil {
+			return nil, refused, nil
+		}
+		return nil, nil, r.committer.clean(ctx)
+	}
+	r.lastID = max(r.lastID, snap.ID)
+	return r.take(ctx, snap)
+}
+
+// take goes back to a checkpoint: what it holds is published again, and what it does
+// not hold is removed (A45).
+func (r *Run) take(ctx context.Context, snap *checkpoint.Snapshot) (from *restored, refused, err error) {
+	from, err = restoreFrom(snap, r.stages)
+	if err != nil {
+		return nil, err, nil
+	}
+	if !from.finished {
+		if refused := r.verify(ctx, from.splits); refused != nil {
+			return nil, refused, nil
+		}
+	}
+	if err := publish(ctx, r.committer.restore(from)); err != nil {
+		return nil, nil, fmt.Errorf("checkpoint %d: %w", snap.ID, err)
+	}
+	if err := r.committer.clean(ctx); err != nil {
+		return nil, nil, fmt.Errorf("checkpoint %d: %w", snap.ID, err)
+	}
+	if r.tracker.progress().LastCheckpoint < snap.ID {
+		r.tracker.set(func(p *Progress) { p.LastCheckpoint, p.LastCheckpointAt = snap.ID, snap.Created })
+	}
+	r.tracker.attempt(from, nil)
+	return from, nil, nil
+}
+
+// verify asks the sources whether they can be read from where the splits stand.
+func (r *Run) verify(ctx context.Context, splits map[string][]splitState) error {
+	for _, n := range r.job.nodes {
+		if n.source == nil {
+			continue
+		}
+		var cut []Split
+		var next []int64
+		for _, s := range splits[n.name] {
+			cut, next = append(cut, s.split), append(next, s.next)
+		}
+		err := guard("Verify of "+n.name, func() error { return n.source.verify(ctx, cut, next) })
+		if err != nil {
+			return fmt.Errorf("%s cannot be read again: %w", n.name, err)
+		}
+	}
+	return nil
+}
+
+// header is what all checkpoints of an attempt have in common.
+func (r *Run) header(number int) checkpoint.Snapshot {
+	return checkpoint.Snapshot{Job: r.job.name, Run: r.id, Attempt: number, Identity: slices.Clone(r.cfg.Identity)}
+}
+
+// never is a wait that other events end.
+const never = time.Duration(math.MaxInt64)
+
+// until is how long to wait for a time, of which zero is never.
+func until(now, at time.Time) time.Duration {
+	if at.IsZero() {
+		return never
+	}
+	return max(0, at.Sub(now))
+}

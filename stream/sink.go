@@ -1,0 +1,103 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+
+	"github.com/tensorferry/tensorferry/async"
+)
+
+// sinkWriter is the end of a chain in a sink. Pending results stay with it until a
+// checkpoint that holds them is complete, so those of an aborted one join the next (A45).
+type sinkWriter[T any] struct {
+	idle
+	env     *taskEnv
+	counts  *counts
+	sink    Sink[T]
+	writer  Writer[T]
+	ctx     context.Context
+	pending []Pending
+	// acked are how many of pending each acknowledged checkpoint holds.
+	ackedID int64
+	acked   int
+}
+
+func newSinkWriter[T any](env *taskEnv, name string, sink Sink[T]) any {
+	w := &sinkWriter[T]{env: env, sink: sink}
+	w.counts = env.count(name)
+	env.add(w, name)
+	return input[T](w)
+}
+
+func (w *sinkWriter[T]) open(ctx context.Context) (err error) {
+	w.ctx = ctx
+	w.writer, err = w.sink.Open(ctx, SinkContext{
+		Operator: w.counts.operator, Subtask: w.env.index, Parallelism: w.env.parallelism,
+		Run: w.env.run, Attempt: w.env.attempt,
+	})
+	if err == nil && w.writer == nil {
+		err = errors.New("the sink's Open returned neither a writer nor an error")
+	}
+	return err
+}
+
+func (w *sinkWriter[T]) room() int { return sliceSize }
+
+func (w *sinkWriter[T]) records(recs []Record[T]) (err error) {
+	w.counts.in.Add(int64(len(recs)))
+	defer func() {
+		if v := recover(); v != nil {
+			err = &async.PanicError{Where: "Write of " + w.counts.operator, Value: v, Stack: debug.Stack()}
+		}
+		if err != nil {
+			err = fmt.Errorf("%s: cannot write records from split %d, position %d on: %w", w.counts.operator, recs[0].Split, recs[0].Position, err)
+		}
+	}()
+	if err := w.writer.Write(recs); err != nil {
+		return err
+	}
+	w.counts.done.Add(int64(len(recs)))
+	w.counts.out.Add(int64(len(recs)))
+	return nil
+}
+
+func (w *sinkWriter[T]) watermark(async.Watermark) error { return nil }
+
+func (w *sinkWriter[T]) barrier(b *barrier) error {
+	var more []Pending
+	err := guard("Prepare of "+w.counts.operator, func() (err error) {
+		more, err = w.writer.Prepare(w.ctx, b.id)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("%s: cannot prepare results for checkpoint %d: %w", w.counts.operator, b.id, err)
+	}
+	w.pending = append(w.pending, more...)
+	w.ackedID, w.acked = b.id, len(w.pending)
+	b.ack.sink = w.counts.operator
+	b.ack.pending = append([]Pending(nil), w.pending...)
+	b.ack.counts = append(b.ack.counts, w.counts.now())
+	w.env.passed(b)
+	return nil
+}
+
+func (w *sinkWriter[T]) complete(id int64) {
+	if id == w.ackedID {
+		w.pending = append([]Pending(nil), w.pending[w.acked:]...)
+		w.acked = 0
+	}
+}
+
+func (w *sinkWriter[T]) end() error {
+	w.env.ended()
+	return nil
+}
+
+func (w *sinkWriter[T]) close() error {
+	if w.writer == nil {
+		return nil
+	}
+	return w.writer.Close()
+}

@@ -1,0 +1,284 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime/debug"
+	"time"
+
+	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/stream/checkpoint"
+)
+
+// ReadError is the failure of a source to read on.
+type ReadError struct {
+	Operator string
+	Split    int
+	// Position is where the read began that failed.
+	Position int64
+	Err      error
+}
+
+func (e *ReadError) Error() string {
+	return fmt.Sprintf("%s: cannot read split %d from position %d: %v", e.Operator, e.Split, e.Position, e.Err)
+}
+
+func (e *ReadError) Unwrap() error { return e.Err }
+
+// batch is what a reader hands to its task: records of one split, and what
+// position is behind them.
+type batch[T any] struct {
+	split int
+	recs  []Record[T]
+	next  int64
+	end   bool // of the split
+	err   error
+}
+
+// splitState is how far a split has been read.
+type splitState struct {
+	index int
+	split Split
+	next  int64
+	done  bool
+}
+
+// reader reads the splits of one subtask, one after another. fetch is called by
+// a goroutine of its own, since it blocks; everything reaches the task through the port.
+type reader[T any] struct {
+	port[batch[T]]
+	recycler[T]
+	operator string
+	src      Source[T]
+	todo     []splitState
+	open     Reader[T]
+}
+
+// fetch reads once and puts what came into the port, which has room. It returns false
+// when there is nothing left to read, or reading failed; the task hears of that too.
+func (r *reader[T]) fetch(ctx context.Context) bool {
+	if len(r.todo) == 0 {
+		return false
+	}
+	s := &r.todo[0]
+	b := batch[T]{split: s.index, next: s.next}
+	b.recs, b.next, b.err = r.read(ctx, s)
+	if errors.Is(b.err, io.EOF) {
+		b.end, b.err = true, nil
+	}
+	if b.err == nil && len(b.recs) == 0 && !b.end {
+		b.err = errors.New("the reader returned neither records nor an end nor an error")
+	}
+	for i := range b.recs {
+		b.recs[i].Split = s.index
+	}
+	if b.err == nil && b.end {
+		if b.err = r.shut(); b.err != nil {
+			b.end = false
+		}
+	}
+	if b.err != nil {
+		b.err = &ReadError{Operator: r.operator, Split: s.index, Position: s.next, Err: b.err}
+	}
+	s.next = b.next
+	if b.end {
+		r.todo = r.todo[1:]
+	}
+	r.offer(b)
+	return b.err == nil && len(r.todo) > 0
+}
+
+func (r *reader[T]) read(ctx context.Context, s *splitState) (recs []Record[T], next int64, err error) {
+	next = s.next
+	defer func() {
+		if v := recover(); v != nil {
+			err = &async.PanicError{Where: "Read of " + r.operator, Value: v, Stack: debug.Stack()}
+		}
+	}()
+	if r.open == nil {
+		if r.open, err = r.src.Open(ctx, s.split, s.next); err != nil {
+			return nil, next, err
+		}
+		if r.open == nil {
+			return nil, next, errors.New("the source's Open returned neither a reader nor an error")
+		}
+	}
+	return r.open.Read(ctx, r.get(), sliceSize)
+}
+
+func (r *reader[T]) shut() error {
+	open := r.open
+	r.open = nil
+	if open == nil {
+		return nil
+	}
+	return guard("Close of "+r.operator, open.Close)
+}
+
+// fetcher is a reader without its type.
+type fetcher interface {
+	fetch(ctx context.Context) bool
+	full() bool
+	shut() error
+	onRoom(func())
+}
+
+func (r *reader[T]) full() bool      { return r.port.len() == portSize }
+func (r *reader[T]) onRoom(f func()) { r.port.taken = f }
+
+// sourceHead is the head of a source's chain. The position of each split in a checkpoint is
+// that of the first record that has not entered the chain.
+type sourceHead[T any] struct {
+	idle
+	env    *taskEnv
+	counts *counts
+	reader *reader[T]
+	next   input[T]
+	splits []splitState // of this subtask
+	now    batch[T]
+	off    int
+	has    bool
+	undone int
+	stop   bool // a stop's barrier has passed: nothing may follow it
+	over   bool
+
+	marks  *watermarks
+	top    async.EventTime // the greatest event time so far
+	sent   async.EventTime
+	quiet  bool      // declared idle
+	active time.Time // when something was last let in
+}
+
+func newSourceHead[T any](env *taskEnv, name string, src Source[T], marks *watermarks, next input[T]) head {
+	h := &sourceHead[T]{env: env, next: next, marks: marks, top: async.NoTime, sent: async.NoTime}
+	h.counts = env.count(name)
+	h.reader = &reader[T]{operator: name, src: src}
+	h.reader.put = env.wake
+	h.reader.taken = func() {}
+	env.task.reader = h.reader
+	for _, s := range env.splits[name] {
+		if s.index%env.parallelism != env.index {
+			continue
+		}
+		h.splits = append(h.splits, s)
+		if !s.done {
+			h.reader.todo = append(h.reader.todo, s)
+			h.undone++
+		}
+	}
+	return h
+}
+
+func (h *sourceHead[T]) trigger(id int64, stop bool) error {
+	h.stop = h.stop || stop
+	b := h.env.begin(id)
+	for i := range h.splits {
+		s := h.splits[i]
+		if h.has && h.now.split == s.index {
+			s.next = h.position()
+		}
+		b.ack.parts = append(b.ack.parts, opPart{h.counts.operator, kindSource, checkpoint.Part{
+			Split: s.index, Subtask: h.env.index, Name: partSplit, Data: appendSplit(nil, s),
+		}})
+	}
+	b.ack.counts = append(b.ack.counts, h.counts.now())
+	return h.next.barrier(b)
+}
+
+// position is that of the first record of the present batch that has not been let in.
+func (h *sourceHead[T]) position() int64 {
+	if h.off < len(h.now.recs) {
+		return h.now.recs[h.off].Position
+	}
+	return h.now.next
+}
+
+func (h *sourceHead[T]) pull(now time.Time) (moved bool, err error) {
+	if h.stop || h.over {
+		return false, nil
+	}
+	if h.undone == 0 {
+		h.over = true
+		if err := h.next.watermark(async.Watermark{Time: async.EndOfTime}); err != nil {
+			return true, err
+		}
+		return true, h.next.end()
+	}
+	if h.active.IsZero() {
+		h.active = now
+	}
+	if !h.has {
+		if h.now, h.has = h.reader.take(); !h.has {
+			return false, h.rest(now)
+		}
+		h.off = 0
+		if h.now.err != nil {
+			return false, h.now.err
+		}
+	}
+	if k := min(len(h.now.recs)-h.off, h.next.room()); k > 0 {
+		if err := h.let(now, h.now.recs[h.off:h.off+k]); err != nil {
+			return false, err
+		}
+		moved = true
+	}
+	if h.off == len(h.now.recs) {
+		s := &h.splits[h.now.split/h.env.parallelism]
+		s.next = h.now.next
+		if h.now.end {
+			s.done = true
+			h.undone--
+		}
+		h.reader.give(h.now.recs)
+		h.now, h.has, moved = batch[T]{}, false, true
+	}
+	return moved, nil
+}
+
+// let lets records into the chain, and a watermark behind them.
+func (h *sourceHead[T]) let(now time.Time, recs []Record[T]) error {
+	h.active = now
+	if h.quiet {
+		h.quiet = false
+		if err := h.next.watermark(async.Watermark{Time: h.sent}); err != nil {
+			return err
+		}
+	}
+	h.off += len(recs)
+	h.counts.in.Add(int64(len(recs)))
+	h.counts.done.Add(int64(len(recs)))
+	h.counts.out.Add(int64(len(recs)))
+	if h.marks == nil {
+		return h.next.records(recs)
+	}
+	for i := range recs {
+		h.top = max(h.top, recs[i].Time)
+	}
+	if err := h.next.records(recs); err != nil {
+		return err
+	}
+	// No record at or before the watermark is to follow; one at top - lag still may.
+	if w := h.top - async.EventTime(h.marks.lag.Milliseconds()) - 1; h.top != async.NoTime && w > h.sent && w < h.top {
+		h.sent = w
+		return h.next.watermark(async.Watermark{Time: w})
+	}
+	return nil
+}
+
+// rest declares the source idle when it has let nothing in for long enough.
+func (h *sourceHead[T]) rest(now time.Time) error {
+	if h.marks == nil || h.marks.idle == 0 || h.quiet || now.Sub(h.active) < h.marks.idle {
+		return nil
+	}
+	h.quiet = true
+	return h.next.watermark(async.Watermark{Time: h.sent, Idle: true})
+}
+
+func (h *sourceHead[T]) turn(time.Time) (bool, time.Time, error) {
+	if h.marks == nil || h.marks.idle == 0 || h.quiet || h.has || h.stop || h.over || h.active.IsZero() {
+		return false, time.Time{}, nil
+	}
+	return false, h.active.Add(h.marks.idle), nil
+}

@@ -1,0 +1,165 @@
+package stream
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/tensorferry/tensorferry/async"
+)
+
+// Kinds of sections, and names of parts, in a checkpoint.
+const (
+	kindSource = "source"
+	kindAsync  = "async"
+	kindSink   = "sink"
+
+	partSplit   = "split"
+	partEntries = "entries"
+	partMarks   = "watermarks"
+	partState   = "state"
+	partPlan    = "plan"
+)
+
+// splitForm is a split in a checkpoint.
+type splitForm struct {
+	Data  []byte `json:"data,omitempty"`
+	Start int64  `json:"start"`
+	Next  int64  `json:"next"`
+	Done  bool   `json:"done,omitempty"`
+}
+
+func appendSplit(dst []byte, s splitState) []byte {
+	data, err := json.Marshal(splitForm{s.split.Data, s.split.Start, s.next, s.done})
+	if err != nil {
+		panic(err) // bytes and numbers always have a form
+	}
+	return append(dst, data...)
+}
+
+func decodeSplit(index int, data []byte) (splitState, error) {
+	var f splitForm
+	if err := json.Unmarshal(data, &f); err != nil {
+		return splitState{}, fmt.Errorf("split %d: %w", index, err)
+	}
+	return splitState{index: index, split: Split{Data: f.Data, Start: f.Start}, next: f.Next, done: f.Done}, nil
+}
+
+// keptEntry is one record of an asynchronous operator in a checkpoint. seq is its place among
+// all those of its subtask.
+type keptEntry[T any] struct {
+	seq int
+	rec Record[T]
+}
+
+// appendEntry writes an entry: numbers as varints, key and value with their lengths.
+func appendEntry[T any](dst []byte, seq int, r *Record[T], s Serializer[T], scratch *[]byte) ([]byte, error) {
+	value, err := s.Append((*scratch)[:0], r.Value)
+	*scratch = value
+	if err != nil {
+		return dst, err
+	}
+	dst = binary.AppendUvarint(dst, uint64(seq))
+	dst = binary.AppendVarint(dst, int64(r.Time))
+	dst = binary.AppendVarint(dst, r.Position)
+	dst = binary.AppendUvarint(dst, uint64(len(r.Key)))
+	dst = append(dst, r.Key...)
+	dst = binary.AppendUvarint(dst, uint64(len(value)))
+	return append(dst, value...), nil
+}
+
+// decodeEntries reads the entries of one part.
+func decodeEntries[T any](data []byte, split int, s Serializer[T]) ([]keptEntry[T], error) {
+	f := form{data: data}
+	var all []keptEntry[T]
+	for len(f.data) > 0 {
+		e := keptEntry[T]{seq: int(f.unsigned())}
+		e.rec.Split = split
+		e.rec.Time = async.EventTime(f.signed())
+		e.rec.Position = f.signed()
+		e.rec.Key = string(f.bytes())
+		value := f.bytes()
+		if f.err != nil {
+			return nil, fmt.Errorf("entries of split %d: %w", split, f.err)
+		}
+		err := guard("the serializer's Decode", func() (err error) {
+			e.rec.Value, err = s.Decode(value)
+			return err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("the record of split %d at position %d: %w", split, e.rec.Position, err)
+		}
+		all = append(all, e)
+	}
+	return all, nil
+}
+
+func appendMarks(dst []byte, marks []async.QueuedWatermark) []byte {
+	for _, m := range marks {
+		dst = binary.AppendUvarint(dst, uint64(m.Before))
+		dst = binary.AppendVarint(dst, int64(m.Mark.Time))
+		still := uint64(0)
+		if m.Mark.Idle {
+			still = 1
+		}
+		dst = binary.AppendUvarint(dst, still)
+	}
+	return dst
+}
+
+func decodeMarks(data []byte) ([]async.QueuedWatermark, error) {
+	f := form{data: data}
+	var all []async.QueuedWatermark
+	for len(f.data) > 0 {
+		m := async.QueuedWatermark{Before: int(f.unsigned())}
+		m.Mark.Time = async.EventTime(f.signed())
+		m.Mark.Idle = f.unsigned() == 1
+		if f.err != nil {
+			return nil, fmt.Errorf("watermarks: %w", f.err)
+		}
+		all = append(all, m)
+	}
+	return all, nil
+}
+
+// form reads what the functions above wrote, from any bytes.
+type form struct {
+	data []byte
+	err  error
+}
+
+var errForm = errors.New("the bytes are not what this program writes")
+
+func (f *form) unsigned() uint64 {
+	v, n := binary.Uvarint(f.data)
+	if n <= 0 || v > 1<<62 {
+		f.fail()
+		return 0
+	}
+	f.data = f.data[n:]
+	return v
+}
+
+func (f *form) signed() int64 {
+	v, n := binary.Varint(f.data)
+	if n <= 0 {
+		f.fail()
+		return 0
+	}
+	f.data = f.data[n:]
+	return v
+}
+
+func (f *form) bytes() []byte {
+	n := f.unsigned()
+	if n > uint64(len(f.data)) {
+		f.fail()
+		return nil
+	}
+	b := f.data[:n:n]
+	f.data = f.data[n:]
+	return b
+}
+
+func (f *form) fail() { f.data, f.err = nil, errForm }

@@ -1,0 +1,193 @@
+package stream
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/tensorferry/tensorferry/async"
+)
+
+// Stream is what an operator gives, for exactly one other to take.
+type Stream[T any] struct {
+	job  *Job
+	from *node
+	// How the records go to whoever takes them.
+	exchange    exchange
+	parallelism int
+}
+
+// From begins a stream with a source. Options: Name, Parallel,
+// BoundedOutOfOrderness, Monotonous, IdleAfter.
+func From[T any](j *Job, src Source[T], opts ...Option) *Stream[T] {
+	o, err := gather(opts, "Name", "Parallel", "BoundedOutOfOrderness", "Monotonous", "IdleAfter")
+	if src == nil {
+		err = errors.Join(err, errors.New("the source is nil"))
+	}
+	n := &node{kind: "source", parallelism: o.parallelism}
+	if n.parallelism == 0 {
+		n.parallelism = j.cfg.Parallelism
+	}
+	j.add(n, o, err)
+	if src != nil {
+		n.source = &sourceNode{splits: src.Splits, verify: src.Verify}
+	}
+	n.head = func(env *taskEnv, next any) head {
+		return newSourceHead(env, n.name, src, o.watermarks, next.(input[T]))
+	}
+	return &Stream[T]{job: j, from: n, parallelism: n.parallelism}
+}
+
+// Map replaces each value. An error of fn, or a panic, fails the job at that
+// record. Options: Name, Parallel.
+func Map[IN, OUT any](s *Stream[IN], fn func(IN) (OUT, error), opts ...Option) *Stream[OUT] {
+	return transformed(s, "map", fn == nil, opts, func(_ *transform[IN, OUT]) each[IN, OUT] {
+		return func(r *Record[IN], out []Record[OUT]) ([]Record[OUT], error) {
+			v, err := fn(r.Value)
+			if err != nil {
+				return out, err
+			}
+			return append(out, async.With(*r, v)), nil
+		}
+	})
+}
+
+// FlatMap replaces each value by those that fn emits, 0 to n of them. Options:
+// Name, Parallel.
+func FlatMap[IN, OUT any](s *Stream[IN], fn func(v IN, emit func(OUT)) error, opts ...Option) *Stream[OUT] {
+	return transformed(s, "flatmap", fn == nil, opts, func(*transform[IN, OUT]) each[IN, OUT] {
+		var from *Record[IN]
+		var to []Record[OUT]
+		emit := func(v OUT) { to = append(to, async.With(*from, v)) }
+		return func(r *Record[IN], out []Record[OUT]) ([]Record[OUT], error) {
+			from, to = r, out
+			err := fn(r.Value, emit)
+			out, from, to = to, nil, nil
+			return out, err
+		}
+	})
+}
+
+// Filter keeps the records for which keep is true. Options: Name, Parallel.
+func Filter[T any](s *Stream[T], keep func(T) bool, opts ...Option) *Stream[T] {
+	return transformed(s, "filter", keep == nil, opts, func(*transform[T, T]) each[T, T] {
+		return func(r *Record[T], out []Record[T]) ([]Record[T], error) {
+			if keep(r.Value) {
+				out = append(out, *r)
+			}
+			return out, nil
+		}
+	})
+}
+
+// KeyBy gives each record a key and brings those of one key together in one
+// subtask of what follows, in the order of each sender. Options: Name, Parallel (of what follows).
+func KeyBy[T any](s *Stream[T], key func(T) string, opts ...Option) *Stream[T] {
+	o, err := gather(opts, "Name", "Parallel")
+	if o.name != "" {
+		opts = []Option{Name(o.name)}
+	} else {
+		opts = nil
+	}
+	keyed := transformed(s, "keyby", key == nil, opts, func(*transform[T, T]) each[T, T] {
+		return func(r *Record[T], out []Record[T]) ([]Record[T], error) {
+			rec := *r
+			rec.Key = key(r.Value)
+			return append(out, rec), nil
+		}
+	})
+	if err != nil {
+		s.job.fault(keyed.from.name, err)
+	}
+	keyed.exchange = byKey
+	if o.parallelism != 0 {
+		keyed.parallelism = o.parallelism
+	}
+	return keyed
+}
+
+// Rebalance deals the records out in turn to parallelism subtasks of what
+// follows. The order of a split is then not kept where parallelism is over 1.
+func Rebalance[T any](s *Stream[T], parallelism int) *Stream[T] {
+	if parallelism < 1 || parallelism > MaxParallelism {
+		s.job.fault("rebalance after "+s.from.name, fmt.Errorf("parallelism is %d; want 1 to %d", parallelism, MaxParallelism))
+		parallelism = 1
+	}
+	return &Stream[T]{job: s.job, from: s.from, exchange: inTurn, parallelism: parallelism}
+}
+
+// OrderedWait calls an asynchronous function for each record and emits its
+// results in the order of the records. Options: Name, Parallel, WithSerializer.
+func OrderedWait[IN, OUT any](s *Stream[IN], fn async.Function[IN, OUT], cfg async.Config, opts ...Option) *Stream[OUT] {
+	return waited(s, fn, async.Ordered, cfg, opts)
+}
+
+// UnorderedWait calls an asynchronous function for each record and emits results as they
+// come, none past a watermark. Options: Name, Parallel, WithSerializer.
+func UnorderedWait[IN, OUT any](s *Stream[IN], fn async.Function[IN, OUT], cfg async.Config, opts ...Option) *Stream[OUT] {
+	return waited(s, fn, async.Unordered, cfg, opts)
+}
+
+// To ends a stream in a sink. Options: Name, Parallel.
+func To[T any](s *Stream[T], sink Sink[T], opts ...Option) {
+	o, err := gather(opts, "Name", "Parallel")
+	if sink == nil {
+		err = errors.Join(err, errors.New("the sink is nil"))
+	}
+	n := take(s, "sink", o, err)
+	if sink != nil {
+		n.sink = &sinkNode{committer: sink.Committer}
+	}
+	n.make = func(env *taskEnv, _ any) any { return newSinkWriter(env, n.name, sink) }
+}
+
+// take makes the node that takes s.
+func take[T any](s *Stream[T], kind string, o options, err error) *node {
+	n := &node{kind: kind, input: s.from, exchange: s.exchange, parallelism: s.parallelism, edge: edge[T]{}}
+	if o.parallelism != 0 && o.parallelism != n.parallelism {
+		n.parallelism = o.parallelism
+		if n.exchange == forward {
+			n.exchange = inTurn
+		}
+	}
+	s.job.add(n, o, err)
+	if s.from.output != nil {
+		s.job.fault(n.name, fmt.Errorf("the stream of %q is taken already, by %q; a stream has one taker", s.from.name, s.from.output.name))
+	} else {
+		s.from.output = n
+	}
+	return n
+}
+
+func transformed[IN, OUT any](s *Stream[IN], kind string, isNil bool, opts []Option, make func(*transform[IN, OUT]) each[IN, OUT]) *Stream[OUT] {
+	o, err := gather(opts, "Name", "Parallel")
+	if isNil {
+		err = errors.Join(err, errors.New("the function is nil"))
+	}
+	n := take(s, kind, o, err)
+	n.make = func(env *taskEnv, next any) any {
+		return newTransform(env, n.name, next.(input[OUT]), make)
+	}
+	return &Stream[OUT]{job: s.job, from: n, parallelism: n.parallelism}
+}
+
+func waited[IN, OUT any](s *Stream[IN], fn async.Function[IN, OUT], order async.Order, cfg async.Config, opts []Option) *Stream[OUT] {
+	o, err := gather(opts, "Name", "Parallel", "WithSerializer")
+	if fn == nil {
+		err = errors.Join(err, errors.New("the function is nil"))
+	}
+	resolved, bad := cfg.Resolve(order)
+	serializer, serr := serializerFor[IN](o.serializer)
+	if resolved.Checkpoint != async.Snapshot || s.job.cfg.Checkpoint.Interval == 0 {
+		// JSON need not fit where no checkpoint holds a record; a serializer of
+		// the wrong type is a mistake all the same.
+		if o.serializer == nil {
+			serr = nil
+		}
+	}
+	n := take(s, "async", o, errors.Join(err, bad, serr))
+	n.waits = true
+	n.make = func(env *taskEnv, next any) any {
+		return newAsyncWait(env, n, fn, order, cfg, serializer, next.(input[OUT]))
+	}
+	return &Stream[OUT]{job: s.job, from: n, parallelism: n.parallelism}
+}

@@ -1,0 +1,245 @@
+package jsoncodec
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"sync"
+	"unicode/utf8"
+
+	"github.com/tensorferry/tensorferry/tensor"
+)
+
+// decoder writes results. It is safe for concurrent use.
+type decoder struct {
+	outs      []output
+	overwrite bool
+	pool      sync.Pool // of *result
+}
+
+// output is one of the model's outputs, and the field that it goes to.
+type output struct {
+	index int
+	field string
+	key   []byte // the field's name as JSON, and the colon
+}
+
+// result is where one result is put together, before it is copied to a slice of its own size.
+type result struct {
+	buf  []byte
+	done []bool // outputs that replaced a field
+	scan scanner
+}
+
+func (d *decoder) decode(record []byte, src *tensor.Rows, row int) (json.RawMessage, error) {
+	r, _ := d.pool.Get().(*result)
+	if r == nil {
+		r = &result{done: make([]bool, len(d.outs))}
+	}
+	defer d.pool.Put(r)
+	if err := d.write(r, record, src, row); err != nil {
+		return nil, err
+	}
+	return slices.Clone(r.buf), nil
+}
+
+func (d *decoder) write(r *result, record []byte, src *tensor.Rows, row int) error {
+	r.buf = r.buf[:0]
+	clear(r.done)
+	// Encode has read the record, so the last brace is the one that closes it.
+	start, end := trim(record)
+	if end-start < 2 || record[start] != '{' || record[end-1] != '}' {
+		return fmt.Errorf("the record is no JSON object")
+	}
+	from := start
+	if d.overwrite {
+		var err error
+		if from, err = d.replace(r, record, start, src, row); err != nil {
+			return err
+		}
+	}
+	end--
+	for end > from && isSpace(record[end-1]) {
+		end--
+	}
+	r.buf = append(r.buf, record[from:end]...)
+	for i := range d.outs {
+		if r.done[i] {
+			continue
+		}
+		if r.buf[len(r.buf)-1] != '{' || len(r.buf) > 1 {
+			r.buf = append(r.buf, ',')
+		}
+		r.buf = append(r.buf, d.outs[i].key...)
+		if err := r.value(src.Output(d.outs[i].index), row); err != nil {
+			return err
+		}
+	}
+	r.buf = append(r.buf, '}')
+	return nil
+}
+
+// replace copies the record up to the last field that an output replaces, and returns where the rest begins.
+func (d *decoder) replace(r *result, record []byte, start int, src *tensor.Rows, row int) (int, error) {
+	s := &r.scan
+	s.data, s.pos = record, start
+	defer func() { s.data = nil }()
+	if err := s.open(0); err != nil {
+		return 0, err
+	}
+	from := start
+	for first := true; ; first = false {
+		more, err := s.next(true, first)
+		if !more {
+			return from, err
+		}
+		name, escaped, err := s.name()
+		if err != nil {
+			return 0, err
+		}
+		at := s.pos
+		if err := s.skip(1); err != nil {
+			return 0, err
+		}
+		if escaped {
+			var ok bool
+			if name, ok = s.unescape(name); !ok {
+				continue
+			}
+		}
+		for i := range d.outs {
+			if d.outs[i].field != string(name) {
+				continue
+			}
+			r.buf = append(r.buf, record[from:at]...)
+			if err := r.value(src.Output(d.outs[i].index), row); err != nil {
+				return 0, err
+			}
+			r.done[i], from = true, s.pos
+		}
+	}
+}
+
+func isSpace(c byte) bool { return c == ' ' || c == '\t' || c == '\n' || c == '\r' }
+
+func trim(record []byte) (start, end int) {
+	end = len(record)
+	for start < end && isSpace(record[start]) {
+		start++
+	}
+	for end > start && isSpace(record[end-1]) {
+		end--
+	}
+	return start, end
+}
+
+// value writes a row of an output.
+func (r *result) value(o *tensor.Output, row int) error {
+	shape := o.RowShape()
+	if len(shape) == 0 || len(shape) == 1 && shape[0] == 1 {
+		return r.element(o, row, 0)
+	}
+	if o.RowElements() == 0 {
+		// Only here can the shape claim more than the data holds.
+		arrays := int64(1)
+		for _, d := range shape {
+			if d > maxEmpty || arrays*d > maxEmpty {
+				return fmt.Errorf("output %q: a row of shape %v, which is %d or more empty arrays", o.Spec().Name, shape, maxEmpty)
+			}
+			if arrays *= d; d == 0 {
+				break
+			}
+		}
+	}
+	_, err := r.array(o, row, shape, 0)
+	return err
+}
+
+// maxEmpty bounds the arrays of a row without elements.
+const maxEmpty = 1 << 16
+
+// array writes the elements from j on that make up the given shape, and returns the one after.
+func (r *result) array(o *tensor.Output, row int, shape tensor.Shape, j int) (int, error) {
+	r.buf = append(r.buf, '[')
+	for i := range shape[0] {
+		if i > 0 {
+			r.buf = append(r.buf, ',')
+		}
+		var err error
+		if len(shape) > 1 {
+			j, err = r.array(o, row, shape[1:], j)
+		} else {
+			err = r.element(o, row, j)
+			j++
+		}
+		if err != nil {
+			return j, err
+		}
+	}
+	r.buf = append(r.buf, ']')
+	return j, nil
+}
+
+func (r *result) element(o *tensor.Output, row, j int) error {
+	bits := 32
+	switch o.Spec().DType {
+	case tensor.Bool:
+		r.buf = strconv.AppendBool(r.buf, o.BoolAt(row, j))
+		return nil
+	case tensor.Bytes:
+		v := o.BytesAt(row, j)
+		if !utf8.Valid(v) {
+			return fmt.Errorf("output %q: element %d is not UTF-8, so no JSON string can hold it", o.Spec().Name, j)
+		}
+		r.buf = appendString(r.buf, v)
+		return nil
+	case tensor.Uint64:
+		r.buf = strconv.AppendUint(r.buf, uint64(o.Int(row, j)), 10)
+		return nil
+	case tensor.FP64:
+		bits = 64
+	case tensor.FP32, tensor.FP16, tensor.BF16:
+	default:
+		r.buf = strconv.AppendInt(r.buf, o.Int(row, j), 10)
+		return nil
+	}
+	v := o.Number(row, j)
+	if math.IsNaN(v) || math.IsInf(v, 0) {
+		return fmt.Errorf("output %q: element %d is %v, which JSON has no number for", o.Spec().Name, j, v)
+	}
+	r.buf = appendFloat(r.buf, v, bits)
+	return nil
+}
+
+// appendFloat writes the shortest digits that give v again, very small and very large numbers with an exponent.
+func appendFloat(b []byte, v float64, bits int) []byte {
+	form := byte('f')
+	if a := math.Abs(v); a != 0 && (a < 1e-6 || a >= 1e21) {
+		form = 'e'
+	}
+	return strconv.AppendFloat(b, v, form, -1, bits)
+}
+
+// appendString writes a JSON string. Only what must be is escaped.
+func appendString(b, text []byte) []byte {
+	b = append(b, '"')
+	for _, c := range text {
+		switch {
+		case c == '"' || c == '\\':
+			b = append(b, '\\', c)
+		case c == '\n':
+			b = append(b, '\\', 'n')
+		case c == '\r':
+			b = append(b, '\\', 'r')
+		case c == '\t':
+			b = append(b, '\\', 't')
+		case c < 0x20:
+			b = append(b, '\\', 'u', '0', '0', '0'+c>>4, "0123456789abcdef"[c&15])
+		default:
+			b = append(b, c)
+		}
+	}
+	return append(b, '"')
+}

@@ -1,0 +1,143 @@
+package jsoncodec
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/tensorferry/tensorferry/tensor"
+)
+
+// Mapping says which fields of a record feed the model and which take its answer. The zero value
+// maps every input and output to the field of its own name.
+type Mapping struct {
+	// Inputs has an entry for each of the model's inputs, by its name. If it is empty every input is
+	// read from the field of its name.
+	Inputs map[string]Input
+	// Outputs names the outputs that are wanted. If it is empty every output is written to the field of its name.
+	Outputs map[string]Output
+	// Overwrite lets an output replace a field that the record has already, in its place. Without it that is
+	// an error of the record.
+	Overwrite bool
+}
+
+// Input is where an input's values come from.
+type Input struct {
+	// Field is the field's name; a.b.c reaches into objects. Empty: the input's own name, dots and all.
+	Field string
+}
+
+// Output is where an output's values go.
+type Output struct {
+	// Field is the name of a field of the record itself, without dots. Empty: the output's own name, dots and all.
+	Field string
+}
+
+// New returns the codec that m describes. A number, a string (BYTES) or a boolean (BOOL) feeds an input whose row
+// has the shape [] or [1]; other rows are arrays, nested as the shape is. Where the shape is fixed a flat array
+// of all elements, row-major, will do. Integer datatypes take numbers that are integers in their range; floating-point ones
+// round to nearest. Outputs are written the same way, floating-point ones with the fewest digits that give the
+// same value again. Bind reports what is wrong with m, and how it differs from the model.
+func New(m Mapping) tensor.Codec[json.RawMessage, json.RawMessage] {
+	return codec{Mapping{maps.Clone(m.Inputs), maps.Clone(m.Outputs), m.Overwrite}}
+}
+
+// Validate checks m for what is wrong with any model: impossible field names, two outputs in one field, a field
+// asked for as a value and as an object, outputs in an input's field without Overwrite.
+func (m Mapping) Validate() error {
+	var errs []error
+	taken := make(map[string]string)
+	for _, name := range sorted(m.Outputs) {
+		field := m.Outputs[name].Field
+		switch {
+		case strings.Contains(field, "."):
+			errs = append(errs, fmt.Errorf("output %q goes to field %q; want a field of the record itself, without dots", name, field))
+		case !utf8.ValidString(m.outputField(name)):
+			errs = append(errs, fmt.Errorf("output %q goes to field %q, which is not UTF-8", name, m.outputField(name)))
+		}
+		if other, ok := taken[m.outputField(name)]; ok {
+			errs = append(errs, fmt.Errorf("outputs %q and %q both go to field %q", other, name, m.outputField(name)))
+		}
+		taken[m.outputField(name)] = name
+	}
+	paths := make(map[string]string)
+	for _, name := range sorted(m.Inputs) {
+		path := m.inputPath(name)
+		if slices.Contains(path, "") && m.Inputs[name].Field != "" {
+			errs = append(errs, fmt.Errorf("input %q comes from field %q; want names with single dots between", name, m.Inputs[name].Field))
+		}
+		paths[key(path)] = name
+		if output, ok := taken[path[0]]; ok && !m.Overwrite {
+			errs = append(errs, fmt.Errorf("output %q goes to field %q, which input %q comes from; choose another field or set overwrite", output, path[0], name))
+		}
+	}
+	for _, name := range sorted(m.Inputs) {
+		path := m.inputPath(name)
+		for n := 1; n < len(path); n++ {
+			if other, ok := paths[key(path[:n])]; ok {
+				errs = append(errs, fmt.Errorf("input %q comes from field %q, which lies inside that of input %q", name, strings.Join(path, "."), other))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// key joins a path with a byte that no valid name holds.
+func key(path []string) string { return strings.Join(path, "\xff") }
+
+// inputPath returns the names that lead to an input's field.
+func (m Mapping) inputPath(name string) []string {
+	if f := m.Inputs[name].Field; f != "" {
+		return strings.Split(f, ".")
+	}
+	return []string{name}
+}
+
+func (m Mapping) outputField(name string) string {
+	if f := m.Outputs[name].Field; f != "" {
+		return f
+	}
+	return name
+}
+
+// filled returns m with the defaults for the model.
+func (m Mapping) filled(sig *tensor.Signature) Mapping {
+	if len(m.Inputs) == 0 {
+		m.Inputs = make(map[string]Input)
+		for _, in := range sig.Inputs {
+			m.Inputs[in.Name] = Input{}
+		}
+	}
+	if len(m.Outputs) == 0 {
+		m.Outputs = make(map[string]Output)
+		for _, out := range sig.Outputs {
+			m.Outputs[out.Name] = Output{}
+		}
+	}
+	return m
+}
+
+// String describes the mapping: pixels from "pixels"; label to "digit", probs to "scores".
+func (m Mapping) String() string {
+	var b strings.Builder
+	for i, name := range sorted(m.Inputs) {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		fmt.Fprintf(&b, "%s from %q", name, strings.Join(m.inputPath(name), "."))
+	}
+	b.WriteString("; ")
+	for i, name := range sorted(m.Outputs) {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		fmt.Fprintf(&b, "%s to %q", name, m.outputField(name))
+	}
+	return b.String()
+}
+
+func sorted[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

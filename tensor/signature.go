@@ -1,0 +1,128 @@
+package tensor
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Spec describes one input or output of a model.
+type Spec struct {
+	Name  string
+	DType DType
+	// Row is the shape of one row, without the batch dimension.
+	Row Shape
+}
+
+// String returns the name, datatype and row shape, as in "pixels FP32[64]".
+func (s Spec) String() string { return s.Name + " " + s.DType.String() + s.Row.String() }
+
+// Shape returns the shape as a model's metadata has it: for a batched model the row's after a
+// dynamic batch dimension. It is a new slice.
+func (s Spec) Shape(batched bool) Shape {
+	if !batched {
+		return append(Shape{}, s.Row...)
+	}
+	return append(Shape{Dynamic}, s.Row...)
+}
+
+// Signature is what a model takes and gives. It is read only once it has been handed over, and may be
+// shared by goroutines.
+type Signature struct {
+	Model, Version  string
+	Inputs, Outputs []Spec
+	// Batched says that the first dimension of every tensor is the batch, so one request may hold
+	// many rows. Other models take one row a request.
+	Batched bool
+	// MaxBatch is the most rows that the model takes in a request; 0: no bound is known.
+	MaxBatch int
+}
+
+// Input returns the position of the named input.
+func (s *Signature) Input(name string) (int, bool) { return find(s.Inputs, name) }
+
+// Output returns the position of the named output.
+func (s *Signature) Output(name string) (int, bool) { return find(s.Outputs, name) }
+
+func find(specs []Spec, name string) (int, bool) {
+	for i := range specs {
+		if specs[i].Name == name {
+			return i, true
+		}
+	}
+	return 0, false
+}
+
+// MaxRows returns the most rows that one request may hold: 1 for a model that is not batched, 0 if no bound is known.
+func (s *Signature) MaxRows() int {
+	if !s.Batched {
+		return 1
+	}
+	return s.MaxBatch
+}
+
+// Validate checks that every input and output has a name of its own, a datatype and a possible shape.
+func (s *Signature) Validate() error {
+	var errs []error
+	if len(s.Outputs) == 0 {
+		errs = append(errs, errors.New("the model has no outputs"))
+	}
+	if s.MaxBatch < 0 {
+		errs = append(errs, fmt.Errorf("the model's largest batch is %d; want 1 or more, or 0 for no bound", s.MaxBatch))
+	}
+	check := func(kind string, specs []Spec) {
+		for i, t := range specs {
+			if t.Name == "" {
+				errs = append(errs, fmt.Errorf("%s %d has no name", kind, i))
+			}
+			if j, _ := find(specs, t.Name); j != i {
+				errs = append(errs, fmt.Errorf("two %ss are named %q", kind, t.Name))
+			}
+			if !t.DType.Valid() {
+				errs = append(errs, fmt.Errorf("%s %q has no datatype", kind, t.Name))
+			}
+			if err := t.Row.check(); err != nil {
+				errs = append(errs, fmt.Errorf("%s %q: %w", kind, t.Name, err))
+			}
+		}
+	}
+	check("input", s.Inputs)
+	check("output", s.Outputs)
+	return errors.Join(errs...)
+}
+
+// String describes the model in one line, for messages that show both sides:
+//
+//	digits (batched): inputs pixels FP32[64]; outputs label INT64[], probs FP32[10]
+func (s *Signature) String() string {
+	var b strings.Builder
+	b.WriteString(s.Model)
+	if s.Version != "" {
+		b.WriteString(" version " + s.Version)
+	}
+	switch {
+	case !s.Batched:
+		b.WriteString(" (one row a request)")
+	case s.MaxBatch > 0:
+		fmt.Fprintf(&b, " (batched, at most %d rows a request)", s.MaxBatch)
+	default:
+		b.WriteString(" (batched)")
+	}
+	b.WriteString(": inputs " + List(s.Inputs) + "; outputs " + List(s.Outputs))
+	return b.String()
+}
+
+// List returns the specs' own strings with commas between, or "none".
+func List(specs []Spec) string {
+	if len(specs) == 0 {
+		return "none"
+	}
+	var b strings.Builder
+	for i, t := range specs {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(t.String())
+	}
+	return b.String()
+}
