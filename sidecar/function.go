@@ -52,7 +52,7 @@ func bind[IN, OUT any](codec tensor.Codec[IN, OUT], sig tensor.Signature) (row t
 	}()
 	row, err = codec.Bind(sig)
 	if err == nil && row == nil {
-		err = fmt.Errorf("Bind of codec %T returned neither a row codec nor an error", codec)
+		err = fmt.Errorf("codec %T: Bind returned neither a row codec nor an error", codec)
 	}
 	return row, err
 }

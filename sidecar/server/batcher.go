@@ -411,7 +411,7 @@ func (b *batcher) take(now time.Time, g *group) []piece {
 			r.taken += n
 		} else {
 			r.taken += n
-			g.rows -= 0
+			g.rows -= n
 		}
 		if len(l.requests) == 0 {
 			delete(g.lines, l.caller)

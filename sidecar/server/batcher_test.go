@@ -232,6 +232,41 @@ func TestNamedRowsFailAtOnceAndTheOthersRunAgain(t *testing.T) {
 	s.want(t, "0 run first", "0 run a+b+c", "0 answer first ok", "0 run a+c", "0 answer b bad 0 2", "0 answer a ok", "0 answer c ok")
 }
 
+// One bad row is named: its request fails after one run, not after a search.
+func TestOneNamedRow(t *testing.T) {
+	s := newScript(8, 1, 0)
+	s.submit("a", 1, 8)
+	s.finish(verdict{err: errors.New("refused"), badRows: []int{5}, content: true})
+	s.want(t, "0 run a", "0 answer a bad 5")
+}
+
+// One bad row among 64 requests is found in about 2 * log2(64) runs.
+func TestSearchIsLogarithmic(t *testing.T) {
+	s := newScript(64, 1, 0)
+	s.submit("first", 99, 1)
+	var reqs []*request
+	for i := range 64 {
+		reqs = append(reqs, s.submit(fmt.Sprint(i), uint64(i), 1))
+	}
+	s.finish(verdict{})
+	runs := 0
+	for ; len(s.b.running) > 0; runs++ {
+		if slices.ContainsFunc(s.b.running[0].pieces, func(p piece) bool { return p.req == reqs[41] }) {
+			s.finish(contentFailure)
+		} else {
+			s.finish(verdict{})
+		}
+	}
+	if runs != 1+2*6 {
+		t.Errorf("%d runs", runs)
+	}
+	for i, r := range reqs {
+		if (len(r.bad) > 0) != (i == 41) || !r.done {
+			t.Errorf("request %d: bad %v", i, r.bad)
+		}
+	}
+}
+
 // A backend that names no row that exists is one that says nothing.
 func TestNonsenseRowsAreIgnored(t *testing.T) {
 	s := newScript(8, 1, 0)
