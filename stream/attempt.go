@@ -167,20 +167,19 @@ func (r *Run) note(e Event) {
 	r.cfg.Observer.Observe(e)
 }
 
-// runTask is the goroutine of one task, with the goroutine of its reader, if it has one.
+// runTask is the goroutine of one task. A failure is reported before anything is
+// closed, since closing may take its time, and no barrier may pass meanwhile.
 func runTask(ctx context.Context, t *task, box *mailbox[control]) {
-	err := driveTask(ctx, t, box)
-	if cerr := t.close(); cerr != nil {
-		t.env.logger.Warn("cannot close", "job", t.env.job, "task", t.env.id, "error", cerr)
-		if err == nil && ctx.Err() == nil {
-			err = cerr
-		}
-	}
-	if err != nil {
+	if err := driveTask(ctx, t, box); err != nil {
 		t.env.report(report{kind: taskFailed, task: t.env.id, err: err})
+	}
+	if err := t.close(); err != nil {
+		t.env.logger.Warn("a subtask could not close everything", "job", t.env.job, "error", err)
 	}
 }
 
+// driveTask steps a task until it fails or ctx ends, with a goroutine for its
+// reader, if it has one, which is gone when driveTask returns.
 func driveTask(ctx context.Context, t *task, box *mailbox[control]) error {
 	if err := t.open(ctx); err != nil {
 		return err

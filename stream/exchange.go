@@ -334,15 +334,19 @@ func (h *inlet[T]) let(w *way[T]) (moved bool, err error) {
 }
 
 // advance forwards the least watermark over the senders that are neither idle nor
-// at their end (A49), and the end of the input when all are.
+// at their end (A49), and the end of the input when all are. A sender whose watermark is
+// the end of time is at its end: what others send later would be late otherwise.
 func (h *inlet[T]) advance() error {
-	live, over := 0, 0
+	live, past, over := 0, 0, 0
 	least, last := async.EndOfTime, async.NoTime
 	for i := range h.ways {
 		w := &h.ways[i]
-		switch {
-		case w.over:
+		if w.over {
 			over++
+		}
+		switch {
+		case w.over || w.watermark == async.EndOfTime:
+			past++
 			last = max(last, w.watermark)
 		case !w.idle:
 			live++
@@ -350,23 +354,23 @@ func (h *inlet[T]) advance() error {
 		}
 	}
 	switch {
-	case over == len(h.ways):
-		if h.over {
-			return nil
-		}
-		h.over = true
+	case past == len(h.ways):
 		if last > h.sent.Time {
-			if err := h.next.watermark(async.Watermark{Time: last}); err != nil {
+			h.sent = async.Watermark{Time: last}
+			if err := h.next.watermark(h.sent); err != nil {
 				return err
 			}
 		}
-		return h.next.end()
+		if over == len(h.ways) && !h.over {
+			h.over = true
+			return h.next.end()
+		}
 	case live == 0:
 		if h.sent.Idle {
 			return nil
 		}
 		h.sent.Idle = true
-		return h.next.watermark(async.Watermark{Time: h.sent.Time, Idle: true})
+		return h.next.watermark(h.sent)
 	case least > h.sent.Time || h.sent.Idle:
 		h.sent = async.Watermark{Time: max(least, h.sent.Time)}
 		return h.next.watermark(h.sent)

@@ -7,7 +7,7 @@ const (
 	// sliceSize is the number of records in a full slice.
 	sliceSize = 256
 	// portSize is the number of elements that wait in a port.
-	portSize = 4
+	portSize = 2
 )
 
 // port is a bounded queue between two goroutines that never blocks either: who

@@ -66,6 +66,11 @@ type removal struct {
 	To    int64 `json:"to"`
 }
 
+// replaces says whether the plan takes anything of an earlier run away.
+func (p sinkPlan) replaces() bool {
+	return len(p.Remove) > 0 || slices.ContainsFunc(p.Moves, func(m move) bool { return m.Replace })
+}
+
 func count(list []extent, split int) int64 {
 	i, ok := slices.BinarySearchFunc(list, split, func(e extent, s int) int { return cmp.Compare(e.Split, s) })
 	if !ok {
@@ -212,14 +217,15 @@ func (c *committer) Commit(ctx context.Context, plan []byte) error {
 	if err != nil {
 		return err
 	}
-	if len(stale) > 0 {
-		for _, name := range stale {
-			if err := c.fs.Remove(filepath.Join(c.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return fmt.Errorf("file: removing a part of the run before: %w", err)
-			}
+	for _, name := range stale {
+		if err := c.fs.Remove(filepath.Join(c.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("file: removing a part of the run before: %w", err)
 		}
+	}
+	if p.replaces() {
 		// They are gone for good before the first new one shows, so that two runs
-		// are never seen together.
+		// are never seen together. A process that was killed may have removed them
+		// and not come to this.
 		if err := c.syncDir(); err != nil {
 			return err
 		}

@@ -143,7 +143,7 @@ func goOn(d *simfs.Disk, store *checkpoint.Store, r *checkpoint.Run) (last bool,
 	if err == nil {
 		err = c.Clean(ctx)
 	}
-	if err != nil || r.Restore != nil && r.Restore.Finished {
+	if err != nil || r.Restore != nil && r.Restore.Finished && r.Restore.ID == r.Newest.ID {
 		return now.Input == "b", err
 	}
 
@@ -226,7 +226,7 @@ func TestAnyCrashGivesTheSameOutput(t *testing.T) {
 	seed := rand.Uint64()
 	r := rand.New(rand.NewPCG(seed, 3))
 	for n := 1; n <= whole.Ops(); n++ {
-		for way := range 6 {
+		for way := range 4 {
 			how := r.IntN(ways)
 			d := simfs.New()
 			d.CrashAt(n)
@@ -242,7 +242,7 @@ func TestAnyCrashGivesTheSameOutput(t *testing.T) {
 				d = reboot(d, way)
 				way = r.IntN(6) // of the next crash
 				if out := cat(d); strings.Contains(out, `"a"`) && strings.Contains(out, `"b"`) {
-					t.Fatalf("seed %d, crash at operation %d, way %d: two runs are seen together:\n%s", seed, n, way, out)
+					t.Fatalf("seed %d, crash at operation %d, how %d: two runs are seen together:\n%s", seed, n, how, out)
 				}
 				if crashes < 2 {
 					d.CrashAt(d.Ops() + 1 + r.IntN(60))

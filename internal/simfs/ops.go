@@ -39,6 +39,8 @@ func (d *Disk) add(op, name string, n *node) error {
 	if dir.children[base] != nil {
 		return pathError(op, name, fs.ErrExist)
 	}
+	d.nodes++
+	n.id = d.nodes
 	d.change(change{dir: dir, to: base, child: n})
 	return nil
 }

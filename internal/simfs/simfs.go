@@ -31,6 +31,7 @@ type Disk struct {
 	root    *node
 	journal []change
 	ops     int
+	nodes   uint64 // made so far
 	crashAt int
 	crashed bool
 	fault   func(Op) error
@@ -51,6 +52,7 @@ type node struct {
 	dir      bool
 	children map[string]*node // a folder's names, as processes see them
 	durable  map[string]*node // and as they are on the disk
+	id       uint64           // a file's number, in the order of creation
 	data     []byte           // a file's bytes, as processes see them
 	synced   []byte           // and as they are on the disk
 }
@@ -118,7 +120,7 @@ func (d *Disk) Kill() *Disk {
 	defer d.mu.Unlock()
 	d.crashed = true
 	next := New()
-	next.ops, next.root, next.journal = d.ops, d.root, d.journal
+	next.ops, next.nodes, next.root, next.journal = d.ops, d.nodes, d.root, d.journal
 	return next
 }
 
@@ -126,9 +128,11 @@ func (d *Disk) Kill() *Disk {
 // is there or not as the seed says. Bytes that were not synced may also read as
 // zeros. It returns the disk after the reboot.
 func (d *Disk) PowerLoss(seed uint64) *Disk {
-	r := rand.New(rand.NewPCG(seed, 0x7f))
-	return d.reboot(func(n *node) { n.data = tear(r, n.data, n.synced) },
-		func(change) bool { return r.IntN(2) == 0 })
+	names := rand.New(rand.NewPCG(seed, 0))
+	return d.reboot(
+		// A file's own source keeps the outcome free of the names of files.
+		func(n *node) { n.data = tear(rand.New(rand.NewPCG(seed, n.id)), n.data, n.synced) },
+		func(change) bool { return names.IntN(2) == 0 })
 }
 
 // LoseAll is a PowerLoss in which nothing survives that was not synced.
@@ -149,7 +153,7 @@ func (d *Disk) reboot(settle func(*node), keep func(change) bool) *Disk {
 	}
 	d.journal = nil
 	next := New()
-	next.ops = d.ops
+	next.ops, next.nodes = d.ops, d.nodes
 	next.root = settled(d.root, settle)
 	return next
 }
@@ -157,7 +161,7 @@ func (d *Disk) reboot(settle func(*node), keep func(change) bool) *Disk {
 func settled(n *node, settle func(*node)) *node {
 	if !n.dir {
 		settle(n)
-		return &node{data: slices.Clone(n.data), synced: slices.Clone(n.data)}
+		return &node{id: n.id, data: slices.Clone(n.data), synced: slices.Clone(n.data)}
 	}
 	to := newDir()
 	for _, name := range slices.Sorted(maps.Keys(n.durable)) {
@@ -293,7 +297,8 @@ func (d *Disk) Lock(name string) (io.Closer, error) {
 	}
 	d.locks[key] = true
 	if dir.children[base] == nil {
-		d.change(change{dir: dir, to: base, child: &node{data: fmt.Appendln(nil, LockPID)}})
+		d.nodes++
+		d.change(change{dir: dir, to: base, child: &node{id: d.nodes, data: fmt.Appendln(nil, LockPID)}})
 	}
 	return &lock{d: d, name: key}, nil
 }

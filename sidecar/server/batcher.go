@@ -202,7 +202,7 @@ func (b *batcher) finish(now time.Time, x *batch, v verdict) {
 		}
 	case x.rows == 1:
 		p := x.pieces[0]
-		p.req.bad = append(p.req.bad, badRow{p.from, v.err})
+		p.req.fault(p.from, v.err)
 		b.settle(now, p)
 	default:
 		left, right := halve(x.pieces)
@@ -221,7 +221,7 @@ func (b *batcher) refuse(now time.Time, x *batch, v verdict) {
 		for _, row := range v.badRows {
 			if row >= at && row < at+p.to-p.from {
 				named = true
-				p.req.bad = append(p.req.bad, badRow{p.from + row - at, v.err})
+				p.req.fault(p.from+row-at, v.err)
 			}
 		}
 		at += p.to - p.from
@@ -233,6 +233,14 @@ func (b *batcher) refuse(now time.Time, x *batch, v verdict) {
 	}
 	if len(again) > 0 {
 		b.suspect = append(b.suspect, again)
+	}
+}
+
+// fault notes a row that failed alone. A request that is done belongs to whoever
+// waited for it.
+func (r *request) fault(row int, err error) {
+	if !r.done {
+		r.bad = append(r.bad, badRow{row, err})
 	}
 }
 

@@ -68,8 +68,8 @@ func (s *service) ModelMetadata(_ context.Context, req *oip.ModelMetadataRequest
 // ModelInfer runs a request.
 func (s *service) ModelInfer(ctx context.Context, msg *oip.ModelInferRequest) (*oip.ModelInferResponse, error) {
 	s.metrics.inFlight.Inc()
+	defer s.metrics.inFlight.Dec()
 	resp, model, f, err := s.infer(ctx, msg)
-	s.metrics.inFlight.Dec()
 	s.metrics.requests.WithLabelValues(model, status.Code(err).String()).Inc()
 	if f != nil && f.reason != "" {
 		s.metrics.refused.WithLabelValues(f.reason).Inc()

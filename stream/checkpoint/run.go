@@ -70,6 +70,29 @@ type marker struct {
 	Job     string    `json:"job"`
 	Started time.Time `json:"started"`
 	Starts  int       `json:"starts"`
+	// Branch is set when the run went back to an older checkpoint.
+	Branch *branch `json:"branch,omitempty"`
+}
+
+// branch says that the run went back to checkpoint After, leaving those up to
+// Until behind. Once it has a newer one they are of a past that did not happen:
+// what they say was published has been replaced.
+type branch struct {
+	After int64 `json:"after"`
+	Until int64 `json:"until"`
+}
+
+// abandoned returns the checkpoints of list that a branch has left behind.
+func (b *branch) abandoned(list []Info) (dead []Info) {
+	if b == nil || len(list) == 0 || list[len(list)-1].ID <= b.Until {
+		return nil
+	}
+	for _, i := range list {
+		if b.After < i.ID && i.ID <= b.Until {
+			dead = append(dead, i)
+		}
+	}
+	return dead
 }
 
 // runNumber returns the number in a run's id.
@@ -101,6 +124,11 @@ func (s *Store) state() (State, error) {
 		return st, err
 	}
 	st.Job, st.Started, st.Starts = m.Job, m.Started, m.Starts
+	if s.lock != nil {
+		if err := s.prune(st.Run, m.Branch); err != nil {
+			return st, err
+		}
+	}
 	st.Newest, st.Damaged, err = s.newest(st.Run)
 	if err != nil {
 		return st, err
@@ -185,7 +213,7 @@ func (s *Store) Fresh(job string) (*Run, error) {
 
 // From goes on with the newest run from one of its checkpoints, named by its id
 // ("7"), its file's name ("chk-00000007") or its path. The newer checkpoints stay
-// until the run writes one of its own, so a crash before that loses nothing.
+// until the run writes another one, so a crash before that loses nothing.
 func (s *Store) From(job, checkpoint string) (*Run, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -239,6 +267,20 @@ func (s *Store) owned(job string) (State, error) {
 	return st, err
 }
 
+// prune removes what a branch has left behind and a crash has kept.
+func (s *Store) prune(run string, b *branch) error {
+	list, err := s.checkpoints(run)
+	if err != nil {
+		return err
+	}
+	for _, i := range b.abandoned(list) {
+		if err := s.fs.Remove(i.Path); err != nil {
+			return fmt.Errorf("checkpoint: removing one that was left behind: %w", err)
+		}
+	}
+	return nil
+}
+
 // resume goes on with the run of st.
 func (s *Store) resume(st State, from *Snapshot) (*Run, error) {
 	r := &Run{ID: st.Run, Restore: from, Newest: st.Newest, Damaged: st.Damaged, Attempt: st.Starts}
@@ -259,17 +301,23 @@ func (s *Store) resume(st State, from *Snapshot) (*Run, error) {
 			return nil, err
 		}
 	}
-	if err := s.writeMarker(st.Run, marker{Job: st.Job, Started: st.Started, Starts: r.Attempt + 1}); err != nil {
+	m := marker{Job: st.Job, Started: st.Started, Starts: r.Attempt + 1}
+	if from != nil && from.ID < r.LastID {
+		m.Branch = &branch{After: from.ID, Until: r.LastID}
+	}
+	// This also makes the names of checkpoints durable, the last of which a Write
+	// may not have come to.
+	if err := s.writeMarker(st.Run, m); err != nil {
 		return nil, err
 	}
-	s.run = r.ID
+	s.run, s.branch = r.ID, m.Branch
 	s.sweep()
 	return r, nil
 }
 
 // begin makes a new run.
 func (s *Store) begin(job string) (*Run, error) {
-	s.run = ""
+	s.run, s.branch = "", nil
 	entries, err := s.fs.ReadDir(s.dir)
 	if err != nil {
 		return nil, fmt.Errorf("checkpoint: reading the folder %s: %w", s.dir, err)
@@ -292,7 +340,7 @@ func (s *Store) begin(job string) (*Run, error) {
 	if err := s.writeMarker(r.ID, marker{Job: job, Started: time.Now().UTC(), Starts: 1}); err != nil {
 		return nil, err
 	}
-	s.run = r.ID
+	s.run, s.branch = r.ID, nil
 	s.sweep()
 	return r, nil
 }

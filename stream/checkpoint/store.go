@@ -46,6 +46,8 @@ type Store struct {
 
 	mu  sync.Mutex
 	run string // the run that Write belongs to, once one was begun
+	// branch is what that run left behind when it went back, until it has written.
+	branch *branch
 }
 
 // Info says which checkpoints a folder holds.
@@ -160,15 +162,21 @@ func (s *Store) Write(ctx context.Context, snap *Snapshot) error {
 	if err := fsx.WriteFile(s.fs, path, Encode(snap)); err != nil {
 		return fmt.Errorf("checkpoint: writing %s: %w", path, err)
 	}
-	s.retire(list)
+	s.retire(append(list, Info{ID: snap.ID, Run: s.run, Path: path}))
 	return nil
 }
 
-// retire removes what a new checkpoint made superfluous: earlier is the run's
-// list before it. Failing to remove is no failure of the checkpoint.
-func (s *Store) retire(earlier []Info) {
-	for i := 0; i < len(earlier)+1-s.opts.Retain; i++ {
-		s.warn("can't remove an old checkpoint", s.fs.Remove(earlier[i].Path))
+// retire removes what a new checkpoint, the last of list, made superfluous.
+// Failing to remove is no failure of the checkpoint.
+func (s *Store) retire(list []Info) {
+	dead := s.branch.abandoned(list)
+	s.branch = nil
+	list = slices.DeleteFunc(list, func(i Info) bool { return slices.Contains(dead, i) })
+	if n := len(list) - s.opts.Retain; n > 0 {
+		dead = append(dead, list[:n]...)
+	}
+	for _, i := range dead {
+		s.warn("can't remove an old checkpoint", s.fs.Remove(i.Path))
 	}
 	runs, err := s.runs()
 	s.warn("can't list earlier runs", err)

@@ -221,7 +221,7 @@ func (m *Model) wait(ctx context.Context, n int, inputs []tensor.Tensor) error {
 
 // FirstValues returns the first element of the first output of each row, which
 // is what a Fault's Row is compared with. A BYTES element counts as its length,
-// and a row without elements as 0.
+// a BOOL as 0 or 1, and a row without elements as 0.
 func FirstValues(rows *tensor.Rows) []float64 {
 	out := make([]float64, rows.Len())
 	if len(rows.Signature().Outputs) == 0 {
@@ -232,9 +232,14 @@ func FirstValues(rows *tensor.Rows) []float64 {
 		return out
 	}
 	for i := range out {
-		if o.Spec().DType == tensor.Bytes {
+		switch o.Spec().DType {
+		case tensor.Bytes:
 			out[i] = float64(len(o.BytesAt(i, 0)))
-		} else {
+		case tensor.Bool:
+			if o.BoolAt(i, 0) {
+				out[i] = 1
+			}
+		default:
 			out[i] = o.Number(i, 0)
 		}
 	}

@@ -1,0 +1,170 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector/file"
+	"github.com/tensorferry/tensorferry/job"
+	"github.com/tensorferry/tensorferry/stream"
+	"github.com/tensorferry/tensorferry/stream/checkpoint"
+	"github.com/tensorferry/tensorferry/stream/restart"
+)
+
+// parts are what a job file stands for, checked and ready to be put together.
+type parts struct {
+	source   stream.Source[record]
+	sink     stream.Sink[record]
+	operator async.Config
+	restart  restart.Config
+}
+
+// Names of the operators. State in checkpoints is found again by them, so they
+// stay what they are.
+const (
+	sourceName = "source"
+	inferName  = "infer"
+	sinkName   = "sink"
+)
+
+// newParts checks what only the parts themselves can tell. The errors are
+// job.Fault, all that were found.
+func newParts(spec *job.Spec, w *world) (p parts, faults []error) {
+	check := func(err error) {
+		if err != nil {
+			faults = append(faults, err)
+		}
+	}
+	var err error
+	p.source = newSource(spec, w)
+	p.sink = newSink(spec, w)
+	p.operator, err = operatorConfig(spec)
+	check(err)
+	p.restart = restartConfig(spec)
+	if _, err := p.restart.Resolve(interval(spec) > 0); err != nil {
+		check(spec.Fault("restart", "%v", err))
+	}
+	if err := checkEndpoint(spec); err != nil {
+		check(err)
+	} else {
+		endpoint := spec.Infer.Endpoint
+		if endpoint == "" {
+			endpoint = "unix:///chosen/at/start" // only the other fields are looked at
+		}
+		_, err := newFunction(spec, endpoint)
+		check(err)
+	}
+	faults = append(faults, checkModels(spec)...)
+	return p, faults
+}
+
+func newSource(spec *job.Spec, w *world) stream.Source[record] {
+	if in := spec.Source.Stdin; in != nil {
+		return file.NewRawStdin(file.StdinConfig[record]{Input: w.stdin, MaxLine: in.MaxLine})
+	}
+	f := spec.Source.File
+	return file.NewRawSource(file.SourceConfig[record]{Paths: f.Paths, SplitSize: f.SplitSize, MaxLine: f.MaxLine})
+}
+
+// checkSource says what is wrong with the files of the source. Cutting them
+// reads a little of each.
+func checkSource(ctx context.Context, spec *job.Spec, source stream.Source[record]) error {
+	if spec.Source.File == nil {
+		return nil
+	}
+	if _, err := source.Splits(ctx); err != nil {
+		return spec.Fault("source.file.path", "%v", err)
+	}
+	return nil
+}
+
+func newSink(spec *job.Spec, w *world) stream.Sink[record] {
+	if spec.Sink.Stdout {
+		return file.NewRawStdoutSink(file.StdoutConfig{Output: w.stdout})
+	}
+	return file.NewRawSink(file.SinkConfig{Dir: spec.Sink.File.Path, Job: spec.Name})
+}
+
+// interval is the time between checkpoints. Results go to standard output when
+// their checkpoint is complete, so there it is never left out: a pipe would say
+// nothing until the end of its input.
+func interval(spec *job.Spec) time.Duration {
+	if spec.Checkpoint.Interval == 0 && spec.Sink.Stdout {
+		return time.Second
+	}
+	return spec.Checkpoint.Interval
+}
+
+// restartConfig is the restart section. Standard input can be read only once,
+// so a job that reads it is never restarted.
+func restartConfig(spec *job.Spec) restart.Config {
+	r := &spec.Restart
+	cfg := restart.Config{
+		Strategy: r.Strategy, Attempts: r.Attempts, Delay: r.Delay, MaxFailures: r.MaxFailures, Interval: r.Interval,
+		InitialDelay: r.InitialDelay, MaxDelay: r.MaxDelay, Multiplier: r.Multiplier, ResetAfter: r.ResetAfter,
+	}
+	switch {
+	case r.Jitter == nil:
+	case *r.Jitter == 0:
+		cfg.Jitter = restart.NoJitter
+	default:
+		cfg.Jitter = *r.Jitter
+	}
+	if spec.Source.Stdin != nil {
+		cfg.Strategy = restart.None
+	}
+	return cfg
+}
+
+// observer logs what happens to a run as a whole; what fails is logged by the
+// runtime itself. It also sees to it that a job which cannot even start, because
+// its model is out of reach, ends with that message and is not restarted for ever.
+type observer struct {
+	log     *slog.Logger
+	giveUp  func(error)
+	running bool // once every subtask ran
+}
+
+// Observe implements stream.Observer.
+func (o *observer) Observe(e stream.Event) {
+	switch e := e.(type) {
+	case stream.Started:
+		o.running = true
+		o.log.Info("running", "attempt", e.Attempt, "from_checkpoint", e.Restored)
+	case stream.Restarting:
+		if !o.running {
+			o.giveUp(e.Err)
+		}
+	case stream.CheckpointCompleted:
+		o.log.Debug("checkpoint completed", "checkpoint", e.ID, "took", e.Duration, "final", e.Final)
+	}
+}
+
+// assemble puts the job together. run and store say how it begins; store is nil
+// for a job that keeps no checkpoints.
+func assemble(spec *job.Spec, p parts, fn *function, run *checkpoint.Run, store *checkpoint.Store, o *observer) *stream.Job {
+	c := &spec.Checkpoint
+	cfg := stream.Config{
+		Parallelism: spec.Parallelism,
+		Checkpoint: stream.CheckpointConfig{
+			Interval: interval(spec), Timeout: c.Timeout, MinPause: c.MinPause, TolerableFailures: c.TolerableFailures,
+		},
+		Restart: p.restart, Logger: o.log, Observer: o,
+		RunID: run.ID, Identity: identity(spec), Resume: run.Restore, Previous: run.Previous,
+		Attempt: run.Attempt, LastID: run.LastID,
+	}
+	if store != nil {
+		cfg.Checkpoint.Store = store
+	}
+	j := stream.New(spec.Name, cfg)
+	records := stream.From(j, p.source, stream.Name(sourceName))
+	wait := stream.OrderedWait[record, record]
+	if !spec.Infer.Ordered {
+		wait = stream.UnorderedWait[record, record]
+	}
+	answers := wait(records, fn, p.operator, stream.Name(inferName))
+	stream.To(answers, p.sink, stream.Name(sinkName))
+	return j
+}

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/tensorferry/tensorferry/job"
+	"github.com/tensorferry/tensorferry/sidecar/backend"
+	"github.com/tensorferry/tensorferry/sidecar/endpoint"
+	"github.com/tensorferry/tensorferry/sidecar/server"
+)
+
+// embedded is the sidecar that a job brings along. It runs in the job's own
+// process, behind a socket in a private folder made for the run.
+type embedded struct {
+	endpoint string
+	server   *server.Server
+	dir      string // to be removed; empty if the job file names the endpoint
+}
+
+// checkModels says what is wrong with the models of a job file, as far as can be seen
+// without loading them.
+func checkModels(spec *job.Spec) (faults []error) {
+	if spec.Sidecar == nil {
+		return nil
+	}
+	registry := backends()
+	for _, name := range slices.Sorted(maps.Keys(spec.Sidecar.Models)) {
+		path := "sidecar.models." + name
+		loc, err := backend.ParseLocation(location(spec.Sidecar.Models[name]))
+		if err == nil {
+			_, err = registry.Loader(loc)
+		}
+		if err != nil {
+			faults = append(faults, spec.Fault(path, "%v", err))
+			continue
+		}
+		if loc.Scheme != "" {
+			continue
+		}
+		info, err := os.Stat(loc.Path)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			faults = append(faults, spec.Fault(path, "no such file: %s", loc.Path))
+		case err != nil:
+			faults = append(faults, spec.Fault(path, "%v", err))
+		case info.IsDir():
+			faults = append(faults, spec.Fault(path, "%s is a folder; want the model's file", loc.Path))
+		}
+	}
+	return faults
+}
+
+// location writes a model as the sidecar's own --model has it.
+func location(m job.Model) string {
+	if len(m.Options) == 0 {
+		return m.Location
+	}
+	options := url.Values{}
+	for name, value := range m.Options {
+		options.Set(name, value)
+	}
+	// There a plus sign is one.
+	query := strings.ReplaceAll(options.Encode(), "+", "%20")
+	if strings.Contains(m.Location, "?") {
+		return m.Location + "&" + query
+	}
+	return m.Location + "?" + query
+}
+
+// startEmbedded starts the sidecar of the job and waits until its models are
+// loaded. ctx ends the waiting.
+func startEmbedded(ctx context.Context, spec *job.Spec, log *slog.Logger) (e *embedded, err error) {
+	s := spec.Sidecar
+	cfg := server.Config{
+		Backends: backends(), MaxBatch: s.MaxBatch, Window: s.Window,
+		QueueRows: s.QueueRows, QueueBytes: s.QueueBytes, QueueTimeout: s.QueueTimeout,
+		MaxMessageSize: spec.Infer.MaxMessage, Logger: log.With("part", "sidecar"),
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Models)) {
+		cfg.Models = append(cfg.Models, server.Model{Name: name, Location: location(s.Models[name])})
+	}
+	e = &embedded{endpoint: spec.Infer.Endpoint}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, e.close())
+		}
+	}()
+	if e.endpoint == "" {
+		if e.dir, err = privateFolder(); err != nil {
+			return e, fmt.Errorf("a private folder for the sidecar's socket: %w", err)
+		}
+		e.endpoint = "unix://" + filepath.Join(e.dir, "sidecar.sock")
+	}
+	ep, err := endpoint.Parse(e.endpoint)
+	if err != nil {
+		return e, err
+	}
+	srv, err := server.New(cfg)
+	if err != nil {
+		return e, err
+	}
+	l, err := ep.Listen()
+	if err != nil {
+		return e, err
+	}
+	if err := srv.Start(l); err != nil {
+		l.Close()
+		return e, err
+	}
+	e.server = srv
+	if err := srv.WaitReady(ctx); err != nil {
+		return e, err
+	}
+	return e, nil
+}
+
+// privateFolder makes a folder that only this user can enter, with a path short
+// enough for a socket in it.
+func privateFolder() (string, error) {
+	parent := os.TempDir()
+	if len(parent)+len("/tensorferry-0123456789/sidecar.sock") > endpoint.MaxPath {
+		parent = "/tmp"
+	}
+	return os.MkdirTemp(parent, "tensorferry-")
+}
+
+// close ends the sidecar and removes its folder. It is called when the job's own
+// connections are gone, so there is nothing to be graceful about.
+func (e *embedded) close() (err error) {
+	if e.server != nil {
+		err = e.server.Close()
+	}
+	if e.dir != "" {
+		err = errors.Join(err, os.RemoveAll(e.dir))
+	}
+	return err
+}

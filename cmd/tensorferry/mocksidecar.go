@@ -1,0 +1,160 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/tensorferry/tensorferry/sidecar/backend/mock"
+	"github.com/tensorferry/tensorferry/sidecar/sidecartest"
+)
+
+const mockSidecarHelp = `usage: tensorferry mock-sidecar --listen ENDPOINT [flags]
+
+serves a model that computes a fixed function of each row, takes as long as it is
+told and fails when it is told, until SIGTERM or SIGINT. Like the sidecar it
+prints a line an endpoint when it is ready.
+
+FAULT is WHAT@WHEN[,times=N][,retry=DURATION]. WHAT is CODE or CODE/REASON, as
+RESOURCE_EXHAUSTED/QUEUE_FULL, or bad, hang, panic, crash, drop, short. WHEN is
+the number of a call, a range as 3-5 or 3-, every=N, row=VALUE (the first
+element of the first input), or all.
+
+`
+
+// runMockSidecar serves a scripted model until ctx ends.
+func runMockSidecar(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	f := newServerFlags("mock-sidecar")
+	var script sidecartest.Script
+	var inputs, faults, backendFaults listFlag
+	var logFile string
+	f.set.StringVar(&script.Model, "model", "model", "`NAME` of the model")
+	f.set.StringVar(&script.Version, "version", "1", "`VERSION` of the model")
+	f.set.StringVar(&script.Function, "function", "double", "what the model computes: double, echo, sum or hash")
+	f.set.Var(&inputs, "input", "`NAME:DTYPE[d,d]` of an input; may be repeated (default x:FP32[1])")
+	f.set.StringVar(&script.Output, "output", "y", "`NAME` of the output")
+	f.set.DurationVar(&script.Latency, "latency", 0, "time of each batch")
+	f.set.DurationVar(&script.PerRow, "per-row", 0, "and for each of its rows")
+	f.set.DurationVar(&script.Jitter, "jitter", 0, "up to so much more")
+	f.set.Uint64Var(&script.Seed, "seed", 0, "seed of the jitter")
+	f.set.IntVar(&script.Instances, "instances", 0, "batches that run at once (default 256)")
+	f.set.DurationVar(&script.LoadTime, "load-time", 0, "time until the model is loaded")
+	f.set.Var(&faults, "fail", "`FAULT` of calls, as they arrive; may be repeated")
+	f.set.Var(&backendFaults, "fail-backend", "`FAULT` of batches, in the model; may be repeated")
+	f.set.StringVar(&logFile, "log", "", "`FILE` to append a line of JSON to when a call starts and when it ends")
+	f.set.Lookup("window").DefValue = "0s"
+	f.window = 0
+	if code, ok := f.parse(args, mockSidecarHelp, stdout, stderr); !ok {
+		return code
+	}
+	wrong := func(code int, err error) int {
+		fmt.Fprintf(stderr, "tensorferry mock-sidecar: %v\n", err)
+		return code
+	}
+	for _, s := range inputs {
+		spec, err := mock.ParseSpec(s)
+		if err != nil {
+			return wrong(exitUsage, fmt.Errorf("--input: %w", err))
+		}
+		script.Inputs = append(script.Inputs, spec)
+	}
+	for _, list := range []struct {
+		flag string
+		from listFlag
+		to   *[]mock.Fault
+	}{{"--fail", faults, &script.Faults}, {"--fail-backend", backendFaults, &script.BackendFaults}} {
+		for _, s := range list.from {
+			fault, err := mock.ParseFault(s)
+			if err != nil {
+				return wrong(exitUsage, fmt.Errorf("%s: %w", list.flag, err))
+			}
+			*list.to = append(*list.to, fault)
+		}
+	}
+	if _, err := f.endpoints(); err != nil {
+		return wrong(exitUsage, err)
+	}
+	script.MaxBatch, script.Window, script.MaxMessageSize = f.maxBatch, orNone(f.window), f.maxMessage
+	script.QueueRows, script.QueueBytes, script.QueueTimeout = f.queueRows, f.queueBytes, f.queueTimeout
+	script.Grace = orNone(f.grace)
+	script.OnCrash = func() { // as kill -9 would, from outside
+		if p, err := os.FindProcess(os.Getpid()); err != nil || p.Kill() != nil {
+			os.Exit(137)
+		}
+	}
+	if logFile != "" {
+		out, err := os.OpenFile(logFile, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+		if err != nil {
+			return wrong(exitFailed, fmt.Errorf("--log: %w", err))
+		}
+		defer out.Close()
+		script.OnStart = logCalls(out, "start", stderr)
+		script.OnEnd = logCalls(out, "end", stderr)
+	}
+	health, err := f.listenHealth()
+	if err != nil {
+		return wrong(exitFailed, fmt.Errorf("--health: %w", err))
+	}
+	s, err := sidecartest.New(script, f.listen...)
+	if err != nil {
+		if health != nil {
+			health.Close()
+		}
+		return wrong(exitFailed, err)
+	}
+	defer s.Close()
+	if health != nil {
+		if err := s.Serving().StartHTTP(health); err != nil {
+			health.Close()
+			return wrong(exitFailed, err)
+		}
+	}
+	if err := s.WaitReady(ctx); err != nil {
+		if ctx.Err() != nil {
+			return exitOK // told to stop while it was loading
+		}
+		return wrong(exitFailed, err)
+	}
+	for _, e := range s.Endpoints() {
+		fmt.Fprintln(stdout, "ready: gRPC on "+e)
+	}
+	if health != nil {
+		fmt.Fprintln(stdout, "ready: health on "+health.Addr().String())
+	}
+	<-ctx.Done()
+	s.Stop()
+	return exitOK
+}
+
+// loggedCall is one line of the log: what the sidecar knows of a call when it
+// starts, and again, complete, when it ends. The sequence numbers in it are those
+// of this process.
+type loggedCall struct {
+	Event   string `json:"event"`
+	Process int    `json:"pid"`
+	sidecartest.Call
+}
+
+// logCalls appends calls to the file, each in one write, so that a process that is
+// killed leaves whole lines.
+func logCalls(out io.Writer, event string, stderr io.Writer) func(sidecartest.Call) {
+	failed := false
+	return func(c sidecartest.Call) {
+		if slices.ContainsFunc(c.First, func(v float64) bool { return math.IsNaN(v) || math.IsInf(v, 0) }) {
+			c.First = nil // JSON has no such numbers
+		}
+		line, err := json.Marshal(loggedCall{event, os.Getpid(), c})
+		if err == nil {
+			_, err = out.Write(append(line, '\n'))
+		}
+		if err != nil && !failed {
+			failed = true
+			fmt.Fprintf(stderr, "tensorferry mock-sidecar: %s: the log is incomplete from here on: %v\n", time.Now().Format(time.TimeOnly), err)
+		}
+	}
+}

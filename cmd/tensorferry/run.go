@@ -1,0 +1,336 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/tensorferry/tensorferry/job"
+	"github.com/tensorferry/tensorferry/sidecar"
+	"github.com/tensorferry/tensorferry/stream"
+	"github.com/tensorferry/tensorferry/stream/checkpoint"
+)
+
+const runDetails = `Runs the job to the end of its input.
+
+  --resume            go on with the unfinished run, from its newest checkpoint; start if there is none
+  --fresh             discard an unfinished run and start anew
+  --from CHECKPOINT   go on from this checkpoint of the run, named by its number or file
+  --log-format FORMAT text or json (default: the job file's, else text)
+  --log-level LEVEL   debug, info, warn or error (default: the job file's, else info, and warn beside the live view)
+  --no-progress       log lines instead of the live view, also on a terminal
+
+Without a flag a run starts where there is none, or replaces one that is finished.
+The first SIGINT or SIGTERM stops with a checkpoint; a second one, or stop_timeout,
+stops at once. Either way the run can be resumed.
+
+exit codes: 0 done, 1 the job failed, 2 wrong usage or job file, or an unfinished run,
+130 and 143 stopped by SIGINT and SIGTERM
+`
+
+// runner is one call of the run command.
+type runner struct {
+	w     *world
+	spec  *job.Spec
+	parts parts
+	how   beginning
+	log   *slog.Logger
+	view  *view // nil without a terminal
+	store *checkpoint.Store
+	// finished: the run that was to be resumed had reached its end before.
+	finished bool
+	// started is where execute hands the run to drive.
+	started chan *stream.Run
+}
+
+func runJob(w *world, args []string) int {
+	fs := flags("run")
+	var how beginning
+	var format, level string
+	fs.BoolVar(&how.resume, "resume", false, "")
+	fs.BoolVar(&how.fresh, "fresh", false, "")
+	fs.StringVar(&how.from, "from", "", "")
+	fs.StringVar(&format, "log-format", "", "")
+	fs.StringVar(&level, "log-level", "", "")
+	noProgress := fs.Bool("no-progress", false, "")
+	rest, code, ok := parse(w, fs, args, 1, "one job file")
+	if !ok {
+		return code
+	}
+	switch {
+	case how.resume && how.fresh || how.from != "" && (how.resume || how.fresh):
+		return usage(w, "run", "want at most one of --resume, --fresh and --from")
+	case !slices.Contains([]string{"", "text", "json"}, format):
+		return usage(w, "run", "--log-format is %q; want text or json", format)
+	case !slices.Contains([]string{"", "debug", "info", "warn", "error"}, level):
+		return usage(w, "run", "--log-level is %q; want debug, info, warn or error", level)
+	}
+	spec, err := job.Load(rest[0])
+	if err != nil {
+		fmt.Fprintln(w.stderr, err)
+		return exitUsage
+	}
+	p, faults := newParts(spec, w)
+	if faults != nil {
+		fmt.Fprintln(w.stderr, errors.Join(faults...))
+		return exitUsage
+	}
+	r := &runner{w: w, spec: spec, parts: p, how: how, started: make(chan *stream.Run, 1)}
+	logTo := w.stderr
+	fallback := "info"
+	// Results on the same terminal would be drawn over.
+	if w.width != nil && !*noProgress && !spec.Sink.Stdout {
+		r.view = newView(w.stderr, w.width)
+		logTo, fallback = r.view, "warn"
+	}
+	r.log = newLogger(logTo, first(format, spec.Log.Format, "text"), first(level, spec.Log.Level, fallback))
+	return r.drive()
+}
+
+// first returns the first text that is not empty.
+func first(texts ...string) string {
+	for _, t := range texts {
+		if t != "" {
+			return t
+		}
+	}
+	return ""
+}
+
+func newLogger(out io.Writer, format, level string) *slog.Logger {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		l = slog.LevelInfo
+	}
+	opts := &slog.HandlerOptions{Level: l}
+	if format == "json" {
+		return slog.New(slog.NewJSONHandler(out, opts))
+	}
+	return slog.New(slog.NewTextHandler(out, opts))
+}
+
+// Why a run was cancelled.
+var (
+	errSecondSignal = errors.New("a second signal")
+	errStopTimeout  = errors.New("stopping took longer than stop_timeout")
+	errInterrupted  = errors.New("interrupted before the job began")
+)
+
+// drive runs the job in the background and listens to signals meanwhile. It
+// returns the exit code.
+func (r *runner) drive() int {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	done := make(chan error, 1)
+	began := time.Now()
+	go func() { done <- r.execute(ctx) }()
+
+	every := logEvery
+	if r.view != nil {
+		every = redrawEvery
+	}
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	m := &meter{name: r.spec.Name, began: began}
+	var run *stream.Run
+	var stopped os.Signal
+	var timeout <-chan time.Time
+	for {
+		select {
+		case run = <-r.started:
+			if stopped != nil {
+				run.Stop()
+			}
+		case s := <-r.w.signals:
+			switch {
+			case ctx.Err() != nil:
+				// It was told to end at once and has not. Whoever asks again is not kept.
+				fmt.Fprintf(r.w.stderr, "%s: ended by a further signal, before everything was given back\n", r.spec.Name)
+				return signalCode(s)
+			case stopped != nil:
+				cancel(errSecondSignal)
+			case run == nil:
+				stopped = s
+				cancel(errInterrupted)
+			default:
+				stopped = s
+				run.Stop()
+				timeout = time.After(r.spec.StopTimeout)
+				r.log.Info("stopping with a checkpoint", "signal", s.String(), "timeout", r.spec.StopTimeout)
+			}
+		case <-timeout:
+			cancel(errStopTimeout)
+		case now := <-tick.C:
+			if run != nil {
+				r.report(m, now, run)
+			}
+		case err := <-done:
+			select {
+			case run = <-r.started:
+			default:
+			}
+			if r.view != nil {
+				r.view.clear()
+			}
+			return r.finish(began, run, stopped, err)
+		}
+	}
+}
+
+// report shows where the run stands.
+func (r *runner) report(m *meter, now time.Time, run *stream.Run) {
+	p := run.Progress()
+	m.add(now, &p)
+	if r.view != nil {
+		r.view.show(m.block(now, &p)...)
+		return
+	}
+	r.log.Info("progress", m.attrs(now, &p)...)
+}
+
+// execute is the run from the lock on its checkpoints to the last of its results.
+func (r *runner) execute(ctx context.Context) (err error) {
+	if r.store, err = openStore(r.spec, r.log); err != nil {
+		return err
+	}
+	if r.store != nil {
+		defer func() { err = also(err, r.store.Close()) }()
+	}
+	// A refusal comes before anything is started.
+	if err := r.how.refused(r.spec, r.store); err != nil {
+		return err
+	}
+	if !r.how.resume && r.how.from == "" {
+		// A file that is missing is found before a sidecar is started, and is said
+		// with its place. One that is missing at a resumption is the source's to judge.
+		if err := checkSource(ctx, r.spec, r.parts.source); err != nil {
+			return err
+		}
+	}
+	endpoint := r.spec.Infer.Endpoint
+	if r.spec.Sidecar != nil {
+		e, err := startEmbedded(ctx, r.spec, r.log)
+		if err != nil {
+			if ctx.Err() != nil {
+				err = context.Cause(ctx)
+			}
+			return fmt.Errorf("the job's sidecar: %w", err)
+		}
+		defer func() { err = also(err, e.close()) }()
+		endpoint = e.endpoint
+	}
+	fn, err := newFunction(r.spec, endpoint)
+	if err != nil {
+		return err
+	}
+	begun, err := r.how.begin(r.spec, r.store)
+	if err != nil {
+		return err
+	}
+	for _, d := range begun.Damaged {
+		r.log.Warn("passed over a damaged checkpoint", "error", d)
+	}
+	if begun.Restore != nil && begun.Newest != nil && begun.Newest.ID > begun.Restore.ID {
+		if begun.Restore, err = rewind(ctx, begun, r.parts.sink); err != nil {
+			return err
+		}
+	}
+	r.finished = begun.Restore != nil && begun.Restore.Finished
+	jctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var hopeless error
+	o := &observer{log: r.log, giveUp: func(err error) { hopeless = err; cancel(err) }}
+	run := assemble(r.spec, r.parts, fn, begun, r.store, o).Start(jctx)
+	r.started <- run
+	if err = run.Wait(); hopeless != nil && ctx.Err() == nil {
+		err = fmt.Errorf("job %q failed: %w", r.spec.Name, hopeless)
+	}
+	if errors.Is(err, sidecar.ErrPermanent) {
+		// Nothing but another job file or another model helps.
+		err = placed{r.spec.Fault("infer", "%v", err)}
+	}
+	if err != nil && r.store != nil && begun.Attempt == 0 && untouched(run.Progress()) {
+		// It failed before it did anything, as by a field that the model does not
+		// have. That is no run that anyone has to resume or discard.
+		err = also(err, r.store.Abandon())
+	}
+	return err
+}
+
+// placed is a failure of the job whose cause is a place in the job file. Its exit
+// code is that of a failed job, since the file alone does not show it.
+type placed struct{ at job.Fault }
+
+func (p placed) Error() string { return p.at.Error() }
+
+// also adds what failed on the way out, if anything did.
+func also(err, more error) error {
+	if more == nil {
+		return err
+	}
+	return errors.Join(err, more)
+}
+
+// untouched reports whether a run has read nothing and kept nothing.
+func untouched(p stream.Progress) bool { return p.Read == 0 && p.CheckpointsCompleted == 0 }
+
+// finish says how the run ended, and returns the exit code.
+func (r *runner) finish(began time.Time, run *stream.Run, stopped os.Signal, err error) int {
+	out := r.w.stdout
+	if r.spec.Sink.Stdout {
+		out = r.w.stderr // stdout belongs to the results
+	}
+	var p stream.Progress
+	if run != nil {
+		p = run.Progress()
+	}
+	switch {
+	case err == nil && r.finished:
+		fmt.Fprintf(out, "%s: the run had finished before; its results are in %s\n", r.spec.Name, sinkPlace(r.spec))
+		return exitOK
+	case err == nil:
+		r.summary(out, "finished", time.Since(began), &p)
+		return exitOK
+	case stopped != nil && (errors.Is(err, stream.ErrStopped) || errors.Is(err, errSecondSignal) || errors.Is(err, errStopTimeout) || errors.Is(err, errInterrupted)):
+		switch {
+		case run == nil:
+			fmt.Fprintf(r.w.stderr, "%s: stopped before it began\n", r.spec.Name)
+		case r.spec.Source.Stdin != nil:
+			fmt.Fprintf(r.w.stderr, "%s: stopped; standard input cannot be read again, so the run cannot be resumed\n", r.spec.Name)
+		case r.store == nil:
+			fmt.Fprintf(r.w.stderr, "%s: stopped; the job keeps no checkpoints, so the run cannot be resumed\n", r.spec.Name)
+		default:
+			fmt.Fprintf(r.w.stderr, "%s: stopped, resumable: continue with --resume\n", r.spec.Name)
+		}
+		if err != stream.ErrStopped && run != nil {
+			fmt.Fprintf(r.w.stderr, "%s: without a last checkpoint: %v\n", r.spec.Name, err)
+		}
+		if run != nil {
+			r.summary(out, "stopped", time.Since(began), &p)
+		}
+		return signalCode(stopped)
+	}
+	fmt.Fprintf(r.w.stderr, "tensorferry run: %v\n", err)
+	if _, ok := errors.AsType[refusal](err); ok {
+		return exitUsage
+	}
+	if _, ok := errors.AsType[job.Fault](err); ok {
+		return exitUsage
+	}
+	return exitFailed
+}
+
+func (r *runner) summary(out io.Writer, how string, took time.Duration, p *stream.Progress) {
+	fmt.Fprintf(out, "%s: %s in %s: %s records read, %s results in %s\n", r.spec.Name, how, seconds(took),
+		group(p.Read), group(p.Committed), sinkPlace(r.spec))
+	rate := "-"
+	if s := took.Seconds(); s > 0 {
+		rate = group(int64(float64(p.Read)/s)) + "/s"
+	}
+	fmt.Fprintf(out, "  %s   checkpoints %d, failed %d   restarts %d\n", rate, p.CheckpointsCompleted, p.CheckpointsFailed, p.Restarts)
+}

@@ -1,0 +1,279 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/tensorferry/tensorferry/sidecar/backend"
+	"github.com/tensorferry/tensorferry/sidecar/backend/mock"
+	"github.com/tensorferry/tensorferry/sidecar/backend/onnx"
+	"github.com/tensorferry/tensorferry/sidecar/endpoint"
+	"github.com/tensorferry/tensorferry/sidecar/server"
+)
+
+// backends are the kinds of model that this program can run.
+func backends() backend.Registry {
+	return backend.Registry{
+		Schemes:    map[string]backend.Loader{"mock": mock.Loader(), "onnx": onnx.Loader()},
+		Extensions: map[string]backend.Loader{".onnx": onnx.Loader()},
+	}
+}
+
+const sidecarHelp = `usage: tensorferry sidecar --listen ENDPOINT --model NAME=FILE [flags]
+
+serves models over gRPC (Open Inference Protocol) until SIGTERM or SIGINT: then it
+refuses new requests, finishes those that it has, and exits with 0. One line an
+endpoint on standard output says when it is ready; its log is on standard error.
+
+ENDPOINT is unix:///absolute/path.sock, unix-abstract:name, host:port or [v6]:port.
+FILE is a model file, as digits.onnx, with options after a question mark, as
+digits.onnx?fixed_batch=32, or mock:FUNCTION.
+
+`
+
+// serverFlags are the flags that both sidecars have.
+type serverFlags struct {
+	set          *flag.FlagSet
+	listen       listFlag
+	health       string
+	maxBatch     int
+	window       time.Duration
+	queueRows    int
+	queueBytes   int64
+	queueTimeout time.Duration
+	grace        time.Duration
+	maxMessage   int
+}
+
+// listFlag is a flag that may come several times.
+type listFlag []string
+
+func (l *listFlag) String() string     { return strings.Join(*l, ",") }
+func (l *listFlag) Set(s string) error { *l = append(*l, s); return nil }
+
+func newServerFlags(name string) *serverFlags {
+	f := &serverFlags{set: flags(name)}
+	f.set.Var(&f.listen, "listen", "`ENDPOINT` to serve gRPC on; may be repeated")
+	f.set.StringVar(&f.health, "health", "", "`HOST:PORT` to serve /health and /metrics on, over HTTP")
+	f.set.IntVar(&f.maxBatch, "max-batch", server.DefaultMaxBatch, "most `ROWS` in a batch")
+	f.set.DurationVar(&f.window, "window", server.DefaultWindow, "how long a batch waits to be filled while others run; 0 for not at all")
+	f.set.IntVar(&f.queueRows, "queue-rows", server.DefaultQueueRows, "most `ROWS` that wait to be run")
+	f.set.Int64Var(&f.queueBytes, "queue-bytes", server.DefaultQueueBytes, "most `BYTES` of requests that wait to be run")
+	f.set.DurationVar(&f.queueTimeout, "queue-timeout", server.DefaultQueueTimeout, "longest wait in the queue")
+	f.set.DurationVar(&f.grace, "grace", server.DefaultGrace, "how long to finish requests when stopping")
+	f.set.IntVar(&f.maxMessage, "max-message", server.DefaultMaxMessageSize, "largest request and answer, in `BYTES`")
+	return f
+}
+
+// parse reads the arguments. If ok is false the command ends with the code.
+func (f *serverFlags) parse(args []string, help string, stdout, stderr io.Writer) (code int, ok bool) {
+	name := f.set.Name()
+	err := f.set.Parse(args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		io.WriteString(stdout, help)
+		f.describe(stdout)
+		return exitOK, false
+	case err != nil:
+		err = errors.New(strings.ReplaceAll(err.Error(), " -", " --"))
+	case f.set.NArg() > 0:
+		err = fmt.Errorf("unexpected argument %q", f.set.Arg(0))
+	case len(f.listen) == 0:
+		err = errors.New("no --listen; where to serve?")
+	case f.maxBatch < 1 || f.queueRows < 1 || f.queueBytes < 1 || f.queueTimeout <= 0 || f.maxMessage < 1:
+		err = errors.New("--max-batch, --queue-rows, --queue-bytes, --queue-timeout and --max-message must be more than 0")
+	case f.window < 0 || f.grace < 0:
+		err = errors.New("--window and --grace must not be negative")
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "tensorferry %s: %v; see tensorferry help %s\n", name, err, name)
+		return exitUsage, false
+	}
+	return 0, true
+}
+
+// describe lists the flags.
+func (f *serverFlags) describe(out io.Writer) {
+	f.set.VisitAll(func(fl *flag.Flag) {
+		value, text := flag.UnquoteUsage(fl)
+		if fl.DefValue != "" && fl.DefValue != "0" && fl.DefValue != "0s" {
+			text += " (default " + fl.DefValue + ")"
+		}
+		fmt.Fprintf(out, "  --%s %s\n        %s\n", fl.Name, value, text)
+	})
+}
+
+// endpoints parses what --listen says.
+func (f *serverFlags) endpoints() ([]endpoint.Endpoint, error) {
+	var out []endpoint.Endpoint
+	for _, text := range f.listen {
+		e, err := endpoint.Parse(text)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, e)
+	}
+	return out, nil
+}
+
+// orNone is a duration whose zero the server's configuration takes for the default.
+func orNone(d time.Duration) time.Duration { return cmp.Or(d, -1) }
+
+// listenHealth opens the listener of --health, or returns nil if there is none.
+func (f *serverFlags) listenHealth() (net.Listener, error) {
+	if f.health == "" {
+		return nil, nil
+	}
+	e, err := endpoint.Parse(f.health)
+	if err == nil && e.IsUnix() {
+		err = fmt.Errorf("endpoint %q: health is served over TCP; write host:port", f.health)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return e.Listen()
+}
+
+// runSidecar serves models until ctx ends.
+func runSidecar(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	f := newServerFlags("sidecar")
+	var models listFlag
+	var cert, key, clientCA string
+	f.set.Var(&models, "model", "`NAME=FILE` of a model; may be repeated")
+	f.set.StringVar(&cert, "tls-cert", "", "`FILE` with the certificate to show on TCP endpoints")
+	f.set.StringVar(&key, "tls-key", "", "`FILE` with its private key")
+	f.set.StringVar(&clientCA, "tls-client-ca", "", "`FILE` with the authorities of the certificates that clients must show")
+	if code, ok := f.parse(args, sidecarHelp, stdout, stderr); !ok {
+		return code
+	}
+	wrong := func(code int, err error) int {
+		fmt.Fprintf(stderr, "tensorferry sidecar: %v\n", err)
+		return code
+	}
+	endpoints, err := f.endpoints()
+	if err != nil {
+		return wrong(exitUsage, err)
+	}
+	cfg := server.Config{
+		Backends: backends(), MaxBatch: f.maxBatch, Window: orNone(f.window), QueueRows: f.queueRows, QueueBytes: f.queueBytes,
+		QueueTimeout: f.queueTimeout, Grace: orNone(f.grace), MaxMessageSize: f.maxMessage,
+		Logger: slog.New(slog.NewTextHandler(stderr, nil)),
+	}
+	for _, m := range models {
+		name, location, ok := strings.Cut(m, "=")
+		if !ok || name == "" || location == "" {
+			return wrong(exitUsage, fmt.Errorf("--model %q: want NAME=FILE, as digits=digits.onnx", m))
+		}
+		loc, err := backend.ParseLocation(location)
+		if err == nil {
+			_, err = cfg.Backends.Loader(loc)
+		}
+		if err != nil {
+			return wrong(exitUsage, fmt.Errorf("--model %s: %w", name, err))
+		}
+		cfg.Models = append(cfg.Models, server.Model{Name: name, Location: location})
+	}
+	if len(models) == 0 {
+		return wrong(exitUsage, errors.New("no --model; what to serve? see tensorferry help sidecar"))
+	}
+	secure, err := tlsConfig(cert, key, clientCA)
+	if err != nil {
+		return wrong(exitUsage, err)
+	}
+	srv, err := server.New(cfg)
+	if err != nil {
+		return wrong(exitUsage, err)
+	}
+	defer srv.Close()
+
+	var listeners []net.Listener
+	closeAll := func() {
+		for _, l := range listeners {
+			l.Close()
+		}
+	}
+	var ready []string
+	for _, e := range endpoints {
+		l, err := e.Listen()
+		if err != nil {
+			closeAll()
+			return wrong(exitFailed, err)
+		}
+		if bound, err := endpoint.FromAddr(l.Addr()); err == nil {
+			e = bound // with the port that the system chose
+		}
+		if secure != nil && !e.IsUnix() {
+			l = tls.NewListener(l, secure)
+		}
+		listeners = append(listeners, l)
+		ready = append(ready, "ready: gRPC on "+e.String())
+	}
+	health, err := f.listenHealth()
+	if err != nil {
+		closeAll()
+		return wrong(exitFailed, fmt.Errorf("--health: %w", err))
+	}
+	if health != nil {
+		if err := srv.StartHTTP(health); err != nil {
+			closeAll()
+			health.Close()
+			return wrong(exitFailed, err)
+		}
+		ready = append(ready, "ready: health on "+health.Addr().String())
+	}
+	if err := srv.Start(listeners...); err != nil {
+		closeAll()
+		return wrong(exitFailed, err)
+	}
+	if err := srv.WaitReady(ctx); err != nil {
+		if ctx.Err() == nil {
+			return wrong(exitFailed, err)
+		}
+		return exitOK // told to stop while it was loading
+	}
+	for _, line := range ready {
+		fmt.Fprintln(stdout, line)
+	}
+	if err := srv.Wait(ctx); err != nil {
+		return wrong(exitFailed, err)
+	}
+	return exitOK
+}
+
+// tlsConfig reads the files of the TLS flags. Without a certificate it is nil.
+func tlsConfig(cert, key, clientCA string) (*tls.Config, error) {
+	if cert == "" && key == "" && clientCA == "" {
+		return nil, nil
+	}
+	if cert == "" || key == "" {
+		return nil, errors.New("TLS needs both --tls-cert and --tls-key")
+	}
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		return nil, fmt.Errorf("--tls-cert, --tls-key: %w", err)
+	}
+	out := &tls.Config{Certificates: []tls.Certificate{pair}, NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS12}
+	if clientCA != "" {
+		pem, err := os.ReadFile(clientCA)
+		if err != nil {
+			return nil, fmt.Errorf("--tls-client-ca: %w", err)
+		}
+		out.ClientCAs = x509.NewCertPool()
+		if !out.ClientCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("--tls-client-ca: %s holds no certificate in PEM", clientCA)
+		}
+		out.ClientAuth = tls.RequireAndVerifyClientCert
+	}
+	return out, nil
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+
+	"github.com/tensorferry/tensorferry/job"
+	"github.com/tensorferry/tensorferry/stream"
+	"github.com/tensorferry/tensorferry/stream/checkpoint"
+)
+
+// beginning says how a run begins, by the flags of the command.
+type beginning struct {
+	resume, fresh bool
+	from          string
+}
+
+// refusal is an error that the user ends with another flag or another job file:
+// exit code 2.
+type refusal struct{ error }
+
+func (r refusal) Unwrap() error { return r.error }
+
+func refuse(format string, args ...any) error { return refusal{fmt.Errorf(format, args...)} }
+
+// stateDir returns the folder of the job's checkpoints; empty if it has none.
+func stateDir(spec *job.Spec) string {
+	switch {
+	case spec.Checkpoint.Dir != "":
+		return spec.Checkpoint.Dir
+	case spec.Sink.File != nil:
+		return filepath.Join(spec.Sink.File.Path, ".checkpoints")
+	}
+	return ""
+}
+
+// openStore opens the job's checkpoint folder and locks it. It returns nil if the
+// job has none: its run then cannot be resumed.
+func openStore(spec *job.Spec, log *slog.Logger) (*checkpoint.Store, error) {
+	dir := stateDir(spec)
+	if dir == "" {
+		return nil, nil
+	}
+	store, err := checkpoint.Open(dir, checkpoint.Options{Retain: spec.Checkpoint.Retain, Logger: log})
+	if _, ok := errors.AsType[*checkpoint.LockedError](err); ok {
+		return nil, refusal{err}
+	}
+	return store, err
+}
+
+// refused says, without changing anything, what begin would refuse and is known
+// before.
+func (b beginning) refused(spec *job.Spec, store *checkpoint.Store) error {
+	again := b.resume || b.from != ""
+	if store == nil {
+		if again {
+			return refuse("the job keeps no checkpoints, so there is nothing to resume; give it a folder (checkpoint: {dir: ...}) or run without the flag")
+		}
+		return nil
+	}
+	if b.fresh {
+		return nil // even of what cannot be read
+	}
+	st, err := store.State()
+	switch {
+	case err != nil:
+		return err
+	case st.Job != "" && st.Job != spec.Name:
+		return refusal{&checkpoint.OtherJobError{Dir: store.Dir(), Owner: st.Job, Job: spec.Name}}
+	case st.Phase != checkpoint.Unfinished:
+		return nil
+	}
+	at := "before its first checkpoint"
+	if st.Newest != nil {
+		at = fmt.Sprintf("at checkpoint %d", st.Newest.ID)
+	}
+	switch {
+	case spec.Source.Stdin != nil:
+		return refuse("%s holds an unfinished run (%s) of standard input, which cannot be read again; discard it with --fresh", store.Dir(), at)
+	case !again:
+		return refuse("%s holds an unfinished run (%s); continue with --resume or discard with --fresh", store.Dir(), at)
+	}
+	return nil
+}
+
+// begin starts a run, or goes on with one.
+func (b beginning) begin(spec *job.Spec, store *checkpoint.Store) (run *checkpoint.Run, err error) {
+	switch {
+	case store == nil:
+		return &checkpoint.Run{}, nil
+	case b.from != "":
+		run, err = store.From(spec.Name, b.from)
+	case b.resume:
+		run, err = store.Resume(spec.Name)
+	case b.fresh:
+		run, err = store.Fresh(spec.Name)
+	default:
+		run, err = store.Start(spec.Name)
+	}
+	if _, ok := errors.AsType[*checkpoint.OtherJobError](err); ok || errors.Is(err, checkpoint.ErrNoCheckpoint) {
+		return nil, refusal{err}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if run.Restore != nil {
+		if err := checkpoint.Compare(run.Restore.Identity, identity(spec)); err != nil {
+			return nil, refuse("%s cannot be resumed: %w; change the job file back, or discard the run with --fresh", run.ID, err)
+		}
+	}
+	return run, nil
+}
+
+// rewind makes the checkpoint of --from one to go on from, although the run has
+// published more since.
+func rewind(ctx context.Context, run *checkpoint.Run, sink stream.Sink[record]) (*checkpoint.Snapshot, error) {
+	c, err := sink.Committer(ctx)
+	if err != nil {
+		return nil, err
+	}
+	back, err := stream.Rewind(run.Restore, run.Newest, map[string]stream.Committer{sinkName: c})
+	return back, errors.Join(err, c.Close())
+}

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/job"
+)
+
+const validateDetails = `Checks a job file and says what is wrong with it, each fault with its file, line
+and column. Nothing is run, written or locked.
+
+  --connect   also ask the model, from the job's endpoint or its own sidecar, whether
+              its inputs and outputs suit the fields of the file
+
+exit codes: 0 ok, 2 the file has faults, 1 the model could not be asked or does not suit
+`
+
+func validateJob(w *world, args []string) int {
+	fs := flags("validate")
+	connect := fs.Bool("connect", false, "")
+	rest, code, ok := parse(w, fs, args, 1, "one job file")
+	if !ok {
+		return code
+	}
+	spec, err := job.Load(rest[0])
+	if err != nil {
+		fmt.Fprintln(w.stderr, err)
+		return exitUsage
+	}
+	p, faults := newParts(spec, w)
+	if err := checkSource(context.Background(), spec, p.source); err != nil {
+		faults = append(faults, err)
+	}
+	if faults != nil {
+		fmt.Fprintln(w.stderr, errors.Join(faults...))
+		return exitUsage
+	}
+	if *connect {
+		if code := askModel(w, spec, p); code != exitOK {
+			return code
+		}
+	}
+	fmt.Fprintf(w.stdout, "%s: ok\n", rest[0])
+	return exitOK
+}
+
+// askModel opens the function once, as a subtask would, and closes it again.
+func askModel(w *world, spec *job.Spec, p parts) int {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	done := make(chan error, 1)
+	go func() { done <- open(ctx, spec, p) }()
+	var err error
+	select {
+	case err = <-done:
+	case s := <-w.signals:
+		cancel(errInterrupted)
+		<-done
+		return signalCode(s)
+	}
+	if err != nil {
+		fmt.Fprintf(w.stderr, "tensorferry validate: %v\n", spec.Fault("infer", "%v", err))
+		return exitFailed
+	}
+	return exitOK
+}
+
+func open(ctx context.Context, spec *job.Spec, p parts) (err error) {
+	log := newLogger(nowhere{}, "text", "error")
+	endpoint := spec.Infer.Endpoint
+	if spec.Sidecar != nil {
+		e, err := startEmbedded(ctx, spec, log)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, e.close()) }()
+		endpoint = e.endpoint
+	}
+	fn, err := newFunction(spec, endpoint)
+	if err != nil {
+		return err
+	}
+	cfg, err := p.operator.Resolve(order(&spec.Infer))
+	if err != nil {
+		return err
+	}
+	// Whoever asks by hand does not want to wait as long as a job would.
+	cfg.Hold = min(cfg.Hold, 10*time.Second)
+	caller, err := fn.Open(ctx, async.Subtask{Operator: inferName, Parallelism: 1, Config: cfg, Logger: log}, nobody{})
+	if err != nil {
+		return err
+	}
+	return caller.Close()
+}
+
+// nobody takes completions that never come.
+type nobody struct{}
+
+func (nobody) Complete([]async.Completion[record]) {}
+func (nobody) Suspend(error)                       {}
+func (nobody) Resume()                             {}
+
+// nowhere takes log lines that nobody reads.
+type nowhere struct{}
+
+func (nowhere) Write(p []byte) (int, error) { return len(p), nil }

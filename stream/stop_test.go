@@ -1,0 +1,188 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/stream/checkpoint"
+	"github.com/tensorferry/tensorferry/stream/restart"
+)
+
+// TestStopAndResume: a stopped run goes on where it was, under both policies, from a drained
+// or a full operator into a smaller one, and at another parallelism (rows 46, 47, A36, A48).
+func TestStopAndResume(t *testing.T) {
+	for _, c := range []struct {
+		name          string
+		before, after async.Policy
+		capacity      int
+		parallelism   int
+	}{
+		{"drain", async.Drain, async.Drain, 10, 2},
+		{"snapshot", async.Snapshot, async.Snapshot, 10, 2},
+		{"snapshot into a smaller capacity", async.Snapshot, async.Snapshot, 9, 2},
+		{"snapshot into capacity 1", async.Snapshot, async.Snapshot, 1, 2},
+		{"snapshot into drain, capacity 1", async.Snapshot, async.Drain, 1, 2},
+		{"snapshot, fewer subtasks", async.Snapshot, async.Drain, 4, 1},
+		{"snapshot, more subtasks", async.Snapshot, async.Snapshot, 3, 4},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d := newDisk()
+				job := func(policy async.Policy, capacity, parallelism int, resume *checkpoint.Snapshot) *Job {
+					j := New("stop", Config{Parallelism: parallelism, Checkpoint: CheckpointConfig{Store: d}, Resume: resume})
+					To(OrderedWait(From(j, FromSlice(numbers(6000))), shuffled(3), async.Config{Capacity: capacity, Checkpoint: policy}), diskSink{d})
+					return j
+				}
+				r := job(c.before, 10, 2, nil).Start(t.Context())
+				time.Sleep(500 * time.Millisecond)
+				r.Stop()
+				if err := r.Wait(); err != ErrStopped {
+					t.Fatalf("the stopped run ended with %v", err)
+				}
+				snap, err := d.Newest(t.Context())
+				if err != nil || snap.Finished {
+					t.Fatalf("checkpoint %+v, %v", snap, err)
+				}
+				published, kept := len(d.values()), 0
+				for _, sec := range snap.Sections {
+					for _, p := range sec.Parts {
+						if sec.Kind == kindAsync {
+							all, err := decodeEntries(p.Data, p.Split, jsonSerializer[int]{})
+							if err != nil {
+								t.Fatal(err)
+							}
+							kept += len(all)
+						}
+					}
+				}
+				if read := r.Progress().Read; published == 0 || (kept > 0) != (c.before == async.Snapshot) || kept > 20 || int(read) < published+kept {
+					t.Errorf("%d published, %d kept, %d read", published, kept, read)
+				}
+				resumed := job(c.after, c.capacity, c.parallelism, snap).Start(t.Context())
+				if err := resumed.Wait(); err != nil {
+					t.Fatal(err)
+				}
+				if p := resumed.Progress(); !isDoubled(d.values(), 6000) || p.Read != 6000 || p.Committed != 6000 || p.Attempt != 1 {
+					t.Errorf("%d results, %+v", len(d.values()), p)
+				}
+				// A finished run is only published again.
+				last, err := d.Newest(t.Context())
+				if err != nil || !last.Finished {
+					t.Fatalf("the last checkpoint: %+v, %v", last, err)
+				}
+				if err := job(c.after, 1, 3, last).Run(t.Context()); err != nil || !isDoubled(d.values(), 6000) {
+					t.Errorf("again: %v, %d results", err, len(d.values()))
+				}
+			})
+		})
+	}
+}
+
+// TestResumeRefuses what is not the same job.
+func TestResumeRefuses(t *testing.T) {
+	d := newDisk()
+	job := func(name, sink, identity string, resume *checkpoint.Snapshot) *Job {
+		j := New(name, Config{Checkpoint: CheckpointConfig{Store: d}, Resume: resume, Identity: []checkpoint.Property{{Name: "model", Value: identity}}})
+		To(From(j, FromSlice(numbers(10))), diskSink{d}, Name(sink))
+		return j
+	}
+	if err := job("a", "out", "m1", nil).Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	snap, err := d.Newest(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, j := range map[string]*Job{
+		`job "b" failed: checkpoint 1 is of the job "a"`: job("b", "out", "m1", snap),
+		`job "a" failed: cannot go on from checkpoint 1: the job is not the one that wrote the checkpoint: model was "m1" and is now "m2"`:                           job("a", "out", "m2", snap),
+		"job \"a\" failed: checkpoint 1 does not fit this job: it holds the state of sink \"out\", which the job does not have\nit holds no state of sink \"other\"": job("a", "other", "m1", snap),
+	} {
+		if err := j.Run(t.Context()); err == nil || err.Error() != want {
+			t.Errorf("the error is\n%v; want\n%s", err, want)
+		}
+	}
+}
+
+// TestCancel: whatever the job is doing, cancelling it leaves nothing behind (the bubble and
+// goleak see to that), publishes nothing more, and keeps the cause (row 50).
+func TestCancel(t *testing.T) {
+	cause := errors.New("enough")
+	never := func(ctx context.Context, v int) (int, error) {
+		<-ctx.Done()
+		return 0, ctx.Err()
+	}
+	first := func(ctx context.Context, v int) (int, error) {
+		if v < 3 {
+			return v, nil
+		}
+		return never(ctx, v)
+	}
+	for _, c := range []struct {
+		name string
+		fn   func(context.Context, int) (int, error)
+		cfg  Config
+		acfg async.Config
+		src  Source[int]
+	}{
+		{"at a full queue", never, Config{}, async.Config{Capacity: 2}, FromSlice(numbers(100))},
+		{"at a full exchange", never, Config{Parallelism: 3}, async.Config{Capacity: 1}, FromSlice(numbers(20_000))},
+		{"during a drain", first, Config{Checkpoint: CheckpointConfig{Interval: time.Millisecond}}, async.Config{Timeout: time.Hour}, FromSlice(numbers(100))},
+		{"between restarts", func(context.Context, int) (int, error) { return 0, errors.New("no") },
+			Config{Restart: restart.Config{Strategy: restart.FixedDelay, Delay: time.Hour}}, async.Config{}, FromSlice(numbers(100))},
+		{"while reading", first, Config{}, async.Config{}, paced{10, time.Hour}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancelCause(t.Context())
+				c.acfg.Timeout = time.Hour
+				j := New("cancelled", c.cfg)
+				out := Collect(OrderedWait(Rebalance(From(j, c.src), 2), async.Func(c.fn, 10), c.acfg))
+				r := j.Start(ctx)
+				time.Sleep(time.Second)
+				before := len(out.Results())
+				cancel(cause)
+				if err := r.Wait(); !errors.Is(err, cause) {
+					t.Errorf("the job ended with %v", err)
+				}
+				if p := r.Progress(); p.State != StateFailed || len(out.Results()) != before {
+					t.Errorf("%v, %d results more", p.State, len(out.Results())-before)
+				}
+			})
+		})
+	}
+}
+
+// TestStopBetweenRestarts returns at once: there is nothing to take a checkpoint of.
+func TestStopBetweenRestarts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &flaky{left: map[int]int{3: 1}}
+		j, _ := restartJob(f, Config{Restart: restart.Config{Strategy: restart.FixedDelay, Delay: time.Hour}}, async.Config{})
+		r := j.Start(t.Context())
+		time.Sleep(time.Second)
+		r.Stop()
+		r.Stop()
+		if err := r.Wait(); !errors.Is(err, ErrStopped) || r.Progress().State != StateStopped {
+			t.Errorf("the job ended with %v", err)
+		}
+	})
+}
+
+// TestStopThatFails: a failure before the last checkpoint is complete ends the run, resumable.
+func TestStopThatFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &flaky{left: map[int]int{3: 1}}
+		j, _ := restartJob(f, Config{Restart: restart.Config{Strategy: restart.FixedDelay}}, async.Config{})
+		r := j.Start(t.Context())
+		time.Sleep(4 * time.Millisecond) // record 3 was called and fails at 5 ms
+		r.Stop()
+		err := r.Wait()
+		if _, ok := errors.AsType[*async.RecordError](err); !ok || !errors.Is(err, ErrStopped) {
+			t.Errorf("the job ended with %v", err)
+		}
+	})
+}
