@@ -30,22 +30,44 @@ type ID struct{ Slot, Gen uint32 }
 type Config struct {
 	// Capacity bounds entries not yet popped; MaxCalls bounds calls in progress.
 	Capacity, MaxCalls int
-	// Unordered lets results leave as they are done, within watermark segments (A17).
-	Unordered bool
+	// Order is how entries leave.
+	Order Order
+	// MaxBytes bounds the bytes of entries not yet popped; one entry larger than that
+	// passes alone (A5). 0 is no bound.
+	MaxBytes int64
 	// Timeout in nanoseconds from an entry's first call; 0 is none.
 	Timeout Time
 	// Hold bounds an entry's time in holds, all of them together.
 	Hold Time
 	// Retries may follow the first attempt. The first waits RetryDelay, each
-	// further one Multiplier times the one before, at most MaxDelay (0: no bound).
+	// further one Multiplier times the one before, at most MaxDelay (0: no bound),
+	// each changed at random by up to the share Jitter of it (A26).
 	Retries    int
 	RetryDelay Time
 	Multiplier float64
 	MaxDelay   Time
+	Jitter     float64
+	// Budget is how many retries the whole queue has in hand, at first and at most: one is spent by
+	// each retry, and each result earns Refill of one (A26). 0 is no bound.
+	Budget, Refill float64
+	// Seed of the jitter.
+	Seed uint64
 	// HoldDelay and MaxHoldDelay space the calls of an entry that is held without
 	// a word from the other side on when to come back: doubling from one to the other.
 	HoldDelay, MaxHoldDelay Time
 }
+
+// Order says how entries leave.
+type Order uint8
+
+const (
+	// Ordered: first in, first out (A16).
+	Ordered Order = iota
+	// Unordered: as they are done, within watermark segments (A17).
+	Unordered
+	// Keyed: as Unordered, and entries of one key in the order of their arrival (A19).
+	Keyed
+)
 
 // Kind is what an Effect asks for.
 type Kind uint8
@@ -86,8 +108,11 @@ const (
 	Fault
 	// Transient: a result or failure that is worth another attempt, if one is left.
 	Transient
-	// Unavailable: no attempt took place (overload, connection lost); hold.
+	// Unavailable: no attempt took place (connection lost, server not ready); hold.
 	Unavailable
+	// Overloaded: as Unavailable, because the other side has too much to do. The
+	// limit on calls falls (A40).
+	Overloaded
 )
 
 // Judgment is what becomes of an entry after a completion (A44).
@@ -139,6 +164,14 @@ type entry struct {
 	dprev, dnext int32
 	heap         [2]int32 // position in the heap of timers, by timer kind
 
+	// When keyed: the next entry of the key in the segment, whether an earlier one
+	// has not left yet, and the next entry in the bucket of the table of keys.
+	knext, bnext int32
+	behind       bool
+	key          uint64
+	call         uint64 // number of the newest call among all of the queue
+	bytes        int64
+
 	seg      uint64 // number of its segment, when unordered
 	seq      uint64 // order of arrival
 	deadline Time   // while the time runs
@@ -159,13 +192,18 @@ type Queue struct {
 	freed   []int32 // free slots, last in first out
 	live    int     // entries and marks not yet popped
 	running int     // calls in progress
+	bytes   int64
 	seq     uint64
 
 	again, fresh list // ready entries: those that were called or held before go first
 	deadlines    list // FIFO, since all timeouts are equal; those moved by a hold are in timers
 	timers       timers
 	order        ring    // ordered: slots in order of arrival
-	segs         segRing // unordered: segments between marks
+	segs         segRing // else: segments between marks
+	keys         keyTable
+	limit        callLimit
+	budget       float64
+	random       uint64
 	scratch      []int32
 
 	heldCount, retryCount, doneCount int
@@ -178,7 +216,8 @@ func New(cfg Config) *Queue {
 	if cfg.Capacity < 1 || cfg.MaxCalls < 1 {
 		panic("asyncq: capacity and calls must be at least 1")
 	}
-	q := &Queue{cfg: cfg, again: emptyList, fresh: emptyList, deadlines: emptyList}
+	q := &Queue{cfg: cfg, again: emptyList, fresh: emptyList, deadlines: emptyList, budget: cfg.Budget, random: cfg.Seed}
+	q.limit.reset(cfg.MaxCalls)
 	q.segs.push(segment{list: emptyList, mark: none})
 	return q
 }
@@ -204,8 +243,13 @@ func (q *Queue) lookup(id ID) int32 {
 	return int32(id.Slot)
 }
 
-// Free returns how many entries can be admitted, barriers and failure aside.
+// Free returns how many entries can be admitted, bytes, barriers and failure aside.
 func (q *Queue) Free() int { return q.cfg.Capacity - q.live }
+
+// Fits reports whether there is room for an entry of so many bytes (A5).
+func (q *Queue) Fits(bytes int64) bool {
+	return q.live < q.cfg.Capacity && (q.cfg.MaxBytes == 0 || q.bytes == 0 || q.bytes+bytes <= q.cfg.MaxBytes)
+}
 
 // Room returns how many entries may be admitted from the input: none while a
 // drain is under way (A32), after the end of the input, and after a failure (A13).
@@ -229,9 +273,14 @@ func (q *Queue) Attempts(id ID) int {
 }
 
 // Stats is a count of live entries by what they are doing.
-type Stats struct{ Live, Calling, Held, Retrying, Done int }
+type Stats struct {
+	Live, Calling, Held, Retrying, Done int
+	// Limit is how many calls may be in progress at present.
+	Limit int
+	Bytes int64
+}
 
 // Stats returns the present counts.
 func (q *Queue) Stats() Stats {
-	return Stats{Live: q.live, Calling: q.running, Held: q.heldCount, Retrying: q.retryCount, Done: q.doneCount}
+	return Stats{Live: q.live, Calling: q.running, Held: q.heldCount, Retrying: q.retryCount, Done: q.doneCount, Limit: q.limit.now(), Bytes: q.bytes}
 }

@@ -8,16 +8,16 @@ import (
 // BenchmarkRecord is the cost of one record's life, from Admit to Pop, in a queue that stays full.
 func BenchmarkRecord(b *testing.B) {
 	for _, capacity := range []int{1000, 100_000} {
-		for _, unordered := range []bool{false, true} {
-			b.Run(fmt.Sprintf("capacity=%d/unordered=%v", capacity, unordered), func(b *testing.B) { life(b, capacity, unordered, 0) })
+		for order, name := range []string{"ordered", "unordered", "keyed"} {
+			b.Run(fmt.Sprintf("capacity=%d/%s", capacity, name), func(b *testing.B) { life(b, capacity, Order(order), 0) })
 		}
-		b.Run(fmt.Sprintf("capacity=%d/retried", capacity), func(b *testing.B) { life(b, capacity, false, 1) })
+		b.Run(fmt.Sprintf("capacity=%d/retried", capacity), func(b *testing.B) { life(b, capacity, Ordered, 1) })
 	}
 }
 
-func life(b *testing.B, capacity int, unordered bool, retries int) {
+func life(b *testing.B, capacity int, order Order, retries int) {
 	q := New(Config{
-		Capacity: capacity, MaxCalls: capacity, Unordered: unordered, Timeout: 1 << 40, Hold: 1 << 40,
+		Capacity: capacity, MaxCalls: capacity, Order: order, Timeout: 1 << 40, Hold: 1 << 40,
 		Retries: retries, RetryDelay: 10, Multiplier: 1, HoldDelay: 1, MaxHoldDelay: 1,
 	})
 	const slice = 64
@@ -26,7 +26,7 @@ func life(b *testing.B, capacity int, unordered bool, retries int) {
 	b.ResetTimer()
 	for n := 0; n < b.N; {
 		for range min(q.Room(), slice) {
-			q.Admit(now)
+			q.Admit(now, 100, uint64(n%1000))
 			n++
 		}
 		now++

@@ -2,18 +2,25 @@ package asyncq
 
 import "slices"
 
-// Admit takes a record in. The driver has seen that Free is at least 1, and
-// Room if the record comes from the input.
-func (q *Queue) Admit(now Time) ID {
+// Admit takes a record in, of so many bytes and, if the queue is Keyed, of a
+// key, given as a hash: keys that share one are kept in one order. The driver has seen that it
+// Fits, and that there is Room if the record comes from the input.
+func (q *Queue) Admit(now Time, bytes int64, key uint64) ID {
 	q.advance(now)
 	s := q.alloc()
 	e := &q.entries[s]
 	e.holdLeft = q.cfg.Hold
-	if q.cfg.Unordered {
+	e.bytes = bytes
+	q.bytes += bytes
+	if q.cfg.Order == Ordered {
+		q.order.push(s)
+	} else {
 		e.seg = q.segs.to - 1
 		q.segs.last().pending++
-	} else {
-		q.order.push(s)
+		if q.cfg.Order == Keyed {
+			e.key = key
+			q.enqueueKey(s)
+		}
 	}
 	if q.suspended {
 		q.hold(s, 0)
@@ -29,11 +36,11 @@ func (q *Queue) AdmitMark(now Time) ID {
 	q.advance(now)
 	s := q.alloc()
 	q.entries[s].state = mark
-	if q.cfg.Unordered {
+	if q.cfg.Order == Ordered {
+		q.order.push(s)
+	} else {
 		q.segs.last().mark = s
 		q.segs.push(segment{list: emptyList, mark: none})
-	} else {
-		q.order.push(s)
 	}
 	return ID{uint32(s), q.entries[s].gen}
 }
@@ -52,14 +59,14 @@ func (q *Queue) alloc() int32 {
 	}
 	q.live++
 	q.seq++
-	q.entries[s] = entry{gen: q.entries[s].gen + 1, seq: q.seq, link: none, dprev: none, dnext: none, heap: [2]int32{none, none}}
+	q.entries[s] = entry{gen: q.entries[s].gen + 1, seq: q.seq, link: none, dprev: none, dnext: none, knext: none, bnext: none, heap: [2]int32{none, none}}
 	return s
 }
 
 // Start makes calls for ready entries while there is room for calls (A5, A7).
 func (q *Queue) Start(now Time) {
 	q.advance(now)
-	for q.running < q.cfg.MaxCalls && !q.suspended && !q.failed {
+	for q.running < q.limit.now() && !q.suspended && !q.failed {
 		var s int32
 		switch {
 		case q.again.head != none:
@@ -73,6 +80,7 @@ func (q *Queue) Start(now Time) {
 		e := &q.entries[s]
 		e.state = calling
 		e.attempt++
+		e.call = q.limit.started()
 		q.running++
 		q.effect(Call, s)
 	}
@@ -92,7 +100,10 @@ func (q *Queue) Complete(now Time, id ID, attempt uint32, out Outcome, after Tim
 	}
 	q.running--
 	switch out {
-	case Unavailable:
+	case Unavailable, Overloaded:
+		if out == Overloaded {
+			q.limit.overloaded(e.call)
+		}
 		verdict := HeldOut
 		if e.holdLeft > 0 {
 			if q.haltTimer(s) {
@@ -107,13 +118,17 @@ func (q *Queue) Complete(now Time, id ID, attempt uint32, out Outcome, after Tim
 	case Transient:
 		e.ends++
 		delay := q.retryDelay(e)
-		if int(e.tries) < q.cfg.Retries && (q.cfg.Timeout == 0 || q.now+delay < e.deadline) {
+		if int(e.tries) < q.cfg.Retries && (q.cfg.Timeout == 0 || q.now+delay < e.deadline) && q.spend() {
 			e.tries++
 			e.state = retrying
 			q.retryCount++
 			q.setTimer(wake, s, q.now+delay)
 			return Waiting
 		}
+	case Final:
+		q.limit.succeeded()
+		q.budget = min(q.budget+q.cfg.Refill, q.cfg.Budget)
+		e.ends++
 	default:
 		e.ends++
 	}
@@ -136,7 +151,32 @@ func (q *Queue) retryDelay(e *entry) Time {
 			break
 		}
 	}
-	return Time(min(d, bound))
+	d = min(d, bound)
+	if q.cfg.Jitter > 0 {
+		d *= 1 + q.cfg.Jitter*(2*q.draw()-1)
+	}
+	return Time(d)
+}
+
+// spend takes a retry out of the budget, if there is one in it.
+func (q *Queue) spend() bool {
+	if q.cfg.Budget == 0 {
+		return true
+	}
+	if q.budget < 1 {
+		return false
+	}
+	q.budget--
+	return true
+}
+
+// draw returns a number in [0, 1): splitmix64, so that a seed gives the same history everywhere.
+func (q *Queue) draw() float64 {
+	q.random += 0x9e3779b97f4a7c15
+	z := q.random
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	return float64((z^z>>31)>>11) / (1 << 53)
 }
 
 // hold puts an entry aside (A40, A41) until after has passed, or, while the
@@ -291,8 +331,13 @@ func (q *Queue) Finish(id ID) {
 	}
 	q.entries[s].state = done
 	q.doneCount++
-	if q.cfg.Unordered {
+	switch q.cfg.Order {
+	case Unordered:
 		q.pushBack(&q.segs.at(q.entries[s].seg).list, s)
+	case Keyed:
+		if !q.entries[s].behind {
+			q.releaseKey(s)
+		}
 	}
 }
 
@@ -315,6 +360,7 @@ func (q *Queue) Pop(n int) int {
 			q.doneCount--
 		}
 		q.entries[s].state = free
+		q.bytes -= q.entries[s].bytes
 		q.freed = append(q.freed, s)
 		q.live--
 	}
@@ -326,7 +372,7 @@ func (q *Queue) CanPop() bool {
 	if q.failed {
 		return false
 	}
-	if !q.cfg.Unordered {
+	if q.cfg.Order == Ordered {
 		return q.order.len() > 0 && q.entries[q.order.front()].state >= done
 	}
 	g := q.segs.head()
@@ -338,7 +384,7 @@ func (q *Queue) next() int32 {
 	if !q.CanPop() {
 		return none
 	}
-	if !q.cfg.Unordered {
+	if q.cfg.Order == Ordered {
 		s := q.order.front()
 		q.order.from++
 		return s

@@ -13,19 +13,22 @@ import (
 // model is the queue as a list that is searched from one end to the other.
 type model struct {
 	cfg     Config
-	entries []*thing // not yet popped, in order of arrival
+	entries []*thing       // not yet popped, in order of arrival
+	gone    map[uint64]int // keyed: the latest completion among those of a key that left this segment
 	doneSeq int
 }
 
 type thing struct {
-	id              ID
-	mark, done      bool
-	doneAt          int // order of completion
-	calling         bool
-	attempt         uint32
-	deadline, start Time
-	begun           bool
-	asked           bool // the queue asked for a decision
+	id         ID
+	key        uint64
+	bytes      int64
+	mark, done bool
+	doneAt     int // order of completion
+	calling    bool
+	attempt    uint32
+	deadline   Time
+	begun      bool
+	asked      bool // the queue asked for a decision
 }
 
 func (m *model) find(id ID) *thing {
@@ -46,10 +49,11 @@ func (m *model) pop() *thing {
 			}
 			break
 		}
-		if t.done && (best < 0 || t.doneAt < m.entries[best].doneAt) {
+		first := !slices.ContainsFunc(m.entries[:i], func(o *thing) bool { return o.key == t.key })
+		if t.done && (m.cfg.Order != Keyed || first) && (best < 0 || m.leave(i) < m.leave(best)) {
 			best = i
 		}
-		if !m.cfg.Unordered {
+		if m.cfg.Order == Ordered {
 			break
 		}
 	}
@@ -57,27 +61,55 @@ func (m *model) pop() *thing {
 		return nil
 	}
 	t := m.entries[best]
+	if t.mark {
+		clear(m.gone)
+	} else {
+		m.gone[t.key] = max(m.gone[t.key], t.doneAt)
+	}
 	m.entries = slices.Delete(m.entries, best, best+1)
 	return t
 }
 
+// leave is when an entry could leave: when it was done, and, keyed, when all before it
+// of its key were.
+func (m *model) leave(i int) int {
+	at := m.entries[i].doneAt
+	if m.cfg.Order == Keyed {
+		at = max(at, m.gone[m.entries[i].key])
+	}
+	return at
+}
+
 func (m *model) finish(t *thing) { t.done, t.doneAt, t.calling = true, m.doneSeq, false; m.doneSeq++ }
+
+// sized counts the entries that have bytes.
+func sized(all []*thing) (n int) {
+	for _, t := range all {
+		if t.bytes > 0 {
+			n++
+		}
+	}
+	return n
+}
 
 // run drives a queue and its model with random events and fails t where they differ.
 func run(t *rapid.T) {
 	cfg := Config{
-		Capacity:  rapid.IntRange(1, 9).Draw(t, "capacity"),
-		Unordered: rapid.Bool().Draw(t, "unordered"),
-		Timeout:   Time(rapid.SampledFrom([]int{0, 7, 20}).Draw(t, "timeout")),
-		Hold:      Time(rapid.IntRange(1, 30).Draw(t, "hold")),
-		Retries:   rapid.IntRange(0, 3).Draw(t, "retries"), RetryDelay: Time(rapid.IntRange(0, 9).Draw(t, "delay")),
+		Capacity: rapid.IntRange(1, 9).Draw(t, "capacity"),
+		Order:    Order(rapid.IntRange(0, 2).Draw(t, "order")),
+		MaxBytes: int64(rapid.SampledFrom([]int{0, 5, 20}).Draw(t, "bytes")),
+		Budget:   float64(rapid.IntRange(0, 3).Draw(t, "budget")), Refill: 0.5,
+		Jitter: rapid.SampledFrom([]float64{0, 0.3}).Draw(t, "jitter"), Seed: 7,
+		Timeout: Time(rapid.SampledFrom([]int{0, 7, 20}).Draw(t, "timeout")),
+		Hold:    Time(rapid.IntRange(1, 30).Draw(t, "hold")),
+		Retries: rapid.IntRange(0, 3).Draw(t, "retries"), RetryDelay: Time(rapid.IntRange(0, 9).Draw(t, "delay")),
 		Multiplier: 2, HoldDelay: 2, MaxHoldDelay: 8,
 	}
 	cfg.MaxCalls = rapid.IntRange(1, cfg.Capacity).Draw(t, "calls")
-	q, m, now := New(cfg), &model{cfg: cfg}, Time(0)
+	q, m, now := New(cfg), &model{cfg: cfg, gone: map[uint64]int{}}, Time(0)
 	suspended := false
 	settle := func() {
-		running := 0
+		running, bytes := 0, int64(0)
 		for i := 0; i < len(q.Effects); i++ {
 			e := q.Effects[i]
 			th := m.find(e.ID)
@@ -117,6 +149,10 @@ func run(t *rapid.T) {
 			if th.calling {
 				running++
 			}
+			bytes += th.bytes
+		}
+		if s := q.Stats(); s.Limit < 1 || s.Limit > cfg.MaxCalls || s.Bytes != bytes || (cfg.MaxBytes > 0 && bytes > cfg.MaxBytes && sized(m.entries) != 1) {
+			t.Fatalf("limit %d of %d, %d bytes of %d (model %d) in %d entries", s.Limit, cfg.MaxCalls, s.Bytes, cfg.MaxBytes, bytes, len(m.entries))
 		}
 		if s := q.Stats(); s.Live != len(m.entries) || s.Live > cfg.Capacity || s.Calling != running || running > cfg.MaxCalls {
 			t.Fatalf("stats %+v with %d entries, %d calling, in %+v", s, len(m.entries), running, cfg)
@@ -143,8 +179,9 @@ func run(t *rapid.T) {
 	for range steps {
 		switch rapid.SampledFrom([]string{"admit", "admit", "mark", "start", "start", "complete", "complete", "complete", "tick", "pop", "suspend", "resume", "stray"}).Draw(t, "event") {
 		case "admit":
-			if q.Room() > 0 {
-				th := &thing{id: q.Admit(now)}
+			th := &thing{key: uint64(rapid.IntRange(0, 3).Draw(t, "key")), bytes: int64(rapid.IntRange(0, 8).Draw(t, "size"))}
+			if q.Room() > 0 && q.Fits(th.bytes) {
+				th.id = q.Admit(now, th.bytes, th.key)
 				m.entries, all = append(m.entries, th), append(all, th)
 			}
 		case "mark":
@@ -164,7 +201,7 @@ func run(t *rapid.T) {
 			}
 			if len(in) > 0 {
 				th := rapid.SampledFrom(in).Draw(t, "which")
-				out := Outcome(rapid.IntRange(0, 3).Draw(t, "outcome"))
+				out := Outcome(rapid.IntRange(0, 4).Draw(t, "outcome"))
 				complete(th, th.attempt, out, Time(rapid.IntRange(0, 5).Draw(t, "after")))
 			}
 		case "stray":
@@ -222,6 +259,10 @@ func TestMain(m *testing.M) {
 		if err := flag.Set("rapid.checks", "30000"); err != nil {
 			panic(err)
 		}
+	}
+	// The failure's seed is printed; files of it would only lie about.
+	if err := flag.Set("rapid.nofailfile", "true"); err != nil {
+		panic(err)
 	}
 	os.Exit(m.Run())
 }

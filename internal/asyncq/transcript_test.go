@@ -16,16 +16,17 @@ var update = flag.Bool("update", false, "rewrite the expected lines of the trans
 // TestTranscripts plays every file of testdata. A line is an event; lines that
 // begin with "> " are what it must have led to; "#" begins a comment.
 //
-//	new ordered|unordered capacity=2 calls=2 timeout=10 hold=60 retries=2 delay=3 multiplier=1 maxdelay=0
+//	new ordered|unordered|keyed capacity=2 calls=2 timeout=10 hold=60 retries=2 delay=3 multiplier=1 maxdelay=0
 //	at 5                       the time of the events that follow
-//	admit a b / mark w         records and watermarks come in, by name
+//	admit a b / mark w         records and watermarks come in, by name; "a:k" has the
+//	                           key k, "a+5" has 5 bytes
 //	start / tick               calls are made / timers fire
-//	ok a / fault a / transient a / unavailable a [after=4]
+//	ok a / fault a / transient a / unavailable a / overloaded a [after=4]
 //	                           the newest call of a ends; "a#1" is the answer to call 1
 //	finish a / fail            the driver's answer to decide, expired, timeout, ... (ok finishes by itself)
 //	pop 9                      entries leave
 //	suspend / resume / drain / undrain / end
-//	stats / entries / next     print
+//	stats / entries / next / limit  print
 func TestTranscripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -91,11 +92,18 @@ func (p *player) play(w []string) ([]string, error) {
 		p.now, _ = strconv.ParseInt(arg(1), 10, 64)
 	case "admit", "mark":
 		for _, name := range w[1:] {
+			name, size, _ := strings.Cut(name, "+")
+			bytes, _ := strconv.ParseInt(size, 10, 64)
+			name, key, _ := strings.Cut(name, ":")
+			hash := uint64(0)
+			for _, c := range key {
+				hash = hash*31 + uint64(c)
+			}
 			switch {
-			case q.Room() < 1:
+			case q.Room() < 1 || !q.Fits(bytes):
 				say("%s: no room", name)
 			case w[0] == "admit":
-				p.name(name, q.Admit(p.now))
+				p.name(name, q.Admit(p.now, bytes, hash))
 			default:
 				p.name(name, q.AdmitMark(p.now))
 			}
@@ -130,13 +138,15 @@ func (p *player) play(w []string) ([]string, error) {
 			names = append(names, p.names[ID{s, q.entries[s].gen}])
 		}
 		say("%s", strings.Join(names, " "))
+	case "limit":
+		say("%d", q.Stats().Limit)
 	case "next":
 		if at, ok := q.Next(); ok {
 			say("%d", at)
 		} else {
 			say("nothing")
 		}
-	case "ok", "fault", "transient", "unavailable":
+	case "ok", "fault", "transient", "unavailable", "overloaded":
 		p.complete(w, say)
 	default:
 		return nil, fmt.Errorf("unknown event %q", w[0])
@@ -169,7 +179,7 @@ func (p *player) play(w []string) ([]string, error) {
 func (p *player) name(name string, id ID) { p.ids[name], p.names[id] = id, name }
 
 func (p *player) complete(w []string, say func(string, ...any)) {
-	outcome := map[string]Outcome{"ok": Final, "fault": Fault, "transient": Transient, "unavailable": Unavailable}[w[0]]
+	outcome := map[string]Outcome{"ok": Final, "fault": Fault, "transient": Transient, "unavailable": Unavailable, "overloaded": Overloaded}[w[0]]
 	after := Time(0)
 	for _, name := range w[1:] {
 		if v, ok := strings.CutPrefix(name, "after="); ok {
@@ -210,7 +220,13 @@ func (p *player) reset(options []string) error {
 		switch k {
 		case "ordered":
 		case "unordered":
-			cfg.Unordered = true
+			cfg.Order = Unordered
+		case "keyed":
+			cfg.Order = Keyed
+		case "bytes":
+			cfg.MaxBytes = n
+		case "budget":
+			cfg.Budget, cfg.Refill = float64(n), 0.5
 		case "capacity":
 			cfg.Capacity = int(n)
 		case "calls":
