@@ -15,23 +15,22 @@ const (
 	Ordered Order = iota
 	// Unordered emits results as they complete; none passes a watermark.
 	Unordered
+	// Keyed emits the results of one Record.Key in the order of its records; keys
+	// pass each other, and none passes a watermark.
+	Keyed
 )
 
-func (o Order) String() string {
-	if o == Unordered {
-		return "unordered"
-	}
-	return "ordered"
-}
+func (o Order) String() string { return [...]string{"ordered", "unordered", "keyed"}[o%3] }
 
 // Policy says what a checkpoint barrier does at the operator.
 type Policy uint8
 
 const (
-	// DefaultPolicy is Drain for Ordered and Snapshot for Unordered.
+	// DefaultPolicy is Snapshot for Unordered and Drain else.
 	DefaultPolicy Policy = iota
 	// Drain stops admission and lets the barrier pass when everything before it
-	// has been emitted. Nothing is in flight in the checkpoint.
+	// has been emitted. Nothing is in flight in the checkpoint, unless
+	// Config.DrainLimit cuts the wait short.
 	Drain
 	// Snapshot lets the barrier pass at once and puts the records not yet
 	// emitted into the checkpoint. After a restore they are called again.
@@ -41,7 +40,7 @@ const (
 func (p Policy) String() string { return [...]string{"default", "drain", "snapshot"}[p%3] }
 
 // NoTimeout as Config.Timeout lets calls take for ever. It needs the Snapshot
-// policy, because a drain must end.
+// policy or a DrainLimit, because a drain must end.
 const NoTimeout time.Duration = -1
 
 // Defaults of Config.
@@ -49,17 +48,26 @@ const (
 	DefaultCapacity = 1000
 	DefaultTimeout  = 10 * time.Second
 	DefaultHold     = time.Minute
+	DefaultMaxBytes = 64 << 20
 	// MaxCapacity bounds Config.Capacity.
 	MaxCapacity = 1 << 24
 )
+
+// NoMaxBytes as Config.MaxBytes is no bound in bytes.
+const NoMaxBytes = -1
 
 // Config is how an operator runs. Its zero value is the documented defaults.
 type Config struct {
 	// Capacity bounds the records and watermarks that are admitted and not yet
 	// emitted. Default 1000. A slot is freed by emission, not by completion.
 	Capacity int
+	// MaxBytes bounds the bytes of these records, as Sizer or their type counts
+	// them. One larger record passes alone. Default 64 MiB; NoMaxBytes for none.
+	MaxBytes int64
 	// MaxCalls bounds the calls in progress. Default and upper bound: Capacity.
-	// A record that waits for its call holds a slot; its timer does not run.
+	// A record that waits for its call holds a slot; its timer does not run. When
+	// the other side says that it is overloaded the limit halves, to no less than 1; it grows
+	// back with success (Stats.Limit).
 	MaxCalls int
 	// Timeout is the time from a record's first call to its outcome, over all
 	// attempts. Default 10 s; NoTimeout for none.
@@ -69,16 +77,57 @@ type Config struct {
 	Hold time.Duration
 	// Retry says how failed attempts are followed by others.
 	Retry Retry
-	// Checkpoint says what a barrier does. Default: Drain for Ordered, Snapshot
-	// for Unordered.
+	// Checkpoint says what a barrier does. Default: Snapshot for Unordered, Drain else.
 	Checkpoint Policy
+	// DrainLimit ends a drain after so long: what is left then goes into the
+	// checkpoint, as under Snapshot. Default: no limit. It needs the Drain policy.
+	DrainLimit time.Duration
+	// OnError says what becomes of a record that failed, by the class of its failure.
+	OnError OnError
+}
+
+// Action is what becomes of a record that failed for good.
+type Action uint8
+
+const (
+	// Fail fails the task with the record's failure.
+	Fail Action = iota
+	// Drop forgets the record and counts it.
+	Drop
+	// Fallback asks the function, which must be a FallbackMaker, for results.
+	Fallback
+	// DeadLetter sends the record out beside the results, with its failure, when
+	// it would have been its results' turn to leave.
+	DeadLetter
+)
+
+func (a Action) String() string { return [...]string{"fail", "drop", "fallback", "dead_letter"}[a%4] }
+
+// OnError is an Action for each Class of failure. The zero value fails the task, whatever happens.
+type OnError struct {
+	Backend, BadRecord, Timeout, Overload, Transport, Permanent Action
+}
+
+// For returns the action for a class.
+func (o OnError) For(c Class) Action {
+	return [...]Action{o.Backend, o.BadRecord, o.Timeout, o.Overload, o.Transport, o.Permanent}[c%6]
+}
+
+// Uses reports whether any class has the action.
+func (o OnError) Uses(a Action) bool {
+	for c := Backend; c <= Permanent; c++ {
+		if o.For(c) == a {
+			return true
+		}
+	}
+	return false
 }
 
 // Retry bounds and spaces the attempts for one record. The zero value retries
 // what the failure itself calls transient, twice, after 100 ms each.
 type Retry struct {
-	// Max is how many attempts may follow the first. 0 means 2, unless another
-	// field is set, which makes it an error; NoRetry means none.
+	// Max is how many attempts may follow the first. 0 means 2, unless a delay
+	// is set, which makes it an error; NoRetry means none.
 	Max int
 	// Delay before the first further attempt. Default 100 ms.
 	Delay time.Duration
@@ -86,7 +135,21 @@ type Retry struct {
 	Multiplier float64
 	// MaxDelay bounds the grown delay. Default: no bound.
 	MaxDelay time.Duration
+	// Jitter is the share by which each delay is changed at random, up or down.
+	// Default 0.1; NoJitter for none.
+	Jitter float64
+	// Budget bounds the retries of all records of a subtask together, so that they do not
+	// multiply an outage: it is the number in hand at first, and at most. A retry takes one,
+	// five results give one back. When it is empty, attempts count as exhausted. Default: the
+	// capacity, and at least 100; NoBudget for no bound.
+	Budget int
 }
+
+// NoJitter and NoBudget as Retry.Jitter and Retry.Budget.
+const (
+	NoJitter = -1
+	NoBudget = -1
+)
 
 // NoRetry as Retry.Max makes the first attempt the only one.
 const NoRetry = -1
@@ -95,6 +158,9 @@ const NoRetry = -1
 const (
 	DefaultRetries    = 2
 	DefaultRetryDelay = 100 * time.Millisecond
+	DefaultJitter     = 0.1
+	minBudget         = 100
+	budgetRefill      = 0.2
 )
 
 // Resolve checks c for an operator of the given order and returns it with every default filled in.
@@ -112,6 +178,11 @@ func (c Config) Resolve(order Order) (Config, error) {
 	} else if c.MaxCalls == 0 || c.MaxCalls > c.Capacity {
 		c.MaxCalls = c.Capacity
 	}
+	if c.MaxBytes < NoMaxBytes {
+		wrong("max bytes is %d; want 1 or more, 0 for %d, or %d for none", c.MaxBytes, DefaultMaxBytes, NoMaxBytes)
+	} else if c.MaxBytes == 0 {
+		c.MaxBytes = DefaultMaxBytes
+	}
 	if c.Timeout < 0 && c.Timeout != NoTimeout {
 		wrong("timeout is %v; want more than 0, or 0 for %v, or none", c.Timeout, DefaultTimeout)
 	} else if c.Timeout == 0 {
@@ -123,39 +194,47 @@ func (c Config) Resolve(order Order) (Config, error) {
 		c.Hold = DefaultHold
 	}
 	switch {
-	case order > Unordered:
+	case order > Keyed:
 		wrong("order %d is unknown", order)
 	case c.Checkpoint > Snapshot:
 		wrong("checkpoint policy %d is unknown", c.Checkpoint)
-	case c.Checkpoint == DefaultPolicy && order == Ordered:
-		c.Checkpoint = Drain
-	case c.Checkpoint == DefaultPolicy:
+	case c.Checkpoint == DefaultPolicy && order == Unordered:
 		c.Checkpoint = Snapshot
+	case c.Checkpoint == DefaultPolicy:
+		c.Checkpoint = Drain
 	}
-	if c.Timeout == NoTimeout && c.Checkpoint == Drain {
-		wrong("no timeout with the drain policy, under which a checkpoint could wait for ever; set a timeout or the snapshot policy")
+	if c.DrainLimit < 0 || (c.DrainLimit > 0 && c.Checkpoint != Drain) {
+		wrong("drain limit is %v; want more than 0 with the drain policy, or 0 for none", c.DrainLimit)
 	}
-	c.Retry = c.Retry.resolve(wrong)
-	if c.Timeout == NoTimeout && c.Retry.Max > 0 {
+	if c.Timeout == NoTimeout && c.Checkpoint == Drain && c.DrainLimit == 0 {
+		wrong("no timeout with the drain policy, under which a checkpoint could wait for ever; set a timeout, a drain limit or the snapshot policy")
+	}
+	for class := Backend; class <= Permanent; class++ {
+		if a := c.OnError.For(class); a > DeadLetter {
+			wrong("the action for class %v is %d, which is none", class, a)
+		}
+	}
+	if c.Timeout == NoTimeout {
 		// Nothing would bound the attempts in time. The default is simply off;
 		// asking for both is a mistake.
-		if c.Retry != (Retry{Max: DefaultRetries, Delay: DefaultRetryDelay, Multiplier: 1}) {
+		if c.Retry.Max > 0 {
 			wrong("retry without a timeout; set a timeout")
 		}
 		c.Retry.Max = NoRetry
 	}
+	c.Retry = c.Retry.resolve(c.Capacity, wrong)
 	if bad != nil {
 		return c, fmt.Errorf("async: invalid configuration: %s", strings.Join(bad, "; "))
 	}
 	return c, nil
 }
 
-func (r Retry) resolve(wrong func(string, ...any)) Retry {
+func (r Retry) resolve(capacity int, wrong func(string, ...any)) Retry {
 	if r.Max < NoRetry {
 		wrong("retry max is %d; want 1 or more, 0 for %d, or %d for none", r.Max, DefaultRetries, NoRetry)
 	}
 	if r.Max == 0 {
-		if r != (Retry{}) {
+		if r.Delay != 0 || r.Multiplier != 0 || r.MaxDelay != 0 {
 			wrong("retry max is 0 while a delay is set; say how many attempts may follow the first")
 		}
 		r.Max = DefaultRetries
@@ -171,6 +250,18 @@ func (r Retry) resolve(wrong func(string, ...any)) Retry {
 	}
 	if !(r.Multiplier >= 1 && r.Multiplier <= 1000) {
 		wrong("retry multiplier is %v; want 1 to 1000", r.Multiplier)
+	}
+	if r.Jitter == 0 {
+		r.Jitter = DefaultJitter
+	}
+	if r.Jitter != NoJitter && !(r.Jitter > 0 && r.Jitter <= 1) {
+		wrong("retry jitter is %v; want 0 to 1, 0 for %v, or %d for none", r.Jitter, DefaultJitter, NoJitter)
+	}
+	if r.Budget == 0 {
+		r.Budget = max(capacity, minBudget)
+	}
+	if r.Budget < NoBudget {
+		wrong("retry budget is %d; want 1 or more, 0 for the capacity, or %d for none", r.Budget, NoBudget)
 	}
 	return r
 }

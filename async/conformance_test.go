@@ -235,7 +235,7 @@ func TestFailures(t *testing.T) {
 		}
 	})
 	rows(t, "20, 21, 24, 25 retries exhausted", func(t *testing.T, order async.Order) {
-		r := newRig(t, order, async.Config{Retry: async.Retry{Max: 3, Delay: 10 * time.Millisecond}}, nil)
+		r := newRig(t, order, async.Config{Retry: async.Retry{Max: 3, Delay: 10 * time.Millisecond, Jitter: async.NoJitter}}, nil)
 		r.answer = func(r *rig, c async.Call[int]) { r.complete(c.Record.Value, async.Outputs[int]{}, flaky{}) }
 		r.admit(1)
 		r.run(nil)
@@ -365,7 +365,7 @@ func TestRetries(t *testing.T) {
 		r.run(nil).want("14@7")
 	})
 	rows(t, "38 the last record has the chances of the first", func(t *testing.T, order async.Order) {
-		r := newRig(t, order, async.Config{Timeout: time.Second, Retry: async.Retry{Max: 1, Delay: 50 * time.Millisecond}}, nil)
+		r := newRig(t, order, async.Config{Timeout: time.Second, Retry: async.Retry{Max: 1, Delay: 50 * time.Millisecond, Jitter: async.NoJitter}}, nil)
 		var n int
 		r.answer = func(r *rig, c async.Call[int]) {
 			switch n++; n {

@@ -163,3 +163,27 @@ type RetryPredicate[OUT any] interface {
 // time in each subtask. It lowers Config.MaxCalls, so that records wait for
 // their place before their timers start. 0 is no limit.
 type CallLimiter interface{ MaxCalls() int }
+
+// FallbackMaker is implemented by a Function that has results for records that failed,
+// for the classes with action Fallback. It runs on the operator's own goroutine. Its
+// failure, and that of saying nothing, is the record's and fails the task.
+type FallbackMaker[IN, OUT any] interface {
+	Fallback(Failed[IN]) (Outputs[OUT], error)
+}
+
+// Sizer is implemented by a Function that knows the bytes a record takes, for
+// Config.MaxBytes. Without it a slice or string counts by its length, and anything else by the size of its type
+// alone.
+type Sizer[IN any] interface{ RecordBytes(IN) int }
+
+// Failed is a record that failed for good.
+type Failed[IN any] struct {
+	Record Record[IN]
+	Class  Class
+	// Err is the record's failure, a *RecordError.
+	Err error
+	// Attempts is the number of calls made for it; those that ended in a hold are not counted.
+	Attempts int
+	// At is when it failed.
+	At time.Time
+}

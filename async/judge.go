@@ -57,6 +57,9 @@ func (o *Operator[IN, OUT]) judge(now asyncq.Time, c *Completion[OUT]) {
 	switch {
 	case v.Hold:
 		outcome, after = asyncq.Unavailable, asyncq.Time(v.RetryAfter)
+		if v.Class == Overload {
+			outcome = asyncq.Overloaded
+		}
 	case v.Class == BadRecord || v.Class == Permanent:
 	case o.worthRetrying(c, v):
 		outcome = asyncq.Transient
@@ -153,10 +156,10 @@ func (o *Operator[IN, OUT]) timeout(id asyncq.ID, attempt uint32, deadline async
 		outs, err = o.onTimeout.OnTimeout(call)
 	}()
 	if err == nil && !outs.IsSet() {
-		err = timeoutError{ErrHandlerSilent}
+		err = ErrHandlerSilent
 	}
 	if err != nil {
-		o.failRecord(id, err)
+		o.failRecord(id, timeoutError{err})
 		return
 	}
 	s.outs = outs
@@ -178,13 +181,42 @@ func (o *Operator[IN, OUT]) holdOver(id asyncq.ID) {
 	o.failRecord(id, holdError{class, fmt.Errorf("%w (%v): %w", ErrHold, o.cfg.Hold, why)})
 }
 
-// failRecord is the end of a record that nothing mends: the operator's failure.
+// failRecord is the end of a record that nothing mends: the policy of its class
+// says what becomes of it, and of the operator (A42). That is final.
 func (o *Operator[IN, OUT]) failRecord(id asyncq.ID, err error) {
 	s := &o.slots[id.Slot]
-	o.fail(&RecordError{
+	f := Failed[IN]{Record: s.rec, Class: VerdictOf(err).Class, Attempts: o.queue.Attempts(id), At: time.Now()}
+	f.Err = &RecordError{
 		Operator: o.sub.Operator, Subtask: o.sub.Index, Split: s.rec.Split, Position: s.rec.Position,
-		Attempts: o.queue.Attempts(id), Class: VerdictOf(err).Class, Err: err,
-	})
+		Attempts: f.Attempts, Class: f.Class, Err: err,
+	}
+	switch o.cfg.OnError.For(f.Class) {
+	case Drop:
+		s.fate = dropped
+	case DeadLetter:
+		s.fate, s.failure = lettered, &f
+	case Fallback:
+		outs, err := o.makeFallback(f)
+		if err != nil {
+			o.fail(fmt.Errorf("%w; the fallback: %w", f.Err, err))
+			return
+		}
+		o.stats.Fallbacks++
+		s.outs = outs
+	default:
+		o.fail(f.Err)
+		return
+	}
+	o.queue.Finish(id)
+}
+
+func (o *Operator[IN, OUT]) makeFallback(f Failed[IN]) (outs Outputs[OUT], err error) {
+	defer recovered("Fallback of "+o.sub.Operator, &err)
+	outs, err = o.fallback.Fallback(f)
+	if err == nil && !outs.IsSet() {
+		err = errors.New("it said nothing; return One, Many, None or an error")
+	}
+	return outs, err
 }
 
 // timeoutError and holdError give the operator's own failures their class; what

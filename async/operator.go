@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"runtime/debug"
 	"time"
 
@@ -38,7 +39,7 @@ type Status[IN any] struct {
 	// emitted so far: the host puts Entries and Watermarks into the checkpoint,
 	// forwards the barrier, and goes on.
 	Barrier int64
-	// Entries are, under the Snapshot policy, the records not yet emitted, oldest
+	// Entries are, under the Snapshot policy or a drain limit, the records not yet emitted, oldest
 	// first. The slices are the host's.
 	Entries    []Record[IN]
 	Watermarks []QueuedWatermark
@@ -58,8 +59,20 @@ type Stats struct {
 	Queued, InFlight, Held, Retrying, Done int
 	// Suspended says why no calls are made at present; nil if they are.
 	Suspended error
-	// Admitted, Completed, Calls, Timeouts, Retries and Holds count since Open.
-	Admitted, Completed, Calls, Timeouts, Retries, Holds int64
+	// Limit is how many calls may be in progress at present, between 1 and
+	// Config.MaxCalls; Bytes those of the queued records.
+	Limit int
+	Bytes int64
+	// Since Open: Admitted is Completed (with any number of results, fallbacks included), Dropped,
+	// DeadLettered, and what is Queued.
+	Admitted, Completed, Dropped, DeadLettered int64
+	// Calls, Timeouts, Retries, Holds and Fallbacks count since Open.
+	Calls, Timeouts, Retries, Holds, Fallbacks int64
+	// Drains counts the barriers that waited, DrainTime is how long they did, all
+	// together, and Drained the records that left meanwhile. Snapshotted counts the records that went
+	// into checkpoints (A38).
+	Drains, Drained, Snapshotted int64
+	DrainTime                    time.Duration
 }
 
 // Operator runs an asynchronous function over the records of one subtask. It is a
@@ -73,6 +86,9 @@ type Operator[IN, OUT any] struct {
 	fn        Function[IN, OUT]
 	onTimeout TimeoutHandler[IN, OUT]
 	predicate RetryPredicate[OUT]
+	fallback  FallbackMaker[IN, OUT]
+	bytes     func(*IN) int64
+	letters   func([]Failed[IN])
 
 	queue  *asyncq.Queue
 	slots  []slot[IN, OUT]
@@ -81,29 +97,43 @@ type Operator[IN, OUT any] struct {
 	base   time.Time
 	spare  letters[OUT]
 
-	backlog      []entry[IN] // restored, not yet admitted
-	barrier      int64
-	barrierReady bool
-	ended        bool
-	closed       bool
-	failed       error
-	suspended    error
+	backlog    []entry[IN] // restored, not yet admitted
+	refused    int64       // bytes of the record that did not fit in, or 0
+	barrier    int64
+	drainFrom  time.Time // when the present drain began, and what had left before
+	drainStart int64
+	ended      bool
+	closed     bool
+	failed     error
+	suspended  error
 
-	calls   []Call[IN]
-	cancels []CallID
-	out     []Record[OUT]
-	stats   Stats
+	calls    []Call[IN]
+	cancels  []CallID
+	out      []Record[OUT]
+	failures []Failed[IN]
+	stats    Stats
 }
 
 // slot is the payload of a queue entry: the record until its outcome has left
 // (A6), and the outcome.
 type slot[IN, OUT any] struct {
-	rec    Record[IN]
-	outs   Outputs[OUT]
-	err    error // the last failure, for the record's own error
-	mark   Watermark
-	isMark bool
+	rec     Record[IN]
+	outs    Outputs[OUT]
+	err     error // the last failure, for the record's own error
+	fate    fate
+	failure *Failed[IN] // of a dead letter
+	mark    Watermark
+	isMark  bool
 }
+
+// fate is what has become of a record that leaves.
+type fate uint8
+
+const (
+	finished fate = iota
+	dropped
+	lettered
+)
 
 // entry is one element of a restored snapshot.
 type entry[IN any] struct {
@@ -135,11 +165,18 @@ func NewOperator[IN, OUT any](fn Function[IN, OUT], order Order, cfg Config, sub
 	o := &Operator[IN, OUT]{cfg: cfg, sub: sub, order: order, fn: fn, base: time.Now(), inbox: &inbox[OUT]{wake: wake}}
 	o.onTimeout, _ = fn.(TimeoutHandler[IN, OUT])
 	o.predicate, _ = fn.(RetryPredicate[OUT])
+	o.fallback, _ = fn.(FallbackMaker[IN, OUT])
+	if cfg.OnError.Uses(Fallback) && o.fallback == nil {
+		return nil, fmt.Errorf("async: the action for some failures is fallback, and the function makes none; implement async.FallbackMaker")
+	}
+	o.bytes = sizeOf[IN](fn)
 	o.queue = asyncq.New(asyncq.Config{
-		Capacity: cfg.Capacity, MaxCalls: cfg.MaxCalls, Unordered: order == Unordered,
+		Capacity: cfg.Capacity, MaxCalls: cfg.MaxCalls, Order: asyncq.Order(order),
 		Timeout: asyncq.Time(max(cfg.Timeout, 0)), Hold: asyncq.Time(cfg.Hold),
 		Retries: max(cfg.Retry.Max, 0), RetryDelay: asyncq.Time(cfg.Retry.Delay),
 		Multiplier: cfg.Retry.Multiplier, MaxDelay: asyncq.Time(cfg.Retry.MaxDelay),
+		MaxBytes: max(cfg.MaxBytes, 0), Jitter: max(cfg.Retry.Jitter, 0), Seed: rand.Uint64(),
+		Budget: float64(max(cfg.Retry.Budget, 0)), Refill: budgetRefill,
 		HoldDelay: asyncq.Time(holdDelay), MaxHoldDelay: asyncq.Time(maxHoldDelay),
 	})
 	return o, nil
@@ -148,9 +185,17 @@ func NewOperator[IN, OUT any](fn Function[IN, OUT], order Order, cfg Config, sub
 // Config returns the configuration with every default filled in.
 func (o *Operator[IN, OUT]) Config() Config { return o.cfg }
 
+// DeadLetters says who takes the records whose failure has action DeadLetter, in
+// their turn among the results, in slices valid until return. It must be called before Open
+// where that action is used.
+func (o *Operator[IN, OUT]) DeadLetters(take func([]Failed[IN])) { o.letters = take }
+
 // Open opens the function's caller. It blocks as long as the function's Open does.
 func (o *Operator[IN, OUT]) Open(ctx context.Context) (err error) {
 	defer recovered("Open of "+o.sub.Operator, &err)
+	if o.cfg.OnError.Uses(DeadLetter) && o.letters == nil {
+		return fmt.Errorf("%s: the action for some failures is dead letter, and nobody takes them", o.sub.Operator)
+	}
 	o.caller, err = o.fn.Open(ctx, o.sub, o.inbox)
 	if err == nil && o.caller == nil {
 		err = fmt.Errorf("%s: the function's Open returned neither a caller nor an error", o.sub.Operator)
@@ -158,25 +203,45 @@ func (o *Operator[IN, OUT]) Open(ctx context.Context) (err error) {
 	return err
 }
 
-// Room returns how many records Admit takes now. It is 0 while the operator is
+// Room returns how many records Admit takes now, if they are small. It is 0 while the operator is
 // full, drains for a barrier, still admits restored records, or has ended or failed.
 func (o *Operator[IN, OUT]) Room() int {
-	if len(o.backlog) > 0 || o.barrier != 0 {
+	if len(o.backlog) > 0 || o.barrier != 0 || (o.refused > 0 && !o.queue.Fits(o.refused)) {
 		return 0
 	}
 	return o.queue.Room()
 }
 
 // Admit takes up to Room records, which are the operator's from then on, and
-// returns how many it took. Calls are made by the next Step.
+// returns how many it took: fewer than Room if their bytes are too many (Room is
+// then 0 until the next one fits in). Calls are made by the next Step.
 func (o *Operator[IN, OUT]) Admit(recs []Record[IN]) int {
 	n := min(len(recs), o.Room())
 	now := o.clock(time.Time{})
 	for i := range recs[:n] {
-		o.slot(o.queue.Admit(now)).rec = recs[i]
+		if !o.admit(now, &recs[i]) {
+			n = i
+			break
+		}
 	}
 	o.stats.Admitted += int64(n)
 	return n
+}
+
+// admit takes one record in if there is room for its bytes.
+func (o *Operator[IN, OUT]) admit(now asyncq.Time, rec *Record[IN]) bool {
+	bytes := o.bytes(&rec.Value)
+	if !o.queue.Fits(bytes) {
+		o.refused = bytes
+		return false
+	}
+	o.refused = 0
+	var key uint64
+	if o.order == Keyed {
+		key = hashKey(rec.Key)
+	}
+	o.slot(o.queue.Admit(now, bytes, key)).rec = *rec
+	return true
 }
 
 // Watermark takes a watermark or idleness into the queue, in its place among the
@@ -197,7 +262,13 @@ func (o *Operator[IN, OUT]) Barrier(id int64) {
 	o.barrier = id
 	if o.cfg.Checkpoint == Drain {
 		o.queue.Drain()
+		o.drainFrom, o.drainStart = time.Now(), o.left()
 	}
+}
+
+// left counts the records that have left.
+func (o *Operator[IN, OUT]) left() int64 {
+	return o.stats.Completed + o.stats.Dropped + o.stats.DeadLettered
 }
 
 // AbortBarrier gives a barrier up that has not passed; admission resumes.
@@ -245,7 +316,7 @@ func (o *Operator[IN, OUT]) Step(now time.Time, max int, out Emitter[OUT]) (Stat
 		Ended: o.ended && len(o.backlog) == 0 && o.queue.Empty(),
 		More:  o.queue.CanPop() || (len(o.backlog) > 0 && o.queue.Free() > 0),
 	}
-	if o.barrier != 0 && (o.cfg.Checkpoint == Snapshot || (len(o.backlog) == 0 && o.queue.Empty())) {
+	if o.barrier != 0 && o.mayPass(now) {
 		st.Barrier = o.barrier
 		st.Entries, st.Watermarks = o.snapshot()
 		o.barrier = 0
@@ -255,7 +326,25 @@ func (o *Operator[IN, OUT]) Step(now time.Time, max int, out Emitter[OUT]) (Stat
 	if at, ok := o.queue.Next(); ok {
 		st.Next = o.base.Add(time.Duration(at))
 	}
+	if end := o.drainFrom.Add(o.cfg.DrainLimit); o.barrier != 0 && o.cfg.DrainLimit > 0 && (st.Next.IsZero() || end.Before(st.Next)) {
+		st.Next = end
+	}
 	return st, nil
+}
+
+// mayPass says whether the barrier has waited for what it must wait for, and measures that.
+func (o *Operator[IN, OUT]) mayPass(now time.Time) bool {
+	if o.cfg.Checkpoint == Snapshot {
+		return true
+	}
+	over := o.cfg.DrainLimit > 0 && now.Sub(o.drainFrom) >= o.cfg.DrainLimit
+	if !over && (len(o.backlog) > 0 || !o.queue.Empty()) {
+		return false
+	}
+	o.stats.Drains++
+	o.stats.DrainTime += max(0, now.Sub(o.drainFrom))
+	o.stats.Drained += o.left() - o.drainStart
+	return true
 }
 
 func (o *Operator[IN, OUT]) step(now asyncq.Time, max int, out Emitter[OUT]) {
@@ -297,14 +386,15 @@ func (o *Operator[IN, OUT]) admitBacklog(now asyncq.Time) {
 	if len(o.backlog) == 0 {
 		return
 	}
-	n := min(len(o.backlog), o.queue.Free())
-	for i := range o.backlog[:n] {
-		if b := &o.backlog[i]; b.isMark {
+	n := 0
+	for ; n < len(o.backlog) && o.queue.Free() > 0; n++ {
+		if b := &o.backlog[n]; b.isMark {
 			s := o.slot(o.queue.AdmitMark(now))
 			s.mark, s.isMark = b.mark, true
-		} else {
-			o.slot(o.queue.Admit(now)).rec = b.rec
+		} else if o.admit(now, &b.rec) {
 			o.stats.Admitted++
+		} else {
+			break
 		}
 	}
 	clear(o.backlog[:n])
@@ -324,10 +414,18 @@ func (o *Operator[IN, OUT]) emit(max int, out Emitter[OUT]) {
 			o.flush(out)
 			out.Watermark(s.mark)
 		} else {
-			for k := range s.outs.Len() {
-				o.out = append(o.out, With(s.rec, s.outs.At(k)))
+			switch s.fate {
+			case dropped:
+				o.stats.Dropped++
+			case lettered:
+				o.stats.DeadLettered++
+				o.failures = append(o.failures, *s.failure)
+			default:
+				for k := range s.outs.Len() {
+					o.out = append(o.out, With(s.rec, s.outs.At(k)))
+				}
+				o.stats.Completed++
 			}
-			o.stats.Completed++
 		}
 		*s = slot[IN, OUT]{}
 	}
@@ -336,6 +434,11 @@ func (o *Operator[IN, OUT]) emit(max int, out Emitter[OUT]) {
 }
 
 func (o *Operator[IN, OUT]) flush(out Emitter[OUT]) {
+	if len(o.failures) > 0 {
+		o.letters(o.failures)
+		clear(o.failures)
+		o.failures = o.failures[:0]
+	}
 	if len(o.out) > 0 {
 		out.Emit(o.out)
 		clear(o.out)
@@ -381,7 +484,7 @@ func (o *Operator[IN, OUT]) fail(err error) {
 
 // snapshot copies what has not left yet (A34).
 func (o *Operator[IN, OUT]) snapshot() ([]Record[IN], []QueuedWatermark) {
-	if o.cfg.Checkpoint != Snapshot {
+	if o.queue.Len()+len(o.backlog) == 0 {
 		return nil, nil
 	}
 	recs := make([]Record[IN], 0, o.queue.Len()+len(o.backlog))
@@ -399,6 +502,7 @@ func (o *Operator[IN, OUT]) snapshot() ([]Record[IN], []QueuedWatermark) {
 	for _, b := range o.backlog {
 		add(b.rec, b.mark, b.isMark)
 	}
+	o.stats.Snapshotted += int64(len(recs))
 	return recs, marks
 }
 
@@ -406,7 +510,7 @@ func (o *Operator[IN, OUT]) snapshot() ([]Record[IN], []QueuedWatermark) {
 func (o *Operator[IN, OUT]) Stats() Stats {
 	s, q := o.stats, o.queue.Stats()
 	s.Queued, s.InFlight, s.Held, s.Retrying, s.Done = q.Live+len(o.backlog), q.Calling, q.Held, q.Retrying, q.Done
-	s.Suspended = o.suspended
+	s.Suspended, s.Limit, s.Bytes = o.suspended, q.Limit, q.Bytes
 	return s
 }
 

@@ -51,8 +51,10 @@ func newRig(t *testing.T, order async.Order, cfg async.Config, fn func(*rig) asy
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := r.op.Open(t.Context()); err != nil {
-		t.Fatal(err)
+	if !cfg.OnError.Uses(async.DeadLetter) { // else the test opens it
+		if err := r.op.Open(t.Context()); err != nil {
+			t.Fatal(err)
+		}
 	}
 	t.Cleanup(func() {
 		if err := r.op.Close(); err != nil || !r.closed {

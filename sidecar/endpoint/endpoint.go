@@ -62,7 +62,7 @@ func Parse(s string) (Endpoint, error) {
 			return refuse("the socket has no path; write unix:///absolute/path.sock")
 		case !strings.HasPrefix(p, "/"):
 			return refuse("the path must be absolute: three slashes, as in unix:///run/model.sock")
-		case strings.HasSuffix(p, "/"):
+		case strings.HasSuffix(p, "/"), path.Clean(p) == "/":
 			return refuse("the path names a folder; write unix:///absolute/path.sock")
 		}
 		p = path.Clean(p)
