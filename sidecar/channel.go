@@ -31,7 +31,7 @@ type channel[IN, OUT any] struct {
 	own   *grpc.ClientConn // conn, if it is the channel's own
 	link  link
 	sig   tensor.Signature
-	codec tensor.RowCodec[IN, OUT]
+	codec rowCodec[IN, OUT]
 	// encoding is held while records are encoded: a row codec encodes for one at a time.
 	encoding sync.Mutex
 
@@ -60,7 +60,7 @@ func newChannel[IN, OUT any](cfg Config, ep endpoint.Endpoint, sub async.Subtask
 }
 
 // open connects, asks for the model, binds the codec and starts the goroutines.
-func (c *channel[IN, OUT]) open(ctx context.Context, codec tensor.Codec[IN, OUT]) (err error) {
+func (c *channel[IN, OUT]) open(ctx context.Context, bind binder[IN, OUT]) (err error) {
 	c.ctx, c.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if c.conn = c.cfg.Conn; c.conn == nil {
 		if c.own, err = dial(&c.cfg, c.ep); err != nil {
@@ -77,7 +77,7 @@ func (c *channel[IN, OUT]) open(ctx context.Context, codec tensor.Codec[IN, OUT]
 	if c.sig, err = c.link.awaitModel(ctx, c.cfg.Version, patience); err != nil {
 		return err
 	}
-	if c.codec, err = bind(codec, c.sig); err != nil {
+	if c.codec, err = bind(c.sig); err != nil {
 		return c.name.mismatch(&c.sig, err)
 	}
 	c.gather.window = c.cfg.Window

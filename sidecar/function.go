@@ -15,14 +15,56 @@ import (
 // To add a timeout handler or a retry predicate, embed it in a type that implements
 // async.TimeoutHandler or async.RetryPredicate.
 type AsyncFunction[IN, OUT any] struct {
-	cfg   Config
-	codec tensor.Codec[IN, OUT]
+	cfg  Config
+	bind binder[IN, OUT]
 }
 
 // NewAsyncFunction returns the function of cfg.Model at cfg.Endpoint. Nothing is
 // checked or dialled before Open; Config.Validate checks earlier.
 func NewAsyncFunction[IN, OUT any](cfg Config, codec tensor.Codec[IN, OUT]) *AsyncFunction[IN, OUT] {
-	return &AsyncFunction[IN, OUT]{cfg: cfg, codec: codec}
+	return &AsyncFunction[IN, OUT]{cfg, func(sig tensor.Signature) (rowCodec[IN, OUT], error) {
+		row, err := bound(codec, sig)
+		return values[IN, OUT]{row}, err
+	}}
+}
+
+// NewRecordFunction is NewAsyncFunction for a codec that wants more than the value: the
+// record's event time, key, split and position, for features made of them or for messages.
+func NewRecordFunction[IN, OUT any](cfg Config, codec tensor.Codec[async.Record[IN], OUT]) *AsyncFunction[IN, OUT] {
+	return &AsyncFunction[IN, OUT]{cfg, func(sig tensor.Signature) (rowCodec[IN, OUT], error) {
+		row, err := bound(codec, sig)
+		return records[IN, OUT]{row}, err
+	}}
+}
+
+// rowCodec is what the channel encodes and decodes with, whichever of the two codecs is behind it.
+type rowCodec[IN, OUT any] interface {
+	encode(dst *tensor.Batch, r *async.Record[IN]) error
+	decode(r *async.Record[IN], src *tensor.Rows, i int) (OUT, error)
+}
+
+type binder[IN, OUT any] func(tensor.Signature) (rowCodec[IN, OUT], error)
+
+type values[IN, OUT any] struct{ row tensor.RowCodec[IN, OUT] }
+
+func (v values[IN, OUT]) encode(dst *tensor.Batch, r *async.Record[IN]) error {
+	return v.row.Encode(dst, r.Value)
+}
+
+func (v values[IN, OUT]) decode(r *async.Record[IN], src *tensor.Rows, i int) (OUT, error) {
+	return v.row.Decode(r.Value, src, i)
+}
+
+type records[IN, OUT any] struct {
+	row tensor.RowCodec[async.Record[IN], OUT]
+}
+
+func (v records[IN, OUT]) encode(dst *tensor.Batch, r *async.Record[IN]) error {
+	return v.row.Encode(dst, *r)
+}
+
+func (v records[IN, OUT]) decode(r *async.Record[IN], src *tensor.Rows, i int) (OUT, error) {
+	return v.row.Decode(*r, src, i)
 }
 
 // Open connects one subtask, waits until the server is ready, reads the model's
@@ -36,15 +78,15 @@ func (f *AsyncFunction[IN, OUT]) Open(ctx context.Context, sub async.Subtask, do
 		return nil, permanent{err}
 	}
 	c := newChannel[IN, OUT](cfg, ep, sub, done)
-	if err := c.open(ctx, f.codec); err != nil {
+	if err := c.open(ctx, f.bind); err != nil {
 		c.Close()
 		return nil, err
 	}
 	return c, nil
 }
 
-// bind binds the codec; a panic of it is an error too.
-func bind[IN, OUT any](codec tensor.Codec[IN, OUT], sig tensor.Signature) (row tensor.RowCodec[IN, OUT], err error) {
+// bound binds the codec; a panic of it is an error too.
+func bound[IN, OUT any](codec tensor.Codec[IN, OUT], sig tensor.Signature) (row tensor.RowCodec[IN, OUT], err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = &async.PanicError{Where: fmt.Sprintf("Bind of codec %T", codec), Value: v, Stack: debug.Stack()}

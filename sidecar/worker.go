@@ -79,7 +79,7 @@ func (w *worker[IN, OUT]) encode(calls []async.Call[IN], maxBytes int) {
 			continue
 		}
 		mark := w.batch.Mark()
-		err := w.encodeRow(mark, call.Record.Value)
+		err := w.encodeRow(mark, &call.Record)
 		switch {
 		case err == nil && encoded > 0 && w.batch.Bytes() > maxBytes:
 			w.batch.Rollback(mark)
@@ -111,14 +111,14 @@ func (w *worker[IN, OUT]) encode(calls []async.Call[IN], maxBytes int) {
 }
 
 // encodeRow appends one record, or leaves the batch as it was.
-func (w *worker[IN, OUT]) encodeRow(mark tensor.Mark, in IN) (err error) {
+func (w *worker[IN, OUT]) encodeRow(mark tensor.Mark, r *async.Record[IN]) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			w.batch.Rollback(mark)
 			err = &async.PanicError{Where: "Encode of the codec", Value: v, Stack: debug.Stack()}
 		}
 	}()
-	if err := w.c.codec.Encode(w.batch, in); err != nil {
+	if err := w.c.codec.encode(w.batch, r); err != nil {
 		w.batch.Rollback(mark)
 		return err
 	}
@@ -232,7 +232,7 @@ func (w *worker[IN, OUT]) decode(r *group[IN]) {
 		if r.fates[i] != wanted {
 			continue
 		}
-		v, err := w.decodeRow(c.Record.Value, i)
+		v, err := w.decodeRow(&c.Record, i)
 		if err != nil {
 			w.fail(c.ID, w.c.name.badRecord("the codec cannot decode the answer", err))
 			continue
@@ -241,13 +241,13 @@ func (w *worker[IN, OUT]) decode(r *group[IN]) {
 	}
 }
 
-func (w *worker[IN, OUT]) decodeRow(in IN, i int) (v OUT, err error) {
+func (w *worker[IN, OUT]) decodeRow(r *async.Record[IN], i int) (v OUT, err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = &async.PanicError{Where: "Decode of the codec", Value: v, Stack: debug.Stack()}
 		}
 	}()
-	return w.c.codec.Decode(in, w.rows, i)
+	return w.c.codec.decode(r, w.rows, i)
 }
 
 func (w *worker[IN, OUT]) fail(id async.CallID, err error) {
