@@ -17,7 +17,7 @@ type asyncWait[IN, OUT any] struct {
 	counts     *counts
 	keyed      bool
 	op         *async.Operator[IN, OUT]
-	drain      bool
+	drain      bool // checkpoints hold nothing of this operator
 	serializer Serializer[IN]
 	next       input[OUT]
 
@@ -51,10 +51,13 @@ func newAsyncWait[IN, OUT any](env *taskEnv, n *node, fn async.Function[IN, OUT]
 	}, env.wake)
 	w.op, w.err = op, err
 	if err == nil {
-		w.drain = op.Config().Checkpoint == async.Drain
+		w.drain = !keeps(op.Config())
 	}
 	return input[IN](w)
 }
+
+// keeps says whether checkpoints of an operator can hold records.
+func keeps(cfg async.Config) bool { return cfg.Checkpoint == async.Snapshot || cfg.DrainLimit > 0 }
 
 func (w *asyncWait[IN, OUT]) open(ctx context.Context) error {
 	if w.err != nil {
@@ -98,8 +101,8 @@ func (w *asyncWait[IN, OUT]) watermark(m async.Watermark) error {
 	return nil
 }
 
-// barrier overtakes the queue under the Snapshot policy, since what is in it goes
-// into the checkpoint, and waits behind it under Drain.
+// barrier overtakes the queue where checkpoints hold records, since what is in it
+// goes into the checkpoint, and waits behind it where they do not.
 func (w *asyncWait[IN, OUT]) barrier(b *barrier) error {
 	w.moved = true
 	if w.drain && !w.empty() {
@@ -139,9 +142,13 @@ func (w *asyncWait[IN, OUT]) admit() {
 			for i := w.first; i < len(w.queue) && w.queue[i].mark == noMark && len(w.scratch) < n; i++ {
 				w.scratch = append(w.scratch, w.queue[i].rec)
 			}
-			w.skip(w.op.Admit(w.scratch))
+			taken := w.op.Admit(w.scratch)
 			clear(w.scratch)
 			w.scratch = w.scratch[:0]
+			if taken == 0 {
+				return // the bytes of the next one are too many for now
+			}
+			w.skip(taken)
 			continue
 		case markWatermark:
 			if !w.op.Watermark(e.watermark) {
@@ -208,6 +215,7 @@ func (w *asyncWait[IN, OUT]) turn(now time.Time) (moved bool, next time.Time, er
 func (w *asyncWait[IN, OUT]) measure() opCounts {
 	s := w.op.Stats()
 	w.counts.done.Store(s.Completed)
+	w.counts.dropped.Store(s.Dropped)
 	w.counts.held.Store(int64(s.Queued + len(w.queue) - w.first))
 	return w.counts.now()
 }

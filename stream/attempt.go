@@ -164,7 +164,7 @@ func (r *Run) note(e Event) {
 			r.cfg.Logger.Warn("a checkpoint failed", "job", r.job.name, "checkpoint", e.ID, "error", e.Err)
 		}
 	})
-	r.cfg.Observer.Observe(e)
+	r.observe(e)
 }
 
 // runTask is the goroutine of one task. A failure is reported before anything is

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -217,7 +216,6 @@ func (c *instant) Close() error {
 // published: none has overtaken a barrier, and none was left behind by one.
 type cutCheck struct {
 	*disk
-	mu     sync.Mutex
 	faults []string
 	partly int // checkpoints in the middle of the input
 	total  int

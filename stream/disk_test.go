@@ -105,7 +105,7 @@ func (s diskSink) Open(_ context.Context, sub SinkContext) (Writer[int], error) 
 	return &diskWriter{disk: s.disk, sub: sub, recs: map[int][]Record[int]{}}, nil
 }
 
-func (s diskSink) Committer(context.Context) (Committer, error) { return diskCommitter{s.disk}, nil }
+func (s diskSink) Committer(context.Context) (Committer, error) { return diskCommitter(s), nil }
 
 type diskWriter struct {
 	*disk

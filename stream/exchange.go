@@ -31,8 +31,8 @@ type link[T any] struct {
 	recycler[T]
 }
 
-// joiner makes the exchange in front of a node; it knows the type of its records.
-type joiner interface {
+// crossing makes the exchange in front of a node; it knows the type of its records.
+type crossing interface {
 	links(senders, receivers int) any
 	outlet(env *taskEnv, after string, links any, sender int, x exchange) any
 	inlet(env *taskEnv, before string, links any, receiver int, next any) head

@@ -1,10 +1,7 @@
 package stream
 
 import (
-	"context"
 	"fmt"
-	"io"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -170,82 +167,6 @@ func TestAlignmentGivenUp(t *testing.T) {
 	r.arrives("B3 end")
 }
 
-// TestWatermarks: the least over inputs neither idle nor at their end, never falling, idle when
-// all are (A49).
-func TestWatermarks(t *testing.T) {
-	r := newInletRig(t, 3)
-	r.send(0, "W5")
-	r.send(1, "W7")
-	r.arrives("")
-	r.send(2, "W3")
-	r.arrives("W(3)")
-	r.send(2, "idle")
-	r.arrives("W(5)")
-	r.send(0, "idle")
-	r.arrives("W(7)")
-	r.send(1, "idle")
-	r.arrives("idle")
-	r.send(2, "W4") // active again, behind the others: the watermark does not fall
-	r.arrives("W(7)")
-	r.send(2, "W9")
-	r.arrives("W(9)")
-	r.send(1, "W8")
-	r.arrives("")
-	r.send(2, "end")
-	r.arrives("")
-	r.send(1, "W10")
-	r.arrives("W(10)")
-	r.send(1, fmt.Sprintf("W%d", int64(async.EndOfTime)))
-	r.send(1, "end")
-	r.arrives("idle") // sender 0 may still come back
-	r.send(0, "W11")
-	r.arrives("W(11)")
-	r.send(0, "end")
-	r.arrives("W(end) end")
-}
-
-// TestWatermarkOrder: whatever the senders do, watermarks rise, and no record arrives
-// behind a watermark that was not late at its sender.
-func TestWatermarkOrder(t *testing.T) {
-	for seed := range uint64(200) {
-		rng := rand.New(rand.NewPCG(seed, 1))
-		r := newInletRig(t, 3)
-		next := [3]int{}
-		for range 100 {
-			s := rng.IntN(3)
-			if r.to[s].len() < portSize {
-				what := ""
-				for range rng.IntN(4) {
-					next[s] += 1 + rng.IntN(3)
-					what += fmt.Sprintf("%d ", next[s])
-				}
-				if rng.IntN(2) == 0 {
-					what += fmt.Sprintf("W%d", next[s])
-				}
-				r.send(s, what)
-			}
-			if _, err := r.in.pull(time.Time{}); err != nil {
-				t.Fatal(err)
-			}
-		}
-		mark := -1
-		for _, w := range r.rec.log {
-			var n int
-			if _, err := fmt.Sscanf(w, "W(%d)", &n); err == nil {
-				if n <= mark {
-					t.Fatalf("seed %d: watermark %d after %d", seed, n, mark)
-				}
-				mark = n
-			} else if fmt.Sscan(w, &n); n <= mark {
-				t.Fatalf("seed %d: record %d after watermark %d", seed, n, mark)
-			}
-		}
-		if mark < 0 {
-			t.Fatalf("seed %d: no watermark arrived", seed)
-		}
-	}
-}
-
 // TestOutlet: a slice goes when it is full or its receiver idle, and always before a mark; a
 // full receiver stops the sender, but not a barrier.
 func TestOutlet(t *testing.T) {
@@ -292,6 +213,41 @@ func TestOutlet(t *testing.T) {
 	}
 }
 
+// TestPortWakes whoever would wait for ever otherwise: the receiver of an element, and the sender
+// that found the port full, or keeps a slice until its receiver is idle.
+func TestPortWakes(t *testing.T) {
+	var put, taken int
+	p := &port[int]{put: func() { put++ }, taken: func() { taken++ }}
+	for i := range portSize {
+		if !p.offer(i) || put != i+1 {
+			t.Fatalf("element %d: %d wake-ups", i, put)
+		}
+	}
+	if p.offer(9) || put != portSize {
+		t.Error("a full port took one more")
+	}
+	p.take()
+	if taken != 1 {
+		t.Error("the sender does not hear of room in a full port")
+	}
+	for p.len() > 1 {
+		p.take()
+	}
+	before := taken
+	if v, ok := p.take(); !ok || v != portSize-1 || taken != before+1 {
+		t.Error("the sender does not hear that its receiver is idle")
+	}
+	if _, ok := p.take(); ok || taken != before+1 {
+		t.Error("an empty port gave something")
+	}
+	r := &recycler[*int]{}
+	s := append(r.get(), Record[*int]{Value: new(int)})
+	r.give(s)
+	if again := r.get(); &again[:1][0] != &s[0] || s[0].Value != nil {
+		t.Error("a slice did not come back, or came back with its records")
+	}
+}
+
 // TestLaneOf: a key's subtask must not change between versions: state is dealt out by it.
 func TestLaneOf(t *testing.T) {
 	var got []int
@@ -301,66 +257,4 @@ func TestLaneOf(t *testing.T) {
 	if want := []int{6, 1, 5, 5, 1, 5}; !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
-}
-
-// TestSourceWatermarks: behind the records, by the bound, idle after a while, and the end of
-// time at the end.
-func TestSourceWatermarks(t *testing.T) {
-	times := []EventTime{10, 12, 11, 20, async.NoTime, 15}
-	src := timed(times)
-	env := &taskEnv{wake: func() {}, parallelism: 1, splits: map[string][]splitState{"source": {{}}}}
-	newTask(env)
-	rec := &recorder{space: 100}
-	h := newSourceHead(env, "source", Source[int](src), &watermarks{lag: 3 * time.Millisecond, idle: time.Second}, input[int](rec)).(*sourceHead[int])
-	now := time.Now()
-	pull := func() {
-		for {
-			if moved, err := h.pull(now); err != nil {
-				t.Fatal(err)
-			} else if !moved {
-				return
-			}
-		}
-	}
-	for i := range times {
-		h.reader.fetch(t.Context())
-		if i == 3 {
-			if _, next, _ := h.turn(now); !next.Equal(now.Add(time.Second)) {
-				t.Errorf("due at %v", next)
-			}
-			now = now.Add(time.Second)
-			h.reader.take()
-			pull() // nothing is there: idle
-			h.reader.offer(batch[int]{recs: []Record[int]{{Value: 3, Time: 20}}, next: 4})
-		}
-		pull()
-	}
-	h.reader.fetch(t.Context())
-	pull()
-	if got, want := strings.Join(rec.log, " "), "0 W(6) 1 W(8) 2 idle W(8) 3 W(16) 4 5 W(end) end"; got != want {
-		t.Errorf("got %q; want %q", got, want)
-	}
-}
-
-// timed gives one record of each time, one a read.
-type timed []EventTime
-
-func (s timed) Splits(context.Context) ([]Split, error)        { return []Split{{}}, nil }
-func (s timed) Verify(context.Context, []Split, []int64) error { return nil }
-func (s timed) Open(context.Context, Split, int64) (Reader[int], error) {
-	return &timedReader{times: s}, nil
-}
-
-type timedReader struct {
-	sliceReader[int]
-	times []EventTime
-}
-
-func (r *timedReader) Read(_ context.Context, dst []Record[int], _ int) ([]Record[int], int64, error) {
-	if r.at == int64(len(r.times)) {
-		return dst, r.at, io.EOF
-	}
-	dst = append(dst, Record[int]{Value: int(r.at), Time: r.times[r.at], Position: r.at})
-	r.at++
-	return dst, r.at, nil
 }

@@ -23,7 +23,7 @@ type node struct {
 	input       *node // nil for a source
 	output      *node
 	exchange    exchange // how the input comes
-	edge        joiner   // makes the exchange in front, where there is one
+	edge        crossing // makes the exchange in front, where there is one
 	waits       bool     // an asynchronous operator
 	keyed       bool     // its records are partitioned by key; set by compile
 

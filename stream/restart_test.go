@@ -3,6 +3,8 @@ package stream
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -148,8 +150,8 @@ func TestBarrierBehindAFailingRecord(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			d := newDisk()
 			f := &flaky{left: map[int]int{7: 1}}
-			// The barrier comes at 32 ms; record 7 is called at 30 ms and fails at 35 ms.
-			j := New("barrier", Config{Restart: restart.Config{Strategy: restart.FixedDelay}, Checkpoint: CheckpointConfig{Interval: 32 * time.Millisecond, Store: d}})
+			// Record 7 is called at 32 ms and fails at 37 ms; the barrier comes at 34 ms.
+			j := New("barrier", Config{Restart: restart.Config{Strategy: restart.FixedDelay}, Checkpoint: CheckpointConfig{Interval: 34 * time.Millisecond, Store: d}})
 			ones := From(j, paced{20, 4 * time.Millisecond})
 			To(OrderedWait(ones, async.Func(f.call, 4), async.Config{Checkpoint: policy, Retry: async.Retry{Max: async.NoRetry}}), diskSink{d})
 			r := j.Start(t.Context())
@@ -159,6 +161,38 @@ func TestBarrierBehindAFailingRecord(t *testing.T) {
 			if p := r.Progress(); p.Restarts != 1 || !isDoubled(d.values(), 20) || p.Read != 20 || p.Completed != 20 {
 				t.Errorf("%v: %+v, output %v", policy, p, d.values())
 			}
+			// Checkpoint 1 was declined; its number is not used again.
+			if ids := slices.Sorted(maps.Keys(d.snaps)); policy == async.Drain && ids[0] != 2 {
+				t.Errorf("the checkpoints are %v", ids)
+			}
 		})
 	}
+}
+
+// TestDroppedRecordsAreCounted: read = completed + dropped, also over a restart (row 55).
+func TestDroppedRecordsAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &flaky{left: map[int]int{10: 9, 20: 9, 30: 9, 150: 9}}
+		broken := make(chan struct{}, 1)
+		broken <- struct{}{}
+		j := New("dropped", Config{Checkpoint: CheckpointConfig{Interval: 10 * time.Millisecond}})
+		s := OrderedWait(From(j, FromSlice(numbers(200))), async.Func(f.call, 4), async.Config{Capacity: 8, OnError: async.OnError{Backend: async.Drop}})
+		out := Collect(Map(s, func(v int) (int, error) {
+			if v == 2*100 {
+				select {
+				case <-broken:
+					return 0, errBroken
+				default:
+				}
+			}
+			return v, nil
+		}))
+		r := j.Start(t.Context())
+		if err := r.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		if p := r.Progress(); p.Restarts != 1 || p.Read != 200 || p.Completed != 196 || p.Dropped != 4 || p.Emitted != 196 || len(out.Results()) != 196 {
+			t.Errorf("%+v, %d results", p, len(out.Results()))
+		}
+	})
 }

@@ -206,13 +206,12 @@ func restoreEntries[T any](env *taskEnv, operator string, keyed bool, s Serializ
 	return recs, marks, nil
 }
 
-// base returns the counters' names of a checkpoint in a fixed order.
+// base returns what a checkpoint counted of an operator; r may be nil.
 func base(r *restored, operator string) opCounts {
-	c := opCounts{operator: operator}
 	if r != nil {
-		if o, ok := r.counts[operator]; ok {
-			c = o
+		if c, ok := r.counts[operator]; ok {
+			return c
 		}
 	}
-	return c
+	return opCounts{operator: operator}
 }

@@ -82,8 +82,19 @@ func (r *Run) end(err error) {
 			p.State, p.LastError = StateFailed, err
 		}
 	})
-	r.cfg.Observer.Observe(Ended{err})
+	r.observe(Ended{err})
 	close(r.over)
+}
+
+// observe tells the observer, whose panics are not the job's.
+func (r *Run) observe(e Event) {
+	err := guard("Observe", func() error {
+		r.cfg.Observer.Observe(e)
+		return nil
+	})
+	if err != nil {
+		r.cfg.Logger.Error("the observer failed", "job", r.job.name, "error", err)
+	}
 }
 
 func (r *Run) main(ctx context.Context) {
@@ -144,7 +155,7 @@ func (r *Run) run(ctx context.Context) error {
 			}
 			r.tracker.set(func(p *Progress) { p.State, p.LastError, p.Restarts = StateRestarting, out.err, p.Restarts+1 })
 			r.cfg.Logger.Warn("the job failed and will restart", "job", r.job.name, "in", delay, "error", out.err)
-			r.cfg.Observer.Observe(Restarting{Attempt: number + 1, Delay: delay, Err: out.err})
+			r.observe(Restarting{Attempt: number + 1, Delay: delay, Err: out.err})
 			if err := r.pause(ctx, delay); err != nil {
 				return err
 			}
@@ -272,7 +283,11 @@ func (r *Run) setID(id string) {
 // goBack finds where a restart begins: at the newest complete checkpoint of this run, else
 // where the run itself began. refused says that there is no way back.
 func (r *Run) goBack(ctx context.Context) (from *restored, refused, err error) {
-	snap, err := r.cfg.Checkpoint.Store.Newest(ctx)
+	var snap *checkpoint.Snapshot
+	err = guard("Newest of the checkpoint store", func() (err error) {
+		snap, err = r.cfg.Checkpoint.Store.Newest(ctx)
+		return err
+	})
 	switch {
 	case errors.Is(err, checkpoint.ErrNoCheckpoint):
 		snap = nil

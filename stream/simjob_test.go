@@ -103,7 +103,7 @@ func (s *sim) build(resume *checkpoint.Snapshot) *Job {
 	}
 	acfg := func() async.Config {
 		capacity := 1 + s.rng.IntN(20)
-		return async.Config{Capacity: capacity, MaxCalls: s.rng.IntN(capacity + 1), Timeout: 2 * time.Second, Checkpoint: s.job.policy}
+		return async.Config{Capacity: capacity, MaxCalls: s.rng.IntN(capacity + 1), Timeout: 2 * time.Second, Checkpoint: s.job.policy, Retry: async.Retry{Jitter: async.NoJitter}}
 	}
 	records = wait(records, simFunc{s}, acfg())
 	if s.job.twice {

@@ -62,6 +62,9 @@ func TestStopAndResume(t *testing.T) {
 				if read := r.Progress().Read; published == 0 || (kept > 0) != (c.before == async.Snapshot) || kept > 20 || int(read) < published+kept {
 					t.Errorf("%d published, %d kept, %d read", published, kept, read)
 				}
+				if p := r.Progress(); p.Read != snap.Counters[0].Value || p.Committed != int64(published) {
+					t.Errorf("more was read behind the last checkpoint: %+v, %v", p, snap.Counters)
+				}
 				resumed := job(c.after, c.capacity, c.parallelism, snap).Start(t.Context())
 				if err := resumed.Wait(); err != nil {
 					t.Fatal(err)
@@ -183,6 +186,55 @@ func TestStopThatFails(t *testing.T) {
 		err := r.Wait()
 		if _, ok := errors.AsType[*async.RecordError](err); !ok || !errors.Is(err, ErrStopped) {
 			t.Errorf("the job ended with %v", err)
+		}
+	})
+}
+
+// TestDrainLimit: what a drain does not finish in time goes into the checkpoint, with what waits
+// before the operator, and is called again after the restore (A35).
+func TestDrainLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDisk()
+		job := func(hang bool, resume *checkpoint.Snapshot) *Job {
+			fn := async.Func(func(ctx context.Context, v int) (int, error) {
+				if hang && v >= 8 {
+					<-ctx.Done()
+				}
+				return v, ctx.Err()
+			}, 0)
+			j := New("limit", Config{Checkpoint: CheckpointConfig{Store: d}, Resume: resume})
+			three := FlatMap(From(j, FromSlice(numbers(20))), func(v int, emit func(int)) error {
+				for range 3 {
+					emit(v)
+				}
+				return nil
+			})
+			To(OrderedWait(three, fn, async.Config{Capacity: 4, DrainLimit: time.Second, Timeout: async.NoTimeout}), diskSink{d})
+			return j
+		}
+		r := job(true, nil).Start(t.Context())
+		time.Sleep(time.Second)
+		r.Stop()
+		if err := r.Wait(); err != ErrStopped {
+			t.Fatalf("the stopped run ended with %v", err)
+		}
+		if p := r.Progress(); p.LastCheckpointTook != time.Second || len(d.values()) != 24 {
+			t.Errorf("%+v, %d published", p, len(d.values()))
+		}
+		snap, err := d.Newest(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := job(false, snap).Run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for i, v := range d.values() {
+			if v != i/3 {
+				t.Fatalf("the output is %v", d.values())
+			}
+		}
+		if len(d.values()) != 60 {
+			t.Errorf("%d results", len(d.values()))
 		}
 	})
 }

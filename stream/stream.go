@@ -177,7 +177,7 @@ func waited[IN, OUT any](s *Stream[IN], fn async.Function[IN, OUT], order async.
 	}
 	resolved, bad := cfg.Resolve(order)
 	serializer, serr := serializerFor[IN](o.serializer)
-	if resolved.Checkpoint != async.Snapshot || s.job.cfg.Checkpoint.Interval == 0 {
+	if !keeps(resolved) || s.job.cfg.Checkpoint.Interval == 0 {
 		// JSON need not fit where no checkpoint holds a record; a serializer of
 		// the wrong type is a mistake all the same.
 		if o.serializer == nil {

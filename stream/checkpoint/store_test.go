@@ -485,3 +485,24 @@ func TestGoingBackLeavesCheckpointsBehind(t *testing.T) {
 		t.Errorf("the folder holds %v", got)
 	}
 }
+
+func TestAbandonIsAsIfNothingWasBegun(t *testing.T) {
+	s := open(t, simfs.New())
+	r, _ := s.Start("job")
+	mustWrite(t, s, r, 1, true)
+	if err := s.Abandon(); err == nil {
+		t.Error("a run with a checkpoint was forgotten")
+	}
+	if _, err := s.Start("job"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Abandon(); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := s.State(); err != nil || st.Phase != Finished || st.Run != r.ID {
+		t.Errorf("%+v, %v; want the finished run", st, err)
+	}
+	if err := s.Abandon(); err == nil {
+		t.Error("a run was forgotten twice")
+	}
+}

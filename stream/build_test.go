@@ -1,0 +1,133 @@
+package stream
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/stream/checkpoint"
+	"github.com/tensorferry/tensorferry/stream/restart"
+)
+
+type hidden struct{ secret int }
+
+// TestBuildMistakes: all of them are told at once, before anything starts.
+func TestBuildMistakes(t *testing.T) {
+	fn := async.Func(double, 0)
+	id := func(v int) (int, error) { return v, nil }
+	_, endless := async.Config{Timeout: async.NoTimeout, Capacity: -1}.Resolve(async.Ordered)
+	if endless == nil || !strings.Contains(endless.Error(), "no timeout with the drain policy") {
+		t.Fatal(endless)
+	}
+	for _, c := range []struct {
+		name  string
+		cfg   Config
+		build func(*Job)
+		want  []string
+	}{
+		{"", Config{}, func(j *Job) {}, []string{"the job has no name", "it has no source; begin with stream.From"}},
+		{"config", Config{Parallelism: -1, Checkpoint: CheckpointConfig{Interval: -1, TolerableFailures: -1}, Restart: restart.Config{Strategy: "x"},
+			Resume: &checkpoint.Snapshot{}, Previous: &checkpoint.Snapshot{}, Attempt: -1},
+			func(j *Job) { Collect(From(j, FromSlice([]int{}), Parallel(1))) },
+			[]string{"parallelism is -1; want 1 to 1024", "checkpoint interval is -1ns, timeout 0s, minimum pause 0s; want none below 0",
+				"tolerable checkpoint failures are -1; want 0 or more", `restart: the strategy "x" is unknown; want none, fixed-delay, failure-rate or exponential-delay`,
+				"both Resume and Previous are set; a run either goes on or replaces a finished one", "attempt is -1, last checkpoint id 0; want 0 or more"}},
+		{"open end", Config{}, func(j *Job) { Map(From(j, FromSlice([]int{})), id) },
+			[]string{"map: nobody takes its stream; end it with stream.To or stream.Collect"}},
+		{"two takers", Config{}, func(j *Job) {
+			s := From(j, FromSlice([]int{}))
+			Collect(s)
+			Collect(s)
+		}, []string{`sink-2: the stream of "source" is taken already, by "sink"; a stream has one taker`}},
+		{"names", Config{}, func(j *Job) {
+			Collect(Map(From(j, FromSlice([]int{}), Name("a")), id, Name("a")), Name("b"))
+		}, []string{"a: there are two operators of this name; give one another with stream.Name"}},
+		{"nil", Config{}, func(j *Job) {
+			var none Sink[int]
+			To(OrderedWait[int, int](KeyBy(Filter(FlatMap[int, int](From[int](j, nil), nil), nil), nil), nil, async.Config{}), none)
+		}, []string{"source: the source is nil", "flatmap: the function is nil", "filter: the function is nil",
+			"keyby: the function is nil", "async: the function is nil", "sink: the sink is nil"}},
+		{"options", Config{}, func(j *Job) {
+			s := Map(From(j, FromSlice([]int{}), WithSerializer[int](nil)), id, Monotonous(), IdleAfter(1), Parallel(-2))
+			Collect(Rebalance(s, 0), Parallel(5000))
+		}, []string{"source: option WithSerializer does not apply here; want Name, Parallel, BoundedOutOfOrderness, Monotonous, IdleAfter",
+			"map: option Monotonous, IdleAfter does not apply here; want Name, Parallel", "rebalance after map: parallelism is 0; want 1 to 1024",
+			"sink: parallelism is 5000; want 1 to 1024"}},
+		{"drain for ever", Config{}, func(j *Job) {
+			Collect(OrderedWait(From(j, FromSlice([]int{}), BoundedOutOfOrderness(-1)), fn, async.Config{Timeout: async.NoTimeout, Capacity: -1}))
+		}, []string{"source: watermark lag is -1ns, idle time 0s; want none below 0",
+			"async: " + endless.Error()}},
+		{"serializer", Config{Checkpoint: CheckpointConfig{Interval: time.Second}}, func(j *Job) {
+			hide := async.Func(func(_ context.Context, h hidden) (int, error) { return h.secret, nil }, 0)
+			Collect(UnorderedWait(From(j, FromSlice([]hidden{})), hide, async.Config{}))
+			Collect(OrderedWait(From(j, FromSlice([]hidden{})), hide, async.Config{})) // drains, so needs none
+			Collect(UnorderedWait(From(j, FromSlice([]int{})), fn, async.Config{}, WithSerializer[string](jsonSerializer[string]{})))
+		}, []string{"async: the snapshot policy keeps records of type stream.hidden in checkpoints, and JSON cannot: field secret of stream.hidden is not exported; " +
+			"set stream.WithSerializer, or the drain policy",
+			"async-3: the serializer is a stream.jsonSerializer[string]; want one for records of type int"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			j := New(c.name, c.cfg)
+			c.build(j)
+			r := j.Start(t.Context())
+			err := r.Wait()
+			want := `job "` + c.name + `" cannot start: ` + strings.Join(c.want, "\n")
+			if err == nil || err.Error() != want {
+				t.Errorf("the error is\n%v\nwant\n%s", err, want)
+			}
+			if r.Progress().State != StateFailed {
+				t.Errorf("the state is %v", r.Progress().State)
+			}
+		})
+	}
+}
+
+// TestRunTwice: a job runs once.
+func TestRunTwice(t *testing.T) {
+	j := New("once", Config{})
+	Collect(From(j, FromSlice(numbers(3))))
+	if err := j.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "it was started before") {
+		t.Errorf("the second run ended with %v", err)
+	}
+}
+
+// TestLossy: what JSON would lose of a type is found before the job runs.
+func TestLossy(t *testing.T) {
+	type inner struct {
+		A []map[string]*int
+		T time.Time // marshals itself
+	}
+	type recursive struct {
+		Next *recursive
+		inner
+	}
+	type skipped struct {
+		A int `json:"-"`
+	}
+	for want, given := range map[string]func() (any, error){
+		"": func() (any, error) { return serializerFor[recursive](nil) },
+		"field A of stream.skipped is left out of JSON":                    func() (any, error) { return serializerFor[[]skipped](nil) },
+		"what is in the interface interface {} comes back as another type": func() (any, error) { return serializerFor[map[string]any](nil) },
+		"chan int has no JSON form":                                        func() (any, error) { return serializerFor[struct{ C chan int }](nil) },
+		"complex128 has no JSON form":                                      func() (any, error) { return serializerFor[[2]complex128](nil) },
+	} {
+		_, err := given()
+		if (err == nil) != (want == "") || (err != nil && !strings.Contains(err.Error(), want)) {
+			t.Errorf("%v; want %q", err, want)
+		}
+	}
+	raw := json.RawMessage(`{"a" : 1.00}`)
+	s, err := serializerFor[json.RawMessage](nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if data, err := s.Append(nil, raw); err != nil || string(data) != string(raw) {
+		t.Errorf("raw JSON is kept as %s, %v", data, err)
+	}
+}

@@ -1,0 +1,60 @@
+package stream
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/tensorferry/tensorferry/stream/checkpoint"
+)
+
+// rewinder is a committer that can go back, and says from what.
+type rewinder struct{ Committer }
+
+func (rewinder) Rewind(state, newest []byte) ([]byte, error) {
+	return []byte(string(state) + "<" + string(newest)), nil
+}
+
+func TestRewind(t *testing.T) {
+	snap := func(id int64, state, plan string) *checkpoint.Snapshot {
+		return &checkpoint.Snapshot{ID: id, Run: "r", Sections: []checkpoint.Section{
+			{Operator: "in", Kind: kindSource, Parts: []checkpoint.Part{{Name: partSplit, Data: []byte{byte(id)}}}},
+			{Operator: "out", Kind: kindSink, Parallelism: 2, Parts: []checkpoint.Part{
+				{Split: -1, Name: partState, Data: []byte(state)}, {Split: -1, Name: partPlan, Data: []byte(plan)}}},
+		}}
+	}
+	from, newest := snap(3, "s3", "p3"), snap(5, "s5", "p5")
+	got, err := Rewind(from, newest, map[string]Committer{"out": rewinder{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The source goes on from the old checkpoint; the sink knows of both, and what the
+	// newest one planned is carried out.
+	if string(part(&got.Sections[0], partSplit)) != "\x03" || got.ID != 3 {
+		t.Errorf("it is not the old checkpoint: %+v", got)
+	}
+	if s, p := part(&got.Sections[1], partState), part(&got.Sections[1], partPlan); string(s) != "s3<s5" || string(p) != "p5" {
+		t.Errorf("the sink's state is %q and its plan %q, want s3<s5 and p5", s, p)
+	}
+	if string(part(&from.Sections[1], partState)) != "s3" || string(part(&newest.Sections[1], partState)) != "s5" {
+		t.Error("a checkpoint that was given was changed")
+	}
+
+	other := snap(5, "s5", "p5")
+	other.Run = "another"
+	bare := snap(5, "s5", "p5")
+	bare.Sections = bare.Sections[:1]
+	for _, c := range []struct {
+		newest     *checkpoint.Snapshot
+		committers map[string]Committer
+		want       string
+	}{
+		{newest, map[string]Committer{"out": struct{ Committer }{}}, "cannot go back behind what it has published since checkpoint 3"},
+		{newest, nil, "cannot go back"},
+		{other, map[string]Committer{"out": rewinder{}}, "checkpoint 3 is of run r and checkpoint 5 of run another"},
+		{bare, map[string]Committer{"out": rewinder{}}, "checkpoint 5 holds no state of it"},
+	} {
+		if _, err := Rewind(from, c.newest, c.committers); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("got %v, want %q", err, c.want)
+		}
+	}
+}
