@@ -20,6 +20,8 @@ type asyncWait[IN, OUT any] struct {
 	drain      bool // checkpoints hold nothing of this operator
 	serializer Serializer[IN]
 	next       input[OUT]
+	side       input[async.Failed[IN]] // nil if the operator does not split
+	letters    []Record[async.Failed[IN]]
 
 	queue   []waiting[IN]
 	first   int
@@ -42,7 +44,7 @@ type waiting[IN any] struct {
 	barrier   *barrier
 }
 
-func newAsyncWait[IN, OUT any](env *taskEnv, n *node, fn async.Function[IN, OUT], order async.Order, cfg async.Config, s Serializer[IN], next input[OUT]) any {
+func newAsyncWait[IN, OUT any](env *taskEnv, n *node, fn async.Function[IN, OUT], order async.Order, cfg async.Config, s Serializer[IN], next input[OUT]) *asyncWait[IN, OUT] {
 	w := &asyncWait[IN, OUT]{env: env, keyed: n.keyed, serializer: s, next: next}
 	w.counts = env.count(n.name)
 	env.add(w, n.name)
@@ -53,7 +55,52 @@ func newAsyncWait[IN, OUT any](env *taskEnv, n *node, fn async.Function[IN, OUT]
 	if err == nil {
 		w.drain = !keeps(op.Config())
 	}
-	return input[IN](w)
+	return w
+}
+
+// takeLetters says where the records go that failed and were not to fail the job.
+func (w *asyncWait[IN, OUT]) takeLetters(side input[async.Failed[IN]]) {
+	w.side = side
+	if w.op == nil {
+		return // a faulty configuration, which open reports
+	}
+	w.op.DeadLetters(func(failed []async.Failed[IN]) {
+		w.moved = true
+		for i := range failed {
+			w.letters = append(w.letters, async.With(failed[i].Record, failed[i]))
+		}
+		if w.err == nil {
+			w.err = side.records(w.letters)
+		}
+		clear(w.letters)
+		w.letters = w.letters[:0]
+	})
+}
+
+// The three marks that go down both streams.
+
+func (w *asyncWait[IN, OUT]) passMark(m async.Watermark) error {
+	err := w.next.watermark(m)
+	if err == nil && w.side != nil {
+		err = w.side.watermark(m)
+	}
+	return err
+}
+
+func (w *asyncWait[IN, OUT]) passBarrier(b *barrier) error {
+	err := w.next.barrier(b)
+	if err == nil && w.side != nil {
+		err = w.side.barrier(b)
+	}
+	return err
+}
+
+func (w *asyncWait[IN, OUT]) passEnd() error {
+	err := w.next.end()
+	if err == nil && w.side != nil {
+		err = w.side.end()
+	}
+	return err
 }
 
 // keeps says whether checkpoints of an operator can hold records.
@@ -111,7 +158,7 @@ func (w *asyncWait[IN, OUT]) barrier(b *barrier) error {
 	}
 	if w.over {
 		b.ack.counts = append(b.ack.counts, w.measure())
-		return w.next.barrier(b)
+		return w.passBarrier(b)
 	}
 	w.passing = b
 	w.op.Barrier(b.id)
@@ -182,6 +229,9 @@ func (w *asyncWait[IN, OUT]) skip(n int) {
 func (w *asyncWait[IN, OUT]) turn(now time.Time) (moved bool, next time.Time, err error) {
 	w.admit()
 	room := w.next.room()
+	if w.side != nil {
+		room = min(room, w.side.room())
+	}
 	st, err := w.op.Step(now, room, w)
 	if err == nil {
 		err = w.err
@@ -196,13 +246,13 @@ func (w *asyncWait[IN, OUT]) turn(now time.Time) (moved bool, next time.Time, er
 		if err := w.snapshot(b, &st); err != nil {
 			return false, time.Time{}, err
 		}
-		if err := w.next.barrier(b); err != nil {
+		if err := w.passBarrier(b); err != nil {
 			return false, time.Time{}, err
 		}
 	}
 	if w.told && st.Ended && !w.over {
 		w.over, w.moved = true, true
-		if err := w.next.end(); err != nil {
+		if err := w.passEnd(); err != nil {
 			return false, time.Time{}, err
 		}
 	}
@@ -216,6 +266,7 @@ func (w *asyncWait[IN, OUT]) measure() opCounts {
 	s := w.op.Stats()
 	w.counts.done.Store(s.Completed)
 	w.counts.dropped.Store(s.Dropped)
+	w.counts.lettered.Store(s.DeadLettered)
 	w.counts.held.Store(int64(s.Queued + len(w.queue) - w.first))
 	return w.counts.now()
 }
@@ -282,7 +333,7 @@ func (w *asyncWait[IN, OUT]) Emit(recs []Record[OUT]) {
 func (w *asyncWait[IN, OUT]) Watermark(m async.Watermark) {
 	w.moved = true
 	if w.err == nil {
-		w.err = w.next.watermark(m)
+		w.err = w.passMark(m)
 	}
 }
 

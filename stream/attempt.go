@@ -151,6 +151,7 @@ func (r *Run) note(e Event) {
 	r.tracker.set(func(p *Progress) {
 		switch e := e.(type) {
 		case Started:
+			r.ran = true
 			if p.State != StateStopping {
 				p.State = StateRunning
 			}

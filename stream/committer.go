@@ -32,8 +32,10 @@ func (c *committer) plan(acks []*ack, parallelism func(operator string) int) (se
 	for _, s := range c.sinks {
 		var pending []Pending
 		for _, a := range acks { // in the order of tasks, so of subtasks
-			if a.sink == s.name {
-				pending = append(pending, a.pending...)
+			for _, k := range a.sinks {
+				if k.name == s.name {
+					pending = append(pending, k.pending...)
+				}
 			}
 		}
 		var plan []byte

@@ -47,6 +47,7 @@ type outcome struct {
 // planned is what the coordinator knows of an operator.
 type planned struct {
 	name, kind, input string // kind: of its state, "" if it has none
+	sided             bool   // takes the records that failed at its input
 	parallelism       int
 }
 
@@ -340,14 +341,22 @@ func balance(operators []planned, counts map[string]opCounts, final bool) error 
 	var errs []error
 	for _, o := range operators {
 		n := counts[o.name]
-		if n.in != n.done+n.dropped+n.held {
-			errs = append(errs, fmt.Errorf("%s took %d records, of which %d were completed, %d dropped and %d held", o.name, n.in, n.done, n.dropped, n.held))
+		if n.in != n.done+n.dropped+n.lettered+n.held {
+			errs = append(errs, fmt.Errorf("%s took %d records, of which %d were completed, %d dropped, %d dead-lettered and %d held",
+				o.name, n.in, n.done, n.dropped, n.lettered, n.held))
 		}
 		if final && n.held != 0 {
 			errs = append(errs, fmt.Errorf("%s holds %d records at the end of the input", o.name, n.held))
 		}
-		if o.input != "" && counts[o.input].out != n.in {
-			errs = append(errs, fmt.Errorf("%s emitted %d records and %s took %d", o.input, counts[o.input].out, o.name, n.in))
+		if o.input == "" {
+			continue
+		}
+		given := counts[o.input].out
+		if o.sided {
+			given = counts[o.input].lettered
+		}
+		if given != n.in {
+			errs = append(errs, fmt.Errorf("%s emitted %d records and %s took %d", o.input, given, o.name, n.in))
 		}
 	}
 	if errs != nil {

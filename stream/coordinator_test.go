@@ -215,7 +215,7 @@ func TestImbalance(t *testing.T) {
 	r.c.report(r.at(101), report{kind: taskAcked, ack: &ack{id: 1, counts: []opCounts{{operator: "in", in: 5, done: 5, out: 5}}}})
 	r.c.report(r.at(102), report{kind: taskAcked, task: 1, ack: &ack{id: 1, task: 1, counts: []opCounts{{operator: "op", in: 4, done: 1, held: 2}}}})
 	err := r.c.failed
-	if err == nil || !strings.Contains(err.Error(), "op took 4 records, of which 1 were completed, 0 dropped and 2 held\nin emitted 5 records and op took 4") {
+	if err == nil || !strings.Contains(err.Error(), "op took 4 records, of which 1 were completed, 0 dropped, 0 dead-lettered and 2 held\nin emitted 5 records and op took 4") {
 		t.Errorf("the failure is %v", err)
 	}
 	s := &supervisor{}

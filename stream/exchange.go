@@ -57,6 +57,7 @@ func (edge[T]) outlet(env *taskEnv, after string, links any, sender int, x excha
 		o.lanes = append(o.lanes, lane[T]{link: l})
 	}
 	env.add(o, "the exchange after "+after)
+	env.task.ends++
 	return input[T](o)
 }
 

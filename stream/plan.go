@@ -22,6 +22,10 @@ type node struct {
 	parallelism int
 	input       *node // nil for a source
 	output      *node
+	side        *node    // takes the records that failed, of an operator that splits
+	splits      bool     // has a second stream, of those records
+	sided       bool     // takes the second stream of its input
+	stage       *stage   // set by compile
 	exchange    exchange // how the input comes
 	edge        crossing // makes the exchange in front, where there is one
 	waits       bool     // an asynchronous operator
@@ -30,9 +34,10 @@ type node struct {
 	source *sourceNode
 	sink   *sinkNode
 	// head builds the head of a source's chain, and make an operator in front of
-	// next; both know next to be an input of the node's output type.
+	// next; both know next to be an input of the node's output type. side is where the records
+	// that fail go, nil unless the operator splits.
 	head func(env *taskEnv, next any) head
-	make func(env *taskEnv, next any) any
+	make func(env *taskEnv, next, side any) any
 }
 
 type sourceNode struct {
@@ -44,16 +49,15 @@ type sinkNode struct {
 	committer func(context.Context) (Committer, error)
 }
 
-// stage is a chain of operators that one goroutine runs, in parallel subtasks.
+// stage is a chain of operators that one goroutine runs, in parallel subtasks. Behind
+// an operator that splits, the chain is a tree.
 type stage struct {
 	nodes       []*node
 	parallelism int
 	from        *stage // the stage in front of the exchange, nil for a source
-	to          *stage
 }
 
 func (s *stage) first() *node { return s.nodes[0] }
-func (s *stage) last() *node  { return s.nodes[len(s.nodes)-1] }
 
 // compile checks the plan and cuts it into stages. Stages, and the nodes in them, are in
 // the order in which they were built, so an input comes before its taker.
@@ -66,16 +70,18 @@ func (j *Job) compile() ([]*stage, error) {
 		if n.sink == nil && n.output == nil && n.kind != "sink" {
 			errs = append(errs, fmt.Errorf("%s: nobody takes its stream; end it with stream.To or stream.Collect", n.name))
 		}
+		if n.splits && n.side == nil {
+			errs = append(errs, fmt.Errorf("%s: nobody takes the records that fail; end their stream with stream.To or stream.Collect", n.name))
+		}
 	}
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
 	var stages []*stage
-	in := map[*node]*stage{}
 	for _, n := range j.nodes {
 		var s *stage
 		if n.input != nil {
-			s = in[n.input]
+			s = n.input.stage
 		}
 		alone := n.parallelism == 1 && n.input != nil && n.input.parallelism == 1
 		switch {
@@ -85,13 +91,12 @@ func (j *Job) compile() ([]*stage, error) {
 		case n.exchange == forward || alone:
 			n.keyed = n.input.keyed || n.exchange == byKey
 		default:
-			to := &stage{parallelism: n.parallelism, from: s}
+			s = &stage{parallelism: n.parallelism, from: s}
 			n.keyed = n.exchange == byKey
-			s.to, s = to, to
 			stages = append(stages, s)
 		}
 		s.nodes = append(s.nodes, n)
-		in[n] = s
+		n.stage = s
 	}
 	return stages, nil
 }
@@ -110,22 +115,26 @@ func build(stages []*stage, env func(s *stage, index int) *taskEnv) []*task {
 			e := env(s, i)
 			t := newTask(e)
 			t.first = s.first().name
-			var next any
-			if s.to != nil {
-				to := s.to.first()
-				next = to.edge.outlet(e, s.last().name, links[s.to], i, to.exchange)
+			made := map[*node]any{}
+			// taker is what takes a stream of n: an operator made before, or the exchange in front of it.
+			taker := func(n, to *node) any {
+				switch {
+				case to == nil:
+					return nil
+				case to.stage == s:
+					return made[to]
+				}
+				return to.edge.outlet(e, n.name, links[to.stage], i, to.exchange)
 			}
-			nodes := s.nodes
-			if s.from == nil {
-				nodes = nodes[1:]
+			for k := len(s.nodes) - 1; k >= 0; k-- {
+				if n := s.nodes[k]; n.input != nil {
+					made[n] = n.make(e, taker(n, n.output), taker(n, n.side))
+				} else {
+					t.head = n.head(e, taker(n, n.output))
+				}
 			}
-			for k := len(nodes) - 1; k >= 0; k-- {
-				next = nodes[k].make(e, next)
-			}
-			if s.from == nil {
-				t.head = s.first().head(e, next)
-			} else {
-				t.head = s.first().edge.inlet(e, s.first().name, links[s], i, next)
+			if s.from != nil {
+				t.head = s.first().edge.inlet(e, s.first().name, links[s], i, made[s.first()])
 			}
 			tasks = append(tasks, t)
 		}

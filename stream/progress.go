@@ -48,52 +48,59 @@ type Progress struct {
 	Began time.Time
 }
 
-// Totals are the records of a whole job. Read equals Completed plus Dropped, and
-// what is in flight.
+// Totals are the records of a whole job. Read equals Completed, Dropped and DeadLettered
+// together, and what is in flight, unless other operators drop or multiply records between two that wait.
 type Totals struct {
 	// Read were taken from the sources. Completed have their outcome, of 0 to n
-	// results, at the job's asynchronous operators (the last one of a stream; at the
-	// sink of a stream that has none); Dropped were dropped there by policy.
-	// Emitted were written to the sinks.
-	Read, Completed, Dropped, Emitted int64
+	// results, at the last asynchronous operator of a stream (at the
+	// sink of a stream that has none); Dropped and DeadLettered are what the policies of
+	// asynchronous operators made of records that failed.
+	Read, Completed, Dropped, DeadLettered int64
+	// Emitted were written to the sinks, those of dead letters apart.
+	Emitted int64
 }
 
-// OperatorProgress are the records of one operator: In came, Completed and Dropped say what
+// OperatorProgress are the records of one operator: In came, Completed, Dropped and DeadLettered say what
 // became of them, Out were emitted, and Held have no outcome yet.
 type OperatorProgress struct {
-	Name                              string
-	In, Completed, Dropped, Out, Held int64
+	Name                                            string
+	In, Completed, Dropped, DeadLettered, Out, Held int64
 }
 
 // counters of a whole job, as they stand in a checkpoint.
 func (t Totals) counters() []checkpoint.Counter {
 	return []checkpoint.Counter{
 		{Name: "read", Value: t.Read}, {Name: "completed", Value: t.Completed},
-		{Name: "dropped", Value: t.Dropped}, {Name: "emitted", Value: t.Emitted},
+		{Name: "dropped", Value: t.Dropped}, {Name: "dead-lettered", Value: t.DeadLettered}, {Name: "emitted", Value: t.Emitted},
 	}
 }
 
 // jobTotals sums up the operators of a job, of which each comes before its taker.
 func jobTotals(operators []planned, counts map[string]opCounts) (t Totals) {
 	answers := map[string]string{} // operator: the last one up to it that waits
+	letters := map[string]bool{}   // operator: it is behind one's dead letters
 	for _, o := range operators {
 		n := counts[o.name]
 		if o.input != "" {
-			answers[o.name] = answers[o.input]
+			answers[o.name], letters[o.name] = answers[o.input], letters[o.input] || o.sided
 		}
 		switch o.kind {
 		case kindSource:
 			t.Read += n.out
 		case kindAsync:
 			answers[o.name] = o.name
+			t.Dropped += n.dropped
+			t.DeadLettered += n.lettered
 		case kindSink:
+			if letters[o.name] {
+				continue // counted where they came from
+			}
 			t.Emitted += n.done
 			by := n
 			if a := answers[o.name]; a != "" {
 				by = counts[a]
 			}
 			t.Completed += by.done
-			t.Dropped += by.dropped
 		}
 	}
 	return t
@@ -152,7 +159,7 @@ func (t *tracker) progress() Progress {
 	p.Operators = nil
 	for _, o := range t.operators {
 		n := counts[o.name]
-		p.Operators = append(p.Operators, OperatorProgress{o.name, n.in, n.done, n.dropped, n.out, n.held})
+		p.Operators = append(p.Operators, OperatorProgress{o.name, n.in, n.done, n.dropped, n.lettered, n.out, n.held})
 		p.InFlight += n.held
 	}
 	return p

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -193,6 +194,25 @@ func TestDroppedRecordsAreCounted(t *testing.T) {
 		}
 		if p := r.Progress(); p.Restarts != 1 || p.Read != 200 || p.Completed != 196 || p.Dropped != 4 || p.Emitted != 196 || len(out.Results()) != 196 {
 			t.Errorf("%+v, %d results", p, len(out.Results()))
+		}
+	})
+}
+
+// closedDoor cannot be opened.
+type closedDoor struct{ opened *int }
+
+func (c closedDoor) Open(context.Context, async.Subtask, async.Completer[int]) (async.Caller[int, int], error) {
+	*c.opened++
+	return nil, errors.New("no server")
+}
+
+func TestAJobThatNeverRanDoesNotRestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		opened := 0
+		j := New("closed", Config{Restart: restart.Config{Strategy: restart.FixedDelay, Attempts: 5}})
+		Collect(OrderedWait(From(j, FromSlice(numbers(3))), async.Function[int, int](closedDoor{&opened}), async.Config{}))
+		if err := j.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "no server") || opened != 1 {
+			t.Fatalf("opened %d times: %v", opened, err)
 		}
 	})
 }

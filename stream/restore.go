@@ -121,6 +121,7 @@ const (
 	countIn      = "in"
 	countDone    = "completed"
 	countDropped = "dropped"
+	countLetters = "dead-lettered"
 	countOut     = "out"
 	countHeld    = "held"
 )
@@ -141,6 +142,8 @@ func (r *restored) count(c checkpoint.Counter) {
 		o.done = c.Value
 	case countDropped:
 		o.dropped = c.Value
+	case countLetters:
+		o.lettered = c.Value
 	case countOut:
 		o.out = c.Value
 	}
@@ -153,6 +156,7 @@ func (c opCounts) counters(dst []checkpoint.Counter) []checkpoint.Counter {
 		checkpoint.Counter{Name: c.operator + "/" + countIn, Value: c.in},
 		checkpoint.Counter{Name: c.operator + "/" + countDone, Value: c.done},
 		checkpoint.Counter{Name: c.operator + "/" + countDropped, Value: c.dropped},
+		checkpoint.Counter{Name: c.operator + "/" + countLetters, Value: c.lettered},
 		checkpoint.Counter{Name: c.operator + "/" + countOut, Value: c.out},
 		checkpoint.Counter{Name: c.operator + "/" + countHeld, Value: c.held},
 	)

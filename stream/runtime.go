@@ -34,6 +34,7 @@ type Run struct {
 	cut       map[string][]splitState // the initial splits of a run that began here
 	lastID    int64
 	emitted   int64 // records in the checkpoint that is being completed
+	ran       bool  // every subtask has run at once, in some attempt
 }
 
 func newRun(j *Job) *Run {
@@ -119,7 +120,7 @@ func (r *Run) plan(stages []*stage) {
 	for _, n := range r.job.nodes {
 		p := planned{name: n.name, kind: n.stateKind(), parallelism: n.parallelism}
 		if n.input != nil {
-			p.input = n.input.name
+			p.input, p.sided = n.input.name, n.sided
 		}
 		r.operators = append(r.operators, p)
 	}
@@ -147,6 +148,11 @@ func (r *Run) run(ctx context.Context) error {
 			return nil
 		case r.stopped():
 			return fmt.Errorf("%w, from the last checkpoint that was completed, since stopping with one failed: %w", ErrStopped, out.err)
+		}
+		if !r.ran {
+			// What never ran is set up wrongly, or lacks what it needs. Waiting for that is
+			// the part of whoever opens it; a restart would only do it again.
+			return out.err
 		}
 		for {
 			delay, final := super.failed(time.Now(), out.err)

@@ -28,6 +28,7 @@ func newSinkWriter[T any](env *taskEnv, name string, sink Sink[T]) any {
 	w := &sinkWriter[T]{env: env, sink: sink}
 	w.counts = env.count(name)
 	env.add(w, name)
+	env.task.ends++
 	return input[T](w)
 }
 
@@ -76,8 +77,7 @@ func (w *sinkWriter[T]) barrier(b *barrier) error {
 	}
 	w.pending = append(w.pending, more...)
 	w.ackedID, w.acked = b.id, len(w.pending)
-	b.ack.sink = w.counts.operator
-	b.ack.pending = append([]Pending(nil), w.pending...)
+	b.ack.sinks = append(b.ack.sinks, sinkAck{w.counts.operator, append([]Pending(nil), w.pending...)})
 	b.ack.counts = append(b.ack.counts, w.counts.now())
 	w.env.passed(b)
 	return nil

@@ -11,6 +11,7 @@ import (
 type Stream[T any] struct {
 	job  *Job
 	from *node
+	side bool // the second stream of from
 	// How the records go to whoever takes them.
 	exchange    exchange
 	parallelism int
@@ -112,19 +113,7 @@ func Rebalance[T any](s *Stream[T], parallelism int) *Stream[T] {
 		s.job.fault("rebalance after "+s.from.name, fmt.Errorf("parallelism is %d; want 1 to %d", parallelism, MaxParallelism))
 		parallelism = 1
 	}
-	return &Stream[T]{job: s.job, from: s.from, exchange: inTurn, parallelism: parallelism}
-}
-
-// OrderedWait calls an asynchronous function for each record and emits its
-// results in the order of the records. Options: Name, Parallel, WithSerializer.
-func OrderedWait[IN, OUT any](s *Stream[IN], fn async.Function[IN, OUT], cfg async.Config, opts ...Option) *Stream[OUT] {
-	return waited(s, fn, async.Ordered, cfg, opts)
-}
-
-// UnorderedWait calls an asynchronous function for each record and emits results as they
-// come, none past a watermark. Options: Name, Parallel, WithSerializer.
-func UnorderedWait[IN, OUT any](s *Stream[IN], fn async.Function[IN, OUT], cfg async.Config, opts ...Option) *Stream[OUT] {
-	return waited(s, fn, async.Unordered, cfg, opts)
+	return &Stream[T]{job: s.job, from: s.from, side: s.side, exchange: inTurn, parallelism: parallelism}
 }
 
 // To ends a stream in a sink. Options: Name, Parallel.
@@ -137,7 +126,7 @@ func To[T any](s *Stream[T], sink Sink[T], opts ...Option) {
 	if sink != nil {
 		n.sink = &sinkNode{committer: sink.Committer}
 	}
-	n.make = func(env *taskEnv, _ any) any { return newSinkWriter(env, n.name, sink) }
+	n.make = func(env *taskEnv, _, _ any) any { return newSinkWriter(env, n.name, sink) }
 }
 
 // take makes the node that takes s.
@@ -150,10 +139,14 @@ func take[T any](s *Stream[T], kind string, o options, err error) *node {
 		}
 	}
 	s.job.add(n, o, err)
-	if s.from.output != nil {
-		s.job.fault(n.name, fmt.Errorf("the stream of %q is taken already, by %q; a stream has one taker", s.from.name, s.from.output.name))
+	to := &s.from.output
+	if n.sided = s.side; s.side {
+		to = &s.from.side
+	}
+	if *to != nil {
+		s.job.fault(n.name, fmt.Errorf("the stream of %q is taken already, by %q; a stream has one taker", s.from.name, (*to).name))
 	} else {
-		s.from.output = n
+		*to = n
 	}
 	return n
 }
@@ -164,30 +157,8 @@ func transformed[IN, OUT any](s *Stream[IN], kind string, isNil bool, opts []Opt
 		err = errors.Join(err, errors.New("the function is nil"))
 	}
 	n := take(s, kind, o, err)
-	n.make = func(env *taskEnv, next any) any {
+	n.make = func(env *taskEnv, next, _ any) any {
 		return newTransform(env, n.name, next.(input[OUT]), make)
-	}
-	return &Stream[OUT]{job: s.job, from: n, parallelism: n.parallelism}
-}
-
-func waited[IN, OUT any](s *Stream[IN], fn async.Function[IN, OUT], order async.Order, cfg async.Config, opts []Option) *Stream[OUT] {
-	o, err := gather(opts, "Name", "Parallel", "WithSerializer")
-	if fn == nil {
-		err = errors.Join(err, errors.New("the function is nil"))
-	}
-	resolved, bad := cfg.Resolve(order)
-	serializer, serr := serializerFor[IN](o.serializer)
-	if !keeps(resolved) || s.job.cfg.Checkpoint.Interval == 0 {
-		// JSON need not fit where no checkpoint holds a record; a serializer of
-		// the wrong type is a mistake all the same.
-		if o.serializer == nil {
-			serr = nil
-		}
-	}
-	n := take(s, "async", o, errors.Join(err, bad, serr))
-	n.waits = true
-	n.make = func(env *taskEnv, next any) any {
-		return newAsyncWait(env, n, fn, order, cfg, serializer, next.(input[OUT]))
 	}
 	return &Stream[OUT]{job: s.job, from: n, parallelism: n.parallelism}
 }

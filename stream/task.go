@@ -59,18 +59,24 @@ func (idle) close() error                            { return nil }
 
 // barrier travels through a chain and gathers the state of each operator as it passes.
 type barrier struct {
-	id  int64
-	ack *ack
+	id     int64
+	ack    *ack
+	passed int // ends of the chain that it has reached
 }
 
 // ack is a task's part of a checkpoint.
 type ack struct {
-	id      int64
-	task    int
-	parts   []opPart
-	sink    string // whose pending results these are
+	id     int64
+	task   int
+	parts  []opPart
+	sinks  []sinkAck
+	counts []opCounts
+}
+
+// sinkAck is the pending results of one sink.
+type sinkAck struct {
+	name    string
 	pending []Pending
-	counts  []opCounts
 }
 
 // opPart is a piece of an operator's state.
@@ -139,13 +145,19 @@ func (e *taskEnv) count(name string) *counts {
 	return c
 }
 
-// passed is called by the last operator of a chain when a barrier has passed.
+// passed is called by each end of the chain when a barrier has passed it.
 func (e *taskEnv) passed(b *barrier) {
-	e.report(report{kind: taskAcked, task: e.id, ack: b.ack})
+	if b.passed++; b.passed == e.task.ends {
+		e.report(report{kind: taskAcked, task: e.id, ack: b.ack})
+	}
 }
 
-// ended is called by the last operator of a chain when the end has passed.
-func (e *taskEnv) ended() { e.report(report{kind: taskEnded, task: e.id}) }
+// ended is called by each end of the chain when the end of the input has passed it.
+func (e *taskEnv) ended() {
+	if e.task.ended++; e.task.ended == e.task.ends {
+		e.report(report{kind: taskEnded, task: e.id})
+	}
+}
 
 // task is one parallel subtask of a stage: a head and a chain of operators. It is a
 // step function, used from one goroutine: control and step are its events, its effects
@@ -158,6 +170,8 @@ type task struct {
 	ops    []operator // from the end of the chain to its head
 	names  []string   // of ops
 	counts []*counts
+	ends   int    // of the chain: sinks, and exchanges to other tasks
+	ended  int    // of these, how many the end of the input has passed
 	at     string // what runs, for panics
 }
 

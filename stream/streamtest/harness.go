@@ -1,0 +1,220 @@
+package streamtest
+
+import (
+	"context"
+	"slices"
+	"testing/synctest"
+	"time"
+
+	"github.com/tensorferry/tensorferry/async"
+)
+
+// TB is the part of testing.TB that is needed.
+type TB interface {
+	Helper()
+	Cleanup(func())
+	Errorf(format string, args ...any)
+	Fatalf(format string, args ...any)
+}
+
+// turnSize bounds the entries that leave in one step of the operator; settle takes as many
+// steps as it needs.
+const turnSize = 1024
+
+// Harness runs one operator. Its methods are called from the test's goroutine only, never from
+// within the function.
+type Harness[IN, OUT any] struct {
+	t     TB
+	op    *async.Operator[IN, OUT]
+	woken chan struct{}
+
+	status   async.Status[IN]
+	err      error // the failure, of Open or of the operator
+	seen     bool  // the test has asked for err
+	stepping bool
+	closed   bool
+
+	next    int64 // position of the next record that Push makes
+	barrier int64 // on its way; 0 if none is
+	last    int64 // the newest barrier
+	told    bool  // End was called
+	ended   bool
+	state   *State[IN] // of the newest barrier that passed
+	out     []Element[IN, OUT]
+}
+
+// State is what a checkpoint holds of an operator. It is independent of order, capacity and
+// policy, so any of them may differ where it is restored.
+type State[IN any] struct {
+	// Records are those that had not left yet, oldest first. Under the drain policy there are
+	// none, unless Config.DrainLimit cut the drain short.
+	Records []async.Record[IN]
+	// Watermarks are the queued ones, each with its place among Records.
+	Watermarks []async.QueuedWatermark
+	// Next is the position at which the input goes on: the first record that Push makes after
+	// Restore has it.
+	Next int64
+}
+
+// New opens fn in an operator of the order and configuration, and closes it at the end of the
+// test. It must be called inside testing/synctest.Test. A configuration that is refused fails
+// the test at once. A failure of fn's Open is the harness's failure: see Err.
+func New[IN, OUT any](t TB, fn async.Function[IN, OUT], order async.Order, cfg async.Config) *Harness[IN, OUT] {
+	t.Helper()
+	return start(t, fn, order, cfg, nil)
+}
+
+// Restore is New with the state of another harness's checkpoint: its records are called again,
+// with all their attempts and a full timeout, ahead of all that is pushed. Close the other
+// harness first where the test is about a crash, so that its calls are cancelled.
+func Restore[IN, OUT any](t TB, fn async.Function[IN, OUT], order async.Order, cfg async.Config, state State[IN]) *Harness[IN, OUT] {
+	t.Helper()
+	return start(t, fn, order, cfg, &state)
+}
+
+func start[IN, OUT any](t TB, fn async.Function[IN, OUT], order async.Order, cfg async.Config, state *State[IN]) *Harness[IN, OUT] {
+	t.Helper()
+	if why := outside(); why != nil {
+		t.Fatalf("streamtest: time must be virtual; call New and Restore inside synctest.Test (package testing/synctest): %v", why)
+	}
+	h := &Harness[IN, OUT]{t: t, woken: make(chan struct{}, 1)}
+	op, err := async.NewOperator(fn, order, cfg, async.Subtask{Operator: "streamtest"}, h.wake)
+	if err != nil {
+		t.Fatalf("streamtest: %v", err)
+	}
+	h.op = op
+	op.DeadLetters(h.deadLetters)
+	if state != nil {
+		h.next = state.Next
+		op.Restore(state.Records, state.Watermarks)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(func() {
+		defer cancel()
+		h.cleanup()
+	})
+	h.err = op.Open(context.WithValue(ctx, hostKey{}, host(h)))
+	h.settle()
+	return h
+}
+
+// outside says why the goroutine is not in virtual time; nil if it is.
+func outside() (why any) {
+	defer func() { why = recover() }()
+	synctest.Wait()
+	return nil
+}
+
+// host is a harness as a Manual sees it. It travels in the context of Open, so that a Manual
+// finds it through whatever function it is embedded in.
+type host interface {
+	settle()
+	tb() TB
+}
+
+type hostKey struct{}
+
+func (h *Harness[IN, OUT]) tb() TB { return h.t }
+
+func (h *Harness[IN, OUT]) wake() {
+	select {
+	case h.woken <- struct{}{}:
+	default:
+	}
+}
+
+// settle steps the operator until nothing moves without time passing.
+func (h *Harness[IN, OUT]) settle() {
+	h.t.Helper()
+	if h.stepping {
+		h.t.Fatalf("streamtest: a method of the harness or of a Manual was called from within the function; call them from the test only")
+	}
+	for first := true; ; first = false {
+		synctest.Wait() // the function's goroutines come first: what they answer now is in time
+		woken := false
+		select {
+		case <-h.woken:
+			woken = true
+		default:
+		}
+		if h.err != nil || h.closed || (!first && !woken && !h.status.More) {
+			return
+		}
+		h.step()
+	}
+}
+
+func (h *Harness[IN, OUT]) step() {
+	h.t.Helper()
+	h.stepping = true
+	defer func() { h.stepping = false }() // also if the function ends the test
+	now := time.Now()
+	h.status, h.err = h.op.Step(now, turnSize, (*emitter[IN, OUT])(h))
+	if d := time.Since(now); d != 0 {
+		h.t.Fatalf("streamtest: the operator was blocked for %v; Call, Cancel, OnTimeout, RetryResult, RetryError and Fallback must not block", d)
+	}
+	if h.err != nil {
+		return
+	}
+	if id := h.status.Barrier; id != 0 {
+		h.barrier = 0
+		h.state = &State[IN]{Records: h.status.Entries, Watermarks: h.status.Watermarks, Next: h.next}
+		h.add(Element[IN, OUT]{Kind: Barrier, Barrier: id})
+	}
+	if h.status.Ended && !h.ended {
+		h.ended = true
+		h.add(Element[IN, OUT]{Kind: End})
+	}
+}
+
+// Settle takes what has happened meanwhile. The other methods do so by themselves; it is for
+// a test that waits for what the function does to others.
+func (h *Harness[IN, OUT]) Settle() {
+	h.t.Helper()
+	h.settle()
+}
+
+// Close ends the operator as a crash or a cancelled job does: calls in progress are cancelled
+// and nothing leaves any more. What left before can still be looked at. It returns the error of the
+// function's own Close. The end of the test closes a harness that is not closed. Idempotent.
+func (h *Harness[IN, OUT]) Close() error {
+	h.t.Helper()
+	if h.closed {
+		return nil
+	}
+	h.settle()
+	return h.close()
+}
+
+func (h *Harness[IN, OUT]) close() error {
+	h.closed = true
+	return h.op.Close()
+}
+
+// cleanup closes a harness at the end of its test, and reports what the test did not look at.
+func (h *Harness[IN, OUT]) cleanup() {
+	defer func() {
+		if h.closed {
+			return
+		}
+		if err := h.close(); err != nil {
+			h.t.Errorf("streamtest: closing the function: %v", err)
+		}
+	}()
+	if !h.closed {
+		h.settle()
+	}
+	if h.err != nil && !h.seen {
+		h.t.Errorf("streamtest: the operator failed, and the test did not ask for it with Err: %v", h.err)
+	}
+}
+
+// State returns the state at the newest barrier that has passed. It fails the test if none has.
+func (h *Harness[IN, OUT]) State() State[IN] {
+	h.t.Helper()
+	h.settle()
+	if h.state == nil {
+		h.t.Fatalf("streamtest: no barrier has passed, so there is no state; %s", h.describe())
+	}
+	return State[IN]{Records: slices.Clone(h.state.Records), Watermarks: slices.Clone(h.state.Watermarks), Next: h.state.Next}
+}

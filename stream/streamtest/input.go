@@ -1,0 +1,176 @@
+package streamtest
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/tensorferry/tensorferry/async"
+)
+
+// Records makes records of values as Push does: without time and key, in split 0, with
+// positions that go on from what has been taken. A test may change them before it pushes them.
+func (h *Harness[IN, OUT]) Records(values ...IN) []async.Record[IN] {
+	recs := make([]async.Record[IN], len(values))
+	for i, v := range values {
+		recs[i] = async.Record[IN]{Value: v, Time: async.NoTime, Position: h.next + int64(i)}
+	}
+	return recs
+}
+
+// Push puts values in, as Records makes records of them. It fails the test unless the operator takes them all.
+func (h *Harness[IN, OUT]) Push(values ...IN) {
+	h.t.Helper()
+	h.PushRecords(h.Records(values...)...)
+}
+
+// PushRecords puts records in. It fails the test unless the operator takes them all; Offer is
+// for a test of what does not fit, and Feed for more than fits.
+func (h *Harness[IN, OUT]) PushRecords(recs ...async.Record[IN]) {
+	h.t.Helper()
+	if n := h.Offer(recs...); n < len(recs) {
+		h.alive("Push")
+		h.t.Fatalf("streamtest: only %d of %d records were taken; %s", n, len(recs), h.describe())
+	}
+}
+
+// Offer puts in as many of the records as there is room for, which may grow meanwhile where the
+// function answers at once, and returns how many were taken.
+func (h *Harness[IN, OUT]) Offer(recs ...async.Record[IN]) int {
+	h.t.Helper()
+	h.open("Offer")
+	taken := 0
+	for h.err == nil && taken < len(recs) {
+		n := h.op.Admit(recs[taken:])
+		if n == 0 {
+			break
+		}
+		for _, r := range recs[taken : taken+n] {
+			if r.Split == 0 {
+				h.next = max(h.next, r.Position+1)
+			}
+		}
+		taken += n
+		h.settle()
+	}
+	return taken
+}
+
+// Feed puts all records in and lets time pass while there is no room. It stops early if the
+// operator fails, and fails the test if nothing happens any more.
+func (h *Harness[IN, OUT]) Feed(recs ...async.Record[IN]) {
+	h.t.Helper()
+	h.open("Feed")
+	h.pass("Feed", func() bool {
+		recs = recs[h.Offer(recs...):]
+		return len(recs) == 0
+	})
+}
+
+// Room returns how many small records, or watermarks, the operator takes now.
+func (h *Harness[IN, OUT]) Room() int {
+	h.t.Helper()
+	h.settle()
+	if h.err != nil || h.closed || h.told {
+		return 0
+	}
+	return h.op.Room()
+}
+
+// Watermark says that no record with an event time up to t follows. It fails the test if there
+// is no Room for it.
+func (h *Harness[IN, OUT]) Watermark(t async.EventTime) {
+	h.t.Helper()
+	h.watermark(async.Watermark{Time: t})
+}
+
+// Idle says that the input has gone idle. It fails the test if there is no Room for that.
+func (h *Harness[IN, OUT]) Idle() {
+	h.t.Helper()
+	h.watermark(async.Watermark{Idle: true})
+}
+
+func (h *Harness[IN, OUT]) watermark(w async.Watermark) {
+	h.t.Helper()
+	h.open("Watermark")
+	if !h.op.Watermark(w) {
+		h.t.Fatalf("streamtest: there is no room for the watermark; %s", h.describe())
+	}
+	h.settle()
+}
+
+// Barrier sends the barrier of checkpoint id, which is larger than those before. Under the snapshot policy
+// it passes at once; under the drain policy when all that was put in has left, and until then
+// nothing is taken. It leaves as an element of Output, and State is then its checkpoint's.
+func (h *Harness[IN, OUT]) Barrier(id int64) {
+	h.t.Helper()
+	h.alive("Barrier")
+	switch {
+	case h.barrier != 0:
+		h.t.Fatalf("streamtest: barrier %d while barrier %d is still on its way; let it pass, or give it up with AbortBarrier", id, h.barrier)
+	case id <= h.last:
+		h.t.Fatalf("streamtest: barrier %d is not larger than the one before, %d (the first may be 1)", id, h.last)
+	}
+	h.barrier, h.last = id, id
+	h.op.Barrier(id)
+	h.settle()
+}
+
+// AbortBarrier gives up the barrier that is on its way, as a checkpoint that took too long does.
+func (h *Harness[IN, OUT]) AbortBarrier() {
+	h.t.Helper()
+	h.alive("AbortBarrier")
+	if h.barrier == 0 {
+		h.t.Fatalf("streamtest: no barrier is on its way; %s", h.describe())
+	}
+	h.op.AbortBarrier(h.barrier)
+	h.barrier = 0
+	h.settle()
+}
+
+// End says that no more input comes. When everything has left, End does.
+func (h *Harness[IN, OUT]) End() {
+	h.t.Helper()
+	h.open("End")
+	h.told = true
+	h.op.End()
+	h.settle()
+}
+
+// alive fails the test if the operator is closed or has failed.
+func (h *Harness[IN, OUT]) alive(what string) {
+	h.t.Helper()
+	h.settle()
+	switch {
+	case h.closed:
+		h.t.Fatalf("streamtest: %s after Close", what)
+	case h.err != nil:
+		h.seen = true
+		h.t.Fatalf("streamtest: %s after the operator failed: %v", what, h.err)
+	}
+}
+
+// open fails the test if no input may follow either.
+func (h *Harness[IN, OUT]) open(what string) {
+	h.t.Helper()
+	h.alive(what)
+	if h.told {
+		h.t.Fatalf("streamtest: %s after End", what)
+	}
+}
+
+// describe says how things stand, for a message.
+func (h *Harness[IN, OUT]) describe() string {
+	st, cfg := h.op.Stats(), h.op.Config()
+	s := fmt.Sprintf("%d of %d slots are taken (%d bytes): %d calls in progress, %d held, %d wait for a retry, %d done",
+		st.Queued, cfg.Capacity, st.Bytes, st.InFlight, st.Held, st.Retrying, st.Done)
+	if h.barrier != 0 {
+		s += fmt.Sprintf("; barrier %d is on its way, and nothing is taken before it has passed", h.barrier)
+	}
+	if st.Suspended != nil {
+		s += fmt.Sprintf("; calls are suspended: %v", st.Suspended)
+	}
+	if !h.status.Next.IsZero() {
+		s += fmt.Sprintf("; the next timer is due in %v", time.Until(h.status.Next))
+	}
+	return s
+}
