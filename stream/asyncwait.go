@@ -264,6 +264,7 @@ func (w *asyncWait[IN, OUT]) turn(now time.Time) (moved bool, next time.Time, er
 // measure brings the counts up to date with the operator's own.
 func (w *asyncWait[IN, OUT]) measure() opCounts {
 	s := w.op.Stats()
+	w.counts.setStats(&s)
 	w.counts.done.Store(s.Completed)
 	w.counts.dropped.Store(s.Dropped)
 	w.counts.lettered.Store(s.DeadLettered)

@@ -1,6 +1,11 @@
 package stream
 
-import "sync/atomic"
+import (
+	"sync"
+	"sync/atomic"
+
+	"github.com/tensorferry/tensorferry/async"
+)
 
 // counts are the records that passed one operator of one subtask, since the start of
 // the attempt. The task writes them, anybody may read them.
@@ -9,6 +14,49 @@ type counts struct {
 	// in came from the input; done, dropped and lettered say what became of them; out were
 	// emitted; held are admitted and have no outcome yet.
 	in, done, dropped, lettered, out, held atomic.Int64
+
+	mu    sync.Mutex
+	stats async.Stats // an asynchronous operator's own numbers, as of its last turn
+}
+
+func (c *counts) setStats(s *async.Stats) {
+	c.mu.Lock()
+	c.stats = *s
+	c.mu.Unlock()
+}
+
+func (c *counts) getStats() async.Stats {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.stats
+}
+
+// addStats adds up the numbers of two subtasks.
+func addStats(a, b async.Stats) async.Stats {
+	a.Queued += b.Queued
+	a.InFlight += b.InFlight
+	a.Held += b.Held
+	a.Retrying += b.Retrying
+	a.Done += b.Done
+	if a.Suspended == nil {
+		a.Suspended = b.Suspended
+	}
+	a.Limit += b.Limit
+	a.Bytes += b.Bytes
+	a.Admitted += b.Admitted
+	a.Completed += b.Completed
+	a.Dropped += b.Dropped
+	a.DeadLettered += b.DeadLettered
+	a.Calls += b.Calls
+	a.Timeouts += b.Timeouts
+	a.Retries += b.Retries
+	a.Holds += b.Holds
+	a.Fallbacks += b.Fallbacks
+	a.Drains += b.Drains
+	a.Drained += b.Drained
+	a.Snapshotted += b.Snapshotted
+	a.DrainTime += b.DrainTime
+	return a
 }
 
 // opCounts are counts at one moment.

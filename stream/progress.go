@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
@@ -65,6 +66,9 @@ type Totals struct {
 type OperatorProgress struct {
 	Name                                            string
 	In, Completed, Dropped, DeadLettered, Out, Held int64
+	// Async are the numbers of an asynchronous operator, over its subtasks, since the present attempt
+	// began: calls in flight and their limit, retries, timeouts, holds, drains. Zero for others.
+	Async async.Stats
 }
 
 // counters of a whole job, as they stand in a checkpoint.
@@ -152,14 +156,16 @@ func (t *tracker) progress() Progress {
 	for _, o := range t.operators {
 		counts[o.name] = base(t.base, o.name)
 	}
+	stats := map[string]async.Stats{}
 	for _, c := range t.live {
 		counts[c.operator] = counts[c.operator].plus(c.now())
+		stats[c.operator] = addStats(stats[c.operator], c.getStats())
 	}
 	p.Totals = jobTotals(t.operators, counts)
 	p.Operators = nil
 	for _, o := range t.operators {
 		n := counts[o.name]
-		p.Operators = append(p.Operators, OperatorProgress{o.name, n.in, n.done, n.dropped, n.lettered, n.out, n.held})
+		p.Operators = append(p.Operators, OperatorProgress{o.name, n.in, n.done, n.dropped, n.lettered, n.out, n.held, stats[o.name]})
 		p.InFlight += n.held
 	}
 	return p

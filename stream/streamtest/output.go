@@ -67,7 +67,9 @@ func (e Element[IN, OUT]) String() string {
 	return fmt.Sprintf("%v@%d", e.Result.Value, e.Result.Time)
 }
 
-// Output returns everything that has left, in order.
+// Output returns everything that has left, in order. Results and dead letters are two streams,
+// which only watermarks, barriers and the end keep together: of those that leave at the same
+// moment the dead letters stand first.
 func (h *Harness[IN, OUT]) Output() []Element[IN, OUT] {
 	h.t.Helper()
 	h.settle()
