@@ -419,8 +419,14 @@ func (o *Operator[IN, OUT]) emit(max int, out Emitter[OUT]) {
 				o.stats.Dropped++
 			case lettered:
 				o.stats.DeadLettered++
+				if len(o.out) > 0 {
+					o.flush(out)
+				}
 				o.failures = append(o.failures, *s.failure)
 			default:
+				if len(o.failures) > 0 {
+					o.flush(out)
+				}
 				for k := range s.outs.Len() {
 					o.out = append(o.out, With(s.rec, s.outs.At(k)))
 				}

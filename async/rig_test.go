@@ -139,7 +139,11 @@ func (r *rig) step() *rig {
 // run steps as a host does until stop says so, the operator ends or fails, or
 // nothing is timed and nothing comes in for a virtual hour.
 func (r *rig) run(stop func() bool) *rig {
+	spins := 0
 	for end := time.Now().Add(time.Hour); ; {
+		if spins++; spins > 1e6 {
+			r.t.Fatalf("there is always more to do, and none of it gets done; out %v, stats %+v", r.out, r.op.Stats())
+		}
 		r.step()
 		if r.err != nil || r.status.Ended || (stop != nil && stop()) {
 			return r
@@ -147,6 +151,7 @@ func (r *rig) run(stop func() bool) *rig {
 		if r.status.More {
 			continue
 		}
+		spins = 0
 		wait := time.Until(end)
 		if !r.status.Next.IsZero() {
 			wait = time.Until(r.status.Next)

@@ -202,6 +202,7 @@ type Queue struct {
 	segs         segRing // else: segments between marks
 	keys         keyTable
 	limit        callLimit
+	pause        Time // no call before it, after the only call in progress was refused
 	budget       float64
 	random       uint64
 	scratch      []int32

@@ -66,6 +66,9 @@ func (q *Queue) alloc() int32 {
 // Start makes calls for ready entries while there is room for calls (A5, A7).
 func (q *Queue) Start(now Time) {
 	q.advance(now)
+	if q.now < q.pause {
+		return
+	}
 	for q.running < q.limit.now() && !q.suspended && !q.failed {
 		var s int32
 		switch {
@@ -108,6 +111,11 @@ func (q *Queue) Complete(now Time, id ID, attempt uint32, out Outcome, after Tim
 		if e.holdLeft > 0 {
 			if q.haltTimer(s) {
 				q.hold(s, after)
+				if out == Overloaded && q.running == 0 && !q.suspended {
+					// The load is not ours, or even one call is too much: the next record
+					// would be refused at once, and so on through the whole queue.
+					q.pause = q.timers.heap[q.entries[s].heap[wake]].at
+				}
 				return Waiting
 			}
 			verdict = Expired
@@ -268,6 +276,10 @@ func (q *Queue) Tick(now Time) {
 		}
 		// Each timer fires at its own time, however late it is noticed.
 		q.advance(at)
+		if q.pause != 0 && at == q.pause {
+			q.pause = 0 // Start goes on
+			continue
+		}
 		if s := q.deadlines.head; s != none && q.entries[s].deadline == at {
 			q.expire(s, Timeout)
 			continue

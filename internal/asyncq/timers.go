@@ -107,6 +107,9 @@ func (q *Queue) Next() (Time, bool) {
 	if h := q.timers.heap; len(h) > 0 && h[0].at < at {
 		at = h[0].at
 	}
+	if q.pause > q.now && q.pause < at && (q.again.head != none || q.fresh.head != none) {
+		at = q.pause
+	}
 	return at, at != never
 }
 

@@ -66,6 +66,7 @@ var rules = map[string]rule{
 	"stream/checkpoint": {ours: []string{"internal/fsx"}},
 	"stream/restart":    {},
 	"stream":            {ours: []string{"async", "stream/checkpoint", "stream/restart"}},
+	"stream/streamtest": {ours: []string{"async"}},
 	"connector/file":    {ours: []string{"async", "internal/fsx", "stream"}, others: []string{sys}},
 
 	"job":             {ours: []string{"tensor"}, others: []string{yaml}},

@@ -32,6 +32,7 @@ type Harness[IN, OUT any] struct {
 	err      error // the failure, of Open or of the operator
 	seen     bool  // the test has asked for err
 	stepping bool
+	torn     bool // the function ended the test in the middle of a step
 	closed   bool
 
 	next    int64 // position of the next record that Push makes
@@ -137,7 +138,7 @@ func (h *Harness[IN, OUT]) settle() {
 			woken = true
 		default:
 		}
-		if h.err != nil || h.closed || (!first && !woken && !h.status.More) {
+		if h.err != nil || h.closed || h.torn || (!first && !woken && !h.status.More) {
 			return
 		}
 		h.step()
@@ -147,9 +148,11 @@ func (h *Harness[IN, OUT]) settle() {
 func (h *Harness[IN, OUT]) step() {
 	h.t.Helper()
 	h.stepping = true
-	defer func() { h.stepping = false }() // also if the function ends the test
+	h.torn = true
+	defer func() { h.stepping = false }() // also if the function ends the test, as t.Fatal does
 	now := time.Now()
 	h.status, h.err = h.op.Step(now, turnSize, (*emitter[IN, OUT])(h))
+	h.torn = false
 	if d := time.Since(now); d != 0 {
 		h.t.Fatalf("streamtest: the operator was blocked for %v; Call, Cancel, OnTimeout, RetryResult, RetryError and Fallback must not block", d)
 	}

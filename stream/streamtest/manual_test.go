@@ -33,6 +33,17 @@ func TestManual(t *testing.T) {
 			t.Error(got)
 		}
 	})
+	virtual(t, "what follows happens at the same moment", func(t *testing.T) {
+		var fn streamtest.Manual[int, int]
+		h := streamtest.New(t, &fn, async.Ordered, async.Config{})
+		h.Push(1)
+		now := time.Now()
+		fn.Call(1).Complete(2)
+		time.Sleep(time.Second) // the test lets time pass by itself
+		if out := h.Output(); len(out) != 1 || !out[0].At.Equal(now) {
+			t.Errorf("completed at %v, left %+v", now, out)
+		}
+	})
 	virtual(t, "a late answer is ignored", func(t *testing.T) {
 		var fn streamtest.Manual[int, int]
 		h := streamtest.New(t, &fn, async.Ordered, async.Config{Timeout: time.Second, OnError: async.OnError{Timeout: async.DeadLetter}})

@@ -67,9 +67,8 @@ func (e Element[IN, OUT]) String() string {
 	return fmt.Sprintf("%v@%d", e.Result.Value, e.Result.Time)
 }
 
-// Output returns everything that has left, in order. Results and dead letters are two streams,
-// which only watermarks, barriers and the end keep together: of those that leave at the same
-// moment the dead letters stand first.
+// Output returns everything that has left, in order. Results and dead letters are two
+// streams; here each stands where it had its turn.
 func (h *Harness[IN, OUT]) Output() []Element[IN, OUT] {
 	h.t.Helper()
 	h.settle()
