@@ -59,6 +59,7 @@ type sim struct {
 	seq   int
 	hash  uint64
 	disk  *disk
+	lost  *disk // of the dead letters; crashes with disk
 	proc  *simProc
 	boots int
 	done  bool
@@ -97,11 +98,11 @@ func (s *sim) note(format string, a ...any) {
 func (s *sim) small() time.Duration { return time.Duration(s.rng.IntN(3000)) * time.Microsecond }
 
 func simulate(t *testing.T, seed uint64) *sim {
-	s := &sim{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 7)), disk: newDisk(), faults: 0, lastFail: -1}
+	s := &sim{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 7)), disk: newDisk(), lost: newDisk(), faults: 0, lastFail: -1}
 	s.faults = s.rng.IntN(14)
 	s.job = simJob{
-		order: async.Order(s.rng.IntN(2)), policy: async.Policy(s.rng.IntN(3)), exchange: exchange(s.rng.IntN(3)),
-		tail: s.chance(0.2), fan: s.chance(0.4), twice: s.chance(0.3), filter: s.chance(0.3),
+		order: async.Order(s.rng.IntN(3)), policy: async.Policy(s.rng.IntN(3)), exchange: exchange(s.rng.IntN(3)),
+		tail: s.chance(0.2), fan: s.chance(0.4), twice: s.chance(0.3), filter: s.chance(0.3), split: s.chance(0.4),
 		interval: time.Duration(5+s.rng.IntN(100)) * time.Millisecond,
 		slow:     time.Duration(1+s.rng.IntN(40)) * time.Millisecond,
 	}
@@ -120,6 +121,10 @@ func simulate(t *testing.T, seed uint64) *sim {
 			s.disk.crashed = true
 			s.seen.atDisk++
 		}
+	}
+	s.lost.point = func(at string) {
+		s.disk.point(at)
+		s.lost.crashed = s.disk.crashed
 	}
 	s.disk.fault = func(at string) error {
 		if !s.strike(0.01) {
@@ -161,7 +166,7 @@ func (s *sim) crash() {
 	s.seen.crashes++
 	s.note("crash")
 	s.proc.kill()
-	s.disk.crashed = false
+	s.disk.crashed, s.lost.crashed = false, false
 	s.after(nil, time.Second, "boot", s.boot)
 }
 

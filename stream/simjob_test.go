@@ -24,6 +24,7 @@ type simJob struct {
 	fan      bool // FlatMap in front of the operator
 	twice    bool // a second asynchronous operator
 	filter   bool
+	split    bool // some records fail by their content, and go to dead letters
 	interval time.Duration
 	slow     time.Duration
 }
@@ -36,11 +37,32 @@ func (s *sim) expected() []int {
 	for _, split := range s.job.splits {
 		for _, v := range split {
 			for _, w := range s.inputs(v) {
+				if s.job.fails(w) {
+					continue
+				}
 				w = simFn(w)
 				if s.job.twice {
 					w = simFn(w)
 				}
 				if !s.job.filter || w%5 != 0 {
+					out = append(out, w)
+				}
+			}
+		}
+	}
+	return out
+}
+
+// fails says of a record in front of the first operator whether it is a bad one.
+func (j *simJob) fails(v int) bool { return j.split && v%11 == 3 }
+
+// letters are the records that must come out as dead letters.
+func (s *sim) letters() []int {
+	var out []int
+	for _, split := range s.job.splits {
+		for _, v := range split {
+			for _, w := range s.inputs(v) {
+				if s.job.fails(w) {
 					out = append(out, w)
 				}
 			}
@@ -97,17 +119,44 @@ func (s *sim) build(resume *checkpoint.Snapshot) *Job {
 	case inTurn:
 		records = Rebalance(records, parallel())
 	}
-	wait := OrderedWait[int, int]
-	if s.job.order == async.Unordered {
-		wait = UnorderedWait[int, int]
+	key := func(v int) string { return fmt.Sprint(v % 7) }
+	wait, waitSplit := OrderedWait[int, int], OrderedWaitSplit[int, int]
+	switch s.job.order {
+	case async.Unordered:
+		wait, waitSplit = UnorderedWait[int, int], UnorderedWaitSplit[int, int]
+	case async.Keyed:
+		wait = func(in *Stream[int], fn async.Function[int, int], cfg async.Config, opts ...Option) *Stream[int] {
+			return KeyedWait(in, key, fn, cfg, opts...)
+		}
+		waitSplit = func(in *Stream[int], fn async.Function[int, int], cfg async.Config, opts ...Option) (*Stream[int], *Stream[async.Failed[int]]) {
+			return KeyedWaitSplit(in, key, fn, cfg, opts...)
+		}
 	}
 	acfg := func() async.Config {
 		capacity := 1 + s.rng.IntN(20)
-		return async.Config{Capacity: capacity, MaxCalls: s.rng.IntN(capacity + 1), Timeout: 2 * time.Second, Checkpoint: s.job.policy, Retry: async.Retry{Jitter: async.NoJitter}}
+		cfg := async.Config{Capacity: capacity, MaxCalls: s.rng.IntN(capacity + 1), Timeout: 2 * time.Second, Checkpoint: s.job.policy, Retry: async.Retry{Jitter: async.NoJitter}}
+		if s.job.policy == async.Drain && s.chance(0.3) {
+			cfg.DrainLimit = time.Duration(s.rng.IntN(20)) * time.Millisecond
+		}
+		if s.chance(0.3) {
+			cfg.MaxBytes = int64(1 + s.rng.IntN(80))
+		}
+		return cfg
 	}
-	records = wait(records, simFunc{s}, acfg())
+	if s.job.split {
+		cfg := acfg()
+		cfg.OnError.BadRecord = async.DeadLetter
+		var failed *Stream[async.Failed[int]]
+		records, failed = waitSplit(records, simFunc{s, true}, cfg)
+		if s.job.tail {
+			failed = Rebalance(failed, parallel())
+		}
+		To(Map(failed, func(f async.Failed[int]) (int, error) { return f.Record.Value, nil }), diskSink{s.lost}, Name("letters"))
+	} else {
+		records = wait(records, simFunc{s, false}, acfg())
+	}
 	if s.job.twice {
-		records = wait(records, simFunc{s}, acfg())
+		records = wait(records, simFunc{s, false}, acfg())
 	}
 	if s.job.filter {
 		records = Filter(records, func(v int) bool { return v%5 != 0 })
@@ -184,16 +233,20 @@ func (r *simReader) Close() error { return nil }
 
 // simFunc answers after a while, in any order, now and then twice, late, not at
 // all, with overload, with a transient error or with one that fails the job.
-type simFunc struct{ s *sim }
+type simFunc struct {
+	s   *sim
+	bad bool // some records fail by their content
+}
 
 func (f simFunc) Open(_ context.Context, sub async.Subtask, done async.Completer[int]) (async.Caller[int, int], error) {
-	return &simCaller{s: f.s, p: f.s.proc, done: done}, nil
+	return &simCaller{s: f.s, p: f.s.proc, done: done, bad: f.bad}, nil
 }
 
 type simCaller struct {
 	s      *sim
 	p      *simProc
 	done   async.Completer[int]
+	bad    bool
 	closed bool
 }
 
@@ -218,6 +271,8 @@ func (c *simCaller) Call(batch []async.Call[int]) {
 				continue // never answered
 			}
 			answer.Err = errors.New("failed for good")
+		case c.bad && s.job.fails(call.Record.Value):
+			answer.Err = simFailure{async.Verdict{Class: async.BadRecord}}
 		}
 		d := time.Duration(s.rng.Int64N(int64(s.job.slow)))
 		c.p.after(d, "answer", func() { c.complete(answer) })
@@ -250,6 +305,18 @@ func (s *sim) check() error {
 	for _, r := range recs {
 		got = append(got, r.Value)
 	}
+	var letters []int
+	for _, r := range s.lost.output() {
+		letters = append(letters, r.Value)
+	}
+	lost := s.letters()
+	if !(s.job.order == async.Ordered && s.job.exchange == forward && !s.job.tail) {
+		slices.Sort(letters)
+		slices.Sort(lost)
+	}
+	if !slices.Equal(letters, lost) {
+		return fmt.Errorf("the dead letters are %v; want %v", letters, lost)
+	}
 	inOrder := s.job.order == async.Ordered && s.job.exchange == forward && !s.job.tail
 	if inOrder {
 		if !slices.Equal(got, want) {
@@ -257,7 +324,7 @@ func (s *sim) check() error {
 		}
 		return s.checkCounts(len(want))
 	}
-	if s.job.order == async.Ordered && s.job.exchange == byKey && !s.job.tail {
+	if (s.job.order == async.Ordered && s.job.exchange == byKey || s.job.order == async.Keyed && s.job.exchange != inTurn) && !s.job.tail {
 		// The order of a key within a split is that of the input.
 		type line struct {
 			key   string
@@ -281,7 +348,7 @@ func (s *sim) check() error {
 }
 
 func (s *sim) checkCounts(emitted int) error {
-	if n := len(s.disk.pending); n > 0 {
+	if n := len(s.disk.pending) + len(s.lost.pending); n > 0 {
 		return fmt.Errorf("%d pending results are left behind", n)
 	}
 	snap, err := s.disk.Newest(context.Background())
@@ -298,6 +365,12 @@ func (s *sim) checkCounts(emitted int) error {
 	counters := map[string]int64{}
 	for _, c := range snap.Counters {
 		counters[c.Name] = c.Value
+	}
+	if counters["dead-lettered"] != int64(len(s.letters())) {
+		return fmt.Errorf("the counters are %v; want %d dead letters", counters, len(s.letters()))
+	}
+	if !s.job.fan && !s.job.twice && counters["read"] != counters["completed"]+counters["dropped"]+counters["dead-lettered"] {
+		return fmt.Errorf("the counters do not balance: %v", counters)
 	}
 	if counters["read"] != int64(read) || counters["emitted"] != int64(emitted) {
 		return fmt.Errorf("the counters are %v; want %d read and %d emitted", counters, read, emitted)
