@@ -256,7 +256,7 @@ func TestMain(m *testing.M) {
 	given := false
 	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "rapid.checks" })
 	if !given {
-		if err := flag.Set("rapid.checks", "30000"); err != nil {
+		if err := flag.Set("rapid.checks", "100000"); err != nil {
 			panic(err)
 		}
 	}
