@@ -252,6 +252,15 @@ func (s *section) ratio(key string, least, most float64) float64 {
 	return 0
 }
 
+// share reads a number from 0 to 1; nil if it is absent.
+func (s *section) share(key string) *float64 {
+	if !s.has(key) {
+		return nil
+	}
+	f := s.ratio(key, 0, 1)
+	return &f
+}
+
 // maxDuration keeps sums of a few durations far from overflow.
 const maxDuration = 100 * 365 * 24 * time.Hour
 

@@ -48,8 +48,12 @@ func (fs Faults) Unwrap() []error {
 
 func (fs Faults) sort() {
 	slices.SortStableFunc(fs, func(a, b Fault) int {
-		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+		return comparePositions(a.Position, b.Position)
 	})
+}
+
+func comparePositions(a, b Position) int {
+	return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 }
 
 // nearest returns the known key that key is most likely meant to be, or "" if

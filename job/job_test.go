@@ -1,6 +1,7 @@
 package job
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -19,13 +20,23 @@ infer:
   endpoint: unix:///run/digits.sock
   model: digits
   version: "3"
-  order: unordered
+  order: keyed
+  key: {field: user.id}
   capacity: 200
+  max_bytes: 32MiB
   timeout: 1s
   hold: 30s
   max_calls: 100
-  retry: {max: 3, delay: 50ms, multiplier: 2, max_delay: 1s}
+  retry: {max: 3, delay: 50ms, multiplier: 2, max_delay: 1s, jitter: 0, budget: 50}
+  on_error:
+    record: dead_letter
+    timeout:
+      fallback: {digit: -1, scores: [0.10, 1e3, '1e3', 0x10, .5, -0, 007, 1_000], note: {"b c": "7", a: yes, z: , t: true, l: [[], {}, "é<\"\n"]}}
+    overload: {fallback: {digit: ~}}
+    transport: fail
+    permanent: drop
   barrier: drain
+  drain_limit: 5s
   max_batch: 64
   window: 2
   max_message: 16MiB
@@ -35,6 +46,7 @@ infer:
   overwrite: true
   tls: {ca: ca.pem, cert: c.pem, key: k.pem, server_name: example.org}
 sink: {file: {path: out}}
+dead_letter: {file: {path: failed}}
 checkpoint: {interval: 500ms, timeout: 1m, min_pause: 100ms, tolerable_failures: 2, retain: 5, dir: out/.checkpoints}
 restart: {strategy: exponential-delay, initial_delay: 2s, max_delay: 20s, multiplier: 1.5, jitter: 0, reset_after: 10m, attempts: 9}
 sidecar:
@@ -55,17 +67,28 @@ func TestEveryKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	jitter := 0.0
+	jitter, steady := 0.0, 0.0
 	want := &Spec{
 		File: "j.yaml", Name: "digits", Parallelism: 2,
 		Source: Source{File: &FileSource{Paths: []string{"/jobs/digits.jsonl", "/data/more-*.jsonl"}, SplitSize: 1 << 20, MaxLine: 64 << 10}},
-		Infer: Infer{Endpoint: "unix:///run/digits.sock", Model: "digits", Version: "3", Capacity: 200, Timeout: time.Second,
-			Hold: 30 * time.Second, MaxCalls: 100, Retry: Retry{Max: 3, Delay: 50 * time.Millisecond, Multiplier: 2, MaxDelay: time.Second},
-			Barrier: BarrierDrain, MaxBatch: 64, Window: 2, MaxMessage: 16 << 20, NotIdempotent: true,
+		Infer: Infer{Endpoint: "unix:///run/digits.sock", Model: "digits", Version: "3", Order: OrderKeyed, Key: Field{"user.id"},
+			Capacity: 200, MaxBytes: 32 << 20, Timeout: time.Second, Hold: 30 * time.Second, MaxCalls: 100,
+			Retry: Retry{Max: 3, Delay: 50 * time.Millisecond, Multiplier: 2, MaxDelay: time.Second, Jitter: &steady, Budget: 50},
+			OnError: map[string]OnError{
+				"record": {Action: ActionDeadLetter},
+				"timeout": {Action: ActionFallback, Fields: []FallbackField{
+					{"digit", json.RawMessage(`-1`)}, {"scores", json.RawMessage(`[0.10,1e3,"1e3",16,0.5,-0,7,1000]`)},
+					{"note", json.RawMessage(`{"b c":"7","a":"yes","z":null,"t":true,"l":[[],{},"é<\"\n"]}`)}}},
+				"overload":  {Action: ActionFallback, Fields: []FallbackField{{"digit", json.RawMessage(`null`)}}},
+				"transport": {Action: ActionFail},
+				"permanent": {Action: ActionDrop},
+			},
+			Barrier: BarrierDrain, DrainLimit: 5 * time.Second, MaxBatch: 64, Window: 2, MaxMessage: 16 << 20, NotIdempotent: true,
 			Inputs:  map[string]Field{"pixels": {"image.pixels"}},
 			Outputs: map[string]Field{"label": {"digit"}, "probs:0": {"scores"}}, Overwrite: true,
 			TLS: &TLS{CA: "/jobs/ca.pem", Cert: "/jobs/c.pem", Key: "/jobs/k.pem", ServerName: "example.org"}},
-		Sink: Sink{File: &FileSink{Path: "/jobs/out"}},
+		Sink:       Sink{File: &FileSink{Path: "/jobs/out"}},
+		DeadLetter: &FileSink{Path: "/jobs/failed"},
 		Checkpoint: Checkpoint{Interval: 500 * time.Millisecond, Timeout: time.Minute, MinPause: 100 * time.Millisecond,
 			TolerableFailures: 2, Retain: 5, Dir: "/jobs/out/.checkpoints"},
 		Restart: Restart{Strategy: "exponential-delay", InitialDelay: 2 * time.Second, MaxDelay: 20 * time.Second, Multiplier: 1.5,
@@ -84,13 +107,13 @@ func TestEveryKey(t *testing.T) {
 }
 
 func TestSmallestFile(t *testing.T) {
-	got, err := Parse("j.yaml", "/jobs", []byte("name: a\nsource: {stdin: }\ninfer: {model: m, endpoint: h:1, timeout: 0, barrier: snapshot, retry: {max: 0}}\nsink: {stdout: {}}\n"))
+	got, err := Parse("j.yaml", "/jobs", []byte("name: a\nsource: {stdin: }\ninfer: {model: m, endpoint: h:1, timeout: 0, barrier: snapshot, max_bytes: 0, retry: {max: 0, budget: 0}}\nsink: {stdout: {}}\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := &Spec{
 		File: "j.yaml", Name: "a", Parallelism: 1, StopTimeout: DefaultStopTimeout, Source: Source{Stdin: &StdinSource{}}, Sink: Sink{Stdout: true},
-		Infer: Infer{Endpoint: "h:1", Model: "m", Ordered: true, Timeout: Never, Barrier: BarrierSnapshot, Retry: Retry{Max: None}},
+		Infer: Infer{Endpoint: "h:1", Model: "m", Order: OrderOrdered, MaxBytes: int64(None), Timeout: Never, Barrier: BarrierSnapshot, Retry: Retry{Max: None, Budget: None}},
 		at:    got.at,
 	}
 	if !reflect.DeepEqual(got, want) {
@@ -134,7 +157,7 @@ j.yaml:3:28: source.stdin.max_line: want a number of bytes from 1 to 1GiB, such 
 j.yaml:8:13: infer.capacity: want a whole number from 1 to 16777216, found -1
 j.yaml:9:12: infer.timeout: want a duration with its unit, such as 500ms, 10s or 2m, or 0 for none, found 5
 j.yaml:10:9: infer.hold: want a duration above 0 with its unit, such as 500ms, 10s or 2m, found 0
-j.yaml:11:10: infer.order: want ordered or unordered, found "sorted"
+j.yaml:11:10: infer.order: want ordered, unordered or keyed, found "sorted"
 j.yaml:12:16: infer.max_message: want a number of bytes from 1KiB to 2147483647, such as 64MiB or 500KB, found "1TB"
 j.yaml:13:14: infer.overwrite: want true or false, found "maybe"
 j.yaml:14:31: infer.retry.multiplier: want a number from 1 to 1000, found .nan
@@ -156,9 +179,45 @@ j.yaml:8:43: infer.outputs: "" is no name; want the name of a tensor`},
 			`j.yaml:8:17: infer.outputs.p: the field "a" holds the input "x"; want another field, or overwrite: true
 j.yaml:8:39: infer.outputs.q.field: want the name of a field of the result, without dots, found "c.d"`},
 		{"drain without a timeout", rest + "infer: {model: m, endpoint: 'h:1', timeout: 0s}\n",
-			`j.yaml:4:36: infer.timeout: none, while a checkpoint waits for every call in progress (barrier: drain) and so might never end; want a timeout or barrier: snapshot`},
+			`j.yaml:4:36: infer.timeout: none, while a checkpoint waits for every call in progress (barrier: drain) and so might never end; want a timeout, a drain_limit or barrier: snapshot`},
 		{"retry without a timeout", rest + "infer: {model: m, endpoint: 'h:1', order: unordered, timeout: 0, retry: {max: 1}}\n",
 			`j.yaml:4:66: infer.retry: retries need a timeout that bounds them; want infer.timeout above 0, or max: 0`},
+		{"numbers of the operator", rest + "infer: {model: m, endpoint: 'h:1', max_bytes: 2TiB, drain_limit: 5, retry: {max: 1, jitter: 2, budget: -1}}\n",
+			`j.yaml:4:47: infer.max_bytes: want a number of bytes from 0 to 1024GiB, such as 64MiB or 500KB, found "2TiB"
+j.yaml:4:66: infer.drain_limit: want a duration with its unit, such as 500ms, 10s or 2m, or 0 for none, found 5
+j.yaml:4:93: infer.retry.jitter: want a number from 0 to 1, found 2
+j.yaml:4:104: infer.retry.budget: want a whole number from 0 to 1000000, found -1`},
+		{"a drain limit without a drain", rest + "infer: {model: m, endpoint: 'h:1', order: unordered, drain_limit: 5s}\n",
+			`j.yaml:4:54: infer.drain_limit: nothing is drained with barrier: snapshot, the default of order: unordered; want barrier: drain, or no limit`},
+		{"keyed without a key", rest + "infer: {model: m, endpoint: 'h:1', order: keyed}\n",
+			`j.yaml:4:36: infer.key: missing; want the field that holds the key, such as {field: user.id}, since the order is keyed`},
+		{"a key without keyed", rest + "infer: {model: m, endpoint: 'h:1', key: {field: a}}\n",
+			`j.yaml:4:36: infer.key: the order is ordered; want order: keyed, or no key`},
+		{"a key that is none", rest + "infer: {model: m, endpoint: 'h:1', order: keyed, key: {field: a.}}\n",
+			`j.yaml:4:63: infer.key.field: want a field of the record, such as a or a.b, found "a."`},
+		{"a key and a wrong order", rest + "infer: {model: m, endpoint: 'h:1', order: key, key: {field: a}}\n",
+			`j.yaml:4:43: infer.order: want ordered, unordered or keyed, found "key"`},
+		{"actions that are none", rest + "infer:\n  model: m\n  endpoint: h:1\n  on_error:\n    records: drop\n    record: skip\n    timeout: {digit: 1}\n    overload: [drop]\n    backend: {fallback: 1}\n    permanent: {fallback: }\n    transport: {fallback: {a.b: 1, ok: .inf, '': 2, c: {d: 1, d: 2}}}\ndead_letter: {}\n",
+			`j.yaml:8:5: infer.on_error.records: unknown key; did you mean "record"?
+j.yaml:9:13: infer.on_error.record: want fail, drop, dead_letter or {fallback: {field: value}}, found "skip"
+j.yaml:10:5: infer.on_error.timeout.fallback: missing; want the fields of the result, such as {digit: -1}
+j.yaml:10:15: infer.on_error.timeout.digit: unknown key; known here: fallback
+j.yaml:11:15: infer.on_error.overload: want fail, drop, dead_letter or {fallback: {field: value}}, found a list
+j.yaml:12:25: infer.on_error.backend.fallback: want a mapping (key: value), found 1
+j.yaml:13:17: infer.on_error.permanent.fallback: want at least one field, such as digit: -1
+j.yaml:14:28: infer.on_error.transport.fallback: "a.b" is no name; want the name of a field of the result, without dots
+j.yaml:14:40: infer.on_error.transport.fallback.ok: want a value that JSON has, found .inf
+j.yaml:14:46: infer.on_error.transport.fallback: "" is no name; want the name of a field of the result, without dots
+j.yaml:14:63: infer.on_error.transport.fallback.c.d: given twice, first on line 14
+j.yaml:15:1: dead_letter.file: missing; want a folder for the records that failed, as {path: failed}`},
+		{"a fallback in the place of an input", rest + "infer:\n  model: m\n  endpoint: h:1\n  inputs: {x: {field: a.b}}\n  on_error: {record: {fallback: {a: 1}}}\n",
+			`j.yaml:8:34: infer.on_error.record.fallback.a: the field "a" holds the input "x"; want another field, or overwrite: true`},
+		{"dead letters without a place", rest + "infer: {model: m, endpoint: 'h:1', on_error: {record: drop, timeout: dead_letter}}\n",
+			`j.yaml:4:61: infer.on_error.timeout: dead_letter, and there is nowhere to put them; want a section dead_letter: {file: {path: failed}}`},
+		{"a place without dead letters", rest + "infer: {model: m, endpoint: 'h:1', on_error: {record: drop}}\ndead_letter: {file: {path: failed}}\n",
+			`j.yaml:5:1: dead_letter: no failure goes there; want dead_letter for a class of infer.on_error, such as {record: dead_letter}, or no such section`},
+		{"dead letters among the results", "name: a\nsource: {stdin: {}}\nsink: {file: {path: out}}\ninfer: {model: m, endpoint: 'h:1', on_error: {record: dead_letter}}\ndead_letter: {file: {path: ./x/../out/}}\n",
+			`j.yaml:5:22: dead_letter.file.path: want another folder than the sink's, /jobs/out`},
 		{"restart's parameters", "name: a\nsource: {file: {path: x}}\nsink: {stdout: }\n" + infer + "restart: {strategy: fixed-delay, attempts: 2, jitter: 0.5}\n",
 			`j.yaml:5:47: restart.jitter: no parameter of fixed-delay, which has attempts, delay`},
 		{"restart without a strategy", rest + infer + "restart: {attempts: 2}\n",
@@ -225,8 +284,8 @@ func TestLoad(t *testing.T) {
 	}
 	// A host reports its own findings at the key, or at the nearest parent there is.
 	for path, want := range map[string]string{
-		"sidecar.models.digits": "job.yaml:30:5: sidecar.models.digits: no such file",
-		"infer.inputs.pixels.x": "job.yaml:21:12: infer.inputs.pixels.x: no such file",
+		"sidecar.models.digits": "job.yaml:41:5: sidecar.models.digits: no such file",
+		"infer.inputs.pixels.x": "job.yaml:31:12: infer.inputs.pixels.x: no such file",
 		"nowhere":               "job.yaml:1:1: nowhere: no such file",
 	} {
 		if got := s.Fault(path, "no such %s", "file").Error(); got != want {
@@ -248,8 +307,24 @@ func FuzzParse(f *testing.F) {
 		}
 		if err == nil {
 			if spec.Name == "" || spec.Parallelism < 1 || spec.Infer.Model == "" || (spec.Sink.File == nil) == !spec.Sink.Stdout ||
-				(spec.Source.File == nil) == (spec.Source.Stdin == nil) || spec.StopTimeout <= 0 {
+				(spec.Source.File == nil) == (spec.Source.Stdin == nil) || spec.StopTimeout <= 0 ||
+				spec.Infer.Order == "" || (spec.Infer.Order == OrderKeyed) != (spec.Infer.Key.Field != "") {
 				t.Fatalf("an incomplete spec without a fault: %+v", spec)
+			}
+			letters := false
+			for class, o := range spec.Infer.OnError {
+				letters = letters || o.Action == ActionDeadLetter
+				if o.Action == "" || (o.Action == ActionFallback) != (len(o.Fields) > 0) {
+					t.Fatalf("class %s has an incomplete action without a fault: %+v", class, o)
+				}
+				for _, f := range o.Fields {
+					if f.Name == "" || !json.Valid(f.Value) {
+						t.Fatalf("class %s has field %q with the value %q", class, f.Name, f.Value)
+					}
+				}
+			}
+			if letters != (spec.DeadLetter != nil && spec.DeadLetter.Path != "") {
+				t.Fatalf("dead letters %v, their place %+v", letters, spec.DeadLetter)
 			}
 			return
 		}

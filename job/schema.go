@@ -29,7 +29,7 @@ var (
 )
 
 func (d *decoder) spec(v value) *Spec {
-	s := d.section(v, "name", "parallelism", "source", "infer", "sink", "checkpoint", "restart", "sidecar", "stop_timeout", "log")
+	s := d.section(v, "name", "parallelism", "source", "infer", "sink", "dead_letter", "checkpoint", "restart", "sidecar", "stop_timeout", "log")
 	s.missing("name", "the job's name")
 	s.missing("source", "file or stdin")
 	s.missing("infer", "the model that answers")
@@ -56,6 +56,9 @@ func (d *decoder) spec(v value) *Spec {
 	}
 	if v, ok := s.values["sink"]; ok {
 		spec.Sink = d.sink(v)
+	}
+	if v, ok := s.values["dead_letter"]; ok {
+		spec.DeadLetter = d.deadLetter(v)
 	}
 	if v, ok := s.values["checkpoint"]; ok {
 		spec.Checkpoint = d.checkpoint(v)
@@ -122,8 +125,8 @@ func (d *decoder) source(v value) (src Source) {
 }
 
 func (d *decoder) infer(v value, ownSidecar bool) Infer {
-	s := d.section(v, "endpoint", "model", "version", "order", "capacity", "timeout", "hold", "max_calls", "retry",
-		"barrier", "max_batch", "window", "max_message", "idempotent", "inputs", "outputs", "overwrite", "tls")
+	s := d.section(v, "endpoint", "model", "version", "order", "key", "capacity", "max_bytes", "timeout", "hold", "max_calls", "retry",
+		"on_error", "barrier", "drain_limit", "max_batch", "window", "max_message", "idempotent", "inputs", "outputs", "overwrite", "tls")
 	s.missing("model", "the model's name")
 	if !ownSidecar {
 		s.missing("endpoint", "where the model server is, such as unix:///run/server.sock or host:port, unless the job has a sidecar section")
@@ -132,12 +135,14 @@ func (d *decoder) infer(v value, ownSidecar bool) Infer {
 		Endpoint:      s.text("endpoint", "where the model server is, such as unix:///run/server.sock or host:port"),
 		Model:         s.text("model", "the model's name"),
 		Version:       s.text("version", "the model's version"),
-		Ordered:       s.choice("order", "ordered", "unordered") != "unordered",
+		Order:         Order(s.choice("order", string(OrderOrdered), string(OrderUnordered), string(OrderKeyed))),
 		Capacity:      s.count("capacity", 1, maxCapacity),
+		MaxBytes:      s.size("max_bytes", 0, 1<<40),
 		Timeout:       s.duration("timeout", "none"),
 		Hold:          s.duration("hold", ""),
 		MaxCalls:      s.count("max_calls", 1, maxCapacity),
 		Barrier:       Barrier(s.choice("barrier", "drain", "snapshot")),
+		DrainLimit:    s.duration("drain_limit", "none"),
 		MaxBatch:      s.count("max_batch", 1, maxCount),
 		Window:        s.count("window", 1, maxCount),
 		MaxMessage:    int(s.size("max_message", 1<<10, maxMessage)),
@@ -147,14 +152,26 @@ func (d *decoder) infer(v value, ownSidecar bool) Infer {
 	if s.isZero("timeout") {
 		i.Timeout = Never
 	}
+	if !s.has("order") {
+		i.Order = OrderOrdered
+	}
+	if s.has("max_bytes") && i.MaxBytes == 0 {
+		i.MaxBytes = int64(None)
+	}
+	if v, ok := s.values["key"]; ok {
+		i.Key, _ = d.field(v, aField, fieldPath)
+	}
+	if v, ok := s.values["on_error"]; ok {
+		i.OnError = d.onError(v)
+	}
 	if v, ok := s.values["retry"]; ok {
 		i.Retry = d.retry(v)
 	}
 	if v, ok := s.values["inputs"]; ok {
-		i.Inputs = d.fields(v, "a field of the record, such as a or a.b", fieldPath)
+		i.Inputs = d.fields(v, aField, fieldPath)
 	}
 	if v, ok := s.values["outputs"]; ok {
-		i.Outputs = d.fields(v, "the name of a field of the result, without dots", fieldName)
+		i.Outputs = d.fields(v, aFieldName, fieldName)
 		d.distinct(v, i.Outputs)
 	}
 	if v, ok := s.values["tls"]; ok {
@@ -173,16 +190,21 @@ func (d *decoder) infer(v value, ownSidecar bool) Infer {
 }
 
 func (d *decoder) retry(v value) Retry {
-	s := d.section(v, "max", "delay", "multiplier", "max_delay")
+	s := d.section(v, "max", "delay", "multiplier", "max_delay", "jitter", "budget")
 	s.missing("max", "how many attempts may follow the first, 0 for none")
 	r := Retry{
 		Max:        s.count("max", 0, maxCount),
 		Delay:      s.duration("delay", ""),
 		Multiplier: s.ratio("multiplier", 1, 1000),
 		MaxDelay:   s.duration("max_delay", ""),
+		Jitter:     s.share("jitter"),
+		Budget:     s.count("budget", 0, maxCount),
 	}
 	if s.isZero("max") {
 		r.Max = None
+	}
+	if s.isZero("budget") {
+		r.Budget = None
 	}
 	return r
 }
@@ -192,23 +214,33 @@ func (d *decoder) fields(v value, want string, valid func(string) bool) map[stri
 	before := len(d.faults)
 	m := map[string]Field{}
 	for _, t := range d.names(v, tensorName, "the name of a tensor") {
-		s := d.section(t, "field")
-		s.missing("field", want)
-		f := s.text("field", want)
-		if f == "" {
-			continue
+		if f, ok := d.field(t, want, valid); ok {
+			m[t.key] = f
 		}
-		if !valid(f) {
-			d.wrong(s.values["field"], want)
-			continue
-		}
-		m[t.key] = Field{f}
 	}
 	if len(m) == 0 && len(d.faults) == before {
 		d.fault(v.at, "%s: want at least one tensor, such as %s", v.path, "name: {field: name}")
 	}
 	return m
 }
+
+// field reads {field: name}.
+func (d *decoder) field(v value, want string, valid func(string) bool) (Field, bool) {
+	s := d.section(v, "field")
+	s.missing("field", want)
+	f := s.text("field", want)
+	if f != "" && !valid(f) {
+		d.wrong(s.values["field"], want)
+		f = ""
+	}
+	return Field{f}, f != ""
+}
+
+// What a field of the record, and one of the result, may be.
+const (
+	aField     = "a field of the record, such as a or a.b"
+	aFieldName = "the name of a field of the result, without dots"
+)
 
 func fieldPath(f string) bool { return !slices.Contains(strings.Split(f, "."), "") }
 
@@ -277,10 +309,7 @@ func (d *decoder) restart(v value) Restart {
 		MaxDelay:     s.duration("max_delay", ""),
 		Multiplier:   s.ratio("multiplier", 1, 1000),
 		ResetAfter:   s.duration("reset_after", ""),
-	}
-	if s.has("jitter") {
-		j := s.ratio("jitter", 0, 1)
-		r.Jitter = &j
+		Jitter:       s.share("jitter"),
 	}
 	mine, known := strategies[r.Strategy]
 	for _, k := range all[1:] {
@@ -362,46 +391,4 @@ func sortedKeys[V any](m map[string]V) []string {
 	}
 	slices.Sort(keys)
 	return keys
-}
-
-// together reports what each alone may be, but not at once. Keys that have a
-// fault of their own are zero by now and so say nothing.
-func (d *decoder) together(s *Spec) {
-	at := func(path string) Position { return place(d.at, path) }
-	given := func(path string) bool { _, ok := d.at[path]; return ok }
-	i := &s.Infer
-	if i.Timeout == Never {
-		if i.Barrier == BarrierDrain || i.Barrier == BarrierDefault && i.Ordered && !given("infer.barrier") {
-			d.fault(at("infer.timeout"), "infer.timeout: none, while a checkpoint waits for every call in progress (barrier: drain) and so might never end; want a timeout or barrier: snapshot")
-		}
-		if i.Retry.Max > 0 {
-			d.fault(at("infer.retry"), "infer.retry: retries need a timeout that bounds them; want infer.timeout above 0, or max: 0")
-		}
-	}
-	if i.MaxCalls > i.Capacity && i.Capacity > 0 {
-		d.fault(at("infer.max_calls"), "infer.max_calls: want at most the capacity, %d, found %d", i.Capacity, i.MaxCalls)
-	}
-	for _, in := range sortedKeys(i.Inputs) {
-		root, _, _ := strings.Cut(i.Inputs[in].Field, ".")
-		for _, out := range sortedKeys(i.Outputs) {
-			if i.Outputs[out].Field == root && !i.Overwrite {
-				d.fault(at("infer.outputs."+out+".field"), "infer.outputs.%s: the field %q holds the input %q; want another field, or overwrite: true", out, root, in)
-			}
-		}
-	}
-	if i.Retry.MaxDelay > 0 && i.Retry.MaxDelay < i.Retry.Delay {
-		d.fault(at("infer.retry.max_delay"), "infer.retry.max_delay: want at least the delay, %v, found %v", i.Retry.Delay, i.Retry.MaxDelay)
-	}
-	if s.Restart.MaxDelay > 0 && s.Restart.MaxDelay < s.Restart.InitialDelay {
-		d.fault(at("restart.max_delay"), "restart.max_delay: want at least the initial delay, %v, found %v", s.Restart.InitialDelay, s.Restart.MaxDelay)
-	}
-	if s.Source.Stdin != nil && s.Restart.Strategy != "" && s.Restart.Strategy != "none" {
-		d.fault(at("restart.strategy"), "restart.strategy: standard input cannot be read again after a failure; want none, or a file as the source")
-	}
-	if s.Sidecar != nil && i.Model != "" && len(s.Sidecar.Models) > 0 {
-		if _, ok := s.Sidecar.Models[i.Model]; !ok {
-			d.fault(at("infer.model"), "infer.model: want a model of the sidecar section (%s), found %q",
-				strings.Join(sortedKeys(s.Sidecar.Models), ", "), i.Model)
-		}
-	}
 }

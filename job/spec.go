@@ -1,12 +1,13 @@
 package job
 
 import (
+	"encoding/json"
 	"fmt"
 	"time"
 )
 
-// Never as Infer.Timeout means no timeout, and None as Retry.Max no retries.
-// Both stand for a 0 in the file, so that the zero value of a Spec's field can
+// Never as Infer.Timeout means no timeout, and None no retries (Retry.Max), no budget of
+// them (Retry.Budget) and no bound in bytes (Infer.MaxBytes). They stand for a 0 in the file, so that the zero value of a Spec's field can
 // mean the host's default.
 const (
 	Never time.Duration = -1
@@ -30,7 +31,10 @@ type Spec struct {
 	Source      Source
 	Infer       Infer
 	Sink        Sink
-	Checkpoint  Checkpoint
+	// DeadLetter takes the records whose failure has the action DeadLetter. It is nil if, and
+	// only if, no class of Infer.OnError has that action.
+	DeadLetter *FileSink
+	Checkpoint Checkpoint
 	// Restart.Strategy is empty if the file leaves the choice to the host.
 	Restart Restart
 	// Sidecar is nil if the job brings no model server of its own.
@@ -69,10 +73,15 @@ type Infer struct {
 	Model    string
 	// Version of the model; empty: the server's choice.
 	Version string
-	// Ordered results leave in the order of their records.
-	Ordered bool
-	// Capacity bounds the records admitted and not yet emitted, in each subtask.
+	// Order of the results; never empty.
+	Order Order
+	// Key names the field whose value is a record's key: a path as of an input. It is
+	// set if, and only if, the order is OrderKeyed.
+	Key Field
+	// Capacity bounds the records admitted and not yet emitted, in each subtask,
+	// and MaxBytes their bytes; None for no such bound.
 	Capacity int
+	MaxBytes int64
 	// Timeout of a record, over all attempts; Never for none.
 	Timeout time.Duration
 	// Hold bounds the wait of a record for a server that is overloaded or away.
@@ -80,8 +89,13 @@ type Infer struct {
 	// MaxCalls bounds the calls in progress, in each subtask.
 	MaxCalls int
 	Retry    Retry
+	// OnError says what becomes of a record that failed, by the class of its failure: "record", "timeout",
+	// "overload", "transport", "backend" and "permanent". Classes that it lacks fail the job.
+	OnError map[string]OnError
 	// Barrier says what a checkpoint does with calls in progress.
 	Barrier Barrier
+	// DrainLimit ends the wait of BarrierDrain, after which it is as BarrierSnapshot. 0: no limit.
+	DrainLimit time.Duration
 	// MaxBatch bounds the records of a request.
 	MaxBatch int
 	// Window bounds the requests in flight of a subtask.
@@ -110,7 +124,48 @@ type Retry struct {
 	Delay      time.Duration
 	Multiplier float64
 	MaxDelay   time.Duration
+	// Jitter is the share by which each delay is changed at random. Nil for the default, since 0 is a choice.
+	Jitter *float64
+	// Budget bounds the retries of all records of a subtask together; None for no bound.
+	Budget int
 }
+
+// Order says in which order results leave.
+type Order string
+
+// The values of Order.
+const (
+	// OrderOrdered: in the order of their records.
+	OrderOrdered Order = "ordered"
+	// OrderUnordered: as they come.
+	OrderUnordered Order = "unordered"
+	// OrderKeyed: those of one key in the order of their records.
+	OrderKeyed Order = "keyed"
+)
+
+// OnError is what becomes of a record that failed. Its zero value fails the job.
+type OnError struct {
+	Action Action
+	// Fields of action Fallback, which the result has in place of the model's, in the file's order.
+	Fields []FallbackField
+}
+
+// FallbackField is a field's name and its value, as JSON.
+type FallbackField struct {
+	Name  string
+	Value json.RawMessage
+}
+
+// Action is what is done about a failure.
+type Action string
+
+// The values of Action.
+const (
+	ActionFail       Action = "fail"
+	ActionDrop       Action = "drop"
+	ActionDeadLetter Action = "dead_letter"
+	ActionFallback   Action = "fallback"
+)
 
 // Barrier says what a checkpoint does with calls in progress.
 type Barrier string

@@ -17,6 +17,7 @@ import (
 type parts struct {
 	source   stream.Source[record]
 	sink     stream.Sink[record]
+	letters  stream.Sink[record] // nil if no failure goes there
 	operator async.Config
 	restart  restart.Config
 }
@@ -27,6 +28,9 @@ const (
 	sourceName = "source"
 	inferName  = "infer"
 	sinkName   = "sink"
+	// The records that failed, and what writes them as lines.
+	lettersName = "dead-letters"
+	letterName  = "dead-letter"
 )
 
 // newParts checks what only the parts themselves can tell. The errors are
@@ -40,6 +44,8 @@ func newParts(spec *job.Spec, w *world) (p parts, faults []error) {
 	var err error
 	p.source = newSource(spec, w)
 	p.sink = newSink(spec, w)
+	p.letters = newLetters(spec)
+	check(checkLetters(spec))
 	p.operator, err = operatorConfig(spec)
 	check(err)
 	p.restart = restartConfig(spec)
@@ -61,11 +67,15 @@ func newParts(spec *job.Spec, w *world) (p parts, faults []error) {
 }
 
 func newSource(spec *job.Spec, w *world) stream.Source[record] {
+	// What becomes of bad records goes for lines that are not JSON too. The codec meets
+	// them in either case; the source alone knows the number of the line.
+	action := spec.Infer.OnError[async.BadRecord.String()].Action
+	unchecked := action != "" && action != job.ActionFail
 	if in := spec.Source.Stdin; in != nil {
-		return file.NewRawStdin(file.StdinConfig[record]{Input: w.stdin, MaxLine: in.MaxLine})
+		return file.NewRawStdin(file.StdinConfig[record]{Input: w.stdin, MaxLine: in.MaxLine, Unchecked: unchecked})
 	}
 	f := spec.Source.File
-	return file.NewRawSource(file.SourceConfig[record]{Paths: f.Paths, SplitSize: f.SplitSize, MaxLine: f.MaxLine})
+	return file.NewRawSource(file.SourceConfig[record]{Paths: f.Paths, SplitSize: f.SplitSize, MaxLine: f.MaxLine, Unchecked: unchecked})
 }
 
 // checkSource says what is wrong with the files of the source. Cutting them
@@ -119,24 +129,14 @@ func restartConfig(spec *job.Spec) restart.Config {
 }
 
 // observer logs what happens to a run as a whole; what fails is logged by the
-// runtime itself. It also sees to it that a job which cannot even start, because
-// its model is out of reach, ends with that message and is not restarted for ever.
-type observer struct {
-	log     *slog.Logger
-	giveUp  func(error)
-	running bool // once every subtask ran
-}
+// runtime itself.
+type observer struct{ log *slog.Logger }
 
 // Observe implements stream.Observer.
-func (o *observer) Observe(e stream.Event) {
+func (o observer) Observe(e stream.Event) {
 	switch e := e.(type) {
 	case stream.Started:
-		o.running = true
 		o.log.Info("running", "attempt", e.Attempt, "from_checkpoint", e.Restored)
-	case stream.Restarting:
-		if !o.running {
-			o.giveUp(e.Err)
-		}
 	case stream.CheckpointCompleted:
 		o.log.Debug("checkpoint completed", "checkpoint", e.ID, "took", e.Duration, "final", e.Final)
 	}
@@ -144,14 +144,14 @@ func (o *observer) Observe(e stream.Event) {
 
 // assemble puts the job together. run and store say how it begins; store is nil
 // for a job that keeps no checkpoints.
-func assemble(spec *job.Spec, p parts, fn *function, run *checkpoint.Run, store *checkpoint.Store, o *observer) *stream.Job {
+func assemble(spec *job.Spec, p parts, fn *function, run *checkpoint.Run, store *checkpoint.Store, log *slog.Logger) *stream.Job {
 	c := &spec.Checkpoint
 	cfg := stream.Config{
 		Parallelism: spec.Parallelism,
 		Checkpoint: stream.CheckpointConfig{
 			Interval: interval(spec), Timeout: c.Timeout, MinPause: c.MinPause, TolerableFailures: c.TolerableFailures,
 		},
-		Restart: p.restart, Logger: o.log, Observer: o,
+		Restart: p.restart, Logger: log, Observer: observer{log},
 		RunID: run.ID, Identity: identity(spec), Resume: run.Restore, Previous: run.Previous,
 		Attempt: run.Attempt, LastID: run.LastID,
 	}
@@ -160,11 +160,32 @@ func assemble(spec *job.Spec, p parts, fn *function, run *checkpoint.Run, store 
 	}
 	j := stream.New(spec.Name, cfg)
 	records := stream.From(j, p.source, stream.Name(sourceName))
-	wait := stream.OrderedWait[record, record]
-	if !spec.Infer.Ordered {
-		wait = stream.UnorderedWait[record, record]
-	}
-	answers := wait(records, fn, p.operator, stream.Name(inferName))
+	answers, failed := wait(records, spec, fn, p.operator)
 	stream.To(answers, p.sink, stream.Name(sinkName))
+	if failed != nil {
+		stream.To(stream.Map(failed, letterOf, stream.Name(letterName)), p.letters, stream.Name(lettersName))
+	}
 	return j
+}
+
+// wait asks the model, in the order of the job file. failed is nil if no failure goes there.
+func wait(records *stream.Stream[record], spec *job.Spec, fn *function, cfg async.Config) (answers *stream.Stream[record], failed *stream.Stream[async.Failed[record]]) {
+	i, name := &spec.Infer, stream.Name(inferName)
+	split := spec.DeadLetter != nil
+	switch i.Order {
+	case job.OrderKeyed:
+		if split {
+			return stream.KeyedWaitSplit(records, keyOf(i), fn, cfg, name)
+		}
+		return stream.KeyedWait(records, keyOf(i), fn, cfg, name), nil
+	case job.OrderUnordered:
+		if split {
+			return stream.UnorderedWaitSplit(records, fn, cfg, name)
+		}
+		return stream.UnorderedWait(records, fn, cfg, name), nil
+	}
+	if split {
+		return stream.OrderedWaitSplit(records, fn, cfg, name)
+	}
+	return stream.OrderedWait(records, fn, cfg, name), nil
 }

@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
-	"fmt"
 	"os"
 	"strings"
 
@@ -12,7 +11,6 @@ import (
 	"github.com/tensorferry/tensorferry/job"
 	"github.com/tensorferry/tensorferry/sidecar"
 	"github.com/tensorferry/tensorferry/sidecar/endpoint"
-	"github.com/tensorferry/tensorferry/stream/checkpoint"
 	"github.com/tensorferry/tensorferry/tensor/jsoncodec"
 )
 
@@ -20,8 +18,21 @@ import (
 // line had it.
 type record = json.RawMessage
 
-// function is the model as a job file describes it.
-type function = sidecar.AsyncFunction[record, record]
+// function is the model as a job file describes it, and what stands in for its answers.
+type function struct {
+	*sidecar.AsyncFunction[record, record]
+	fallbacks map[async.Class][]jsoncodec.Field
+	overwrite bool
+}
+
+// Fallback implements async.FallbackMaker.
+func (f *function) Fallback(failed async.Failed[record]) (outs async.Outputs[record], err error) {
+	result, err := jsoncodec.Merge(failed.Record.Value, f.fallbacks[failed.Class], f.overwrite)
+	if err != nil {
+		return outs, err
+	}
+	return async.One(result), nil
+}
 
 // newFunction makes the function of a job. endpoint is where the sidecar
 // listens. The error is a job.Fault.
@@ -45,7 +56,16 @@ func newFunction(spec *job.Spec, endpoint string) (*function, error) {
 	if err := m.Validate(); err != nil {
 		return nil, spec.Fault("infer.inputs", "%v", err)
 	}
-	return sidecar.NewAsyncFunction(cfg, jsoncodec.New(m)), nil
+	f := &function{
+		AsyncFunction: sidecar.NewAsyncFunction(cfg, jsoncodec.New(m)),
+		fallbacks:     map[async.Class][]jsoncodec.Field{}, overwrite: i.Overwrite,
+	}
+	for class := async.Backend; class <= async.Permanent; class++ {
+		for _, field := range i.OnError[class.String()].Fields {
+			f.fallbacks[class] = append(f.fallbacks[class], jsoncodec.Field{Name: field.Name, Value: field.Value})
+		}
+	}
+	return f, nil
 }
 
 func mapping(i *job.Infer) jsoncodec.Mapping {
@@ -106,10 +126,13 @@ func checkEndpoint(spec *job.Spec) error {
 }
 
 func order(i *job.Infer) async.Order {
-	if i.Ordered {
-		return async.Ordered
+	switch i.Order {
+	case job.OrderUnordered:
+		return async.Unordered
+	case job.OrderKeyed:
+		return async.Keyed
 	}
-	return async.Unordered
+	return async.Ordered
 }
 
 // operatorConfig is the operator's part of the infer section. The error is a
@@ -117,8 +140,11 @@ func order(i *job.Infer) async.Order {
 func operatorConfig(spec *job.Spec) (async.Config, error) {
 	i := &spec.Infer
 	cfg := async.Config{
-		Capacity: i.Capacity, MaxCalls: i.MaxCalls, Timeout: i.Timeout, Hold: i.Hold,
-		Retry: async.Retry{Max: i.Retry.Max, Delay: i.Retry.Delay, Multiplier: i.Retry.Multiplier, MaxDelay: i.Retry.MaxDelay},
+		Capacity: i.Capacity, MaxBytes: i.MaxBytes, MaxCalls: i.MaxCalls, Timeout: i.Timeout, Hold: i.Hold, DrainLimit: i.DrainLimit,
+		Retry: async.Retry{Max: i.Retry.Max, Delay: i.Retry.Delay, Multiplier: i.Retry.Multiplier, MaxDelay: i.Retry.MaxDelay, Budget: i.Retry.Budget},
+	}
+	if i.MaxBytes == int64(job.None) {
+		cfg.MaxBytes = async.NoMaxBytes
 	}
 	if i.Timeout == job.Never {
 		cfg.Timeout = async.NoTimeout
@@ -126,11 +152,36 @@ func operatorConfig(spec *job.Spec) (async.Config, error) {
 	if i.Retry.Max == job.None {
 		cfg.Retry.Max = async.NoRetry
 	}
+	if i.Retry.Budget == job.None {
+		cfg.Retry.Budget = async.NoBudget
+	}
+	switch j := i.Retry.Jitter; {
+	case j == nil:
+	case *j == 0:
+		cfg.Retry.Jitter = async.NoJitter
+	default:
+		cfg.Retry.Jitter = *j
+	}
 	switch i.Barrier {
 	case job.BarrierDrain:
 		cfg.Checkpoint = async.Drain
 	case job.BarrierSnapshot:
 		cfg.Checkpoint = async.Snapshot
+	}
+	action := func(c async.Class) async.Action {
+		switch i.OnError[c.String()].Action {
+		case job.ActionDrop:
+			return async.Drop
+		case job.ActionFallback:
+			return async.Fallback
+		case job.ActionDeadLetter:
+			return async.DeadLetter
+		}
+		return async.Fail
+	}
+	cfg.OnError = async.OnError{
+		Backend: action(async.Backend), BadRecord: action(async.BadRecord), Timeout: action(async.Timeout),
+		Overload: action(async.Overload), Transport: action(async.Transport), Permanent: action(async.Permanent),
 	}
 	if _, err := cfg.Resolve(order(i)); err != nil {
 		return cfg, spec.Fault("infer", "%v", err)
@@ -138,29 +189,11 @@ func operatorConfig(spec *job.Spec) (async.Config, error) {
 	return cfg, nil
 }
 
-// identity is what a run and its resumption must have in common. Whether the files
-// of the source are still what they were is the source's own to say.
-func identity(spec *job.Spec) []checkpoint.Property {
-	i := &spec.Infer
-	source := "standard input"
-	if f := spec.Source.File; f != nil {
-		source = strings.Join(f.Paths, ", ")
+// keyOf returns what finds the key of a record, which is empty where the record has none.
+func keyOf(i *job.Infer) func(record) string {
+	path := strings.Split(i.Key.Field, ".")
+	return func(r record) string {
+		key, _ := jsoncodec.Scalar(r, path)
+		return key
 	}
-	return []checkpoint.Property{
-		{Name: "source", Value: source},
-		{Name: "order", Value: order(i).String()},
-		{Name: "model", Value: i.Model},
-		{Name: "version", Value: i.Version},
-		{Name: "fields", Value: mapping(i).String()},
-		{Name: "overwrite", Value: fmt.Sprint(i.Overwrite)},
-		{Name: "sink", Value: sinkPlace(spec)},
-	}
-}
-
-// sinkPlace names where the results go.
-func sinkPlace(spec *job.Spec) string {
-	if spec.Sink.Stdout {
-		return "standard output"
-	}
-	return spec.Sink.File.Path
 }

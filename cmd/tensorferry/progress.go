@@ -33,10 +33,11 @@ const rateWindow = 2 * time.Second
 
 // add takes a sample. A restart takes counts back; the window then begins anew.
 func (m *meter) add(now time.Time, p *stream.Progress) {
-	if n := len(m.window); n > 0 && p.Completed < m.window[n-1].out {
+	out := p.Completed + p.Dropped + p.DeadLettered
+	if n := len(m.window); n > 0 && out < m.window[n-1].out {
 		m.window = m.window[:0]
 	}
-	m.window = append(m.window, sample{now, p.Completed})
+	m.window = append(m.window, sample{now, out})
 	for len(m.window) > 2 && now.Sub(m.window[1].at) >= rateWindow {
 		m.window = append(m.window[:0], m.window[1:]...)
 	}
@@ -70,6 +71,9 @@ func (m *meter) block(now time.Time, p *stream.Progress) []string {
 		fmt.Sprintf("  records      in %s   out %s   committed %s   %s/s", group(p.Read), group(p.Emitted), group(p.Committed), group(int64(m.rate()))),
 		fmt.Sprintf("  in flight    %s   latency %s", group(p.InFlight), millis(m.latency(p))),
 	}
+	if p.Dropped > 0 || p.DeadLettered > 0 {
+		lines = append(lines, fmt.Sprintf("  failed       dropped %s   dead letters %s", group(p.Dropped), group(p.DeadLettered)))
+	}
 	last := "none yet"
 	if !p.LastCheckpointAt.IsZero() {
 		last = fmt.Sprintf("%s ago, took %s", seconds(now.Sub(p.LastCheckpointAt)), millis(p.LastCheckpointTook))
@@ -86,6 +90,7 @@ func (m *meter) attrs(now time.Time, p *stream.Progress) []any {
 	a := []any{
 		slog.String("state", string(p.State)),
 		slog.Int64("in", p.Read), slog.Int64("out", p.Emitted), slog.Int64("committed", p.Committed),
+		slog.Int64("dropped", p.Dropped), slog.Int64("dead_lettered", p.DeadLettered),
 		slog.Int64("rate", int64(m.rate())), slog.Int64("in_flight", p.InFlight),
 		slog.String("latency", millis(m.latency(p))),
 		slog.Int64("checkpoints", p.CheckpointsCompleted), slog.Int64("checkpoints_failed", p.CheckpointsFailed),

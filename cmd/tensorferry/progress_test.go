@@ -35,11 +35,13 @@ func TestMeter(t *testing.T) {
 		t.Errorf("%d samples are kept of a window of %v", len(m.window), rateWindow)
 	}
 	p.Restarts, p.LastError = 1, errors.New("lost\nthe sidecar")
+	p.Dropped, p.DeadLettered = 7, 1200
 	p.CheckpointsCompleted, p.LastCheckpointAt, p.LastCheckpointTook = 1234, start.Add(9*time.Second), 5*time.Millisecond
 	got := strings.Join(m.block(start.Add(10*time.Second), p), "\n")
 	want := `digits  running  10.0s
   records      in 10,100   out 10,000   committed 0   1,000/s
   in flight    100   latency 100ms
+  failed       dropped 7   dead letters 1,200
   checkpoints  1234   failed 0   last 1.0s ago, took 5ms   restarts 1
   last error   lost
 the sidecar`

@@ -236,20 +236,14 @@ func (r *runner) execute(ctx context.Context) (err error) {
 		r.log.Warn("passed over a damaged checkpoint", "error", d)
 	}
 	if begun.Restore != nil && begun.Newest != nil && begun.Newest.ID > begun.Restore.ID {
-		if begun.Restore, err = rewind(ctx, begun, r.parts.sink); err != nil {
+		if begun.Restore, err = rewind(ctx, begun, r.parts); err != nil {
 			return err
 		}
 	}
 	r.finished = begun.Restore != nil && begun.Restore.Finished
-	jctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var hopeless error
-	o := &observer{log: r.log, giveUp: func(err error) { hopeless = err; cancel(err) }}
-	run := assemble(r.spec, r.parts, fn, begun, r.store, o).Start(jctx)
+	run := assemble(r.spec, r.parts, fn, begun, r.store, r.log).Start(ctx)
 	r.started <- run
-	if err = run.Wait(); hopeless != nil && ctx.Err() == nil {
-		err = fmt.Errorf("job %q failed: %w", r.spec.Name, hopeless)
-	}
+	err = run.Wait()
 	if errors.Is(err, sidecar.ErrPermanent) {
 		// Nothing but another job file or another model helps.
 		err = placed{r.spec.Fault("infer", "%v", err)}
@@ -328,6 +322,12 @@ func (r *runner) finish(began time.Time, run *stream.Run, stopped os.Signal, err
 func (r *runner) summary(out io.Writer, how string, took time.Duration, p *stream.Progress) {
 	fmt.Fprintf(out, "%s: %s in %s: %s records read, %s results in %s\n", r.spec.Name, how, seconds(took),
 		group(p.Read), group(p.Committed), sinkPlace(r.spec))
+	if p.Dropped > 0 {
+		fmt.Fprintf(out, "  %s records failed and were dropped\n", group(p.Dropped))
+	}
+	if p.DeadLettered > 0 {
+		fmt.Fprintf(out, "  %s records failed and are in %s\n", group(p.DeadLettered), r.spec.DeadLetter.Path)
+	}
 	rate := "-"
 	if s := took.Seconds(); s > 0 {
 		rate = group(int64(float64(p.Read)/s)) + "/s"

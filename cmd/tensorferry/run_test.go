@@ -92,7 +92,12 @@ func (s *shell) runUntil(code int, steps []step, args ...string) result {
 // output is what `cat out/part-*` shows.
 func (s *shell) output() string {
 	s.Helper()
-	parts, err := filepath.Glob(filepath.Join(s.dir, "out", "part-*"))
+	return s.cat("out")
+}
+
+func (s *shell) cat(dir string) string {
+	s.Helper()
+	parts, err := filepath.Glob(filepath.Join(s.dir, dir, "part-*"))
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -119,7 +124,7 @@ func (s *shell) contains(what, text string, wants ...string) {
 // leftovers are files that a run must not leave beside its results.
 func (s *shell) leftovers() {
 	s.Helper()
-	found, err := filepath.Glob(filepath.Join(s.dir, "out", ".pending*"))
+	found, err := filepath.Glob(filepath.Join(s.dir, "*", ".pending*"))
 	if err != nil || len(found) > 0 {
 		s.Errorf("left behind: %v, %v", found, err)
 	}

@@ -33,6 +33,9 @@ func stateDir(spec *job.Spec) string {
 		return spec.Checkpoint.Dir
 	case spec.Sink.File != nil:
 		return filepath.Join(spec.Sink.File.Path, ".checkpoints")
+	case spec.DeadLetter != nil:
+		// The next run has to know which of the files there are an earlier one's.
+		return filepath.Join(spec.DeadLetter.Path, ".checkpoints")
 	}
 	return ""
 }
@@ -107,6 +110,7 @@ func (b beginning) begin(spec *job.Spec, store *checkpoint.Store) (run *checkpoi
 		return nil, err
 	}
 	if run.Restore != nil {
+		run.Restore = mended(run.Restore, identity(spec))
 		if err := checkpoint.Compare(run.Restore.Identity, identity(spec)); err != nil {
 			return nil, refuse("%s cannot be resumed: %w; change the job file back, or discard the run with --fresh", run.ID, err)
 		}
@@ -116,11 +120,21 @@ func (b beginning) begin(spec *job.Spec, store *checkpoint.Store) (run *checkpoi
 
 // rewind makes the checkpoint of --from one to go on from, although the run has
 // published more since.
-func rewind(ctx context.Context, run *checkpoint.Run, sink stream.Sink[record]) (*checkpoint.Snapshot, error) {
-	c, err := sink.Committer(ctx)
-	if err != nil {
-		return nil, err
+func rewind(ctx context.Context, run *checkpoint.Run, p parts) (back *checkpoint.Snapshot, err error) {
+	committers := map[string]stream.Committer{}
+	defer func() {
+		for _, c := range committers {
+			err = also(err, c.Close())
+		}
+	}()
+	for name, sink := range map[string]stream.Sink[record]{sinkName: p.sink, lettersName: p.letters} {
+		if sink == nil {
+			continue
+		}
+		if committers[name], err = sink.Committer(ctx); err != nil {
+			delete(committers, name)
+			return nil, err
+		}
 	}
-	back, err := stream.Rewind(run.Restore, run.Newest, map[string]stream.Committer{sinkName: c})
-	return back, errors.Join(err, c.Close())
+	return stream.Rewind(run.Restore, run.Newest, committers)
 }

@@ -23,8 +23,17 @@ type decoder[T any] struct {
 
 func decodeJSON[T any](line []byte, v *T) error { return json.Unmarshal(line, v) }
 
-func rawDecoder(time func(json.RawMessage) (stream.EventTime, error)) decoder[json.RawMessage] {
-	return decoder[json.RawMessage]{value: validJSON, keeps: true, time: time}
+func rawDecoder(time func(json.RawMessage) (stream.EventTime, error), unchecked bool) decoder[json.RawMessage] {
+	d := decoder[json.RawMessage]{value: validJSON, keeps: true, time: time}
+	if unchecked {
+		d.value = anyLine
+	}
+	return d
+}
+
+func anyLine(line []byte, v *json.RawMessage) error {
+	*v = line
+	return nil
 }
 
 func validJSON(line []byte, v *json.RawMessage) error {

@@ -34,6 +34,9 @@ type SourceConfig[T any] struct {
 	// Time returns a record's event time, or async.NoTime. It is called from
 	// several goroutines. Default: records have no time.
 	Time func(T) (stream.EventTime, error)
+	// Unchecked makes raw records of all lines that are not blank, also of those that are not JSON,
+	// for a job whose operators judge them. It is for NewRawSource alone. Default: such a line ends the job.
+	Unchecked bool
 }
 
 func (c SourceConfig[T]) resolve() (SourceConfig[T], error) {
@@ -78,7 +81,7 @@ func NewSource[T any](c SourceConfig[T]) *Source[T] {
 
 // NewRawSource is RawJSONLines with a configuration.
 func NewRawSource(c SourceConfig[json.RawMessage]) *Source[json.RawMessage] {
-	return &Source[json.RawMessage]{config: c, decode: rawDecoder(c.Time)}
+	return &Source[json.RawMessage]{config: c, decode: rawDecoder(c.Time, c.Unchecked)}
 }
 
 // cut is what a checkpoint keeps of a split: a byte range of a file as it was.

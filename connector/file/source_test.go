@@ -239,6 +239,24 @@ func TestBadLines(t *testing.T) {
 	}
 }
 
+// Unchecked, every line that is not blank is a record, as it is.
+func TestUncheckedLines(t *testing.T) {
+	data := "{}\n\n{\"a\":\r\n \xff\x00 \n{} {}"
+	s := NewRawSource(SourceConfig[json.RawMessage]{Paths: []string{tempFile(t, "f", data)}, Unchecked: true})
+	splits, err := s.Splits(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	recs, _, err := readAll(s, splits[0], 0, 10)
+	var got []string
+	for _, r := range recs {
+		got = append(got, fmt.Sprintf("%d:%s", r.Position, r.Value))
+	}
+	if want := []string{"0:{}", "4:{\"a\":", "11:\xff\x00", "16:{} {}"}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("%q, %v; want %q", got, err, want)
+	}
+}
+
 func TestPaths(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"b.jsonl", "a.jsonl", "c.txt", "[x].jsonl"} {

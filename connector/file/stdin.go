@@ -19,6 +19,8 @@ type StdinConfig[T any] struct {
 	MaxLine int
 	// Time returns a record's event time. Default: records have no time.
 	Time func(T) (stream.EventTime, error)
+	// Unchecked is as in SourceConfig, and for NewRawStdin alone.
+	Unchecked bool
 	// Input is read in place of os.Stdin: a pipe, a terminal, a file.
 	Input *os.File
 }
@@ -45,7 +47,7 @@ func NewStdin[T any](c StdinConfig[T]) *StdinSource[T] {
 
 // NewRawStdin is RawStdin with a configuration.
 func NewRawStdin(c StdinConfig[json.RawMessage]) *StdinSource[json.RawMessage] {
-	return &StdinSource[json.RawMessage]{config: c, decode: rawDecoder(c.Time)}
+	return &StdinSource[json.RawMessage]{config: c, decode: rawDecoder(c.Time, c.Unchecked)}
 }
 
 // onceError says that an input can't be read again. No restart helps.

@@ -68,11 +68,17 @@ func newRow(m Mapping, sig *tensor.Signature) *row {
 			continue
 		}
 		field := m.outputField(out.Name)
-		r.enc.root.child([]string{field}).output = len(r.dec.outs)
-		r.enc.outs = append(r.enc.outs, out.Name)
-		r.dec.outs = append(r.dec.outs, output{index: i, field: field, key: append(appendString(nil, []byte(field)), ':')})
+		r.add(out.Name, output{index: i, field: field})
 	}
 	return r
+}
+
+// add makes the results have a field for an output.
+func (r *row) add(name string, o output) {
+	r.enc.root.child([]string{o.field}).output = len(r.dec.outs)
+	r.enc.outs = append(r.enc.outs, name)
+	o.key = append(appendString(nil, []byte(o.field)), ':')
+	r.dec.outs = append(r.dec.outs, o)
 }
 
 // Encode reads the mapped fields of the record in.

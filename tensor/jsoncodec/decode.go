@@ -24,6 +24,7 @@ type output struct {
 	index int
 	field string
 	key   []byte // the field's name as JSON, and the colon
+	fixed []byte // a value that no model gave; the index then means nothing
 }
 
 // result is where one result is put together, before it is copied to a slice of its own size.
@@ -73,7 +74,7 @@ func (d *decoder) write(r *result, record []byte, src *tensor.Rows, row int) err
 			r.buf = append(r.buf, ',')
 		}
 		r.buf = append(r.buf, d.outs[i].key...)
-		if err := r.value(src.Output(d.outs[i].index), row); err != nil {
+		if err := d.value(r, i, src, row); err != nil {
 			return err
 		}
 	}
@@ -114,7 +115,7 @@ func (d *decoder) replace(r *result, record []byte, start int, src *tensor.Rows,
 				continue
 			}
 			r.buf = append(r.buf, record[from:at]...)
-			if err := r.value(src.Output(d.outs[i].index), row); err != nil {
+			if err := d.value(r, i, src, row); err != nil {
 				return 0, err
 			}
 			r.done[i], from = true, s.pos
@@ -133,6 +134,16 @@ func trim(record []byte) (start, end int) {
 		end--
 	}
 	return start, end
+}
+
+// value writes the value of output i.
+func (d *decoder) value(r *result, i int, src *tensor.Rows, row int) error {
+	o := &d.outs[i]
+	if o.fixed != nil {
+		r.buf = append(r.buf, o.fixed...)
+		return nil
+	}
+	return r.value(src.Output(o.index), row)
 }
 
 // value writes a row of an output.

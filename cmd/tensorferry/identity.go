@@ -1,0 +1,80 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/job"
+	"github.com/tensorferry/tensorferry/stream/checkpoint"
+)
+
+// onErrorName begins the names of the properties that say what becomes of failures.
+const onErrorName = "on_error "
+
+// identity is what a run and its resumption must have in common: what the results depend on,
+// and where they go. Whether the files of the source are still what they were is the source's own
+// to say. What a job need not have is left out where it has none.
+func identity(spec *job.Spec) []checkpoint.Property {
+	i := &spec.Infer
+	source := "standard input"
+	if f := spec.Source.File; f != nil {
+		source = strings.Join(f.Paths, ", ")
+	}
+	all := []checkpoint.Property{
+		{Name: "source", Value: source},
+		{Name: "order", Value: order(i).String()},
+		{Name: "model", Value: i.Model},
+		{Name: "version", Value: i.Version},
+		{Name: "fields", Value: mapping(i).String()},
+		{Name: "overwrite", Value: fmt.Sprint(i.Overwrite)},
+		{Name: "sink", Value: sinkPlace(spec)},
+	}
+	if i.Order == job.OrderKeyed {
+		all = append(all, checkpoint.Property{Name: "key", Value: i.Key.Field})
+	}
+	for class := async.Backend; class <= async.Permanent; class++ {
+		o := i.OnError[class.String()]
+		value := string(o.Action)
+		switch o.Action {
+		case "", job.ActionFail:
+			continue
+		case job.ActionFallback:
+			var b bytes.Buffer
+			for _, f := range o.Fields {
+				fmt.Fprintf(&b, " %q: %s", f.Name, f.Value)
+			}
+			value += b.String()
+		}
+		all = append(all, checkpoint.Property{Name: onErrorName + class.String(), Value: value})
+	}
+	if spec.DeadLetter != nil {
+		all = append(all, checkpoint.Property{Name: "dead letters", Value: spec.DeadLetter.Path})
+	}
+	return all
+}
+
+// mended returns the checkpoint as the job with these properties would have written it, where the job
+// has been told what to do about failures that would have ended it. There were none, or there would be no
+// such checkpoint, so the results are those of a run that was told at once.
+func mended(was *checkpoint.Snapshot, now []checkpoint.Property) *checkpoint.Snapshot {
+	is := *was
+	is.Identity = slices.Clone(was.Identity)
+	for _, p := range now {
+		named := func(q checkpoint.Property) bool { return q.Name == p.Name }
+		if strings.HasPrefix(p.Name, onErrorName) && !slices.ContainsFunc(was.Identity, named) {
+			is.Identity = append(is.Identity, p)
+		}
+	}
+	return &is
+}
+
+// sinkPlace names where the results go.
+func sinkPlace(spec *job.Spec) string {
+	if spec.Sink.Stdout {
+		return "standard output"
+	}
+	return spec.Sink.File.Path
+}

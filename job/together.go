@@ -1,0 +1,58 @@
+package job
+
+import (
+	"strings"
+)
+
+// together reports what each alone may be, but not at once. Keys that have a
+// fault of their own are zero by now and so say nothing.
+func (d *decoder) together(s *Spec) {
+	at := func(path string) Position { return place(d.at, path) }
+	given := func(path string) bool { _, ok := d.at[path]; return ok }
+	i := &s.Infer
+	drains := i.Barrier == BarrierDrain || i.Barrier == BarrierDefault && i.Order != OrderUnordered && !given("infer.barrier")
+	if i.DrainLimit > 0 && !drains && (i.Barrier != BarrierDefault || !given("infer.barrier")) {
+		d.fault(at("infer.drain_limit"), "infer.drain_limit: nothing is drained with barrier: snapshot, the default of order: unordered; want barrier: drain, or no limit")
+	}
+	if i.Timeout == Never {
+		if drains && i.DrainLimit == 0 && !given("infer.drain_limit") {
+			d.fault(at("infer.timeout"), "infer.timeout: none, while a checkpoint waits for every call in progress (barrier: drain) and so might never end; want a timeout, a drain_limit or barrier: snapshot")
+		}
+		if i.Retry.Max > 0 {
+			d.fault(at("infer.retry"), "infer.retry: retries need a timeout that bounds them; want infer.timeout above 0, or max: 0")
+		}
+	}
+	if i.MaxCalls > i.Capacity && i.Capacity > 0 {
+		d.fault(at("infer.max_calls"), "infer.max_calls: want at most the capacity, %d, found %d", i.Capacity, i.MaxCalls)
+	}
+	for _, in := range sortedKeys(i.Inputs) {
+		root, _, _ := strings.Cut(i.Inputs[in].Field, ".")
+		for _, out := range sortedKeys(i.Outputs) {
+			if i.Outputs[out].Field == root && !i.Overwrite {
+				d.fault(at("infer.outputs."+out+".field"), "infer.outputs.%s: the field %q holds the input %q; want another field, or overwrite: true", out, root, in)
+			}
+		}
+	}
+	switch {
+	case i.Order == OrderKeyed && !given("infer.key"):
+		d.fault(at("infer.order"), "infer.key: missing; want the field that holds the key, such as {field: user.id}, since the order is keyed")
+	case i.Order != OrderKeyed && i.Order != "" && given("infer.key"):
+		d.fault(at("infer.key"), "infer.key: the order is %s; want order: keyed, or no key", i.Order)
+	}
+	d.failures(s)
+	if i.Retry.MaxDelay > 0 && i.Retry.MaxDelay < i.Retry.Delay {
+		d.fault(at("infer.retry.max_delay"), "infer.retry.max_delay: want at least the delay, %v, found %v", i.Retry.Delay, i.Retry.MaxDelay)
+	}
+	if s.Restart.MaxDelay > 0 && s.Restart.MaxDelay < s.Restart.InitialDelay {
+		d.fault(at("restart.max_delay"), "restart.max_delay: want at least the initial delay, %v, found %v", s.Restart.InitialDelay, s.Restart.MaxDelay)
+	}
+	if s.Source.Stdin != nil && s.Restart.Strategy != "" && s.Restart.Strategy != "none" {
+		d.fault(at("restart.strategy"), "restart.strategy: standard input cannot be read again after a failure; want none, or a file as the source")
+	}
+	if s.Sidecar != nil && i.Model != "" && len(s.Sidecar.Models) > 0 {
+		if _, ok := s.Sidecar.Models[i.Model]; !ok {
+			d.fault(at("infer.model"), "infer.model: want a model of the sidecar section (%s), found %q",
+				strings.Join(sortedKeys(s.Sidecar.Models), ", "), i.Model)
+		}
+	}
+}
