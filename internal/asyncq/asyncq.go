@@ -147,13 +147,14 @@ const (
 
 const none = int32(-1)
 
-// entry is one slot. The links serve whichever list the entry is in: the ready
+// entry is one slot, of two cache lines. The links serve whichever list the entry is in: the ready
 // lists (link), the list of deadlines (dprev, dnext), the done list of its segment (link).
 type entry struct {
 	state   state
 	started bool // has had a call, so its time is running or stands still
 	inList  bool // in the list of deadlines
 	resume  bool // held until Resume rather than until a time
+	behind  bool // keyed: an earlier one of its key has not left yet
 	holds   uint8
 	gen     uint32
 	attempt uint32 // number of the newest call, for telling answers apart
@@ -164,13 +165,11 @@ type entry struct {
 	dprev, dnext int32
 	heap         [2]int32 // position in the heap of timers, by timer kind
 
-	// When keyed: the next entry of the key in the segment, whether an earlier one
-	// has not left yet, and the next entry in the bucket of the table of keys.
-	knext, bnext int32
-	behind       bool
-	key          uint64
-	call         uint64 // number of the newest call among all of the queue
-	bytes        int64
+	knext, bnext int32 // keyed: the next entry of the key in the segment, and in the bucket of the table
+
+	key   uint64
+	call  uint64 // number of the newest call among all of the queue
+	bytes int64
 
 	seg      uint64 // number of its segment, when unordered
 	seq      uint64 // order of arrival

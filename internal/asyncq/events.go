@@ -55,11 +55,19 @@ func (q *Queue) alloc() int32 {
 		q.freed = q.freed[:n-1]
 	} else {
 		s = int32(len(q.entries))
-		q.entries = append(q.entries, entry{})
+		q.entries = append(q.entries, entry{dprev: none, dnext: none, heap: [2]int32{none, none}})
 	}
 	q.live++
 	q.seq++
-	q.entries[s] = entry{gen: q.entries[s].gen + 1, seq: q.seq, link: none, dprev: none, dnext: none, knext: none, bnext: none, heap: [2]int32{none, none}}
+	// Field by field: what is not set here was left clean when the slot became free, or is
+	// set before it is read.
+	e := &q.entries[s]
+	e.gen++
+	e.seq = q.seq
+	e.started, e.resume, e.behind = false, false, false
+	e.holds, e.attempt, e.tries, e.ends = 0, 0, 0, 0
+	e.link, e.knext, e.bnext = none, none, none
+	e.left, e.bytes = 0, 0
 	return s
 }
 

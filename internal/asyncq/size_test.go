@@ -1,0 +1,13 @@
+package asyncq
+
+import (
+	"testing"
+	"unsafe"
+)
+
+// A record's life touches its entry many times; a third cache line would be felt.
+func TestEntryFitsTwoCacheLines(t *testing.T) {
+	if n := unsafe.Sizeof(entry{}); n > 128 {
+		t.Errorf("an entry has %d bytes", n)
+	}
+}
