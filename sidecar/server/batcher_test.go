@@ -451,13 +451,13 @@ func TestBatcherProperties(t *testing.T) {
 			},
 			"finish": func(t *rapid.T) {
 				if len(running) == 0 {
-					t.Skip()
+					t.Skip("no batch runs, so none can finish; another event is drawn")
 				}
 				finish(rapid.IntRange(0, len(running)-1).Draw(t, "which"), rapid.Bool().Draw(t, "named"))
 			},
 			"abandon": func(t *rapid.T) {
 				if len(all) == 0 {
-					t.Skip()
+					t.Skip("no request came yet; another event is drawn")
 				}
 				r := rapid.SampledFrom(all).Draw(t, "which")
 				gone[r] = true

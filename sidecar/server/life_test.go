@@ -1,0 +1,285 @@
+package server_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/test/bufconn"
+
+	"github.com/tensorferry/tensorferry/sidecar/backend"
+	"github.com/tensorferry/tensorferry/sidecar/backend/mock"
+	"github.com/tensorferry/tensorferry/sidecar/endpoint"
+	"github.com/tensorferry/tensorferry/sidecar/oip"
+	"github.com/tensorferry/tensorferry/sidecar/server"
+	"github.com/tensorferry/tensorferry/tensor"
+)
+
+func TestLoading(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lis := bufconn.Listen(1 << 16)
+		srv, err := server.New(server.Config{
+			Backends: backend.Registry{Schemes: map[string]backend.Loader{"mock": mock.Loader()}},
+			Models: []server.Model{{Name: "m", Location: "mock:double?load_time=1s"}, {Name: "bad", Location: "mock:double?load_error=gone"},
+				{Name: "boom", Location: "x", Load: func(context.Context) (backend.Model, error) { panic("boom") }}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer srv.Close()
+		if err := srv.Start(lis); err != nil {
+			t.Fatal(err)
+		}
+		r := &rig{t: t, srv: srv, lis: lis}
+		c := r.caller()
+		health := grpc_health_v1.NewHealthClient(r.conn())
+		status := func() string {
+			w := httptest.NewRecorder()
+			srv.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/health", nil))
+			h, err := health.Check(t.Context(), &grpc_health_v1.HealthCheckRequest{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return fmt.Sprintf("%d %s %v", w.Code, strings.TrimSpace(w.Body.String()), h.Status)
+		}
+		synctest.Wait()
+		_, err = c.ModelInfer(t.Context(), ask(1))
+		if d := oip.Parse(err); d.Code != codes.Unavailable || d.Reason != oip.ReasonModelLoading || d.RetryAfter != server.DefaultRetryDelay {
+			t.Errorf("while it loads: %v", err)
+		}
+		if got := status(); got != "503 NOT_READY NOT_SERVING" {
+			t.Errorf("while it loads: %s", got)
+		}
+		err = srv.WaitReady(t.Context())
+		if err == nil || !strings.Contains(err.Error(), `model "bad"`) || !strings.Contains(err.Error(), "gone") || !strings.Contains(err.Error(), "boom") {
+			t.Errorf("WaitReady: %v", err)
+		}
+		resp, err := c.ModelInfer(t.Context(), ask(1))
+		doubled(t, resp, err, 1)
+		for _, name := range []string{"bad", "boom"} {
+			q := ask(1)
+			q.ModelName = name
+			_, err = c.ModelInfer(t.Context(), q)
+			if d := oip.Parse(err); d.Code != codes.FailedPrecondition || d.Reason != oip.ReasonModelLoadFailed {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if got := status(); got != "503 NOT_READY NOT_SERVING" {
+			t.Errorf("with a model that failed: %s", got)
+		}
+		if err := srv.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestShutdown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := serve(t, server.Config{Grace: 10 * time.Second}, mock.Config{Latency: 3 * time.Second})
+		c, conn := r.caller(), r.conn()
+		watch, err := grpc_health_v1.NewHealthClient(conn).Watch(t.Context(), &grpc_health_v1.HealthCheckRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if first, err := watch.Recv(); err != nil || first.Status != grpc_health_v1.HealthCheckResponse_SERVING {
+			t.Fatalf("watch: %v, %v", first, err)
+		}
+		var wg sync.WaitGroup
+		for i := range 3 { // one runs, two wait
+			wg.Go(func() {
+				resp, err := c.ModelInfer(t.Context(), ask(float32(i)))
+				doubled(t, resp, err, float32(i))
+			})
+		}
+		time.Sleep(time.Second)
+		began := time.Now()
+		wg.Go(func() {
+			if err := r.srv.Shutdown(context.Background()); err != nil {
+				t.Error(err)
+			}
+		})
+		synctest.Wait()
+		_, err = c.ModelInfer(t.Context(), ask(9))
+		if d := oip.Parse(err); d.Code != codes.Unavailable || d.Reason != oip.ReasonDraining || d.RetryAfter == 0 {
+			t.Errorf("while it drains: %v", err)
+		}
+		if r.srv.Ready() {
+			t.Error("it says that it is ready")
+		}
+		if live, err := c.ServerReady(t.Context(), &oip.ServerReadyRequest{}); err != nil || live.Ready {
+			t.Errorf("ServerReady: %v, %v", live, err)
+		}
+		wg.Wait()
+		if d := time.Since(began); d != 5*time.Second {
+			t.Errorf("it took %v; what was admitted takes 2 s and 3 s", d)
+		}
+		for err = nil; err == nil; {
+			_, err = watch.Recv()
+		}
+		if n := r.srv.Connections(); n != 0 {
+			t.Errorf("%d connections are left", n)
+		}
+		if !r.model.Closed() {
+			t.Error("the model is not closed")
+		}
+	})
+}
+
+// Beyond the grace period what is left fails, with DRAINING, and nothing stays.
+func TestShutdownBeyondGrace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := serve(t, server.Config{Grace: 2 * time.Second}, mock.Config{Faults: []mock.Fault{{Kind: mock.Hang}}})
+		c := r.caller()
+		var wg sync.WaitGroup
+		for range 2 {
+			wg.Go(func() {
+				_, err := c.ModelInfer(t.Context(), ask(1))
+				if d := oip.Parse(err); d.Code != codes.Unavailable || d.Reason != oip.ReasonDraining {
+					t.Errorf("%v", err)
+				}
+			})
+		}
+		synctest.Wait()
+		began := time.Now()
+		if err := r.srv.Shutdown(context.Background()); err != nil {
+			t.Error(err)
+		}
+		if d := time.Since(began); d != 2*time.Second {
+			t.Errorf("it took %v", d)
+		}
+		wg.Wait()
+	})
+}
+
+// A backend that never returns is named, and does not keep the server for ever.
+func TestShutdownWithStubbornBackend(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, err := mock.New(mock.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		release := make(chan struct{})
+		r := serveModel(t, server.Config{Grace: -1}, badModel{m, func(int64) ([]tensor.Tensor, error) { <-release; return nil, errors.New("at last") }})
+		go r.caller().ModelInfer(t.Context(), ask(1))
+		synctest.Wait()
+		if err := r.srv.Close(); err == nil || !strings.Contains(err.Error(), `backend of model "m" does not return`) {
+			t.Errorf("Close: %v", err)
+		}
+		close(release)
+	})
+}
+
+func TestMetrics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := serve(t, server.Config{}, mock.Config{Latency: 2 * time.Millisecond})
+		c := r.caller()
+		resp, err := c.ModelInfer(t.Context(), ask(1, 2, 3))
+		doubled(t, resp, err, 1, 2, 3)
+		if _, err := c.ModelInfer(t.Context(), &oip.ModelInferRequest{ModelName: "z"}); err == nil {
+			t.Error("no error")
+		}
+		synctest.Wait()
+		w := httptest.NewRecorder()
+		r.srv.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+		for _, want := range []string{
+			`tensorferry_sidecar_requests_total{code="OK",model="m"} 1`,
+			`tensorferry_sidecar_requests_total{code="NotFound",model=""} 1`,
+			`tensorferry_sidecar_rejections_total{reason="MODEL_NOT_FOUND"} 1`,
+			`tensorferry_sidecar_batch_rows_sum{model="m"} 3`,
+			`tensorferry_sidecar_stage_seconds_sum{model="m",stage="compute"} 0.002`,
+			`tensorferry_sidecar_stage_seconds_sum{model="m",stage="total"} 0.002`,
+			`tensorferry_sidecar_stage_seconds_count{model="m",stage="queue"} 1`,
+			`tensorferry_sidecar_stage_seconds_count{model="m",stage="batch"} 1`,
+			`tensorferry_sidecar_stage_seconds_count{model="m",stage="write"} 1`,
+			`tensorferry_sidecar_queue_rows 0`, `tensorferry_sidecar_queue_bytes 0`, `tensorferry_sidecar_in_flight_requests 0`,
+			`tensorferry_sidecar_connections 1`,
+		} {
+			if !strings.Contains(w.Body.String(), want+"\n") {
+				t.Errorf("/metrics lacks %s; it is\n%s", want, w.Body)
+			}
+		}
+	})
+}
+
+// Several real endpoints at once, by Serve, until its context ends.
+func TestServeRealEndpoints(t *testing.T) {
+	dir, err := os.MkdirTemp("", "srv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	srv, err := server.New(server.Config{Models: []server.Model{{Name: "m", Location: "mock:double"}},
+		Backends: backend.Registry{Schemes: map[string]backend.Loader{"mock": mock.Loader()}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var listeners []net.Listener
+	var targets []string
+	for _, text := range []string{"unix://" + dir + "/s.sock", "127.0.0.1:0"} {
+		e, err := endpoint.Parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := e.Listen()
+		if err != nil {
+			t.Fatal(err)
+		}
+		at, err := endpoint.FromAddr(l.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		listeners, targets = append(listeners, l), append(targets, at.GRPCTarget())
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	served := make(chan error)
+	go func() { served <- srv.Serve(ctx, listeners...) }()
+	if err := srv.WaitReady(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, target := range targets {
+		conn, err := grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := oip.NewGRPCInferenceServiceClient(conn).ModelInfer(t.Context(), ask(3))
+		doubled(t, resp, err, 3)
+		conn.Close()
+	}
+	cancel()
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(dir + "/s.sock"); !os.IsNotExist(err) {
+		t.Errorf("the socket is still there: %v", err)
+	}
+	if err := srv.Start(listeners...); err == nil {
+		t.Error("a stopped server started again")
+	}
+}
+
+func TestConfigErrors(t *testing.T) {
+	for want, cfg := range map[string]server.Config{
+		"no models":                 {},
+		"has no name":               {Models: []server.Model{{Location: "x"}}},
+		`two models have the name`:  {Models: []server.Model{{Name: "m", Location: "x"}, {Name: "m", Location: "y"}}},
+		`model "m" has no location`: {Models: []server.Model{{Name: "m"}}},
+		"MaxBatch is -1":            {Models: []server.Model{{Name: "m", Location: "x"}}, MaxBatch: -1},
+		"QueueTimeout is -1s; want": {Models: []server.Model{{Name: "m", Location: "x"}}, QueueTimeout: -time.Second},
+	} {
+		if _, err := server.New(cfg); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want one that says %q", err, want)
+		}
+	}
+}
