@@ -3,6 +3,7 @@ package sidecar
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -98,10 +99,14 @@ func (l *link) askModel(ctx context.Context, version string) (tensor.Signature, 
 }
 
 // mismatch is the failure of a codec that does not fit; the codec's own message shows its
-// side, this adds the model's.
+// side, this adds the model's if the message does not show that too.
 func (p *peerName) mismatch(sig *tensor.Signature, err error) *Error {
+	message := err.Error()
+	if model := sig.String(); !strings.Contains(message, model) {
+		message = fmt.Sprintf("%s (the model, as the server describes it: %s)", message, model)
+	}
 	return &Error{
-		Code: FailedPrecondition, Message: fmt.Sprintf("%v (the model, as the server describes it: %s)", err, sig),
+		Code: FailedPrecondition, Message: message,
 		Model: p.model, Endpoint: p.endpoint, Class: async.Permanent, kind: ErrMismatch, cause: err,
 	}
 }
