@@ -69,7 +69,7 @@ func (c *channel[IN, OUT]) open(ctx context.Context, bind binder[IN, OUT]) (err 
 		c.conn = c.own
 	}
 	c.link = link{
-		conn: c.conn, backoff: c.cfg.Backoff, name: &c.name, log: c.log,
+		conn: c.conn, backoff: c.cfg.Backoff, name: &c.name, version: c.cfg.Version, sig: &c.sig, log: c.log,
 		suspend: func(why error) { c.done.Suspend(why) }, resume: c.done.Resume, stopped: c.holdWaiting,
 	}
 	c.link.states, _ = c.conn.(stateful)

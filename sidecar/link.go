@@ -2,7 +2,6 @@ package sidecar
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -13,7 +12,7 @@ import (
 	"google.golang.org/grpc/connectivity"
 
 	"github.com/tensorferry/tensorferry/async"
-	"github.com/tensorferry/tensorferry/sidecar/oip"
+	"github.com/tensorferry/tensorferry/tensor"
 )
 
 // probeTimeout bounds the question whether a server that was lost answers again.
@@ -29,6 +28,8 @@ type link struct {
 	states  stateful // nil: the connection does not tell
 	backoff Backoff
 	name    *peerName
+	version string            // that requests ask for
+	sig     *tensor.Signature // that the codec was bound to
 	log     *slog.Logger
 
 	// suspend and resume tell the operator; stopped gives back what waits in the channel.
@@ -68,7 +69,7 @@ func (l *link) lost(why *Error) {
 // so that the operator hears of losses and returns in their order.
 func (l *link) setDown(why *Error) {
 	before := l.down.Load()
-	if before != nil && before.Message == why.Message {
+	if before != nil && (before.Message == why.Message || !before.hold) {
 		return
 	}
 	l.down.Store(why)
@@ -98,7 +99,17 @@ func (l *link) goUp(seen uint64) bool {
 	return true
 }
 
-// watch runs until ctx ends.
+// end says that no call will ever succeed again. Those that were held are made, and
+// fail with the reason.
+func (l *link) end(why *Error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.down.Store(why)
+	l.log.Error("sidecar: connected again, and the model cannot be used any more", "endpoint", l.name.endpoint, "reason", why.Message)
+	l.resume()
+}
+
+// watch runs until ctx ends, or the model has become another.
 func (l *link) watch(ctx context.Context) {
 	conns, ups := pacer{backoff: l.backoff}, pacer{backoff: l.backoff}
 	ups.begin()
@@ -121,7 +132,12 @@ func (l *link) watch(ctx context.Context) {
 			}
 			// A server that answers probes and not calls must not be called without pause.
 			sleep(ctx, pause)
-			if err := l.probe(ctx); err != nil {
+			err := l.probe(ctx)
+			if err != nil && !err.hold && ctx.Err() == nil {
+				l.end(err)
+				return
+			}
+			if err != nil {
 				l.goDown(err)
 				pause = l.backoff.delay(failed)
 				failed++
@@ -144,7 +160,7 @@ func (l *link) watch(ctx context.Context) {
 			l.goDown(l.away("the connection was shut down"))
 		case connectivity.TransientFailure:
 			// A call on a failed connection fails at once, with the reason.
-			if err := l.probe(ctx); err != nil && ctx.Err() == nil {
+			if err := l.probe(ctx); err != nil && err.hold && ctx.Err() == nil {
 				l.goDown(err)
 			}
 		default:
@@ -209,22 +225,46 @@ func (l *link) wait(ctx context.Context, state connectivity.State, seen uint64) 
 	}
 }
 
-// probe asks whether the server answers; any answer will do.
+// probe asks whether the server answers again and has the model as it was. A server
+// that was started again takes calls before it has loaded its models, and says of them
+// in the meantime what it says of unknown ones.
 func (l *link) probe(ctx context.Context) *Error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	err := l.conn.Invoke(ctx, oip.GRPCInferenceService_ServerLive_FullMethodName, &oip.ServerLiveRequest{}, &oip.ServerLiveResponse{})
-	if err == nil {
-		return nil
-	}
-	if ctx.Err() != nil {
+	ready, err := l.modelReady(ctx, l.version)
+	switch {
+	case ctx.Err() != nil:
 		return l.away(fmt.Sprintf("connected, but no answer within %v", probeTimeout))
+	case err != nil && err.kind == ErrUnreachable:
+		return err
+	case err != nil:
+		return l.away("connected, but the model is not there yet: " + err.Message)
+	case !ready:
+		return l.notReady()
 	}
-	f := l.name.understand(err, "")
-	if !errors.Is(f.Error, ErrUnreachable) {
-		return nil
+	return l.compare(ctx)
+}
+
+// compare looks whether the model is still the one that the codec was bound to. What
+// the server does not tell now it may tell at the next probe.
+func (l *link) compare(ctx context.Context) *Error {
+	sig, err := l.askModel(ctx, l.version)
+	switch {
+	case err != nil && (err.hold || err.Class != async.Permanent):
+		return l.away("connected, but the model is not there yet: " + err.Message)
+	case err != nil:
+		return err
 	}
-	return f.Error
+	now, then := sig, *l.sig
+	now.MaxBatch, then.MaxBatch = 0, 0 // a bound that changed is met by splitting
+	if now.String() != then.String() {
+		return &Error{
+			Code: FailedPrecondition, Model: l.name.model, Endpoint: l.name.endpoint, Class: async.Permanent, kind: ErrMismatch,
+			Message: fmt.Sprintf("the server has another model by this name since it was connected again: %s; it was %s", sig.String(), l.sig.String()),
+			advice:  "start the job again, which binds its codec to the new one",
+		}
+	}
+	return nil
 }
 
 // away is the reason for which calls are held.

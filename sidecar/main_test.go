@@ -12,7 +12,9 @@ import (
 
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/stats"
+	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/tensorferry/tensorferry/async"
@@ -30,10 +32,11 @@ type peerServer struct {
 	limit int // bytes of a message that it receives; 0: grpc's default
 
 	// Hooks. They are set before the server is used.
-	ready func() (bool, error)
-	meta  func() error
-	live  func() error
-	infer func(ctx context.Context, req *oip.ModelInferRequest, rows [][]float32) error
+	ready       func() (bool, error)
+	meta        func() error
+	live        func() error     // of ModelReady, before ready
+	modelConfig *oip.ModelConfig // nil: not served
+	infer       func(ctx context.Context, req *oip.ModelInferRequest, rows [][]float32) error
 
 	mu       sync.Mutex
 	listener *bufconn.Listener
@@ -137,13 +140,24 @@ func (c connCounter) HandleConn(_ context.Context, s stats.ConnStats) {
 	}
 }
 
-func (p *peerServer) ServerLive(context.Context, *oip.ServerLiveRequest) (*oip.ServerLiveResponse, error) {
+func (p *peerServer) ModelReady(context.Context, *oip.ModelReadyRequest) (*oip.ModelReadyResponse, error) {
 	if p.live != nil {
 		if err := p.live(); err != nil {
 			return nil, err
 		}
 	}
-	return &oip.ServerLiveResponse{Live: true}, nil
+	if p.ready != nil {
+		ok, err := p.ready()
+		return &oip.ModelReadyResponse{Ready: ok}, err
+	}
+	return &oip.ModelReadyResponse{Ready: true}, nil
+}
+
+func (p *peerServer) ModelConfig(context.Context, *oip.ModelConfigRequest) (*oip.ModelConfigResponse, error) {
+	if p.modelConfig == nil {
+		return nil, status.Error(codes.Unimplemented, "Method not found!")
+	}
+	return &oip.ModelConfigResponse{Config: p.modelConfig}, nil
 }
 
 func (p *peerServer) ServerReady(context.Context, *oip.ServerReadyRequest) (*oip.ServerReadyResponse, error) {

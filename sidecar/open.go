@@ -68,34 +68,89 @@ func (l *link) awaitConnection(ctx context.Context) {
 	}
 }
 
-// askModel asks whether the server is ready, and for the model's metadata.
+// askModel asks whether the model is ready, and for what the server tells of it.
 func (l *link) askModel(ctx context.Context, version string) (tensor.Signature, *Error) {
-	var ready oip.ServerReadyResponse
-	err := l.conn.Invoke(ctx, oip.GRPCInferenceService_ServerReady_FullMethodName, &oip.ServerReadyRequest{}, &ready)
-	switch d := oip.Parse(err); {
-	case err != nil && d.Code != codes.Unimplemented:
-		return tensor.Signature{}, l.name.understand(err, "").Error
-	case err == nil && !ready.Ready:
-		return tensor.Signature{}, &Error{
-			Code: Unavailable, Message: "the server says that it is not ready", Model: l.name.model, Endpoint: l.name.endpoint,
-			Class: async.Transport, kind: ErrNotReady, hold: true, advice: "look at its log for what it is loading",
-		}
+	// Not ServerReady: a server says no to that for as long as any other model of it is
+	// broken. A no, and an error, may also mean that there is no such model; the metadata
+	// tell.
+	ready, err := l.modelReady(ctx, version)
+	if err != nil && err.kind == ErrUnreachable {
+		return tensor.Signature{}, err
 	}
 	var meta oip.ModelMetadataResponse
-	err = l.conn.Invoke(ctx, oip.GRPCInferenceService_ModelMetadata_FullMethodName,
+	failed := l.conn.Invoke(ctx, oip.GRPCInferenceService_ModelMetadata_FullMethodName,
 		&oip.ModelMetadataRequest{Name: l.name.model, Version: version}, &meta)
-	if err != nil {
-		return tensor.Signature{}, l.name.understand(err, "").Error
-	}
-	sig, err := oip.SignatureOf(&meta, version)
-	if err != nil {
-		return sig, &Error{
-			Code: FailedPrecondition, Message: err.Error(), Model: l.name.model, Endpoint: l.name.endpoint,
-			Class: async.Permanent, kind: ErrModelUnusable, cause: err,
+	if failed != nil {
+		err := l.name.understand(failed, "").Error
+		if err.kind == ErrModelNotFound && l.starting(ctx) {
+			return tensor.Signature{}, l.notReady()
 		}
+		return tensor.Signature{}, err
+	}
+	if err == nil && !ready {
+		return tensor.Signature{}, l.notReady()
+	}
+	sig, failed := oip.SignatureOf(&meta, version)
+	if failed != nil {
+		return sig, l.unusable(failed)
 	}
 	sig.Model = l.name.model // what requests ask for, whatever the server calls it
-	return sig, nil
+	return sig, l.configure(ctx, version, &sig)
+}
+
+// starting reports whether the server says that it is not ready: a model that it does
+// not know may be one that it has not read yet.
+func (l *link) starting(ctx context.Context) bool {
+	var ready oip.ServerReadyResponse
+	err := l.conn.Invoke(ctx, oip.GRPCInferenceService_ServerReady_FullMethodName, &oip.ServerReadyRequest{}, &ready)
+	return err == nil && !ready.Ready
+}
+
+func (l *link) unusable(err error) *Error {
+	return &Error{
+		Code: FailedPrecondition, Message: err.Error(), Model: l.name.model, Endpoint: l.name.endpoint,
+		Class: async.Permanent, kind: ErrModelUnusable, cause: err,
+	}
+}
+
+// modelReady asks whether the model takes requests. A server without this call is
+// taken to be ready.
+func (l *link) modelReady(ctx context.Context, version string) (bool, *Error) {
+	var ready oip.ModelReadyResponse
+	err := l.conn.Invoke(ctx, oip.GRPCInferenceService_ModelReady_FullMethodName,
+		&oip.ModelReadyRequest{Name: l.name.model, Version: version}, &ready)
+	if err != nil && oip.Parse(err).Code != codes.Unimplemented {
+		return false, l.name.understand(err, "").Error
+	}
+	return err != nil || ready.Ready, nil
+}
+
+func (l *link) notReady() *Error {
+	return &Error{
+		Code: Unavailable, Message: "the server says that the model is not ready", Model: l.name.model, Endpoint: l.name.endpoint,
+		Class: async.Transport, kind: ErrNotReady, hold: true, advice: "look at its log for what it is loading",
+	}
+}
+
+// configure adds what only the model's configuration tells. Not every server has it, and
+// one that does not tell is asked for no more than the protocol promises.
+func (l *link) configure(ctx context.Context, version string, sig *tensor.Signature) *Error {
+	var resp oip.ModelConfigResponse
+	err := l.conn.Invoke(ctx, oip.GRPCInferenceService_ModelConfig_FullMethodName,
+		&oip.ModelConfigRequest{Name: l.name.model, Version: version}, &resp)
+	if err != nil {
+		// It may tell later, and a model must not look different from one time to the next.
+		if e := l.name.understand(err, "").Error; e.hold || e.Class == async.Timeout {
+			return e
+		}
+		return nil
+	}
+	if resp.Config != nil {
+		if err := oip.Configure(sig, resp.Config); err != nil {
+			return l.unusable(err)
+		}
+	}
+	return nil
 }
 
 // mismatch is the failure of a codec that does not fit; the codec's own message shows its

@@ -49,12 +49,14 @@ var rules = [...]rule{
 
 	{codes.Unavailable, oip.ReasonDraining, "", ErrNotReady, async.Transport, holdRows, false, ""},
 	{codes.Unavailable, oip.ReasonModelLoading, "", ErrNotReady, async.Transport, holdRows, false, ""},
-	// Triton's queue policies answer UNAVAILABLE, and so does its repository.
+	// Triton's queue policies answer UNAVAILABLE, and so did the repository of older ones.
 	{codes.Unavailable, "", "exceeds maximum queue size", ErrOverloaded, async.Overload, holdRows, false, ""},
 	{codes.Unavailable, "", "request timeout expired", ErrTimeout, async.Timeout, failRows, true,
 		"the server's queue was too slow; give it more instances, or the model's queue policy more time"},
 	{codes.Unavailable, "", "is not found", ErrModelNotFound, async.Permanent, failRows, false, helpModel},
 	{codes.Unavailable, "", "request for unknown model", ErrNotReady, async.Transport, holdRows, false, ""},
+	// KServe, of a model that is loading.
+	{codes.Unavailable, "", "is not ready", ErrNotReady, async.Transport, holdRows, false, ""},
 	{codes.Unavailable, "", "", ErrUnreachable, async.Transport, lostRows, false, helpReach},
 
 	{codes.DeadlineExceeded, oip.ReasonQueueTimeout, "", ErrTimeout, async.Timeout, failRows, false,
@@ -63,6 +65,11 @@ var rules = [...]rule{
 	{codes.Canceled, "", "", ErrCancelled, async.Backend, failRows, false,
 		"this side did not cancel it; look at the server's log, and at proxies on the way"},
 
+	// MLServer, of a model that is loading.
+	{codes.InvalidArgument, "", "is not ready yet", ErrNotReady, async.Transport, holdRows, false, ""},
+	// Triton, where the model's configuration could not be read before.
+	{codes.InvalidArgument, "", "batch-size must be <=", ErrTooLarge, async.BadRecord, splitRows, false,
+		"the server's model takes fewer rows in a request; lower max_batch"},
 	{codes.InvalidArgument, "", "", ErrBadRecord, async.BadRecord, findRow, false, ""},
 	{codes.OutOfRange, "", "", ErrBadRecord, async.BadRecord, findRow, false, ""},
 	{codes.Internal, "", "", ErrBackend, async.Backend, findRow, true, ""},
@@ -70,6 +77,8 @@ var rules = [...]rule{
 	{codes.Aborted, "", "", ErrBackend, async.Backend, findRow, true, ""},
 	{codes.DataLoss, "", "", ErrBadOutput, async.Backend, findRow, false, ""},
 
+	// Triton, of a model that is being loaded or was unloaded.
+	{codes.NotFound, "", "has no available versions", ErrNotReady, async.Transport, holdRows, false, ""},
 	{codes.NotFound, "", "", ErrModelNotFound, async.Permanent, failRows, false, helpModel},
 	{codes.FailedPrecondition, "", "", ErrModelUnusable, async.Permanent, failRows, false,
 		"look at the server's log for why it cannot run this version of the model"},
@@ -124,6 +133,13 @@ func (p *peerName) understand(err error, requestID string) failure {
 		e.hold, e.RetryAfter = true, d.RetryAfter
 	}
 	return failure{Error: e, do: r.do, rows: d.BadRows}
+}
+
+// held is the same loss or fault for calls that wait for its end.
+func (e *Error) held() *Error {
+	c := *e
+	c.hold, c.Class, c.retry = true, async.Transport, false
+	return &c
 }
 
 // lostForGood is the same loss for a call that must not be made again.

@@ -159,6 +159,11 @@ func (w *worker[IN, OUT]) settle(r *group[IN], id string, written bool, err erro
 		return // closed: nobody listens
 	}
 	f := w.c.name.understand(err, id)
+	if f.kind == ErrModelNotFound && f.Reason == "" {
+		// It was there. A server that was started again takes calls before it has its models,
+		// and the probe will tell.
+		f.do, f.Error, written = lostRows, f.Error.held(), false
+	}
 	if f.do == lostRows {
 		// The operator hears of the loss before it gets the calls back, so that it does not
 		// make them again at once.

@@ -8,7 +8,8 @@ import (
 
 // SignatureOf reads a model's metadata. The model is batched if it has inputs and the first dimension of
 // every input and output is dynamic; that dimension is left out of the rows' shapes then. version is the
-// one that was asked for, which may be empty. The protocol has no place for the largest batch: MaxBatch is 0.
+// one that was asked for, which may be empty. The metadata have no place for the largest batch: MaxBatch is 0, and
+// [Configure] may know it.
 func SignatureOf(meta *ModelMetadataResponse, version string) (tensor.Signature, error) {
 	sig := tensor.Signature{Model: meta.GetName(), Version: version, Batched: len(meta.GetInputs()) > 0}
 	for _, list := range [][]*ModelMetadataResponse_TensorMetadata{meta.GetInputs(), meta.GetOutputs()} {
@@ -44,6 +45,33 @@ func specs(kind string, list []*ModelMetadataResponse_TensorMetadata, batched bo
 		out[i] = tensor.Spec{Name: t.GetName(), DType: dt, Row: append(tensor.Shape{}, row...)}
 	}
 	return out, nil
+}
+
+// Configure completes a signature that [SignatureOf] has read with what the model's configuration says: the
+// largest batch, or that the model takes none although its shapes begin with a dynamic dimension. The error says
+// that unary calls cannot serve the model.
+func Configure(sig *tensor.Signature, cfg *ModelConfig) error {
+	switch {
+	case cfg.GetModelTransactionPolicy().GetDecoupled():
+		return fmt.Errorf("model %q is decoupled: a request may have any number of answers, and a call has one", sig.Model)
+	case cfg.GetMaxBatchSize() < 0:
+		return fmt.Errorf("the configuration of model %q is wrong: a largest batch of %d rows", sig.Model, cfg.GetMaxBatchSize())
+	case cfg.GetSequenceBatching() != nil:
+		return fmt.Errorf("model %q keeps a state for each sequence of requests; records are sent as requests of their own", sig.Model)
+	case cfg.GetMaxBatchSize() > 0:
+		if sig.Batched {
+			sig.MaxBatch = int(cfg.GetMaxBatchSize())
+		}
+	case sig.Batched:
+		// The first dimension is the row's own.
+		sig.Batched = false
+		for _, specs := range [][]tensor.Spec{sig.Inputs, sig.Outputs} {
+			for i := range specs {
+				specs[i].Row = append(tensor.Shape{tensor.Dynamic}, specs[i].Row...)
+			}
+		}
+	}
+	return nil
 }
 
 // Metadata returns the message that describes the model.

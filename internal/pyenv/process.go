@@ -1,0 +1,117 @@
+//go:build integration
+
+package pyenv
+
+import (
+	"bytes"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Process is a running program, with all that it has started: they are a process
+// group, and end together.
+type Process struct {
+	t    testing.TB
+	cmd  *exec.Cmd
+	log  log
+	done chan struct{}
+}
+
+type log struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+// logSize is how much of the end of a program's output is shown of a failed test.
+const logSize = 16 << 10
+
+func (l *log) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+// Start runs a command until the end of the test. What it prints is shown if the test
+// fails.
+func Start(t testing.TB, cmd *exec.Cmd) *Process {
+	t.Helper()
+	p := &Process{t: t, cmd: cmd, done: make(chan struct{})}
+	cmd.Stdout, cmd.Stderr = &p.log, &p.log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	// Children that outlive a killed parent hold the output open.
+	cmd.WaitDelay = 5 * time.Second
+	if err := cmd.Start(); err != nil {
+		t.Fatalf("%s: %v", strings.Join(cmd.Args, " "), err)
+	}
+	go func() {
+		cmd.Wait()
+		close(p.done)
+	}()
+	t.Cleanup(func() {
+		p.Kill()
+		if t.Failed() {
+			text := p.Output()
+			t.Logf("%s printed:\n%s", strings.Join(cmd.Args, " "), text[max(0, len(text)-logSize):])
+		}
+	})
+	return p
+}
+
+// Output is what it has printed.
+func (p *Process) Output() string { return p.log.String() }
+
+// Over reports whether it has ended.
+func (p *Process) Over() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// Kill ends the whole group at once and returns when the program is gone.
+func (p *Process) Kill() {
+	syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+	<-p.done
+}
+
+// Signal tells the program alone.
+func (p *Process) Signal(s syscall.Signal) { p.cmd.Process.Signal(s) }
+
+// Wait waits for the end and returns the exit code, -1 after a kill.
+func (p *Process) Wait() int {
+	p.t.Helper()
+	select {
+	case <-p.done:
+	case <-time.After(2 * time.Minute):
+		p.t.Fatalf("%s does not end", strings.Join(p.cmd.Args, " "))
+	}
+	return p.cmd.ProcessState.ExitCode()
+}
+
+// Eventually looks until a thing holds, for as long as a slow machine may need; what a
+// program does in the meantime is its own affair. The test fails if p ends first.
+func (p *Process) Eventually(what string, holds func() bool) {
+	p.t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(3 * time.Minute); !holds(); <-tick.C {
+		if p.Over() {
+			p.t.Fatalf("%s ended with %d before: %s", strings.Join(p.cmd.Args, " "), p.cmd.ProcessState.ExitCode(), what)
+		}
+		if time.Now().After(end) {
+			p.t.Fatalf("waited in vain: %s", what)
+		}
+	}
+}

@@ -1,0 +1,145 @@
+//go:build integration
+
+// Package pyenv makes Python virtual environments for tests against other
+// people's programs, and runs those programs. An environment belongs to a file of
+// pinned requirements; it is made once in a checkout and used again as long as that
+// file is the same.
+//
+// It must never be imported but by tests with the build tag integration.
+package pyenv
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// Env is a virtual environment.
+type Env struct {
+	// Dir is its folder.
+	Dir string
+	// libs is where the interpreter's own library lies, which programs that embed
+	// Python need to find, and no other version's.
+	libs string
+}
+
+// Make returns the environment of a file of requirements, whose name without its
+// extension is the environment's. The test fails if it cannot be made.
+//
+// Environments lie in integration/.env of the checkout, or in the folder
+// $TENSORFERRY_ENV_DIR. Test processes take turns to make one. It gets its name when
+// it is whole, so that one that was interrupted is not taken for it.
+func Make(t testing.TB, requirements string) *Env {
+	t.Helper()
+	e, err := ensure(requirements)
+	if err != nil {
+		t.Fatalf("the Python environment of %s: %v", requirements, err)
+	}
+	return e
+}
+
+func ensure(requirements string) (*Env, error) {
+	text, err := os.ReadFile(requirements)
+	if err != nil {
+		return nil, err
+	}
+	python, libs, err := interpreter()
+	if err != nil {
+		return nil, err
+	}
+	root, err := folder()
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(root, 0o755); err != nil {
+		return nil, err
+	}
+	name := strings.TrimSuffix(filepath.Base(requirements), filepath.Ext(requirements))
+	lock, err := os.OpenFile(filepath.Join(root, name+".lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		return nil, fmt.Errorf("locking %s: %w", lock.Name(), err)
+	}
+	e := &Env{Dir: filepath.Join(root, name), libs: libs}
+	sum := sha256.Sum256(append(text, python...))
+	stamp := hex.EncodeToString(sum[:])
+	// The stamp is written last.
+	if got, err := os.ReadFile(filepath.Join(e.Dir, "stamp")); err == nil && string(got) == stamp {
+		return e, nil
+	}
+	if err := os.RemoveAll(e.Dir); err != nil {
+		return nil, err
+	}
+	for _, args := range [][]string{
+		{python, "-m", "venv", e.Dir},
+		{e.Python(), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", "-r", requirements},
+	} {
+		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("%s: %w\n%s", strings.Join(args, " "), err, out)
+		}
+	}
+	return e, os.WriteFile(filepath.Join(e.Dir, "stamp"), []byte(stamp), 0o644)
+}
+
+// interpreter finds a Python that is new enough for every program here.
+func interpreter() (python, libs string, err error) {
+	const ask = `import sys, sysconfig; print(sys.executable, sysconfig.get_config_var("LIBDIR"), sys.version_info >= (3, 11), sys.version_info < (3, 13), sep="\n")`
+	tried := []string{"python3.11", "python3", "python3.12"}
+	for _, name := range tried {
+		out, err := exec.Command(name, "-c", ask).Output()
+		if err != nil {
+			continue
+		}
+		said := strings.Split(strings.TrimSpace(string(out)), "\n")
+		if len(said) == 4 && said[2] == "True" && said[3] == "True" {
+			return said[0], said[1], nil
+		}
+	}
+	return "", "", fmt.Errorf("no Python 3.11 or 3.12 among %s; install one with its venv module", strings.Join(tried, ", "))
+}
+
+// folder is where environments lie.
+func folder() (string, error) {
+	if dir := os.Getenv("TENSORFERRY_ENV_DIR"); dir != "" {
+		return filepath.Abs(dir)
+	}
+	root, err := Root()
+	return filepath.Join(root, "integration", ".env"), err
+}
+
+// Root returns the folder of the checkout.
+func Root() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for at := dir; ; at = filepath.Dir(at) {
+		if _, err := os.Stat(filepath.Join(at, "go.mod")); err == nil {
+			return at, nil
+		}
+		if at == filepath.Dir(at) {
+			return "", errors.New("no go.mod above " + dir)
+		}
+	}
+}
+
+// Python is the interpreter's path.
+func (e *Env) Python() string { return filepath.Join(e.Dir, "bin", "python") }
+
+// Command returns a command of the environment's bin folder, as python or mlserver.
+func (e *Env) Command(name string, args ...string) *exec.Cmd {
+	cmd := exec.Command(filepath.Join(e.Dir, "bin", name), args...)
+	cmd.Env = append(os.Environ(), "LD_LIBRARY_PATH="+e.libs, "PYTHONUNBUFFERED=1", "PYTHONDONTWRITEBYTECODE=1",
+		"PATH="+filepath.Join(e.Dir, "bin")+string(os.PathListSeparator)+os.Getenv("PATH"))
+	return cmd
+}
