@@ -153,8 +153,8 @@ func TestErrorTable(t *testing.T) {
 		{codes.Unimplemented, "UNSUPPORTED_FEATURE", "", 1, ends, sidecar.ErrUnsupported, async.Permanent},
 		{codes.Internal, "BACKEND_ERROR", "", 2, mended, nil, 0},                              // two retries
 		{codes.Internal, "BACKEND_ERROR", "", 3, restarts, sidecar.ErrBackend, async.Backend}, // one too many
-		{codes.Unknown, "", "it broke", 2, mended, nil, 0},
-		{codes.Unknown, "", "it broke", 3, restarts, sidecar.ErrBackend, async.Backend},
+		{codes.Unknown, "", "it broke", 5, mended, nil, 0},                                    // each attempt is made again with nothing beside it
+		{codes.Unknown, "", "it broke", 6, restarts, sidecar.ErrBackend, async.Backend},
 		{codes.DataLoss, "BAD_OUTPUT", "", 1, restarts, sidecar.ErrBadOutput, async.Backend},
 		{codes.Unauthenticated, "", "who are you", 1, ends, sidecar.ErrUnauthorized, async.Permanent},
 		{codes.PermissionDenied, "", "not for you", 1, ends, sidecar.ErrUnauthorized, async.Permanent},

@@ -31,6 +31,7 @@ type group[IN any] struct {
 	fates []fate
 	live  int  // calls that still want an answer
 	part  bool // of a request that failed
+	alone bool // it is sent when nothing else is in flight, and nothing else while it is
 	// abort ends the request in flight; nil while there is none.
 	abort func()
 }
@@ -49,6 +50,12 @@ func (g *gather[IN]) add(calls []async.Call[IN]) { g.pending.push(calls...) }
 
 // due returns how many requests could be sent now.
 func (g *gather[IN]) due() int {
+	if len(g.flight) > 0 && (g.flight[0].alone || g.parts.len() > 0 && g.parts.items()[0].alone) {
+		return 0
+	}
+	if g.parts.len() > 0 && g.parts.items()[0].alone {
+		return 1
+	}
 	waiting := g.parts.len() + (g.pending.len()+g.rows-1)/g.rows
 	return max(0, min(waiting, g.window-len(g.flight)))
 }
@@ -98,7 +105,7 @@ func (g *gather[IN]) encoded(r *group[IN], fates []fate) {
 	case len(rest) == 0:
 	case r.part:
 		p := g.group(rest)
-		p.part = true
+		p.part, p.alone = true, r.alone
 		g.parts.pushFront(p)
 	default:
 		g.pending.pushFront(rest...)
@@ -113,12 +120,13 @@ func (g *gather[IN]) answered(r *group[IN]) {
 	r.abort = nil
 }
 
-// again makes a part of the calls of r in [from, to) that are still wanted.
-func (g *gather[IN]) again(r *group[IN], from, to int) {
+// again makes a part of the calls of r in [from, to) that are still wanted, to be sent
+// alone or beside others.
+func (g *gather[IN]) again(r *group[IN], from, to int, alone bool) {
 	p := g.group(r.calls[from:to])
 	copy(p.fates, r.fates[from:to])
 	p.compact()
-	if p.part = true; p.live == 0 {
+	if p.part, p.alone = true, alone; p.live == 0 {
 		g.recycle(p)
 		return
 	}
@@ -126,15 +134,15 @@ func (g *gather[IN]) again(r *group[IN], from, to int) {
 }
 
 // halves makes two parts of a group that failed, of equally many wanted calls.
-func (g *gather[IN]) halves(r *group[IN]) {
+func (g *gather[IN]) halves(r *group[IN], alone bool) {
 	mid, n := 0, 0
 	for ; n < r.live/2; mid++ {
 		if r.fates[mid] == wanted {
 			n++
 		}
 	}
-	g.again(r, 0, mid)
-	g.again(r, mid, len(r.calls))
+	g.again(r, 0, mid, alone)
+	g.again(r, mid, len(r.calls), alone)
 }
 
 // cancel forgets calls that have their outcome. A request of which no row is wanted any
@@ -210,7 +218,7 @@ func (g *gather[IN]) group(calls []async.Call[IN]) *group[IN] {
 	}
 	r.calls = append(r.calls[:0], calls...)
 	r.fates = append(r.fates[:0], make([]fate, len(calls))...)
-	r.live, r.part = len(calls), false
+	r.live, r.part, r.alone = len(calls), false, false
 	return r
 }
 

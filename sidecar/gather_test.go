@@ -106,7 +106,10 @@ func (tr *transcript) event(f []string) {
 	case "answer":
 		tr.g.answered(request())
 	case "halves":
-		tr.g.halves(request())
+		tr.g.halves(request(), false)
+		tr.g.answered(request())
+	case "alone":
+		tr.g.halves(request(), true)
 		tr.g.answered(request())
 	case "named":
 		r := request()
@@ -115,7 +118,7 @@ func (tr *transcript) event(f []string) {
 			r.fates[at] = gone
 			r.live--
 		}
-		tr.g.again(r, 0, len(r.calls))
+		tr.g.again(r, 0, len(r.calls), false)
 		tr.g.answered(r)
 	case "cancel":
 		var ids []async.CallID
@@ -214,9 +217,9 @@ func TestGatherLosesNothing(t *testing.T) {
 						done(int(r.calls[i].ID.Entry))
 					}
 				}
-				g.again(r, 0, len(r.calls))
+				g.again(r, 0, len(r.calls), false)
 			default:
-				g.halves(r)
+				g.halves(r, r.alone || rng.IntN(2) == 0)
 			}
 			g.answered(r)
 			g.recycle(r)
@@ -237,6 +240,9 @@ func TestGatherLosesNothing(t *testing.T) {
 					fail("request of %d rows, %d live", len(r.calls), r.live)
 				}
 				flying = append(flying, r)
+				if len(flying) > 1 && slices.ContainsFunc(flying, func(r *group[int]) bool { return r.alone }) {
+					fail("%d requests in flight, one of which should be alone", len(flying))
+				}
 				if len(flying) > g.window || len(flying) != len(g.flight) {
 					fail("%d requests in a window of %d", len(flying), g.window)
 				}
@@ -297,7 +303,7 @@ func TestHalvesAreFew(t *testing.T) {
 			for r := g.next(); r != nil; r = g.next() {
 				requests++
 				if len(r.calls) > 1 && (all || slices.ContainsFunc(r.calls, func(c async.Call[int]) bool { return c.ID == id(n/3) })) {
-					g.halves(r)
+					g.halves(r, false)
 				}
 				g.answered(r)
 				g.recycle(r)

@@ -118,6 +118,10 @@ type failure struct {
 	*Error
 	do   action
 	rows []int // that the server names as bad, in the request's numbering
+	// shared: a server of others said no more than that its model failed. One that batches
+	// across requests says that of all that it ran together, so that the fault may be in
+	// another request.
+	shared bool
 }
 
 // understand makes sense of what an RPC returned.
@@ -132,7 +136,7 @@ func (p *peerName) understand(err error, requestID string) failure {
 	if r.do == holdRows || r.do == lostRows {
 		e.hold, e.RetryAfter = true, d.RetryAfter
 	}
-	return failure{Error: e, do: r.do, rows: d.BadRows}
+	return failure{Error: e, do: r.do, rows: d.BadRows, shared: r.class == async.Backend && r.do == findRow && d.Reason == ""}
 }
 
 // held is the same loss or fault for calls that wait for its end.

@@ -182,15 +182,17 @@ func (w *worker[IN, OUT]) judge(r *group[IN], f *failure, rows int) {
 	bytes := w.batch.Bytes()
 	w.c.leave(r, func() {
 		switch {
+		case f.do == findRow && f.shared && (rows > 1 || !r.alone):
+			w.c.gather.halves(r, true)
 		case f.do == findRow && rows > 1:
 			if !w.failNamed(r, f) {
-				w.c.gather.halves(r)
+				w.c.gather.halves(r, false)
 				return
 			}
-			w.c.gather.again(r, 0, rows)
+			w.c.gather.again(r, 0, rows, false)
 		case f.do == splitRows && rows > 1:
 			w.c.maxBytes = max(1, min(w.c.maxBytes, bytes/2))
-			w.c.gather.halves(r)
+			w.c.gather.halves(r, false)
 		default:
 			w.failAll(r, f)
 		}

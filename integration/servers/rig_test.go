@@ -27,6 +27,8 @@ type kind struct {
 	name string
 	// models are those that it serves, of testdata/models.py.
 	models []string
+	// leavesQueue says that a request that is cancelled before it is run never is.
+	leavesQueue bool
 	// run returns the command that serves them on loopback.
 	run func(e *pyenv.Env, testdata, scratch string, grpcPort, httpPort int) []string
 }

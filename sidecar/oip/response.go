@@ -41,7 +41,7 @@ func fillRows(dst *tensor.Rows, resp *ModelInferResponse, rows int) error {
 		if err != nil {
 			return fmt.Errorf("output %q: %w", out.GetName(), err)
 		}
-		if err := dst.Set(o, dt, out.GetShape(), data, rows); err != nil {
+		if err := dst.Set(o, dt, trimmed(out.GetShape(), &sig.Outputs[o], sig.Batched), data, rows); err != nil {
 			return err
 		}
 	}
@@ -49,6 +49,19 @@ func fillRows(dst *tensor.Rows, resp *ModelInferResponse, rows int) error {
 		return fmt.Errorf("it has outputs %s; the model promises %s", outputNames(resp), tensor.List(sig.Outputs))
 	}
 	return nil
+}
+
+// trimmed is the shape without dimensions of 1 at its end that the model does not declare. MLServer's
+// numpy codec adds one to a tensor of one dimension.
+func trimmed(shape tensor.Shape, spec *tensor.Spec, batched bool) tensor.Shape {
+	declared := len(spec.Row)
+	if batched {
+		declared++
+	}
+	for len(shape) > declared && shape[len(shape)-1] == 1 {
+		shape = shape[:len(shape)-1]
+	}
+	return shape
 }
 
 func outputNames(resp *ModelInferResponse) string {
