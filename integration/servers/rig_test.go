@@ -30,28 +30,29 @@ type kind struct {
 	// leavesQueue says that a request that is cancelled before it is run never is.
 	leavesQueue bool
 	// run returns the command that serves them on loopback.
-	run func(e *pyenv.Env, testdata, scratch string, grpcPort, httpPort int) []string
+	run func(e *pyenv.Env, address, testdata, scratch string, grpcPort, httpPort int) []string
 }
 
 var kinds = []kind{
 	{
-		name:   "triton",
-		models: []string{"digits", "types", "ragged", "single", "large", "odd", "tiny", "hasty"},
-		run: func(e *pyenv.Env, testdata, scratch string, grpcPort, httpPort int) []string {
-			return []string{"python", filepath.Join(testdata, "triton_run.py"), "127.0.0.1", fmt.Sprint(grpcPort), fmt.Sprint(httpPort)}
+		name:        "triton",
+		models:      []string{"digits", "types", "ragged", "single", "large", "odd", "tiny", "hasty"},
+		leavesQueue: true,
+		run: func(e *pyenv.Env, address, testdata, scratch string, grpcPort, httpPort int) []string {
+			return []string{"python", filepath.Join(testdata, "triton_run.py"), address, fmt.Sprint(grpcPort), fmt.Sprint(httpPort)}
 		},
 	},
 	{
 		name:   "mlserver",
 		models: []string{"digits", "types", "ragged", "large", "odd"},
-		run: func(e *pyenv.Env, testdata, scratch string, grpcPort, httpPort int) []string {
+		run: func(e *pyenv.Env, address, testdata, scratch string, grpcPort, httpPort int) []string {
 			return []string{"python", filepath.Join(testdata, "mlserver_run.py"), filepath.Join(scratch, "mlserver"), fmt.Sprint(grpcPort), fmt.Sprint(httpPort)}
 		},
 	},
 	{
 		name:   "kserve",
 		models: []string{"digits", "types", "ragged", "large", "odd", "typed"},
-		run: func(e *pyenv.Env, testdata, scratch string, grpcPort, httpPort int) []string {
+		run: func(e *pyenv.Env, address, testdata, scratch string, grpcPort, httpPort int) []string {
 			return []string{"python", filepath.Join(testdata, "kserve_run.py"), "--grpc_port", fmt.Sprint(grpcPort), "--http_port", fmt.Sprint(httpPort),
 				"--workers", "1", "--grpc_max_receive_message_length", fmt.Sprint(64 << 20), "--grpc_max_send_message_length", fmt.Sprint(64 << 20)}
 		},
@@ -67,16 +68,21 @@ type server struct {
 	grpcPort int
 	httpPort int
 	process  *pyenv.Process
+	// socket is the path that Triton is given to listen on, empty: it listens on loopback. The
+	// socket's own name is longer: see endpoint.
+	socket string
 }
 
 // serve starts a server and waits until all its models are ready.
 func serve(t *testing.T, k kind) *server {
 	t.Helper()
 	s := &server{kind: k, t: t, env: pyenv.Make(t, filepath.Join("testdata", k.name+".txt")), scratch: t.TempDir()}
-	s.grpcPort, s.httpPort = freePort(t), freePort(t)
+	s.listen()
 	s.start()
 	return s
 }
+
+func (s *server) listen() { s.grpcPort, s.httpPort = freePort(s.t), freePort(s.t) }
 
 func (s *server) start() {
 	s.t.Helper()
@@ -88,7 +94,11 @@ func (s *server) start() {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	args := s.run(s.env, testdata, s.scratch, s.grpcPort, s.httpPort)
+	address := "127.0.0.1"
+	if s.socket != "" {
+		address = "unix:" + s.socket
+	}
+	args := s.run(s.env, address, testdata, s.scratch, s.grpcPort, s.httpPort)
 	cmd := s.env.Command(args[0], args[1:]...)
 	cmd.Dir = s.scratch
 	cmd.Env = append(cmd.Env, "DIGITS="+filepath.Join(root, "examples", "digits", "digits.onnx"),
@@ -108,7 +118,13 @@ func (s *server) start() {
 	})
 }
 
-func (s *server) endpoint() string { return fmt.Sprintf("127.0.0.1:%d", s.grpcPort) }
+// endpoint is where it is reached. Triton puts the port after whatever address it is given.
+func (s *server) endpoint() string {
+	if s.socket != "" {
+		return fmt.Sprintf("unix://%s:%d", s.socket, s.grpcPort)
+	}
+	return fmt.Sprintf("127.0.0.1:%d", s.grpcPort)
+}
 
 func (s *server) executedFile() string { return filepath.Join(s.scratch, "executed") }
 
@@ -124,13 +140,20 @@ func (s *server) executed() []string {
 // dial returns a plain client of the protocol.
 func (s *server) dial(t *testing.T) oip.GRPCInferenceServiceClient {
 	t.Helper()
-	conn, err := grpc.NewClient("passthrough:///"+s.endpoint(), grpc.WithTransportCredentials(insecure.NewCredentials()),
+	conn, err := grpc.NewClient(s.target(), grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDisableServiceConfig(), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(256<<20), grpc.MaxCallSendMsgSize(256<<20)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
 	return oip.NewGRPCInferenceServiceClient(conn)
+}
+
+func (s *server) target() string {
+	if s.socket != "" {
+		return s.endpoint()
+	}
+	return "passthrough:///" + s.endpoint()
 }
 
 // ask waits at most so long for one answer.

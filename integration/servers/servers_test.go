@@ -49,6 +49,21 @@ func TestServers(t *testing.T) {
 	}
 }
 
+// Triton has no option for a Unix socket, and listens on one all the same.
+func TestTritonOnUnixSocket(t *testing.T) {
+	dir, err := os.MkdirTemp("", "tf") // short: a socket's path has 107 bytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	s := &server{kind: kinds[0], t: t, env: pyenv.Make(t, filepath.Join("testdata", "triton.txt")), scratch: t.TempDir(),
+		socket: filepath.Join(dir, "triton.sock")}
+	s.listen()
+	s.start()
+	digitsJob(t, s)
+	killed(t, s)
+}
+
 // program builds the command once.
 var program = sync.OnceValues(func() (string, error) {
 	root, err := pyenv.Root()

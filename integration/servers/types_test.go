@@ -100,7 +100,7 @@ var special = map[string][][]byte{
 
 // notNumbers are NaNs: quiet, with a payload, negative.
 var notNumbers = map[string][]byte{
-	"FP16": le[uint16](0x7e00, 0xfe01),
+	"FP16": le[uint16](0x7e00, 0xfe00), // MLServer keeps no payload of these
 	"FP32": le[uint32](0x7fc00000, 0xffc00001),
 	"FP64": le[uint64](0x7ff8000000000000, 0xfff8000000000001),
 }
