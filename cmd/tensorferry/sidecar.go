@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -31,6 +32,7 @@ func backends() backend.Registry {
 }
 
 const sidecarHelp = `usage: tensorferry sidecar --listen ENDPOINT --model NAME=FILE [flags]
+       tensorferry sidecar --listen ENDPOINT --repository DIR [flags]
 
 serves models over gRPC (Open Inference Protocol) until SIGTERM or SIGINT: then it
 refuses new requests, finishes those that it has, and exits with 0. One line an
@@ -38,7 +40,12 @@ endpoint on standard output says when it is ready; its log is on standard error.
 
 ENDPOINT is unix:///absolute/path.sock, unix-abstract:name, host:port or [v6]:port.
 FILE is a model file, as digits.onnx, with options after a question mark, as
-digits.onnx?fixed_batch=32, or mock:FUNCTION.
+digits.onnx?fixed_batch=32, or mock:FUNCTION. NAME@VERSION=FILE is one of several
+versions; a request that names none is answered by the greatest.
+
+DIR holds models as NAME/VERSION/model.onnx, VERSION a number. All of them are
+loaded at the start. With --model-control explicit those of --load are, and
+clients may load and unload models while the server runs.
 
 `
 
@@ -150,7 +157,17 @@ func runSidecar(ctx context.Context, args []string, stdout, stderr io.Writer) in
 	f := newServerFlags("sidecar")
 	var models listFlag
 	var cert, key, clientCA string
-	f.set.Var(&models, "model", "`NAME=FILE` of a model; may be repeated")
+	var repository, control, warmUp string
+	var preload listFlag
+	var noReflection bool
+	var warmUpTimeout time.Duration
+	f.set.Var(&models, "model", "`NAME=FILE` or NAME@VERSION=FILE of a model; may be repeated")
+	f.set.StringVar(&repository, "repository", "", "`DIR` with models, as NAME/VERSION/model.onnx")
+	f.set.StringVar(&control, "model-control", "none", "`MODE`: none, or explicit to load and unload models by request")
+	f.set.Var(&preload, "load", "`NAME` of a model in the repository to load at the start, with --model-control explicit; may be repeated")
+	f.set.StringVar(&warmUp, "warm-up", "1,max", "`ROWS,...` of the batches of zeros that a model is run with before it is ready; max, or off")
+	f.set.DurationVar(&warmUpTimeout, "warm-up-timeout", server.DefaultWarmUpTimeout, "longest time of a model's warm-up")
+	f.set.BoolVar(&noReflection, "no-reflection", false, "leave out gRPC's server reflection")
 	f.set.StringVar(&cert, "tls-cert", "", "`FILE` with the certificate to show on TCP endpoints")
 	f.set.StringVar(&key, "tls-key", "", "`FILE` with its private key")
 	f.set.StringVar(&clientCA, "tls-client-ca", "", "`FILE` with the authorities of the certificates that clients must show")
@@ -170,6 +187,20 @@ func runSidecar(ctx context.Context, args []string, stdout, stderr io.Writer) in
 		QueueTimeout: f.queueTimeout, Grace: orNone(f.grace), MaxMessageSize: f.maxMessage,
 		Logger: slog.New(slog.NewTextHandler(stderr, nil)),
 	}
+	cfg.Repository, cfg.Preload, cfg.Explicit = repository, preload, control == "explicit"
+	cfg.NoReflection, cfg.WarmUpTimeout = noReflection, warmUpTimeout
+	if cfg.WarmUp, err = parseWarmUp(warmUp); err != nil {
+		return wrong(exitUsage, err)
+	}
+	if warmUpTimeout <= 0 {
+		return wrong(exitUsage, errors.New("--warm-up-timeout must be more than 0"))
+	}
+	if control != "none" && control != "explicit" {
+		return wrong(exitUsage, fmt.Errorf("--model-control %q: want none or explicit", control))
+	}
+	if len(preload) > 0 && (repository == "" || !cfg.Explicit) {
+		return wrong(exitUsage, errors.New("--load needs --repository and --model-control explicit; without these all models are loaded"))
+	}
 	for _, m := range models {
 		name, location, ok := strings.Cut(m, "=")
 		if !ok || name == "" || location == "" {
@@ -182,10 +213,14 @@ func runSidecar(ctx context.Context, args []string, stdout, stderr io.Writer) in
 		if err != nil {
 			return wrong(exitUsage, fmt.Errorf("--model %s: %w", name, err))
 		}
-		cfg.Models = append(cfg.Models, server.Model{Name: name, Location: location})
+		base, version, versioned := strings.Cut(name, "@")
+		if base == "" || versioned && version == "" {
+			return wrong(exitUsage, fmt.Errorf("--model %q: want NAME@VERSION=FILE, as digits@2=digits.onnx", m))
+		}
+		cfg.Models = append(cfg.Models, server.Model{Name: base, Version: version, Location: location})
 	}
-	if len(models) == 0 {
-		return wrong(exitUsage, errors.New("no --model; what to serve? see tensorferry help sidecar"))
+	if len(models) == 0 && repository == "" {
+		return wrong(exitUsage, errors.New("no --model and no --repository; what to serve? see tensorferry help sidecar"))
 	}
 	secure, err := tlsConfig(cert, key, clientCA)
 	if err != nil {
@@ -249,6 +284,26 @@ func runSidecar(ctx context.Context, args []string, stdout, stderr io.Writer) in
 		return wrong(exitFailed, err)
 	}
 	return exitOK
+}
+
+// parseWarmUp reads --warm-up.
+func parseWarmUp(text string) ([]int, error) {
+	out := []int{}
+	if text == "off" {
+		return out, nil
+	}
+	for part := range strings.SplitSeq(text, ",") {
+		if part == "max" {
+			out = append(out, 0)
+			continue
+		}
+		n, err := strconv.Atoi(part)
+		if err != nil || n < 1 {
+			return nil, fmt.Errorf("--warm-up %q: want numbers of rows with commas between, each 1 or more or max; or off", text)
+		}
+		out = append(out, n)
+	}
+	return out, nil
 }
 
 // tlsConfig reads the files of the TLS flags. Without a certificate it is nil.

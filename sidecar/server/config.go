@@ -1,10 +1,12 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -23,29 +25,55 @@ const (
 	DefaultMaxMessageSize = 64 << 20
 	DefaultGrace          = 15 * time.Second
 	DefaultMaxStreams     = 1024
+	DefaultWarmUpTimeout  = time.Minute
 )
 
 // Model says which model to load and under which name.
 type Model struct {
 	// Name is what requests call it by.
 	Name string
-	// Version is the one version there is. Empty: "1". A request that names no
-	// version takes it.
+	// Version is which version of that name it is. Empty: "1". A request that names
+	// no version takes the greatest number, or, where no version is a number, the
+	// last in the order of text.
 	Version string
 	// Location is where to load it from, as the Registry reads it: a file, or
 	// scheme:path, with options after a question mark.
 	Location string
 	// Load, if set, makes the model, and Location is only shown. It should give up
-	// when ctx ends.
+	// when ctx ends. It is called again when the model is loaded anew.
 	Load func(ctx context.Context) (backend.Model, error)
 }
 
 // Config describes a server. Zero values are the defaults.
 type Config struct {
-	// Models are loaded when the server starts, all at once.
+	// Models are loaded when the server starts, all at once. Several may have the
+	// same name and other versions; these come and go together.
 	Models []Model
+	// Repository is a folder of models, laid out as Triton's:
+	// NAME/VERSION/model.EXT, where VERSION is a number without a zero in front and
+	// EXT an extension that Backends has. A model of Models hides the one of its
+	// name there. Links are followed inside the folder and never out of it. Empty:
+	// none.
+	Repository string
+	// Explicit says that models are loaded and unloaded by request
+	// (RepositoryModelLoad, RepositoryModelUnload): by anyone who may call the
+	// server. Then only Models and those of Preload are loaded at the start. Without
+	// it all of Repository is, and such requests are refused.
+	Explicit bool
+	// Preload names models of Repository to be loaded at the start. Only with
+	// Explicit.
+	Preload []string
 	// Backends are the kinds of model that can be loaded.
 	Backends backend.Registry
+
+	// WarmUp is the batches of zeros that a version is run with before it takes
+	// requests, by their number of rows; 0 stands for the most that a batch may have,
+	// which larger ones are cut to. Nil: 1 and the most. Empty and not nil: none. It
+	// is left out for inputs with dimensions of any size. A version that fails at it
+	// is not loaded.
+	WarmUp []int
+	// WarmUpTimeout is how long the warm-up of a version may take. Default 1 min.
+	WarmUpTimeout time.Duration
 
 	// MaxBatch is the most rows in a batch; a model's own bound holds too.
 	// Default 256.
@@ -82,6 +110,10 @@ type Config struct {
 	// Nil: nothing is logged.
 	Logger *slog.Logger
 
+	// NoReflection leaves out gRPC's server reflection, by which tools such as
+	// grpcurl learn the protocol.
+	NoReflection bool
+
 	// Options are further options of the gRPC server, as credentials and chained
 	// interceptors. Those for message sizes and keepalive come from this package.
 	Options []grpc.ServerOption
@@ -91,21 +123,42 @@ type Config struct {
 func (c Config) withDefaults() (Config, error) {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	if len(c.Models) == 0 {
-		bad("no models; name at least one")
+	if len(c.Models) == 0 && c.Repository == "" {
+		bad("no models and no repository of models; name at least one")
 	}
-	names := map[string]bool{}
-	for _, m := range c.Models {
-		switch {
+	c.Models = slices.Clone(c.Models)
+	seen := map[[2]string]bool{}
+	for i := range c.Models {
+		m := &c.Models[i]
+		m.Version = cmp.Or(m.Version, "1")
+		switch key := [2]string{m.Name, m.Version}; {
 		case m.Name == "":
 			bad("the model at %q has no name", m.Location)
-		case names[m.Name]:
-			bad("two models have the name %q", m.Name)
+		case seen[key]:
+			bad("two models have the name %q and the version %q", m.Name, m.Version)
 		case m.Location == "" && m.Load == nil:
 			bad("model %q has no location", m.Name)
+		default:
+			seen[key] = true
 		}
-		names[m.Name] = true
 	}
+	if len(c.Preload) > 0 && (!c.Explicit || c.Repository == "") {
+		bad("Preload names models of Repository to load at the start, which takes Repository and Explicit")
+	}
+	for _, name := range c.Preload {
+		if err := checkName(name); err != nil {
+			bad("Preload: %w", err)
+		}
+	}
+	if c.WarmUp == nil {
+		c.WarmUp = []int{1, 0}
+	}
+	for _, rows := range c.WarmUp {
+		if rows < 0 {
+			bad("WarmUp has a batch of %d rows; want 1 or more, or 0 for the most", rows)
+		}
+	}
+	positive(&c.WarmUpTimeout, DefaultWarmUpTimeout, "WarmUpTimeout", bad)
 	positive(&c.MaxBatch, DefaultMaxBatch, "MaxBatch", bad)
 	positive(&c.QueueRows, DefaultQueueRows, "QueueRows", bad)
 	positive(&c.QueueBytes, DefaultQueueBytes, "QueueBytes", bad)

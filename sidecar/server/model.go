@@ -4,98 +4,80 @@ import (
 	"context"
 	"fmt"
 	"runtime/debug"
-	"sync"
 	"time"
 
-	"google.golang.org/grpc/codes"
-
 	"github.com/tensorferry/tensorferry/sidecar/backend"
-	"github.com/tensorferry/tensorferry/sidecar/oip"
 )
 
-// model is one model and how far it is.
+// model is one version of a model that was loaded: a load makes it, and it never
+// changes; loading the model anew makes another. A request holds a lease on the
+// one that answers it, and it is closed when it takes no more requests and the last
+// lease is given back.
 type model struct {
 	name, version string
-	spec          Model
 	metrics       *modelMetrics
-	loaded        chan struct{} // closed when loading has ended, well or not
+	runner        *runner
+	family        *family
 
-	mu     sync.Mutex
-	runner *runner // nil while loading and after a failure
-	failed error
+	// Under the family's lock.
+	leases  int
+	retired bool
+	unused  chan struct{} // closed when it is retired and has no lease
 }
 
-// load loads the model. It never panics.
-func (m *model) load(ctx context.Context, s *Server) {
-	defer close(m.loaded)
+// release gives a lease back.
+func (m *model) release() {
+	m.family.mu.Lock()
+	defer m.family.mu.Unlock()
+	m.leases--
+	m.checkUnused()
+}
+
+// checkUnused must be called with the family's lock held.
+func (m *model) checkUnused() {
+	if m.retired && m.leases == 0 {
+		close(m.unused)
+	}
+}
+
+// loadModel loads one version and warms it up. It never panics.
+func (s *Server) loadModel(ctx context.Context, f *family, spec Model) (*model, error) {
 	began := time.Now()
-	s.cfg.Logger.Info("loading model", "model", m.name, "location", m.spec.Location)
-	loaded, err := m.loadFrom(ctx, s)
-	if err == nil {
-		sig := loaded.Signature()
-		if err = sig.Validate(); err == nil && loaded.Instances() < 1 {
-			err = fmt.Errorf("the backend has %d instances", loaded.Instances())
-		}
-		if err != nil {
-			closeModel(loaded)
-		}
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	log := s.cfg.Logger.With("model", f.name, "version", spec.Version)
+	log.Info("loading model", "location", spec.Location)
+	loaded, err := s.loadBackend(ctx, f.name, spec)
 	if err != nil {
-		m.failed = fmt.Errorf("model %q: %w", m.name, err)
-		s.cfg.Logger.Error("model failed to load", "model", m.name, "location", m.spec.Location, "error", err)
-		return
+		return nil, err
 	}
-	m.runner = newRunner(&s.cfg, m.name, loaded, s.admission, m.metrics)
+	sig := loaded.Signature()
+	if err = sig.Validate(); err == nil && loaded.Instances() < 1 {
+		err = fmt.Errorf("the backend has %d instances", loaded.Instances())
+	}
+	if err != nil {
+		closeModel(loaded)
+		return nil, err
+	}
+	m := &model{name: f.name, version: spec.Version, family: f, metrics: s.metrics.of(f.name), unused: make(chan struct{})}
+	m.runner = newRunner(&s.cfg, f.name, loaded, s.admission, m.metrics)
 	// The name is the server's affair, not the file's.
 	m.runner.sig.Model, m.runner.sig.Version = m.name, m.version
-	s.cfg.Logger.Info("model loaded", "model", m.name, "signature", m.runner.sig.String(), "took", time.Since(began))
+	if err := s.warmUp(ctx, m); err != nil {
+		m.runner.close(context.Background())
+		return nil, fmt.Errorf("warm-up: %w", err)
+	}
+	log.Info("model loaded", "signature", m.runner.sig.String(), "took", time.Since(began))
+	return m, nil
 }
 
-func (m *model) loadFrom(ctx context.Context, s *Server) (loaded backend.Model, err error) {
+func (s *Server) loadBackend(ctx context.Context, name string, spec Model) (loaded backend.Model, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			s.cfg.Logger.Error("the backend panicked while loading", "model", m.name, "panic", p, "stack", string(debug.Stack()))
+			s.cfg.Logger.Error("the backend panicked while loading", "model", name, "panic", p, "stack", string(debug.Stack()))
 			err = fmt.Errorf("the backend panicked while loading: %v", p)
 		}
 	}()
-	if m.spec.Load != nil {
-		return m.spec.Load(ctx)
+	if spec.Load != nil {
+		return spec.Load(ctx)
 	}
-	return s.cfg.Backends.Load(ctx, m.spec.Location)
-}
-
-// ready returns the model's runner, or why there is none.
-func (m *model) ready(version string, retry time.Duration) (*runner, *failure) {
-	if version != "" && version != m.version {
-		return nil, &failure{code: codes.FailedPrecondition, reason: oip.ReasonVersionMismatch, message: fmt.Sprintf(
-			"model %q has version %q, not %q; ask for that one or for none", m.name, m.version, version)}
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	switch {
-	case m.runner != nil:
-		return m.runner, nil
-	case m.failed != nil:
-		return nil, &failure{code: codes.FailedPrecondition, reason: oip.ReasonModelLoadFailed, message: m.failed.Error()}
-	}
-	return nil, &failure{code: codes.Unavailable, reason: oip.ReasonModelLoading, retry: retry,
-		message: fmt.Sprintf("model %q is still loading", m.name)}
-}
-
-// close closes the model, once loading has ended.
-func (m *model) close(ctx context.Context) error {
-	select {
-	case <-m.loaded:
-	case <-ctx.Done():
-		return fmt.Errorf("model %q does not stop loading", m.name)
-	}
-	m.mu.Lock()
-	r := m.runner
-	m.mu.Unlock()
-	if r == nil {
-		return nil
-	}
-	return r.close(ctx)
+	return s.cfg.Backends.Load(ctx, spec.Location)
 }

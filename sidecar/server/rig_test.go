@@ -44,6 +44,9 @@ func serve(t *testing.T, cfg server.Config, mc mock.Config) *rig {
 func serveModel(t *testing.T, cfg server.Config, m backend.Model) *rig {
 	t.Helper()
 	cfg.Models = []server.Model{{Name: "m", Location: "test", Load: func(context.Context) (backend.Model, error) { return m, nil }}}
+	if cfg.WarmUp == nil {
+		cfg.WarmUp = []int{} // tests count runs
+	}
 	srv, err := server.New(cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
 
 	"github.com/tensorferry/tensorferry/sidecar/oip"
 )
@@ -21,10 +22,11 @@ import (
 // ended by Shutdown or Close; its methods are safe for concurrent use.
 type Server struct {
 	cfg       Config
-	models    map[string]*model
+	repo      *repository
 	admission *admission
 	metrics   *metrics
 	watcher   *watcher
+	healthMu  sync.Mutex // held while health is set, so that the last word is the newest
 	health    *health.Server
 	grpc      *grpc.Server
 
@@ -51,9 +53,13 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	repo, err := newRepository(&cfg)
+	if err != nil {
+		return nil, fmt.Errorf("sidecar server: %w", err)
+	}
 	s := &Server{
 		cfg:       cfg,
-		models:    map[string]*model{},
+		repo:      repo,
 		admission: &admission{maxRows: cfg.QueueRows, maxBytes: cfg.QueueBytes},
 		watcher:   &watcher{},
 		health:    health.NewServer(),
@@ -64,14 +70,7 @@ func New(cfg Config) (*Server, error) {
 	s.loadCtx, s.stopLoading = context.WithCancel(context.Background())
 	s.drainCtx, s.drain = context.WithCancel(context.Background())
 	s.metrics = newMetrics(s)
-	for _, spec := range cfg.Models {
-		if spec.Version == "" {
-			spec.Version = "1"
-		}
-		s.models[spec.Name] = &model{name: spec.Name, version: spec.Version, spec: spec,
-			metrics: s.metrics.of(spec.Name), loaded: make(chan struct{})}
-	}
-	s.setHealth(false)
+	s.setHealth()
 	s.grpc = grpc.NewServer(append([]grpc.ServerOption{
 		grpc.MaxRecvMsgSize(cfg.MaxMessageSize),
 		grpc.MaxSendMsgSize(cfg.MaxMessageSize),
@@ -87,6 +86,9 @@ func New(cfg Config) (*Server, error) {
 	}, cfg.Options...)...)
 	oip.RegisterGRPCInferenceServiceServer(s.grpc, &service{Server: s})
 	grpc_health_v1.RegisterHealthServer(s.grpc, s.health)
+	if !cfg.NoReflection {
+		reflection.Register(s.grpc)
+	}
 	return s, nil
 }
 
@@ -110,14 +112,17 @@ func (s *Server) Start(listeners ...net.Listener) error {
 			}
 		})
 	}
-	var loading sync.WaitGroup
-	for _, m := range s.models {
-		loading.Go(func() { m.load(s.loadCtx, s) })
+	for _, f := range s.repo.all() {
+		f.turn <- struct{}{} // nobody else has it yet
+		s.goroutines.Go(func() {
+			s.load(f, func(fail *failure) {
+				if fail != nil {
+					f.startErr = fail
+				}
+				close(f.first)
+			})
+		})
 	}
-	s.goroutines.Go(func() {
-		loading.Wait()
-		s.setHealth(s.Ready())
-	})
 	return nil
 }
 
@@ -167,31 +172,33 @@ func (s *Server) Wait(ctx context.Context) error {
 	return errors.Join(err, s.Shutdown(context.WithoutCancel(ctx)))
 }
 
-// WaitReady waits until every model has been loaded, and returns the errors of
-// those that failed, or that of ctx.
+// WaitReady waits until every model that is to be loaded at the start has been,
+// and returns the errors of those that failed, or that of ctx.
 func (s *Server) WaitReady(ctx context.Context) error {
 	var errs []error
-	for _, spec := range s.cfg.Models {
-		m := s.models[spec.Name]
+	for _, f := range s.repo.all() {
 		select {
-		case <-m.loaded:
-			m.mu.Lock()
-			errs = append(errs, m.failed)
-			m.mu.Unlock()
+		case <-f.first:
+			errs = append(errs, f.startErr)
 		case <-ctx.Done():
-			return fmt.Errorf("sidecar server: model %q is still loading: %w", m.name, context.Cause(ctx))
+			return fmt.Errorf("sidecar server: model %q is still loading: %w", f.name, context.Cause(ctx))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// Ready reports whether every model is loaded and the server takes requests.
+// Ready reports whether the server takes requests and every model that it was
+// asked for at its start is, or was, loaded: what is loaded or unloaded later
+// changes nothing.
 func (s *Server) Ready() bool {
 	if s.isDraining() {
 		return false
 	}
-	for _, m := range s.models {
-		if _, f := m.ready("", 0); f != nil {
+	for _, f := range s.repo.all() {
+		f.mu.Lock()
+		wanted := f.wanted
+		f.mu.Unlock()
+		if wanted {
 			return false
 		}
 	}
@@ -201,9 +208,12 @@ func (s *Server) Ready() bool {
 // Connections returns the number of open gRPC connections.
 func (s *Server) Connections() int { return int(s.watcher.open.Load()) }
 
-func (s *Server) setHealth(ready bool) {
+// setHealth tells the health service what Ready says.
+func (s *Server) setHealth() {
+	s.healthMu.Lock()
+	defer s.healthMu.Unlock()
 	st := grpc_health_v1.HealthCheckResponse_NOT_SERVING
-	if ready {
+	if s.Ready() {
 		st = grpc_health_v1.HealthCheckResponse_SERVING
 	}
 	s.health.SetServingStatus("", st)
@@ -292,16 +302,14 @@ func (s *Server) shutdown(ctx context.Context, grace time.Duration) error {
 	const patience = 5 * time.Second
 	ctx, cancel = context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	var errs []error
-	for _, spec := range s.cfg.Models {
-		if m := s.models[spec.Name]; s.started {
-			errs = append(errs, m.close(ctx))
-		}
+	var closing error
+	if s.started {
+		closing = s.closeModels(ctx)
 	}
 	for _, h := range s.http {
 		h.Close()
 	}
-	s.outcome = errors.Join(errs...)
+	s.outcome = closing
 	if s.outcome == nil {
 		s.goroutines.Wait()
 	}
@@ -319,12 +327,9 @@ func (s *Server) end() {
 
 // abort fails every request that waits or runs.
 func (s *Server) abort() {
-	for _, m := range s.models {
-		m.mu.Lock()
-		r := m.runner
-		m.mu.Unlock()
-		if r != nil {
-			r.abort(s.draining())
+	for _, f := range s.repo.all() {
+		for _, m := range f.live() {
+			m.runner.abort(s.draining())
 		}
 	}
 }

@@ -3,9 +3,7 @@ package server
 import (
 	"context"
 	"fmt"
-	"maps"
 	"runtime/debug"
-	"slices"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -36,12 +34,8 @@ func (s *service) ServerReady(context.Context, *oip.ServerReadyRequest) (*oip.Se
 
 // ModelReady says whether one model can be called.
 func (s *service) ModelReady(_ context.Context, req *oip.ModelReadyRequest) (*oip.ModelReadyResponse, error) {
-	m, f := s.find(req.GetName())
-	if f != nil {
-		return nil, f.status(req.GetName(), "")
-	}
-	_, f = m.ready(req.GetVersion(), s.cfg.RetryDelay)
-	if f != nil && f.reason == oip.ReasonVersionMismatch {
+	_, _, f := s.describe(req.GetName(), req.GetVersion())
+	if f != nil && (f.reason == oip.ReasonVersionMismatch || f.reason == oip.ReasonModelNotFound && s.repo.family(req.GetName()) == nil) {
 		return nil, f.status(req.GetName(), "")
 	}
 	return &oip.ModelReadyResponse{Ready: f == nil && !s.isDraining()}, nil
@@ -49,20 +43,17 @@ func (s *service) ModelReady(_ context.Context, req *oip.ModelReadyRequest) (*oi
 
 // ServerMetadata names the server.
 func (s *service) ServerMetadata(context.Context, *oip.ServerMetadataRequest) (*oip.ServerMetadataResponse, error) {
-	return &oip.ServerMetadataResponse{Name: ServerName, Version: "2"}, nil
+	return &oip.ServerMetadataResponse{Name: ServerName, Version: "2",
+		Extensions: []string{"model_repository", "model_repository(unload_dependents)"}}, nil
 }
 
 // ModelMetadata describes a model's tensors.
 func (s *service) ModelMetadata(_ context.Context, req *oip.ModelMetadataRequest) (*oip.ModelMetadataResponse, error) {
-	m, f := s.find(req.GetName())
+	m, versions, f := s.describe(req.GetName(), req.GetVersion())
 	if f != nil {
 		return nil, f.status(req.GetName(), "")
 	}
-	r, f := m.ready(req.GetVersion(), s.cfg.RetryDelay)
-	if f != nil {
-		return nil, f.status(req.GetName(), "")
-	}
-	return oip.Metadata(&r.sig, ServerName, m.version), nil
+	return oip.Metadata(&m.runner.sig, ServerName, versions...), nil
 }
 
 // ModelInfer runs a request.
@@ -90,17 +81,16 @@ func (s *service) infer(ctx context.Context, msg *oip.ModelInferRequest) (_ *oip
 		return fail(s.draining())
 	}
 	defer s.exit()
-	m, f := s.find(name)
+	m, known, f := s.acquire(name, msg.GetModelVersion())
+	if known {
+		model = name
+	}
 	if f != nil {
 		return fail(f)
 	}
-	model = m.name
-	call := callOf(ctx)
+	defer m.release()
+	r, call := m.runner, callOf(ctx)
 	call.metrics = m.metrics
-	r, f := m.ready(msg.GetModelVersion(), s.cfg.RetryDelay)
-	if f != nil {
-		return fail(f)
-	}
 	req, bad := parse(msg, &r.sig)
 	if bad != nil {
 		if bad.tensor != "" {
@@ -157,15 +147,6 @@ func firstInput(sig *tensor.Signature) string {
 	return sig.Inputs[0].Name
 }
 
-// find returns the named model.
-func (s *Server) find(name string) (*model, *failure) {
-	if m, ok := s.models[name]; ok {
-		return m, nil
-	}
-	return nil, &failure{code: codes.NotFound, reason: oip.ReasonModelNotFound,
-		message: fmt.Sprintf("no model %q; this server has %q", name, slices.Sorted(maps.Keys(s.models)))}
-}
-
 func (s *Server) draining() *failure {
 	return &failure{code: codes.Unavailable, reason: oip.ReasonDraining, retry: s.cfg.RetryDelay,
 		message: "the server is stopping and takes no new requests"}
@@ -186,8 +167,7 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	return next(ctx, req)
 }
 
-// stream ends streams, of which there is only the health service's Watch, when
-// the server drains, or they would keep it from stopping.
+// stream ends streams, as the health service's Watch, when the server drains, or they would keep it from stopping.
 func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
 	defer func() {
 		if p := recover(); p != nil {

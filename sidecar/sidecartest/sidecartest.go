@@ -123,6 +123,7 @@ func (s *Server) Restart() error {
 	}
 	srv, err := server.New(server.Config{
 		Models:   []server.Model{{Name: s.script.Model, Version: s.script.Version, Location: "mock:" + s.script.Function, Load: s.load}},
+		WarmUp:   []int{}, // a script counts the runs that a test asks for
 		MaxBatch: s.script.MaxBatch, Window: s.script.Window,
 		QueueRows: s.script.QueueRows, QueueBytes: s.script.QueueBytes, QueueTimeout: s.script.QueueTimeout,
 		RetryDelay: s.script.RetryDelay, MaxMessageSize: s.script.MaxMessageSize, Grace: s.script.Grace,

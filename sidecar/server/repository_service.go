@@ -1,0 +1,134 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/tensorferry/tensorferry/sidecar/oip"
+)
+
+// RepositoryIndex lists the models that are there: those that are loaded, or were
+// asked for, version by version, and those in the folder that never were, without
+// a version and a state.
+func (s *service) RepositoryIndex(_ context.Context, req *oip.RepositoryIndexRequest) (*oip.RepositoryIndexResponse, error) {
+	if f := oneRepository(req.GetRepositoryName()); f != nil {
+		return nil, f.status("", "")
+	}
+	resp := &oip.RepositoryIndexResponse{}
+	listed := map[string]bool{}
+	for _, f := range s.repo.all() {
+		listed[f.name] = true
+		for _, st := range f.index() {
+			if st.state == stateReady || !req.GetReady() {
+				resp.Models = append(resp.Models, &oip.RepositoryIndexResponse_ModelIndex{
+					Name: f.name, Version: st.version, State: st.state, Reason: strings.ToValidUTF8(st.reason, "\uFFFD")})
+			}
+		}
+	}
+	if s.repo.folder != nil && !req.GetReady() {
+		names, err := s.repo.folder.list()
+		if err != nil {
+			f := &failure{code: codes.Internal, message: "the repository cannot be read: " + s.repo.folder.inside(err).Error()}
+			return nil, f.status("", "")
+		}
+		for _, n := range names {
+			if !listed[n] {
+				resp.Models = append(resp.Models, &oip.RepositoryIndexResponse_ModelIndex{Name: n})
+			}
+		}
+	}
+	slices.SortStableFunc(resp.Models, func(a, b *oip.RepositoryIndexResponse_ModelIndex) int { return strings.Compare(a.Name, b.Name) })
+	return resp, nil
+}
+
+// RepositoryModelLoad loads a model, or loads it anew, and returns when it takes
+// requests. It goes on if its caller goes away.
+func (s *service) RepositoryModelLoad(ctx context.Context, req *oip.RepositoryModelLoadRequest) (*oip.RepositoryModelLoadResponse, error) {
+	for _, name := range slices.Sorted(maps.Keys(req.GetParameters())) {
+		f := &failure{code: codes.InvalidArgument, message: fmt.Sprintf("unknown parameter %q; a load has none here", name)}
+		if name == "config" || strings.HasPrefix(name, "file:") {
+			f = &failure{code: codes.Unimplemented, reason: oip.ReasonUnsupportedFeature,
+				message: fmt.Sprintf("parameter %q: this server loads what is in its repository, and takes neither configurations nor files with the request", name)}
+		}
+		return nil, f.status(req.GetModelName(), "")
+	}
+	if err := s.change(ctx, req.GetRepositoryName(), req.GetModelName(), s.load); err != nil {
+		return nil, err
+	}
+	return &oip.RepositoryModelLoadResponse{}, nil
+}
+
+// RepositoryModelUnload unloads a model, and returns when the requests that it had
+// are answered and it is closed. It goes on if its caller goes away.
+func (s *service) RepositoryModelUnload(ctx context.Context, req *oip.RepositoryModelUnloadRequest) (*oip.RepositoryModelUnloadResponse, error) {
+	for _, name := range slices.Sorted(maps.Keys(req.GetParameters())) {
+		// No model here depends on another, so either value is well.
+		if _, ok := req.GetParameters()[name].GetParameterChoice().(*oip.ModelRepositoryParameter_BoolParam); name == "unload_dependents" && ok {
+			continue
+		}
+		f := &failure{code: codes.InvalidArgument, message: fmt.Sprintf("unknown parameter %q; there is the bool unload_dependents", name)}
+		return nil, f.status(req.GetModelName(), "")
+	}
+	if err := s.change(ctx, req.GetRepositoryName(), req.GetModelName(), s.unload); err != nil {
+		return nil, err
+	}
+	return &oip.RepositoryModelUnloadResponse{}, nil
+}
+
+func oneRepository(name string) *failure {
+	if name == "" {
+		return nil
+	}
+	return &failure{code: codes.Unimplemented, reason: oip.ReasonUnsupportedFeature,
+		message: "repository_name: this server has one repository; leave the name out"}
+}
+
+// change loads or unloads a model when those before it have ended. A caller that
+// goes away before its turn comes has changed nothing; later it only does not
+// learn the outcome.
+func (s *service) change(ctx context.Context, repository, name string, do func(f *family, answer func(*failure))) error {
+	refuse := oneRepository(repository)
+	switch {
+	case refuse != nil:
+	case s.isDraining():
+		refuse = s.draining()
+	case !s.cfg.Explicit:
+		refuse = &failure{code: codes.Unimplemented, reason: oip.ReasonUnsupportedFeature,
+			message: "this server loads its models when it starts, and only then; to load and unload them later start it with --model-control explicit"}
+	}
+	if refuse != nil {
+		return refuse.status(name, "")
+	}
+	f, refuse := s.repo.known(name)
+	if refuse != nil {
+		return refuse.status(name, "")
+	}
+	if err := s.take(ctx, f); err == errStopping {
+		return s.draining().status(name, "")
+	} else if err != nil {
+		return status.FromContextError(err).Err()
+	}
+	outcome := make(chan *failure, 1)
+	// The handler that starts it keeps the server from having ended.
+	s.goroutines.Go(func() { do(f, func(fail *failure) { outcome <- fail }) })
+	select {
+	case fail := <-outcome:
+		if fail != nil && s.isDraining() {
+			fail = s.draining()
+		}
+		if fail != nil {
+			return fail.status(name, "")
+		}
+		return nil
+	case <-ctx.Done():
+		return callerGone(ctx)
+	case <-s.drainCtx.Done():
+		return s.draining().status(name, "")
+	}
+}
