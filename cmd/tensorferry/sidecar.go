@@ -17,19 +17,10 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/sidecar/backend"
-	"github.com/tensorferry/tensorferry/sidecar/backend/mock"
-	"github.com/tensorferry/tensorferry/sidecar/backend/onnx"
+	"github.com/tensorferry/tensorferry/sidecar/backend/ort"
 	"github.com/tensorferry/tensorferry/sidecar/endpoint"
 	"github.com/tensorferry/tensorferry/sidecar/server"
 )
-
-// backends are the kinds of model that this program can run.
-func backends() backend.Registry {
-	return backend.Registry{
-		Schemes:    map[string]backend.Loader{"mock": mock.Loader(), "onnx": onnx.Loader()},
-		Extensions: map[string]backend.Loader{".onnx": onnx.Loader()},
-	}
-}
 
 const sidecarHelp = `usage: tensorferry sidecar --listen ENDPOINT --model NAME=FILE [flags]
        tensorferry sidecar --listen ENDPOINT --repository DIR [flags]
@@ -40,7 +31,10 @@ endpoint on standard output says when it is ready; its log is on standard error.
 
 ENDPOINT is unix:///absolute/path.sock, unix-abstract:name, host:port or [v6]:port.
 FILE is a model file, as digits.onnx, with options after a question mark, as
-digits.onnx?fixed_batch=32, or mock:FUNCTION. NAME@VERSION=FILE is one of several
+digits.onnx?fixed_batch=32, or mock:FUNCTION. ONNX models run in ONNX Runtime where its library
+is found and loads them, else in pure Go; ort:FILE and onnx:FILE say it for one model.
+
+NAME@VERSION=FILE is one of several
 versions; a request that names none is answered by the greatest.
 
 DIR holds models as NAME/VERSION/model.onnx, VERSION a number. All of them are
@@ -171,6 +165,9 @@ func runSidecar(ctx context.Context, args []string, stdout, stderr io.Writer) in
 	f.set.StringVar(&cert, "tls-cert", "", "`FILE` with the certificate to show on TCP endpoints")
 	f.set.StringVar(&key, "tls-key", "", "`FILE` with its private key")
 	f.set.StringVar(&clientCA, "tls-client-ca", "", "`FILE` with the authorities of the certificates that clients must show")
+	var chosen choice
+	f.set.StringVar(&chosen.backend, "backend", "auto", "what runs ONNX models: `auto`, ort (ONNX Runtime) or onnx (pure Go)")
+	f.set.StringVar(&chosen.ortLib, "ort-lib", "", "`FILE` of the ONNX Runtime library (default: $"+ort.LibraryVariable+", else the known places)")
 	if code, ok := f.parse(args, sidecarHelp, stdout, stderr); !ok {
 		return code
 	}
@@ -182,10 +179,15 @@ func runSidecar(ctx context.Context, args []string, stdout, stderr io.Writer) in
 	if err != nil {
 		return wrong(exitUsage, err)
 	}
+	logger := slog.New(slog.NewTextHandler(stderr, nil))
+	registry, err := chosen.registry(logger)
+	if err != nil {
+		return wrong(exitUsage, err)
+	}
 	cfg := server.Config{
-		Backends: backends(), MaxBatch: f.maxBatch, Window: orNone(f.window), QueueRows: f.queueRows, QueueBytes: f.queueBytes,
+		Backends: registry, MaxBatch: f.maxBatch, Window: orNone(f.window), QueueRows: f.queueRows, QueueBytes: f.queueBytes,
 		QueueTimeout: f.queueTimeout, Grace: orNone(f.grace), MaxMessageSize: f.maxMessage,
-		Logger: slog.New(slog.NewTextHandler(stderr, nil)),
+		Logger: logger,
 	}
 	cfg.Repository, cfg.Preload, cfg.Explicit = repository, preload, control == "explicit"
 	cfg.NoReflection, cfg.WarmUpTimeout = noReflection, warmUpTimeout

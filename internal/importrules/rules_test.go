@@ -26,6 +26,7 @@ const (
 	metrics  = "github.com/prometheus/client_golang"
 	gomlx    = "github.com/gomlx/gomlx"
 	onnx     = "github.com/gomlx/onnx-gomlx"
+	ortgo    = "github.com/yalue/onnxruntime_go"
 	compute  = "github.com/gomlx/compute"
 	anything = "*"
 )
@@ -54,6 +55,7 @@ var rules = map[string]rule{
 	"sidecar/backend":      {ours: []string{"tensor"}, others: []string{codes}},
 	"sidecar/backend/mock": {ours: []string{"sidecar/backend", "tensor"}, others: []string{codes}},
 	"sidecar/backend/onnx": {ours: []string{"sidecar/backend", "tensor"}, others: []string{gomlx, onnx, compute}},
+	"sidecar/backend/ort":  {ours: []string{"sidecar/backend", "tensor"}, others: []string{ortgo}},
 	"sidecar/server": {
 		ours:   []string{"sidecar/backend", "sidecar/endpoint", "sidecar/oip", "tensor"},
 		others: []string{grpc, protobuf, rpc, metrics},

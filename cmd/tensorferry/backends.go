@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/tensorferry/tensorferry/sidecar/backend"
+	"github.com/tensorferry/tensorferry/sidecar/backend/mock"
+	"github.com/tensorferry/tensorferry/sidecar/backend/onnx"
+	"github.com/tensorferry/tensorferry/sidecar/backend/ort"
+)
+
+// backends are the kinds of model that run inside a job's own process. ONNX Runtime is not among
+// them: a fault in it would take the job along, and answers would depend on the machine.
+func backends() backend.Registry {
+	return backend.Registry{
+		Schemes:    map[string]backend.Loader{"mock": mock.Loader(), "onnx": onnx.Loader()},
+		Extensions: map[string]backend.Loader{".onnx": onnx.Loader()},
+	}
+}
+
+// choice is what --backend and --ort-lib say.
+type choice struct {
+	backend string // auto, ort or onnx
+	ortLib  string
+}
+
+// registry returns the kinds of model that a sidecar runs. With "ort", or a library that
+// was named, the library is loaded now, so that a wrong one is known at once.
+func (c choice) registry(log *slog.Logger) (backend.Registry, error) {
+	r := backends()
+	withOrt := ort.Loader(c.ortLib)
+	r.Schemes["ort"] = withOrt
+	switch c.backend {
+	case "onnx":
+		return r, nil
+	case "ort", "auto":
+	default:
+		return r, fmt.Errorf("--backend %q: want auto, ort or onnx", c.backend)
+	}
+	lib, err := ort.Open(c.ortLib)
+	if err != nil && (c.backend == "ort" || c.ortLib != "") {
+		return r, err
+	}
+	a := auto{ort: withOrt, onnx: onnx.Loader(), missing: err, only: c.backend == "ort", log: log}
+	if lib != nil {
+		a.library = lib.String()
+	}
+	r.Extensions[".onnx"] = a
+	return r, nil
+}
+
+// auto takes ONNX Runtime where it is and loads the model, else pure Go, and says which and why.
+type auto struct {
+	ort, onnx backend.Loader
+	library   string // what was opened
+	missing   error  // why nothing was; nil: it was
+	only      bool   // never pure Go
+	log       *slog.Logger
+}
+
+// Load implements backend.Loader.
+func (a auto) Load(ctx context.Context, loc backend.Location) (backend.Model, error) {
+	// Who names a thing that only one of them has, means that one.
+	needsOrt := loc.Options.Has("device") || loc.Options.Has("threads")
+	if a.missing != nil {
+		if needsOrt {
+			return nil, fmt.Errorf("the options device and threads need ONNX Runtime: %w", a.missing)
+		}
+		m, err := a.onnx.Load(ctx, loc)
+		if err == nil {
+			a.log.Info("backend chosen", "file", loc.Path, "backend", "pure Go", "why", a.missing.Error())
+		}
+		return m, err
+	}
+	m, err := a.ort.Load(ctx, loc)
+	if err == nil {
+		device := loc.Options.Get("device")
+		if device == "" {
+			device = "cpu"
+		}
+		a.log.Info("backend chosen", "file", loc.Path, "backend", a.library, "device", device)
+		return m, nil
+	}
+	if a.only || needsOrt || ctx.Err() != nil {
+		return nil, err
+	}
+	m, goErr := a.onnx.Load(ctx, loc)
+	if goErr != nil {
+		return nil, errors.Join(err, goErr)
+	}
+	a.log.Warn("backend chosen", "file", loc.Path, "backend", "pure Go", "why", fmt.Sprintf("%s cannot load the model: %v", a.library, err))
+	return m, nil
+}
