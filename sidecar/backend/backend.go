@@ -40,6 +40,13 @@ type Model interface {
 	Close() error
 }
 
+// Unwarmed is what a Model may implement that is not always to be run before
+// requests run it, because its runs are counted.
+type Unwarmed interface {
+	// NoWarmUp reports whether the server leaves out the warm-up.
+	NoWarmUp() bool
+}
+
 // Loader loads models of one kind. It is safe for concurrent use.
 type Loader interface {
 	// Load loads the model at loc. It may take long, and should give up when ctx

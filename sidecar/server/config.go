@@ -69,7 +69,7 @@ type Config struct {
 	// WarmUp is the batches of zeros that a version is run with before it takes
 	// requests, by their number of rows; 0 stands for the most that a batch may have,
 	// which larger ones are cut to. Nil: 1 and the most. Empty and not nil: none. It
-	// is left out for inputs with dimensions of any size. A version that fails at it
+	// is left out for inputs with dimensions of any size and for a backend.Unwarmed. A version that fails at it
 	// is not loaded.
 	WarmUp []int
 	// WarmUpTimeout is how long the warm-up of a version may take. Default 1 min.

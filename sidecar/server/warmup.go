@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/tensorferry/tensorferry/sidecar/backend"
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
@@ -18,7 +19,7 @@ import (
 func (s *Server) warmUp(ctx context.Context, m *model) error {
 	r := m.runner
 	log := s.cfg.Logger.With("model", m.name, "version", m.version)
-	if len(s.cfg.WarmUp) == 0 {
+	if u, ok := r.model.(backend.Unwarmed); len(s.cfg.WarmUp) == 0 || ok && u.NoWarmUp() {
 		return nil
 	}
 	for _, in := range r.sig.Inputs {

@@ -20,6 +20,7 @@ func Loader() backend.Loader {
 		if err != nil {
 			return nil, err
 		}
+		cfg.NoWarmUp = true
 		return Load(ctx, cfg)
 	})
 }

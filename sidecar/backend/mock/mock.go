@@ -70,6 +70,9 @@ type Config struct {
 	LoadTime time.Duration
 	// LoadError makes loading fail with this text. It counts for Loader only.
 	LoadError string
+	// NoWarmUp keeps the server from running the model before requests do, so that
+	// the runs are those that Faults number. Loader sets it.
+	NoWarmUp bool
 	// Faults are what goes wrong and when; "call" in them is a run.
 	Faults []Fault
 	// Schedule, if set, stands in for Faults, and may be shared by several models.
@@ -138,6 +141,9 @@ func (m *Model) Signature() tensor.Signature { return m.sig }
 
 // Instances implements backend.Model.
 func (m *Model) Instances() int { return m.cfg.Instances }
+
+// NoWarmUp implements backend.Unwarmed.
+func (m *Model) NoWarmUp() bool { return m.cfg.NoWarmUp }
 
 // Runs returns how often Run was called and the number of rows in these calls.
 func (m *Model) Runs() (runs, rows int64) { return m.runs.Load(), m.rowsRun.Load() }
