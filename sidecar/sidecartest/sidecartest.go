@@ -80,7 +80,7 @@ func start(t TB, script Script, endpoints ...string) *Server {
 }
 
 // New runs a sidecar until Close: at the endpoints, or in memory if there are
-// none. It does not wait for the model to be loaded.
+// none. It waits for the model to be loaded unless the script gives that a time or an error.
 func New(script Script, endpoints ...string) (*Server, error) {
 	script.Model = cmp.Or(script.Model, "model")
 	script.Window = cmp.Or(script.Window, -1)
@@ -158,6 +158,10 @@ func (s *Server) Restart() error {
 	}
 	if err := srv.Start(listeners...); err != nil {
 		return err
+	}
+	if s.script.LoadTime == 0 && s.script.LoadError == "" {
+		// Whether a caller finds it loading would be left to chance.
+		srv.WaitReady(context.Background())
 	}
 	s.mu.Lock()
 	s.running = srv
