@@ -3,9 +3,11 @@ package server
 import (
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc/codes"
 
@@ -29,6 +31,9 @@ func parse(msg *oip.ModelInferRequest, sig *tensor.Signature) (*request, *badInp
 	if p := sharedMemory(msg); p != "" {
 		return nil, refuse(codes.Unimplemented, oip.ReasonUnsupportedFeature, "",
 			"parameter %q: this server takes no tensors in shared memory; send them in the request", p)
+	}
+	if what := unserved(msg); what != "" {
+		return nil, refuse(codes.Unimplemented, oip.ReasonUnsupportedFeature, "", "parameter %q is not served here; leave it out", what)
 	}
 	for _, in := range msg.GetInputs() {
 		if _, ok := sig.Input(in.GetName()); !ok {
@@ -120,6 +125,9 @@ func key(msg *oip.ModelInferRequest, sig *tensor.Signature, inputs []tensor.Tens
 
 func parameters(b *strings.Builder, of string, ps map[string]*oip.InferParameter) {
 	for _, name := range slices.Sorted(maps.Keys(ps)) {
+		if of == "" && handling[name] {
+			continue
+		}
 		b.WriteString(";" + strconv.Quote(of) + strconv.Quote(name))
 		switch v := ps[name].GetParameterChoice().(type) {
 		case *oip.InferParameter_BoolParam:
@@ -134,6 +142,51 @@ func parameters(b *strings.Builder, of string, ps map[string]*oip.InferParameter
 			fmt.Fprintf(b, "s%q", v.StringParam)
 		}
 	}
+}
+
+// handling are parameters that say how a request is handled, and not what is computed: requests that
+// differ in these alone share batches.
+var handling = map[string]bool{
+	paramTimeout: true, paramWantFinal: true, "priority": true, "sequence_id": true, "sequence_start": true, "sequence_end": true,
+}
+
+// paramTimeout is how long a request may wait in the queue, in microseconds.
+const paramTimeout = "timeout"
+
+// timeout returns the longest wait that a request asks for, 0 for none.
+func timeout(msg *oip.ModelInferRequest) time.Duration {
+	micros := int64(0)
+	switch v := msg.GetParameters()[paramTimeout].GetParameterChoice().(type) {
+	case *oip.InferParameter_Int64Param:
+		micros = v.Int64Param
+	case *oip.InferParameter_Uint64Param:
+		micros = int64(min(v.Uint64Param, math.MaxInt64))
+	}
+	return time.Duration(max(0, min(micros, math.MaxInt64/1000))) * time.Microsecond
+}
+
+// unserved returns a parameter that asks for what would change the answer and is not served, or "".
+func unserved(msg *oip.ModelInferRequest) string {
+	switch v := msg.GetParameters()["sequence_id"].GetParameterChoice().(type) {
+	case *oip.InferParameter_Int64Param:
+		if v.Int64Param != 0 {
+			return "sequence_id"
+		}
+	case *oip.InferParameter_Uint64Param:
+		if v.Uint64Param != 0 {
+			return "sequence_id"
+		}
+	case *oip.InferParameter_StringParam:
+		if v.StringParam != "" {
+			return "sequence_id"
+		}
+	}
+	for _, out := range msg.GetOutputs() {
+		if out.GetParameters()["classification"] != nil {
+			return "classification"
+		}
+	}
+	return ""
 }
 
 // sharedMemory returns the parameter that asks for a tensor in shared memory, or "".

@@ -19,12 +19,13 @@ import (
 // runner drives the batcher of one model: it tells it what happens, and does
 // what it asks for. One goroutine for each instance of the model runs batches.
 type runner struct {
-	model     backend.Model
-	name      string
-	sig       tensor.Signature
-	admission *admission
-	metrics   *modelMetrics
-	logger    *slog.Logger
+	model      backend.Model
+	name       string
+	sig        tensor.Signature
+	admission  *admission
+	metrics    *modelMetrics
+	statistics statistics
+	logger     *slog.Logger
 
 	mu      sync.Mutex
 	batcher *batcher
@@ -170,6 +171,7 @@ func (r *runner) run(ctx context.Context, x *batch) (v verdict) {
 	if err != nil {
 		return r.failed(err)
 	}
+	r.statistics.batch(x.rows, len(x.pieces), gathered.Sub(began), computed.Sub(gathered), time.Since(computed))
 	return verdict{outputs: answers}
 }
 

@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"runtime/debug"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	_ "google.golang.org/grpc/encoding/gzip" // clients may compress
 	"google.golang.org/grpc/status"
 
 	"github.com/tensorferry/tensorferry/sidecar/oip"
@@ -44,7 +46,7 @@ func (s *service) ModelReady(_ context.Context, req *oip.ModelReadyRequest) (*oi
 // ServerMetadata names the server.
 func (s *service) ServerMetadata(context.Context, *oip.ServerMetadataRequest) (*oip.ServerMetadataResponse, error) {
 	return &oip.ServerMetadataResponse{Name: ServerName, Version: "2",
-		Extensions: []string{"model_repository", "model_repository(unload_dependents)"}}, nil
+		Extensions: []string{"model_configuration", "statistics", "model_repository", "model_repository(unload_dependents)"}}, nil
 }
 
 // ModelMetadata describes a model's tensors.
@@ -72,7 +74,7 @@ func (s *service) ModelInfer(ctx context.Context, msg *oip.ModelInferRequest) (*
 
 // infer returns the answer, or the error with the failure it was made of, if any,
 // and the model's name if there is such a model.
-func (s *service) infer(ctx context.Context, msg *oip.ModelInferRequest) (_ *oip.ModelInferResponse, model string, _ *failure, _ error) {
+func (s *service) infer(ctx context.Context, msg *oip.ModelInferRequest) (_ *oip.ModelInferResponse, model string, _ *failure, err error) {
 	name, id := msg.GetModelName(), msg.GetId()
 	fail := func(f *failure, opts ...oip.Option) (*oip.ModelInferResponse, string, *failure, error) {
 		return nil, model, f, f.status(name, id, opts...)
@@ -89,8 +91,10 @@ func (s *service) infer(ctx context.Context, msg *oip.ModelInferRequest) (_ *oip
 		return fail(f)
 	}
 	defer m.release()
-	r, call := m.runner, callOf(ctx)
+	r, call, began := m.runner, callOf(ctx), time.Now()
 	call.metrics = m.metrics
+	var queued time.Duration
+	defer func() { r.statistics.request(err == nil, time.Since(began), queued) }()
 	req, bad := parse(msg, &r.sig)
 	if bad != nil {
 		if bad.tensor != "" {
@@ -108,10 +112,16 @@ func (s *service) infer(ctx context.Context, msg *oip.ModelInferRequest) (_ *oip
 	}
 	req.caller = connection(ctx)
 	req.due, _ = ctx.Deadline()
+	if d := timeout(msg); d > 0 {
+		if due := time.Now().Add(d); req.due.IsZero() || due.Before(req.due) {
+			req.due = due
+		}
+	}
 	r.do(ctx, req)
 	call.ended = req.ended
 	if !req.started.IsZero() {
-		m.metrics.queue.Observe(req.started.Sub(req.arrived).Seconds())
+		queued = req.started.Sub(req.arrived)
+		m.metrics.queue.Observe(queued.Seconds())
 	}
 	if req.err != nil {
 		if _, ok := status.FromError(req.err); ok {
@@ -168,12 +178,16 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 }
 
 // stream ends streams, as the health service's Watch, when the server drains, or they would keep it from stopping.
+// Those of requests end by themselves, with what they have.
 func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = s.recovered(p, info.FullMethod)
 		}
 	}()
+	if info.FullMethod == oip.GRPCInferenceService_ModelStreamInfer_FullMethodName {
+		return next(srv, ss)
+	}
 	ctx, cancel := context.WithCancel(ss.Context())
 	defer cancel()
 	defer context.AfterFunc(s.drainCtx, cancel)()

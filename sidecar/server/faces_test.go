@@ -1,0 +1,286 @@
+package server_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/tensorferry/tensorferry/sidecar/backend/mock"
+	"github.com/tensorferry/tensorferry/sidecar/oip"
+	"github.com/tensorferry/tensorferry/sidecar/server"
+)
+
+func param(v any) *oip.InferParameter {
+	switch v := v.(type) {
+	case bool:
+		return &oip.InferParameter{ParameterChoice: &oip.InferParameter_BoolParam{BoolParam: v}}
+	case int:
+		return &oip.InferParameter{ParameterChoice: &oip.InferParameter_Int64Param{Int64Param: int64(v)}}
+	case string:
+		return &oip.InferParameter{ParameterChoice: &oip.InferParameter_StringParam{StringParam: v}}
+	}
+	panic(v)
+}
+
+// A stream's answers come in the order of its requests; one that fails is answered like the others,
+// with code and reason, and the stream goes on.
+func TestStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := serve(t, server.Config{}, mock.Config{Latency: 10 * time.Millisecond, Jitter: 30 * time.Millisecond, Instances: 8})
+		stream, err := r.caller().ModelStreamInfer(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		const n = 300 // more than are under way at once
+		go func() {
+			for i := range n {
+				req := ask(float32(i))
+				req.Id = fmt.Sprint(i)
+				if i%7 == 3 {
+					req.Inputs[0].Name = "z"
+				}
+				if i%2 == 1 {
+					req.Parameters = map[string]*oip.InferParameter{"triton_enable_empty_final_response": param(true)}
+				}
+				if err := stream.Send(req); err != nil {
+					t.Error(err)
+				}
+			}
+			stream.CloseSend()
+		}()
+		for i := range n {
+			got, err := stream.Recv()
+			if err != nil {
+				t.Fatalf("answer %d: %v", i, err)
+			}
+			resp := got.InferResponse
+			if resp.GetId() != fmt.Sprint(i) || resp.GetParameters()["triton_final_response"].GetBoolParam() != (i%2 == 1) {
+				t.Fatalf("answer %d: %v", i, got)
+			}
+			if i%7 == 3 {
+				if got.ErrorMessage == "" || resp.Parameters["error_code"].GetStringParam() != "INVALID_ARGUMENT" ||
+					resp.Parameters["error_reason"].GetStringParam() != oip.ReasonUnknownInput {
+					t.Errorf("answer %d: %v", i, got)
+				}
+				continue
+			}
+			if got.ErrorMessage != "" {
+				t.Fatalf("answer %d: %v", i, got)
+			}
+			doubled(t, resp, nil, float32(i))
+		}
+		if _, err := stream.Recv(); !errors.Is(err, io.EOF) {
+			t.Errorf("at the end: %v", err)
+		}
+		if runs, _ := r.model.Runs(); runs >= n {
+			t.Errorf("%d batches for %d requests of one stream: nothing was batched", runs, n)
+		}
+	})
+}
+
+// A server that drains answers what a stream has sent, and ends it.
+func TestStreamDrains(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := serve(t, server.Config{}, mock.Config{Latency: time.Second, Instances: 4})
+		stream, err := r.caller().ModelStreamInfer(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 3 {
+			if err := stream.Send(ask(float32(i))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(100 * time.Millisecond)
+		began := time.Now()
+		go r.srv.Shutdown(t.Context())
+		for i := range 3 {
+			got, err := stream.Recv()
+			if err != nil || got.ErrorMessage != "" {
+				t.Fatalf("answer %d: %v, %v", i, got, err)
+			}
+			doubled(t, got.InferResponse, nil, float32(i))
+		}
+		_, err = stream.Recv()
+		if d := oip.Parse(err); d.Code != codes.Unavailable || d.Reason != oip.ReasonDraining {
+			t.Errorf("at the end: %v", err)
+		}
+		// The first runs alone for a second, the others after it.
+		if d := time.Since(began); d > 2*time.Second {
+			t.Errorf("it took %v; the grace period is not for idle streams", d)
+		}
+	})
+}
+
+// A stream whose caller goes away takes its requests along.
+func TestStreamCancelled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := serve(t, server.Config{MaxBatch: 1}, mock.Config{Latency: time.Second})
+		ctx, cancel := context.WithCancel(t.Context())
+		stream, err := r.caller().ModelStreamInfer(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 10 {
+			if err := stream.Send(ask(float32(i))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(100 * time.Millisecond)
+		cancel()
+		time.Sleep(20 * time.Second)
+		if runs, _ := r.model.Runs(); runs != 1 {
+			t.Errorf("%d requests were run; nine waited when the caller went", runs)
+		}
+	})
+}
+
+// How long a request may wait is no part of what is computed, and is held to.
+func TestTimeoutParameter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := serve(t, server.Config{MaxBatch: 4}, mock.Config{Latency: time.Second})
+		c := r.caller()
+		results := make(chan error, 10)
+		send := func(v float32, micros int) {
+			req := ask(v)
+			req.Parameters = map[string]*oip.InferParameter{"timeout": param(micros), "priority": param(micros)}
+			go func() {
+				_, err := c.ModelInfer(t.Context(), req)
+				results <- err
+			}()
+			synctest.Wait()
+		}
+		send(0, 10_000_000)
+		for i := range 4 { // wait behind it, and share a batch
+			send(float32(i), 10_000_000+i)
+		}
+		for range 5 {
+			if err := <-results; err != nil {
+				t.Error(err)
+			}
+		}
+		if runs, _ := r.model.Runs(); runs != 2 {
+			t.Errorf("%d batches; the timeout kept requests apart", runs)
+		}
+		send(0, 0)
+		send(1, 300_000)
+		if err := errors.Join(<-results, <-results); status.Code(err) != codes.DeadlineExceeded && oip.Parse(err).Code != codes.DeadlineExceeded {
+			t.Errorf("one that may wait 300ms behind one of a second: %v", err)
+		}
+		if runs, _ := r.model.Runs(); runs != 3 {
+			t.Errorf("%d batches; what was late was run", runs)
+		}
+	})
+}
+
+// What would change the answer and is not served is refused by name.
+func TestUnservedParameters(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := serve(t, server.Config{}, mock.Config{})
+		c := r.caller()
+		for name, change := range map[string]func(*oip.ModelInferRequest){
+			"sequence_id": func(m *oip.ModelInferRequest) { m.Parameters = map[string]*oip.InferParameter{"sequence_id": param(7)} },
+			"classification": func(m *oip.ModelInferRequest) {
+				m.Outputs = []*oip.ModelInferRequest_InferRequestedOutputTensor{{Name: "y", Parameters: map[string]*oip.InferParameter{"classification": param(3)}}}
+			},
+		} {
+			req := ask(1)
+			change(req)
+			_, err := c.ModelInfer(t.Context(), req)
+			if d := oip.Parse(err); d.Code != codes.Unimplemented || d.Reason != oip.ReasonUnsupportedFeature {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		req := ask(1)
+		req.Parameters = map[string]*oip.InferParameter{"sequence_id": param(0), "sequence_start": param(false)}
+		resp, err := c.ModelInfer(t.Context(), req)
+		doubled(t, resp, err, 1)
+	})
+}
+
+func TestModelConfig(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := serve(t, server.Config{MaxBatch: 32, Window: 2 * time.Millisecond, QueueTimeout: 3 * time.Second}, mock.Config{Instances: 3})
+		got, err := r.caller().ModelConfig(t.Context(), &oip.ModelConfigRequest{Name: "m"})
+		want := &oip.ModelConfig{
+			Name: "m", Platform: "tensorferry", Backend: "tensorferry", MaxBatchSize: 32,
+			VersionPolicy:          &oip.ModelVersionPolicy{PolicyChoice: &oip.ModelVersionPolicy_All_{All: &oip.ModelVersionPolicy_All{}}},
+			InstanceGroup:          []*oip.ModelInstanceGroup{{Name: "m", Count: 3}},
+			Input:                  []*oip.ModelInput{{Name: "x", DataType: oip.DataType_TYPE_FP32, Dims: []int64{1}}},
+			Output:                 []*oip.ModelOutput{{Name: "y", DataType: oip.DataType_TYPE_FP32, Dims: []int64{1}}},
+			ModelTransactionPolicy: &oip.ModelTransactionPolicy{},
+			SchedulingChoice: &oip.ModelConfig_DynamicBatching{DynamicBatching: &oip.ModelDynamicBatching{
+				MaxQueueDelayMicroseconds: 2000,
+				DefaultQueuePolicy:        &oip.ModelQueuePolicy{DefaultTimeoutMicroseconds: 3_000_000, AllowTimeoutOverride: true}}},
+		}
+		if err != nil || !proto.Equal(got.Config, want) {
+			t.Errorf("got %v, %v\nwant %v", got.GetConfig(), err, want)
+		}
+		if _, err := r.caller().ModelConfig(t.Context(), &oip.ModelConfigRequest{Name: "n"}); status.Code(err) != codes.NotFound {
+			t.Error(err)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		r := serve(t, server.Config{}, mock.Config{Unbatched: true})
+		got, err := r.caller().ModelConfig(t.Context(), &oip.ModelConfigRequest{Name: "m"})
+		if err != nil || got.Config.MaxBatchSize != 0 || got.Config.SchedulingChoice != nil {
+			t.Errorf("a model that does not batch: %v, %v", got, err)
+		}
+	})
+}
+
+// The sums, in virtual time: three requests, two of which share a batch after waiting for the first.
+func TestModelStatistics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := serve(t, server.Config{}, mock.Config{Latency: time.Second})
+		c := r.caller()
+		done := make(chan error, 3)
+		for _, rows := range []int{1, 2, 3} {
+			go func() {
+				_, err := c.ModelInfer(t.Context(), ask(sequence(0, rows)...))
+				done <- err
+			}()
+			synctest.Wait()
+		}
+		if err := errors.Join(<-done, <-done, <-done); err != nil {
+			t.Fatal(err)
+		}
+		bad := ask(1)
+		bad.Inputs[0].Name = "z"
+		c.ModelInfer(t.Context(), bad)
+		synctest.Wait()
+		for _, name := range []string{"m", ""} {
+			got, err := c.ModelStatistics(t.Context(), &oip.ModelStatisticsRequest{Name: name})
+			if err != nil || len(got.ModelStats) != 1 {
+				t.Fatal(got, err)
+			}
+			second := uint64(time.Second)
+			d := func(count, seconds uint64) *oip.StatisticDuration {
+				return &oip.StatisticDuration{Count: count, Ns: seconds * second}
+			}
+			want := &oip.ModelStatistics{
+				Name: "m", Version: "1", LastInference: uint64(time.Now().UnixMilli()), InferenceCount: 6, ExecutionCount: 2,
+				InferenceStats: &oip.InferStatistics{Success: d(3, 5), Fail: d(1, 0), Queue: d(3, 2),
+					ComputeInput: d(3, 0), ComputeInfer: d(3, 3), ComputeOutput: d(3, 0), CacheHit: d(0, 0), CacheMiss: d(0, 0)},
+				BatchStats: []*oip.InferBatchStatistics{
+					{BatchSize: 1, ComputeInput: d(1, 0), ComputeInfer: d(1, 1), ComputeOutput: d(1, 0)},
+					{BatchSize: 5, ComputeInput: d(1, 0), ComputeInfer: d(1, 1), ComputeOutput: d(1, 0)},
+				},
+			}
+			if !proto.Equal(got.ModelStats[0], want) {
+				t.Errorf("got %v\nwant %v", got.ModelStats[0], want)
+			}
+		}
+		if _, err := c.ModelStatistics(t.Context(), &oip.ModelStatisticsRequest{Name: "n"}); status.Code(err) != codes.NotFound {
+			t.Error(err)
+		}
+	})
+}

@@ -1,0 +1,169 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/tensorferry/tensorferry/sidecar/oip"
+)
+
+// streamDepth is how many requests of one stream are under way. Further ones wait at the
+// caller, by the connection's flow control.
+const streamDepth = 64
+
+// The parameters of a stream's answers. Triton has the last one alone.
+const (
+	paramErrorCode   = "error_code"   // of a failure: the code's name, as INVALID_ARGUMENT
+	paramErrorReason = "error_reason" // and the reason, as BAD_TENSOR
+	paramFinal       = "triton_final_response"
+	paramWantFinal   = "triton_enable_empty_final_response"
+)
+
+// ModelStreamInfer runs the requests of a stream side by side and answers them in their order. A
+// request that fails is answered with its failure, and the stream goes on. When the server
+// drains it answers what it has and then ends the stream with DRAINING.
+func (s *service) ModelStreamInfer(stream grpc.BidiStreamingServer[oip.ModelInferRequest, oip.ModelStreamInferResponse]) error {
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	pending := make(chan chan *oip.ModelStreamInferResponse, streamDepth)
+	var ended error // set before pending is closed
+	// A Recv that waits ends when the handler has returned.
+	s.goroutines.Go(func() {
+		defer close(pending)
+		for {
+			msg, err := stream.Recv()
+			if err != nil {
+				ended = err
+				return
+			}
+			answer := make(chan *oip.ModelStreamInferResponse, 1)
+			select {
+			case pending <- answer:
+			case <-ctx.Done():
+				ended = ctx.Err()
+				return
+			}
+			s.goroutines.Go(func() { answer <- s.streamed(ctx, msg) })
+		}
+	})
+	for {
+		select {
+		case answer, ok := <-pending:
+			if !ok {
+				if errors.Is(ended, io.EOF) {
+					return nil
+				}
+				return ended
+			}
+			if err := s.reply(ctx, stream, answer); err != nil {
+				return err
+			}
+		case <-s.drainCtx.Done():
+			return s.finish(ctx, stream, pending)
+		}
+	}
+}
+
+// reply sends an answer when it is there.
+func (s *service) reply(ctx context.Context, stream grpc.BidiStreamingServer[oip.ModelInferRequest, oip.ModelStreamInferResponse],
+	answer chan *oip.ModelStreamInferResponse) error {
+	select {
+	case a := <-answer:
+		return stream.Send(a)
+	case <-ctx.Done():
+		return callerGone(ctx)
+	}
+}
+
+// finish answers what was read before the server began to drain.
+func (s *service) finish(ctx context.Context, stream grpc.BidiStreamingServer[oip.ModelInferRequest, oip.ModelStreamInferResponse],
+	pending chan chan *oip.ModelStreamInferResponse) error {
+	for {
+		select {
+		case answer, ok := <-pending:
+			if !ok {
+				return nil
+			}
+			if err := s.reply(ctx, stream, answer); err != nil {
+				return err
+			}
+		default:
+			return s.draining().status("", "")
+		}
+	}
+}
+
+// streamed runs one request of a stream.
+func (s *service) streamed(ctx context.Context, msg *oip.ModelInferRequest) (out *oip.ModelStreamInferResponse) {
+	defer func() {
+		if p := recover(); p != nil {
+			out = failedAnswer(msg, s.recovered(p, oip.GRPCInferenceService_ModelStreamInfer_FullMethodName))
+		}
+	}()
+	// The stream's own call is not what is measured.
+	c := &call{began: time.Now()}
+	resp, err := s.ModelInfer(context.WithValue(ctx, callKey{}, c), msg)
+	if c.metrics != nil {
+		c.metrics.total.Observe(time.Since(c.began).Seconds())
+	}
+	if err != nil {
+		out = failedAnswer(msg, err)
+	} else {
+		out = &oip.ModelStreamInferResponse{InferResponse: resp}
+	}
+	if msg.GetParameters()[paramWantFinal].GetBoolParam() {
+		setParameter(out.InferResponse, paramFinal, &oip.InferParameter{ParameterChoice: &oip.InferParameter_BoolParam{BoolParam: true}})
+	}
+	return out
+}
+
+// failedAnswer is a failure as a stream has it: its text, and with the request's id what the
+// status of a call of its own would have said.
+func failedAnswer(msg *oip.ModelInferRequest, err error) *oip.ModelStreamInferResponse {
+	d := oip.Parse(err)
+	resp := &oip.ModelInferResponse{ModelName: msg.GetModelName(), ModelVersion: msg.GetModelVersion(), Id: msg.GetId()}
+	text := func(v string) *oip.InferParameter {
+		return &oip.InferParameter{ParameterChoice: &oip.InferParameter_StringParam{StringParam: v}}
+	}
+	setParameter(resp, paramErrorCode, text(codeName(d.Code)))
+	if d.Reason != "" {
+		setParameter(resp, paramErrorReason, text(d.Reason))
+	}
+	message := status.Convert(err).Message()
+	if message == "" {
+		message = codeName(d.Code) // empty would mean that nothing is wrong
+	}
+	return &oip.ModelStreamInferResponse{ErrorMessage: message, InferResponse: resp}
+}
+
+func setParameter(resp *oip.ModelInferResponse, name string, v *oip.InferParameter) {
+	if resp.Parameters == nil {
+		resp.Parameters = map[string]*oip.InferParameter{}
+	}
+	resp.Parameters[name] = v
+}
+
+// codeName is a code as the protocol writes it.
+func codeName(c codes.Code) string {
+	for name, n := range codeNumbers {
+		if n == c {
+			return name
+		}
+	}
+	return "UNKNOWN"
+}
+
+var codeNumbers = map[string]codes.Code{
+	"CANCELLED": codes.Canceled, "UNKNOWN": codes.Unknown, "INVALID_ARGUMENT": codes.InvalidArgument,
+	"DEADLINE_EXCEEDED": codes.DeadlineExceeded, "NOT_FOUND": codes.NotFound, "ALREADY_EXISTS": codes.AlreadyExists,
+	"PERMISSION_DENIED": codes.PermissionDenied, "RESOURCE_EXHAUSTED": codes.ResourceExhausted,
+	"FAILED_PRECONDITION": codes.FailedPrecondition, "ABORTED": codes.Aborted, "OUT_OF_RANGE": codes.OutOfRange,
+	"UNIMPLEMENTED": codes.Unimplemented, "INTERNAL": codes.Internal, "UNAVAILABLE": codes.Unavailable,
+	"DATA_LOSS": codes.DataLoss, "UNAUTHENTICATED": codes.Unauthenticated,
+}
