@@ -5,22 +5,17 @@
 package ort_test
 
 import (
-	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 
+	"github.com/tensorferry/tensorferry/internal/pyenv"
 	"github.com/tensorferry/tensorferry/sidecar/backend"
 	"github.com/tensorferry/tensorferry/sidecar/backend/ort"
 )
-
-// wheel is the Python package that brings the library.
-const wheel = "onnxruntime==1.32.0"
 
 var library *ort.Library
 
@@ -37,31 +32,19 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// findLibrary returns $TENSORFERRY_ORT_LIB, or the file in a virtual environment that is
-// made once and kept in the user's cache.
+// findLibrary returns $TENSORFERRY_ORT_LIB, or the file that the Python package brings.
 func findLibrary() (string, error) {
 	if file := os.Getenv(ort.LibraryVariable); file != "" {
 		return file, nil
 	}
-	cache, err := os.UserCacheDir()
+	env, err := pyenv.Ensure("testdata/onnxruntime.txt")
 	if err != nil {
 		return "", err
 	}
-	dir := filepath.Join(cache, "tensorferry", "ort-1.32.0")
-	pattern := filepath.Join(dir, "lib", "python3*", "site-packages", "onnxruntime", "capi", "libonnxruntime.so.*")
-	if found, _ := filepath.Glob(pattern); len(found) > 0 {
-		return found[0], nil
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	defer cancel()
-	for _, args := range [][]string{{"python3", "-m", "venv", dir}, {filepath.Join(dir, "bin", "pip"), "install", "-q", "--no-deps", wheel}} {
-		if out, err := exec.CommandContext(ctx, args[0], args[1:]...).CombinedOutput(); err != nil {
-			return "", fmt.Errorf("%q: %w\n%s", args, err, out)
-		}
-	}
-	found, _ := filepath.Glob(pattern)
+	pattern := filepath.Join(env.Dir, "lib", "python3*", "site-packages", "onnxruntime", "capi", "libonnxruntime.so.*")
+	found, err := filepath.Glob(pattern)
 	if len(found) == 0 {
-		return "", fmt.Errorf("%s brought no file like %s", wheel, pattern)
+		return "", fmt.Errorf("the package onnxruntime brought no file like %s (%v)", pattern, err)
 	}
 	return found[0], nil
 }

@@ -38,14 +38,15 @@ type Env struct {
 // it is whole, so that one that was interrupted is not taken for it.
 func Make(t testing.TB, requirements string) *Env {
 	t.Helper()
-	e, err := ensure(requirements)
+	e, err := Ensure(requirements)
 	if err != nil {
 		t.Fatalf("the Python environment of %s: %v", requirements, err)
 	}
 	return e
 }
 
-func ensure(requirements string) (*Env, error) {
+// Ensure is Make where there is no test to fail.
+func Ensure(requirements string) (*Env, error) {
 	text, err := os.ReadFile(requirements)
 	if err != nil {
 		return nil, err
