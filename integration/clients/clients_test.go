@@ -1,0 +1,152 @@
+//go:build integration
+
+// Package clients runs programs of other people against the sidecar's process: NVIDIA's Python client and its
+// load generator, a Kubernetes health probe's call and gRPC reflection.
+package clients
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/tensorferry/tensorferry/internal/pyenv"
+)
+
+// program builds the command once.
+var program = sync.OnceValues(func() (string, error) {
+	root, err := pyenv.Root()
+	if err != nil {
+		return "", err
+	}
+	dir, err := os.MkdirTemp("", "tensorferry-clients")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "tensorferry")
+	cmd := exec.Command("go", "build", "-o", path, "./cmd/tensorferry")
+	cmd.Dir = root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	return path, nil
+})
+
+// example is a file of the digits example.
+func example(t *testing.T, name string) string {
+	t.Helper()
+	root, err := pyenv.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(root, "examples", "digits", name)
+}
+
+// serve starts the sidecar with a repository of the digits model, and returns its endpoints.
+func serve(t *testing.T) (tcp, unix string) {
+	t.Helper()
+	path, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "tf") // short: a socket's path has 107 bytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	model, err := os.ReadFile(example(t, "digits.onnx"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder := filepath.Join(dir, "models", "digits", "1")
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(folder, "model.onnx"), model, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	unix = "unix:" + filepath.Join(dir, "s.sock")
+	p := pyenv.Start(t, exec.Command(path, "sidecar", "--listen", "127.0.0.1:0", "--listen", "unix://"+filepath.Join(dir, "s.sock"),
+		"--repository", filepath.Join(dir, "models"), "--model-control", "explicit", "--load", "digits"))
+	const ready = "ready: gRPC on "
+	p.Eventually("it is ready", func() bool { return strings.Count(p.Output(), ready) == 2 })
+	_, rest, _ := strings.Cut(p.Output(), ready+"127")
+	tcp, _, _ = strings.Cut("127"+rest, "\n")
+	return tcp, unix
+}
+
+func TestTritonClient(t *testing.T) {
+	env := pyenv.Make(t, "testdata/clients.txt")
+	tcp, unix := serve(t)
+	for name, endpoint := range map[string]string{"tcp": tcp, "unix": unix} {
+		t.Run(name, func(t *testing.T) {
+			p := pyenv.Start(t, env.Command("python", "testdata/clients.py", endpoint, example(t, "digits.jsonl")))
+			if code := p.Wait(); code != 0 {
+				t.Fatalf("it ended with %d", code)
+			}
+			if n := strings.Count(p.Output(), "ok "); n != 8 {
+				t.Errorf("%d cases", n)
+			}
+		})
+	}
+}
+
+// NVIDIA's perf_analyzer as it comes in a release of the client, each way for a bounded number of requests.
+func TestPerfAnalyzer(t *testing.T) {
+	env := pyenv.Make(t, "testdata/perf.txt")
+	libs := libraries(t)
+	tcp, unix := serve(t)
+	for _, c := range []struct {
+		name string
+		args []string
+	}{
+		{"sync", []string{"-u", tcp, "--concurrency-range", "4"}},
+		{"async", []string{"-u", tcp, "--async", "--concurrency-range", "8"}},
+		{"batch", []string{"-u", tcp, "-b", "8", "--concurrency-range", "4"}},
+		{"stream", []string{"-u", tcp, "--streaming", "--concurrency-range", "8"}},
+		{"gzip", []string{"-u", tcp, "--grpc-compression-algorithm", "gzip", "--concurrency-range", "2"}},
+		{"unix", []string{"-u", unix, "--concurrency-range", "4"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cmd := env.Command("perf_analyzer", append([]string{"-m", "digits", "-i", "grpc", "--request-count", "400"}, c.args...)...)
+			cmd.Env = append(cmd.Env, "LD_LIBRARY_PATH="+libs)
+			p := pyenv.Start(t, cmd)
+			if code := p.Wait(); code != 0 {
+				t.Fatalf("it ended with %d", code)
+			}
+			out := p.Output()
+			// It asks for the statistics while its last requests are under way.
+			var n int
+			if _, text, ok := strings.Cut(out, "Successful request count: "); ok {
+				fmt.Sscan(text, &n)
+			}
+			if n < 350 || n > 450 || !strings.Contains(out, "compute infer") || !strings.Contains(out, "throughput: ") {
+				t.Errorf("%d requests counted; it says\n%s", n, out)
+			}
+			if strings.Contains(out, "throughput: 0 ") || strings.Contains(out, "Failed") {
+				t.Errorf("it says\n%s", out)
+			}
+		})
+	}
+}
+
+// libraries returns a folder with what perf_analyzer is linked with beside the system's: both lie in the
+// package that brings Triton.
+func libraries(t *testing.T) string {
+	t.Helper()
+	triton := pyenv.Make(t, "../servers/testdata/triton.txt")
+	dir := t.TempDir()
+	for name, pattern := range map[string]string{"libb64.so.0d": "libb64-*.so.0d", "libcudart.so.12": "libcudart-*.so.12*"} {
+		found, _ := filepath.Glob(filepath.Join(triton.Dir, "lib", "python3*", "site-packages", "nvidia_pytriton.libs", pattern))
+		if len(found) == 0 {
+			t.Fatalf("no %s in %s", pattern, triton.Dir)
+		}
+		if err := os.Symlink(found[0], filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
