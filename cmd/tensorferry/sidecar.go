@@ -153,7 +153,7 @@ func runSidecar(ctx context.Context, args []string, stdout, stderr io.Writer) in
 	var cert, key, clientCA string
 	var repository, control, warmUp string
 	var preload listFlag
-	var noReflection bool
+	var noReflection, noSharedMemory bool
 	var warmUpTimeout time.Duration
 	f.set.Var(&models, "model", "`NAME=FILE` or NAME@VERSION=FILE of a model; may be repeated")
 	f.set.StringVar(&repository, "repository", "", "`DIR` with models, as NAME/VERSION/model.onnx")
@@ -162,6 +162,7 @@ func runSidecar(ctx context.Context, args []string, stdout, stderr io.Writer) in
 	f.set.StringVar(&warmUp, "warm-up", "1,max", "`ROWS,...` of the batches of zeros that a model is run with before it is ready; max, or off")
 	f.set.DurationVar(&warmUpTimeout, "warm-up-timeout", server.DefaultWarmUpTimeout, "longest time of a model's warm-up")
 	f.set.BoolVar(&noReflection, "no-reflection", false, "leave out gRPC's server reflection")
+	f.set.BoolVar(&noSharedMemory, "no-shared-memory", false, "take no tensors in shared memory, which callers on this machine may else name")
 	f.set.StringVar(&cert, "tls-cert", "", "`FILE` with the certificate to show on TCP endpoints")
 	f.set.StringVar(&key, "tls-key", "", "`FILE` with its private key")
 	f.set.StringVar(&clientCA, "tls-client-ca", "", "`FILE` with the authorities of the certificates that clients must show")
@@ -190,7 +191,7 @@ func runSidecar(ctx context.Context, args []string, stdout, stderr io.Writer) in
 		Logger: logger,
 	}
 	cfg.Repository, cfg.Preload, cfg.Explicit = repository, preload, control == "explicit"
-	cfg.NoReflection, cfg.WarmUpTimeout = noReflection, warmUpTimeout
+	cfg.NoReflection, cfg.NoSharedMemory, cfg.WarmUpTimeout = noReflection, noSharedMemory, warmUpTimeout
 	if cfg.WarmUp, err = parseWarmUp(warmUp); err != nil {
 		return wrong(exitUsage, err)
 	}

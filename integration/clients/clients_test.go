@@ -87,7 +87,7 @@ func TestTritonClient(t *testing.T) {
 			if code := p.Wait(); code != 0 {
 				t.Fatalf("it ended with %d", code)
 			}
-			if n := strings.Count(p.Output(), "ok "); n != 8 {
+			if n := strings.Count(p.Output(), "ok "); n != 9 {
 				t.Errorf("%d cases", n)
 			}
 		})
@@ -107,6 +107,7 @@ func TestPerfAnalyzer(t *testing.T) {
 		{"async", []string{"-u", tcp, "--async", "--concurrency-range", "8"}},
 		{"batch", []string{"-u", tcp, "-b", "8", "--concurrency-range", "4"}},
 		{"stream", []string{"-u", tcp, "--streaming", "--concurrency-range", "8"}},
+		{"shared memory", []string{"-u", tcp, "--shared-memory", "system", "--output-shared-memory-size", "1024", "--concurrency-range", "4"}},
 		{"gzip", []string{"-u", tcp, "--grpc-compression-algorithm", "gzip", "--concurrency-range", "2"}},
 		{"unix", []string{"-u", unix, "--concurrency-range", "4"}},
 	} {

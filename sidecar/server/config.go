@@ -102,6 +102,11 @@ type Config struct {
 	// caller. Default 1,024.
 	MaxStreams int
 
+	// NoSharedMemory switches the calls off with which callers on this machine put
+	// tensors into shared memory (Linux only). A caller may then name any object of
+	// /dev/shm that this process may open.
+	NoSharedMemory bool
+
 	// Grace is how long Shutdown, and Serve at its end, lets admitted requests
 	// take. Default 15 s; negative: none.
 	Grace time.Duration

@@ -28,10 +28,6 @@ func parse(msg *oip.ModelInferRequest, sig *tensor.Signature) (*request, *badInp
 	refuse := func(code codes.Code, reason, input, format string, args ...any) *badInput {
 		return &badInput{failure{code: code, reason: reason, message: fmt.Sprintf(format, args...)}, input}
 	}
-	if p := sharedMemory(msg); p != "" {
-		return nil, refuse(codes.Unimplemented, oip.ReasonUnsupportedFeature, "",
-			"parameter %q: this server takes no tensors in shared memory; send them in the request", p)
-	}
 	if what := unserved(msg); what != "" {
 		return nil, refuse(codes.Unimplemented, oip.ReasonUnsupportedFeature, "", "parameter %q is not served here; leave it out", what)
 	}
@@ -125,7 +121,7 @@ func key(msg *oip.ModelInferRequest, sig *tensor.Signature, inputs []tensor.Tens
 
 func parameters(b *strings.Builder, of string, ps map[string]*oip.InferParameter) {
 	for _, name := range slices.Sorted(maps.Keys(ps)) {
-		if of == "" && handling[name] {
+		if of == "" && handling[name] || of != "" && strings.HasPrefix(name, "shared_memory_") {
 			continue
 		}
 		b.WriteString(";" + strconv.Quote(of) + strconv.Quote(name))
@@ -184,29 +180,6 @@ func unserved(msg *oip.ModelInferRequest) string {
 	for _, out := range msg.GetOutputs() {
 		if out.GetParameters()["classification"] != nil {
 			return "classification"
-		}
-	}
-	return ""
-}
-
-// sharedMemory returns the parameter that asks for a tensor in shared memory, or "".
-func sharedMemory(msg *oip.ModelInferRequest) string {
-	find := func(ps map[string]*oip.InferParameter) string {
-		for name := range ps {
-			if strings.HasPrefix(name, "shared_memory_") {
-				return name
-			}
-		}
-		return ""
-	}
-	for _, in := range msg.GetInputs() {
-		if p := find(in.GetParameters()); p != "" {
-			return p
-		}
-	}
-	for _, out := range msg.GetOutputs() {
-		if p := find(out.GetParameters()); p != "" {
-			return p
 		}
 	}
 	return ""

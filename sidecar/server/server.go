@@ -24,6 +24,7 @@ type Server struct {
 	cfg       Config
 	repo      *repository
 	admission *admission
+	regions   regions
 	metrics   *metrics
 	watcher   *watcher
 	healthMu  sync.Mutex // held while health is set, so that the last word is the newest
@@ -306,6 +307,7 @@ func (s *Server) shutdown(ctx context.Context, grace time.Duration) error {
 	if s.started {
 		closing = s.closeModels(ctx)
 	}
+	s.regions.forget("")
 	for _, h := range s.http {
 		h.Close()
 	}

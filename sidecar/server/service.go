@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -46,7 +47,7 @@ func (s *service) ModelReady(_ context.Context, req *oip.ModelReadyRequest) (*oi
 // ServerMetadata names the server.
 func (s *service) ServerMetadata(context.Context, *oip.ServerMetadataRequest) (*oip.ServerMetadataResponse, error) {
 	return &oip.ServerMetadataResponse{Name: ServerName, Version: "2",
-		Extensions: []string{"model_configuration", "statistics", "model_repository", "model_repository(unload_dependents)"}}, nil
+		Extensions: []string{"model_configuration", "statistics", "system_shared_memory", "model_repository", "model_repository(unload_dependents)"}}, nil
 }
 
 // ModelMetadata describes a model's tensors.
@@ -95,7 +96,14 @@ func (s *service) infer(ctx context.Context, msg *oip.ModelInferRequest) (_ *oip
 	call.metrics = m.metrics
 	var queued time.Duration
 	defer func() { r.statistics.request(err == nil, time.Since(began), queued) }()
-	req, bad := parse(msg, &r.sig)
+	shared, bad := s.fetch(ctx, msg)
+	if shared != nil {
+		defer shared.release()
+	}
+	var req *request
+	if bad == nil {
+		req, bad = parse(msg, &r.sig)
+	}
 	if bad != nil {
 		if bad.tensor != "" {
 			return fail(&bad.failure, oip.WithBadInput(bad.tensor, bad.message))
@@ -106,9 +114,7 @@ func (s *service) infer(ctx context.Context, msg *oip.ModelInferRequest) (_ *oip
 		return fail(&failure{code: codes.ResourceExhausted, message: fmt.Sprintf(tooManyRows, req.rows, s.cfg.QueueRows)})
 	}
 	if !s.admission.enter(req.rows, req.bytes) {
-		return fail(&failure{code: codes.ResourceExhausted, reason: oip.ReasonQueueFull, retry: s.cfg.RetryDelay,
-			message: fmt.Sprintf("the queue is full (%d rows, %d bytes); wait and send less", s.cfg.QueueRows, s.cfg.QueueBytes)},
-			oip.WithMetadata("queue_rows", fmt.Sprint(s.cfg.QueueRows)), oip.WithMetadata("queue_bytes", fmt.Sprint(s.cfg.QueueBytes)))
+		return fail(s.full(), oip.WithMetadata("queue_rows", fmt.Sprint(s.cfg.QueueRows)), oip.WithMetadata("queue_bytes", fmt.Sprint(s.cfg.QueueBytes)))
 	}
 	req.caller = connection(ctx)
 	req.due, _ = ctx.Deadline()
@@ -147,6 +153,12 @@ func (s *service) infer(ctx context.Context, msg *oip.ModelInferRequest) (_ *oip
 		}
 		outputs = chosen
 	}
+	if shared != nil && len(shared.outputs) > 0 {
+		outputs = slices.Clone(outputs) // the batch's own are left alone
+		if f := shared.store(outputs); f != nil {
+			return fail(f)
+		}
+	}
 	return oip.NewResponse(name, m.version, id, outputs), model, nil, nil
 }
 
@@ -155,6 +167,11 @@ func firstInput(sig *tensor.Signature) string {
 		return ""
 	}
 	return sig.Inputs[0].Name
+}
+
+func (s *Server) full() *failure {
+	return &failure{code: codes.ResourceExhausted, reason: oip.ReasonQueueFull, retry: s.cfg.RetryDelay,
+		message: fmt.Sprintf("the queue is full (%d rows, %d bytes); wait and send less", s.cfg.QueueRows, s.cfg.QueueBytes)}
 }
 
 func (s *Server) draining() *failure {

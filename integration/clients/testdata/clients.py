@@ -119,6 +119,30 @@ assert error is None and result.get_response().parameters["triton_final_response
 c.stop_stream()
 done("stream")
 
+key = "/tensorferry-clients-%d" % os.getpid()
+handle = shm.create_shared_memory_region("digits", key, 1 << 20)
+try:
+    c.register_system_shared_memory("digits", key, 1 << 20)
+    assert c.get_system_shared_memory_status().regions["digits"].byte_size == 1 << 20
+    shm.set_shared_memory_region(handle, [pixels])
+    for at in range(0, len(records), 50):
+        shared = client.InferInput("pixels", [50, 64], "FP32")
+        shared.set_shared_memory("digits", 50 * 256, offset=at * 256)
+        probs, label = client.InferRequestedOutput("probs"), client.InferRequestedOutput("label")
+        probs.set_shared_memory("digits", 50 * 40, offset=512 << 10)
+        result = c.infer("digits", [shared], outputs=[probs, label])
+        got = shm.get_contents_as_numpy(handle, np.float32, [50, 10], offset=512 << 10)
+        assert np.allclose(got, reference[at : at + 50], atol=1e-5)
+        assert (result.as_numpy("label") == reference[at : at + 50].argmax(axis=1)).all()
+    refused("ALREADY_EXISTS", c.register_system_shared_memory, "digits", key, 1 << 20)
+    refused("INVALID_ARGUMENT", c.register_system_shared_memory, "other", key, 2 << 20)
+    refused("INVALID_ARGUMENT", c.register_system_shared_memory, "other", "/../../etc/passwd", 8)
+    c.unregister_system_shared_memory()
+    refused("NOT_FOUND", c.infer, "digits", [shared])
+finally:
+    shm.destroy_shared_memory_region(handle)
+done("shared memory")
+
 refused("INVALID_ARGUMENT", c.infer, "digits", inputs(pixels[:1], name="z"))
 refused("INVALID_ARGUMENT", c.infer, "digits", inputs(pixels[:1, :3]))
 refused("NOT_FOUND", c.infer, "nosuch", inputs(pixels[:1]))

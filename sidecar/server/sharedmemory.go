@@ -1,0 +1,384 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"sync"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
+
+	"github.com/tensorferry/tensorferry/sidecar/oip"
+	"github.com/tensorferry/tensorferry/tensor"
+)
+
+// The parameters of a tensor in shared memory.
+const (
+	paramRegion = "shared_memory_region"
+	paramOffset = "shared_memory_offset"
+	paramSize   = "shared_memory_byte_size"
+)
+
+// maxRegions bounds the regions that callers can make the server hold open.
+const maxRegions = 1024
+
+// regions are the regions of POSIX shared memory that callers have registered.
+//
+// The server never maps one. It reads and writes the object as a file: a caller that makes
+// it smaller meanwhile gets an error, where a mapping would end the process with SIGBUS, and
+// what was checked is what is run, whatever the caller writes afterwards.
+type regions struct {
+	mu     sync.Mutex
+	byName map[string]*region
+}
+
+// region is a part of an object. A request that uses it holds it: it is closed when it is
+// unregistered and no longer held.
+type region struct {
+	name, key    string
+	offset, size uint64
+	file         *os.File
+
+	// Under the regions' lock.
+	holds int
+	gone  bool
+}
+
+// sharedMemoryServed says why the calls are not served; nil: they are.
+func (s *service) sharedMemoryServed(ctx context.Context) *failure {
+	refuse := func(why string) *failure {
+		return &failure{code: codes.Unimplemented, reason: oip.ReasonUnsupportedFeature, message: "shared memory is not served: " + why + "; send tensors in the request"}
+	}
+	if s.cfg.NoSharedMemory {
+		return refuse("it is switched off")
+	}
+	// Another machine's memory is not this one's, and a caller over the network has no
+	// business in it.
+	if p, ok := peer.FromContext(ctx); ok {
+		if a, ok := p.Addr.(*net.TCPAddr); ok && !a.IP.IsLoopback() {
+			return refuse("the caller is on another machine")
+		}
+	}
+	return nil
+}
+
+// checkKey checks the name of an object as shm_open(3) takes it. It cannot leave the folder
+// of these objects.
+func checkKey(key string) (string, error) {
+	name := strings.TrimPrefix(key, "/")
+	if name == "" || name == "." || name == ".." || len(name) > 255 || strings.ContainsAny(name, "/\x00") {
+		return "", fmt.Errorf("shared memory key %.300q: want a name of at most 255 bytes after at most one slash, as /frames", key)
+	}
+	return name, nil
+}
+
+// SystemSharedMemoryRegister makes a part of an object known by a name.
+func (s *service) SystemSharedMemoryRegister(ctx context.Context, req *oip.SystemSharedMemoryRegisterRequest) (*oip.SystemSharedMemoryRegisterResponse, error) {
+	f := s.sharedMemoryServed(ctx)
+	if f == nil {
+		f = s.regions.register(req)
+	}
+	if f != nil {
+		return nil, f.status("", "")
+	}
+	return &oip.SystemSharedMemoryRegisterResponse{}, nil
+}
+
+func (r *regions) register(req *oip.SystemSharedMemoryRegisterRequest) *failure {
+	bad := func(format string, args ...any) *failure {
+		return &failure{code: codes.InvalidArgument, message: fmt.Sprintf(format, args...)}
+	}
+	if req.GetName() == "" || len(req.GetName()) > 255 {
+		return bad("a region's name has 1 to 255 bytes; this has %d", len(req.GetName()))
+	}
+	name, err := checkKey(req.GetKey())
+	if err != nil {
+		return bad("%v", err)
+	}
+	file, size, err := openObject(name)
+	switch {
+	case errors.Is(err, errors.ErrUnsupported):
+		return &failure{code: codes.Unimplemented, reason: oip.ReasonUnsupportedFeature, message: err.Error()}
+	case err != nil:
+		return bad("shared memory key %q: %v", req.GetKey(), err)
+	}
+	// No overflow: the first bound keeps the subtraction from wrapping.
+	if req.GetByteSize() == 0 || req.GetByteSize() > size || req.GetOffset() > size-req.GetByteSize() {
+		file.Close()
+		return bad("region %q is %d bytes from %d; the object %q has %d", req.GetName(), req.GetByteSize(), req.GetOffset(), req.GetKey(), size)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.byName[req.GetName()] != nil:
+		file.Close()
+		return &failure{code: codes.AlreadyExists, message: fmt.Sprintf("region %q is registered already", req.GetName())}
+	case len(r.byName) >= maxRegions:
+		file.Close()
+		return &failure{code: codes.ResourceExhausted, message: fmt.Sprintf("%d regions are registered, which is the most; unregister some", maxRegions)}
+	}
+	if r.byName == nil {
+		r.byName = map[string]*region{}
+	}
+	r.byName[req.GetName()] = &region{name: req.GetName(), key: req.GetKey(), offset: req.GetOffset(), size: req.GetByteSize(), file: file}
+	return nil
+}
+
+// SystemSharedMemoryStatus lists one region, or all.
+func (s *service) SystemSharedMemoryStatus(ctx context.Context, req *oip.SystemSharedMemoryStatusRequest) (*oip.SystemSharedMemoryStatusResponse, error) {
+	if f := s.sharedMemoryServed(ctx); f != nil {
+		return nil, f.status("", "")
+	}
+	s.regions.mu.Lock()
+	defer s.regions.mu.Unlock()
+	out := &oip.SystemSharedMemoryStatusResponse{Regions: map[string]*oip.SystemSharedMemoryStatusResponse_RegionStatus{}}
+	for name, r := range s.regions.byName {
+		if req.GetName() == "" || req.GetName() == name {
+			out.Regions[name] = &oip.SystemSharedMemoryStatusResponse_RegionStatus{Name: name, Key: r.key, Offset: r.offset, ByteSize: r.size}
+		}
+	}
+	if req.GetName() != "" && len(out.Regions) == 0 {
+		return nil, noRegion(req.GetName()).status("", "")
+	}
+	return out, nil
+}
+
+func noRegion(name string) *failure {
+	return &failure{code: codes.NotFound, message: fmt.Sprintf("Unable to find shared memory region: %.300q", name)}
+}
+
+// SystemSharedMemoryUnregister forgets one region, or all. What is not there is no error.
+func (s *service) SystemSharedMemoryUnregister(ctx context.Context, req *oip.SystemSharedMemoryUnregisterRequest) (*oip.SystemSharedMemoryUnregisterResponse, error) {
+	if f := s.sharedMemoryServed(ctx); f != nil {
+		return nil, f.status("", "")
+	}
+	s.regions.forget(req.GetName())
+	return &oip.SystemSharedMemoryUnregisterResponse{}, nil
+}
+
+// forget unregisters the named region; empty: all.
+func (r *regions) forget(name string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for n, g := range r.byName {
+		if name == "" || n == name {
+			delete(r.byName, n)
+			g.gone = true
+			g.closeUnused()
+		}
+	}
+}
+
+// closeUnused must be called with the regions' lock held.
+func (g *region) closeUnused() {
+	if g.gone && g.holds == 0 {
+		g.file.Close()
+	}
+}
+
+// hold returns the named region, for use until drop.
+func (r *regions) hold(name string) *region {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	g := r.byName[name]
+	if g != nil {
+		g.holds++
+	}
+	return g
+}
+
+func (r *regions) drop(g *region) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	g.holds--
+	g.closeUnused()
+}
+
+// place is where a tensor lies in a region.
+type place struct {
+	region       *region
+	offset, size uint64 // within the region
+}
+
+// inShared reports whether a tensor's parameters place it in shared memory.
+func inShared(ps map[string]*oip.InferParameter) bool {
+	for name := range ps {
+		if strings.HasPrefix(name, "shared_memory_") {
+			return true
+		}
+	}
+	return false
+}
+
+// locate reads the parameters of a tensor in shared memory, and holds its region.
+func (r *regions) locate(tensor string, ps map[string]*oip.InferParameter) (place, *badInput) {
+	bad := func(code codes.Code, format string, args ...any) (place, *badInput) {
+		return place{}, &badInput{failure{code: code, reason: oip.ReasonBadTensor, message: fmt.Sprintf(format, args...)}, tensor}
+	}
+	number := func(name string) (uint64, bool) {
+		switch v := ps[name].GetParameterChoice().(type) {
+		case *oip.InferParameter_Int64Param:
+			return uint64(v.Int64Param), v.Int64Param >= 0
+		case *oip.InferParameter_Uint64Param:
+			return v.Uint64Param, true
+		case nil:
+			return 0, true
+		}
+		return 0, false
+	}
+	name, ok := ps[paramRegion].GetParameterChoice().(*oip.InferParameter_StringParam)
+	offset, okOffset := number(paramOffset)
+	size, okSize := number(paramSize)
+	if !ok || !okOffset || !okSize || ps[paramSize] == nil {
+		return bad(codes.InvalidArgument, "tensor %q in shared memory: want the parameters %s (a string), %s and, if it is not 0, %s (numbers)",
+			tensor, paramRegion, paramSize, paramOffset)
+	}
+	g := r.hold(name.StringParam)
+	if g == nil {
+		return place{}, &badInput{*noRegion(name.StringParam), ""}
+	}
+	if size > g.size || offset > g.size-size {
+		r.drop(g)
+		return bad(codes.InvalidArgument, "tensor %q is %d bytes from %d in region %q, which has %d", tensor, size, offset, g.name, g.size)
+	}
+	return place{g, offset, size}, nil
+}
+
+// sharedTensors are the regions that a request holds, and where its outputs go.
+type sharedTensors struct {
+	regions *regions
+	held    []*region
+	outputs map[string]place
+}
+
+// release gives everything back.
+func (t *sharedTensors) release() {
+	for _, g := range t.held {
+		t.regions.drop(g)
+	}
+}
+
+// fetch puts the inputs that lie in shared memory into the message, as raw contents, and
+// finds where outputs go. It is nil if the request uses none. A caller releases it.
+func (s *service) fetch(ctx context.Context, msg *oip.ModelInferRequest) (*sharedTensors, *badInput) {
+	uses := false
+	for _, in := range msg.GetInputs() {
+		uses = uses || inShared(in.GetParameters())
+	}
+	for _, out := range msg.GetOutputs() {
+		uses = uses || inShared(out.GetParameters())
+	}
+	if !uses {
+		return nil, nil
+	}
+	if f := s.sharedMemoryServed(ctx); f != nil {
+		return nil, &badInput{*f, ""}
+	}
+	t := &sharedTensors{regions: &s.regions, outputs: map[string]place{}}
+	bad := t.locateAll(s, msg)
+	if bad != nil {
+		t.release()
+		return nil, bad
+	}
+	return t, nil
+}
+
+func (t *sharedTensors) locateAll(s *service, msg *oip.ModelInferRequest) *badInput {
+	var places []place // of the inputs; those that are not shared have no region
+	total := uint64(0)
+	shared := false
+	for _, in := range msg.GetInputs() {
+		var p place
+		if inShared(in.GetParameters()) {
+			var bad *badInput
+			if p, bad = t.regions.locate(in.GetName(), in.GetParameters()); bad != nil {
+				return bad
+			}
+			t.held = append(t.held, p.region)
+			if total += p.size; total > uint64(s.cfg.QueueBytes) {
+				return &badInput{failure{code: codes.ResourceExhausted, message: fmt.Sprintf(
+					"a request of %d bytes is larger than max (%d bytes may wait); send fewer rows", total, s.cfg.QueueBytes)}, ""}
+			}
+			shared = true
+		}
+		places = append(places, p)
+	}
+	for _, out := range msg.GetOutputs() {
+		if inShared(out.GetParameters()) {
+			p, bad := t.regions.locate(out.GetName(), out.GetParameters())
+			if bad != nil {
+				return bad
+			}
+			t.held = append(t.held, p.region)
+			t.outputs[out.GetName()] = p
+		}
+	}
+	if !shared {
+		return nil
+	}
+	// What is read takes memory before the request is admitted, and counts as what waits.
+	if !s.admission.enter(0, int64(total)) {
+		return &badInput{*s.full(), ""}
+	}
+	defer s.admission.leave(0, int64(total))
+	return fillInputs(msg, places)
+}
+
+// fillInputs reads the inputs that have a place, so that the message has raw contents for all.
+func fillInputs(msg *oip.ModelInferRequest, places []place) *badInput {
+	raw := msg.GetRawInputContents()
+	var all [][]byte
+	for i, in := range msg.GetInputs() {
+		p := places[i]
+		if p.region == nil {
+			if len(raw) == 0 {
+				return &badInput{failure{code: codes.InvalidArgument, reason: oip.ReasonBadTensor, message: fmt.Sprintf(
+					"input %q needs raw contents, since others lie in shared memory", in.GetName())}, in.GetName()}
+			}
+			all, raw = append(all, raw[0]), raw[1:]
+			continue
+		}
+		data := make([]byte, p.size)
+		if _, err := p.region.file.ReadAt(data, int64(p.region.offset+p.offset)); err != nil {
+			if errors.Is(err, io.EOF) {
+				err = errors.New("the object has become smaller since it was registered")
+			}
+			return &badInput{failure{code: codes.InvalidArgument, reason: oip.ReasonBadTensor, message: fmt.Sprintf(
+				"input %q in region %q: %v", in.GetName(), p.region.name, err)}, in.GetName()}
+		}
+		all = append(all, data)
+		in.Contents = nil
+	}
+	if len(raw) > 0 {
+		return &badInput{failure{code: codes.InvalidArgument, reason: oip.ReasonBadTensor, message: fmt.Sprintf(
+			"%d raw contents more than inputs that are not in shared memory", len(raw))}, ""}
+	}
+	msg.RawInputContents = all
+	return nil
+}
+
+// store writes outputs to where the request wants them, and takes their bytes out of the
+// answer. As Triton does, it leaves an empty entry in their place.
+func (t *sharedTensors) store(outputs []tensor.Tensor) *failure {
+	for i := range outputs {
+		out := &outputs[i]
+		p, ok := t.outputs[out.Name]
+		if !ok {
+			continue
+		}
+		if uint64(len(out.Raw)) > p.size {
+			return &failure{code: codes.InvalidArgument, message: fmt.Sprintf(
+				"output %q has %d bytes; its place in region %q has %d", out.Name, len(out.Raw), p.region.name, p.size)}
+		}
+		if _, err := p.region.file.WriteAt(out.Raw, int64(p.region.offset+p.offset)); err != nil {
+			return &failure{code: codes.InvalidArgument, message: fmt.Sprintf("output %q to region %q: %v", out.Name, p.region.name, err)}
+		}
+		out.Raw = nil
+	}
+	return nil
+}
