@@ -1,5 +1,5 @@
 // Package server is the sidecar process: it takes inference requests over gRPC
-// (the Open Inference Protocol's portable core and grpc.health.v1), admits as many
+// (the Open Inference Protocol, several of Triton's additions, and grpc.health.v1), admits as many
 // as it has room for, gathers rows of all callers into batches, runs them on a
 // backend, and answers each caller. It also serves /health and /metrics over HTTP.
 //
