@@ -83,7 +83,9 @@ func (l *link) askModel(ctx context.Context, version string) (tensor.Signature, 
 	if failed != nil {
 		err := l.name.understand(failed, "").Error
 		if err.kind == ErrModelNotFound && l.starting(ctx) {
-			return tensor.Signature{}, l.notReady()
+			e := l.notReady()
+			e.Message = "the server does not know the model, and says that it is not ready itself: " + err.Message
+			return tensor.Signature{}, e
 		}
 		return tensor.Signature{}, err
 	}

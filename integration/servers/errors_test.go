@@ -190,7 +190,7 @@ func TestErrors(t *testing.T) {
 	}
 	for _, k := range kinds {
 		t.Run(k.name, func(t *testing.T) {
-			s := serve(t, k)
+			s := serve(t, k, "UNREADY=1")
 			last := []string{"unloaded model", "the model's process ends"}
 			names := slices.DeleteFunc(slices.Sorted(maps.Keys(failures)), func(n string) bool { return slices.Contains(last, n) })
 			seen := 0

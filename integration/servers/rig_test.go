@@ -65,6 +65,7 @@ type server struct {
 	t        *testing.T
 	env      *pyenv.Env
 	scratch  string
+	more     []string
 	grpcPort int
 	httpPort int
 	process  *pyenv.Process
@@ -73,10 +74,10 @@ type server struct {
 	socket string
 }
 
-// serve starts a server and waits until all its models are ready.
-func serve(t *testing.T, k kind) *server {
+// serve starts a server and waits until all its models are ready. env is added to its environment.
+func serve(t *testing.T, k kind, env ...string) *server {
 	t.Helper()
-	s := &server{kind: k, t: t, env: pyenv.Make(t, filepath.Join("testdata", k.name+".txt")), scratch: t.TempDir()}
+	s := &server{kind: k, more: env, t: t, env: pyenv.Make(t, filepath.Join("testdata", k.name+".txt")), scratch: t.TempDir()}
 	s.listen()
 	s.start()
 	return s
@@ -103,6 +104,7 @@ func (s *server) start() {
 	cmd.Dir = s.scratch
 	cmd.Env = append(cmd.Env, "DIGITS="+filepath.Join(root, "examples", "digits", "digits.onnx"),
 		"EXECUTED="+s.executedFile(), "PYTHONPATH="+testdata, "HOME="+s.scratch)
+	cmd.Env = append(cmd.Env, s.more...)
 	s.process = pyenv.Start(s.t, cmd)
 	client := s.dial(s.t)
 	s.process.Eventually(s.name+" serves its models", func() bool {

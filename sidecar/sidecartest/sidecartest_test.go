@@ -275,7 +275,7 @@ func TestErrorTable(t *testing.T) {
 		{"load failed", sidecartest.Script{LoadError: "no such file"}, ask, codes.FailedPrecondition, oip.ReasonModelLoadFailed, false},
 		{"version", sidecartest.Script{}, other(func(r *oip.ModelInferRequest) { r.ModelVersion = "7" }), codes.FailedPrecondition, oip.ReasonVersionMismatch, false},
 		{"feature", sidecartest.Script{}, other(func(r *oip.ModelInferRequest) {
-			r.Inputs[0].Parameters = map[string]*oip.InferParameter{"shared_memory_region": {ParameterChoice: &oip.InferParameter_StringParam{StringParam: "r"}}}
+			r.Parameters = map[string]*oip.InferParameter{"sequence_id": {ParameterChoice: &oip.InferParameter_StringParam{StringParam: "s"}}}
 		}), codes.Unimplemented, oip.ReasonUnsupportedFeature, false},
 		{"backend", backendFault("INTERNAL/BACKEND_ERROR@1"), ask, codes.Internal, oip.ReasonBackendError, false},
 		{"backend panic", backendFault("panic@1"), ask, codes.Internal, oip.ReasonBackendError, false},

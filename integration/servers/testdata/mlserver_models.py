@@ -11,6 +11,9 @@ import models
 class Model(MLModel):
     """One model for all names: model-settings.json says which function it is."""
 
+    async def load(self):
+        return self.name != "unready"
+
     async def predict(self, payload):
         function = self.settings.parameters.extra["function"]
         inputs = {i.name: i for i in payload.inputs}
