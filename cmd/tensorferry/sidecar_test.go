@@ -180,6 +180,11 @@ func TestSidecarRefusals(t *testing.T) {
 		{[]string{"--listen", "127.0.0.1:0", "--model", "m"}, exitUsage, "want NAME=FILE"},
 		{[]string{"--listen", "127.0.0.1:0", "--model", "m=x.pt"}, exitUsage, `no backend for a file with the extension ".pt"`},
 		{[]string{"--listen", "127.0.0.1:0", "--model", "m=mock:double", "--model", "m=mock:sum"}, exitUsage, `two models have the name "m"`},
+		{[]string{"--listen", "127.0.0.1:0", "--model", "m@=mock:double"}, exitUsage, "want NAME@VERSION=FILE"},
+		{[]string{"--listen", "127.0.0.1:0", "--model", "m=mock:double", "--warm-up", "0"}, exitUsage, "--warm-up"},
+		{[]string{"--listen", "127.0.0.1:0", "--model", "m=mock:double", "--load", "m"}, exitUsage, "--load needs --repository"},
+		{[]string{"--listen", "127.0.0.1:0", "--model", "m=mock:double", "--model-control", "poll"}, exitUsage, "want none or explicit"},
+		{[]string{"--listen", "127.0.0.1:0", "--repository", "/nowhere/at/all"}, exitUsage, "the model repository"},
 		{[]string{"--listen", "127.0.0.1:0", "--model", "m=mock:double", "--max-batch", "0"}, exitUsage, "--max-batch"},
 		{[]string{"--listen", "127.0.0.1:0", "--model", "m=mock:double", "--tls-cert", "x"}, exitUsage, "both --tls-cert and --tls-key"},
 		{[]string{"--listen", "127.0.0.1:0", "--model", "m=none.onnx"}, exitFailed, "none.onnx"},
@@ -291,5 +296,55 @@ func TestMockSidecar(t *testing.T) {
 	if code := runMockSidecar(t.Context(), []string{"--listen", "127.0.0.1:0", "--function", "triple"}, &out, &errs); code != exitFailed ||
 		!strings.Contains(errs.String(), "double, echo, sum or hash") {
 		t.Errorf("an unknown function: exit code %d, %s", code, errs.String())
+	}
+}
+
+// A repository on disk, served by the command: versions, and a load by request.
+func TestSidecarRepository(t *testing.T) {
+	dir := t.TempDir()
+	model, err := os.ReadFile("../../examples/digits/digits.onnx")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range []string{"one/1", "one/2", "two/1"} {
+		if err := os.MkdirAll(filepath.Join(dir, v), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, v, "model.onnx"), model, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := serve(t, runSidecar, 1, "--listen", "127.0.0.1:0", "--repository", dir, "--model-control", "explicit", "--load", "one",
+		"--model", "m@3=mock:double", "--warm-up", "1,4,max")
+	conn, err := grpc.NewClient(s.grpcAt(0), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	c := oip.NewGRPCInferenceServiceClient(conn)
+	states := func() (out []string) {
+		resp, err := c.RepositoryIndex(t.Context(), &oip.RepositoryIndexRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range resp.Models {
+			out = append(out, strings.TrimSpace(m.Name+" "+m.Version+" "+m.State))
+		}
+		return out
+	}
+	if got := states(); !slices.Equal(got, []string{"m 3 READY", "one 1 READY", "one 2 READY", "two"}) {
+		t.Errorf("at the start: %q", got)
+	}
+	if _, err := c.RepositoryModelLoad(t.Context(), &oip.RepositoryModelLoadRequest{ModelName: "two"}); err != nil {
+		t.Error(err)
+	}
+	if got := states(); !slices.Contains(got, "two 1 READY") {
+		t.Errorf("after the load: %q", got)
+	}
+	if code := s.stop(); code != exitOK {
+		t.Errorf("exit code %d: %s", code, s.stderr.String())
+	}
+	if !strings.Contains(s.stderr.String(), "[1 4 256]") {
+		t.Errorf("no warm-up of 1, 4 and 256 rows: %s", s.stderr.String())
 	}
 }
