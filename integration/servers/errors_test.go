@@ -94,10 +94,11 @@ var failures = map[string]provoke{
 		_, err := c.ModelConfig(ctx, &oip.ModelConfigRequest{Name: "odd"})
 		return err
 	},
-	"unknown model":   changed(func(r *oip.ModelInferRequest) { r.ModelName = "nosuch" }),
-	"unknown version": changed(func(r *oip.ModelInferRequest) { r.ModelVersion = "7" }),
-	"unknown input":   changed(func(r *oip.ModelInferRequest) { r.Inputs[0].Name = "z" }),
-	"no input":        changed(func(r *oip.ModelInferRequest) { r.Inputs, r.RawInputContents = nil, nil }),
+	"unknown model":           changed(func(r *oip.ModelInferRequest) { r.ModelName = "nosuch" }),
+	"model that is not ready": changed(func(r *oip.ModelInferRequest) { r.ModelName = "unready" }),
+	"unknown version":         changed(func(r *oip.ModelInferRequest) { r.ModelVersion = "7" }),
+	"unknown input":           changed(func(r *oip.ModelInferRequest) { r.Inputs[0].Name = "z" }),
+	"no input":                changed(func(r *oip.ModelInferRequest) { r.Inputs, r.RawInputContents = nil, nil }),
 	"unknown output": changed(func(r *oip.ModelInferRequest) {
 		r.Outputs = []*oip.ModelInferRequest_InferRequestedOutputTensor{{Name: "z"}}
 	}),
