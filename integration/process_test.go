@@ -15,22 +15,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
-)
 
-// binary builds the program once for all tests: `go run` would hide exit codes and signals.
-var binary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "tensorferry-integration")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "tensorferry")
-	cmd := exec.Command("go", "build", "-o", path, "./cmd/tensorferry")
-	cmd.Dir = ".."
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("go build: %w\n%s", err, out)
-	}
-	return path, nil
-})
+	"github.com/tensorferry/tensorferry/internal/pyenv"
+)
 
 // process is a running tensorferry.
 type process struct {
@@ -60,7 +47,7 @@ func (l *lockedBuffer) String() string {
 // start runs a command of the program; it is killed at the end of the test at the latest.
 func start(t *testing.T, args ...string) *process {
 	t.Helper()
-	path, err := binary()
+	path, err := pyenv.Program()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,30 +10,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/tensorferry/tensorferry/internal/pyenv"
 )
-
-// program builds the command once.
-var program = sync.OnceValues(func() (string, error) {
-	root, err := pyenv.Root()
-	if err != nil {
-		return "", err
-	}
-	dir, err := os.MkdirTemp("", "tensorferry-clients")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "tensorferry")
-	cmd := exec.Command("go", "build", "-o", path, "./cmd/tensorferry")
-	cmd.Dir = root
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("go build: %w\n%s", err, out)
-	}
-	return path, nil
-})
 
 // example is a file of the digits example.
 func example(t *testing.T, name string) string {
@@ -48,7 +28,7 @@ func example(t *testing.T, name string) string {
 // serve starts the sidecar with a repository of the digits model, and returns its endpoints.
 func serve(t *testing.T) (tcp, unix string) {
 	t.Helper()
-	path, err := program()
+	path, err := pyenv.Program()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -64,29 +63,10 @@ func TestTritonOnUnixSocket(t *testing.T) {
 	killed(t, s)
 }
 
-// program builds the command once.
-var program = sync.OnceValues(func() (string, error) {
-	root, err := pyenv.Root()
-	if err != nil {
-		return "", err
-	}
-	dir, err := os.MkdirTemp("", "tensorferry-servers")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "tensorferry")
-	cmd := exec.Command("go", "build", "-o", path, "./cmd/tensorferry")
-	cmd.Dir = root
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("go build: %w\n%s", err, out)
-	}
-	return path, nil
-})
-
 // runJob starts `tensorferry run` on a job file in a folder of its own.
 func runJob(t *testing.T, dir, text string) *pyenv.Process {
 	t.Helper()
-	path, err := program()
+	path, err := pyenv.Program()
 	if err != nil {
 		t.Fatal(err)
 	}
