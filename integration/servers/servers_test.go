@@ -228,7 +228,7 @@ func slowModel(t *testing.T, s *server) {
 	os.Remove(s.executedFile())
 	model := "odd"
 	if slices.Contains(s.models, "tiny") {
-		model = "hasty" // a row at a time
+		model = "tiny" // a row at a time, and no timeout of its own in the queue
 	}
 	fn := oddFunction(s, model)
 	// The first takes 2.5 s; the second waits behind it, in a request of its own.
