@@ -43,7 +43,7 @@ func checkName(name string) error {
 	case strings.HasPrefix(name, "."):
 		return fmt.Errorf("model name %q begins with a dot", name)
 	case strings.ContainsAny(name, `/\:`):
-		return fmt.Errorf("model name %q holds one of / \\ :", name)
+		return fmt.Errorf("model name %q holds a slash, a backslash or a colon", name)
 	case strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }):
 		return fmt.Errorf("model name %q holds what cannot be printed", name)
 	}

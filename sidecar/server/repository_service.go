@@ -50,7 +50,8 @@ func (s *service) RepositoryIndex(_ context.Context, req *oip.RepositoryIndexReq
 // RepositoryModelLoad loads a model, or loads it anew, and returns when it takes
 // requests. It goes on if its caller goes away.
 func (s *service) RepositoryModelLoad(ctx context.Context, req *oip.RepositoryModelLoadRequest) (*oip.RepositoryModelLoadResponse, error) {
-	for _, name := range slices.Sorted(maps.Keys(req.GetParameters())) {
+	if names := slices.Sorted(maps.Keys(req.GetParameters())); len(names) > 0 {
+		name := names[0]
 		f := &failure{code: codes.InvalidArgument, message: fmt.Sprintf("unknown parameter %q; a load has none here", name)}
 		if name == "config" || strings.HasPrefix(name, "file:") {
 			f = &failure{code: codes.Unimplemented, reason: oip.ReasonUnsupportedFeature,
