@@ -51,6 +51,15 @@ func (b *Batch) Column(i int) *Column { return &b.cols[i] }
 // Reset empties the batch and keeps its buffers.
 func (b *Batch) Reset() { b.truncate(0) }
 
+// Use empties the batch and gives each of its columns memory to append to, in the order of the model's inputs; nil for
+// memory of its own. What does not fit moves to memory of the batch's own, as with append; [Column.Within] tells.
+func (b *Batch) Use(memory [][]byte) {
+	b.truncate(0)
+	for i := range b.cols {
+		b.cols[i].raw = memory[i][:0:len(memory[i])]
+	}
+}
+
 // Mark is a place between two rows of a batch. It is void once the batch was reset or rolled back beyond it.
 type Mark struct{ rows int }
 

@@ -36,6 +36,11 @@ func (c *Column) Spec() Spec { return c.spec }
 // the batch is next changed.
 func (c *Column) Raw() []byte { return c.raw[:c.end()] }
 
+// Within reports whether the complete rows lie in memory, which [Batch.Use] gave, from its beginning.
+func (c *Column) Within(memory []byte) bool {
+	return c.end() > 0 && c.end() <= len(memory) && &c.raw[0] == &memory[0]
+}
+
 // RowShape returns the shape that the complete rows have in common, or nil if there are none. It is valid until
 // the batch is next changed.
 func (c *Column) RowShape() Shape {

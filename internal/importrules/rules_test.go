@@ -50,8 +50,9 @@ var rules = map[string]rule{
 	"async": {ours: []string{"internal/asyncq"}},
 
 	"sidecar/endpoint":     {others: []string{sys}},
+	"sidecar/shm":          {},
 	"sidecar/oip":          {ours: []string{"tensor"}, others: []string{grpc, protobuf, rpc}},
-	"sidecar":              {ours: []string{"async", "sidecar/endpoint", "sidecar/oip", "tensor"}, others: []string{grpc, protobuf, rpc}},
+	"sidecar":              {ours: []string{"async", "sidecar/endpoint", "sidecar/oip", "sidecar/shm", "tensor"}, others: []string{grpc, protobuf, rpc}},
 	"sidecar/backend":      {ours: []string{"tensor"}, others: []string{codes}},
 	"sidecar/backend/mock": {ours: []string{"sidecar/backend", "tensor"}, others: []string{codes}},
 	"sidecar/backend/onnx": {ours: []string{"sidecar/backend", "tensor"}, others: []string{gomlx, onnx, compute}},

@@ -32,7 +32,7 @@ func NewRequest(sig *tensor.Signature) *Request {
 func (r *Request) Message() *ModelInferRequest { return &r.msg }
 
 // Fill points the message at the rows of b, which must be for the same signature and hold at least one row. Nothing is
-// copied: the batch must not change until the message has been sent.
+// copied: the batch must not change until the message has been sent. The request asks for every output, in the answer.
 func (r *Request) Fill(b *tensor.Batch) error {
 	if b.Columns() != len(r.msg.Inputs) {
 		return fmt.Errorf("a batch of %d inputs for model %q, which has %d", b.Columns(), r.sig.Model, len(r.msg.Inputs))
@@ -40,6 +40,7 @@ func (r *Request) Fill(b *tensor.Batch) error {
 	if b.Rows() == 0 {
 		return fmt.Errorf("an empty batch for model %q", r.sig.Model)
 	}
+	raw := r.msg.RawInputContents[:len(r.msg.Inputs)]
 	for i, in := range r.msg.Inputs {
 		c := b.Column(i)
 		in.Shape = in.Shape[:0]
@@ -47,8 +48,10 @@ func (r *Request) Fill(b *tensor.Batch) error {
 			in.Shape = append(in.Shape, int64(b.Rows()))
 		}
 		in.Shape = append(in.Shape, c.RowShape()...)
-		r.msg.RawInputContents[i] = c.Raw()
+		in.Parameters = nil
+		raw[i] = c.Raw()
 	}
+	r.msg.RawInputContents, r.msg.Outputs = raw, nil
 	return nil
 }
 

@@ -10,15 +10,21 @@ import (
 // be there, by its name, in any order; further ones are ignored. Raw contents are not copied: dst is valid
 // as long as resp is. The error says which output is wrong, and how.
 func FillRows(dst *tensor.Rows, resp *ModelInferResponse, rows int) error {
+	return FillRowsFrom(dst, resp, rows, nil)
+}
+
+// FillRowsFrom is FillRows for a request that placed outputs in shared memory: shared holds the bytes of each such output,
+// in the model's order, nil for the others. They are not copied either. What the server sent in the answer all the same is taken from there.
+func FillRowsFrom(dst *tensor.Rows, resp *ModelInferResponse, rows int, shared [][]byte) error {
 	dst.Reset()
-	if err := fillRows(dst, resp, rows); err != nil {
+	if err := fillRows(dst, resp, rows, shared); err != nil {
 		dst.Reset()
 		return fmt.Errorf("the answer of model %q is wrong: %w", dst.Signature().Model, err)
 	}
 	return nil
 }
 
-func fillRows(dst *tensor.Rows, resp *ModelInferResponse, rows int) error {
+func fillRows(dst *tensor.Rows, resp *ModelInferResponse, rows int, shared [][]byte) error {
 	sig := dst.Signature()
 	raw := resp.GetRawOutputContents()
 	if err := checkForm("output", resp.GetOutputs(), raw); err != nil {
@@ -40,6 +46,9 @@ func fillRows(dst *tensor.Rows, resp *ModelInferResponse, rows int) error {
 		}
 		if err != nil {
 			return fmt.Errorf("output %q: %w", out.GetName(), err)
+		}
+		if len(data) == 0 && shared != nil && shared[o] != nil {
+			data = shared[o] // the entry in the answer is empty, or there is none
 		}
 		if err := dst.Set(o, dt, trimmed(out.GetShape(), &sig.Outputs[o], sig.Batched), data, rows); err != nil {
 			return err

@@ -17,13 +17,6 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// The parameters of a tensor in shared memory.
-const (
-	paramRegion = "shared_memory_region"
-	paramOffset = "shared_memory_offset"
-	paramSize   = "shared_memory_byte_size"
-)
-
 // maxRegions bounds the regions that callers can make the server hold open.
 const maxRegions = 1024
 
@@ -231,12 +224,12 @@ func (r *regions) locate(tensor string, ps map[string]*oip.InferParameter) (plac
 		}
 		return 0, false
 	}
-	name, ok := ps[paramRegion].GetParameterChoice().(*oip.InferParameter_StringParam)
-	offset, okOffset := number(paramOffset)
-	size, okSize := number(paramSize)
-	if !ok || !okOffset || !okSize || ps[paramSize] == nil {
+	name, ok := ps[oip.SharedMemoryRegion].GetParameterChoice().(*oip.InferParameter_StringParam)
+	offset, okOffset := number(oip.SharedMemoryOffset)
+	size, okSize := number(oip.SharedMemorySize)
+	if !ok || !okOffset || !okSize || ps[oip.SharedMemorySize] == nil {
 		return bad(codes.InvalidArgument, "tensor %q in shared memory: want the parameters %s (a string), %s and, if it is not 0, %s (numbers)",
-			tensor, paramRegion, paramSize, paramOffset)
+			tensor, oip.SharedMemoryRegion, oip.SharedMemorySize, oip.SharedMemoryOffset)
 	}
 	g := r.hold(name.StringParam)
 	if g == nil {
@@ -373,7 +366,7 @@ func (t *sharedTensors) store(outputs []tensor.Tensor) *failure {
 		}
 		if uint64(len(out.Raw)) > p.size {
 			return &failure{code: codes.InvalidArgument, message: fmt.Sprintf(
-				"output %q has %d bytes; its place in region %q has %d", out.Name, len(out.Raw), p.region.name, p.size)}
+				"output %q has %d bytes; its place in the shared memory region %q has %d", out.Name, len(out.Raw), p.region.name, p.size)}
 		}
 		if _, err := p.region.file.WriteAt(out.Raw, int64(p.region.offset+p.offset)); err != nil {
 			return &failure{code: codes.InvalidArgument, message: fmt.Sprintf("output %q to region %q: %v", out.Name, p.region.name, err)}

@@ -1,0 +1,54 @@
+package oip
+
+import "slices"
+
+// The parameters of an input or a requested output that lies in shared memory, as Triton names them.
+const (
+	SharedMemoryRegion = "shared_memory_region"    // a string: the name of a region that was registered
+	SharedMemoryOffset = "shared_memory_offset"    // an integer, in bytes from the region's begin; 0 if it is left out
+	SharedMemorySize   = "shared_memory_byte_size" // an integer
+)
+
+// Place is where a tensor lies in a region of shared memory that the server knows. A size of 0: it travels in the message.
+type Place struct {
+	Region       string
+	Offset, Size int
+}
+
+func (p Place) parameters() map[string]*InferParameter {
+	number := func(n int) *InferParameter {
+		return &InferParameter{ParameterChoice: &InferParameter_Int64Param{Int64Param: int64(n)}}
+	}
+	return map[string]*InferParameter{
+		SharedMemoryRegion: {ParameterChoice: &InferParameter_StringParam{StringParam: p.Region}},
+		SharedMemoryOffset: number(p.Offset),
+		SharedMemorySize:   number(p.Size),
+	}
+}
+
+// Share says, after Fill, which inputs lie in shared memory, and which outputs the server shall put there: a place for each of
+// the model's, in its order. The data of these inputs do not travel. The next Fill takes it back.
+func (r *Request) Share(inputs, outputs []Place) {
+	raw, n := r.msg.RawInputContents, 0
+	for i, in := range r.msg.Inputs {
+		if inputs[i].Size > 0 {
+			in.Parameters = inputs[i].parameters()
+			continue
+		}
+		raw[n] = raw[i]
+		n++
+	}
+	clear(raw[n:])
+	r.msg.RawInputContents = raw[:n]
+	if !slices.ContainsFunc(outputs, func(p Place) bool { return p.Size > 0 }) {
+		return
+	}
+	for i, p := range outputs {
+		// Who asks for an output by name gets none that is not named.
+		out := &ModelInferRequest_InferRequestedOutputTensor{Name: r.sig.Outputs[i].Name}
+		if p.Size > 0 {
+			out.Parameters = p.parameters()
+		}
+		r.msg.Outputs = append(r.msg.Outputs, out)
+	}
+}
