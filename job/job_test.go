@@ -24,6 +24,7 @@ infer:
   key: {field: user.id}
   capacity: 200
   max_bytes: 32MiB
+  shared_memory: 128MiB
   timeout: 1s
   hold: 30s
   max_calls: 100
@@ -72,7 +73,7 @@ func TestEveryKey(t *testing.T) {
 		File: "j.yaml", Name: "digits", Parallelism: 2,
 		Source: Source{File: &FileSource{Paths: []string{"/jobs/digits.jsonl", "/data/more-*.jsonl"}, SplitSize: 1 << 20, MaxLine: 64 << 10}},
 		Infer: Infer{Endpoint: "unix:///run/digits.sock", Model: "digits", Version: "3", Order: OrderKeyed, Key: Field{"user.id"},
-			Capacity: 200, MaxBytes: 32 << 20, Timeout: time.Second, Hold: 30 * time.Second, MaxCalls: 100,
+			Capacity: 200, MaxBytes: 32 << 20, SharedMemory: 128 << 20, Timeout: time.Second, Hold: 30 * time.Second, MaxCalls: 100,
 			Retry: Retry{Max: 3, Delay: 50 * time.Millisecond, Multiplier: 2, MaxDelay: time.Second, Jitter: &steady, Budget: 50},
 			OnError: map[string]OnError{
 				"record": {Action: ActionDeadLetter},
@@ -284,8 +285,8 @@ func TestLoad(t *testing.T) {
 	}
 	// A host reports its own findings at the key, or at the nearest parent there is.
 	for path, want := range map[string]string{
-		"sidecar.models.digits": "job.yaml:41:5: sidecar.models.digits: no such file",
-		"infer.inputs.pixels.x": "job.yaml:31:12: infer.inputs.pixels.x: no such file",
+		"sidecar.models.digits": "job.yaml:42:5: sidecar.models.digits: no such file",
+		"infer.inputs.pixels.x": "job.yaml:32:12: infer.inputs.pixels.x: no such file",
 		"nowhere":               "job.yaml:1:1: nowhere: no such file",
 	} {
 		if got := s.Fault(path, "no such %s", "file").Error(); got != want {

@@ -126,7 +126,7 @@ func (d *decoder) source(v value) (src Source) {
 
 func (d *decoder) infer(v value, ownSidecar bool) Infer {
 	s := d.section(v, "endpoint", "model", "version", "order", "key", "capacity", "max_bytes", "timeout", "hold", "max_calls", "retry",
-		"on_error", "barrier", "drain_limit", "max_batch", "window", "max_message", "idempotent", "inputs", "outputs", "overwrite", "tls")
+		"on_error", "barrier", "drain_limit", "max_batch", "window", "max_message", "shared_memory", "idempotent", "inputs", "outputs", "overwrite", "tls")
 	s.missing("model", "the model's name")
 	if !ownSidecar {
 		s.missing("endpoint", "where the model server is, such as unix:///run/server.sock or host:port, unless the job has a sidecar section")
@@ -146,6 +146,7 @@ func (d *decoder) infer(v value, ownSidecar bool) Infer {
 		MaxBatch:      s.count("max_batch", 1, maxCount),
 		Window:        s.count("window", 1, maxCount),
 		MaxMessage:    int(s.size("max_message", 1<<10, maxMessage)),
+		SharedMemory:  int(s.size("shared_memory", 0, 1<<40)),
 		NotIdempotent: !s.flag("idempotent", true),
 		Overwrite:     s.flag("overwrite", false),
 	}

@@ -102,6 +102,8 @@ type Infer struct {
 	Window int
 	// MaxMessage bounds a request and an answer, in bytes.
 	MaxMessage int
+	// SharedMemory is how many bytes of shared memory each subtask sets aside for tensors; 0: none.
+	SharedMemory int
 	// NotIdempotent: a call that was sent and lost is not sent again.
 	NotIdempotent bool
 	// Inputs maps the model's inputs to fields of the record, and Outputs the

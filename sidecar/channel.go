@@ -3,6 +3,7 @@ package sidecar
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"log/slog"
 	"strconv"
 	"sync"
@@ -30,6 +31,7 @@ type channel[IN, OUT any] struct {
 	conn  grpc.ClientConnInterface
 	own   *grpc.ClientConn // conn, if it is the channel's own
 	link  link
+	share *sharing // nil: tensors travel in requests
 	sig   tensor.Signature
 	codec rowCodec[IN, OUT]
 	// encoding is held while records are encoded: a row codec encodes for one at a time.
@@ -46,6 +48,8 @@ type channel[IN, OUT any] struct {
 	maxBytes int // of a request; lowered when a side refuses what was sent
 	requests uint64
 	closed   bool
+	// away are workers whose requests nobody waits for any more, in the middle of Cancel.
+	away []*worker[IN, OUT]
 }
 
 func newChannel[IN, OUT any](cfg Config, ep endpoint.Endpoint, sub async.Subtask, done async.Completer[OUT]) *channel[IN, OUT] {
@@ -82,9 +86,11 @@ func (c *channel[IN, OUT]) open(ctx context.Context, bind binder[IN, OUT]) (err 
 	}
 	c.gather.window = c.cfg.Window
 	c.gather.rows = maxRows(&c.cfg, &c.sig, c.sub.Config)
+	if c.cfg.SharedMemory > 0 {
+		c.openSharing(ctx)
+	}
 	for range c.cfg.Window {
-		w := newWorker(c)
-		c.tasks.Go(w.run)
+		c.tasks.Go(newWorker(c).run)
 	}
 	c.tasks.Go(func() { c.link.watch(c.ctx) })
 	return nil
@@ -121,11 +127,35 @@ func (c *channel[IN, OUT]) Call(batch []async.Call[IN]) {
 	}
 }
 
-// Cancel forgets calls that have their outcome, and aborts requests that hold no others.
+// openSharing sets the shared memory up. A model that it does not suit is served without.
+func (c *channel[IN, OUT]) openSharing(ctx context.Context) {
+	s := &sharing{conn: c.conn, name: &c.name, log: c.log, slots: 2 * c.cfg.Window}
+	s.slot = c.cfg.SharedMemory / s.slots / minSlot * minSlot
+	var err error
+	if s.layout, err = divide(&c.sig, s.slot, c.gather.rows); err != nil {
+		s.without(fmt.Sprintf("%v; give it more than %d bytes", err, c.cfg.SharedMemory))
+		return
+	}
+	s.open(ctx)
+	c.share = s
+}
+
+// Cancel forgets calls that have their outcome, and aborts requests that hold no others. One whose tensors lie in shared
+// memory goes on by itself until the server is done with it, with the worker that carries it; another worker takes over.
 func (c *channel[IN, OUT]) Cancel(ids []async.CallID) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.gather.cancel(ids)
-	c.mu.Unlock()
+	for _, w := range c.away {
+		c.finish(w.group)
+		c.gather.recycle(w.group)
+		w.group = nil
+		if !c.closed {
+			c.tasks.Go(newWorker(c).run)
+		}
+	}
+	clear(c.away)
+	c.away = c.away[:0]
 }
 
 // Close cancels what is in flight and waits until every goroutine and the connection
@@ -140,6 +170,7 @@ func (c *channel[IN, OUT]) Close() (err error) {
 			c.cancel()
 		}
 		c.tasks.Wait()
+		c.share.close()
 		if c.own != nil {
 			err = c.own.Close()
 		}
@@ -168,24 +199,33 @@ func (c *channel[IN, OUT]) take() (r *group[IN], maxBytes int) {
 }
 
 // launch settles what became of the group's calls when it was encoded, and says under
-// which context and id the request goes. If no row is left to send, it is over.
-func (c *channel[IN, OUT]) launch(r *group[IN], fates []fate) (ctx context.Context, cancel context.CancelFunc, id string, rows int) {
+// which context and id the request goes. If no row is left to send, it is over. From here to landed a request that
+// shares memory may become nobody's.
+func (c *channel[IN, OUT]) launch(w *worker[IN, OUT], r *group[IN]) (ctx context.Context, cancel context.CancelFunc, id string, rows int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.gather.encoded(r, fates)
+	c.gather.encoded(r, w.fates)
 	if r.live == 0 {
 		c.finish(r)
 		c.gather.recycle(r)
 		return nil, nil, "", 0
 	}
 	c.wake() // for what did not fit in
-	ctx, cancel = c.ctx, nil
-	if latest := latestDeadline(r.calls); latest.IsZero() {
-		ctx, cancel = context.WithCancel(ctx)
-	} else {
-		ctx, cancel = context.WithDeadline(ctx, latest)
+	latest := latestDeadline(r.calls)
+	switch {
+	case w.shares:
+		// No deadline of this side's may end it (A50).
+		w.group = r
+		w.req.SetTimeout(latest)
+		r.abort = func() { c.away = append(c.away, w) }
+		ctx, cancel = context.WithValue(c.ctx, endedKey{}, &w.ended), func() {}
+	case latest.IsZero():
+		ctx, cancel = context.WithCancel(c.ctx)
+		r.abort = cancel
+	default:
+		ctx, cancel = context.WithDeadline(c.ctx, latest)
+		r.abort = cancel
 	}
-	r.abort = cancel
 	c.requests++
 	var buf [96]byte
 	b := append(buf[:0], c.sub.Operator...)
@@ -213,6 +253,19 @@ func (c *channel[IN, OUT]) leave(r *group[IN], and func()) {
 	c.finish(r)
 }
 
+// landed says that the request of a worker that shares memory is over. It returns false if nobody waited for it any more: its
+// group is gone, and another worker does its work.
+func (c *channel[IN, OUT]) landed(w *worker[IN, OUT]) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if w.group == nil {
+		return false
+	}
+	w.group.abort = nil // a Cancel now only marks its rows
+	w.group = nil
+	return true
+}
+
 func (c *channel[IN, OUT]) recycle(r *group[IN]) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -221,6 +274,7 @@ func (c *channel[IN, OUT]) recycle(r *group[IN]) {
 
 // holdWaiting gives everything that is not in flight back to the operator, to wait there.
 func (c *channel[IN, OUT]) holdWaiting(why *Error) {
+	c.share.lost()
 	c.mu.Lock()
 	ids := c.gather.flush(nil)
 	c.mu.Unlock()

@@ -19,10 +19,11 @@ import (
 
 // Defaults of Config.
 const (
-	DefaultMaxBatch       = 256
-	DefaultWindow         = 4
-	DefaultMaxBytes       = 16 << 20
-	DefaultMaxMessageSize = 64 << 20
+	DefaultMaxBatch          = 256
+	DefaultWindow            = 4
+	DefaultMaxBytes          = 16 << 20
+	DefaultMaxMessageSize    = 64 << 20
+	DefaultSharedMemoryLeast = 64 << 10
 )
 
 // Config is how the channels to a sidecar run. Its zero value is the documented
@@ -46,6 +47,17 @@ type Config struct {
 	// MaxMessageSize bounds a message in either direction, in bytes. Default 64
 	// MiB. The server has a bound of its own.
 	MaxMessageSize int
+	// SharedMemory is how many bytes of shared memory a channel sets aside for tensors, in 2 times Window
+	// equal slots; 0: none. A request that has a slot sends only where its tensors lie, and gets outputs of a
+	// fixed size the same way. It needs a server on this machine (a Unix socket or a loopback address, with no proxy
+	// before it) that runs as the same user and has Triton's calls for system shared memory, from Triton 24.09 on.
+	// Where it cannot be used that is logged once, and tensors travel in requests; as they do if no slot is free. A request
+	// with a slot is never cancelled, since the server may write to the slot until it is done: of one that timed out the
+	// server is told the time it has left in the queue, by the request parameter "timeout".
+	SharedMemory int
+	// SharedMemoryLeast is how many bytes the inputs of a request must have together to go there, and
+	// the outputs together. Default 64 KiB.
+	SharedMemoryLeast int
 	// Backoff spaces the attempts to connect.
 	Backoff Backoff
 	// TLS, for TCP endpoints; nil: no TLS. A certificate in it makes it mutual.
@@ -130,6 +142,10 @@ func (c Config) resolve() (Config, endpoint.Endpoint, error) {
 	positive("max batch", &c.MaxBatch, DefaultMaxBatch, 1<<20)
 	positive("window", &c.Window, DefaultWindow, 1<<10)
 	positive("max bytes", &c.MaxBytes, DefaultMaxBytes, math.MaxInt32)
+	positive("least bytes for shared memory", &c.SharedMemoryLeast, DefaultSharedMemoryLeast, math.MaxInt32)
+	if c.SharedMemory != 0 {
+		c.checkSharedMemory(ep, wrong)
+	}
 	positive("max message size", &c.MaxMessageSize, DefaultMaxMessageSize, math.MaxInt32)
 	if c.OpenTimeout < 0 {
 		wrong("open timeout is %v; want more than 0, or 0 for the operator's hold", c.OpenTimeout)
@@ -139,6 +155,23 @@ func (c Config) resolve() (Config, endpoint.Endpoint, error) {
 		return c, ep, errors.New("sidecar: invalid configuration: " + strings.Join(bad, "; "))
 	}
 	return c, ep, nil
+}
+
+// minSlot is the least size of a slot of shared memory.
+const minSlot = 4 << 10
+
+// checkSharedMemory is called with Window resolved.
+func (c *Config) checkSharedMemory(ep endpoint.Endpoint, wrong func(string, ...any)) {
+	if least := 2 * c.Window * minSlot; c.SharedMemory < least || c.SharedMemory > 1<<40 {
+		wrong("%d bytes of shared memory; want 0 for none, or %d (%d slots of %d) to %d", c.SharedMemory, least, 2*c.Window, minSlot, 1<<40)
+	}
+	if c.Conn != nil {
+		wrong("shared memory with a ready connection; it needs one of the channel's own, which sees when a request ends")
+	}
+	host, _, err := net.SplitHostPort(ep.Address)
+	if ip := net.ParseIP(host); ep.Network == "tcp" && c.Dialer == nil && err == nil && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		wrong("shared memory with %s, which may be another machine; use a Unix socket, localhost or a loopback address", c.Endpoint)
+	}
 }
 
 func (b Backoff) resolve(wrong func(string, ...any)) Backoff {

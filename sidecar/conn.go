@@ -72,6 +72,9 @@ func dial(cfg *Config, ep endpoint.Endpoint) (*grpc.ClientConn, error) {
 		grpc.WithUserAgent("tensorferry"),
 		experimental.WithBufferPool(buffers()),
 	}
+	if cfg.SharedMemory > 0 {
+		opts = append(opts, grpc.WithStatsHandler(endings{}))
+	}
 	target := "passthrough:///" + ep.Address
 	if ep.Network == "tcp" {
 		opts = append(opts, grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}))

@@ -32,6 +32,7 @@ type group[IN any] struct {
 	live  int  // calls that still want an answer
 	part  bool // of a request that failed
 	alone bool // it is sent when nothing else is in flight, and nothing else while it is
+	plain bool // without shared memory
 	// abort ends the request in flight; nil while there is none.
 	abort func()
 }
@@ -105,7 +106,7 @@ func (g *gather[IN]) encoded(r *group[IN], fates []fate) {
 	case len(rest) == 0:
 	case r.part:
 		p := g.group(rest)
-		p.part, p.alone = true, r.alone
+		p.part, p.alone, p.plain = true, r.alone, r.plain
 		g.parts.pushFront(p)
 	default:
 		g.pending.pushFront(rest...)
@@ -126,7 +127,7 @@ func (g *gather[IN]) again(r *group[IN], from, to int, alone bool) {
 	p := g.group(r.calls[from:to])
 	copy(p.fates, r.fates[from:to])
 	p.compact()
-	if p.part, p.alone = true, alone; p.live == 0 {
+	if p.part, p.alone, p.plain = true, alone, r.plain; p.live == 0 {
 		g.recycle(p)
 		return
 	}
@@ -218,7 +219,7 @@ func (g *gather[IN]) group(calls []async.Call[IN]) *group[IN] {
 	}
 	r.calls = append(r.calls[:0], calls...)
 	r.fates = append(r.fates[:0], make([]fate, len(calls))...)
-	r.live, r.part, r.alone = len(calls), false, false
+	r.live, r.part, r.alone, r.plain = len(calls), false, false, false
 	return r
 }
 

@@ -37,6 +37,7 @@ type peerServer struct {
 	live        func() error     // of ModelReady, before ready
 	modelConfig *oip.ModelConfig // nil: not served
 	infer       func(ctx context.Context, req *oip.ModelInferRequest, rows [][]float32) error
+	shared      *sharedMemory // nil: not served
 
 	mu       sync.Mutex
 	listener *bufconn.Listener
@@ -178,6 +179,9 @@ func (p *peerServer) ModelMetadata(context.Context, *oip.ModelMetadataRequest) (
 }
 
 func (p *peerServer) ModelInfer(ctx context.Context, req *oip.ModelInferRequest) (*oip.ModelInferResponse, error) {
+	if p.shared != nil {
+		return p.shared.infer(ctx, p, req)
+	}
 	shape := req.Inputs[0].Shape
 	n := int(shape[0])
 	in, out := tensor.NewRows(&tensor.Signature{Batched: true, Outputs: p.sig.Inputs}), tensor.NewBatch(&tensor.Signature{Batched: true, Inputs: p.sig.Outputs})

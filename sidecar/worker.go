@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -31,36 +32,89 @@ type worker[IN, OUT any] struct {
 	resp  oip.ModelInferResponse
 	fates []fate
 	out   []async.Completion[OUT]
+
+	slot   *slot         // that the batch is encoded into; nil: none
+	own    *tensor.Batch // for requests without a slot, and
+	placed *tensor.Batch // for those with one
+	shares bool          // the request sends no tensors but where they lie
+	ended  ended         // the server has ended it
+	group  *group[IN]    // of a request that shares, until it is over; under c.mu
 }
 
 func newWorker[IN, OUT any](c *channel[IN, OUT]) *worker[IN, OUT] {
-	return &worker[IN, OUT]{
-		c: c, batch: tensor.NewBatch(&c.sig), rows: tensor.NewRows(&c.sig), req: oip.NewRequest(&c.sig),
+	w := &worker[IN, OUT]{
+		c: c, own: tensor.NewBatch(&c.sig), rows: tensor.NewRows(&c.sig), req: oip.NewRequest(&c.sig),
+	}
+	w.batch = w.own
+	return w
+}
+
+// run carries requests until the channel is closed, or one of them has become nobody's.
+func (w *worker[IN, OUT]) run() {
+	for w.carry() {
 	}
 }
 
-// run carries requests until the channel is closed.
-func (w *worker[IN, OUT]) run() {
-	for {
-		r, maxBytes := w.c.take()
-		if r == nil {
-			return
-		}
-		w.encode(r.calls, maxBytes)
-		ctx, cancel, id, rows := w.c.launch(r, w.fates)
-		w.report() // what could not be encoded need not wait for an answer
-		if rows > 0 {
-			written, err := w.send(ctx, id)
-			cancel()
-			w.settle(r, id, written, err)
-		}
-		w.release(maxBytes)
+// carry carries one request.
+func (w *worker[IN, OUT]) carry() bool {
+	r, maxBytes := w.c.take()
+	if r == nil {
+		return false
 	}
+	most := len(r.calls)
+	if !r.plain {
+		if w.slot = w.c.share.take(w.c.ctx); w.slot != nil {
+			maxBytes, most = min(maxBytes, w.slot.layout.bytes), min(most, w.slot.layout.rows)
+			w.use()
+		}
+	}
+	w.encode(r.calls, maxBytes, most)
+	unfit := w.fill()
+	ctx, cancel, id, rows := w.c.launch(w, r)
+	w.report() // what could not be encoded need not wait for an answer
+	ended := true
+	if rows > 0 {
+		written, err := false, unfit
+		if err == nil {
+			written, err = w.send(ctx, id)
+		}
+		cancel()
+		if w.shares {
+			if ended = err == nil || w.ended.Load(); !w.c.landed(w) {
+				w.c.share.give(w.slot, ended)
+				return false
+			}
+		}
+		w.settle(r, id, written, err)
+	}
+	w.release(maxBytes, ended)
+	return true
+}
+
+// use makes the batch one that is encoded into the slot.
+func (w *worker[IN, OUT]) use() {
+	if w.placed == nil {
+		w.placed = tensor.NewBatch(&w.c.sig)
+	}
+	w.batch = w.placed
+	w.batch.Use(w.slot.inputs)
+}
+
+// fill makes the request of the batch.
+func (w *worker[IN, OUT]) fill() error {
+	if w.batch.Rows() == 0 {
+		return nil // launch finds that there is nothing to send
+	}
+	if err := w.req.Fill(w.batch); err != nil {
+		return err
+	}
+	w.shares = w.slot != nil && w.slot.share(w.req, w.batch, w.c.cfg.SharedMemoryLeast)
+	return nil
 }
 
 // encode fills the batch from calls, and sets the fate of each. Those that the codec
 // refuses are completed.
-func (w *worker[IN, OUT]) encode(calls []async.Call[IN], maxBytes int) {
+func (w *worker[IN, OUT]) encode(calls []async.Call[IN], maxBytes, most int) {
 	w.c.encoding.Lock()
 	defer w.c.encoding.Unlock()
 	now := time.Now()
@@ -74,7 +128,7 @@ func (w *worker[IN, OUT]) encode(calls []async.Call[IN], maxBytes int) {
 			// The operator's timer ends this one; no attempt may start (A24).
 			w.fates[i] = gone
 			continue
-		case ragged == raggedTries, encoded > 0 && bytes+bytes/encoded > maxBytes:
+		case encoded == most, ragged == raggedTries, encoded > 0 && bytes+bytes/encoded > maxBytes:
 			w.fates[i] = later
 			continue
 		}
@@ -125,12 +179,9 @@ func (w *worker[IN, OUT]) encodeRow(mark tensor.Mark, r *async.Record[IN]) (err 
 	return w.batch.EndRow()
 }
 
-// send sends the batch and waits for the answer. written says, under
+// send sends the request and waits for the answer. written says, under
 // Config.NonIdempotent, that a request that failed may have reached the server.
 func (w *worker[IN, OUT]) send(ctx context.Context, id string) (written bool, err error) {
-	if err := w.req.Fill(w.batch); err != nil {
-		return false, err
-	}
 	w.req.Message().Id = id
 	const method = oip.GRPCInferenceService_ModelInfer_FullMethodName
 	if !w.c.cfg.NonIdempotent {
@@ -145,8 +196,12 @@ func (w *worker[IN, OUT]) send(ctx context.Context, id string) (written bool, er
 // settle turns an answer into completions, or a failure into what A44 says.
 func (w *worker[IN, OUT]) settle(r *group[IN], id string, written bool, err error) {
 	n := w.batch.Rows()
+	var outputs [][]byte
+	if w.shares {
+		outputs = w.slot.outputs
+	}
 	if err == nil {
-		if err = oip.FillRows(w.rows, &w.resp, n); err == nil {
+		if err = oip.FillRowsFrom(w.rows, &w.resp, n, outputs); err == nil {
 			w.c.leave(r, nil)
 			w.decode(r)
 			w.report()
@@ -157,6 +212,9 @@ func (w *worker[IN, OUT]) settle(r *group[IN], id string, written bool, err erro
 	}
 	if w.c.ctx.Err() != nil {
 		return // closed: nobody listens
+	}
+	if w.shares && w.unshared(r, err) {
+		return
 	}
 	f := w.c.name.understand(err, id)
 	if f.kind == ErrModelNotFound && f.Reason == "" {
@@ -175,6 +233,22 @@ func (w *worker[IN, OUT]) settle(r *group[IN], id string, written bool, err erro
 	w.judge(r, &f, n)
 	w.report()
 	w.c.recycle(r)
+}
+
+// unshared sends a request again that the server could not run because of the shared memory. It returns false if it was
+// something else.
+func (w *worker[IN, OUT]) unshared(r *group[IN], err error) bool {
+	d := oip.Parse(err)
+	if !w.ended.Load() || !strings.Contains(strings.ToLower(d.Message), "shared memory") {
+		return false
+	}
+	w.c.share.refused(w.slot, d.Code == codes.NotFound, d.Message)
+	w.c.leave(r, func() {
+		r.plain = true
+		w.c.gather.again(r, 0, len(r.calls), r.alone)
+	})
+	w.c.recycle(r)
+	return true
 }
 
 // judge decides what becomes of the rows of a request that failed.
@@ -271,13 +345,18 @@ func (w *worker[IN, OUT]) report() {
 }
 
 // release lets go of the request's data, and of buffers that one large record has left.
-func (w *worker[IN, OUT]) release(maxBytes int) {
-	large := w.batch.Bytes() > maxBytes
+func (w *worker[IN, OUT]) release(maxBytes int, ended bool) {
+	if w.batch == w.own && w.batch.Bytes() > maxBytes {
+		w.own = tensor.NewBatch(&w.c.sig)
+	}
 	w.batch.Reset()
+	w.batch = w.own
 	w.rows.Reset()
 	w.req.Clear()
 	w.resp.Reset()
-	if large {
-		w.batch = tensor.NewBatch(&w.c.sig)
+	if w.slot != nil {
+		w.c.share.give(w.slot, ended)
+		w.slot, w.shares = nil, false
+		w.ended.Store(false)
 	}
 }

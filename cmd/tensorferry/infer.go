@@ -41,7 +41,7 @@ func newFunction(spec *job.Spec, endpoint string) (*function, error) {
 	cfg := sidecar.Config{
 		Endpoint: endpoint, Model: i.Model, Version: i.Version,
 		MaxBatch: i.MaxBatch, Window: i.Window, MaxMessageSize: i.MaxMessage,
-		NonIdempotent: i.NotIdempotent,
+		SharedMemory: i.SharedMemory, NonIdempotent: i.NotIdempotent,
 	}
 	if i.TLS != nil {
 		var err error

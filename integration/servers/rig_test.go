@@ -72,6 +72,8 @@ type server struct {
 	// socket is the path that Triton is given to listen on, empty: it listens on loopback. The
 	// socket's own name is longer: see endpoint.
 	socket string
+	// sharing lets the tests of datatypes use shared memory.
+	sharing bool
 }
 
 // serve starts a server and waits until all its models are ready. env is added to its environment.

@@ -40,10 +40,14 @@ func TestServers(t *testing.T) {
 			t.Run("mismatches", func(t *testing.T) { mismatches(t, s) })
 			t.Run("failing records", func(t *testing.T) { failingRecords(t, s) })
 			t.Run("slow model", func(t *testing.T) { slowModel(t, s) })
+			t.Run("shared memory", func(t *testing.T) { sharedMemory(t, s) })
 			if slices.Contains(s.models, "tiny") {
 				t.Run("full queue", func(t *testing.T) { fullQueue(t, s) })
 			}
 			t.Run("killed and restarted", func(t *testing.T) { killed(t, s) })
+			if s.name == "triton" {
+				t.Run("killed with shared memory", func(t *testing.T) { sharedKilled(t, s) })
+			}
 		})
 	}
 }

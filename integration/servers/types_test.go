@@ -119,7 +119,13 @@ func types(names ...string) []string {
 // echoed sends rows and checks that each comes back bit by bit, in order.
 func echoed(t *testing.T, s *server, model string, names []string, rows []row) {
 	t.Helper()
-	fn := sidecar.NewAsyncFunction(sidecar.Config{Endpoint: s.endpoint(), Model: model, MaxMessageSize: 128 << 20}, rawCodec(names))
+	cfg := sidecar.Config{Endpoint: s.endpoint(), Model: model, MaxMessageSize: 128 << 20}
+	if s.sharing {
+		var log *logged
+		cfg, log = sharing(s, model)
+		defer checkShared(t, s, log)
+	}
+	fn := sidecar.NewAsyncFunction(cfg, rawCodec(names))
 	in := func(yield func(row, error) bool) {
 		for _, r := range rows {
 			if !yield(r, nil) {

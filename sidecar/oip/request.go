@@ -2,6 +2,7 @@ package oip
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/tensorferry/tensorferry/tensor"
 )
@@ -55,8 +56,18 @@ func (r *Request) Fill(b *tensor.Batch) error {
 	return nil
 }
 
-// Clear lets go of the batch's bytes and of the id.
+// SetTimeout says until when the request may wait in the server's queue, where the RPC has no deadline that says so; zero: for
+// ever. It is the parameter "timeout", in microseconds, which Triton has too. Clear takes it back.
+func (r *Request) SetTimeout(until time.Time) {
+	if until.IsZero() {
+		return
+	}
+	left := max(time.Until(until).Microseconds(), 1)
+	r.msg.Parameters = map[string]*InferParameter{"timeout": {ParameterChoice: &InferParameter_Int64Param{Int64Param: left}}}
+}
+
+// Clear lets go of the batch's bytes, of the id and of the timeout.
 func (r *Request) Clear() {
-	r.msg.Id = ""
+	r.msg.Id, r.msg.Parameters = "", nil
 	clear(r.msg.RawInputContents)
 }

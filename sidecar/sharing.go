@@ -1,0 +1,293 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/stats"
+
+	"github.com/tensorferry/tensorferry/sidecar/oip"
+	"github.com/tensorferry/tensorferry/sidecar/shm"
+)
+
+// shareTimeout bounds each question to the server about its regions.
+const shareTimeout = 5 * time.Second
+
+// sharing is the shared memory of a channel (A50). A slot belongs to a request until the request has ended at the
+// server. Where this side ended it (the connection was lost, the channel closed), the server may still read and write the
+// slot, so that none of its ring is used again: a new ring is registered for what follows. Whoever finds no slot sends
+// tensors in the request.
+type sharing struct {
+	conn   grpc.ClientConnInterface
+	name   *peerName
+	log    *slog.Logger
+	layout *layout
+	slot   int // bytes
+	slots  int
+	claim  *shm.Claim
+
+	mu       sync.Mutex
+	current  *ring
+	due      bool // a ring should be made
+	making   bool
+	closed   bool
+	made     int
+	leftover []string // regions that the server may still know
+	said     string   // the last reason why there is none
+}
+
+// open asks whether the server has shared memory, takes away what dead clients have left with it, and registers
+// the first ring. Nothing that goes wrong is an error: tensors then travel in requests.
+func (s *sharing) open(ctx context.Context) {
+	if err := shm.Sweep(); err != nil {
+		s.log.Warn("sidecar: shared memory of dead processes was not removed", "reason", err.Error())
+	}
+	var err error
+	if s.claim, err = shm.NewClaim(); err != nil {
+		s.without(err.Error())
+		return
+	}
+	s.sweep(ctx)
+	s.due = true
+	s.make(ctx)
+}
+
+// sweep unregisters the regions of clients of this machine that died.
+func (s *sharing) sweep(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, shareTimeout)
+	defer cancel()
+	var known oip.SystemSharedMemoryStatusResponse
+	err := s.conn.Invoke(ctx, oip.GRPCInferenceService_SystemSharedMemoryStatus_FullMethodName, &oip.SystemSharedMemoryStatusRequest{}, &known)
+	if err != nil {
+		return // registering will tell
+	}
+	for name := range known.Regions {
+		if shm.Dead(name) {
+			s.unregister(ctx, name)
+		}
+	}
+}
+
+func (s *sharing) unregister(ctx context.Context, name string) bool {
+	var gone oip.SystemSharedMemoryUnregisterResponse
+	err := s.conn.Invoke(ctx, oip.GRPCInferenceService_SystemSharedMemoryUnregister_FullMethodName,
+		&oip.SystemSharedMemoryUnregisterRequest{Name: name}, &gone)
+	return err == nil || oip.Parse(err).Code == codes.NotFound
+}
+
+// without says once why there is no shared memory. Not under s.mu.
+func (s *sharing) without(why string) {
+	s.mu.Lock()
+	again := s.said == why
+	s.said = why
+	s.mu.Unlock()
+	if !again {
+		s.log.Warn("sidecar: shared memory is not used; tensors travel in requests", "endpoint", s.name.endpoint, "reason", why)
+	}
+}
+
+// make registers a ring, if one is due and nobody else is at it.
+func (s *sharing) make(ctx context.Context) {
+	s.mu.Lock()
+	if !s.due || s.making || s.closed || s.current != nil {
+		s.mu.Unlock()
+		return
+	}
+	s.making = true
+	s.made++
+	name := s.claim.Name() + "-" + strconv.Itoa(s.made)
+	s.mu.Unlock()
+
+	ctx, cancel := context.WithTimeout(ctx, shareTimeout)
+	defer cancel()
+	s.clean(ctx)
+	segment, err := s.register(ctx, name)
+
+	s.mu.Lock()
+	s.making = false
+	if err == nil {
+		s.current = newRing(name, segment, s.layout, s.slot, s.slots)
+		if s.closed {
+			s.retire(s.current)
+		}
+		s.due, s.said = false, ""
+		s.mu.Unlock()
+		s.log.Info("sidecar: large tensors travel by shared memory", "endpoint", s.name.endpoint,
+			"region", name, "bytes", s.slot*s.slots, "slots", s.slots, "rows", s.layout.rows)
+		return
+	}
+	// What no answer says may have been done.
+	if oip.Parse(err).Code != codes.Unimplemented {
+		s.leftover = append(s.leftover, name)
+	}
+	s.due = false // until the connection was lost
+	s.mu.Unlock()
+	s.without(err.Error())
+}
+
+// register makes an object and tells the server of it. It then needs no name any more.
+func (s *sharing) register(ctx context.Context, name string) (*shm.Segment, error) {
+	segment, err := shm.Create(s.slot * s.slots)
+	if err != nil {
+		return nil, err
+	}
+	var done oip.SystemSharedMemoryRegisterResponse
+	err = s.conn.Invoke(ctx, oip.GRPCInferenceService_SystemSharedMemoryRegister_FullMethodName, &oip.SystemSharedMemoryRegisterRequest{
+		Name: name, Key: segment.Key(), ByteSize: uint64(s.slot * s.slots),
+	}, &done)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("the server does not take it: %w", err), segment.Close())
+	}
+	if err := segment.Unlink(); err != nil {
+		s.log.Warn("sidecar: the name of shared memory was not removed", "reason", err.Error())
+	}
+	return segment, nil
+}
+
+// clean unregisters what is left with the server. What it still uses it keeps, and is asked again later.
+func (s *sharing) clean(ctx context.Context) {
+	s.mu.Lock()
+	names := s.leftover
+	s.leftover = nil
+	s.mu.Unlock()
+	var kept []string
+	for _, name := range names {
+		if !s.unregister(ctx, name) {
+			kept = append(kept, name)
+		}
+	}
+	s.mu.Lock()
+	s.leftover = append(s.leftover, kept...)
+	s.mu.Unlock()
+}
+
+// take returns a slot for a request, or nil if there is none.
+func (s *sharing) take(ctx context.Context) *slot {
+	if s == nil {
+		return nil
+	}
+	s.mu.Lock()
+	due := s.due && !s.making
+	s.mu.Unlock()
+	if due {
+		s.make(ctx)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.current
+	if r == nil || len(r.free) == 0 {
+		return nil
+	}
+	t := r.free[len(r.free)-1]
+	r.free = r.free[:len(r.free)-1]
+	r.users++
+	return t
+}
+
+// give takes back a slot that nothing on this side uses any more. ended says that its request has ended at the
+// server, or never went there: only then it is used again.
+func (s *sharing) give(t *slot, ended bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := t.ring
+	r.users--
+	if ended {
+		r.free = append(r.free, t)
+	} else if s.current == r {
+		s.due = true
+		s.retire(r)
+	}
+	s.unmap(r)
+}
+
+// lost says that the connection was lost: a server that is started again knows no region.
+func (s *sharing) lost() {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.due = s.claim != nil
+	s.retire(s.current)
+}
+
+// refused says that the server has ended a request because of its shared memory. If it has forgotten the region, another is
+// made; else tensors travel in requests from now on.
+func (s *sharing) refused(t *slot, forgotten bool, why string) {
+	s.mu.Lock()
+	if s.current == t.ring {
+		s.due = forgotten
+		s.retire(t.ring)
+	}
+	s.mu.Unlock()
+	if forgotten {
+		s.log.Info("sidecar: the server has forgotten the shared memory", "endpoint", s.name.endpoint, "reason", why)
+	} else {
+		s.without(why)
+	}
+}
+
+// retire ends the use of a ring. Under s.mu.
+func (s *sharing) retire(r *ring) {
+	if r == nil || r.retired {
+		return
+	}
+	r.retired = true
+	s.leftover = append(s.leftover, r.name)
+	if s.current == r {
+		s.current = nil
+	}
+	s.unmap(r)
+}
+
+// unmap gives memory back once no goroutine of this side uses it. The server has its own mapping. Under s.mu.
+func (s *sharing) unmap(r *ring) {
+	if r.retired && r.users == 0 {
+		if err := r.segment.Close(); err != nil {
+			s.log.Warn("sidecar: shared memory was not released", "reason", err.Error())
+		}
+	}
+}
+
+// close unregisters everything, as far as the server can be reached. It is called when no worker runs any more.
+func (s *sharing) close() {
+	if s == nil || s.claim == nil {
+		return
+	}
+	s.mu.Lock()
+	s.closed = true
+	s.retire(s.current)
+	s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	s.clean(ctx)
+	s.claim.Free() // what is left with the server the next client finds to be dead
+}
+
+// ended is put into the context of an RPC, and set when the server's own end of it has arrived. A status alone
+// does not tell: grpc makes the same ones where a connection breaks.
+type ended struct{ atomic.Bool }
+
+type endedKey struct{}
+
+// endings is the stats.Handler that sets ended.
+type endings struct{}
+
+func (endings) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context   { return ctx }
+func (endings) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+func (endings) HandleConn(context.Context, stats.ConnStats)                       {}
+func (endings) HandleRPC(ctx context.Context, s stats.RPCStats) {
+	if _, ok := s.(*stats.InTrailer); ok {
+		if e, ok := ctx.Value(endedKey{}).(*ended); ok {
+			e.Store(true)
+		}
+	}
+}

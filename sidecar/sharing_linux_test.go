@@ -1,0 +1,627 @@
+package sidecar
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/sidecar/oip"
+	"github.com/tensorferry/tensorferry/sidecar/shm"
+)
+
+// sharedMemory is the shared memory of a peerServer. Unlike our own sidecar it reads a slot when the model runs, as a server
+// that maps regions does, and not when the request arrives.
+type sharedMemory struct {
+	// before is called for the n-th request, from 0, before its slot is read.
+	before func(n int) error
+	refuse func(*oip.SystemSharedMemoryRegisterRequest) error
+
+	mu      sync.Mutex
+	regions map[string]*os.File
+	gone    []string // unregistered
+	keys    []string
+	log     []sharedRequest
+}
+
+// sharedRequest is where the tensors of a request were; a size of 0: in the message.
+type sharedRequest struct {
+	in, out oip.Place
+	first   float32 // that the model saw
+	timeout int64   // of the queue, us
+}
+
+func (m *sharedMemory) place(ps map[string]*oip.InferParameter) oip.Place {
+	return oip.Place{
+		Region: ps[oip.SharedMemoryRegion].GetStringParam(),
+		Offset: int(ps[oip.SharedMemoryOffset].GetInt64Param()),
+		Size:   int(ps[oip.SharedMemorySize].GetInt64Param()),
+	}
+}
+
+// file is the region that a place is in. A request keeps it, whatever is unregistered meanwhile.
+func (m *sharedMemory) file(p oip.Place) (*os.File, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if f := m.regions[p.Region]; f != nil || p.Size == 0 {
+		return f, nil
+	}
+	return nil, status.Errorf(codes.NotFound, "Unable to find shared memory region: '%s'", p.Region)
+}
+
+func (m *sharedMemory) infer(_ context.Context, p *peerServer, req *oip.ModelInferRequest) (*oip.ModelInferResponse, error) {
+	r := sharedRequest{in: m.place(req.Inputs[0].Parameters), timeout: req.Parameters["timeout"].GetInt64Param()}
+	if len(req.Outputs) > 0 {
+		r.out = m.place(req.Outputs[0].Parameters)
+	}
+	in, err := m.file(r.in)
+	if err != nil {
+		return nil, err
+	}
+	out, err := m.file(r.out)
+	if err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	n := len(m.log)
+	m.log = append(m.log, r)
+	m.mu.Unlock()
+	if m.before != nil {
+		if err := m.before(n); err != nil {
+			return nil, err
+		}
+	}
+	data := make([]byte, r.in.Size)
+	if r.in.Size == 0 {
+		data = bytes.Clone(req.RawInputContents[0])
+	} else if _, err := in.ReadAt(data, int64(r.in.Offset)); err != nil {
+		return nil, err
+	}
+	number := func(i int) float32 { return math.Float32frombits(binary.LittleEndian.Uint32(data[i:])) }
+	m.mu.Lock()
+	m.log[n].first = number(0)
+	m.mu.Unlock()
+	for i := 0; i < len(data); i += 4 {
+		binary.LittleEndian.PutUint32(data[i:], math.Float32bits(2*number(i)))
+	}
+	resp := &oip.ModelInferResponse{ModelName: "double", Id: req.Id,
+		Outputs:           []*oip.ModelInferResponse_InferOutputTensor{{Name: "y", Datatype: "FP32", Shape: req.Inputs[0].Shape}},
+		RawOutputContents: [][]byte{data}}
+	if r.out.Size > 0 {
+		resp.RawOutputContents[0] = nil
+		_, err = out.WriteAt(data, int64(r.out.Offset))
+	}
+	return resp, err
+}
+
+// requests are those that have come so far.
+func (m *sharedMemory) requests() []sharedRequest {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.log)
+}
+
+// forget is what a restart does, and somebody else's call to unregister everything.
+func (m *sharedMemory) forget() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for name := range m.regions {
+		delete(m.regions, name) // not closed: a request may use it; the collector will
+	}
+}
+
+func (p *peerServer) SystemSharedMemoryRegister(_ context.Context, req *oip.SystemSharedMemoryRegisterRequest) (*oip.SystemSharedMemoryRegisterResponse, error) {
+	m := p.shared
+	if m == nil {
+		return nil, status.Error(codes.Unimplemented, "Method not found!")
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.refuse != nil {
+		if err := m.refuse(req); err != nil {
+			return nil, err
+		}
+	}
+	f, err := os.OpenFile("/dev/shm"+req.Key, os.O_RDWR, 0)
+	if err != nil {
+		return nil, status.Errorf(codes.Internal, "Unable to open shared memory region: '%s'", req.Key)
+	}
+	m.regions[req.Name] = f
+	m.keys = append(m.keys, req.Key)
+	return &oip.SystemSharedMemoryRegisterResponse{}, nil
+}
+
+func (p *peerServer) SystemSharedMemoryStatus(context.Context, *oip.SystemSharedMemoryStatusRequest) (*oip.SystemSharedMemoryStatusResponse, error) {
+	m := p.shared
+	if m == nil {
+		return nil, status.Error(codes.Unimplemented, "Method not found!")
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := &oip.SystemSharedMemoryStatusResponse{Regions: map[string]*oip.SystemSharedMemoryStatusResponse_RegionStatus{}}
+	for name := range m.regions {
+		out.Regions[name] = &oip.SystemSharedMemoryStatusResponse_RegionStatus{Name: name}
+	}
+	return out, nil
+}
+
+func (p *peerServer) SystemSharedMemoryUnregister(_ context.Context, req *oip.SystemSharedMemoryUnregisterRequest) (*oip.SystemSharedMemoryUnregisterResponse, error) {
+	m := p.shared
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.regions, req.Name)
+	m.gone = append(m.gone, req.Name)
+	return &oip.SystemSharedMemoryUnregisterResponse{}, nil
+}
+
+// sharingPeer serves shared memory, and its client uses it for everything.
+func sharingPeer(t testing.TB, row ...int64) (*peerServer, Config) {
+	p := newPeer(t, row...)
+	p.shared = &sharedMemory{regions: map[string]*os.File{}}
+	cfg := p.config()
+	cfg.Window = 1 // two slots
+	cfg.SharedMemory, cfg.SharedMemoryLeast = 2*minSlot, 1
+	return p, cfg
+}
+
+// check checks that no region and no object is left.
+func (m *sharedMemory) check(t *testing.T) {
+	t.Helper()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.regions) > 0 {
+		t.Errorf("%d regions are still registered", len(m.regions))
+	}
+	for _, key := range m.keys {
+		if _, err := os.Stat("/dev/shm" + key); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is still there: %v", key, err)
+		}
+	}
+}
+
+func TestSharedMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, cfg := sharingPeer(t, 3)
+		cfg.MaxBatch, cfg.Window, cfg.SharedMemory = 8, 3, 6*minSlot
+		r := newRecorder(t)
+		r.deadline = time.Second
+		c := r.open(cfg)
+		p.shared.registered(t, 1)
+		r.call(rampOf(100, 3)...)
+		r.await()
+		r.check()
+		offsets := map[int]bool{}
+		for i, q := range p.shared.requests() {
+			if q.in.Size == 0 || q.in.Size != q.out.Size || q.in.Offset == q.out.Offset || q.timeout != 1e6 {
+				t.Errorf("request %d: %+v", i, q)
+			}
+			offsets[q.in.Offset] = true
+		}
+		if len(offsets) > 6 {
+			t.Errorf("%d places for requests; there are 6 slots", len(offsets))
+		}
+		c.Close()
+		p.shared.check(t)
+	})
+}
+
+// registered checks that n regions are registered and that none has a name any more.
+func (m *sharedMemory) registered(t *testing.T, n int) {
+	t.Helper()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.regions) != n {
+		t.Errorf("%d regions are registered, want %d", len(m.regions), n)
+	}
+	for _, key := range m.keys {
+		if _, err := os.Stat("/dev/shm" + key); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is still there: %v", key, err)
+		}
+	}
+}
+
+func rampOf(n, width int) []numbers {
+	out := ramp(n)
+	for i, v := range out {
+		out[i] = slices.Repeat(v, width)
+	}
+	return out
+}
+
+// gate holds requests back until they are let go.
+type gate struct {
+	mu   sync.Mutex
+	held map[int]chan struct{}
+}
+
+func newGate(requests ...int) *gate {
+	g := &gate{held: map[int]chan struct{}{}}
+	for _, n := range requests {
+		g.held[n] = make(chan struct{})
+	}
+	return g
+}
+
+func (g *gate) pass(n int) error {
+	g.mu.Lock()
+	c := g.held[n]
+	g.mu.Unlock()
+	if c != nil {
+		<-c
+	}
+	return nil
+}
+
+// A record that timed out leaves its slot to the server, which reads and writes it later: no other record's request is put there
+// before the server has ended the first (A50). With all slots away, tensors travel in requests.
+func TestSlotIsHeldUntilTheServerEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, cfg := sharingPeer(t)
+		slow := newGate(0, 1)
+		p.shared.before = slow.pass
+		r := newRecorder(t)
+		c := r.open(cfg)
+		for e := range uint64(2) {
+			r.call(numbers{float32(e + 1)})
+			synctest.Wait()
+			c.Cancel([]async.CallID{{Entry: e}})
+			r.Complete([]async.Completion[numbers]{{ID: async.CallID{Entry: e}, Err: errors.New("timed out")}})
+		}
+		r.call(ramp(100)[50:]...)
+		r.await()
+		r.check(0, 1)
+		requests := p.shared.requests()
+		away := []int{requests[0].in.Offset, requests[1].in.Offset}
+		if requests[0].in.Size == 0 || requests[1].in.Size == 0 || away[0] == away[1] {
+			t.Fatalf("the first requests: %+v", requests[:2])
+		}
+		for i, q := range requests[2:] {
+			if q.in.Size > 0 || q.out.Size > 0 {
+				t.Errorf("request %d is in a slot; both are away: %+v", i+2, q)
+			}
+		}
+		close(slow.held[0])
+		close(slow.held[1])
+		synctest.Wait()
+		requests = p.shared.requests()
+		for i := range 2 {
+			if want := float32(i + 1); requests[i].first != want {
+				t.Errorf("the server found %v in the slot of record %d, which is %v", requests[i].first, i, want)
+			}
+		}
+		// Now they are there again.
+		r.call(ramp(20)...)
+		r.await()
+		r.check(0, 1)
+		all := p.shared.requests()
+		if last := all[len(all)-1]; !slices.Contains(away, last.in.Offset) || last.in.Size == 0 {
+			t.Errorf("the last request: %+v; the slots that were away: %v", last, away)
+		}
+	})
+}
+
+// The same with a connection that breaks: what the server still does to the old ring hurts nobody.
+func TestRingIsRetiredWithTheConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, cfg := sharingPeer(t)
+		slow := newGate(0)
+		p.shared.before = slow.pass
+		r := newRecorder(t)
+		c := r.open(cfg)
+		r.call(numbers{1})
+		synctest.Wait()
+		p.drop()
+		r.await()
+		r.call(ramp(30)...)
+		r.await()
+		r.check()
+		requests := p.shared.requests()
+		for i, q := range requests[1:] {
+			if q.in.Region == requests[0].in.Region {
+				t.Errorf("request %d is in the ring of the lost connection: %+v", i+1, q)
+			}
+		}
+		if q := requests[len(requests)-1]; q.in.Size == 0 {
+			t.Errorf("no new ring was made: %+v", q)
+		}
+		if !slices.Contains(p.shared.gone, requests[0].in.Region) {
+			t.Error("the region of the lost connection is still registered")
+		}
+		close(slow.held[0])
+		synctest.Wait()
+		if got := p.shared.requests()[0].first; got != 1 {
+			t.Errorf("the server found %v in the lost request's slot, which held 1", got)
+		}
+		c.Close()
+		p.shared.check(t)
+	})
+}
+
+func TestSharedMemoryOfARestartedServer(t *testing.T) {
+	for name, restart := range map[string]func(*peerServer){
+		"restarted": func(p *peerServer) { p.kill(); p.shared.forget(); p.start() },
+		"forgotten": func(p *peerServer) { p.shared.forget() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p, cfg := sharingPeer(t)
+				r := newRecorder(t)
+				c := r.open(cfg)
+				for range 3 {
+					r.call(ramp(50)...)
+					r.await()
+					restart(p)
+				}
+				r.call(ramp(5)...)
+				r.await()
+				r.call(ramp(5)...)
+				r.await()
+				r.check()
+				requests := p.shared.requests()
+				if last := requests[len(requests)-1]; last.in.Size == 0 {
+					t.Errorf("the last request is not in shared memory: %+v", last)
+				}
+				c.Close()
+				p.shared.check(t)
+			})
+		})
+	}
+}
+
+// logged collects what the channel says.
+type logged struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *logged) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(b)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+// A server that does not take shared memory gets its tensors in requests, and that is said once.
+func TestWithoutSharedMemory(t *testing.T) {
+	for name, c := range map[string]struct {
+		spoil func(*peerServer, *Config)
+		said  string
+	}{
+		"no such call": {func(p *peerServer, _ *Config) { p.shared = nil }, "Method not found!"},
+		"refused": {func(p *peerServer, _ *Config) {
+			p.shared.refuse = func(*oip.SystemSharedMemoryRegisterRequest) error {
+				return status.Error(codes.Internal, "Unable to open shared memory region")
+			}
+		}, "Unable to open shared memory region"},
+		"too small": {func(p *peerServer, _ *Config) {
+			p.sig.Inputs[0].Row, p.sig.Outputs[0].Row = []int64{1 << 12}, []int64{1 << 12}
+		}, "a row of the model's inputs has 16384 bytes"},
+		"refused for the request": {func(p *peerServer, _ *Config) {
+			p.shared.before = func(int) error {
+				if n := len(p.shared.requests()); p.shared.requests()[n-1].in.Size > 0 {
+					return status.Error(codes.Internal, "shared memory size specified with the request for output 'y' should be at least 9 bytes")
+				}
+				return nil
+			}
+		}, "should be at least 9 bytes"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p, cfg := sharingPeer(t)
+				c.spoil(p, &cfg)
+				var log logged
+				cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
+				r := newRecorder(t)
+				ch := r.open(cfg)
+				width := int(p.sig.Inputs[0].Row[0])
+				for range 3 {
+					r.call(rampOf(40, width)...)
+					r.await()
+				}
+				r.check()
+				if strings.Count(log.String(), "shared memory is not used") != 1 || !strings.Contains(log.String(), c.said) {
+					t.Errorf("want once why shared memory is not used: %s\nlog: %s", c.said, log.String())
+				}
+				ch.Close()
+				if p.shared != nil {
+					p.shared.check(t)
+				}
+			})
+		})
+	}
+}
+
+// Rows without a fixed size go to the slot as far as they fit there.
+func TestSharedMemoryOfAnySize(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, cfg := sharingPeer(t, -1)
+		r := newRecorder(t)
+		r.open(cfg)
+		for _, width := range []int{10, 800, 900, 5000, 10} { // a slot has 4096 bytes
+			r.call(slices.Repeat(numbers{3}, width))
+			r.await()
+		}
+		r.check()
+		for i, q := range p.shared.requests() {
+			if inSlot := i != 3; (q.in.Size > 0) != inSlot || q.out.Size > 0 {
+				t.Errorf("request %d: %+v", i, q)
+			}
+		}
+	})
+}
+
+// What dead processes have registered is unregistered, and nothing else.
+func TestSharedMemoryIsSwept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, cfg := sharingPeer(t)
+		dead, err := shm.NewClaim()
+		if err != nil {
+			t.Fatal(err)
+		}
+		living, err := shm.NewClaim()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer living.Free()
+		for _, name := range []string{dead.Name() + "-1", living.Name() + "-1", "input0_data", "tensorferry-"} {
+			p.shared.regions[name] = nil
+		}
+		dead.Free()
+		r := newRecorder(t)
+		r.open(cfg)
+		if want := []string{dead.Name() + "-1"}; !slices.Equal(p.shared.gone, want) {
+			t.Errorf("unregistered: %v, want %v", p.shared.gone, want)
+		}
+	})
+}
+
+// A channel that is closed in the middle leaves its memory to nobody.
+func TestCloseWithSharedMemoryInFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, cfg := sharingPeer(t)
+		cfg.Window, cfg.SharedMemory = 3, 6*minSlot
+		slow := newGate(0, 1, 2, 3)
+		p.shared.before = slow.pass
+		r := newRecorder(t)
+		c := r.open(cfg)
+		r.call(numbers{1})
+		synctest.Wait()
+		c.Cancel([]async.CallID{{Entry: 0}}) // one is nobody's
+		r.call(numbers{2})
+		synctest.Wait()
+		c.Close()
+		p.shared.check(t)
+		for n := range 4 {
+			close(slow.held[n])
+		}
+		synctest.Wait()
+		if got := p.shared.requests(); got[0].first != 1 || got[1].first != 2 {
+			t.Errorf("the server found %v and %v in the slots", got[0].first, got[1].first)
+		}
+	})
+}
+
+func TestDivide(t *testing.T) {
+	p, _ := sharingPeer(t)
+	for _, c := range []struct {
+		in, out []int64
+		rows    int
+		placed  bool // outputs
+	}{
+		{[]int64{16}, []int64{16}, 7, true},    // 64 + 64 bytes a row, in 1024 less two cache lines
+		{[]int64{1}, []int64{1}, 10, true},     // as many as asked
+		{[]int64{128}, []int64{128}, 1, false}, // only the input fits
+		{[]int64{-1}, []int64{16}, 7, true},    // half is kept for what has no size
+		{[]int64{1000}, []int64{1}, 0, false},
+	} {
+		sig := p.sig
+		sig.Inputs, sig.Outputs = slices.Clone(sig.Inputs), slices.Clone(sig.Outputs)
+		sig.Inputs[0].Row, sig.Outputs[0].Row = c.in, c.out
+		l, err := divide(&sig, 1024, 10)
+		if err != nil {
+			if c.rows > 0 {
+				t.Errorf("%v to %v: %v", c.in, c.out, err)
+			}
+			continue
+		}
+		if l.rows != c.rows || (l.outputs[0].size > 0) != c.placed {
+			t.Errorf("%v to %v: %+v", c.in, c.out, l)
+		}
+		if end := l.inputs[0].at + l.inputs[0].size; end > 1024 || l.outputs[0].at+l.outputs[0].size > 1024 ||
+			l.inputs[0].at < l.outputs[0].at+l.outputs[0].size && l.outputs[0].at < end {
+			t.Errorf("%v to %v: parts overlap or leave the slot: %+v", c.in, c.out, l)
+		}
+	}
+}
+
+func TestSharedMemoryConfig(t *testing.T) {
+	for _, c := range []struct {
+		cfg  Config
+		want string
+	}{
+		{Config{Endpoint: "unix:///run/s.sock"}, ""},
+		{Config{Endpoint: "localhost:8001"}, ""},
+		{Config{Endpoint: "127.0.0.1:8001"}, ""},
+		{Config{Endpoint: "[::1]:8001"}, ""},
+		{Config{Endpoint: "gpu.example:8001"}, "another machine"},
+		{Config{Endpoint: "10.0.0.7:8001"}, "another machine"},
+		{Config{Endpoint: "127.0.0.1:8001", SharedMemory: 100}, "want 0 for none, or 32768 (8 slots of 4096)"},
+		{Config{Endpoint: "127.0.0.1:8001", SharedMemory: -1}, "want 0 for none"},
+		{Config{Endpoint: "127.0.0.1:8001", SharedMemoryLeast: -1}, "least bytes for shared memory"},
+	} {
+		c.cfg.Model = "m"
+		if c.cfg.SharedMemory == 0 {
+			c.cfg.SharedMemory = 1 << 20
+		}
+		err := c.cfg.Validate()
+		if got := fmt.Sprint(err); (c.want == "") != (err == nil) || !strings.Contains(got, c.want) && c.want != "" {
+			t.Errorf("%s: %v, want %q", c.cfg.Endpoint, err, c.want)
+		}
+	}
+}
+
+// A status that the server sent is told from the same status that this side made.
+func TestEndings(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, cfg := sharingPeer(t)
+		p.shared = nil
+		slow := newGate(1, 2)
+		n := -1
+		p.infer = func(context.Context, *oip.ModelInferRequest, [][]float32) error {
+			n++
+			slow.pass(n)
+			return status.Error(codes.Unavailable, "the server's own word")
+		}
+		cfg, ep, err := cfg.resolve()
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, err := dial(&cfg, ep)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		for i, c := range []struct {
+			name   string
+			during func()
+			ended  bool
+		}{
+			{"answered", func() {}, true},
+			{"deadline", func() {}, false},
+			{"connection lost", p.drop, false},
+		} {
+			var e ended
+			ctx, cancel := context.WithTimeout(context.WithValue(t.Context(), endedKey{}, &e), time.Second)
+			time.AfterFunc(time.Second/2, c.during)
+			err := conn.Invoke(ctx, oip.GRPCInferenceService_ModelInfer_FullMethodName, &oip.ModelInferRequest{
+				Inputs: []*oip.ModelInferRequest_InferInputTensor{{Shape: []int64{1, 1}}}, RawInputContents: [][]byte{make([]byte, 4)},
+			}, &oip.ModelInferResponse{})
+			if err == nil || e.Load() != c.ended {
+				t.Errorf("%s: %v, ended by the server: %v", c.name, err, e.Load())
+			}
+			cancel()
+			if i > 0 {
+				close(slow.held[i])
+			}
+		}
+	})
+}
