@@ -15,7 +15,7 @@ import (
 )
 
 // conformanceRows is how many rows docs/conformance.md has.
-const conformanceRows = 58
+const conformanceRows = 59
 
 // reference is a test as the documents name it: package.Test, package.Test/subtest, or a transcript.
 var reference = regexp.MustCompile("`(?:([a-z/]+)\\.((?:Test|Fuzz|Example)[A-Za-z0-9_]*)(?:/([^`]*))?|([a-z/]+/testdata/[^`]+))`")
