@@ -46,6 +46,7 @@ type message struct {
 	report    *report
 	written   bool
 	committed bool
+	changed   bool // the splits of a source have
 	err       error
 }
 
@@ -81,6 +82,7 @@ func (r *Run) attempt(ctx context.Context, number int, from *restored) outcome {
 	for i, t := range tasks {
 		wg.Go(func() { runTask(tctx, t, boxes[i]) })
 	}
+	r.watchSplits(tctx, inbox, func(f func()) { wg.Go(f) })
 	out := r.coordinate(ctx, c, inbox, boxes, func(err error) { cancel(err) }, &wg)
 	cancel(errors.New("the attempt is over"))
 	wg.Wait()
@@ -138,6 +140,10 @@ func (r *Run) coordinate(ctx context.Context, c *coordinator, inbox *mailbox[mes
 				c.written(now, m.err)
 			case m.committed:
 				c.committed(now, m.err)
+			case m.changed && m.err != nil:
+				c.fail(m.err)
+			case m.changed:
+				c.change(now)
 			default:
 				c.report(now, *m.report)
 			}

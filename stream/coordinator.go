@@ -41,6 +41,7 @@ type effect struct {
 // outcome is how an attempt ended: with err, or stopped, or at the end of its input.
 type outcome struct {
 	stopped bool
+	changed bool // it stopped because the splits have changed; another attempt follows
 	err     error
 }
 
@@ -66,7 +67,8 @@ type coordinator struct {
 	running  int
 	ended    int
 	stopping bool
-	failures int // in a row
+	changing bool // as stopping, and another attempt follows
+	failures int  // in a row
 	due      time.Time
 	now      *pendingCheckpoint
 	failed   error
@@ -126,6 +128,12 @@ func (c *coordinator) stop(now time.Time) {
 	c.tick(now)
 }
 
+// change asks for the same because the splits of a source have changed.
+func (c *coordinator) change(now time.Time) {
+	c.changing = true
+	c.tick(now)
+}
+
 // tick does what is due.
 func (c *coordinator) tick(now time.Time) {
 	if c.over || c.failed != nil {
@@ -144,7 +152,7 @@ func (c *coordinator) tick(now time.Time) {
 	switch {
 	case c.ended == c.tasks:
 		c.trigger(now, true, false)
-	case c.stopping:
+	case c.stopping, c.changing:
 		c.trigger(now, false, true)
 	case c.cfg.Interval > 0 && !now.Before(c.due):
 		c.trigger(now, false, false)
@@ -284,7 +292,7 @@ func (c *coordinator) committed(now time.Time, err error) {
 	}
 	c.now, c.failures = nil, 0
 	if p.final || p.stop {
-		c.finish(outcome{stopped: p.stop})
+		c.finish(outcome{stopped: p.stop && c.stopping, changed: p.stop && !c.stopping})
 		return
 	}
 	c.effect(effect{kind: tell, control: control{completeBarrier, p.id}})

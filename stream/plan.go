@@ -43,6 +43,8 @@ type node struct {
 type sourceNode struct {
 	splits func(context.Context) ([]Split, error)
 	verify func(context.Context, []Split, []int64) error
+	// elastic is nil for a source whose splits stay.
+	elastic Elastic
 }
 
 type sinkNode struct {

@@ -138,7 +138,20 @@ func (r *Run) run(ctx context.Context) error {
 		return err
 	}
 	for number := r.cfg.Attempt; ; number++ {
-		out := r.attempt(ctx, number, from)
+		out := outcome{}
+		if err := r.assign(ctx, from); err != nil {
+			out.err = err
+		} else {
+			out = r.attempt(ctx, number, from)
+		}
+		if out.changed {
+			var refused, err error
+			if from, refused, err = r.goBack(ctx); refused == nil && err == nil {
+				r.cfg.Logger.Info("the splits of a source have changed; the job goes on with the new ones", "job", r.job.name)
+				continue
+			}
+			out.err = errors.Join(refused, err)
+		}
 		switch {
 		case ctx.Err() != nil && out.err != nil:
 			return context.Cause(ctx)

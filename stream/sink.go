@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"time"
 
 	"github.com/tensorferry/tensorferry/async"
 )
@@ -17,6 +18,8 @@ type sinkWriter[T any] struct {
 	counts  *counts
 	sink    Sink[T]
 	writer  Writer[T]
+	holder  Holder // nil: there is always room
+	failed  error
 	ctx     context.Context
 	pending []Pending
 	// acked are how many of pending each acknowledged checkpoint holds.
@@ -41,10 +44,29 @@ func (w *sinkWriter[T]) open(ctx context.Context) (err error) {
 	if err == nil && w.writer == nil {
 		err = errors.New("the sink's Open returned neither a writer nor an error")
 	}
+	w.holder, _ = w.writer.(Holder)
 	return err
 }
 
-func (w *sinkWriter[T]) room() int { return sliceSize }
+func (w *sinkWriter[T]) room() int {
+	if w.holder != nil && w.holder.Full() {
+		return 0
+	}
+	return sliceSize
+}
+
+func (w *sinkWriter[T]) over(id int64, complete bool) {
+	if w.holder == nil || w.failed != nil {
+		return
+	}
+	if err := guard("Over of "+w.counts.operator, func() error { return w.holder.Over(id, complete) }); err != nil {
+		w.failed = fmt.Errorf("%s: cannot go on behind checkpoint %d: %w", w.counts.operator, id, err)
+	}
+}
+
+func (w *sinkWriter[T]) abort(id int64) { w.over(id, false) }
+
+func (w *sinkWriter[T]) turn(time.Time) (bool, time.Time, error) { return false, time.Time{}, w.failed }
 
 func (w *sinkWriter[T]) records(recs []Record[T]) (err error) {
 	w.counts.in.Add(int64(len(recs)))
@@ -88,6 +110,7 @@ func (w *sinkWriter[T]) complete(id int64) {
 		w.pending = append([]Pending(nil), w.pending[w.acked:]...)
 		w.acked = 0
 	}
+	w.over(id, true)
 }
 
 func (w *sinkWriter[T]) end() error {

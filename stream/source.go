@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
@@ -54,6 +55,8 @@ type reader[T any] struct {
 	src      Source[T]
 	todo     []splitState
 	open     Reader[T]
+	live     Live[T] // nil: splits end, and are read one after another
+	all      LiveReader[T]
 }
 
 // fetch reads once and puts what came into the port, which has room. It returns false
@@ -61,6 +64,9 @@ type reader[T any] struct {
 func (r *reader[T]) fetch(ctx context.Context) bool {
 	if len(r.todo) == 0 {
 		return false
+	}
+	if r.live != nil {
+		return r.fetchLive(ctx)
 	}
 	s := &r.todo[0]
 	b := batch[T]{split: s.index, next: s.next}
@@ -90,6 +96,41 @@ func (r *reader[T]) fetch(ctx context.Context) bool {
 	return b.err == nil && len(r.todo) > 0
 }
 
+// fetchLive is fetch for splits without an end.
+func (r *reader[T]) fetchLive(ctx context.Context) bool {
+	b := batch[T]{split: r.todo[0].index, next: r.todo[0].next}
+	err := guard("Read of "+r.operator, func() (err error) {
+		if r.all == nil {
+			splits := make([]LiveSplit, len(r.todo))
+			for i, s := range r.todo {
+				splits[i] = LiveSplit{s.index, s.split, s.next}
+			}
+			if r.all, err = r.live.OpenAll(ctx, splits); err != nil {
+				return err
+			}
+			if r.all == nil {
+				return errors.New("the source's OpenAll returned neither a reader nor an error")
+			}
+		}
+		b.split, b.recs, b.next, err = r.all.Read(ctx, r.get(), sliceSize)
+		if err == nil && len(b.recs) == 0 {
+			err = errors.New("the reader returned neither records nor an error")
+		}
+		return err
+	})
+	if err == nil && !slices.ContainsFunc(r.todo, func(s splitState) bool { return s.index == b.split }) {
+		err = fmt.Errorf("the reader returned records of split %d, which is not this subtask's", b.split)
+	}
+	if err != nil {
+		b.err = &ReadError{Operator: r.operator, Split: b.split, Position: b.next, Err: err}
+	}
+	for i := range b.recs {
+		b.recs[i].Split = b.split
+	}
+	r.offer(b)
+	return b.err == nil
+}
+
 func (r *reader[T]) read(ctx context.Context, s *splitState) (recs []Record[T], next int64, err error) {
 	next = s.next
 	defer func() {
@@ -111,6 +152,10 @@ func (r *reader[T]) read(ctx context.Context, s *splitState) (recs []Record[T], 
 func (r *reader[T]) shut() error {
 	open := r.open
 	r.open = nil
+	if all := r.all; all != nil {
+		r.all = nil
+		return guard("Close of "+r.operator, all.Close)
+	}
 	if open == nil {
 		return nil
 	}
@@ -155,6 +200,7 @@ func newSourceHead[T any](env *taskEnv, name string, src Source[T], marks *water
 	h := &sourceHead[T]{env: env, next: next, marks: marks, top: async.NoTime, sent: async.NoTime}
 	h.counts = env.count(name)
 	h.reader = &reader[T]{operator: name, src: src}
+	h.reader.live, _ = src.(Live[T])
 	h.reader.put = env.wake
 	h.reader.taken = func() {}
 	env.task.reader = h.reader
@@ -199,7 +245,7 @@ func (h *sourceHead[T]) pull(now time.Time) (moved bool, err error) {
 	if h.stop || h.over {
 		return false, nil
 	}
-	if h.undone == 0 {
+	if h.undone == 0 && h.reader.live == nil {
 		h.over = true
 		if err := h.next.watermark(async.Watermark{Time: async.EndOfTime}); err != nil {
 			return true, err

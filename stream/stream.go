@@ -31,6 +31,7 @@ func From[T any](j *Job, src Source[T], opts ...Option) *Stream[T] {
 	j.add(n, o, err)
 	if src != nil {
 		n.source = &sourceNode{splits: src.Splits, verify: src.Verify}
+		n.source.elastic, _ = src.(Elastic)
 	}
 	n.head = func(env *taskEnv, next any) head {
 		return newSourceHead(env, n.name, src, o.watermarks, next.(input[T]))

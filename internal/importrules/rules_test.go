@@ -28,6 +28,7 @@ const (
 	onnx     = "github.com/gomlx/onnx-gomlx"
 	ortgo    = "github.com/yalue/onnxruntime_go"
 	compute  = "github.com/gomlx/compute"
+	franz    = "github.com/twmb/franz-go"
 	anything = "*"
 )
 
@@ -70,6 +71,7 @@ var rules = map[string]rule{
 	"stream/restart":    {},
 	"stream":            {ours: []string{"async", "stream/checkpoint", "stream/restart"}},
 	"stream/streamtest": {ours: []string{"async"}},
+	"connector/kafka":   {ours: []string{"async", "stream", "stream/checkpoint"}, others: []string{franz}},
 	"connector/file":    {ours: []string{"async", "internal/fsx", "stream"}, others: []string{sys}},
 
 	"job":             {ours: []string{"tensor"}, others: []string{yaml}},

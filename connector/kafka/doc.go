@@ -1,0 +1,182 @@
+// Package kafka reads Kafka topics and writes to them, on franz-go.
+//
+// [Source] reads partitions as splits, whose positions are kept in the job's checkpoints; with a sink that
+// is exactly-once, such as files, the job is. [Sink] writes results when they come, and a checkpoint waits until the
+// brokers have them: at least once.
+//
+// A [Group] is for jobs from Kafka to Kafka: it is a member of a consumer group, reads the partitions that it is
+// given, and publishes results and offsets in one transaction for each checkpoint. It is the job's checkpoint
+// store too, so that nothing of the job's state lies anywhere but in Kafka, and several
+// processes with the same group share the partitions.
+//
+// Nothing here knows what a record means: it is decoded and encoded by functions of the caller.
+package kafka
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/sasl"
+
+	"github.com/tensorferry/tensorferry/stream"
+)
+
+// Record is a record of Kafka: topic, partition, offset, key, value, headers, time.
+type Record = kgo.Record
+
+// Config says how Kafka is reached.
+type Config struct {
+	// Brokers are the first to be asked, as host:port. At least one.
+	Brokers []string
+	// ClientID names the program in the brokers' logs and quotas. Default: "tensorferry".
+	ClientID string
+	// TLS for every connection; nil: none.
+	TLS *tls.Config
+	// SASL is how the program says who it is, of franz-go's sasl packages; nil: not at all.
+	SASL sasl.Mechanism
+	// Timeout bounds the questions that are asked before anything is read. Default 30 s.
+	Timeout time.Duration
+	// Options are further options of franz-go, which come last. They can break what this package promises.
+	Options []kgo.Opt
+	// Logger takes what franz-go says from level warn on. Default: nothing is logged.
+	Logger *slog.Logger
+}
+
+// DefaultTimeout is how long questions may take before anything is read.
+const DefaultTimeout = 30 * time.Second
+
+func (c Config) resolve() (Config, error) {
+	var errs []error
+	if len(c.Brokers) == 0 {
+		errs = append(errs, errors.New("kafka: no brokers; name at least one, as host:port"))
+	}
+	for _, b := range c.Brokers {
+		if strings.TrimSpace(b) == "" {
+			errs = append(errs, errors.New("kafka: a broker has no name; want host:port"))
+		}
+	}
+	if c.Timeout < 0 {
+		errs = append(errs, fmt.Errorf("kafka: the timeout is %v; want more than 0, or 0 for %v", c.Timeout, DefaultTimeout))
+	}
+	if c.Timeout == 0 {
+		c.Timeout = DefaultTimeout
+	}
+	if c.ClientID == "" {
+		c.ClientID = "tensorferry"
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c, errors.Join(errs...)
+}
+
+// client makes a client with further options.
+func (c *Config) client(opts ...kgo.Opt) (*kgo.Client, error) {
+	all := []kgo.Opt{kgo.SeedBrokers(c.Brokers...), kgo.ClientID(c.ClientID), kgo.WithLogger(logger{c.Logger})}
+	if c.TLS != nil {
+		all = append(all, kgo.DialTLSConfig(c.TLS))
+	}
+	if c.SASL != nil {
+		all = append(all, kgo.SASL(c.SASL))
+	}
+	cl, err := kgo.NewClient(append(append(all, opts...), c.Options...)...)
+	if err != nil {
+		return nil, fmt.Errorf("kafka: %w", err)
+	}
+	return cl, nil
+}
+
+// logger passes franz-go's words on.
+type logger struct{ log *slog.Logger }
+
+func (l logger) Level() kgo.LogLevel { return kgo.LogLevelWarn }
+
+func (l logger) Log(level kgo.LogLevel, msg string, keyvals ...any) {
+	to := slog.LevelWarn
+	if level == kgo.LogLevelError {
+		to = slog.LevelError
+	}
+	l.log.Log(context.Background(), to, "kafka: "+msg, keyvals...)
+}
+
+// Start is where a partition is read from that nobody has read before.
+type Start struct {
+	kind startKind
+	at   time.Time
+}
+
+type startKind uint8
+
+const (
+	earliest startKind = iota
+	latest
+	timestamp
+)
+
+// The starts. The zero value is Earliest.
+var (
+	Earliest = Start{kind: earliest}
+	Latest   = Start{kind: latest}
+)
+
+// From starts at the first record whose time is not before t.
+func From(t time.Time) Start { return Start{timestamp, t} }
+
+// Topics says what is read.
+type Topics struct {
+	// Names are the topics; with Pattern none.
+	Names []string
+	// Pattern is a regular expression that matches whole names of topics. Topics that begin with two underscores are
+	// never read by a pattern.
+	Pattern string
+	// Start is where partitions begin that no checkpoint, and no group, has an offset of. Partitions that
+	// appear while the job runs begin at their first record.
+	Start Start
+}
+
+func (t Topics) resolve() (match func(topic string) bool, err error) {
+	if (len(t.Names) == 0) == (t.Pattern == "") {
+		return nil, errors.New("kafka: want either names of topics or a pattern")
+	}
+	if slices.Contains(t.Names, "") {
+		return nil, errors.New("kafka: a topic has no name")
+	}
+	if t.Pattern == "" {
+		return func(topic string) bool { return slices.Contains(t.Names, topic) }, nil
+	}
+	re, err := regexp.Compile("^(?:" + t.Pattern + ")$")
+	if err != nil {
+		return nil, fmt.Errorf("kafka: the pattern of topics: %w", err)
+	}
+	return func(topic string) bool { return !strings.HasPrefix(topic, "__") && re.MatchString(topic) }, nil
+}
+
+// Decode makes a record's value. What it returns must not share memory with r. An error fails the job at that
+// record. It is called from several goroutines. A nil r.Value is a tombstone.
+type Decode[T any] func(r *Record) (T, error)
+
+// Raw is a Decode that takes the value as it is. A tombstone has an empty one.
+func Raw[T ~[]byte](r *Record) (T, error) { return T(r.Value), nil }
+
+// convert makes records of a job of those of a partition.
+func convert[T any](decode Decode[T], from []*Record, dst []stream.Record[T]) ([]stream.Record[T], error) {
+	for _, r := range from {
+		v, err := decode(r)
+		if err != nil {
+			return dst, fmt.Errorf("kafka: the record of %s, partition %d, offset %d cannot be decoded: %w", r.Topic, r.Partition, r.Offset, err)
+		}
+		dst = append(dst, stream.Record[T]{
+			Value: v, Position: r.Offset, Key: string(r.Key), Time: stream.EventTime(max(r.Timestamp.UnixMilli(), math.MinInt64+2)),
+		})
+	}
+	return dst, nil
+}

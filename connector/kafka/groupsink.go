@@ -1,0 +1,125 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/tensorferry/tensorferry/stream"
+)
+
+// GroupSink returns a sink that writes in the transactions of a group. Of its configuration Topic, Encode and MaxHeld
+// count; the rest is the group's.
+func GroupSink[T any](g *Group, c SinkConfig[T]) stream.Sink[T] {
+	s := &groupSink[T]{g: g, cfg: c}
+	s.err = s.cfg.check()
+	return s
+}
+
+type groupSink[T any] struct {
+	g   *Group
+	cfg SinkConfig[T]
+	err error
+}
+
+// Open implements stream.Sink.
+func (s *groupSink[T]) Open(ctx context.Context, _ stream.SinkContext) (stream.Writer[T], error) {
+	if err := errors.Join(s.err, s.g.err); err != nil {
+		return nil, err
+	}
+	return &groupWriter[T]{s: s, ctx: ctx}, nil
+}
+
+// Committer implements stream.Sink. What is published the group's checkpoints say; Clean throws away what is not.
+func (s *groupSink[T]) Committer(context.Context) (stream.Committer, error) {
+	return groupCommitter{g: s.g}, s.err
+}
+
+type groupCommitter struct {
+	nothing
+	g *Group
+}
+
+// Clean implements stream.Committer.
+func (c groupCommitter) Clean(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, c.g.cfg.Timeout)
+	defer cancel()
+	return c.g.prod.clean(ctx)
+}
+
+// Rewind implements stream.Rewinder: there is nothing that it could go back to.
+func (c groupCommitter) Rewind(_, _ []byte) ([]byte, error) {
+	return nil, fmt.Errorf("kafka: what a transaction has published stays")
+}
+
+// groupWriter writes in the group's transaction. Behind a barrier it holds results back, since they belong to the next one.
+type groupWriter[T any] struct {
+	s       *groupSink[T]
+	ctx     context.Context
+	holding bool
+	held    []heldRecord
+	bytes   int
+}
+
+type heldRecord struct {
+	rec      *Record
+	split    int
+	position int64
+}
+
+// Write implements stream.Writer.
+func (w *groupWriter[T]) Write(recs []stream.Record[T]) error {
+	for i := range recs {
+		k, err := w.s.cfg.encode(&recs[i])
+		if err != nil {
+			return err
+		}
+		if k.Topic == "" {
+			k.Topic = w.s.cfg.Topic
+		}
+		h := heldRecord{k, recs[i].Split, recs[i].Position}
+		if w.holding {
+			w.held = append(w.held, h)
+			w.bytes += len(k.Key) + len(k.Value)
+			continue
+		}
+		if err := w.produce(h); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *groupWriter[T]) produce(h heldRecord) error {
+	return w.s.g.prod.produce(w.ctx, h.rec, h.split, h.position)
+}
+
+// release writes what was held back.
+func (w *groupWriter[T]) release() error {
+	held := w.held
+	w.held, w.bytes, w.holding = nil, 0, false
+	for _, h := range held {
+		if err := w.produce(h); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Prepare implements stream.Writer.
+func (w *groupWriter[T]) Prepare(ctx context.Context, _ int64) ([]stream.Pending, error) {
+	if err := w.release(); err != nil {
+		return nil, err
+	}
+	w.holding = true
+	return nil, w.s.g.prod.flush(ctx)
+}
+
+// Full implements stream.Holder.
+func (w *groupWriter[T]) Full() bool { return w.bytes >= w.s.cfg.MaxHeld }
+
+// Over implements stream.Holder. Of a checkpoint that was given up the transaction goes on.
+func (w *groupWriter[T]) Over(int64, bool) error { return w.release() }
+
+// Close implements stream.Writer.
+func (w *groupWriter[T]) Close() error { return nil }

@@ -1,0 +1,208 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/stream"
+)
+
+// Encode makes the record of a result. It need not set the topic if the sink has one. It must not keep r, and what it
+// returns is not changed any more. An error, as the record's own fault, ends the job. It is called from several goroutines.
+type Encode[T any] func(r *stream.Record[T]) (*Record, error)
+
+// SinkConfig describes a sink. Encode must be set.
+type SinkConfig[T any] struct {
+	// Config says how Kafka is reached; in the sink of a Group it is the group's.
+	Config
+	// Topic takes the records for which Encode sets none.
+	Topic  string
+	Encode Encode[T]
+	// Partitioner chooses partitions. Default: by the hash of the key, as Kafka's own clients do; records without a
+	// key stay together for a while.
+	Partitioner kgo.Partitioner
+	// Compression in the order of preference. Default: snappy, else none.
+	Compression []kgo.CompressionCodec
+	// MaxHeld bounds what a subtask holds back while a checkpoint is completed, in bytes of keys and values. Default 16 MiB.
+	// It is for the sinks of a Group.
+	MaxHeld int
+}
+
+// DefaultMaxHeld is how much a subtask holds back while a checkpoint is completed.
+const DefaultMaxHeld = 16 << 20
+
+func (c *SinkConfig[T]) check() error {
+	var errs []error
+	if c.Encode == nil {
+		errs = append(errs, errors.New("kafka: no function encodes results"))
+	}
+	if c.MaxHeld < 0 {
+		errs = append(errs, fmt.Errorf("kafka: a subtask holds back %d bytes; want 1 or more, or 0 for %d", c.MaxHeld, DefaultMaxHeld))
+	}
+	if c.MaxHeld == 0 {
+		c.MaxHeld = DefaultMaxHeld
+	}
+	return errors.Join(errs...)
+}
+
+// producing are the options of a client that writes.
+func (c *SinkConfig[T]) producing() []kgo.Opt {
+	opts := []kgo.Opt{kgo.RequiredAcks(kgo.AllISRAcks())}
+	if c.Topic != "" {
+		opts = append(opts, kgo.DefaultProduceTopic(c.Topic))
+	}
+	if c.Partitioner != nil {
+		opts = append(opts, kgo.RecordPartitioner(c.Partitioner))
+	}
+	if len(c.Compression) > 0 {
+		opts = append(opts, kgo.ProducerBatchCompression(c.Compression...))
+	}
+	return opts
+}
+
+// encode makes the record of a result.
+func (c *SinkConfig[T]) encode(r *stream.Record[T]) (*Record, error) {
+	k, err := c.Encode(r)
+	if err == nil && k == nil {
+		err = errors.New("it was encoded as nothing")
+	}
+	if err == nil && k.Topic == "" && c.Topic == "" {
+		err = errors.New("it has no topic, and the sink has none")
+	}
+	if err != nil {
+		return nil, &recordError{r.Split, r.Position, err}
+	}
+	return k, nil
+}
+
+// recordError says which record cannot be written. It is the record's own fault.
+type recordError struct {
+	split    int
+	position int64
+	err      error
+}
+
+func (e *recordError) Error() string {
+	return fmt.Sprintf("kafka: the result of split %d, position %d cannot be written: %v", e.split, e.position, e.err)
+}
+
+func (e *recordError) Unwrap() error { return e.err }
+
+// Verdict makes a recordError an async.Failure.
+func (e *recordError) Verdict() async.Verdict { return async.Verdict{Class: async.BadRecord} }
+
+// failures keeps the first failure to write.
+type failures struct {
+	mu  sync.Mutex
+	err error
+}
+
+func (f *failures) get() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.err
+}
+
+func (f *failures) set(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err == nil {
+		f.err = err
+	}
+}
+
+// written is called with the fate of each record.
+func (f *failures) written(k *Record, err error, split int, position int64) {
+	switch {
+	case err == nil:
+	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge), errors.Is(err, kerr.InvalidRecord):
+		f.set(&recordError{split, position, fmt.Errorf("topic %s: %w", k.Topic, err)})
+	default:
+		f.set(fmt.Errorf("kafka: writing to the topic %s: %w", k.Topic, err))
+	}
+}
+
+// Sink writes results when they come. A checkpoint is complete only when the brokers have all results before it; after a failure results
+// since the last one are written once more: at least once. It is safe for concurrent use.
+type Sink[T any] struct {
+	cfg SinkConfig[T]
+	err error
+}
+
+// NewSink returns a sink. What is wrong with the configuration is reported when the job starts.
+func NewSink[T any](c SinkConfig[T]) *Sink[T] {
+	s := &Sink[T]{cfg: c}
+	var err error
+	s.cfg.Config, err = c.Config.resolve()
+	s.err = errors.Join(err, s.cfg.check())
+	return s
+}
+
+// Validate says what is wrong with the configuration.
+func (s *Sink[T]) Validate() error { return s.err }
+
+// Open implements stream.Sink.
+func (s *Sink[T]) Open(ctx context.Context, _ stream.SinkContext) (stream.Writer[T], error) {
+	if s.err != nil {
+		return nil, s.err
+	}
+	cl, err := s.cfg.client(s.cfg.producing()...)
+	if err != nil {
+		return nil, err
+	}
+	return &writer[T]{cfg: &s.cfg, cl: cl, ctx: ctx}, nil
+}
+
+// Committer implements stream.Sink.
+func (s *Sink[T]) Committer(context.Context) (stream.Committer, error) { return nothing{}, s.err }
+
+type writer[T any] struct {
+	cfg    *SinkConfig[T]
+	cl     *kgo.Client
+	ctx    context.Context
+	failed failures
+}
+
+// Write implements stream.Writer.
+func (w *writer[T]) Write(recs []stream.Record[T]) error {
+	for i := range recs {
+		k, err := w.cfg.encode(&recs[i])
+		if err != nil {
+			return err
+		}
+		split, position := recs[i].Split, recs[i].Position
+		w.cl.Produce(w.ctx, k, func(k *Record, err error) { w.failed.written(k, err, split, position) })
+	}
+	return w.failed.get()
+}
+
+// Prepare implements stream.Writer: it waits until the brokers have everything.
+func (w *writer[T]) Prepare(ctx context.Context, _ int64) ([]stream.Pending, error) {
+	if err := w.cl.Flush(ctx); err != nil {
+		return nil, fmt.Errorf("kafka: waiting for the brokers: %w", err)
+	}
+	return nil, w.failed.get()
+}
+
+// Close implements stream.Writer.
+func (w *writer[T]) Close() error {
+	w.cl.Close()
+	return nil
+}
+
+// nothing is the Committer of sinks that have nothing to publish.
+type nothing struct{}
+
+func (nothing) Begin(context.Context, []byte) ([]byte, error) { return nil, nil }
+func (nothing) Plan(state []byte, _ []stream.Pending) (next, plan []byte, err error) {
+	return state, nil, nil
+}
+func (nothing) Commit(context.Context, []byte) error { return nil }
+func (nothing) Clean(context.Context) error          { return nil }
+func (nothing) Close() error                         { return nil }

@@ -1,0 +1,398 @@
+package kafka
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
+
+	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/stream"
+	"github.com/tensorferry/tensorferry/stream/checkpoint"
+)
+
+// producer is the transactional client that all sinks of a group share. A transaction begins with the first record, and
+// holds everything since the last checkpoint.
+type producer struct {
+	cfg *GroupConfig
+	id  string
+
+	mu     sync.RWMutex // for writing: begin, end and replace; for reading: produce
+	cl     *kgo.Client
+	began  bool
+	failed *failures
+}
+
+func (p *producer) init(cfg *GroupConfig) {
+	p.cfg, p.failed = cfg, &failures{}
+	name := cfg.Instance
+	if name == "" {
+		name = rand.Text()
+	}
+	p.id = "tensorferry-" + cfg.Group + "-" + name
+}
+
+// client returns the client, made at its first use. Under p.mu, for writing.
+func (p *producer) client() (*kgo.Client, error) {
+	if p.cl != nil {
+		return p.cl, nil
+	}
+	cfg := SinkConfig[struct{}]{Partitioner: p.cfg.Partitioner, Compression: p.cfg.Compression}
+	cl, err := p.cfg.client(append(cfg.producing(),
+		kgo.TransactionalID(p.id), kgo.TransactionTimeout(p.cfg.TransactionTimeout),
+		// Offsets are added to the transaction by requests of our own, which suit this form of the protocol.
+		kgo.MaxVersions(kversion.V3_8_0()),
+	)...)
+	p.cl = cl
+	return cl, err
+}
+
+// begin makes sure that there is a transaction.
+func (p *producer) begin() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.began {
+		return nil
+	}
+	cl, err := p.client()
+	if err != nil {
+		return err
+	}
+	if err := cl.BeginTransaction(); err != nil {
+		return fmt.Errorf("kafka: beginning a transaction: %w", err)
+	}
+	p.began = true
+	return nil
+}
+
+// produce writes a record in the present transaction. It may wait for room in the client's buffer.
+func (p *producer) produce(ctx context.Context, k *Record, split int, position int64) error {
+	for {
+		p.mu.RLock()
+		if p.began {
+			failed := p.failed
+			p.cl.Produce(ctx, k, func(k *Record, err error) { failed.written(k, err, split, position) })
+			p.mu.RUnlock()
+			return failed.get()
+		}
+		p.mu.RUnlock()
+		if err := p.begin(); err != nil {
+			return err
+		}
+	}
+}
+
+// flush waits until the brokers have everything.
+func (p *producer) flush(ctx context.Context) error {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if p.cl != nil {
+		if err := p.cl.Flush(ctx); err != nil {
+			return fmt.Errorf("kafka: waiting for the brokers: %w", err)
+		}
+	}
+	return p.failed.get()
+}
+
+// clean throws away what was not committed.
+func (p *producer) clean(ctx context.Context) error {
+	p.mu.RLock()
+	nothing := !p.began && p.failed.get() == nil
+	p.mu.RUnlock()
+	if nothing {
+		return nil
+	}
+	return p.reset(ctx)
+}
+
+// reset ends the present transaction without publishing anything, also one of which only the brokers still know.
+func (p *producer) reset(ctx context.Context) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cl != nil {
+		p.cl.Close()
+	}
+	p.cl, p.began, p.failed = nil, false, &failures{}
+	cl, err := p.client()
+	if err != nil {
+		return err
+	}
+	// A new id, or a new epoch of the same, makes the brokers end what is open, one way or the other.
+	if _, _, err := cl.ProducerID(ctx); err != nil {
+		return fmt.Errorf("kafka: taking up the transactional id %s: %w", p.id, err)
+	}
+	return nil
+}
+
+func (p *producer) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cl == nil {
+		return
+	}
+	if p.began {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		// Else the transaction ends by its timeout.
+		_ = p.cl.AbortBufferedRecords(ctx)
+		_ = p.cl.EndTransaction(ctx, kgo.TryAbort)
+		cancel()
+	}
+	p.cl.Close()
+	p.cl, p.began = nil, false
+}
+
+// note marks an offset with the checkpoint that committed it.
+func note(s *checkpoint.Snapshot) string { return fmt.Sprintf("tensorferry %s %d", s.Run, s.ID) }
+
+// Write implements stream.CheckpointStore: it commits the results and the offsets of a checkpoint.
+func (g *Group) Write(ctx context.Context, s *checkpoint.Snapshot) (err error) {
+	if stream.Kept(s) {
+		return permanentError("kafka: the checkpoint holds records in flight, which nobody else could take over; let the operators drain, without a limit")
+	}
+	positions, err := stream.Positions(s, "")
+	if err != nil {
+		return err
+	}
+	changed := map[partition]int64{}
+	var gone error
+	g.mu.Lock()
+	for _, q := range positions {
+		p, err := partitionOf(q.Split)
+		if err != nil {
+			g.mu.Unlock()
+			return err
+		}
+		if at, ok := g.committed[p]; !ok || at != q.Next {
+			changed[p] = q.Next
+		}
+		if !g.owned[p] {
+			gone = &LostError{g.cfg.Group}
+		}
+	}
+	g.commits = true
+	g.mu.Unlock()
+	defer func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.commits = false
+		g.signal()
+	}()
+	if gone != nil {
+		return gone
+	}
+	if err := g.commit(ctx, changed, note(s)); err != nil {
+		g.unsure = s
+		return err
+	}
+	for p, at := range changed {
+		g.committed[p] = at
+	}
+	g.newest = s
+	return nil
+}
+
+// permanentError is a failure that no restart mends.
+type permanentError string
+
+func (e permanentError) Error() string { return string(e) }
+
+func (permanentError) Verdict() async.Verdict { return async.Verdict{Class: async.Permanent} }
+
+// commit commits what was produced together with offsets.
+func (g *Group) commit(ctx context.Context, offsets map[partition]int64, note string) error {
+	p := &g.prod
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.failed.get(); err != nil {
+		return err
+	}
+	if !p.began && len(offsets) == 0 {
+		return nil
+	}
+	cl, err := p.client()
+	if err != nil {
+		return err
+	}
+	if err := cl.Flush(ctx); err != nil {
+		return fmt.Errorf("kafka: waiting for the brokers: %w", err)
+	}
+	if err := p.failed.get(); err != nil {
+		return err
+	}
+	if len(offsets) > 0 {
+		err := g.addAll(ctx, cl, offsets, note)
+		if err != nil {
+			return fmt.Errorf("kafka: committing offsets: %w", err)
+		}
+	}
+	if p.began {
+		if err := cl.EndTransaction(ctx, kgo.TryCommit); err != nil {
+			return fmt.Errorf("kafka: committing the transaction: %w", err)
+		}
+	}
+	p.began = false
+	return nil
+}
+
+// addAll adds offsets to the present transaction. Without results there is none that the client knows of; then it is a
+// transaction of offsets alone.
+func (g *Group) addAll(ctx context.Context, cl *kgo.Client, offsets map[partition]int64, note string) error {
+	id, epoch, err := cl.ProducerID(ctx)
+	if err != nil {
+		return err
+	}
+	for _, step := range []func() error{
+		func() error { return addOffsets(ctx, cl, g.prod.id, g.cfg.Group, id, epoch) },
+		func() error { return g.commitInTransaction(ctx, cl, id, epoch, offsets, note) },
+		func() error {
+			if g.prod.began {
+				return nil
+			}
+			return endTransaction(ctx, cl, g.prod.id, id, epoch)
+		},
+	} {
+		if err := g.untilSettled(ctx, step); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func endTransaction(ctx context.Context, cl *kgo.Client, txn string, id int64, epoch int16) error {
+	req := kmsg.NewPtrEndTxnRequest()
+	req.TransactionalID, req.ProducerID, req.ProducerEpoch, req.Commit = txn, id, epoch, true
+	resp, err := req.RequestWith(ctx, cl)
+	if err != nil {
+		return err
+	}
+	return kerr.ErrorForCode(resp.ErrorCode)
+}
+
+// untilSettled tries until the group, and the brokers' transactions, are between two states no more. As long as this member owns
+// its partitions, it may commit for them in whichever generation.
+func (g *Group) untilSettled(ctx context.Context, try func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, g.cfg.RebalanceTimeout)
+	defer cancel()
+	for {
+		err := try()
+		switch {
+		case errors.Is(err, kerr.RebalanceInProgress), errors.Is(err, kerr.IllegalGeneration), errors.Is(err, kerr.ConcurrentTransactions),
+			errors.Is(err, kerr.CoordinatorLoadInProgress), errors.Is(err, kerr.CoordinatorNotAvailable), errors.Is(err, kerr.NotCoordinator):
+			g.mu.Lock()
+			lost := g.lost
+			g.mu.Unlock()
+			if lost != nil {
+				return errors.Join(lost, err)
+			}
+			if wait(ctx, 20*time.Millisecond) {
+				continue
+			}
+		}
+		return err
+	}
+}
+
+func addOffsets(ctx context.Context, cl *kgo.Client, txn, group string, id int64, epoch int16) error {
+	req := kmsg.NewPtrAddOffsetsToTxnRequest()
+	req.TransactionalID, req.ProducerID, req.ProducerEpoch, req.Group = txn, id, epoch, group
+	resp, err := req.RequestWith(ctx, cl)
+	if err != nil {
+		return err
+	}
+	return kerr.ErrorForCode(resp.ErrorCode)
+}
+
+func (g *Group) commitInTransaction(ctx context.Context, cl *kgo.Client, id int64, epoch int16, offsets map[partition]int64, note string) error {
+	member, generation := g.member.GroupMetadata()
+	req := kmsg.NewPtrTxnOffsetCommitRequest()
+	req.TransactionalID, req.Group, req.ProducerID, req.ProducerEpoch = g.prod.id, g.cfg.Group, id, epoch
+	req.MemberID, req.Generation = member, generation
+	if g.cfg.Instance != "" {
+		req.InstanceID = &g.cfg.Instance
+	}
+	topics := map[string]int{}
+	for p, at := range offsets {
+		i, ok := topics[p.Topic]
+		if !ok {
+			i = len(req.Topics)
+			topics[p.Topic] = i
+			t := kmsg.NewTxnOffsetCommitRequestTopic()
+			t.Topic = p.Topic
+			req.Topics = append(req.Topics, t)
+		}
+		q := kmsg.NewTxnOffsetCommitRequestTopicPartition()
+		q.Partition, q.Offset, q.Metadata = p.ID, at, &note
+		req.Topics[i].Partitions = append(req.Topics[i].Partitions, q)
+	}
+	resp, err := req.RequestWith(ctx, cl)
+	if err != nil {
+		return err
+	}
+	for _, t := range resp.Topics {
+		for _, q := range t.Partitions {
+			if err := kerr.ErrorForCode(q.ErrorCode); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Newest implements stream.CheckpointStore. Whether a commit that failed was carried out after all, the brokers say.
+func (g *Group) Newest(ctx context.Context) (*checkpoint.Snapshot, error) {
+	g.letGo()
+	if s := g.unsure; s != nil {
+		ctx, cancel := context.WithTimeout(ctx, g.cfg.Timeout)
+		defer cancel()
+		if err := g.prod.reset(ctx); err != nil {
+			return nil, err
+		}
+		done, err := g.isCommitted(ctx, s)
+		if err != nil {
+			return nil, err
+		}
+		if g.unsure = nil; done {
+			g.newest = s
+		}
+	}
+	if g.newest == nil {
+		return nil, checkpoint.ErrNoCheckpoint
+	}
+	return g.newest, nil
+}
+
+// isCommitted looks for the mark of a checkpoint at the offsets of the group.
+func (g *Group) isCommitted(ctx context.Context, s *checkpoint.Snapshot) (bool, error) {
+	positions, err := stream.Positions(s, "")
+	if err != nil {
+		return false, err
+	}
+	var all []partition
+	for _, q := range positions {
+		p, err := partitionOf(q.Split)
+		if err != nil {
+			return false, err
+		}
+		all = append(all, p)
+	}
+	if len(all) == 0 {
+		return false, nil
+	}
+	got, err := g.fetchCommitted(ctx, all)
+	if err != nil {
+		return false, err
+	}
+	for _, p := range all {
+		if o, ok := got.Lookup(p.Topic, p.ID); ok && o.Metadata == note(s) {
+			return true, nil
+		}
+	}
+	return false, nil
+}

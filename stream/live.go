@@ -1,0 +1,154 @@
+package stream
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/tensorferry/tensorferry/stream/checkpoint"
+)
+
+// Live is a Source whose splits have no end, such as the partitions of a log. All splits
+// of a subtask are read at once; those of other sources one after another. A job with one does
+// not end by itself. Open of a Live source is not called.
+type Live[T any] interface {
+	Source[T]
+	// OpenAll makes the reader of one subtask, which may have no splits.
+	OpenAll(ctx context.Context, splits []LiveSplit) (LiveReader[T], error)
+}
+
+// LiveSplit is a split of a subtask, and where it is read from.
+type LiveSplit struct {
+	Index    int
+	Split    Split
+	Position int64
+}
+
+// LiveReader reads several splits, from one goroutine.
+type LiveReader[T any] interface {
+	// Read appends at least one and about max records of one split to dst and returns them with the
+	// split's index and the position behind the last of them. It blocks until there is one, and returns
+	// ctx.Err() when ctx ends. Each split is read in its order; none is left waiting while others go on.
+	Read(ctx context.Context, dst []Record[T], max int) (split int, recs []Record[T], next int64, err error)
+	Close() error
+}
+
+// Elastic is implemented by a Source whose splits change while a job runs: more appear, or several
+// processes share them and share them out anew. When they change, a checkpoint is taken behind which
+// nothing is emitted, every subtask is closed, and the job goes on from that checkpoint with the new splits.
+type Elastic interface {
+	// Changed waits until the splits have changed since the last Assign. An error is a failure of the job, to
+	// which its restart strategy applies. It returns when ctx ends.
+	Changed(ctx context.Context) error
+	// Assign returns the splits from now on, and the position of each. It is called before every attempt, when
+	// nothing is read and the results of the last checkpoint are published. splits and next are those of
+	// that checkpoint, or what Splits returned. The result's order numbers the splits anew.
+	Assign(ctx context.Context, splits []Split, next []int64) (now []Split, from []int64, err error)
+}
+
+// Holder is implemented by a Writer that may have no room while a checkpoint is being completed.
+type Holder interface {
+	// Full says that nothing more should be written for now.
+	Full() bool
+	// Over says that a checkpoint for which Prepare was called is complete and published, or was given up.
+	Over(checkpoint int64, complete bool) error
+}
+
+// SplitPosition says how far a split had been read at a checkpoint.
+type SplitPosition struct {
+	Split Split
+	Next  int64
+}
+
+// Positions returns how far the splits of a source had been read at a checkpoint, in the order of their numbers. The
+// source is named by its operator; it may be left out where there is one.
+func Positions(s *checkpoint.Snapshot, source string) ([]SplitPosition, error) {
+	for _, sec := range s.Sections {
+		if sec.Kind != kindSource || source != "" && sec.Operator != source {
+			continue
+		}
+		splits, err := readSplits(sec)
+		if err != nil {
+			return nil, fmt.Errorf("checkpoint %d, %s: %w", s.ID, source, err)
+		}
+		var out []SplitPosition
+		for _, p := range splits {
+			out = append(out, SplitPosition{p.split, p.next})
+		}
+		return out, nil
+	}
+	return nil, fmt.Errorf("checkpoint %d holds no source %q", s.ID, source)
+}
+
+// Kept reports whether a checkpoint holds records that were in flight, which no position of a source tells of.
+func Kept(s *checkpoint.Snapshot) bool {
+	for _, sec := range s.Sections {
+		for _, p := range sec.Parts {
+			if sec.Kind == kindAsync && p.Name == partEntries && len(p.Data) > 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// elastic returns the sources whose splits may change, by their names.
+func (r *Run) elastic() map[string]Elastic {
+	all := map[string]Elastic{}
+	for _, n := range r.job.nodes {
+		if n.source != nil && n.source.elastic != nil {
+			all[n.name] = n.source.elastic
+		}
+	}
+	return all
+}
+
+// assign asks the elastic sources for their splits, before an attempt that begins at from or, if that is nil, with the
+// initial cut.
+func (r *Run) assign(ctx context.Context, from *restored) error {
+	splits := r.cut
+	if from != nil {
+		splits = from.splits
+	}
+	for name, e := range r.elastic() {
+		var was []Split
+		var next []int64
+		for _, s := range splits[name] {
+			was, next = append(was, s.split), append(next, s.next)
+		}
+		err := guard("Assign of "+name, func() error {
+			now, at, err := e.Assign(ctx, was, next)
+			if err != nil {
+				return err
+			}
+			if len(at) != len(now) {
+				return fmt.Errorf("%d splits and %d positions; want one for each", len(now), len(at))
+			}
+			all := make([]splitState, len(now))
+			for i, s := range now {
+				all[i] = splitState{index: i, split: s, next: at[i]}
+			}
+			splits[name] = all
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("%s: cannot find out what to read: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// watchSplits waits for each elastic source until its splits have changed, and reports that.
+func (r *Run) watchSplits(ctx context.Context, inbox *mailbox[message], run func(func())) {
+	for name, e := range r.elastic() {
+		run(func() {
+			err := guard("Changed of "+name, func() error { return e.Changed(ctx) })
+			if ctx.Err() != nil {
+				return
+			}
+			if err != nil {
+				err = fmt.Errorf("%s: %w", name, err)
+			}
+			inbox.send(message{changed: true, err: err})
+		})
+	}
+}
