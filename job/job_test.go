@@ -89,7 +89,7 @@ func TestEveryKey(t *testing.T) {
 			Outputs: map[string]Field{"label": {"digit"}, "probs:0": {"scores"}}, Overwrite: true,
 			TLS: &TLS{CA: "/jobs/ca.pem", Cert: "/jobs/c.pem", Key: "/jobs/k.pem", ServerName: "example.org"}},
 		Sink:       Sink{File: &FileSink{Path: "/jobs/out"}},
-		DeadLetter: &FileSink{Path: "/jobs/failed"},
+		DeadLetter: &DeadLetter{File: &FileSink{Path: "/jobs/failed"}},
 		Checkpoint: Checkpoint{Interval: 500 * time.Millisecond, Timeout: time.Minute, MinPause: 100 * time.Millisecond,
 			TolerableFailures: 2, Retain: 5, Dir: "/jobs/out/.checkpoints"},
 		Restart: Restart{Strategy: "exponential-delay", InitialDelay: 2 * time.Second, MaxDelay: 20 * time.Second, Multiplier: 1.5,
@@ -142,9 +142,9 @@ j.yaml:7:3: infer.timout: unknown key; did you mean "timeout"?`},
 			`j.yaml:6:1: parallelism: given twice, first on line 5`},
 		{"everything missing", "log: {}\n",
 			`j.yaml:1:1: name: missing; want the job's name
-j.yaml:1:1: source: missing; want file or stdin
+j.yaml:1:1: source: missing; want file, stdin or kafka
 j.yaml:1:1: infer: missing; want the model that answers
-j.yaml:1:1: sink: missing; want file or stdout`},
+j.yaml:1:1: sink: missing; want file, stdout or kafka`},
 		{"wrong types", "name: 7\nparallelism: two\nsource: here\ninfer: [a]\nsink: {file: out}\n",
 			`j.yaml:1:7: name: want the job's name (in quotes, if it looks like a number or a truth value), found 7
 j.yaml:2:14: parallelism: want a whole number from 1 to 1024, found "two"
@@ -164,8 +164,8 @@ j.yaml:13:14: infer.overwrite: want true or false, found "maybe"
 j.yaml:14:31: infer.retry.multiplier: want a number from 1 to 1000, found .nan
 j.yaml:14:44: infer.retry.delay: want a duration above 0 with its unit, such as 500ms, 10s or 2m, found "1h1"`},
 		{"both sources", "name: a\nsource:\n  stdin: {}\n  file: {path: x}\nsink: {}\n" + infer,
-			`j.yaml:2:1: source: want one of file, stdin, found both
-j.yaml:5:1: sink: want file or stdout`},
+			`j.yaml:2:1: source: want one of file, stdin, kafka, found file and stdin
+j.yaml:5:1: sink: want file, stdout or kafka`},
 		{"empty paths", "name: a\nsource: {file: {path: []}}\nsink: {file: {path: ''}}\n" + infer,
 			`j.yaml:2:17: source.file.path: want a file, a pattern, or a list of them, found an empty list
 j.yaml:3:21: sink.file.path: want a folder for the results, found ""`},
@@ -210,7 +210,7 @@ j.yaml:14:28: infer.on_error.transport.fallback: "a.b" is no name; want the name
 j.yaml:14:40: infer.on_error.transport.fallback.ok: want a value that JSON has, found .inf
 j.yaml:14:46: infer.on_error.transport.fallback: "" is no name; want the name of a field of the result, without dots
 j.yaml:14:63: infer.on_error.transport.fallback.c.d: given twice, first on line 14
-j.yaml:15:1: dead_letter.file: missing; want a folder for the records that failed, as {path: failed}`},
+j.yaml:15:1: dead_letter: want file or kafka`},
 		{"a fallback in the place of an input", rest + "infer:\n  model: m\n  endpoint: h:1\n  inputs: {x: {field: a.b}}\n  on_error: {record: {fallback: {a: 1}}}\n",
 			`j.yaml:8:34: infer.on_error.record.fallback.a: the field "a" holds the input "x"; want another field, or overwrite: true`},
 		{"dead letters without a place", rest + "infer: {model: m, endpoint: 'h:1', on_error: {record: drop, timeout: dead_letter}}\n",
@@ -324,7 +324,7 @@ func FuzzParse(f *testing.F) {
 					}
 				}
 			}
-			if letters != (spec.DeadLetter != nil && spec.DeadLetter.Path != "") {
+			if letters != (spec.DeadLetter != nil && (spec.DeadLetter.Kafka != nil || spec.DeadLetter.File != nil && spec.DeadLetter.File.Path != "")) {
 				t.Fatalf("dead letters %v, their place %+v", letters, spec.DeadLetter)
 			}
 			return

@@ -71,17 +71,19 @@ func (d *decoder) fallback(v value) []FallbackField {
 }
 
 // deadLetter reads where records go that failed.
-func (d *decoder) deadLetter(v value) *FileSink {
+func (d *decoder) deadLetter(v value) *DeadLetter {
 	const want = "a folder for the records that failed"
-	s := d.section(v, "file")
-	s.missing("file", want+", as {path: failed}")
-	sink := &FileSink{}
+	s := d.one(v, "file", "kafka")
+	to := &DeadLetter{}
 	if v, ok := s.values["file"]; ok {
 		f := d.section(v, "path")
 		f.missing("path", want)
-		sink.Path = f.file("path", want)
+		to.File = &FileSink{Path: f.file("path", want)}
 	}
-	return sink
+	if v, ok := s.values["kafka"]; ok {
+		to.Kafka = d.kafkaSink(v)
+	}
+	return to
 }
 
 // failures reports what the actions and the rest of the file have against each other.
@@ -117,7 +119,7 @@ func (d *decoder) failures(s *Spec) {
 	}) {
 		d.fault(at("dead_letter"), "dead_letter: no failure goes there; want dead_letter for a class of infer.on_error, such as {record: dead_letter}, or no such section")
 	}
-	if f := s.Sink.File; f != nil && f.Path != "" && s.DeadLetter.Path != "" && filepath.Clean(f.Path) == filepath.Clean(s.DeadLetter.Path) {
-		d.fault(at("dead_letter.file.path"), "dead_letter.file.path: want another folder than the sink's, %s", s.DeadLetter.Path)
+	if f, l := s.Sink.File, s.DeadLetter.File; f != nil && l != nil && f.Path != "" && l.Path != "" && filepath.Clean(f.Path) == filepath.Clean(l.Path) {
+		d.fault(at("dead_letter.file.path"), "dead_letter.file.path: want another folder than the sink's, %s", l.Path)
 	}
 }

@@ -31,9 +31,9 @@ var (
 func (d *decoder) spec(v value) *Spec {
 	s := d.section(v, "name", "parallelism", "source", "infer", "sink", "dead_letter", "checkpoint", "restart", "sidecar", "stop_timeout", "log")
 	s.missing("name", "the job's name")
-	s.missing("source", "file or stdin")
+	s.missing("source", "file, stdin or kafka")
 	s.missing("infer", "the model that answers")
-	s.missing("sink", "file or stdout")
+	s.missing("sink", "file, stdout or kafka")
 	spec := &Spec{
 		Name:        s.text("name", "the job's name"),
 		Parallelism: s.count("parallelism", 1, maxParallelism),
@@ -89,13 +89,13 @@ func (d *decoder) one(v value, known ...string) *section {
 	case len(given) == 0:
 		d.fault(v.at, "%s: want %s", v.path, oneOf(known))
 	case len(given) > 1:
-		d.fault(v.at, "%s: want one of %s, found both", v.path, strings.Join(known, ", "))
+		d.fault(v.at, "%s: want one of %s, found %s", v.path, strings.Join(known, ", "), strings.Join(given, " and "))
 	}
 	return s
 }
 
 func (d *decoder) source(v value) (src Source) {
-	s := d.one(v, "file", "stdin")
+	s := d.one(v, "file", "stdin", "kafka")
 	if v, ok := s.values["file"]; ok {
 		f := d.section(v, "path", "split_size", "max_line")
 		f.missing("path", "a file, a pattern, or a list of them")
@@ -120,6 +120,9 @@ func (d *decoder) source(v value) (src Source) {
 		src.Stdin = &StdinSource{
 			MaxLine: int(f.size("max_line", 1, 1<<30)),
 		}
+	}
+	if v, ok := s.values["kafka"]; ok {
+		src.Kafka = d.kafkaSource(v)
 	}
 	return src
 }
@@ -176,18 +179,22 @@ func (d *decoder) infer(v value, ownSidecar bool) Infer {
 		d.distinct(v, i.Outputs)
 	}
 	if v, ok := s.values["tls"]; ok {
-		t := d.section(v, "ca", "cert", "key", "server_name")
-		i.TLS = &TLS{
-			CA:         t.file("ca", "a PEM file"),
-			Cert:       t.file("cert", "a PEM file"),
-			Key:        t.file("key", "a PEM file"),
-			ServerName: t.text("server_name", "a host's name"),
-		}
-		if t.has("cert") != t.has("key") {
-			d.fault(v.at, "%s: want cert and key together, or neither", v.path)
-		}
+		i.TLS = d.tls(v)
 	}
 	return i
+}
+
+func (d *decoder) tls(v value) *TLS {
+	t := d.section(v, "ca", "cert", "key", "server_name")
+	if t.has("cert") != t.has("key") {
+		d.fault(v.at, "%s: want cert and key together, or neither", v.path)
+	}
+	return &TLS{
+		CA:         t.file("ca", "a PEM file"),
+		Cert:       t.file("cert", "a PEM file"),
+		Key:        t.file("key", "a PEM file"),
+		ServerName: t.text("server_name", "a host's name"),
+	}
 }
 
 func (d *decoder) retry(v value) Retry {
@@ -262,7 +269,7 @@ func (d *decoder) distinct(v value, outputs map[string]Field) {
 }
 
 func (d *decoder) sink(v value) (sink Sink) {
-	s := d.one(v, "file", "stdout")
+	s := d.one(v, "file", "stdout", "kafka")
 	if v, ok := s.values["file"]; ok {
 		f := d.section(v, "path")
 		f.missing("path", "a folder for the results")
@@ -271,6 +278,9 @@ func (d *decoder) sink(v value) (sink Sink) {
 	if v, ok := s.values["stdout"]; ok {
 		d.section(v)
 		sink.Stdout = true
+	}
+	if v, ok := s.values["kafka"]; ok {
+		sink.Kafka = d.kafkaSink(v)
 	}
 	return sink
 }

@@ -33,7 +33,7 @@ type Spec struct {
 	Sink        Sink
 	// DeadLetter takes the records whose failure has the action DeadLetter. It is nil if, and
 	// only if, no class of Infer.OnError has that action.
-	DeadLetter *FileSink
+	DeadLetter *DeadLetter
 	Checkpoint Checkpoint
 	// Restart.Strategy is empty if the file leaves the choice to the host.
 	Restart Restart
@@ -51,6 +51,7 @@ type Spec struct {
 type Source struct {
 	File  *FileSource
 	Stdin *StdinSource
+	Kafka *KafkaSource
 }
 
 // FileSource reads JSON Lines files.
@@ -193,6 +194,13 @@ type TLS struct {
 type Sink struct {
 	File   *FileSink
 	Stdout bool
+	Kafka  *KafkaSink
+}
+
+// DeadLetter is where records go that failed: exactly one field is set.
+type DeadLetter struct {
+	File  *FileSink
+	Kafka *KafkaSink
 }
 
 // FileSink writes JSON Lines files into a folder.

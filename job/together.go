@@ -40,6 +40,7 @@ func (d *decoder) together(s *Spec) {
 		d.fault(at("infer.key"), "infer.key: the order is %s; want order: keyed, or no key", i.Order)
 	}
 	d.failures(s)
+	d.streams(s)
 	if i.Retry.MaxDelay > 0 && i.Retry.MaxDelay < i.Retry.Delay {
 		d.fault(at("infer.retry.max_delay"), "infer.retry.max_delay: want at least the delay, %v, found %v", i.Retry.Delay, i.Retry.MaxDelay)
 	}

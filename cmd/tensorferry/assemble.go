@@ -7,6 +7,7 @@ import (
 
 	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/connector/file"
+	"github.com/tensorferry/tensorferry/connector/kafka"
 	"github.com/tensorferry/tensorferry/job"
 	"github.com/tensorferry/tensorferry/stream"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
@@ -18,6 +19,7 @@ type parts struct {
 	source   stream.Source[record]
 	sink     stream.Sink[record]
 	letters  stream.Sink[record] // nil if no failure goes there
+	group    *kafka.Group        // nil unless the job is from Kafka to Kafka
 	operator async.Config
 	restart  restart.Config
 }
@@ -35,16 +37,24 @@ const (
 
 // newParts checks what only the parts themselves can tell. The errors are
 // job.Fault, all that were found.
-func newParts(spec *job.Spec, w *world) (p parts, faults []error) {
+func newParts(spec *job.Spec, w *world, log *slog.Logger) (p parts, faults []error) {
 	check := func(err error) {
 		if err != nil {
 			faults = append(faults, err)
 		}
 	}
 	var err error
-	p.source = newSource(spec, w)
-	p.sink = newSink(spec, w)
-	p.letters = newLetters(spec)
+	if spec.Pipe() {
+		if p.group, err = newGroup(spec, log); err != nil {
+			return p, append(faults, err)
+		}
+	}
+	p.source, err = newSource(spec, w, p.group, log)
+	check(err)
+	p.sink, err = newSink(spec, w, p.group, log)
+	check(err)
+	p.letters, err = newLetters(spec, p.group, log)
+	check(err)
 	check(checkLetters(spec))
 	p.operator, err = operatorConfig(spec)
 	check(err)
@@ -66,16 +76,22 @@ func newParts(spec *job.Spec, w *world) (p parts, faults []error) {
 	return p, faults
 }
 
-func newSource(spec *job.Spec, w *world) stream.Source[record] {
+func newSource(spec *job.Spec, w *world, g *kafka.Group, log *slog.Logger) (stream.Source[record], error) {
+	switch {
+	case g != nil:
+		return kafka.GroupSource(g, decoderOf(spec.Source.Kafka.Format)), nil
+	case spec.Source.Kafka != nil:
+		return newKafkaSource(spec, log)
+	}
 	// What becomes of bad records goes for lines that are not JSON too. The codec meets
 	// them in either case; the source alone knows the number of the line.
 	action := spec.Infer.OnError[async.BadRecord.String()].Action
 	unchecked := action != "" && action != job.ActionFail
 	if in := spec.Source.Stdin; in != nil {
-		return file.NewRawStdin(file.StdinConfig[record]{Input: w.stdin, MaxLine: in.MaxLine, Unchecked: unchecked})
+		return file.NewRawStdin(file.StdinConfig[record]{Input: w.stdin, MaxLine: in.MaxLine, Unchecked: unchecked}), nil
 	}
 	f := spec.Source.File
-	return file.NewRawSource(file.SourceConfig[record]{Paths: f.Paths, SplitSize: f.SplitSize, MaxLine: f.MaxLine, Unchecked: unchecked})
+	return file.NewRawSource(file.SourceConfig[record]{Paths: f.Paths, SplitSize: f.SplitSize, MaxLine: f.MaxLine, Unchecked: unchecked}), nil
 }
 
 // checkSource says what is wrong with the files of the source. Cutting them
@@ -90,18 +106,21 @@ func checkSource(ctx context.Context, spec *job.Spec, source stream.Source[recor
 	return nil
 }
 
-func newSink(spec *job.Spec, w *world) stream.Sink[record] {
-	if spec.Sink.Stdout {
-		return file.NewRawStdoutSink(file.StdoutConfig{Output: w.stdout})
+func newSink(spec *job.Spec, w *world, g *kafka.Group, log *slog.Logger) (stream.Sink[record], error) {
+	switch {
+	case spec.Sink.Stdout:
+		return file.NewRawStdoutSink(file.StdoutConfig{Output: w.stdout}), nil
+	case spec.Sink.Kafka != nil:
+		return newKafkaSink(spec, spec.Sink.Kafka, "sink.kafka", g, log)
 	}
-	return file.NewRawSink(file.SinkConfig{Dir: spec.Sink.File.Path, Job: spec.Name})
+	return file.NewRawSink(file.SinkConfig{Dir: spec.Sink.File.Path, Job: spec.Name}), nil
 }
 
-// interval is the time between checkpoints. Results go to standard output when
+// interval is the time between checkpoints. Results go to standard output and from Kafka anywhere when
 // their checkpoint is complete, so there it is never left out: a pipe would say
-// nothing until the end of its input.
+// nothing until the end of its input, and a topic has none.
 func interval(spec *job.Spec) time.Duration {
-	if spec.Checkpoint.Interval == 0 && spec.Sink.Stdout {
+	if spec.Checkpoint.Interval == 0 && (spec.Sink.Stdout || spec.Source.Kafka != nil) {
 		return time.Second
 	}
 	return spec.Checkpoint.Interval
@@ -155,7 +174,10 @@ func assemble(spec *job.Spec, p parts, fn *function, run *checkpoint.Run, store 
 		RunID: run.ID, Identity: identity(spec), Resume: run.Restore, Previous: run.Previous,
 		Attempt: run.Attempt, LastID: run.LastID,
 	}
-	if store != nil {
+	switch {
+	case p.group != nil:
+		cfg.Checkpoint.Store = p.group
+	case store != nil:
 		cfg.Checkpoint.Store = store
 	}
 	j := stream.New(spec.Name, cfg)

@@ -3,32 +3,46 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"os"
 	"time"
 	"unicode/utf8"
 
 	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/connector/file"
+	"github.com/tensorferry/tensorferry/connector/kafka"
 	"github.com/tensorferry/tensorferry/job"
 	"github.com/tensorferry/tensorferry/stream"
 )
 
-// newLetters makes the sink of the records that failed; nil if the job has none. It
+// newLetters makes the sink of the records that failed; nil if the job has none. A folder
 // does not go by the job's own name, so that neither sink takes the pending files of the other for
 // leftovers of its own, whatever the folders are.
-func newLetters(spec *job.Spec) stream.Sink[record] {
-	if spec.DeadLetter == nil {
-		return nil
+func newLetters(spec *job.Spec, g *kafka.Group, log *slog.Logger) (stream.Sink[record], error) {
+	switch l := spec.DeadLetter; {
+	case l == nil:
+		return nil, nil
+	case l.Kafka != nil:
+		return newKafkaSink(spec, l.Kafka, "dead_letter.kafka", g, log)
+	default:
+		return file.NewRawSink(file.SinkConfig{Dir: l.File.Path, Job: spec.Name + "/" + lettersName}), nil
 	}
-	return file.NewRawSink(file.SinkConfig{Dir: spec.DeadLetter.Path, Job: spec.Name + "/" + lettersName})
+}
+
+// lettersPlace names where the records go that failed.
+func lettersPlace(spec *job.Spec) string {
+	if k := spec.DeadLetter.Kafka; k != nil {
+		return "the topic " + k.Topic
+	}
+	return spec.DeadLetter.File.Path
 }
 
 // checkLetters says whether the folder for the records that failed is the sink's by another name.
 func checkLetters(spec *job.Spec) error {
-	if spec.DeadLetter == nil || spec.Sink.File == nil {
+	if spec.DeadLetter == nil || spec.DeadLetter.File == nil || spec.Sink.File == nil {
 		return nil
 	}
-	a, errA := os.Stat(spec.DeadLetter.Path)
+	a, errA := os.Stat(spec.DeadLetter.File.Path)
 	b, errB := os.Stat(spec.Sink.File.Path)
 	if errA == nil && errB == nil && os.SameFile(a, b) {
 		return spec.Fault("dead_letter.file.path", "want another folder than the sink's, %s, which this one is a link to", spec.Sink.File.Path)

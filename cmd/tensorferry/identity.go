@@ -23,6 +23,9 @@ func identity(spec *job.Spec) []checkpoint.Property {
 	if f := spec.Source.File; f != nil {
 		source = strings.Join(f.Paths, ", ")
 	}
+	if k := spec.Source.Kafka; k != nil {
+		source = "Kafka " + strings.Join(k.Topics, ", ") + k.Pattern
+	}
 	all := []checkpoint.Property{
 		{Name: "source", Value: source},
 		{Name: "order", Value: order(i).String()},
@@ -51,7 +54,7 @@ func identity(spec *job.Spec) []checkpoint.Property {
 		all = append(all, checkpoint.Property{Name: onErrorName + class.String(), Value: value})
 	}
 	if spec.DeadLetter != nil {
-		all = append(all, checkpoint.Property{Name: "dead letters", Value: spec.DeadLetter.Path})
+		all = append(all, checkpoint.Property{Name: "dead letters", Value: lettersPlace(spec)})
 	}
 	return all
 }
@@ -75,6 +78,9 @@ func mended(was *checkpoint.Snapshot, now []checkpoint.Property) *checkpoint.Sna
 func sinkPlace(spec *job.Spec) string {
 	if spec.Sink.Stdout {
 		return "standard output"
+	}
+	if k := spec.Sink.Kafka; k != nil {
+		return "the topic " + k.Topic
 	}
 	return spec.Sink.File.Path
 }

@@ -45,7 +45,7 @@ func newFunction(spec *job.Spec, endpoint string) (*function, error) {
 	}
 	if i.TLS != nil {
 		var err error
-		if cfg.TLS, err = loadTLS(spec); err != nil {
+		if cfg.TLS, err = loadTLS(spec, i.TLS, "infer.tls"); err != nil {
 			return nil, err
 		}
 	}
@@ -85,23 +85,23 @@ func mapping(i *job.Infer) jsoncodec.Mapping {
 	return m
 }
 
-func loadTLS(spec *job.Spec) (*tls.Config, error) {
-	t := spec.Infer.TLS
+// loadTLS reads the files of the section at path.
+func loadTLS(spec *job.Spec, t *job.TLS, path string) (*tls.Config, error) {
 	cfg := &tls.Config{ServerName: t.ServerName, MinVersion: tls.VersionTLS12}
 	if t.CA != "" {
 		pem, err := os.ReadFile(t.CA)
 		if err != nil {
-			return nil, spec.Fault("infer.tls.ca", "%v", err)
+			return nil, spec.Fault(path+".ca", "%v", err)
 		}
 		cfg.RootCAs = x509.NewCertPool()
 		if !cfg.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, spec.Fault("infer.tls.ca", "%s holds no certificate in PEM form", t.CA)
+			return nil, spec.Fault(path+".ca", "%s holds no certificate in PEM form", t.CA)
 		}
 	}
 	if t.Cert != "" {
 		pair, err := tls.LoadX509KeyPair(t.Cert, t.Key)
 		if err != nil {
-			return nil, spec.Fault("infer.tls.cert", "the certificate %s with the key %s: %v", t.Cert, t.Key, err)
+			return nil, spec.Fault(path+".cert", "the certificate %s with the key %s: %v", t.Cert, t.Key, err)
 		}
 		cfg.Certificates = []tls.Certificate{pair}
 	}

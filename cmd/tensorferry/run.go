@@ -75,12 +75,7 @@ func runJob(w *world, args []string) int {
 		fmt.Fprintln(w.stderr, err)
 		return exitUsage
 	}
-	p, faults := newParts(spec, w)
-	if faults != nil {
-		fmt.Fprintln(w.stderr, errors.Join(faults...))
-		return exitUsage
-	}
-	r := &runner{w: w, spec: spec, parts: p, how: how, started: make(chan *stream.Run, 1)}
+	r := &runner{w: w, spec: spec, how: how, started: make(chan *stream.Run, 1)}
 	logTo := w.stderr
 	fallback := "info"
 	// Results on the same terminal would be drawn over.
@@ -89,6 +84,11 @@ func runJob(w *world, args []string) int {
 		logTo, fallback = r.view, "warn"
 	}
 	r.log = newLogger(logTo, first(format, spec.Log.Format, "text"), first(level, spec.Log.Level, fallback))
+	var faults []error
+	if r.parts, faults = newParts(spec, w, r.log); faults != nil {
+		fmt.Fprintln(w.stderr, errors.Join(faults...))
+		return exitUsage
+	}
 	return r.drive()
 }
 
@@ -241,6 +241,9 @@ func (r *runner) execute(ctx context.Context) (err error) {
 		}
 	}
 	r.finished = begun.Restore != nil && begun.Restore.Finished
+	if g := r.parts.group; g != nil {
+		defer func() { err = also(err, g.Close()) }()
+	}
 	run := assemble(r.spec, r.parts, fn, begun, r.store, r.log).Start(ctx)
 	r.started <- run
 	err = run.Wait()
@@ -296,6 +299,8 @@ func (r *runner) finish(began time.Time, run *stream.Run, stopped os.Signal, err
 			fmt.Fprintf(r.w.stderr, "%s: stopped before it began\n", r.spec.Name)
 		case r.spec.Source.Stdin != nil:
 			fmt.Fprintf(r.w.stderr, "%s: stopped; standard input cannot be read again, so the run cannot be resumed\n", r.spec.Name)
+		case r.parts.group != nil:
+			fmt.Fprintf(r.w.stderr, "%s: stopped; the next start goes on where the group %q stands\n", r.spec.Name, r.spec.Source.Kafka.Group)
 		case r.store == nil:
 			fmt.Fprintf(r.w.stderr, "%s: stopped; the job keeps no checkpoints, so the run cannot be resumed\n", r.spec.Name)
 		default:
@@ -326,7 +331,7 @@ func (r *runner) summary(out io.Writer, how string, took time.Duration, p *strea
 		fmt.Fprintf(out, "  %s records failed and were dropped\n", group(p.Dropped))
 	}
 	if p.DeadLettered > 0 {
-		fmt.Fprintf(out, "  %s records failed and are in %s\n", group(p.DeadLettered), r.spec.DeadLetter.Path)
+		fmt.Fprintf(out, "  %s records failed and are in %s\n", group(p.DeadLettered), lettersPlace(r.spec))
 	}
 	rate := "-"
 	if s := took.Seconds(); s > 0 {

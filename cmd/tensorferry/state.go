@@ -33,9 +33,11 @@ func stateDir(spec *job.Spec) string {
 		return spec.Checkpoint.Dir
 	case spec.Sink.File != nil:
 		return filepath.Join(spec.Sink.File.Path, ".checkpoints")
-	case spec.DeadLetter != nil:
+	case spec.Pipe():
+		return "" // the consumer group keeps it
+	case spec.DeadLetter != nil && spec.DeadLetter.File != nil:
 		// The next run has to know which of the files there are an earlier one's.
-		return filepath.Join(spec.DeadLetter.Path, ".checkpoints")
+		return filepath.Join(spec.DeadLetter.File.Path, ".checkpoints")
 	}
 	return ""
 }
@@ -59,6 +61,9 @@ func openStore(spec *job.Spec, log *slog.Logger) (*checkpoint.Store, error) {
 func (b beginning) refused(spec *job.Spec, store *checkpoint.Store) error {
 	again := b.resume || b.from != ""
 	if store == nil {
+		if spec.Pipe() && (again || b.fresh) {
+			return refuse("a job from Kafka to Kafka goes on where its consumer group stands; to read again, set the offsets of the group %q while no member runs, or take another group", spec.Source.Kafka.Group)
+		}
 		if again {
 			return refuse("the job keeps no checkpoints, so there is nothing to resume; give it a folder (checkpoint: {dir: ...}) or run without the flag")
 		}

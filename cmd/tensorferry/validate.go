@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
@@ -31,7 +32,7 @@ func validateJob(w *world, args []string) int {
 		fmt.Fprintln(w.stderr, err)
 		return exitUsage
 	}
-	p, faults := newParts(spec, w)
+	p, faults := newParts(spec, w, slog.New(slog.DiscardHandler))
 	if err := checkSource(context.Background(), spec, p.source); err != nil {
 		faults = append(faults, err)
 	}

@@ -1,0 +1,246 @@
+package job
+
+import (
+	"slices"
+	"strings"
+	"time"
+)
+
+// Kafka says how brokers are reached.
+type Kafka struct {
+	// Brokers are the first to be asked, as host:port.
+	Brokers []string
+	// TLS is nil for plain connections.
+	TLS *TLS
+	// SASL is nil if nobody has to say who they are.
+	SASL *SASL
+}
+
+// SASL says who the job is.
+type SASL struct {
+	// Mechanism is "plain", "scram-sha-256" or "scram-sha-512".
+	Mechanism string
+	User      string
+	// PasswordFile holds the password, without the line's end.
+	PasswordFile string
+}
+
+// KafkaSource reads topics.
+type KafkaSource struct {
+	Kafka
+	// Topics, or a Pattern of their names.
+	Topics  []string
+	Pattern string
+	// Group is set if, and only if, the sink is Kafka too. Its members share the partitions.
+	Group string
+	// Instance names this member of the group; empty: a random name.
+	Instance string
+	// Start is where partitions are read from that have not been read before: "earliest", "latest", or "time" with At. Empty: the
+	// host's choice, which is the earliest.
+	Start string
+	At    time.Time
+	// Format is FormatJSON or FormatRaw, never empty.
+	Format Format
+	// Discover is how often new partitions are looked for.
+	Discover time.Duration
+	// Uncommitted: what transactions have not committed is read too.
+	Uncommitted bool
+}
+
+// KafkaSink writes to a topic.
+type KafkaSink struct {
+	Kafka
+	Topic string
+	// Key is the field with the key. Empty: the key of the record that was read.
+	Key Field
+	// SamePartition keeps results in the partition, by number, of their records.
+	SamePartition bool
+	// Compression is "none", "gzip", "snappy", "lz4" or "zstd"; empty: the host's choice.
+	Compression string
+	// Format is FormatJSON or FormatRaw, never empty; with FormatRaw, Value is the field whose value is written.
+	Format Format
+	Value  Field
+}
+
+// Format says what the value of a Kafka record is.
+type Format string
+
+// The values of Format.
+const (
+	// FormatJSON: the value is the record.
+	FormatJSON Format = "json"
+	// FormatRaw: the value is any bytes. The record is an object with them and what else Kafka has of it.
+	FormatRaw Format = "raw"
+)
+
+const (
+	brokersWant = "the brokers to ask first, as host:port, or a list of them"
+	topicWant   = "a topic, or a list of them"
+)
+
+// texts reads a text or a list of texts.
+func (d *decoder) texts(s *section, key, want string) []string {
+	v, ok := s.values[key]
+	if !ok {
+		return nil
+	}
+	all := elements(v)
+	if len(all) == 0 {
+		d.fault(v.at, "%s: want %s, found an empty list", v.path, want)
+	}
+	var out []string
+	for _, e := range all {
+		if t := d.text(e, want); t != "" {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+// kafka reads what source and sinks have in common.
+func (d *decoder) kafka(s *section) (k Kafka) {
+	k.Brokers = d.texts(s, "brokers", brokersWant)
+	for _, b := range k.Brokers {
+		if !strings.Contains(b, ":") {
+			d.fault(s.values["brokers"].at, "%s: want host:port, found %q", s.values["brokers"].path, b)
+		}
+	}
+	if v, ok := s.values["tls"]; ok {
+		k.TLS = d.tls(v)
+	}
+	if v, ok := s.values["sasl"]; ok {
+		a := d.section(v, "mechanism", "user", "password_file")
+		a.missing("mechanism", "plain, scram-sha-256 or scram-sha-512")
+		a.missing("user", "a name")
+		a.missing("password_file", "a file with the password")
+		k.SASL = &SASL{
+			Mechanism:    a.choice("mechanism", "plain", "scram-sha-256", "scram-sha-512"),
+			User:         a.text("user", "a name"),
+			PasswordFile: a.file("password_file", "a file with the password"),
+		}
+	}
+	return k
+}
+
+func (s *section) format() Format {
+	if f := s.choice("format", string(FormatJSON), string(FormatRaw)); f != "" {
+		return Format(f)
+	}
+	return FormatJSON
+}
+
+func (d *decoder) kafkaSource(v value) *KafkaSource {
+	s := d.section(v, "brokers", "topic", "pattern", "group", "instance", "start", "format", "discover", "uncommitted", "tls", "sasl")
+	s.missing("brokers", brokersWant)
+	k := &KafkaSource{
+		Kafka: d.kafka(s), Topics: d.texts(s, "topic", topicWant),
+		Pattern:  s.text("pattern", "a regular expression for the names of topics"),
+		Group:    s.text("group", "the name of a consumer group"),
+		Instance: s.text("instance", "the name of this member of the group"),
+		Format:   s.format(), Discover: s.duration("discover", ""),
+		Uncommitted: s.flag("uncommitted", false),
+	}
+	if !s.broken && s.has("topic") == s.has("pattern") {
+		d.fault(v.at, "%s: want either topic or pattern", v.path)
+	}
+	if v, ok := s.values["start"]; ok {
+		const want = "earliest, latest, or a time such as 2026-01-31T12:00:00Z"
+		k.Start = d.text(v, want)
+		if k.Start != "" && !slices.Contains([]string{"earliest", "latest"}, k.Start) {
+			at, err := time.Parse(time.RFC3339, k.Start)
+			if err != nil {
+				d.wrong(v, want)
+			}
+			k.Start, k.At = "time", at
+		}
+	}
+	return k
+}
+
+func (d *decoder) kafkaSink(v value) *KafkaSink {
+	s := d.section(v, "brokers", "topic", "key", "partition", "compression", "format", "value", "tls", "sasl")
+	s.missing("topic", "the topic for the results")
+	k := &KafkaSink{
+		Kafka: d.kafka(s), Topic: s.text("topic", "the topic for the results"), Format: s.format(),
+		SamePartition: s.choice("partition", "key", "same") == "same",
+		Compression:   s.choice("compression", "none", "gzip", "snappy", "lz4", "zstd"),
+	}
+	if v, ok := s.values["key"]; ok {
+		k.Key, _ = d.field(v, aField, fieldPath)
+	}
+	if v, ok := s.values["value"]; ok {
+		k.Value, _ = d.field(v, aField, fieldPath)
+	}
+	if !s.broken && s.has("value") != (k.Format == FormatRaw) {
+		d.fault(v.at, "%s: want format: raw and value: {field: ...} together, or neither", v.path)
+	}
+	return k
+}
+
+// streams reports what Kafka and the rest of the file have against each other, and lets sinks inherit how the
+// source's brokers are reached.
+func (d *decoder) streams(s *Spec) {
+	at := func(path string) Position { return place(d.at, path) }
+	src := s.Source.Kafka
+	inherit := func(k *KafkaSink, path string) {
+		switch {
+		case k == nil:
+		case len(k.Brokers) == 0 && src != nil:
+			k.Kafka = src.Kafka
+		case len(k.Brokers) == 0:
+			if _, given := d.at[path+".brokers"]; !given {
+				d.fault(at(path), "%s.brokers: missing; want %s", path, brokersWant)
+			}
+		case src != nil && !slices.Equal(k.Brokers, src.Brokers):
+			d.fault(at(path+".brokers"), "%s.brokers: want those of the source, or none: one transaction cannot span two clusters", path)
+		}
+	}
+	inherit(s.Sink.Kafka, "sink.kafka")
+	var letters *KafkaSink
+	if s.DeadLetter != nil {
+		letters = s.DeadLetter.Kafka
+		inherit(letters, "dead_letter.kafka")
+	}
+	if k := letters; k != nil && s.Sink.Kafka != nil && k.Topic != "" && k.Topic == s.Sink.Kafka.Topic {
+		d.fault(at("dead_letter.kafka.topic"), "dead_letter.kafka.topic: want another topic than the sink's, %s", k.Topic)
+	}
+	pipe := src != nil && s.Sink.Kafka != nil
+	for _, k := range []*KafkaSink{s.Sink.Kafka, letters} {
+		if k != nil && k.SamePartition && !pipe {
+			d.fault(at("sink.kafka.partition"), "sink.kafka.partition: same is for jobs from Kafka to Kafka")
+		}
+	}
+	if src == nil {
+		return
+	}
+	if !pipe {
+		if src.Group != "" {
+			d.fault(at("source.kafka.group"), "source.kafka.group: a group is for jobs from Kafka to Kafka; here the offsets are in the job's checkpoints")
+		}
+		if letters != nil {
+			d.fault(at("dead_letter.kafka"), "dead_letter.kafka: want a file, as the sink is; only a job from Kafka to Kafka can publish both at once")
+		}
+		return
+	}
+	if src.Group == "" {
+		d.fault(at("source.kafka"), "source.kafka.group: missing; want the name of a consumer group, which keeps the offsets and shares the partitions among processes")
+	}
+	if src.Uncommitted {
+		d.fault(at("source.kafka.uncommitted"), "source.kafka.uncommitted: a group reads what is committed")
+	}
+	if i := &s.Infer; i.Barrier == BarrierSnapshot || i.Order == OrderUnordered && i.Barrier == BarrierDefault {
+		d.fault(at("infer.barrier"), "infer.barrier: want barrier: drain from Kafka to Kafka: what is in flight could not be taken over by another process")
+	}
+	if s.Infer.DrainLimit > 0 {
+		d.fault(at("infer.drain_limit"), "infer.drain_limit: want none from Kafka to Kafka: what is in flight could not be taken over by another process")
+	}
+	if s.Checkpoint.Dir != "" {
+		d.fault(at("checkpoint.dir"), "checkpoint.dir: want none from Kafka to Kafka: the consumer group keeps the offsets")
+	}
+	if s.DeadLetter != nil && letters == nil {
+		d.fault(at("dead_letter"), "dead_letter: want a kafka topic, as the sink is: results and dead letters are published in one transaction")
+	}
+}
+
+// Pipe reports whether a job is from Kafka to Kafka.
+func (s *Spec) Pipe() bool { return s.Source.Kafka != nil && s.Sink.Kafka != nil }
