@@ -57,7 +57,7 @@ func (b *broker) await(run *stream.Run, n int64) {
 		}
 		select {
 		case <-run.Done():
-			b.t.Fatalf("the run ended: %v", run.Wait())
+			b.t.Fatalf("the run ended: %v; %+v", run.Wait(), run.Progress())
 		case <-time.After(10 * time.Millisecond):
 		}
 	}

@@ -116,7 +116,7 @@ func (b *broker) check(out map[int32][]string, partitions int32, n int, samePart
 // answer takes its time, and some records fail the first time.
 func answer(ctx context.Context, v []byte) ([]byte, error) {
 	select {
-	case <-time.After(time.Duration(len(v)%5) * time.Millisecond):
+	case <-time.After(time.Duration(1+len(v)%5) * time.Millisecond):
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}

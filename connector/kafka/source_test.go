@@ -1,0 +1,224 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/stream"
+	"github.com/tensorferry/tensorferry/stream/restart"
+)
+
+func (b *broker) source(t Topics) *Source[[]byte] {
+	return NewSource(SourceConfig[[]byte]{Config: b.config(), Topics: t, Discover: 200 * time.Millisecond, Decode: Raw[[]byte]})
+}
+
+// collected counts the records of each partition and checks their order.
+func collected(t *testing.T, out *stream.Collected[[]byte]) map[string]int {
+	t.Helper()
+	next := map[string]int{}
+	for _, v := range out.Results() {
+		p, _, _ := strings.Cut(string(v), "/")
+		if want := p + "/"; !strings.HasPrefix(string(v), want) {
+			t.Fatalf("%q", v)
+		}
+		next[p]++
+	}
+	return next
+}
+
+// Offsets are in the checkpoints: a job that fails reads again from there, and one that is stopped and resumed goes on. Partitions
+// that appear while it runs are read from their first record.
+func TestSource(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBroker(t, 2, "in")
+		b.fill("in", 2, 0, 1000)
+		store := stream.NewMemoryStore()
+		var out *stream.Collected[[]byte]
+		start := func(cfg stream.Config) *stream.Run {
+			cfg.Parallelism, cfg.Checkpoint = 2, stream.CheckpointConfig{Interval: 5 * time.Millisecond, Store: store}
+			cfg.Restart = restart.Config{Strategy: restart.FixedDelay, Attempts: 100, Delay: 10 * time.Millisecond}
+			j := stream.New("j", cfg)
+			var n atomic.Int64
+			flaky := func(ctx context.Context, v []byte) ([]byte, error) {
+				if n.Add(1)%900 == 0 {
+					return nil, errors.New("flaky")
+				}
+				return answer(ctx, v)
+			}
+			answers := stream.OrderedWait(stream.From(j, b.source(Topics{Names: []string{"in"}})), async.Func(flaky, 64), ordered)
+			out = stream.Collect(answers)
+			return j.Start(t.Context())
+		}
+		run := start(stream.Config{})
+		b.await(run, 2000)
+		cl := b.client()
+		if _, err := kadm.NewClient(cl).CreatePartitions(t.Context(), 1, "in"); err != nil {
+			t.Fatal(err)
+		}
+		cl.Close()
+		b.fill("in", 3, 1000, 1500)
+		b.await(run, 3500)
+		run.Stop()
+		if err := run.Wait(); err != stream.ErrStopped {
+			t.Fatal(err)
+		}
+		if p := run.Progress(); p.Restarts < 2 {
+			t.Errorf("%d restarts", p.Restarts)
+		}
+		if got := collected(t, out); got["0"] != 1500 || got["1"] != 1500 || got["2"] != 500 {
+			t.Errorf("records by partition: %v", got)
+		}
+		snap, err := store.Newest(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.fill("in", 3, 1500, 1600)
+		run = start(stream.Config{Resume: snap})
+		b.await(run, 3800)
+		run.Stop()
+		run.Wait()
+		if got := collected(t, out); got["0"] != 100 || got["1"] != 100 || got["2"] != 100 {
+			t.Errorf("records by partition, of the resumed run: %v", got)
+		}
+	})
+}
+
+// Where partitions begin that have not been read.
+func TestSourceStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBroker(t, 2, "in", "in2", "other")
+		b.fill("in", 2, 0, 100) // the time of record i is i ms
+		for _, c := range []struct {
+			topics Topics
+			next   []int64
+		}{
+			{Topics{Names: []string{"in"}}, []int64{0, 0}},
+			{Topics{Names: []string{"in"}, Start: Latest}, []int64{100, 100}},
+			{Topics{Names: []string{"in"}, Start: From(time.UnixMilli(40))}, []int64{40, 40}},
+			{Topics{Pattern: "in.*"}, []int64{0, 0, 0, 0}},
+		} {
+			splits, err := b.source(c.topics).Splits(t.Context())
+			var next []int64
+			for _, s := range splits {
+				next = append(next, s.Start)
+			}
+			if err != nil || len(next) != len(c.next) || next[0] != c.next[0] || next[len(next)-1] != c.next[len(next)-1] {
+				t.Errorf("%+v: %v, %v; want %v", c.topics, next, err, c.next)
+			}
+		}
+		for _, c := range []struct {
+			topics Topics
+			says   string
+		}{
+			{Topics{Names: []string{"nosuch"}}, `no topic "nosuch"`},
+			{Topics{Pattern: "nosuch"}, "matches no topic"},
+			{Topics{}, "either names of topics or a pattern"},
+			{Topics{Pattern: "("}, "the pattern of topics"},
+		} {
+			if _, err := b.source(c.topics).Splits(t.Context()); err == nil || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("%+v: %v, want %q", c.topics, err, c.says)
+			}
+		}
+	})
+}
+
+// Records that are gone before they were read are a loss that somebody must hear of.
+func TestSourceLosesNothingSilently(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBroker(t, 1, "in")
+		b.fill("in", 1, 0, 100)
+		s := b.source(Topics{Names: []string{"in"}})
+		splits, err := s.Splits(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Verify(t.Context(), splits, []int64{100}); err != nil {
+			t.Errorf("at its end: %v", err)
+		}
+		if err := s.Verify(t.Context(), splits, []int64{101}); err == nil {
+			t.Error("behind its end: no error")
+		}
+		cl := b.client()
+		defer cl.Close()
+		offsets := kadm.Offsets{}
+		offsets.Add(kadm.Offset{Topic: "in", Partition: 0, At: 50})
+		if _, err := kadm.NewClient(cl).DeleteRecords(t.Context(), offsets); err != nil {
+			t.Fatal(err)
+		}
+		err = s.Verify(t.Context(), splits, []int64{20})
+		if _, ok := errors.AsType[*lostError](err); !ok || !strings.Contains(err.Error(), "from offset 20 on were not read yet and are gone; the first there is now is 50") {
+			t.Errorf("before its beginning: %v", err)
+		}
+		r, err := s.OpenAll(t.Context(), []stream.LiveSplit{{Split: splits[0], Position: 20}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		_, _, _, err = r.Read(t.Context(), nil, 10)
+		if _, ok := errors.AsType[*lostError](err); !ok || async.VerdictOf(err).Class != async.Permanent {
+			t.Errorf("reading: %v", err)
+		}
+	})
+}
+
+// The sink of jobs that do not come from Kafka: a checkpoint waits for the brokers, and a refusal is an error that names the record.
+func TestSink(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBroker(t, 2, "out")
+		var values [][]byte
+		for i := range 500 {
+			values = append(values, []byte("v"+strings.Repeat("x", i)))
+		}
+		run := func(s *Sink[[]byte]) error {
+			j := stream.New("j", stream.Config{Parallelism: 2})
+			stream.To(stream.From(j, stream.FromSlice(values)), s)
+			return j.Run(t.Context())
+		}
+		encode := func(r *stream.Record[[]byte]) (*Record, error) { return &Record{Value: r.Value}, nil }
+		if err := run(NewSink(SinkConfig[[]byte]{Config: b.config(), Topic: "out", Encode: encode})); err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for _, vs := range b.committed("out") {
+			n += len(vs)
+		}
+		if n != len(values) {
+			t.Errorf("%d of %d values", n, len(values))
+		}
+		err := run(NewSink(SinkConfig[[]byte]{Config: b.config(), Topic: "out", Encode: func(*stream.Record[[]byte]) (*Record, error) {
+			return nil, errors.New("not this one")
+		}}))
+		if err == nil || !strings.Contains(err.Error(), "position") || !strings.Contains(err.Error(), "not this one") {
+			t.Errorf("an encoder that fails: %v", err)
+		}
+		b.fake.ControlKey(int16(kmsg.Produce), func(req kmsg.Request) (kmsg.Response, error, bool) {
+			b.fake.KeepControl()
+			resp := req.ResponseKind().(*kmsg.ProduceResponse)
+			for _, qt := range req.(*kmsg.ProduceRequest).Topics {
+				rt := kmsg.NewProduceResponseTopic()
+				rt.Topic, rt.TopicID = qt.Topic, qt.TopicID
+				for _, qp := range qt.Partitions {
+					rp := kmsg.NewProduceResponseTopicPartition()
+					rp.Partition, rp.ErrorCode = qp.Partition, kerr.MessageTooLarge.Code
+					rt.Partitions = append(rt.Partitions, rp)
+				}
+				resp.Topics = append(resp.Topics, rt)
+			}
+			return resp, nil, true
+		})
+		err = run(NewSink(SinkConfig[[]byte]{Config: b.config(), Topic: "out", Encode: encode}))
+		if err == nil || !strings.Contains(err.Error(), "cannot be written: topic out") || async.VerdictOf(err).Class != async.BadRecord {
+			t.Errorf("a broker that refuses: %v", err)
+		}
+	})
+}
