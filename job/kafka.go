@@ -43,6 +43,9 @@ type KafkaSource struct {
 	Format Format
 	// Discover is how often new partitions are looked for.
 	Discover time.Duration
+	// SessionTimeout is after how long without a sign a member of the group is taken for dead. TransactionTimeout bounds the time
+	// from one checkpoint to the end of the next.
+	SessionTimeout, TransactionTimeout time.Duration
 	// Uncommitted: what transactions have not committed is read too.
 	Uncommitted bool
 }
@@ -130,7 +133,7 @@ func (s *section) format() Format {
 }
 
 func (d *decoder) kafkaSource(v value) *KafkaSource {
-	s := d.section(v, "brokers", "topic", "pattern", "group", "instance", "start", "format", "discover", "uncommitted", "tls", "sasl")
+	s := d.section(v, "brokers", "topic", "pattern", "group", "instance", "session_timeout", "transaction_timeout", "start", "format", "discover", "uncommitted", "tls", "sasl")
 	s.missing("brokers", brokersWant)
 	k := &KafkaSource{
 		Kafka: d.kafka(s), Topics: d.texts(s, "topic", topicWant),
@@ -138,6 +141,7 @@ func (d *decoder) kafkaSource(v value) *KafkaSource {
 		Group:    s.text("group", "the name of a consumer group"),
 		Instance: s.text("instance", "the name of this member of the group"),
 		Format:   s.format(), Discover: s.duration("discover", ""),
+		SessionTimeout: s.duration("session_timeout", ""), TransactionTimeout: s.duration("transaction_timeout", ""),
 		Uncommitted: s.flag("uncommitted", false),
 	}
 	if !s.broken && s.has("topic") == s.has("pattern") {
@@ -214,6 +218,11 @@ func (d *decoder) streams(s *Spec) {
 		return
 	}
 	if !pipe {
+		for _, key := range []string{"instance", "session_timeout", "transaction_timeout"} {
+			if _, given := d.at["source.kafka."+key]; given {
+				d.fault(at("source.kafka."+key), "source.kafka.%s: it is for the members of a group, which a job from Kafka to Kafka has", key)
+			}
+		}
 		if src.Group != "" {
 			d.fault(at("source.kafka.group"), "source.kafka.group: a group is for jobs from Kafka to Kafka; here the offsets are in the job's checkpoints")
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -82,7 +83,8 @@ func newGroup(spec *job.Spec, log *slog.Logger) (*kafka.Group, error) {
 		Config: c, Topics: topicsOf(k), Group: k.Group, Instance: k.Instance,
 		RebalanceTimeout: max(kafka.DefaultRebalanceTimeout, spec.StopTimeout),
 		// A transaction lasts from one checkpoint to the next and through that one's drain.
-		TransactionTimeout: max(kafka.DefaultTransactionTimeout, 3*interval(spec)),
+		TransactionTimeout: cmp.Or(k.TransactionTimeout, max(kafka.DefaultTransactionTimeout, 3*interval(spec))),
+		SessionTimeout:     k.SessionTimeout,
 		Compression:        compressionOf(spec.Sink.Kafka),
 		Partitioner:        partitionerOf(spec),
 	}

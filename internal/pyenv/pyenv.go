@@ -55,41 +55,59 @@ func Ensure(requirements string) (*Env, error) {
 	if err != nil {
 		return nil, err
 	}
+	e := &Env{libs: libs}
+	e.Dir, err = Folder(strings.TrimSuffix(filepath.Base(requirements), filepath.Ext(requirements)), append(text, python...), func(dir string) error {
+		made := &Env{Dir: dir}
+		return run(
+			[]string{python, "-m", "venv", dir},
+			[]string{made.Python(), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", "-r", requirements},
+		)
+	})
+	return e, err
+}
+
+// run runs commands one after another.
+func run(commands ...[]string) error {
+	for _, args := range commands {
+		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+			return fmt.Errorf("%s: %w\n%s", strings.Join(args, " "), err, out)
+		}
+	}
+	return nil
+}
+
+// Folder returns a folder beside the environments that fill has filled, for these contents: it is filled once, and anew when
+// they change. Processes take turns, and a folder that was not filled whole is not taken for one.
+func Folder(name string, contents []byte, fill func(dir string) error) (string, error) {
 	root, err := folder()
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	if err := os.MkdirAll(root, 0o755); err != nil {
-		return nil, err
+		return "", err
 	}
-	name := strings.TrimSuffix(filepath.Base(requirements), filepath.Ext(requirements))
 	lock, err := os.OpenFile(filepath.Join(root, name+".lock"), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	defer lock.Close()
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
-		return nil, fmt.Errorf("locking %s: %w", lock.Name(), err)
+		return "", fmt.Errorf("locking %s: %w", lock.Name(), err)
 	}
-	e := &Env{Dir: filepath.Join(root, name), libs: libs}
-	sum := sha256.Sum256(append(text, python...))
+	dir := filepath.Join(root, name)
+	sum := sha256.Sum256(contents)
 	stamp := hex.EncodeToString(sum[:])
 	// The stamp is written last.
-	if got, err := os.ReadFile(filepath.Join(e.Dir, "stamp")); err == nil && string(got) == stamp {
-		return e, nil
+	if got, err := os.ReadFile(filepath.Join(dir, "stamp")); err == nil && string(got) == stamp {
+		return dir, nil
 	}
-	if err := os.RemoveAll(e.Dir); err != nil {
-		return nil, err
+	if err := os.RemoveAll(dir); err != nil {
+		return "", err
 	}
-	for _, args := range [][]string{
-		{python, "-m", "venv", e.Dir},
-		{e.Python(), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", "-r", requirements},
-	} {
-		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("%s: %w\n%s", strings.Join(args, " "), err, out)
-		}
+	if err := fill(dir); err != nil {
+		return "", err
 	}
-	return e, os.WriteFile(filepath.Join(e.Dir, "stamp"), []byte(stamp), 0o644)
+	return dir, os.WriteFile(filepath.Join(dir, "stamp"), []byte(stamp), 0o644)
 }
 
 // interpreter finds a Python that is new enough for every program here.
