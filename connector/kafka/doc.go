@@ -22,6 +22,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -81,7 +82,7 @@ func (c Config) resolve() (Config, error) {
 
 // client makes a client with further options.
 func (c *Config) client(opts ...kgo.Opt) (*kgo.Client, error) {
-	all := []kgo.Opt{kgo.SeedBrokers(c.Brokers...), kgo.ClientID(c.ClientID), kgo.WithLogger(logger{c.Logger})}
+	all := []kgo.Opt{kgo.SeedBrokers(c.Brokers...), kgo.ClientID(c.ClientID), kgo.WithLogger(&logger{log: c.Logger})}
 	if c.TLS != nil {
 		all = append(all, kgo.DialTLSConfig(c.TLS))
 	}
@@ -95,12 +96,46 @@ func (c *Config) client(opts ...kgo.Opt) (*kgo.Client, error) {
 	return cl, nil
 }
 
-// logger passes franz-go's words on.
-type logger struct{ log *slog.Logger }
+// logger passes franz-go's words on. While brokers are away a client says the same many times a second; of each
+// message one is passed on in quiet.
+type logger struct {
+	log *slog.Logger
 
-func (l logger) Level() kgo.LogLevel { return kgo.LogLevelWarn }
+	mu   sync.Mutex
+	said map[string]*saying
+}
 
-func (l logger) Log(level kgo.LogLevel, msg string, keyvals ...any) {
+const quiet = 10 * time.Second
+
+type saying struct {
+	at   time.Time
+	more int // that were not passed on since
+}
+
+func (l *logger) Level() kgo.LogLevel { return kgo.LogLevelWarn }
+
+func (l *logger) Log(level kgo.LogLevel, msg string, keyvals ...any) {
+	l.mu.Lock()
+	s := l.said[msg]
+	if s == nil {
+		if l.said == nil {
+			l.said = map[string]*saying{}
+		}
+		s = &saying{}
+		l.said[msg] = s
+	}
+	now := time.Now()
+	if !s.at.IsZero() && now.Sub(s.at) < quiet {
+		s.more++
+		l.mu.Unlock()
+		return
+	}
+	more := s.more
+	s.at, s.more = now, 0
+	l.mu.Unlock()
+	if more > 0 {
+		keyvals = append(keyvals, "more_like_this_before", more)
+	}
 	to := slog.LevelWarn
 	if level == kgo.LogLevelError {
 		to = slog.LevelError

@@ -265,7 +265,7 @@ func (g *Group) cut(ctx context.Context) ([]stream.Split, error) {
 	}
 	first, cancel := context.WithTimeout(ctx, firstAssignment)
 	defer cancel()
-	if err := g.await(first, func() bool { return len(g.owned) > 0 }); err != nil {
+	if err := g.await(first, func() bool { return g.version > 0 }); err != nil {
 		g.cfg.Logger.Info("kafka: no partition was assigned yet", "group", g.cfg.Group)
 	}
 	return nil, nil

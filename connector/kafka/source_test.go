@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/tensorferry/tensorferry/async"
@@ -238,6 +240,22 @@ func TestSink(t *testing.T) {
 		err = run(NewSink(SinkConfig[[]byte]{Config: b.config(), Topic: "out", Encode: encode}))
 		if err == nil || !strings.Contains(err.Error(), "cannot be written: topic out") || async.VerdictOf(err).Class != async.BadRecord {
 			t.Errorf("a broker that refuses: %v", err)
+		}
+	})
+}
+
+// What franz-go says many times a second is passed on once in a while.
+func TestLogger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var text strings.Builder
+		l := &logger{log: slog.New(slog.NewTextHandler(&text, nil))}
+		for range 250 {
+			l.Log(kgo.LogLevelWarn, "away", "n", 1)
+			l.Log(kgo.LogLevelError, "gone")
+			time.Sleep(100 * time.Millisecond)
+		}
+		if n := strings.Count(text.String(), "away"); n != 3 || strings.Count(text.String(), "more_like_this_before=99") != 4 {
+			t.Errorf("said %d times:\n%s", n, text.String())
 		}
 	})
 }

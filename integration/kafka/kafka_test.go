@@ -235,6 +235,8 @@ func TestOneMillion(t *testing.T) {
 		if code := q.Wait(); code != 143 {
 			t.Errorf("a process ended with %d", code)
 		}
+		at("a process has stopped")
+		t.Log(q.Output())
 	}
 	<-time.After(2 * time.Second)
 	out.mu.Lock()
