@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/goleak"
@@ -68,22 +69,39 @@ func (b *broker) fill(topic string, partitions int32, from, to int) {
 	}
 }
 
-// committed are the values of a topic that a read_committed consumer sees, by partition.
+// committed are the values of a topic that a read_committed consumer sees, by partition, up to where they end now.
 func (b *broker) committed(topic string) map[int32][]string {
 	b.t.Helper()
-	cl := b.client(kgo.ConsumeTopics(topic), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	cl := b.client(kgo.ConsumeTopics(topic), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
 	defer cl.Close()
-	out := map[int32][]string{}
-	// After a second without anything there is nothing more.
-	for {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		fetches := cl.PollFetches(ctx)
-		cancel()
-		if fetches.NumRecords() == 0 {
-			return out
-		}
-		fetches.EachRecord(func(r *Record) { out[r.Partition] = append(out[r.Partition], string(r.Value)) })
+	ends, err := kadm.NewClient(cl).ListCommittedOffsets(context.Background(), topic)
+	if err != nil {
+		b.t.Fatal(err)
 	}
+	left := map[int32]int64{} // where each partition ends
+	ends.Each(func(o kadm.ListedOffset) {
+		if o.Offset > 0 {
+			left[o.Partition] = o.Offset
+		}
+	})
+	out := map[int32][]string{}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	for len(left) > 0 && ctx.Err() == nil {
+		cl.PollFetches(ctx).EachRecord(func(r *Record) {
+			if !r.Attrs.IsControl() {
+				out[r.Partition] = append(out[r.Partition], string(r.Value))
+			}
+			if end, ok := left[r.Partition]; ok && r.Offset+1 >= end {
+				delete(left, r.Partition)
+			}
+		})
+	}
+	if len(left) > 0 {
+		b.t.Errorf("%s: not read to the end: %v", topic, left)
+	}
+	return out
 }
 
 // check checks that every record of fill is in out once, as answer makes it, in the order of its partition.
