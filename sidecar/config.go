@@ -76,9 +76,18 @@ type Config struct {
 	// connection was lost: a call lost after it may have been written is then its
 	// record's failure (ErrUnreachable), instead of being made again.
 	NonIdempotent bool
+	// Observe is told of each request, for metrics, from several goroutines. It must not block.
+	Observe func(Request)
 	// Logger takes changes of the connection, never records. Default: the
 	// operator's.
 	Logger *slog.Logger
+}
+
+// Request is one that has ended.
+type Request struct {
+	Rows int
+	Took time.Duration
+	Err  error // of the RPC; nil: it was answered
 }
 
 // Backoff spaces attempts: Base, then Factor times more each, at most Max; from the

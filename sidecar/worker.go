@@ -76,7 +76,11 @@ func (w *worker[IN, OUT]) carry() bool {
 	if rows > 0 {
 		written, err := false, unfit
 		if err == nil {
+			began := time.Now()
 			written, err = w.send(ctx, id)
+			if w.c.cfg.Observe != nil {
+				w.c.cfg.Observe(Request{rows, time.Since(began), err})
+			}
 		}
 		cancel()
 		if w.shares {

@@ -87,6 +87,7 @@ const (
 type pendingCheckpoint struct {
 	id          int64
 	began       time.Time
+	kept        time.Time // when it was durable
 	final, stop bool
 	phase       phase
 	acks        []*ack
@@ -271,7 +272,7 @@ func (c *coordinator) written(now time.Time, err error) {
 		return
 	}
 	c.committer.adopt()
-	p.phase = committing
+	p.phase, p.kept = committing, now
 	c.effect(effect{kind: commit, plans: p.plans})
 }
 
@@ -284,7 +285,7 @@ func (c *coordinator) committed(now time.Time, err error) {
 		return
 	}
 	if err == nil {
-		c.effect(effect{kind: note, event: CheckpointCompleted{p.id, now.Sub(p.began), p.final}})
+		c.effect(effect{kind: note, event: CheckpointCompleted{p.id, now.Sub(p.began), now.Sub(p.kept), p.final}})
 	}
 	if c.failed != nil {
 		c.finish(outcome{err: c.failed})

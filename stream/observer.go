@@ -20,7 +20,9 @@ type Started struct {
 type CheckpointCompleted struct {
 	ID       int64
 	Duration time.Duration
-	Final    bool
+	// Published is how long, of Duration, publishing the results took.
+	Published time.Duration
+	Final     bool
 }
 
 // CheckpointFailed: a checkpoint was given up.

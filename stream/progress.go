@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"maps"
 	"sync"
 	"time"
 
@@ -37,6 +38,9 @@ type Progress struct {
 	Committed int64
 	// Operators in the order in which the job was built.
 	Operators []OperatorProgress
+	// Worked is what this call of Run has done, by operator in the same order. It never goes down: what was done again
+	// after a restart counts again. Of Held and of what Async has of the present it holds the present.
+	Worked []OperatorProgress
 	// Checkpoints that were completed and given up in this call of Run; the last one
 	// completed, when, and how long it took.
 	CheckpointsCompleted, CheckpointsFailed int64
@@ -117,19 +121,43 @@ type tracker struct {
 	operators []planned
 	base      *restored
 	live      []*counts
+	// worked and stats are what the attempts before the present one did.
+	worked map[string]opCounts
+	stats  map[string]async.Stats
 }
 
 // attempt makes the counts of new tasks the live ones.
 func (t *tracker) attempt(base *restored, tasks []*task) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.base, t.live = base, nil
+	t.retire()
+	t.base = base
 	for _, k := range tasks {
 		t.live = append(t.live, k.counts...)
 	}
 	if base != nil {
 		t.p.Committed = jobTotals(t.operators, base.counts).Emitted
 	}
+}
+
+// retire keeps what the tasks of an attempt that is over have done. Under t.mu.
+func (t *tracker) retire() {
+	if t.worked == nil {
+		t.worked, t.stats = map[string]opCounts{}, map[string]async.Stats{}
+	}
+	for _, c := range t.live {
+		n, s := c.now(), c.getStats()
+		n.held = 0
+		t.worked[c.operator] = t.worked[c.operator].plus(n)
+		t.stats[c.operator] = addStats(t.stats[c.operator], past(s))
+	}
+	t.live = nil
+}
+
+// past leaves what a subtask has done, without what it has in hand.
+func past(s async.Stats) async.Stats {
+	s.Queued, s.InFlight, s.Held, s.Retrying, s.Done, s.Suspended, s.Limit, s.Bytes = 0, 0, 0, 0, 0, nil, 0, 0
+	return s
 }
 
 func (t *tracker) set(f func(*Progress)) {
@@ -162,8 +190,15 @@ func (t *tracker) progress() Progress {
 		stats[c.operator] = addStats(stats[c.operator], c.getStats())
 	}
 	p.Totals = jobTotals(t.operators, counts)
-	p.Operators = nil
+	p.Operators, p.Worked = nil, nil
+	worked, done := maps.Clone(t.worked), maps.Clone(t.stats)
+	for _, c := range t.live {
+		worked[c.operator] = worked[c.operator].plus(c.now())
+		done[c.operator] = addStats(done[c.operator], c.getStats())
+	}
 	for _, o := range t.operators {
+		w := worked[o.name]
+		p.Worked = append(p.Worked, OperatorProgress{o.name, w.in, w.done, w.dropped, w.lettered, w.out, w.held, done[o.name]})
 		n := counts[o.name]
 		p.Operators = append(p.Operators, OperatorProgress{o.name, n.in, n.done, n.dropped, n.lettered, n.out, n.held, stats[o.name]})
 		p.InFlight += n.held

@@ -16,10 +16,12 @@ import (
 
 // parts are what a job file stands for, checked and ready to be put together.
 type parts struct {
-	source   stream.Source[record]
-	sink     stream.Sink[record]
-	letters  stream.Sink[record] // nil if no failure goes there
-	group    *kafka.Group        // nil unless the job is from Kafka to Kafka
+	source  stream.Source[record]
+	sink    stream.Sink[record]
+	letters stream.Sink[record] // nil if no failure goes there
+	group   *kafka.Group        // nil unless the job is from Kafka to Kafka
+	// lag is how many records of the source are there and have not been read; nil if it cannot tell.
+	lag      func() (records int64, known bool)
 	operator async.Config
 	restart  restart.Config
 }
@@ -51,6 +53,9 @@ func newParts(spec *job.Spec, w *world, log *slog.Logger) (p parts, faults []err
 	}
 	p.source, err = newSource(spec, w, p.group, log)
 	check(err)
+	if s, ok := p.source.(interface{ Lag() (int64, bool) }); ok {
+		p.lag = s.Lag
+	}
 	p.sink, err = newSink(spec, w, p.group, log)
 	check(err)
 	p.letters, err = newLetters(spec, p.group, log)
@@ -69,7 +74,7 @@ func newParts(spec *job.Spec, w *world, log *slog.Logger) (p parts, faults []err
 		if endpoint == "" {
 			endpoint = "unix:///chosen/at/start" // only the other fields are looked at
 		}
-		_, err := newFunction(spec, endpoint)
+		_, err := newFunction(spec, endpoint, nil)
 		check(err)
 	}
 	faults = append(faults, checkModels(spec)...)
@@ -163,14 +168,14 @@ func (o observer) Observe(e stream.Event) {
 
 // assemble puts the job together. run and store say how it begins; store is nil
 // for a job that keeps no checkpoints.
-func assemble(spec *job.Spec, p parts, fn *function, run *checkpoint.Run, store *checkpoint.Store, log *slog.Logger) *stream.Job {
+func assemble(spec *job.Spec, p parts, fn *function, run *checkpoint.Run, store *checkpoint.Store, log *slog.Logger, also ...stream.Observer) *stream.Job {
 	c := &spec.Checkpoint
 	cfg := stream.Config{
 		Parallelism: spec.Parallelism,
 		Checkpoint: stream.CheckpointConfig{
 			Interval: interval(spec), Timeout: c.Timeout, MinPause: c.MinPause, TolerableFailures: c.TolerableFailures,
 		},
-		Restart: p.restart, Logger: log, Observer: observer{log},
+		Restart: p.restart, Logger: log, Observer: append(observers{observer{log}}, also...),
 		RunID: run.ID, Identity: identity(spec), Resume: run.Restore, Previous: run.Previous,
 		Attempt: run.Attempt, LastID: run.LastID,
 	}

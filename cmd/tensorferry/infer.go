@@ -35,13 +35,13 @@ func (f *function) Fallback(failed async.Failed[record]) (outs async.Outputs[rec
 }
 
 // newFunction makes the function of a job. endpoint is where the sidecar
-// listens. The error is a job.Fault.
-func newFunction(spec *job.Spec, endpoint string) (*function, error) {
+// listens, observe what hears of its requests; it may be nil. The error is a job.Fault.
+func newFunction(spec *job.Spec, endpoint string, observe func(sidecar.Request)) (*function, error) {
 	i := &spec.Infer
 	cfg := sidecar.Config{
 		Endpoint: endpoint, Model: i.Model, Version: i.Version,
 		MaxBatch: i.MaxBatch, Window: i.Window, MaxMessageSize: i.MaxMessage,
-		SharedMemory: i.SharedMemory, NonIdempotent: i.NotIdempotent,
+		SharedMemory: i.SharedMemory, Observe: observe, NonIdempotent: i.NotIdempotent,
 	}
 	if i.TLS != nil {
 		var err error

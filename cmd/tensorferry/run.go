@@ -23,6 +23,8 @@ const runDetails = `Runs the job to the end of its input.
   --from CHECKPOINT   go on from this checkpoint of the run, named by its number or file
   --log-format FORMAT text or json (default: the job file's, else text)
   --log-level LEVEL   debug, info, warn or error (default: the job file's, else info, and warn beside the live view)
+  --metrics HOST:PORT serve /metrics for Prometheus, and /health
+  --pprof             serve /debug/pprof/ there too
   --no-progress       log lines instead of the live view, also on a terminal
 
 Without a flag a run starts where there is none, or replaces one that is finished.
@@ -35,13 +37,14 @@ exit codes: 0 done, 1 the job failed, 2 wrong usage or job file, or an unfinishe
 
 // runner is one call of the run command.
 type runner struct {
-	w     *world
-	spec  *job.Spec
-	parts parts
-	how   beginning
-	log   *slog.Logger
-	view  *view // nil without a terminal
-	store *checkpoint.Store
+	w       *world
+	spec    *job.Spec
+	parts   parts
+	how     beginning
+	log     *slog.Logger
+	view    *view // nil without a terminal
+	store   *checkpoint.Store
+	metrics *metrics // nil without --metrics
 	// finished: the run that was to be resumed had reached its end before.
 	finished bool
 	// started is where execute hands the run to drive.
@@ -58,6 +61,8 @@ func runJob(w *world, args []string) int {
 	fs.StringVar(&format, "log-format", "", "")
 	fs.StringVar(&level, "log-level", "", "")
 	noProgress := fs.Bool("no-progress", false, "")
+	address := fs.String("metrics", "", "")
+	withPprof := fs.Bool("pprof", false, "")
 	rest, code, ok := parse(w, fs, args, 1, "one job file")
 	if !ok {
 		return code
@@ -65,6 +70,8 @@ func runJob(w *world, args []string) int {
 	switch {
 	case how.resume && how.fresh || how.from != "" && (how.resume || how.fresh):
 		return usage(w, "run", "want at most one of --resume, --fresh and --from")
+	case *withPprof && *address == "":
+		return usage(w, "run", "--pprof is served at the address of --metrics; want both")
 	case !slices.Contains([]string{"", "text", "json"}, format):
 		return usage(w, "run", "--log-format is %q; want text or json", format)
 	case !slices.Contains([]string{"", "debug", "info", "warn", "error"}, level):
@@ -89,7 +96,22 @@ func runJob(w *world, args []string) int {
 		fmt.Fprintln(w.stderr, errors.Join(faults...))
 		return exitUsage
 	}
-	return r.drive()
+	if *address == "" {
+		return r.drive()
+	}
+	if r.metrics, err = newMetrics(*address, spec.Name, *withPprof); err != nil {
+		fmt.Fprintf(w.stderr, "tensorferry run: --metrics: %v\n", err)
+		return exitUsage
+	}
+	r.log.Info("metrics", "url", "http://"+r.metrics.listener.Addr().String()+"/metrics")
+	served := make(chan error, 1)
+	go func() { served <- r.metrics.serve() }()
+	code = r.drive()
+	r.metrics.close()
+	if err := <-served; err != nil {
+		r.log.Warn("metrics were no longer served", "error", err)
+	}
+	return code
 }
 
 // first returns the first text that is not empty.
@@ -224,7 +246,12 @@ func (r *runner) execute(ctx context.Context) (err error) {
 		defer func() { err = also(err, e.close()) }()
 		endpoint = e.endpoint
 	}
-	fn, err := newFunction(r.spec, endpoint)
+	var request func(sidecar.Request)
+	var observer []stream.Observer
+	if r.metrics != nil {
+		request, observer = r.metrics.request, append(observer, r.metrics)
+	}
+	fn, err := newFunction(r.spec, endpoint, request)
 	if err != nil {
 		return err
 	}
@@ -244,7 +271,10 @@ func (r *runner) execute(ctx context.Context) (err error) {
 	if g := r.parts.group; g != nil {
 		defer func() { err = also(err, g.Close()) }()
 	}
-	run := assemble(r.spec, r.parts, fn, begun, r.store, r.log).Start(ctx)
+	run := assemble(r.spec, r.parts, fn, begun, r.store, r.log, observer...).Start(ctx)
+	if r.metrics != nil {
+		r.metrics.watch(run, r.parts.lag)
+	}
 	r.started <- run
 	err = run.Wait()
 	if errors.Is(err, sidecar.ErrPermanent) {

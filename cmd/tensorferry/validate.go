@@ -81,7 +81,7 @@ func open(ctx context.Context, spec *job.Spec, p parts) (err error) {
 		defer func() { err = errors.Join(err, e.close()) }()
 		endpoint = e.endpoint
 	}
-	fn, err := newFunction(spec, endpoint)
+	fn, err := newFunction(spec, endpoint, nil)
 	if err != nil {
 		return err
 	}

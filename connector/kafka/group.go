@@ -61,6 +61,7 @@ type Group struct {
 	err   error
 	prod  producer
 
+	lags    lags
 	opening sync.Mutex
 	member  *kgo.Client
 	list    *listing
@@ -418,6 +419,9 @@ func (s *groupSource[T]) Splits(ctx context.Context) ([]stream.Split, error) {
 
 func (s *groupSource[T]) Verify(context.Context, []stream.Split, []int64) error { return nil }
 
+// Lag returns how many records of this member's partitions have not been read; false while nobody knows yet.
+func (s *groupSource[T]) Lag() (records int64, known bool) { return s.g.lags.total() }
+
 func (s *groupSource[T]) Changed(ctx context.Context) error { return s.g.waitChanged(ctx) }
 
 func (s *groupSource[T]) Assign(ctx context.Context, _ []stream.Split, _ []int64) ([]stream.Split, []int64, error) {
@@ -434,7 +438,7 @@ func (s *groupSource[T]) OpenAll(_ context.Context, splits []stream.LiveSplit) (
 	hold := g.hold
 	g.readers++
 	g.mu.Unlock()
-	r, err := openReader(&g.cfg.Config, s.decode, true, splits)
+	r, err := openReader(&g.cfg.Config, s.decode, true, &g.lags, splits)
 	if !hold && err == nil {
 		err = errors.Join(&LostError{g.cfg.Group}, r.Close())
 	}

@@ -36,8 +36,43 @@ type Source[T any] struct {
 	match func(string) bool
 	err   error
 
+	lags lags
+
 	mu    sync.Mutex
 	known map[partition]bool // as of the last Assign
+}
+
+// Lag returns how many records of the partitions that are read now have not been read; false while nobody knows yet.
+func (s *Source[T]) Lag() (records int64, known bool) { return s.lags.total() }
+
+// lags are how far readers are behind.
+type lags struct {
+	mu sync.Mutex
+	of map[partition]int64
+}
+
+func (l *lags) set(p partition, n int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.of == nil {
+		l.of = map[partition]int64{}
+	}
+	l.of[p] = max(n, 0)
+}
+
+func (l *lags) forget(p partition) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.of, p)
+}
+
+func (l *lags) total() (n int64, known bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, v := range l.of {
+		n += v
+	}
+	return n, len(l.of) > 0
 }
 
 // NewSource returns a source. What is wrong with the configuration is reported when the job starts.
@@ -215,7 +250,7 @@ func (s *Source[T]) OpenAll(ctx context.Context, splits []stream.LiveSplit) (str
 	if s.err != nil {
 		return nil, s.err
 	}
-	return openReader(&s.cfg.Config, s.cfg.Decode, !s.cfg.Uncommitted, splits)
+	return openReader(&s.cfg.Config, s.cfg.Decode, !s.cfg.Uncommitted, &s.lags, splits)
 }
 
 // reader reads partitions from given offsets.
@@ -226,10 +261,13 @@ type reader[T any] struct {
 	next   map[partition]int64
 	rest   []kgo.FetchPartition // fetched and not yet handed out
 	topics []string             // of rest
+
+	committed bool // only what was committed is read
+	lags      *lags
 }
 
-func openReader[T any](c *Config, decode Decode[T], committed bool, splits []stream.LiveSplit) (*reader[T], error) {
-	r := &reader[T]{decode: decode, index: map[partition]int{}, next: map[partition]int64{}}
+func openReader[T any](c *Config, decode Decode[T], committed bool, behind *lags, splits []stream.LiveSplit) (*reader[T], error) {
+	r := &reader[T]{decode: decode, committed: committed, lags: behind, index: map[partition]int{}, next: map[partition]int64{}}
 	from := map[string]map[int32]kgo.Offset{}
 	for _, s := range splits {
 		p, err := partitionOf(s.Split)
@@ -303,11 +341,19 @@ func (r *reader[T]) Read(ctx context.Context, dst []stream.Record[T], most int) 
 		return index, dst, r.next[p], err
 	}
 	r.next[p] = recs[len(recs)-1].Offset + 1
+	end := f.HighWatermark
+	if r.committed {
+		end = f.LastStableOffset
+	}
+	r.lags.set(p, end-r.next[p])
 	return index, dst, r.next[p], nil
 }
 
 // Close implements stream.LiveReader.
 func (r *reader[T]) Close() error {
 	r.cl.Close()
+	for p := range r.index {
+		r.lags.forget(p)
+	}
 	return nil
 }
