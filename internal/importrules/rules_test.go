@@ -74,8 +74,9 @@ var rules = map[string]rule{
 	"connector/kafka":   {ours: []string{"async", "stream", "stream/checkpoint"}, others: []string{franz}},
 	"connector/file":    {ours: []string{"async", "internal/fsx", "stream"}, others: []string{sys}},
 
-	"job":             {ours: []string{"tensor"}, others: []string{yaml}},
-	"cmd/tensorferry": {ours: []string{anything}, others: []string{anything}},
+	"connector/connectortest": {ours: []string{"async", "stream", "stream/checkpoint", "stream/restart"}},
+	"job":                     {ours: []string{"tensor"}, others: []string{yaml}},
+	"cmd/tensorferry":         {ours: []string{anything}, others: []string{anything}},
 }
 
 // light are the packages that a program embeds, and the only modules of others

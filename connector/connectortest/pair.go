@@ -1,0 +1,166 @@
+package connectortest
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/stream"
+	"github.com/tensorferry/tensorferry/stream/checkpoint"
+	"github.com/tensorferry/tensorferry/stream/restart"
+)
+
+// Guarantee is what a pair of source and sink promises.
+type Guarantee int
+
+// The guarantees.
+const (
+	// ExactlyOnce: every record's result is published once, those of a lane in their order.
+	ExactlyOnce Guarantee = iota
+	// AtLeastOnce: every record's result is published. Repetitions begin further back and go on in order.
+	AtLeastOnce
+)
+
+// Pair is a source and a sink that a job is made of. Records are lines of JSON (Line), in lanes that the source keeps in order.
+type Pair[T ~[]byte] struct {
+	Lanes, Records int // Records of each lane
+	// Open makes source and sink as a new process would; close ends what they share, after the job.
+	Open func() (source stream.Source[T], sink stream.Sink[T], close func() error)
+	// Store, of the job's processes together, keeps their checkpoints. nil: Open's source and sink need no
+	// checkpoint of an earlier process; the store of each is StoreOf.
+	Store stream.CheckpointStore
+	// StoreOf is the store of the process that Open was called for last.
+	StoreOf func() stream.CheckpointStore
+	// Published are the lines that a reader of published results sees now, of each lane.
+	Published func() map[int][]string
+	Guarantee Guarantee
+	// Endless says that the job does not end by itself.
+	Endless bool
+}
+
+// process is one that runs the pair's job.
+func (p *Pair[T]) process(t *testing.T, seed uint64, resume *checkpoint.Snapshot) (run *stream.Run, cancel context.CancelFunc, done func()) {
+	source, sink, end := p.Open()
+	store := p.Store
+	if store == nil {
+		store = p.StoreOf()
+	}
+	j := stream.New("pair", stream.Config{
+		Parallelism: 2, Resume: resume,
+		Checkpoint: stream.CheckpointConfig{Interval: 40 * time.Millisecond, Store: store},
+		Restart:    restart.Config{Strategy: restart.FixedDelay, Attempts: 10_000, Delay: 5 * time.Millisecond},
+	})
+	rng := rand.New(rand.NewPCG(seed, 1))
+	var mu sync.Mutex
+	slow := async.Func(func(ctx context.Context, v T) (T, error) {
+		mu.Lock()
+		fail, d := rng.IntN(500) == 0, time.Duration(1+rng.IntN(20))*time.Millisecond
+		mu.Unlock()
+		select {
+		case <-time.After(d):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		if fail {
+			return nil, errors.New("it failed, as it now and then does")
+		}
+		return v, nil
+	}, 32)
+	stream.To(stream.OrderedWait(stream.From(j, source), slow, async.Config{Capacity: 32, Retry: async.Retry{Max: async.NoRetry}}), sink)
+	ctx, cancel := context.WithCancel(t.Context())
+	return j.Start(ctx), cancel, func() {
+		cancel()
+		run.Wait()
+		if err := end(); err != nil {
+			t.Errorf("closing source and sink: %v", err)
+		}
+	}
+}
+
+// Job runs a job of the pair in one process after another: each fails now and then and restarts, is stopped or is cancelled at a random moment, and the
+// next goes on. In the end the guarantee must hold.
+func Job[T ~[]byte](t *testing.T, p Pair[T]) {
+	t.Helper()
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	deadline := time.Now().Add(time.Hour)
+	for n := 0; ; n++ {
+		if time.Now().After(deadline) {
+			t.Fatalf("seed %d: %d of %d results after %d processes", seed, p.count(), p.Lanes*p.Records, n)
+		}
+		var resume *checkpoint.Snapshot
+		if p.Store != nil {
+			var err error
+			if resume, err = p.Store.Newest(t.Context()); err != nil && !errors.Is(err, checkpoint.ErrNoCheckpoint) {
+				t.Fatal(err)
+			}
+		}
+		run, cancel, done := p.process(t, seed+uint64(n), resume)
+		defer cancel()
+		ended := false
+		select {
+		case <-run.Done():
+			ended = true
+		case <-time.After(time.Duration(50+rng.IntN(600)) * time.Millisecond):
+		}
+		switch {
+		case ended:
+			if err := run.Wait(); err != nil {
+				t.Fatalf("seed %d: process %d: %v", seed, n, err)
+			}
+		case rng.IntN(2) == 0:
+			run.Stop()
+			if err := run.Wait(); err != nil && !errors.Is(err, stream.ErrStopped) {
+				t.Fatalf("seed %d: process %d: %v", seed, n, err)
+			}
+		default:
+			cancel() // in the middle of whatever it does
+			run.Wait()
+		}
+		done()
+		if ended && !p.Endless || p.Endless && p.count() >= p.Lanes*p.Records {
+			break
+		}
+	}
+	p.check(t, seed)
+}
+
+func (p *Pair[T]) count() (n int) {
+	for _, lines := range p.Published() {
+		n += len(lines)
+	}
+	return n
+}
+
+func (p *Pair[T]) check(t *testing.T, seed uint64) {
+	t.Helper()
+	published := p.Published()
+	for lane := range p.Lanes {
+		at := map[string]int{}
+		for n := range p.Records {
+			at[Line(lane, n)] = n
+		}
+		next, seen := 0, 0
+		for k, line := range published[lane] {
+			n, ok := at[line]
+			switch {
+			case !ok:
+				t.Fatalf("seed %d, lane %d: %q is no result", seed, lane, line)
+			case p.Guarantee == ExactlyOnce && n != next:
+				t.Fatalf("seed %d, lane %d: result %d is that of record %d, want %d", seed, lane, k, n, next)
+			case n > next:
+				t.Fatalf("seed %d, lane %d: result %d is that of record %d, and that of %d is missing before it", seed, lane, k, n, next)
+			}
+			next = n + 1
+			seen = max(seen, next)
+		}
+		if seen != p.Records {
+			t.Errorf("seed %d, lane %d: %d of %d records have results", seed, lane, seen, p.Records)
+		}
+	}
+}
