@@ -13,7 +13,6 @@ import (
 // sinkWriter is the end of a chain in a sink. Pending results stay with it until a
 // checkpoint that holds them is complete, so those of an aborted one join the next (A45).
 type sinkWriter[T any] struct {
-	idle
 	env     *taskEnv
 	counts  *counts
 	sink    Sink[T]

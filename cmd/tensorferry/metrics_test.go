@@ -49,7 +49,9 @@ func served(t *testing.T) (page string, s *kafkaShell) {
 	s.produce(records...)
 	errs := &console{signals: make(chan os.Signal, 1)}
 	done := make(chan int, 1)
-	go func() { done <- dispatch(&world{stdout: io.Discard, stderr: errs, signals: errs.signals}, []string{"run", "--metrics", "127.0.0.1:0", "--pprof", "job.yaml"}) }()
+	go func() {
+		done <- dispatch(&world{stdout: io.Discard, stderr: errs, signals: errs.signals}, []string{"run", "--metrics", "127.0.0.1:0", "--pprof", "job.yaml"})
+	}()
 	s.consume("out", 297)
 	s.consume("failed", 3)
 	url := regexp.MustCompile(`http://127\.0\.0\.1:\d+`).FindString(errs.String())
