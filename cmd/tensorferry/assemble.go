@@ -9,6 +9,7 @@ import (
 	"github.com/tensorferry/tensorferry/connector/file"
 	"github.com/tensorferry/tensorferry/connector/kafka"
 	"github.com/tensorferry/tensorferry/job"
+	"github.com/tensorferry/tensorferry/job/inference"
 	"github.com/tensorferry/tensorferry/stream"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 	"github.com/tensorferry/tensorferry/stream/restart"
@@ -61,20 +62,20 @@ func newParts(spec *job.Spec, w *world, log *slog.Logger) (p parts, faults []err
 	p.letters, err = newLetters(spec, p.group, log)
 	check(err)
 	check(checkLetters(spec))
-	p.operator, err = operatorConfig(spec)
+	p.operator, err = inference.OperatorConfig(spec)
 	check(err)
 	p.restart = restartConfig(spec)
 	if _, err := p.restart.Resolve(interval(spec) > 0); err != nil {
 		check(spec.Fault("restart", "%v", err))
 	}
-	if err := checkEndpoint(spec); err != nil {
+	if err := inference.CheckEndpoint(spec); err != nil {
 		check(err)
 	} else {
 		endpoint := spec.Infer.Endpoint
 		if endpoint == "" {
 			endpoint = "unix:///chosen/at/start" // only the other fields are looked at
 		}
-		_, err := newFunction(spec, endpoint, nil)
+		_, err := inference.NewFunction(spec, endpoint, nil)
 		check(err)
 	}
 	faults = append(faults, checkModels(spec)...)
@@ -168,7 +169,7 @@ func (o observer) Observe(e stream.Event) {
 
 // assemble puts the job together. run and store say how it begins; store is nil
 // for a job that keeps no checkpoints.
-func assemble(spec *job.Spec, p parts, fn *function, run *checkpoint.Run, store *checkpoint.Store, log *slog.Logger, also ...stream.Observer) *stream.Job {
+func assemble(spec *job.Spec, p parts, fn *inference.Function, run *checkpoint.Run, store *checkpoint.Store, log *slog.Logger, also ...stream.Observer) *stream.Job {
 	c := &spec.Checkpoint
 	cfg := stream.Config{
 		Parallelism: spec.Parallelism,
@@ -190,21 +191,21 @@ func assemble(spec *job.Spec, p parts, fn *function, run *checkpoint.Run, store 
 	answers, failed := wait(records, spec, fn, p.operator)
 	stream.To(answers, p.sink, stream.Name(sinkName))
 	if failed != nil {
-		stream.To(stream.Map(failed, letterOf, stream.Name(letterName)), p.letters, stream.Name(lettersName))
+		stream.To(stream.Map(failed, inference.Letter, stream.Name(letterName)), p.letters, stream.Name(lettersName))
 	}
 	return j
 }
 
 // wait asks the model, in the order of the job file. failed is nil if no failure goes there.
-func wait(records *stream.Stream[record], spec *job.Spec, fn *function, cfg async.Config) (answers *stream.Stream[record], failed *stream.Stream[async.Failed[record]]) {
+func wait(records *stream.Stream[record], spec *job.Spec, fn *inference.Function, cfg async.Config) (answers *stream.Stream[record], failed *stream.Stream[async.Failed[record]]) {
 	i, name := &spec.Infer, stream.Name(inferName)
 	split := spec.DeadLetter != nil
 	switch i.Order {
 	case job.OrderKeyed:
 		if split {
-			return stream.KeyedWaitSplit(records, keyOf(i), fn, cfg, name)
+			return stream.KeyedWaitSplit(records, inference.KeyOf(i), fn, cfg, name)
 		}
-		return stream.KeyedWait(records, keyOf(i), fn, cfg, name), nil
+		return stream.KeyedWait(records, inference.KeyOf(i), fn, cfg, name), nil
 	case job.OrderUnordered:
 		if split {
 			return stream.UnorderedWaitSplit(records, fn, cfg, name)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/job"
+	"github.com/tensorferry/tensorferry/job/inference"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
@@ -28,10 +29,10 @@ func identity(spec *job.Spec) []checkpoint.Property {
 	}
 	all := []checkpoint.Property{
 		{Name: "source", Value: source},
-		{Name: "order", Value: order(i).String()},
+		{Name: "order", Value: inference.Order(i).String()},
 		{Name: "model", Value: i.Model},
 		{Name: "version", Value: i.Version},
-		{Name: "fields", Value: mapping(i).String()},
+		{Name: "fields", Value: inference.Mapping(i).String()},
 		{Name: "overwrite", Value: fmt.Sprint(i.Overwrite)},
 		{Name: "sink", Value: sinkPlace(spec)},
 	}

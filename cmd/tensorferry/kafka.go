@@ -17,6 +17,7 @@ import (
 
 	"github.com/tensorferry/tensorferry/connector/kafka"
 	"github.com/tensorferry/tensorferry/job"
+	"github.com/tensorferry/tensorferry/job/inference"
 	"github.com/tensorferry/tensorferry/stream"
 	"github.com/tensorferry/tensorferry/tensor/jsoncodec"
 )
@@ -25,7 +26,7 @@ import (
 func brokersOf(spec *job.Spec, k *job.Kafka, path string, log *slog.Logger) (c kafka.Config, err error) {
 	c = kafka.Config{Brokers: k.Brokers, ClientID: "tensorferry-" + spec.Name, Logger: log}
 	if k.TLS != nil {
-		if c.TLS, err = loadTLS(spec, k.TLS, path+".tls"); err != nil {
+		if c.TLS, err = inference.LoadTLS(spec, k.TLS, path+".tls"); err != nil {
 			return c, err
 		}
 	}

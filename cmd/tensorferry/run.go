@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/job"
+	"github.com/tensorferry/tensorferry/job/inference"
 	"github.com/tensorferry/tensorferry/sidecar"
 	"github.com/tensorferry/tensorferry/stream"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
@@ -251,7 +252,7 @@ func (r *runner) execute(ctx context.Context) (err error) {
 	if r.metrics != nil {
 		request, observer = r.metrics.request, append(observer, r.metrics)
 	}
-	fn, err := newFunction(r.spec, endpoint, request)
+	fn, err := inference.NewFunction(r.spec, endpoint, request)
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/job"
+	"github.com/tensorferry/tensorferry/job/inference"
 )
 
 const validateDetails = `Checks a job file and says what is wrong with it, each fault with its file, line
@@ -81,11 +82,11 @@ func open(ctx context.Context, spec *job.Spec, p parts) (err error) {
 		defer func() { err = errors.Join(err, e.close()) }()
 		endpoint = e.endpoint
 	}
-	fn, err := newFunction(spec, endpoint, nil)
+	fn, err := inference.NewFunction(spec, endpoint, nil)
 	if err != nil {
 		return err
 	}
-	cfg, err := p.operator.Resolve(order(&spec.Infer))
+	cfg, err := p.operator.Resolve(inference.Order(&spec.Infer))
 	if err != nil {
 		return err
 	}

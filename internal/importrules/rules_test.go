@@ -76,6 +76,7 @@ var rules = map[string]rule{
 
 	"connector/connectortest": {ours: []string{"async", "stream", "stream/checkpoint", "stream/restart"}},
 	"job":                     {ours: []string{"tensor"}, others: []string{yaml}},
+	"job/inference":           {ours: []string{"async", "job", "sidecar", "sidecar/endpoint", "tensor/jsoncodec"}},
 	"cmd/tensorferry":         {ours: []string{anything}, others: []string{anything}},
 }
 

@@ -1,4 +1,6 @@
-package main
+// Package inference makes of a job file's infer section what any host runs: the model as an
+// asynchronous function of JSON records, and the operator's configuration. It knows no source, no sink and no host.
+package inference
 
 import (
 	"crypto/tls"
@@ -14,19 +16,19 @@ import (
 	"github.com/tensorferry/tensorferry/tensor/jsoncodec"
 )
 
-// record is what the jobs of this command are made of: one JSON object, as its
+// Record is what jobs described by a file are made of: one JSON object, as its
 // line had it.
-type record = json.RawMessage
+type Record = json.RawMessage
 
-// function is the model as a job file describes it, and what stands in for its answers.
-type function struct {
-	*sidecar.AsyncFunction[record, record]
+// Function is the model as a job file describes it, and what stands in for its answers. It is safe for concurrent use.
+type Function struct {
+	*sidecar.AsyncFunction[Record, Record]
 	fallbacks map[async.Class][]jsoncodec.Field
 	overwrite bool
 }
 
 // Fallback implements async.FallbackMaker.
-func (f *function) Fallback(failed async.Failed[record]) (outs async.Outputs[record], err error) {
+func (f *Function) Fallback(failed async.Failed[Record]) (outs async.Outputs[Record], err error) {
 	result, err := jsoncodec.Merge(failed.Record.Value, f.fallbacks[failed.Class], f.overwrite)
 	if err != nil {
 		return outs, err
@@ -34,9 +36,9 @@ func (f *function) Fallback(failed async.Failed[record]) (outs async.Outputs[rec
 	return async.One(result), nil
 }
 
-// newFunction makes the function of a job. endpoint is where the sidecar
+// NewFunction makes the function of a job. endpoint is where the sidecar
 // listens, observe what hears of its requests; it may be nil. The error is a job.Fault.
-func newFunction(spec *job.Spec, endpoint string, observe func(sidecar.Request)) (*function, error) {
+func NewFunction(spec *job.Spec, endpoint string, observe func(sidecar.Request)) (*Function, error) {
 	i := &spec.Infer
 	cfg := sidecar.Config{
 		Endpoint: endpoint, Model: i.Model, Version: i.Version,
@@ -45,18 +47,18 @@ func newFunction(spec *job.Spec, endpoint string, observe func(sidecar.Request))
 	}
 	if i.TLS != nil {
 		var err error
-		if cfg.TLS, err = loadTLS(spec, i.TLS, "infer.tls"); err != nil {
+		if cfg.TLS, err = LoadTLS(spec, i.TLS, "infer.tls"); err != nil {
 			return nil, err
 		}
 	}
 	if err := cfg.Validate(); err != nil {
 		return nil, spec.Fault("infer", "%v", err)
 	}
-	m := mapping(i)
+	m := Mapping(i)
 	if err := m.Validate(); err != nil {
 		return nil, spec.Fault("infer.inputs", "%v", err)
 	}
-	f := &function{
+	f := &Function{
 		AsyncFunction: sidecar.NewAsyncFunction(cfg, jsoncodec.New(m)),
 		fallbacks:     map[async.Class][]jsoncodec.Field{}, overwrite: i.Overwrite,
 	}
@@ -68,7 +70,8 @@ func newFunction(spec *job.Spec, endpoint string, observe func(sidecar.Request))
 	return f, nil
 }
 
-func mapping(i *job.Infer) jsoncodec.Mapping {
+// Mapping says which fields are which inputs and outputs of the model.
+func Mapping(i *job.Infer) jsoncodec.Mapping {
 	m := jsoncodec.Mapping{Overwrite: i.Overwrite}
 	if len(i.Inputs) > 0 {
 		m.Inputs = map[string]jsoncodec.Input{}
@@ -85,8 +88,8 @@ func mapping(i *job.Infer) jsoncodec.Mapping {
 	return m
 }
 
-// loadTLS reads the files of the section at path.
-func loadTLS(spec *job.Spec, t *job.TLS, path string) (*tls.Config, error) {
+// LoadTLS reads the files of the section at path.
+func LoadTLS(spec *job.Spec, t *job.TLS, path string) (*tls.Config, error) {
 	cfg := &tls.Config{ServerName: t.ServerName, MinVersion: tls.VersionTLS12}
 	if t.CA != "" {
 		pem, err := os.ReadFile(t.CA)
@@ -108,8 +111,8 @@ func loadTLS(spec *job.Spec, t *job.TLS, path string) (*tls.Config, error) {
 	return cfg, nil
 }
 
-// checkEndpoint says what is wrong with an endpoint of the file.
-func checkEndpoint(spec *job.Spec) error {
+// CheckEndpoint says what is wrong with an endpoint of the file.
+func CheckEndpoint(spec *job.Spec) error {
 	if spec.Infer.Endpoint == "" {
 		return nil
 	}
@@ -125,7 +128,8 @@ func checkEndpoint(spec *job.Spec) error {
 	return nil
 }
 
-func order(i *job.Infer) async.Order {
+// Order is the order of the results.
+func Order(i *job.Infer) async.Order {
 	switch i.Order {
 	case job.OrderUnordered:
 		return async.Unordered
@@ -135,9 +139,9 @@ func order(i *job.Infer) async.Order {
 	return async.Ordered
 }
 
-// operatorConfig is the operator's part of the infer section. The error is a
+// OperatorConfig is the operator's part of the infer section. The error is a
 // job.Fault.
-func operatorConfig(spec *job.Spec) (async.Config, error) {
+func OperatorConfig(spec *job.Spec) (async.Config, error) {
 	i := &spec.Infer
 	cfg := async.Config{
 		Capacity: i.Capacity, MaxBytes: i.MaxBytes, MaxCalls: i.MaxCalls, Timeout: i.Timeout, Hold: i.Hold, DrainLimit: i.DrainLimit,
@@ -183,16 +187,16 @@ func operatorConfig(spec *job.Spec) (async.Config, error) {
 		Backend: action(async.Backend), BadRecord: action(async.BadRecord), Timeout: action(async.Timeout),
 		Overload: action(async.Overload), Transport: action(async.Transport), Permanent: action(async.Permanent),
 	}
-	if _, err := cfg.Resolve(order(i)); err != nil {
+	if _, err := cfg.Resolve(Order(i)); err != nil {
 		return cfg, spec.Fault("infer", "%v", err)
 	}
 	return cfg, nil
 }
 
-// keyOf returns what finds the key of a record, which is empty where the record has none.
-func keyOf(i *job.Infer) func(record) string {
+// KeyOf returns what finds the key of a record, which is empty where the record has none.
+func KeyOf(i *job.Infer) func(Record) string {
 	path := strings.Split(i.Key.Field, ".")
-	return func(r record) string {
+	return func(r Record) string {
 		key, _ := jsoncodec.Scalar(r, path)
 		return key
 	}
