@@ -9,7 +9,6 @@ package kafkaenv
 import (
 	_ "embed"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -55,8 +54,8 @@ func Start(t testing.TB, settings ...string) *Broker {
 	if err != nil {
 		t.Fatalf("the Kafka broker: %v", err)
 	}
-	b := &Broker{t: t, libs: filepath.Join(libs, "lib", "*"), dir: t.TempDir(), port: freePort(t)}
-	controller := freePort(t)
+	b := &Broker{t: t, libs: filepath.Join(libs, "lib", "*"), dir: t.TempDir(), port: pyenv.FreePort(t)}
+	controller := pyenv.FreePort(t)
 	lines := append([]string{
 		"process.roles=broker,controller", "node.id=1",
 		fmt.Sprintf("controller.quorum.voters=1@127.0.0.1:%d", controller),
@@ -104,15 +103,4 @@ func (b *Broker) Pause(d time.Duration) {
 	b.process.Signal(syscall.SIGSTOP)
 	<-time.After(d)
 	b.process.Signal(syscall.SIGCONT)
-}
-
-// freePort returns a port that nobody listens on.
-func freePort(t testing.TB) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }

@@ -4,6 +4,7 @@ package pyenv
 
 import (
 	"bytes"
+	"net"
 	"os/exec"
 	"strings"
 	"sync"
@@ -114,4 +115,18 @@ func (p *Process) Eventually(what string, holds func() bool) {
 			p.t.Fatalf("waited in vain: %s", what)
 		}
 	}
+}
+
+// PID is the number of the program's process.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// FreePort returns a port of loopback that nobody listens on.
+func FreePort(t testing.TB) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
 }

@@ -9,6 +9,7 @@
 package pyenv
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -136,18 +137,18 @@ func folder() (string, error) {
 	return filepath.Join(root, "integration", ".env"), err
 }
 
-// Root returns the folder of the checkout.
+// Root returns the folder of the checkout, also from within another module of it.
 func Root() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return "", err
 	}
 	for at := dir; ; at = filepath.Dir(at) {
-		if _, err := os.Stat(filepath.Join(at, "go.mod")); err == nil {
+		if mod, err := os.ReadFile(filepath.Join(at, "go.mod")); err == nil && bytes.HasPrefix(mod, []byte("module github.com/tensorferry/tensorferry\n")) {
 			return at, nil
 		}
 		if at == filepath.Dir(at) {
-			return "", errors.New("no go.mod above " + dir)
+			return "", errors.New("not a folder of tensorferry: " + dir)
 		}
 	}
 }

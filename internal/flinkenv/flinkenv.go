@@ -1,0 +1,278 @@
+//go:build integration
+
+// Package flinkenv runs a real Flink cluster for tests: a JobManager and TaskManagers, each a process of its own, and Beam's job
+// server in front of them, made from Maven's artifacts. It needs Java 17 and Maven.
+//
+// Flink listens on loopback alone. Beam's servers, which are the job server and, while a pipeline runs, some in each TaskManager,
+// listen on all interfaces: Beam takes only the port of the address that it is given.
+//
+// It must never be imported but by tests with the build tag integration.
+package flinkenv
+
+import (
+	_ "embed"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/tensorferry/tensorferry/internal/pyenv"
+)
+
+// pom names the versions of Flink and of Beam's runner, and what they need at run time.
+//
+//go:embed testdata/pom.xml
+var pom []byte
+
+// Options say what cluster to start. Zero values are one TaskManager with one slot.
+type Options struct {
+	TaskManagers int
+	Slots        int // of each TaskManager
+	// Settings are lines of Flink's configuration, above those that the cluster has anyway.
+	Settings map[string]string
+	// Dir gets everything that the cluster writes, its checkpoints in "checkpoints" and its savepoints in "savepoints". It is a
+	// folder of the test if it is empty.
+	Dir string
+	// NoJobServer leaves Beam's job server out.
+	NoJobServer bool
+	// Classpath are further jars and folders of classes that jobs find in every process of the cluster. They are loaded once:
+	// what Flink ships with a job is loaded, and compiled, anew for each job.
+	Classpath []string
+	// Heap of a TaskManager in MiB, 512 if it is zero.
+	Heap int
+}
+
+// Cluster is a session cluster: it runs any number of jobs, until the end of the test.
+type Cluster struct {
+	JobManager *pyenv.Process
+	// TaskManagers may be killed; RestartTaskManager starts one again.
+	TaskManagers []*pyenv.Process
+	// BeamJobServer is nil without one.
+	BeamJobServer *pyenv.Process
+
+	t         testing.TB
+	o         Options
+	dir       string
+	classpath string
+	settings  map[string]string
+	restPort  int
+	jobPort   int
+}
+
+// Libs returns the folder with the jars of Flink and of Beam's runner, which it fetches first where they are not there.
+func Libs() (string, error) {
+	dir, err := pyenv.Folder("flink", pom, func(dir string) error { return CopyDependencies(dir, pom) })
+	return filepath.Join(dir, "lib"), err
+}
+
+// CopyDependencies writes what a pom needs at run time into dir/lib.
+func CopyDependencies(dir string, pom []byte) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "pom.xml"), pom, 0o644); err != nil {
+		return err
+	}
+	cmd := exec.Command("mvn", "-q", "-B", "-ntp", "dependency:copy-dependencies", "-DoutputDirectory=lib", "-DincludeScope=runtime")
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%v: %w\n%s", cmd, err, out)
+	}
+	return nil
+}
+
+// Start starts a cluster and returns when all TaskManagers are registered and the job server listens.
+func Start(t testing.TB, o Options) *Cluster {
+	t.Helper()
+	libs, err := Libs()
+	if err != nil {
+		t.Fatalf("Flink: %v", err)
+	}
+	o.TaskManagers, o.Slots = max(o.TaskManagers, 1), max(o.Slots, 1)
+	if o.Heap == 0 {
+		o.Heap = 512
+	}
+	if o.Dir == "" {
+		o.Dir = t.TempDir()
+	}
+	c := &Cluster{
+		t: t, o: o, dir: o.Dir, restPort: pyenv.FreePort(t), TaskManagers: make([]*pyenv.Process, o.TaskManagers),
+		classpath: strings.Join(append([]string{filepath.Join(libs, "*")}, o.Classpath...), string(os.PathListSeparator)),
+	}
+	c.settings = c.common(pyenv.FreePort(t))
+	maps.Copy(c.settings, o.Settings)
+	c.JobManager = c.start("jobmanager", 512, jobManagerClass, "--configDir", c.configure("jobmanager", nil))
+	c.JobManager.Eventually("the JobManager answers", func() bool { _, err := c.overview(); return err == nil })
+	for i := range c.TaskManagers {
+		c.startTaskManager(i)
+	}
+	c.awaitTaskManagers()
+	if !o.NoJobServer {
+		c.startJobServer()
+	}
+	return c
+}
+
+const (
+	jobManagerClass  = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
+	taskManagerClass = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
+	jobServerClass   = "org.apache.beam.runners.flink.FlinkJobServerDriver"
+)
+
+// common are the settings of every process and of clients.
+func (c *Cluster) common(rpcPort int) map[string]string {
+	return map[string]string{
+		"jobmanager.rpc.address": "127.0.0.1", "jobmanager.bind-host": "127.0.0.1", "jobmanager.rpc.port": fmt.Sprint(rpcPort),
+		"rest.address": "127.0.0.1", "rest.bind-address": "127.0.0.1", "rest.port": fmt.Sprint(c.restPort),
+		"taskmanager.host": "127.0.0.1", "taskmanager.bind-host": "127.0.0.1",
+		"taskmanager.numberOfTaskSlots": fmt.Sprint(c.o.Slots),
+		// Flink's own scripts work these out and hand them to a TaskManager, which does not start without.
+		"taskmanager.cpu.cores":                           fmt.Sprintf("%d.0", c.o.Slots),
+		"taskmanager.memory.task.heap.size":               fmt.Sprintf("%dm", c.o.Heap/2),
+		"taskmanager.memory.framework.heap.size":          fmt.Sprintf("%dm", c.o.Heap/2),
+		"taskmanager.memory.task.off-heap.size":           "0m",
+		"taskmanager.memory.network.min":                  "64m",
+		"taskmanager.memory.network.max":                  "64m",
+		"taskmanager.memory.managed.size":                 "64m",
+		"taskmanager.memory.framework.off-heap.size":      "128m",
+		"taskmanager.memory.jvm-metaspace.size":           "256m",
+		"taskmanager.memory.jvm-overhead.min":             "64m",
+		"taskmanager.memory.jvm-overhead.max":             "64m",
+		"taskmanager.registration.timeout":                "60 s",
+		"cluster.registration.initial-timeout":            "100",
+		"cluster.registration.max-timeout":                "1000",
+		"cluster.registration.error-delay":                "500",
+		"cluster.registration.refused-registration-delay": "500",
+		// A killed TaskManager is missed after seconds, not after Flink's usual minute.
+		"heartbeat.interval": "1000", "heartbeat.timeout": "8000",
+		"restart-strategy.type": "fixed-delay", "restart-strategy.fixed-delay.attempts": "100", "restart-strategy.fixed-delay.delay": "200 ms",
+		"state.backend.type":    "hashmap",
+		"state.checkpoints.dir": "file://" + c.CheckpointDir(), "state.savepoints.dir": "file://" + c.SavepointDir(),
+		"execution.checkpointing.externalized-checkpoint-retention": "RETAIN_ON_CANCELLATION",
+		// Everything that jobs use is in the cluster's class path too. What the job server ships must not be loaded beside it.
+		"classloader.resolve-order": "parent-first",
+	}
+}
+
+// configure writes the configuration folder of a process and returns it.
+func (c *Cluster) configure(name string, own map[string]string) string {
+	c.t.Helper()
+	tmp := filepath.Join(c.dir, name, "tmp")
+	for _, dir := range []string{tmp, c.CheckpointDir(), c.SavepointDir()} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			c.t.Fatal(err)
+		}
+	}
+	all := maps.Clone(c.settings)
+	all["io.tmp.dirs"], all["web.tmpdir"] = tmp, tmp
+	maps.Copy(all, own)
+	var text strings.Builder
+	for _, key := range slices.Sorted(maps.Keys(all)) {
+		if all[key] != "" {
+			fmt.Fprintf(&text, "%s: %s\n", key, all[key])
+		}
+	}
+	if err := os.WriteFile(filepath.Join(c.dir, name, "flink-conf.yaml"), []byte(text.String()), 0o644); err != nil {
+		c.t.Fatal(err)
+	}
+	return filepath.Join(c.dir, name)
+}
+
+// opened are the packages of java.base into which Flink's serializers and its network stack look, which Java 17 has closed.
+var opened = []string{
+	"java.io", "java.lang", "java.lang.invoke", "java.lang.reflect", "java.net", "java.nio", "java.text", "java.time", "java.util",
+	"java.util.concurrent", "java.util.concurrent.atomic", "java.util.concurrent.locks", "sun.nio.ch", "sun.net.util",
+}
+
+// Java returns a command that runs a class with what the cluster's processes have: for clients of the cluster.
+func (c *Cluster) Java(heap int, class string, args ...string) *exec.Cmd {
+	all := []string{
+		fmt.Sprintf("-Xms%dm", heap/2), fmt.Sprintf("-Xmx%dm", heap), "-XX:+UseSerialGC",
+		// No file outside of the cluster's folder, not even for jps.
+		"-XX:-UsePerfData", "-Djava.io.tmpdir=" + c.dir,
+		"-Djava.net.preferIPv4Stack=true",
+		"-Dorg.slf4j.simpleLogger.showDateTime=true", "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
+		// These repeat the configuration and the class path, line by line.
+		"-Dorg.slf4j.simpleLogger.log.org.apache.flink.configuration.GlobalConfiguration=warn",
+		"-Dorg.slf4j.simpleLogger.log.org.apache.flink.runtime.util.EnvironmentInformation=warn",
+	}
+	for _, p := range opened {
+		all = append(all, "--add-opens=java.base/"+p+"=ALL-UNNAMED")
+	}
+	return exec.Command("java", append(append(all, "-cp", c.classpath, class), args...)...)
+}
+
+func (c *Cluster) start(name string, heap int, class string, args ...string) *pyenv.Process {
+	c.t.Helper()
+	cmd := c.Java(heap, class, args...)
+	cmd.Dir = filepath.Join(c.dir, name)
+	return pyenv.Start(c.t, cmd)
+}
+
+func (c *Cluster) startTaskManager(i int) {
+	c.t.Helper()
+	name := fmt.Sprintf("taskmanager-%d", i)
+	c.TaskManagers[i] = c.start(name, c.o.Heap, taskManagerClass, "--configDir", c.configure(name, nil))
+}
+
+// RestartTaskManager starts a TaskManager that was killed, and returns when it is registered.
+func (c *Cluster) RestartTaskManager(i int) {
+	c.t.Helper()
+	if !c.TaskManagers[i].Over() {
+		c.t.Fatalf("TaskManager %d runs already", i)
+	}
+	c.startTaskManager(i)
+	c.awaitTaskManagers()
+}
+
+// awaitTaskManagers returns when the JobManager knows as many TaskManagers as run: those that run, and none that does not.
+func (c *Cluster) awaitTaskManagers() {
+	c.t.Helper()
+	var running []*pyenv.Process
+	for _, p := range c.TaskManagers {
+		if !p.Over() {
+			running = append(running, p)
+		}
+	}
+	c.JobManager.Eventually(fmt.Sprintf("%d TaskManagers are registered", len(running)), func() bool {
+		if slices.ContainsFunc(running, (*pyenv.Process).Over) {
+			c.t.Fatal("a TaskManager ended before it was registered")
+		}
+		o, err := c.overview()
+		// Their slots arrive a moment later than they do.
+		return err == nil && o.TaskManagers == len(running) && o.Slots == len(running)*c.o.Slots
+	})
+}
+
+func (c *Cluster) startJobServer() {
+	c.t.Helper()
+	c.jobPort = pyenv.FreePort(c.t)
+	conf := c.configure("jobserver", nil)
+	c.BeamJobServer = c.start("jobserver", 512, jobServerClass, "--flink-master", c.REST(), "--flink-conf-dir", conf,
+		"--job-host", "127.0.0.1", "--job-port", fmt.Sprint(c.jobPort), "--artifact-port", "0", "--expansion-port", "0",
+		"--artifacts-dir", filepath.Join(conf, "artifacts"))
+	c.BeamJobServer.Eventually("the job server listens", func() bool {
+		conn, err := net.Dial("tcp", c.JobServer())
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	})
+}
+
+// JobServer is where Beam's job server takes pipelines, as host:port.
+func (c *Cluster) JobServer() string { return fmt.Sprintf("127.0.0.1:%d", c.jobPort) }
+
+// REST is where Flink's own interface is, as host:port.
+func (c *Cluster) REST() string { return fmt.Sprintf("127.0.0.1:%d", c.restPort) }
+
+// CheckpointDir has a folder for each job.
+func (c *Cluster) CheckpointDir() string { return filepath.Join(c.dir, "checkpoints") }
+
+// SavepointDir has a folder for each savepoint.
+func (c *Cluster) SavepointDir() string { return filepath.Join(c.dir, "savepoints") }
