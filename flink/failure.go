@@ -1,0 +1,72 @@
+package flink
+
+import (
+	"encoding/json"
+	"errors"
+	"strings"
+
+	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/sidecar"
+)
+
+// Failure is what ends a bundle. Of an error Flink keeps the text alone, so the text is this, as one line of JSON behind the word "tensorferry".
+type Failure struct {
+	// Operator is the transform.
+	Operator string `json:"operator"`
+	// Class, Code and Reason are those of the failure; Code and Reason are empty where no model server was asked.
+	Class  string `json:"class"`
+	Code   string `json:"code,omitempty"`
+	Reason string `json:"reason,omitempty"`
+	Model  string `json:"model,omitempty"`
+	// Endpoint is the model server's.
+	Endpoint string `json:"endpoint,omitempty"`
+	// Split and Position say which record it was; -1 where it was none.
+	Split    int   `json:"split"`
+	Position int64 `json:"position"`
+	// Message is the error's own text.
+	Message string `json:"message"`
+
+	cause error
+}
+
+// failureOf makes a Failure of the error of a transform.
+func failureOf(operator string, err error) *Failure {
+	f := &Failure{Operator: operator, Class: async.VerdictOf(err).Class.String(), Split: -1, Position: -1, Message: err.Error(), cause: err}
+	if r, ok := errors.AsType[*async.RecordError](err); ok {
+		f.Split, f.Position = r.Split, r.Position
+	}
+	if s, ok := errors.AsType[*sidecar.Error](err); ok {
+		f.Code, f.Reason, f.Model, f.Endpoint = string(s.Code), s.Reason, s.Model, s.Endpoint
+	}
+	return f
+}
+
+// mark is before the line of JSON.
+const mark = "tensorferry "
+
+// Error returns one line.
+func (f *Failure) Error() string {
+	text, err := json.Marshal(f)
+	if err != nil {
+		return mark + f.Message
+	}
+	return mark + string(text)
+}
+
+// Unwrap returns what failed.
+func (f *Failure) Unwrap() error { return f.cause }
+
+// FailureIn finds a Failure in a text, such as an exception in Flink's history or the error of a submitted job. It is nil if there is none.
+func FailureIn(text string) *Failure {
+	for rest := text; ; {
+		_, after, found := strings.Cut(rest, mark+"{")
+		if !found {
+			return nil
+		}
+		var f Failure
+		if json.NewDecoder(strings.NewReader("{"+after)).Decode(&f) == nil && f.Operator != "" {
+			return &f
+		}
+		rest = after
+	}
+}

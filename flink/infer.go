@@ -1,0 +1,123 @@
+package flink
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"sync"
+
+	"github.com/apache/beam/sdks/v2/go/pkg/beam"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/graph/mtime"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/graph/window"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/register"
+
+	"github.com/tensorferry/tensorferry/async"
+)
+
+// Failed is a record that failed for good, in the collection of dead letters.
+type Failed[IN any] struct {
+	Record IN
+	// Class is async.Class as text: "record", "timeout", "overload", "transport", "backend" or "permanent".
+	Class string
+	Error string
+	// Attempts is the number of calls made for it.
+	Attempts int
+	// At is when it failed, in milliseconds since the Unix epoch.
+	At int64
+}
+
+// registered are the types of Infer that this program has.
+var registered sync.Map
+
+// Register makes Infer for these types known to Beam. Call it from an init function, in the program that submits and in that of the
+// workers (best one and the same), once for each combination of types.
+func Register[IN, OUT any, M Maker[IN, OUT]]() {
+	register.DoFn5x1[context.Context, beam.EventTime, IN, func(beam.EventTime, OUT), func(beam.EventTime, Failed[IN]), error](&inferFn[IN, OUT, M]{})
+	register.Emitter2[beam.EventTime, OUT]()
+	register.Emitter2[beam.EventTime, Failed[IN]]()
+	beam.RegisterType(reflect.TypeFor[Failed[IN]]())
+	registered.Store(reflect.TypeFor[inferFn[IN, OUT, M]](), true)
+}
+
+// Infer calls the function of m for the records of a collection. The results have the event times of their records; failed holds
+// the records whose failure has the action async.DeadLetter. It panics, as Beam's own transforms do, where the pipeline is wrong; TryInfer returns
+// that as an error.
+func Infer[IN, OUT any, M Maker[IN, OUT]](s beam.Scope, records beam.PCollection, m M, c Config) (results, failed beam.PCollection) {
+	results, failed, err := TryInfer[IN, OUT](s, records, m, c)
+	if err != nil {
+		panic(err)
+	}
+	return results, failed
+}
+
+// TryInfer is Infer with an error for what is wrong with the pipeline: a configuration, a collection in windows, types that are not registered.
+func TryInfer[IN, OUT any, M Maker[IN, OUT]](s beam.Scope, records beam.PCollection, m M, c Config) (results, failed beam.PCollection, err error) {
+	c, err = c.resolve()
+	if err == nil {
+		err = travels(m)
+	}
+	if err == nil {
+		err = inGlobalWindow(c.Name, records)
+	}
+	if err != nil {
+		return results, failed, err
+	}
+	if _, ok := registered.Load(reflect.TypeFor[inferFn[IN, OUT, M]]()); !ok {
+		return results, failed, fmt.Errorf("flink: %s: its types are not registered; add func init() { flink.Register[%v, %v, %v]() }",
+			c.Name, reflect.TypeFor[IN](), reflect.TypeFor[OUT](), reflect.TypeFor[M]())
+	}
+	out, err := beam.TryParDo(s.Scope(c.Name), &inferFn[IN, OUT, M]{Maker: m, Config: c}, records)
+	if err != nil {
+		return results, failed, fmt.Errorf("flink: %s: %w", c.Name, err)
+	}
+	return out[0], out[1], nil
+}
+
+// inGlobalWindow refuses windows: what leaves at the end of a bundle may be of any record of it, and Beam then knows no window but the global one.
+func inGlobalWindow(name string, records beam.PCollection) error {
+	if !records.IsValid() {
+		return fmt.Errorf("flink: %s: no collection", name)
+	}
+	if fn := records.WindowingStrategy().Fn; fn.Kind != window.GlobalWindows {
+		return fmt.Errorf("flink: %s: the collection is in %v; infer first and window the results, or put it into the global window "+
+			"(beam.WindowInto(s, window.NewGlobalWindows(), ...)) before", name, fn)
+	}
+	return nil
+}
+
+// inferFn is the operator as Beam sees it. One instance serves one bundle at a time.
+type inferFn[IN, OUT any, M Maker[IN, OUT]] struct {
+	Maker  M
+	Config Config
+
+	b    bundle[IN, OUT]
+	emit func(beam.EventTime, OUT)
+	fail func(beam.EventTime, Failed[IN])
+}
+
+// Setup is called once for each instance.
+func (f *inferFn[IN, OUT, M]) Setup() error {
+	return f.b.setup(f, f.Config, f.Maker.Function, taker[IN, OUT]{
+		result: func(r *async.Record[OUT]) { f.emit(mtime.Time(r.Time), r.Value) },
+		failed: func(x *async.Failed[IN]) {
+			f.fail(mtime.Time(x.Record.Time), Failed[IN]{Record: x.Record.Value, Class: x.Class.String(), Error: x.Err.Error(), Attempts: x.Attempts, At: x.At.UnixMilli()})
+		},
+	})
+}
+
+// StartBundle begins.
+func (f *inferFn[IN, OUT, M]) StartBundle(context.Context, func(beam.EventTime, OUT), func(beam.EventTime, Failed[IN])) {
+	f.b.start()
+}
+
+// ProcessElement admits a record.
+func (f *inferFn[IN, OUT, M]) ProcessElement(ctx context.Context, at beam.EventTime, v IN, emit func(beam.EventTime, OUT), fail func(beam.EventTime, Failed[IN])) error {
+	f.emit, f.fail = emit, fail
+	return f.b.process(ctx, &async.Record[IN]{Value: v, Time: async.EventTime(at)})
+}
+
+// FinishBundle drains.
+func (f *inferFn[IN, OUT, M]) FinishBundle(ctx context.Context, emit func(beam.EventTime, OUT), fail func(beam.EventTime, Failed[IN])) error {
+	f.emit, f.fail = emit, fail
+	return f.b.finish(ctx)
+}

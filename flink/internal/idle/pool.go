@@ -1,0 +1,145 @@
+// Package idle keeps what costs time to open (channels, readers, writers) from bundle to bundle. Beam's workers do not say when a
+// job ends, so what nobody has used for long is closed.
+package idle
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// Limit is how long something is kept that nobody uses.
+const Limit = 10 * time.Second
+
+// ErrAbandoned says that something was closed because its bundle had done nothing for longer than the limit.
+var ErrAbandoned = errors.New("it was closed, since its bundle had done nothing for too long")
+
+// Thing is what a pool keeps.
+type Thing interface {
+	comparable
+	// Close gives everything back. It is called once, from any goroutine, and waits for whoever is at work on the thing.
+	Close() error
+	// Abandoned reports whether nobody is at work on the thing, or has been since a time. It does not block.
+	Abandoned(since time.Time) bool
+}
+
+// Pool keeps things. Whoever takes one has it alone until it is given back or dropped. A bundle that fails elsewhere never comes back
+// for what it took; that too is closed when nothing has touched it for Limit. It is safe for concurrent use; its
+// zero value is empty.
+type Pool[T Thing] struct {
+	mu     sync.Mutex
+	free   map[string][]T
+	lent   map[T]string
+	next   map[string]int // numbers of things
+	sweeps bool
+}
+
+// Take returns a thing of a key that nobody has, opened if there is none. index numbers the things of a key.
+func (p *Pool[T]) Take(ctx context.Context, key string, open func(ctx context.Context, index int) (T, error)) (T, error) {
+	p.mu.Lock()
+	if p.lent == nil {
+		p.free, p.lent, p.next = map[string][]T{}, map[T]string{}, map[string]int{}
+	}
+	if all := p.free[key]; len(all) > 0 {
+		t := all[len(all)-1]
+		p.free[key] = all[:len(all)-1]
+		p.lent[t] = key
+		p.mu.Unlock()
+		return t, nil
+	}
+	index := p.next[key]
+	p.next[key]++
+	p.mu.Unlock()
+	t, err := open(ctx, index)
+	if err != nil {
+		return t, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lent[t] = key
+	if !p.sweeps {
+		p.sweeps = true
+		go p.sweep()
+	}
+	return t, nil
+}
+
+// Give takes back a thing that can be used again.
+func (p *Pool[T]) Give(t T) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	key, ok := p.lent[t]
+	if !ok {
+		return // it was abandoned
+	}
+	delete(p.lent, t)
+	p.free[key] = append(p.free[key], t)
+}
+
+// Drop closes a thing that has failed.
+func (p *Pool[T]) Drop(t T) {
+	p.mu.Lock()
+	_, ok := p.lent[t]
+	delete(p.lent, t)
+	p.mu.Unlock()
+	if ok {
+		shut(t)
+	}
+}
+
+func shut[T Thing](t T) {
+	if err := t.Close(); err != nil {
+		slog.Warn("something idle could not be closed", "error", err)
+	}
+}
+
+// sweep closes what nobody uses, and ends when nothing is left.
+func (p *Pool[T]) sweep() {
+	tick := time.NewTicker(Limit / 10)
+	defer tick.Stop()
+	for now := range tick.C {
+		if p.sweepOnce(now.Add(-Limit)) {
+			return
+		}
+	}
+}
+
+// sweepOnce closes what has been idle since a time, and reports whether nothing is left.
+func (p *Pool[T]) sweepOnce(since time.Time) (empty bool) {
+	var old []T
+	p.mu.Lock()
+	for key, all := range p.free {
+		kept := all[:0]
+		for _, t := range all {
+			if t.Abandoned(since) {
+				old = append(old, t)
+			} else {
+				kept = append(kept, t)
+			}
+		}
+		clear(all[len(kept):])
+		if p.free[key] = kept; len(kept) == 0 {
+			delete(p.free, key)
+		}
+	}
+	for t := range p.lent {
+		if t.Abandoned(since) {
+			old = append(old, t)
+			delete(p.lent, t)
+		}
+	}
+	p.mu.Unlock()
+	for _, t := range old {
+		shut(t)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.free) > 0 || len(p.lent) > 0 {
+		return false
+	}
+	clear(p.next)
+	p.sweeps = false
+	return true
+}

@@ -1,0 +1,141 @@
+package jobfile
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/apache/beam/sdks/v2/go/pkg/beam"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/register"
+
+	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/flink"
+	"github.com/tensorferry/tensorferry/job/inference"
+)
+
+func init() {
+	register.DoFn2x2[beam.EventTime, flink.FailedRecord, flink.Record, error](&letterFn{})
+	register.DoFn2x1[context.Context, flink.Record, error](&filesFn{})
+	flink.RegisterRecords[shipped]()
+}
+
+// letterFn writes a record that failed as a line of JSON.
+type letterFn struct{}
+
+// ProcessElement makes one line.
+func (*letterFn) ProcessElement(at beam.EventTime, f flink.FailedRecord) (flink.Record, error) {
+	class := async.Backend
+	for class.String() != f.Class && class < async.Permanent {
+		class++
+	}
+	line, err := inference.Letter(async.Failed[json.RawMessage]{
+		Record: async.Record[json.RawMessage]{Value: f.Record.Value, Split: int(f.Record.Split), Position: f.Record.Position, Time: async.EventTime(at)},
+		Class:  class, Err: errors.New(f.Error), Attempts: f.Attempts, At: time.UnixMilli(f.At),
+	})
+	r := f.Record
+	r.Value = line
+	return r, err
+}
+
+// write writes records to the job's sink, or to that of its dead letters.
+func write(s beam.Scope, records beam.PCollection, to shipped, letters bool) error {
+	f := to.Spec.Sink.File
+	if letters {
+		f = to.Spec.DeadLetter.File
+	}
+	if _, err := beam.TryParDo(s, &filesFn{Dir: f.Path}, records); err != nil {
+		return fmt.Errorf("flink: the sink: %w", err)
+	}
+	return nil
+}
+
+// filesFn writes a file for each split in a bundle, which appears when the bundle ends. Its name has the split and the position of its first
+// record, so that the files' order is that of the input. A bundle that is repeated after a failure replaces its file if it begins at the same record, and
+// leaves records twice if not: at least once.
+type filesFn struct {
+	Dir string
+
+	open map[int64]*part
+}
+
+// part is the file of a split in the present bundle.
+type part struct {
+	file *os.File
+	name string
+	buf  []byte
+}
+
+// flushAt is how many bytes are gathered before they are written.
+const flushAt = 256 << 10
+
+// StartBundle gives up what a bundle has left that never came to its end.
+func (f *filesFn) StartBundle(context.Context) error {
+	f.discard()
+	f.open = map[int64]*part{}
+	return os.MkdirAll(f.Dir, 0o755)
+}
+
+func (f *filesFn) discard() {
+	for _, p := range f.open {
+		p.file.Close()
+		os.Remove(p.file.Name())
+	}
+	f.open = nil
+}
+
+// ProcessElement writes a line.
+func (f *filesFn) ProcessElement(_ context.Context, r flink.Record) error {
+	p := f.open[r.Split]
+	if p == nil {
+		file, err := os.CreateTemp(f.Dir, ".pending-*")
+		if err != nil {
+			return fmt.Errorf("sink: %w", err)
+		}
+		p = &part{file: file, name: fmt.Sprintf("part-%06d-%020d.jsonl", r.Split, r.Position)}
+		f.open[r.Split] = p
+	}
+	p.buf = append(append(p.buf, r.Value...), '\n')
+	if len(p.buf) >= flushAt {
+		return p.flush()
+	}
+	return nil
+}
+
+func (p *part) flush() error {
+	if _, err := p.file.Write(p.buf); err != nil {
+		return fmt.Errorf("sink: %w", err)
+	}
+	p.buf = p.buf[:0]
+	return nil
+}
+
+// FinishBundle makes the files durable and visible.
+func (f *filesFn) FinishBundle(context.Context) error {
+	defer f.discard()
+	for split, p := range f.open {
+		if err := p.flush(); err != nil {
+			return err
+		}
+		err := errors.Join(p.file.Chmod(0o644), p.file.Sync(), p.file.Close())
+		if err == nil {
+			err = os.Rename(p.file.Name(), filepath.Join(f.Dir, p.name))
+		}
+		if err != nil {
+			return fmt.Errorf("sink: %w", err)
+		}
+		delete(f.open, split)
+	}
+	return syncFolder(f.Dir)
+}
+
+func syncFolder(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("sink: %w", err)
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

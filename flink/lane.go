@@ -1,0 +1,207 @@
+package flink
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/flink/internal/idle"
+)
+
+// lane is an operator that bundles are run on, one after another. While a bundle is being processed the operator is driven by
+// the bundle's goroutine; while it waits for more records, by one of the lane's own, which lets timers, retries and
+// calls go on but emits nothing, since Beam takes results from the bundle's goroutine alone.
+type lane[IN, OUT any] struct {
+	op    *async.Operator[IN, OUT]
+	woken chan struct{} // for the bundle
+	bored chan struct{} // for the lane's own goroutine
+	quit  context.CancelFunc
+	gone  sync.WaitGroup
+
+	mu     sync.Mutex
+	closed bool
+	used   time.Time // when a bundle last did something
+	drains int64
+	timer  *time.Timer
+	one    [1]async.Record[IN]
+	out    results[OUT]
+	failed []async.Failed[IN]
+}
+
+// results is the Emitter of a lane. There are no watermarks: Beam keeps those.
+type results[OUT any] struct{ recs []async.Record[OUT] }
+
+func (r *results[OUT]) Emit(recs []async.Record[OUT]) { r.recs = append(r.recs, recs...) }
+func (r *results[OUT]) Watermark(async.Watermark)     {}
+
+func ring(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// openLane makes a lane and opens its channel, which takes as long as the function's Open.
+func openLane[IN, OUT any](ctx context.Context, fn async.Function[IN, OUT], c Config, index int, log *slog.Logger) (*lane[IN, OUT], error) {
+	l := &lane[IN, OUT]{woken: make(chan struct{}, 1), bored: make(chan struct{}, 1), used: time.Now(), timer: time.NewTimer(time.Hour)}
+	op, err := async.NewOperator(fn, c.Order, c.Async, async.Subtask{Operator: c.Name, Index: index, Parallelism: index + 1, Logger: log},
+		func() { ring(l.woken); ring(l.bored) })
+	if err != nil {
+		return nil, err
+	}
+	op.DeadLetters(func(f []async.Failed[IN]) { l.failed = append(l.failed, f...) })
+	if err := op.Open(ctx); err != nil {
+		return nil, errors.Join(err, op.Close())
+	}
+	l.op = op
+	var own context.Context
+	own, l.quit = context.WithCancel(context.Background())
+	l.gone.Go(func() { l.keep(own) })
+	return l, nil
+}
+
+// keep steps the operator while no bundle does.
+func (l *lane[IN, OUT]) keep(ctx context.Context) {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		l.mu.Lock()
+		if l.closed {
+			l.mu.Unlock()
+			return
+		}
+		// A failure is the next bundle step's to report.
+		st, _ := l.op.Step(time.Now(), 0, &l.out)
+		l.mu.Unlock()
+		var due <-chan time.Time
+		if !st.Next.IsZero() {
+			timer.Reset(time.Until(st.Next))
+			due = timer.C
+		}
+		select {
+		case <-l.bored:
+		case <-due:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// taker takes what leaves a lane: from the bundle's goroutine, in order.
+type taker[IN, OUT any] struct {
+	result func(*async.Record[OUT])
+	failed func(*async.Failed[IN])
+}
+
+// process admits a record, waiting until there is room, and hands over what leaves meanwhile. An error is the end of the lane.
+func (l *lane[IN, OUT]) process(ctx context.Context, rec *async.Record[IN], to taker[IN, OUT]) error {
+	l.mu.Lock()
+	defer l.release()
+	l.one[0] = *rec
+	for {
+		if l.closed {
+			return idle.ErrAbandoned
+		}
+		admitted := l.op.Admit(l.one[:]) == 1
+		st, err := l.step(to)
+		if err != nil || admitted {
+			return err
+		}
+		if st.More || l.op.Room() > 0 {
+			continue
+		}
+		if err := l.wait(ctx, st.Next); err != nil {
+			return err
+		}
+	}
+}
+
+// drain waits until everything has its outcome, and hands it over. An error is the end of the lane.
+func (l *lane[IN, OUT]) drain(ctx context.Context, to taker[IN, OUT]) error {
+	l.mu.Lock()
+	defer l.release()
+	if l.closed {
+		return idle.ErrAbandoned
+	}
+	l.drains++
+	l.op.Barrier(l.drains)
+	for {
+		st, err := l.step(to)
+		if err != nil || st.Barrier == l.drains {
+			return err
+		}
+		if st.More {
+			continue
+		}
+		if err := l.wait(ctx, st.Next); err != nil {
+			return err
+		}
+	}
+}
+
+// release ends what a bundle does on the lane.
+func (l *lane[IN, OUT]) release() {
+	l.used = time.Now()
+	l.mu.Unlock()
+}
+
+// turn is how many results leave in one step.
+const turn = 1024
+
+// step does what is due and passes on what has left.
+func (l *lane[IN, OUT]) step(to taker[IN, OUT]) (async.Status[IN], error) {
+	st, err := l.op.Step(time.Now(), turn, &l.out)
+	if err != nil {
+		return st, err
+	}
+	for i := range l.out.recs {
+		to.result(&l.out.recs[i])
+	}
+	clear(l.out.recs)
+	l.out.recs = l.out.recs[:0]
+	for i := range l.failed {
+		to.failed(&l.failed[i])
+	}
+	clear(l.failed)
+	l.failed = l.failed[:0]
+	return st, nil
+}
+
+// wait waits until the operator has something to do.
+func (l *lane[IN, OUT]) wait(ctx context.Context, next time.Time) error {
+	var due <-chan time.Time
+	if !next.IsZero() {
+		l.timer.Reset(time.Until(next))
+		due = l.timer.C
+	}
+	select {
+	case <-l.woken:
+	case <-due:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+// Close implements idle.Thing: it closes the channel. A bundle that comes back to it is told. It waits for the bundle that is at work.
+func (l *lane[IN, OUT]) Close() error {
+	l.mu.Lock()
+	l.closed = true
+	l.mu.Unlock()
+	l.quit()
+	l.gone.Wait()
+	l.timer.Stop()
+	return l.op.Close()
+}
+
+// Abandoned implements idle.Thing.
+func (l *lane[IN, OUT]) Abandoned(since time.Time) bool {
+	if !l.mu.TryLock() {
+		return false // one does
+	}
+	defer l.mu.Unlock()
+	return l.used.Before(since)
+}

@@ -1,0 +1,149 @@
+package flink
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+
+	"github.com/apache/beam/sdks/v2/go/pkg/beam"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/graph/mtime"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/register"
+
+	"github.com/tensorferry/tensorferry/async"
+)
+
+// Record is a record with where it came from, as pipelines made of job files have them. Its event time is Beam's.
+type Record struct {
+	// Value is one JSON object.
+	Value []byte
+	Key   string
+	// Split and Position are those of async.Record.
+	Split    int64
+	Position int64
+}
+
+// encodeRecord is Record's coder: three numbers, the key with its length, the value.
+func encodeRecord(r Record) []byte {
+	b := make([]byte, 0, 3*binary.MaxVarintLen64+len(r.Key)+len(r.Value))
+	b = binary.AppendVarint(b, r.Split)
+	b = binary.AppendVarint(b, r.Position)
+	b = binary.AppendUvarint(b, uint64(len(r.Key)))
+	b = append(b, r.Key...)
+	return append(b, r.Value...)
+}
+
+var errRecord = errors.New("flink: an encoded record is damaged")
+
+func decodeRecord(b []byte) (r Record, err error) {
+	var n int
+	if r.Split, n = binary.Varint(b); n <= 0 {
+		return r, errRecord
+	}
+	b = b[n:]
+	if r.Position, n = binary.Varint(b); n <= 0 {
+		return r, errRecord
+	}
+	b = b[n:]
+	size, n := binary.Uvarint(b)
+	if n <= 0 || size > uint64(len(b)-n) {
+		return r, errRecord
+	}
+	b = b[n:]
+	// The buffer is Beam's, and used again.
+	r.Key, r.Value = string(b[:size]), append([]byte(nil), b[size:]...)
+	return r, nil
+}
+
+// FailedRecord is a Record that failed for good.
+type FailedRecord struct {
+	Record   Record
+	Class    string
+	Error    string
+	Attempts int
+	// At is when it failed, in milliseconds since the Unix epoch.
+	At int64
+}
+
+// RecordMaker makes the function of Records: of JSON objects.
+type RecordMaker = Maker[json.RawMessage, json.RawMessage]
+
+func init() {
+	beam.RegisterCoder(reflect.TypeFor[Record](), encodeRecord, decodeRecord)
+	beam.RegisterType(reflect.TypeFor[FailedRecord]())
+	register.Emitter2[beam.EventTime, Record]()
+	register.Emitter2[beam.EventTime, FailedRecord]()
+}
+
+// RegisterRecords makes InferRecords for a maker known to Beam. Call it from an init function.
+func RegisterRecords[M RecordMaker]() {
+	register.DoFn5x1[context.Context, beam.EventTime, Record, func(beam.EventTime, Record), func(beam.EventTime, FailedRecord), error](&recordFn[M]{})
+	registered.Store(reflect.TypeFor[recordFn[M]](), true)
+}
+
+// InferRecords is TryInfer for a collection of Records, whose places it keeps.
+func InferRecords[M RecordMaker](s beam.Scope, records beam.PCollection, m M, c Config) (results, failed beam.PCollection, err error) {
+	c, err = c.resolve()
+	if err == nil {
+		err = travels(m)
+	}
+	if err == nil {
+		err = inGlobalWindow(c.Name, records)
+	}
+	if err != nil {
+		return results, failed, err
+	}
+	if _, ok := registered.Load(reflect.TypeFor[recordFn[M]]()); !ok {
+		return results, failed, fmt.Errorf("flink: %s: its type is not registered; add func init() { flink.RegisterRecords[%v]() }", c.Name, reflect.TypeFor[M]())
+	}
+	out, err := beam.TryParDo(s.Scope(c.Name), &recordFn[M]{Maker: m, Config: c}, records)
+	if err != nil {
+		return results, failed, fmt.Errorf("flink: %s: %w", c.Name, err)
+	}
+	return out[0], out[1], nil
+}
+
+// recordFn is inferFn for Records.
+type recordFn[M RecordMaker] struct {
+	Maker  M
+	Config Config
+
+	b    bundle[json.RawMessage, json.RawMessage]
+	emit func(beam.EventTime, Record)
+	fail func(beam.EventTime, FailedRecord)
+}
+
+func placed(r *async.Record[json.RawMessage]) Record {
+	return Record{Value: r.Value, Key: r.Key, Split: int64(r.Split), Position: r.Position}
+}
+
+// Setup is called once for each instance.
+func (f *recordFn[M]) Setup() error {
+	return f.b.setup(f, f.Config, f.Maker.Function, taker[json.RawMessage, json.RawMessage]{
+		result: func(r *async.Record[json.RawMessage]) { f.emit(mtime.Time(r.Time), placed(r)) },
+		failed: func(x *async.Failed[json.RawMessage]) {
+			f.fail(mtime.Time(x.Record.Time), FailedRecord{Record: placed(&x.Record), Class: x.Class.String(), Error: x.Err.Error(), Attempts: x.Attempts, At: x.At.UnixMilli()})
+		},
+	})
+}
+
+// StartBundle begins.
+func (f *recordFn[M]) StartBundle(context.Context, func(beam.EventTime, Record), func(beam.EventTime, FailedRecord)) {
+	f.b.start()
+}
+
+// ProcessElement admits a record.
+func (f *recordFn[M]) ProcessElement(ctx context.Context, at beam.EventTime, r Record, emit func(beam.EventTime, Record), fail func(beam.EventTime, FailedRecord)) error {
+	f.emit, f.fail = emit, fail
+	return f.b.process(ctx, &async.Record[json.RawMessage]{
+		Value: r.Value, Time: async.EventTime(at), Key: r.Key, Split: int(r.Split), Position: r.Position,
+	})
+}
+
+// FinishBundle drains.
+func (f *recordFn[M]) FinishBundle(ctx context.Context, emit func(beam.EventTime, Record), fail func(beam.EventTime, FailedRecord)) error {
+	f.emit, f.fail = emit, fail
+	return f.b.finish(ctx)
+}

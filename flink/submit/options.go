@@ -1,0 +1,149 @@
+// Package submit hands pipelines to Beam's job server for Flink, with the options that only Flink knows, watches them and cancels
+// them. It owns nothing of what a pipeline does.
+package submit
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/types/known/structpb"
+)
+
+// Defaults of Options.
+const (
+	DefaultMaxBundleSize = 10_000
+	DefaultMaxBundleTime = 200 * time.Millisecond
+	DefaultDataBuffer    = 5 * time.Millisecond
+)
+
+// NoRestart as Options.Restarts lets a job end with its first failure.
+const NoRestart = -1
+
+// Options of a job on Flink. JobServer and WorkerPool must be set.
+type Options struct {
+	// Name of the job in Flink's web UI.
+	Name string
+	// JobServer is Beam's job server, as host:port.
+	JobServer string
+	// WorkerPool is the address of the worker pool (package worker), as host:port, as each TaskManager sees it. With one pool beside each
+	// TaskManager that is a loopback address.
+	WorkerPool string
+	// Parallelism of the job; 0: the cluster's default.
+	Parallelism int
+	// MaxBundleSize and MaxBundleTime end a bundle, and with it its drain. Default 10,000 records and 200 ms. The time is also
+	// how long a result may wait for a next record to leave with.
+	MaxBundleSize int
+	MaxBundleTime time.Duration
+	// CheckpointInterval is the time between checkpoints; 0: none are taken. A checkpoint ends the present bundles first, and waits for
+	// that for at most CheckpointTimeout (0: Flink's default, 10 min). CheckpointPause is the least time from the end of one to the next.
+	CheckpointInterval, CheckpointTimeout, CheckpointPause time.Duration
+	// Restarts is how often Flink starts a failed job again, RestartDelay after each failure. 0: the cluster's own restart strategy; NoRestart: never.
+	Restarts     int
+	RestartDelay time.Duration
+	// Savepoint to start from, as a path that the cluster can read. Empty: none. IgnoreLostState goes on although the savepoint holds
+	// state of operators that the job has no more.
+	Savepoint       string
+	IgnoreLostState bool
+	// RetainCheckpoints keeps the newest checkpoint of a job that is cancelled or fails.
+	RetainCheckpoints bool
+	// Experiments are further ones of Beam's, as name=value.
+	Experiments []string
+}
+
+// resolve checks the options and fills the defaults in.
+func (o Options) resolve() (Options, error) {
+	var errs []error
+	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf("submit: "+format, args...)) }
+	if o.Name == "" {
+		o.Name = "tensorferry"
+	}
+	if o.JobServer == "" {
+		wrong("no job server; want host:port")
+	}
+	if o.WorkerPool == "" {
+		wrong("no worker pool; want the host:port at which each TaskManager finds its own")
+	}
+	if o.Parallelism < 0 {
+		wrong("parallelism is %d; want 1 or more, or 0 for the cluster's", o.Parallelism)
+	}
+	if o.MaxBundleSize < 0 || o.MaxBundleTime < 0 || o.MaxBundleTime > 0 && o.MaxBundleTime < time.Millisecond {
+		wrong("bundles of %d records and %v; want 1 or more and 1 ms or more, or 0 for the defaults", o.MaxBundleSize, o.MaxBundleTime)
+	}
+	if o.MaxBundleSize == 0 {
+		o.MaxBundleSize = DefaultMaxBundleSize
+	}
+	if o.MaxBundleTime == 0 {
+		o.MaxBundleTime = DefaultMaxBundleTime
+	}
+	if most := 5 * time.Second; o.MaxBundleTime > most {
+		wrong("bundles of %v; want %v or less, since a channel whose bundle does nothing for longer is taken for abandoned", o.MaxBundleTime, most)
+	}
+	if o.CheckpointInterval < 0 || o.CheckpointTimeout < 0 || o.CheckpointPause < 0 || o.RestartDelay < 0 {
+		wrong("a checkpoint interval of %v, timeout of %v, pause of %v, restart delay of %v; want none below 0",
+			o.CheckpointInterval, o.CheckpointTimeout, o.CheckpointPause, o.RestartDelay)
+	}
+	if o.Restarts < NoRestart {
+		wrong("%d restarts; want 1 or more, 0 for the cluster's strategy, or %d for none", o.Restarts, NoRestart)
+	}
+	return o, errors.Join(errs...)
+}
+
+// proto writes the options as the job server reads them.
+func (o Options) proto() (*structpb.Struct, error) {
+	ms := func(d time.Duration) any { return d.Milliseconds() }
+	m := map[string]any{
+		"runner": "FlinkRunner", "app_name": o.Name, "job_name": o.Name,
+		// Without it the runner takes a bounded pipeline for a batch, which has no checkpoints and one bundle a task.
+		"streaming":               true,
+		"max_bundle_size":         o.MaxBundleSize,
+		"max_bundle_time_mills":   ms(o.MaxBundleTime),
+		"auto_watermark_interval": 100,
+		// The bundle ends, and drains, before the barrier goes on: nothing is in flight across one.
+		"finish_bundle_before_checkpointing": true,
+		// A source at its end must not stop checkpoints of the others.
+		"shutdown_sources_after_idle_ms": 0,
+	}
+	if o.Parallelism > 0 {
+		m["parallelism"] = o.Parallelism
+	}
+	if o.CheckpointInterval > 0 {
+		m["checkpointing_interval"] = ms(o.CheckpointInterval)
+		m["checkpointing_mode"] = "EXACTLY_ONCE"
+		m["externalized_checkpoints_enabled"] = o.RetainCheckpoints
+		m["retain_externalized_checkpoints_on_cancellation"] = o.RetainCheckpoints
+	}
+	if o.CheckpointTimeout > 0 {
+		m["checkpoint_timeout_millis"] = ms(o.CheckpointTimeout)
+	}
+	if o.CheckpointPause > 0 {
+		m["min_pause_between_checkpoints"] = ms(o.CheckpointPause)
+	}
+	switch {
+	case o.Restarts == NoRestart:
+		m["number_of_execution_retries"] = 0
+	case o.Restarts > 0:
+		m["number_of_execution_retries"] = o.Restarts
+		m["execution_retry_delay"] = ms(o.RestartDelay)
+	}
+	if o.Savepoint != "" {
+		m["savepoint_path"] = o.Savepoint
+		m["allow_non_restored_state"] = o.IgnoreLostState
+	}
+	experiments := []any{"beam_fn_api", fmt.Sprintf("data_buffer_time_limit_ms=%d", DefaultDataBuffer.Milliseconds())}
+	for _, e := range o.Experiments {
+		experiments = append(experiments, e)
+	}
+	m["experiments"] = experiments
+	named := map[string]any{}
+	for name, v := range m {
+		switch n := v.(type) {
+		case int:
+			v = float64(n)
+		case int64:
+			v = float64(n)
+		}
+		named["beam:option:"+name+":v1"] = v
+	}
+	return structpb.NewStruct(named)
+}

@@ -1,0 +1,212 @@
+package submit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/apache/beam/sdks/v2/go/pkg/beam"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/runtime/graphx"
+	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
+	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+)
+
+// connectTimeout bounds how long a job server is waited for.
+const connectTimeout = 30 * time.Second
+
+// maxMessage is room for pipelines and messages of any sensible size.
+const maxMessage = 64 << 20
+
+// Job is a job on Flink. Close gives the connection back and leaves the job alone.
+type Job struct {
+	// ID is the job server's name for it.
+	ID   string
+	conn *grpc.ClientConn
+	jobs jobpb.JobServiceClient
+}
+
+// Submit submits a pipeline. It returns when the job server has accepted it; Wait tells how it ends.
+func Submit(ctx context.Context, p *beam.Pipeline, o Options) (_ *Job, err error) {
+	o, err = o.resolve()
+	if err != nil {
+		return nil, err
+	}
+	options, err := o.proto()
+	if err != nil {
+		return nil, fmt.Errorf("submit: the options: %w", err)
+	}
+	pipeline, err := marshal(ctx, p, o.WorkerPool)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := dial(o.JobServer)
+	if err != nil {
+		return nil, fmt.Errorf("submit: the job server %s: %w", o.JobServer, err)
+	}
+	defer func() {
+		if err != nil {
+			conn.Close()
+		}
+	}()
+	j := &Job{conn: conn, jobs: jobpb.NewJobServiceClient(conn)}
+	first, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	ready, err := j.jobs.Prepare(first, &jobpb.PrepareJobRequest{Pipeline: pipeline, PipelineOptions: options, JobName: o.Name}, grpc.WaitForReady(true))
+	if err != nil {
+		return nil, fmt.Errorf("submit: the job server %s did not take the job %s: %w", o.JobServer, o.Name, err)
+	}
+	if err := stage(ctx, ready); err != nil {
+		return nil, fmt.Errorf("submit: the job server's artifact service: %w", err)
+	}
+	run, err := j.jobs.Run(ctx, &jobpb.RunJobRequest{PreparationId: ready.GetPreparationId(), RetrievalToken: ready.GetStagingSessionToken()})
+	if err != nil {
+		return nil, fmt.Errorf("submit: the job server %s did not start the job %s: %w", o.JobServer, o.Name, err)
+	}
+	j.ID = run.GetJobId()
+	return j, nil
+}
+
+// marshal writes a pipeline whose workers are those of an external pool, which have their program already.
+func marshal(ctx context.Context, p *beam.Pipeline, pool string) (*pipepb.Pipeline, error) {
+	if !beam.Initialized() {
+		return nil, errors.New("submit: call beam.Init before a pipeline is built")
+	}
+	edges, _, err := p.Build()
+	if err != nil {
+		return nil, fmt.Errorf("submit: the pipeline: %w", err)
+	}
+	env, err := graphx.CreateEnvironment(ctx, graphx.URNEnvExternal, func(context.Context) string { return pool })
+	if err != nil {
+		return nil, fmt.Errorf("submit: the pipeline's environment: %w", err)
+	}
+	env.Dependencies = nil
+	pipeline, err := graphx.Marshal(edges, &graphx.Options{Environment: env})
+	if err != nil {
+		return nil, fmt.Errorf("submit: the pipeline: %w", err)
+	}
+	return pipeline, nil
+}
+
+func dial(address string) (*grpc.ClientConn, error) {
+	return grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)))
+}
+
+// stage tells the artifact service that there is nothing to stage. It asks about every environment all the same.
+func stage(ctx context.Context, ready *jobpb.PrepareJobResponse) error {
+	conn, err := dial(ready.GetArtifactStagingEndpoint().GetUrl())
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	ctx = metadata.AppendToOutgoingContext(ctx, "worker_id", ready.GetPreparationId())
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	stream, err := jobpb.NewArtifactStagingServiceClient(conn).ReverseArtifactRetrievalService(ctx, grpc.WaitForReady(true))
+	if err != nil {
+		return err
+	}
+	if err := stream.Send(&jobpb.ArtifactResponseWrapper{StagingToken: ready.GetStagingSessionToken()}); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	for {
+		in, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return stream.CloseSend()
+		}
+		if err != nil {
+			return err
+		}
+		ask := in.GetResolveArtifact()
+		if ask == nil {
+			return fmt.Errorf("it asks for %v, and there is nothing to stage", in.GetGetArtifact().GetArtifact().GetTypeUrn())
+		}
+		answer := &jobpb.ArtifactResponseWrapper{Response: &jobpb.ArtifactResponseWrapper_ResolveArtifactResponse{
+			ResolveArtifactResponse: &jobpb.ResolveArtifactsResponse{Replacements: ask.GetArtifacts()},
+		}}
+		if err := stream.Send(answer); err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+	}
+}
+
+// FailedError says that a job has failed. Text is the job server's, with Flink's exception.
+type FailedError struct {
+	Job  string
+	Text string
+}
+
+func (e *FailedError) Error() string { return fmt.Sprintf("the job %s failed: %s", e.Job, e.Text) }
+
+// ErrCancelled says that a job was cancelled.
+var ErrCancelled = errors.New("the job was cancelled")
+
+// Wait waits for the end of the job, and logs its states. It returns nil when the job is done, ErrCancelled, or a *FailedError. When ctx
+// ends the job goes on.
+func (j *Job) Wait(ctx context.Context, log *slog.Logger) error {
+	stream, err := j.jobs.GetMessageStream(ctx, &jobpb.JobMessagesRequest{JobId: j.ID})
+	if err != nil {
+		return fmt.Errorf("submit: asking about the job %s: %w", j.ID, err)
+	}
+	var text string
+	for {
+		m, err := stream.Recv()
+		if err != nil {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			if errors.Is(err, io.EOF) {
+				return j.ended(ctx, text)
+			}
+			return fmt.Errorf("submit: the job server no longer tells about the job %s, which may go on: %w", j.ID, err)
+		}
+		if say := m.GetMessageResponse(); say != nil && say.GetImportance() >= jobpb.JobMessage_JOB_MESSAGE_ERROR {
+			text = say.GetMessageText()
+		}
+		if st := m.GetStateResponse(); st != nil {
+			log.Info("job", "id", j.ID, "state", st.GetState().String())
+		}
+	}
+}
+
+// ended says how a job of which nothing more is told has ended.
+func (j *Job) ended(ctx context.Context, text string) error {
+	state, err := j.State(ctx)
+	switch {
+	case err != nil:
+		return err
+	case state == jobpb.JobState_DONE:
+		return nil
+	case state == jobpb.JobState_CANCELLED || state == jobpb.JobState_CANCELLING:
+		return ErrCancelled
+	case text == "":
+		text = "its state is " + state.String()
+	}
+	return &FailedError{j.ID, text}
+}
+
+// State asks for the job's state.
+func (j *Job) State(ctx context.Context) (jobpb.JobState_Enum, error) {
+	st, err := j.jobs.GetState(ctx, &jobpb.GetJobStateRequest{JobId: j.ID})
+	if err != nil {
+		return 0, fmt.Errorf("submit: asking about the job %s: %w", j.ID, err)
+	}
+	return st.GetState(), nil
+}
+
+// Cancel cancels the job.
+func (j *Job) Cancel(ctx context.Context) error {
+	if _, err := j.jobs.Cancel(ctx, &jobpb.CancelJobRequest{JobId: j.ID}); err != nil {
+		return fmt.Errorf("submit: cancelling the job %s: %w", j.ID, err)
+	}
+	return nil
+}
+
+// Close gives the connection to the job server back.
+func (j *Job) Close() error { return j.conn.Close() }

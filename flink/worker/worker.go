@@ -1,0 +1,142 @@
+// Package worker is the pool of Beam workers beside a Flink TaskManager: a small server that the TaskManager asks for a worker
+// for each job, which then runs in this process. The program must have registered all that its pipelines need.
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/apache/beam/sdks/v2/go/container/tools"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/runtime/harness"
+	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/util/grpcx"
+	"google.golang.org/grpc"
+)
+
+// Pool runs workers. Workers of different jobs share the process and its channels' pool, not their state.
+type Pool struct {
+	fnpb.UnimplementedBeamFnExternalWorkerPoolServer
+	log    *slog.Logger
+	server *grpc.Server
+	root   context.Context
+	cancel context.CancelFunc
+	all    sync.WaitGroup
+
+	mu      sync.Mutex
+	workers map[string]*running
+	closed  bool
+}
+
+// running is a worker. Names come again when a TaskManager does.
+type running struct{ cancel context.CancelFunc }
+
+// New returns a pool that serves nothing yet.
+func New(log *slog.Logger) *Pool {
+	p := &Pool{log: log, server: grpc.NewServer(), workers: map[string]*running{}}
+	p.root, p.cancel = context.WithCancel(context.Background())
+	fnpb.RegisterBeamFnExternalWorkerPoolServer(p.server, p)
+	return p
+}
+
+// Serve answers at l until Close. beam.Init must have been called.
+func (p *Pool) Serve(l net.Listener) error {
+	if !beam.Initialized() {
+		return errors.New("worker: call beam.Init before Serve")
+	}
+	return p.server.Serve(l)
+}
+
+// StartWorker implements Beam's service for worker pools.
+func (p *Pool) StartWorker(_ context.Context, r *fnpb.StartWorkerRequest) (*fnpb.StartWorkerResponse, error) {
+	id := r.GetWorkerId()
+	refuse := func(format string, args ...any) (*fnpb.StartWorkerResponse, error) {
+		text := fmt.Sprintf(format, args...)
+		p.log.Warn("a worker was refused", "worker", id, "reason", text)
+		return &fnpb.StartWorkerResponse{Error: text}, nil
+	}
+	control, logging := r.GetControlEndpoint(), r.GetLoggingEndpoint()
+	switch {
+	case control == nil || logging == nil:
+		return refuse("the worker %s has no endpoint for control, or none for logs", id)
+	case control.GetAuthentication() != nil || logging.GetAuthentication() != nil:
+		return refuse("the worker %s is to be authenticated, which Beam's workers in Go cannot be", id)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return refuse("the worker pool is closing")
+	}
+	if old := p.workers[id]; old != nil {
+		// The TaskManager that had it is gone, or would not ask for it anew.
+		old.cancel()
+	}
+	ctx, cancel := context.WithCancel(grpcx.WriteWorkerID(p.root, id))
+	w := &running{cancel}
+	p.workers[id] = w
+	p.all.Go(func() {
+		defer p.forget(id, w)
+		p.run(ctx, id, r)
+	})
+	return &fnpb.StartWorkerResponse{}, nil
+}
+
+// provisionTimeout bounds the question for what a runner can do.
+const provisionTimeout = 30 * time.Second
+
+// run is a worker, until the TaskManager ends it or is gone.
+func (p *Pool) run(ctx context.Context, id string, r *fnpb.StartWorkerRequest) {
+	log := p.log.With("worker", id, "control", r.GetControlEndpoint().GetUrl())
+	log.Info("a worker starts")
+	var opts harness.Options
+	if at := r.GetProvisionEndpoint().GetUrl(); at != "" {
+		ask, cancel := context.WithTimeout(ctx, provisionTimeout)
+		info, err := tools.ProvisionInfo(ask, at)
+		cancel()
+		if err != nil {
+			log.Warn("the runner does not say what it can do", "error", err)
+		} else {
+			opts.StatusEndpoint, opts.RunnerCapabilities = info.GetStatusEndpoint().GetUrl(), info.GetRunnerCapabilities()
+		}
+	}
+	err := harness.MainWithOptions(ctx, r.GetLoggingEndpoint().GetUrl(), r.GetControlEndpoint().GetUrl(), opts)
+	if err != nil && ctx.Err() == nil {
+		log.Warn("a worker has lost its TaskManager", "error", err)
+		return
+	}
+	log.Info("a worker has ended")
+}
+
+func (p *Pool) forget(id string, w *running) {
+	w.cancel()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.workers[id] == w {
+		delete(p.workers, id)
+	}
+}
+
+// StopWorker implements Beam's service for worker pools.
+func (p *Pool) StopWorker(_ context.Context, r *fnpb.StopWorkerRequest) (*fnpb.StopWorkerResponse, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if w := p.workers[r.GetWorkerId()]; w != nil {
+		w.cancel()
+	}
+	return &fnpb.StopWorkerResponse{}, nil
+}
+
+// Close ends all workers. What they were at work on is failed on Flink's side, which starts it anew elsewhere, or here when the pool is back.
+func (p *Pool) Close() {
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	p.cancel()
+	p.server.Stop()
+	p.all.Wait()
+}
