@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path/filepath"
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
 
@@ -26,12 +27,16 @@ func (s shipped) Function() (async.Function[json.RawMessage, json.RawMessage], e
 	return inference.NewFunction(&s.Spec, s.Spec.Infer.Endpoint, nil)
 }
 
-// bounded reports whether the job's source has an end.
-func bounded(spec *job.Spec) bool { return spec.Source.File != nil }
+// DefaultSplitSize is how many bytes of a file a subtask reads in one bundle. It is far less than in the embedded runtime, since
+// a checkpoint waits for the splits that are being read.
+const DefaultSplitSize = 1 << 20
 
 // source returns the source of the records.
 func (s shipped) source() (stream.Source[json.RawMessage], error) {
-	f := s.Spec.Source.File
+	f := *s.Spec.Source.File
+	if f.SplitSize == 0 {
+		f.SplitSize = DefaultSplitSize
+	}
 	action := s.Spec.Infer.OnError[async.BadRecord.String()].Action
 	return file.NewRawSource(file.SourceConfig[json.RawMessage]{
 		Paths: f.Paths, SplitSize: f.SplitSize, MaxLine: f.MaxLine, Unchecked: action != "" && action != job.ActionFail,
@@ -65,7 +70,7 @@ func Check(spec *job.Spec) []error {
 	case i.DrainLimit > 0:
 		refuse("infer.drain_limit", "want none on Flink: what is in flight cannot go into its checkpoints")
 	}
-	cfg, err := inference.OperatorConfig(spec)
+	_, err := inference.OperatorConfig(spec)
 	check(err)
 	if i.Endpoint != "" {
 		if err := inference.CheckEndpoint(spec); err != nil {
@@ -74,21 +79,12 @@ func Check(spec *job.Spec) []error {
 			check(err)
 		}
 	}
-	_ = cfg
 	return faults
 }
 
-// Splits cuts the job's input.
-func Splits(ctx context.Context, spec *job.Spec) ([]stream.Split, error) {
-	src, err := shipped{*spec}.source()
-	if err != nil {
-		return nil, err
-	}
-	return src.Splits(ctx)
-}
-
-// Build adds the job to a pipeline. Splits of the input are those of the time of the call.
-func Build(p *beam.Pipeline, spec *job.Spec, splits []stream.Split) error {
+// Build adds the job to a pipeline. The input is cut now; what is there later is not read. With resumed the job goes on from a savepoint, and what
+// is in the folders of its sinks is its own.
+func Build(ctx context.Context, p *beam.Pipeline, spec *job.Spec, resumed bool) error {
 	if faults := Check(spec); faults != nil {
 		return errors.Join(faults...)
 	}
@@ -96,8 +92,21 @@ func Build(p *beam.Pipeline, spec *job.Spec, splits []stream.Split) error {
 	if err != nil {
 		return err
 	}
-	cfg.Checkpoint, cfg.DrainLimit = async.Drain, 0
+	cfg.Checkpoint = async.Drain
 	to := shipped{*spec}
+	if !resumed {
+		if err := emptySinks(spec); err != nil {
+			return err
+		}
+	}
+	src, err := to.source()
+	if err != nil {
+		return err
+	}
+	splits, err := src.Splits(ctx)
+	if err != nil {
+		return spec.Fault("source", "%v", err)
+	}
 	s := p.Root()
 	records, err := read(s.Scope("source"), to, splits)
 	if err != nil {
@@ -107,7 +116,7 @@ func Build(p *beam.Pipeline, spec *job.Spec, splits []stream.Split) error {
 	if err != nil {
 		return err
 	}
-	if err := write(s.Scope("sink"), answers, to, false); err != nil {
+	if err := write(s.Scope("sink"), answers, spec.Sink.File.Path); err != nil {
 		return err
 	}
 	if spec.DeadLetter == nil {
@@ -117,5 +126,27 @@ func Build(p *beam.Pipeline, spec *job.Spec, splits []stream.Split) error {
 	if err != nil {
 		return fmt.Errorf("flink: dead letters: %w", err)
 	}
-	return write(s.Scope("dead-letters"), lines[0], to, true)
+	return write(s.Scope("dead-letters"), lines[0], spec.DeadLetter.File.Path)
+}
+
+// emptySinks refuses folders with results of another job or run, which would be mixed up with this one's.
+func emptySinks(spec *job.Spec) error {
+	var errs []error
+	look := func(path string, f *job.FileSink) {
+		if f == nil {
+			return
+		}
+		old, err := filepath.Glob(filepath.Join(f.Path, "part-*"))
+		if err == nil && len(old) > 0 {
+			err = fmt.Errorf("%s holds %d files of results (%s, ...); want an empty folder, or --savepoint to go on with the job that wrote them", f.Path, len(old), filepath.Base(old[0]))
+		}
+		if err != nil {
+			errs = append(errs, spec.Fault(path, "%v", err))
+		}
+	}
+	look("sink.file.path", spec.Sink.File)
+	if spec.DeadLetter != nil {
+		look("dead_letter.file.path", spec.DeadLetter.File)
+	}
+	return errors.Join(errs...)
 }

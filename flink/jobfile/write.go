@@ -41,13 +41,9 @@ func (*letterFn) ProcessElement(at beam.EventTime, f flink.FailedRecord) (flink.
 	return r, err
 }
 
-// write writes records to the job's sink, or to that of its dead letters.
-func write(s beam.Scope, records beam.PCollection, to shipped, letters bool) error {
-	f := to.Spec.Sink.File
-	if letters {
-		f = to.Spec.DeadLetter.File
-	}
-	if _, err := beam.TryParDo(s, &filesFn{Dir: f.Path}, records); err != nil {
+// write writes records into a folder.
+func write(s beam.Scope, records beam.PCollection, dir string) error {
+	if _, err := beam.TryParDo(s, &filesFn{Dir: dir}, records); err != nil {
 		return fmt.Errorf("flink: the sink: %w", err)
 	}
 	return nil

@@ -47,8 +47,17 @@ type Options struct {
 	IgnoreLostState bool
 	// RetainCheckpoints keeps the newest checkpoint of a job that is cancelled or fails.
 	RetainCheckpoints bool
+	// Bounded says that the input ends, and the job with it. Checkpoints are then unaligned: their barriers pass what waits in Flink's channels, which
+	// becomes part of them. Without it a job goes on until it is stopped.
+	Bounded bool
 	// Experiments are further ones of Beam's, as name=value.
 	Experiments []string
+}
+
+// Validate says what is wrong with the options.
+func (o Options) Validate() error {
+	_, err := o.resolve()
+	return err
 }
 
 // resolve checks the options and fills the defaults in.
@@ -101,8 +110,10 @@ func (o Options) proto() (*structpb.Struct, error) {
 		"auto_watermark_interval": 100,
 		// The bundle ends, and drains, before the barrier goes on: nothing is in flight across one.
 		"finish_bundle_before_checkpointing": true,
-		// A source at its end must not stop checkpoints of the others.
-		"shutdown_sources_after_idle_ms": 0,
+	}
+	if o.Bounded {
+		m["shutdown_sources_after_idle_ms"] = 0
+		m["unaligned_checkpoint_enabled"] = o.CheckpointInterval > 0
 	}
 	if o.Parallelism > 0 {
 		m["parallelism"] = o.Parallelism

@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/apache/beam/sdks/v2/go/pkg/beam"
+
+	"github.com/tensorferry/tensorferry/flink"
+	"github.com/tensorferry/tensorferry/flink/jobfile"
+	"github.com/tensorferry/tensorferry/flink/submit"
+	"github.com/tensorferry/tensorferry/job"
+)
+
+// defaultPool is where worker pools listen unless they are told otherwise.
+const defaultPool = "127.0.0.1:50000"
+
+const runDetails = `Submits the job to Beam's job server for Flink and waits for its end. The job file is that of tensorferry run. Parallelism,
+checkpoint interval, timeout and pause, and the restart strategy are taken from its keys.
+
+  --job-server HOST:PORT   Beam's job server (must be given)
+  --worker-pool HOST:PORT  where each TaskManager finds its worker pool (default 127.0.0.1:50000)
+  --savepoint PATH         start from this savepoint or retained checkpoint of Flink
+  --lost-state             with --savepoint: go on although it holds state of what the job has no more
+  --bundle-time DURATION   how long a bundle may take, and a result wait for the next record (default 200ms)
+  --bundle-size N          records in a bundle (default 10000; with files as source a bundle is one split of a file)
+  --detach                 do not wait
+  --log-format FORMAT      text or json (default text)
+
+The first SIGINT or SIGTERM cancels the job and waits for that; a second one ends this process alone. To stop a job so that it can
+go on later, stop it with a savepoint, in Flink's web UI or with its command.
+
+exit codes: 0 done, 1 the job failed or was cancelled elsewhere, 2 wrong usage or job file, 130 and 143 cancelled by SIGINT and SIGTERM
+`
+
+const validateDetails = `Checks a job file for Flink, and says what is otherwise there than in tensorferry run. Nothing is submitted.
+
+exit codes: 0 ok, 2 the file has faults
+`
+
+func validateJob(w *world, args []string) int {
+	fs := flag.NewFlagSet("validate", flag.ContinueOnError)
+	rest, code, ok := parse(w, fs, args, 1, "one job file")
+	if !ok {
+		return code
+	}
+	spec, err := job.Load(rest[0])
+	if err == nil {
+		err = errors.Join(jobfile.Check(spec)...)
+	}
+	if err != nil {
+		fmt.Fprintln(w.stderr, err)
+		return exitUsage
+	}
+	for _, n := range jobfile.Notes(spec) {
+		fmt.Fprintf(w.stdout, "note: %s\n", n)
+	}
+	fmt.Fprintf(w.stdout, "%s: ok\n", rest[0])
+	return exitOK
+}
+
+func runJob(w *world, args []string) int {
+	fs := flag.NewFlagSet("run", flag.ContinueOnError)
+	var o submit.Options
+	fs.StringVar(&o.JobServer, "job-server", "", "")
+	fs.StringVar(&o.WorkerPool, "worker-pool", defaultPool, "")
+	fs.StringVar(&o.Savepoint, "savepoint", "", "")
+	fs.BoolVar(&o.IgnoreLostState, "lost-state", false, "")
+	fs.DurationVar(&o.MaxBundleTime, "bundle-time", 0, "")
+	fs.IntVar(&o.MaxBundleSize, "bundle-size", 0, "")
+	detach := fs.Bool("detach", false, "")
+	format := fs.String("log-format", "text", "")
+	rest, code, ok := parse(w, fs, args, 1, "one job file")
+	switch {
+	case !ok:
+		return code
+	case o.JobServer == "":
+		return usage(w, "run", "want --job-server, the address of Beam's job server for Flink")
+	case o.IgnoreLostState && o.Savepoint == "":
+		return usage(w, "run", "--lost-state goes with --savepoint")
+	case !slices.Contains([]string{"text", "json"}, *format):
+		return usage(w, "run", "--log-format is %q; want text or json", *format)
+	}
+	spec, err := job.Load(rest[0])
+	if err != nil {
+		fmt.Fprintln(w.stderr, err)
+		return exitUsage
+	}
+	jobfile.Options(spec, &o)
+	if err := o.Validate(); err != nil {
+		return usage(w, "run", "%v", err)
+	}
+	log := newLogger(w.stderr, *format)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	p := beam.NewPipeline()
+	if err := jobfile.Build(ctx, p, spec, o.Savepoint != ""); err != nil {
+		fmt.Fprintln(w.stderr, err)
+		return exitUsage
+	}
+	for _, n := range jobfile.Notes(spec) {
+		log.Warn("on Flink", "note", n)
+	}
+	began := time.Now()
+	j, err := submit.Submit(ctx, p, o)
+	if err != nil {
+		fmt.Fprintf(w.stderr, "tensorferry-flink run: %v\n", err)
+		return exitFailed
+	}
+	defer j.Close()
+	log.Info("submitted", "job", spec.Name, "id", j.ID)
+	if *detach {
+		fmt.Fprintln(w.stdout, j.ID)
+		return exitOK
+	}
+	done := make(chan error, 1)
+	go func() { done <- j.Wait(ctx, log) }()
+	var asked os.Signal
+	for {
+		select {
+		case s := <-w.signals:
+			if asked != nil {
+				fmt.Fprintf(w.stderr, "%s: ended by a further signal; the job may go on\n", spec.Name)
+				return signalCode(s)
+			}
+			asked = s
+			log.Info("cancelling the job", "signal", s.String())
+			if err := j.Cancel(ctx); err != nil {
+				fmt.Fprintf(w.stderr, "tensorferry-flink run: %v\n", err)
+				return exitFailed
+			}
+		case err := <-done:
+			return ended(w, spec, asked, time.Since(began), err)
+		}
+	}
+}
+
+// ended says how the job ended, and returns the exit code.
+func ended(w *world, spec *job.Spec, asked os.Signal, took time.Duration, err error) int {
+	switch {
+	case err == nil:
+		fmt.Fprintf(w.stdout, "%s: finished in %.1fs\n", spec.Name, took.Seconds())
+		return exitOK
+	case errors.Is(err, submit.ErrCancelled) && asked != nil:
+		fmt.Fprintf(w.stderr, "%s: cancelled\n", spec.Name)
+		return signalCode(asked)
+	}
+	fmt.Fprintf(w.stderr, "tensorferry-flink run: %v\n", err)
+	if f := flink.FailureIn(err.Error()); f != nil {
+		fmt.Fprintf(w.stderr, "%s: %s (class %s, code %s, reason %s)\n", spec.Name, f.Message, f.Class, f.Code, f.Reason)
+	}
+	return exitFailed
+}

@@ -1,0 +1,195 @@
+//go:build integration
+
+// Package integration runs job files on a real Flink cluster, with worker pools as processes and the scripted sidecar of package sidecartest in the
+// test's own.
+package integration
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/tensorferry/tensorferry/internal/flinkenv"
+	"github.com/tensorferry/tensorferry/internal/pyenv"
+	"github.com/tensorferry/tensorferry/sidecar/sidecartest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// program builds tensorferry-flink, once.
+var program = sync.OnceValues(func() (string, error) {
+	root, err := pyenv.Root()
+	if err != nil {
+		return "", err
+	}
+	dir, err := os.MkdirTemp("", "tensorferry-flink")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "tensorferry-flink")
+	cmd := exec.Command("go", "build", "-o", path, "./cmd/tensorferry-flink")
+	cmd.Dir = filepath.Join(root, "flink")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	return path, nil
+})
+
+// rig is a cluster with a worker pool, a sidecar, an input and a folder for results.
+type rig struct {
+	*testing.T
+	cluster *flinkenv.Cluster
+	exe     string
+	dir     string
+	pool    string // its address
+	worker  *pyenv.Process
+	sidecar *sidecartest.Server
+	records int
+}
+
+func newRig(t *testing.T, c *flinkenv.Cluster, script sidecartest.Script, records int) *rig {
+	t.Helper()
+	exe, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{T: t, cluster: c, exe: exe, dir: t.TempDir(), pool: fmt.Sprintf("127.0.0.1:%d", pyenv.FreePort(t)), records: records}
+	r.sidecar = sidecartest.StartAt(t, script, "unix://"+filepath.Join(r.dir, "s.sock"))
+	r.startWorker()
+	var in bytes.Buffer
+	for i := range records {
+		fmt.Fprintf(&in, `{"id":%d,"x":[%d]}`+"\n", i, i%1000)
+	}
+	if err := os.WriteFile(r.path("in.jsonl"), in.Bytes(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func (r *rig) path(name string) string { return filepath.Join(r.dir, name) }
+
+func (r *rig) startWorker() {
+	r.Helper()
+	r.worker = pyenv.Start(r, exec.Command(r.exe, "worker", "--listen", r.pool))
+	r.worker.Eventually("the worker pool is ready", func() bool { return strings.Contains(r.worker.Output(), "ready") })
+}
+
+// job writes a job file whose name is unique on the cluster. more are further lines of it.
+func (r *rig) job(parallelism int, infer string, more ...string) string {
+	r.Helper()
+	text := fmt.Sprintf(`name: %s
+parallelism: %d
+source: {file: {path: in.jsonl, split_size: 10KB}}
+infer: {endpoint: %q, model: model, outputs: {y: {field: y}}%s}
+sink: {file: {path: out}}
+%s
+`, strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(r.Name())), parallelism, r.sidecar.Endpoint(), infer, strings.Join(more, "\n"))
+	if err := os.WriteFile(r.path("job.yaml"), []byte(text), 0o644); err != nil {
+		r.Fatal(err)
+	}
+	return r.path("job.yaml")
+}
+
+// submit starts a job and returns its process and Flink's name for it.
+func (r *rig) submit(job string, flags ...string) (*pyenv.Process, string) {
+	r.Helper()
+	before := map[string]bool{}
+	for _, j := range r.cluster.Jobs() {
+		before[j.ID] = true
+	}
+	p := pyenv.Start(r, exec.Command(r.exe, append([]string{"run", "--job-server", r.cluster.JobServer(), "--worker-pool", r.pool, job}, flags...)...))
+	var id string
+	r.cluster.JobManager.Eventually("the job is there", func() bool {
+		for _, j := range r.cluster.Jobs() {
+			if !before[j.ID] {
+				id = j.ID
+				return true
+			}
+		}
+		if p.Over() {
+			r.Fatalf("it ended: %s", p.Output())
+		}
+		return false
+	})
+	return p, id
+}
+
+// results reads the result files in the order of their names. ids are those of the records, in that order.
+func (r *rig) results() (ids []int) {
+	r.Helper()
+	files, err := filepath.Glob(r.path("out/part-*"))
+	if err != nil {
+		r.Fatal(err)
+	}
+	slices.Sort(files)
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			r.Fatal(err)
+		}
+		for line := range bytes.Lines(text) {
+			var v struct {
+				ID int
+				X  []float64
+				Y  float64
+			}
+			if err := json.Unmarshal(line, &v); err != nil {
+				r.Fatalf("%s: %v: %s", f, err, line)
+			}
+			if v.Y != 2*v.X[0] {
+				r.Fatalf("%s: a wrong answer: %s", f, line)
+			}
+			ids = append(ids, v.ID)
+		}
+	}
+	return ids
+}
+
+// complete checks that every record has a result, and returns how many are there more than once.
+func (r *rig) complete() (doubled int) {
+	r.Helper()
+	times := make([]int, r.records)
+	ids := r.results()
+	for _, id := range ids {
+		times[id]++
+	}
+	for id, n := range times {
+		if n == 0 {
+			r.Fatalf("record %d has no result; %d results", id, len(ids))
+		}
+		doubled += n - 1
+	}
+	return doubled
+}
+
+// inOrder checks that every record has one result, in the order of the input.
+func (r *rig) inOrder() {
+	r.Helper()
+	ids := r.results()
+	for i, id := range ids {
+		if id != i {
+			r.Fatalf("result %d is of record %d", i, id)
+		}
+	}
+	if len(ids) != r.records {
+		r.Errorf("%d results of %d records", len(ids), r.records)
+	}
+}
+
+// eventually waits for what the test's own process can see.
+func (r *rig) eventually(what string, holds func() bool) {
+	r.Helper()
+	r.cluster.JobManager.Eventually(what, holds)
+}
+
+var _ = time.Now
