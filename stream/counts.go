@@ -42,6 +42,7 @@ func addStats(a, b async.Stats) async.Stats {
 		a.Suspended = b.Suspended
 	}
 	a.Limit += b.Limit
+	a.MaxCalls += b.MaxCalls
 	a.Bytes += b.Bytes
 	a.Admitted += b.Admitted
 	a.Completed += b.Completed
@@ -52,10 +53,12 @@ func addStats(a, b async.Stats) async.Stats {
 	a.Retries += b.Retries
 	a.Holds += b.Holds
 	a.Fallbacks += b.Fallbacks
-	a.Drains += b.Drains
 	a.Drained += b.Drained
 	a.Snapshotted += b.Snapshotted
-	a.DrainTime += b.DrainTime
+	a.Call = a.Call.Plus(b.Call)
+	a.HeadOfLine = a.HeadOfLine.Plus(b.HeadOfLine)
+	a.Latency = a.Latency.Plus(b.Latency)
+	a.Drain = a.Drain.Plus(b.Drain)
 	return a
 }
 

@@ -156,7 +156,7 @@ func (t *tracker) retire() {
 
 // past leaves what a subtask has done, without what it has in hand.
 func past(s async.Stats) async.Stats {
-	s.Queued, s.InFlight, s.Held, s.Retrying, s.Done, s.Suspended, s.Limit, s.Bytes = 0, 0, 0, 0, 0, nil, 0, 0
+	s.Queued, s.InFlight, s.Held, s.Retrying, s.Done, s.Suspended, s.Limit, s.MaxCalls, s.Bytes = 0, 0, 0, 0, 0, nil, 0, 0, 0
 	return s
 }
 
