@@ -11,12 +11,22 @@ import (
 // the attempt. The task writes them, anybody may read them.
 type counts struct {
 	operator string
+	subtask  int
 	// in came from the input; done, dropped and lettered say what became of them; out were
 	// emitted; held are admitted and have no outcome yet.
 	in, done, dropped, lettered, out, held atomic.Int64
+	mark                                   atomic.Int64 // event time of the watermark that was passed on last
 
 	mu    sync.Mutex
 	stats async.Stats // an asynchronous operator's own numbers, as of its last turn
+}
+
+// reached takes a watermark that is passed on. Who is idle has none.
+func (c *counts) reached(w async.Watermark) {
+	if w.Idle {
+		w.Time = async.NoTime
+	}
+	c.mark.Store(int64(w.Time))
 }
 
 func (c *counts) setStats(s *async.Stats) {
