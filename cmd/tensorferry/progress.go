@@ -103,6 +103,8 @@ func (g *glance) server() string {
 		s.Limit, s.MaxCalls, s.Held = s.Limit+a.Limit, s.MaxCalls+a.MaxCalls, s.Held+a.Held
 	}
 	switch why := suspension(&g.Progress); {
+	case g.State == stream.StateRestarting:
+		return "" // what is known is of the attempt that failed
 	case why != nil:
 		return fmt.Sprintf("away, %s held: %v", group(int64(s.Held)), why)
 	case s.MaxCalls == 0:

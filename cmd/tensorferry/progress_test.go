@@ -89,6 +89,11 @@ func TestMeter(t *testing.T) {
 	if got, want := g.server(), "away, 60 held: the connection is lost"; got != want {
 		t.Errorf("the server is %q, want %q", got, want)
 	}
+	g.State = stream.StateRestarting
+	if got := g.server(); got != "" {
+		t.Errorf("while the job waits for its restart the server is %q, want nothing", got)
+	}
+	g.State = stream.StateStopping
 	g.Operators[0].Async = async.Stats{Limit: 1000, MaxCalls: 1000}
 	if got := g.server(); got != "connected" {
 		t.Errorf("the server is %q, want connected", got)
