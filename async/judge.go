@@ -72,6 +72,7 @@ func (o *Operator[IN, OUT]) judge(now asyncq.Time, c *Completion[OUT]) {
 		return
 	}
 	s := &o.slots[id.Slot]
+	o.called.add(time.Duration(now - s.since))
 	s.err = c.Err
 	switch verdict {
 	case asyncq.Waiting:
@@ -84,7 +85,7 @@ func (o *Operator[IN, OUT]) judge(now asyncq.Time, c *Completion[OUT]) {
 		switch {
 		case c.Err == nil:
 			s.outs = c.Outputs
-			o.queue.Finish(id)
+			o.finish(id)
 		case verdict == asyncq.Expired || v.Class == Timeout:
 			o.timeout(id, c.ID.Attempt, now)
 		default:
@@ -116,12 +117,15 @@ func (o *Operator[IN, OUT]) settle() {
 	for i := 0; i < len(o.queue.Effects) && o.failed == nil; i++ {
 		switch e := o.queue.Effects[i]; e.Kind {
 		case asyncq.Call:
-			c := Call[IN]{ID: callID(e.ID, e.Attempt), Record: o.slots[e.ID.Slot].rec}
+			s := &o.slots[e.ID.Slot]
+			s.since = o.queue.Now()
+			c := Call[IN]{ID: callID(e.ID, e.Attempt), Record: s.rec}
 			if o.cfg.Timeout > 0 {
 				c.Deadline = o.base.Add(time.Duration(e.Deadline))
 			}
 			o.calls = append(o.calls, c)
 		case asyncq.Cancel:
+			o.called.add(time.Duration(o.queue.Now() - o.slots[e.ID.Slot].since))
 			o.cancels = append(o.cancels, callID(e.ID, e.Attempt))
 		case asyncq.Timeout:
 			o.timeout(e.ID, e.Attempt, e.Deadline)
@@ -163,7 +167,7 @@ func (o *Operator[IN, OUT]) timeout(id asyncq.ID, attempt uint32, deadline async
 		return
 	}
 	s.outs = outs
-	o.queue.Finish(id)
+	o.finish(id)
 }
 
 // holdOver decides a record that was held for as long as it may (A40, A41).
@@ -207,6 +211,12 @@ func (o *Operator[IN, OUT]) failRecord(id asyncq.ID, err error) {
 		o.fail(f.Err)
 		return
 	}
+	o.finish(id)
+}
+
+// finish says that a record has its outcome, which from now on waits for its turn.
+func (o *Operator[IN, OUT]) finish(id asyncq.ID) {
+	o.slots[id.Slot].since = o.queue.Now()
 	o.queue.Finish(id)
 }
 

@@ -60,19 +60,21 @@ type Stats struct {
 	// Suspended says why no calls are made at present; nil if they are.
 	Suspended error
 	// Limit is how many calls may be in progress at present, between 1 and
-	// Config.MaxCalls; Bytes those of the queued records.
-	Limit int
-	Bytes int64
+	// MaxCalls; Bytes those of the queued records.
+	Limit, MaxCalls int
+	Bytes           int64
 	// Since Open: Admitted is Completed (with any number of results, fallbacks included), Dropped,
 	// DeadLettered, and what is Queued.
 	Admitted, Completed, Dropped, DeadLettered int64
 	// Calls, Timeouts, Retries, Holds and Fallbacks count since Open.
 	Calls, Timeouts, Retries, Holds, Fallbacks int64
-	// Drains counts the barriers that waited, DrainTime is how long they did, all
-	// together, and Drained the records that left meanwhile. Snapshotted counts the records that went
+	// Drained counts the records that left while barriers waited, Snapshotted those that went
 	// into checkpoints (A38).
-	Drains, Drained, Snapshotted int64
-	DrainTime                    time.Duration
+	Drained, Snapshotted int64
+	// Since Open, by how long it took: Call, from a call to its outcome or its cancellation; HeadOfLine,
+	// from a record's outcome until it left, which waited for those before it and for room behind;
+	// Latency, from a record's admission until it left; Drain, how long each barrier waited.
+	Call, HeadOfLine, Latency, Drain Histogram
 }
 
 // Operator runs an asynchronous function over the records of one subtask. It is a
@@ -112,6 +114,8 @@ type Operator[IN, OUT any] struct {
 	out      []Record[OUT]
 	failures []Failed[IN]
 	stats    Stats
+	// Of the histograms in stats:
+	called, waited, stayed tally
 }
 
 // slot is the payload of a queue entry: the record until its outcome has left
@@ -121,9 +125,11 @@ type slot[IN, OUT any] struct {
 	outs    Outputs[OUT]
 	err     error // the last failure, for the record's own error
 	fate    fate
+	isMark  bool
 	failure *Failed[IN] // of a dead letter
 	mark    Watermark
-	isMark  bool
+	came    asyncq.Time // when it was admitted
+	since   asyncq.Time // of its newest call, and then of its outcome
 }
 
 // fate is what has become of a record that leaves.
@@ -240,7 +246,8 @@ func (o *Operator[IN, OUT]) admit(now asyncq.Time, rec *Record[IN]) bool {
 	if o.order == Keyed {
 		key = hashKey(rec.Key)
 	}
-	o.slot(o.queue.Admit(now, bytes, key)).rec = *rec
+	s := o.slot(o.queue.Admit(now, bytes, key))
+	s.rec, s.came = *rec, now
 	return true
 }
 
@@ -341,8 +348,7 @@ func (o *Operator[IN, OUT]) mayPass(now time.Time) bool {
 	if !over && (len(o.backlog) > 0 || !o.queue.Empty()) {
 		return false
 	}
-	o.stats.Drains++
-	o.stats.DrainTime += max(0, now.Sub(o.drainFrom))
+	o.stats.Drain.Add(now.Sub(o.drainFrom))
 	o.stats.Drained += o.left() - o.drainStart
 	return true
 }
@@ -357,7 +363,7 @@ func (o *Operator[IN, OUT]) step(now asyncq.Time, max int, out Emitter[OUT]) {
 		return
 	}
 	o.admitBacklog(now)
-	o.emit(min(max, emitTurn), out)
+	o.emit(now, min(max, emitTurn), out)
 	// A slot that this emission freed is for the restored records first.
 	o.admitBacklog(now)
 	o.queue.Start(now)
@@ -404,7 +410,7 @@ func (o *Operator[IN, OUT]) admitBacklog(now asyncq.Time) {
 }
 
 // emit lets entries leave, in slices as long as watermarks allow.
-func (o *Operator[IN, OUT]) emit(max int, out Emitter[OUT]) {
+func (o *Operator[IN, OUT]) emit(now asyncq.Time, max int, out Emitter[OUT]) {
 	if max <= 0 || o.queue.Pop(max) == 0 {
 		return
 	}
@@ -414,6 +420,8 @@ func (o *Operator[IN, OUT]) emit(max int, out Emitter[OUT]) {
 			o.flush(out)
 			out.Watermark(s.mark)
 		} else {
+			o.waited.add(time.Duration(now - s.since))
+			o.stayed.add(time.Duration(now - s.came))
 			switch s.fate {
 			case dropped:
 				o.stats.Dropped++
@@ -514,9 +522,13 @@ func (o *Operator[IN, OUT]) snapshot() ([]Record[IN], []QueuedWatermark) {
 
 // Stats returns the operator's present numbers.
 func (o *Operator[IN, OUT]) Stats() Stats {
+	for _, t := range [...]*tally{&o.called, &o.waited, &o.stayed} {
+		t.flush()
+	}
 	s, q := o.stats, o.queue.Stats()
+	s.Call, s.HeadOfLine, s.Latency = o.called.of, o.waited.of, o.stayed.of
 	s.Queued, s.InFlight, s.Held, s.Retrying, s.Done = q.Live+len(o.backlog), q.Calling, q.Held, q.Retrying, q.Done
-	s.Suspended, s.Limit, s.Bytes = o.suspended, q.Limit, q.Bytes
+	s.Suspended, s.Limit, s.MaxCalls, s.Bytes = o.suspended, q.Limit, o.cfg.MaxCalls, q.Bytes
 	return s
 }
 

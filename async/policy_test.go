@@ -205,7 +205,7 @@ func TestDrainLimit(t *testing.T) {
 				t.Fatalf("after %v with %d entries", r.now(), len(r.status.Entries))
 			}
 			st := r.op.Stats()
-			if st.Drains != 1 || st.DrainTime != 3*time.Second || st.Drained != 1 || st.Snapshotted != 2 {
+			if st.Drain.Count() != 1 || st.Drain.Sum != 3*time.Second || st.Drained != 1 || st.Snapshotted != 2 {
 				t.Errorf("A38: %+v", st)
 			}
 			// A drain that ends before its limit has no entries.

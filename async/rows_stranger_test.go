@@ -138,6 +138,12 @@ func TestRow55(t *testing.T) {
 				if st := r.op.Stats(); st.Admitted != st.Completed+st.Dropped+st.DeadLettered+int64(st.Queued) || int64(letters) != st.DeadLettered {
 					fail("%+v, %d letters", st, letters)
 				}
+				// Every call and every record is timed once.
+				st := r.op.Stats()
+				left := st.Completed + st.Dropped + st.DeadLettered
+				if st.Call.Count()+int64(st.InFlight) != st.Calls || st.Latency.Count() != left || st.HeadOfLine.Count() != left {
+					fail("%+v", st)
+				}
 			}
 			const n = 100
 			for v := 1; v <= n; {

@@ -48,6 +48,8 @@ type KafkaSource struct {
 	SessionTimeout, TransactionTimeout time.Duration
 	// Uncommitted: what transactions have not committed is read too.
 	Uncommitted bool
+	// Watermark, if not 0, makes watermarks of the records' times, of which one may come so much later than another.
+	Watermark time.Duration
 }
 
 // KafkaSink writes to a topic.
@@ -133,7 +135,7 @@ func (s *section) format() Format {
 }
 
 func (d *decoder) kafkaSource(v value) *KafkaSource {
-	s := d.section(v, "brokers", "topic", "pattern", "group", "instance", "session_timeout", "transaction_timeout", "start", "format", "discover", "uncommitted", "tls", "sasl")
+	s := d.section(v, "brokers", "topic", "pattern", "group", "instance", "session_timeout", "transaction_timeout", "start", "format", "discover", "uncommitted", "watermark", "tls", "sasl")
 	s.missing("brokers", brokersWant)
 	k := &KafkaSource{
 		Kafka: d.kafka(s), Topics: d.texts(s, "topic", topicWant),
@@ -143,6 +145,7 @@ func (d *decoder) kafkaSource(v value) *KafkaSource {
 		Format:   s.format(), Discover: s.duration("discover", ""),
 		SessionTimeout: s.duration("session_timeout", ""), TransactionTimeout: s.duration("transaction_timeout", ""),
 		Uncommitted: s.flag("uncommitted", false),
+		Watermark:   s.duration("watermark", ""),
 	}
 	if !s.broken && s.has("topic") == s.has("pattern") {
 		d.fault(v.at, "%s: want either topic or pattern", v.path)

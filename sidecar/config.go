@@ -88,6 +88,9 @@ type Request struct {
 	Rows int
 	Took time.Duration
 	Err  error // of the RPC; nil: it was answered
+	// Operator and Subtask, from 0, sent it.
+	Operator string
+	Subtask  int
 }
 
 // Backoff spaces attempts: Base, then Factor times more each, at most Max; from the

@@ -79,7 +79,7 @@ func (w *worker[IN, OUT]) carry() bool {
 			began := time.Now()
 			written, err = w.send(ctx, id)
 			if w.c.cfg.Observe != nil {
-				w.c.cfg.Observe(Request{rows, time.Since(began), err})
+				w.c.cfg.Observe(Request{rows, time.Since(began), err, w.c.sub.Operator, w.c.sub.Index})
 			}
 		}
 		cancel()

@@ -80,6 +80,7 @@ func (w *asyncWait[IN, OUT]) takeLetters(side input[async.Failed[IN]]) {
 // The three marks that go down both streams.
 
 func (w *asyncWait[IN, OUT]) passMark(m async.Watermark) error {
+	w.counts.reached(m)
 	err := w.next.watermark(m)
 	if err == nil && w.side != nil {
 		err = w.side.watermark(m)

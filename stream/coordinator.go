@@ -87,6 +87,7 @@ const (
 type pendingCheckpoint struct {
 	id          int64
 	began       time.Time
+	acked       time.Time // when every task had contributed
 	kept        time.Time // when it was durable
 	final, stop bool
 	phase       phase
@@ -200,7 +201,7 @@ func (c *coordinator) acked(now time.Time, a *ack) {
 		c.fail(fmt.Errorf("checkpoint %d: %w", p.id, err))
 		return
 	}
-	p.phase = writing
+	p.phase, p.acked = writing, now
 	c.effect(effect{kind: write, snap: snap})
 }
 
@@ -285,7 +286,7 @@ func (c *coordinator) committed(now time.Time, err error) {
 		return
 	}
 	if err == nil {
-		c.effect(effect{kind: note, event: CheckpointCompleted{p.id, now.Sub(p.began), now.Sub(p.kept), p.final}})
+		c.effect(effect{kind: note, event: CheckpointCompleted{p.id, now.Sub(p.began), p.kept.Sub(p.acked), now.Sub(p.kept), p.final}})
 	}
 	if c.failed != nil {
 		c.finish(outcome{err: c.failed})

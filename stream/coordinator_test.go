@@ -88,6 +88,9 @@ func TestCoordinator(t *testing.T) {
 	r.c.written(r.at(1180), nil)
 	r.wants(-1, "commit")
 	r.c.committed(r.at(1190), nil)
+	if e, ok := r.c.effects[0].event.(CheckpointCompleted); !ok || e.Duration != 90*time.Millisecond || e.Kept != 60*time.Millisecond || e.Published != 10*time.Millisecond {
+		t.Errorf("%+v", r.c.effects[0].event)
+	}
 	r.wants(1220, "CheckpointCompleted", "complete 1") // the pause counts from the end
 	r.c.report(r.at(1200), report{kind: taskEnded})
 	r.c.tick(r.at(1220))

@@ -11,12 +11,22 @@ import (
 // the attempt. The task writes them, anybody may read them.
 type counts struct {
 	operator string
+	subtask  int
 	// in came from the input; done, dropped and lettered say what became of them; out were
 	// emitted; held are admitted and have no outcome yet.
 	in, done, dropped, lettered, out, held atomic.Int64
+	mark                                   atomic.Int64 // event time of the watermark that was passed on last
 
 	mu    sync.Mutex
 	stats async.Stats // an asynchronous operator's own numbers, as of its last turn
+}
+
+// reached takes a watermark that is passed on. Who is idle has none.
+func (c *counts) reached(w async.Watermark) {
+	if w.Idle {
+		w.Time = async.NoTime
+	}
+	c.mark.Store(int64(w.Time))
 }
 
 func (c *counts) setStats(s *async.Stats) {
@@ -42,6 +52,7 @@ func addStats(a, b async.Stats) async.Stats {
 		a.Suspended = b.Suspended
 	}
 	a.Limit += b.Limit
+	a.MaxCalls += b.MaxCalls
 	a.Bytes += b.Bytes
 	a.Admitted += b.Admitted
 	a.Completed += b.Completed
@@ -52,10 +63,12 @@ func addStats(a, b async.Stats) async.Stats {
 	a.Retries += b.Retries
 	a.Holds += b.Holds
 	a.Fallbacks += b.Fallbacks
-	a.Drains += b.Drains
 	a.Drained += b.Drained
 	a.Snapshotted += b.Snapshotted
-	a.DrainTime += b.DrainTime
+	a.Call = a.Call.Plus(b.Call)
+	a.HeadOfLine = a.HeadOfLine.Plus(b.HeadOfLine)
+	a.Latency = a.Latency.Plus(b.Latency)
+	a.Drain = a.Drain.Plus(b.Drain)
 	return a
 }
 

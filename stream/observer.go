@@ -20,9 +20,10 @@ type Started struct {
 type CheckpointCompleted struct {
 	ID       int64
 	Duration time.Duration
-	// Published is how long, of Duration, publishing the results took.
-	Published time.Duration
-	Final     bool
+	// Kept is how long, of Duration, keeping the checkpoint took, which from Kafka to Kafka is committing the transaction;
+	// and Published how long publishing the results took after that.
+	Kept, Published time.Duration
+	Final           bool
 }
 
 // CheckpointFailed: a checkpoint was given up.

@@ -38,9 +38,9 @@ type Progress struct {
 	Committed int64
 	// Operators in the order in which the job was built.
 	Operators []OperatorProgress
-	// Worked is what this call of Run has done, by operator in the same order. It never goes down: what was done again
-	// after a restart counts again. Of Held and of what Async has of the present it holds the present.
-	Worked []OperatorProgress
+	// Worked is what this call of Run has done, by operator in the same order, and by subtask. It never goes down: what was
+	// done again after a restart counts again. Of Held and of what Async has of the present it holds the present.
+	Worked []SubtaskProgress
 	// Checkpoints that were completed and given up in this call of Run; the last one
 	// completed, when, and how long it took.
 	CheckpointsCompleted, CheckpointsFailed int64
@@ -73,6 +73,16 @@ type OperatorProgress struct {
 	// Async are the numbers of an asynchronous operator, over its subtasks, since the present attempt
 	// began: calls in flight and their limit, retries, timeouts, holds, drains. Zero for others.
 	Async async.Stats
+}
+
+// SubtaskProgress is what one subtask of an operator has done.
+type SubtaskProgress struct {
+	OperatorProgress
+	// Subtask counts from 0.
+	Subtask int
+	// Watermark is the last that it passed on: async.NoTime if there was none or it is idle, async.EndOfTime
+	// at the end of the input.
+	Watermark async.EventTime
 }
 
 // counters of a whole job, as they stand in a checkpoint.
@@ -121,9 +131,26 @@ type tracker struct {
 	operators []planned
 	base      *restored
 	live      []*counts
-	// worked and stats are what the attempts before the present one did.
-	worked map[string]opCounts
-	stats  map[string]async.Stats
+	// past is what the attempts before the present one did.
+	past map[place]work
+}
+
+// place is a subtask of an operator.
+type place struct {
+	operator string
+	subtask  int
+}
+
+// work is what was done at a place.
+type work struct {
+	opCounts
+	stats async.Stats
+	mark  async.EventTime
+}
+
+// now adds what a subtask has done to what was done before.
+func (w work) now(c *counts) work {
+	return work{w.plus(c.now()), addStats(w.stats, c.getStats()), async.EventTime(c.mark.Load())}
 }
 
 // attempt makes the counts of new tasks the live ones.
@@ -142,21 +169,21 @@ func (t *tracker) attempt(base *restored, tasks []*task) {
 
 // retire keeps what the tasks of an attempt that is over have done. Under t.mu.
 func (t *tracker) retire() {
-	if t.worked == nil {
-		t.worked, t.stats = map[string]opCounts{}, map[string]async.Stats{}
+	if t.past == nil {
+		t.past = map[place]work{}
 	}
 	for _, c := range t.live {
-		n, s := c.now(), c.getStats()
-		n.held = 0
-		t.worked[c.operator] = t.worked[c.operator].plus(n)
-		t.stats[c.operator] = addStats(t.stats[c.operator], past(s))
+		at := place{c.operator, c.subtask}
+		w := t.past[at].now(c)
+		w.held, w.stats, w.mark = 0, past(w.stats), async.NoTime
+		t.past[at] = w
 	}
 	t.live = nil
 }
 
 // past leaves what a subtask has done, without what it has in hand.
 func past(s async.Stats) async.Stats {
-	s.Queued, s.InFlight, s.Held, s.Retrying, s.Done, s.Suspended, s.Limit, s.Bytes = 0, 0, 0, 0, 0, nil, 0, 0
+	s.Queued, s.InFlight, s.Held, s.Retrying, s.Done, s.Suspended, s.Limit, s.MaxCalls, s.Bytes = 0, 0, 0, 0, 0, nil, 0, 0, 0
 	return s
 }
 
@@ -191,14 +218,17 @@ func (t *tracker) progress() Progress {
 	}
 	p.Totals = jobTotals(t.operators, counts)
 	p.Operators, p.Worked = nil, nil
-	worked, done := maps.Clone(t.worked), maps.Clone(t.stats)
+	all := maps.Clone(t.past)
 	for _, c := range t.live {
-		worked[c.operator] = worked[c.operator].plus(c.now())
-		done[c.operator] = addStats(done[c.operator], c.getStats())
+		at := place{c.operator, c.subtask}
+		all[at] = all[at].now(c)
 	}
 	for _, o := range t.operators {
-		w := worked[o.name]
-		p.Worked = append(p.Worked, OperatorProgress{o.name, w.in, w.done, w.dropped, w.lettered, w.out, w.held, done[o.name]})
+		for i := range o.parallelism {
+			if w, known := all[place{o.name, i}]; known {
+				p.Worked = append(p.Worked, SubtaskProgress{OperatorProgress{o.name, w.in, w.done, w.dropped, w.lettered, w.out, w.held, w.stats}, i, w.mark})
+			}
+		}
 		n := counts[o.name]
 		p.Operators = append(p.Operators, OperatorProgress{o.name, n.in, n.done, n.dropped, n.lettered, n.out, n.held, stats[o.name]})
 		p.InFlight += n.held

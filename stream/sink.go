@@ -85,7 +85,10 @@ func (w *sinkWriter[T]) records(recs []Record[T]) (err error) {
 	return nil
 }
 
-func (w *sinkWriter[T]) watermark(async.Watermark) error { return nil }
+func (w *sinkWriter[T]) watermark(m async.Watermark) error {
+	w.counts.reached(m)
+	return nil
+}
 
 func (w *sinkWriter[T]) barrier(b *barrier) error {
 	var more []Pending

@@ -247,7 +247,7 @@ func (h *sourceHead[T]) pull(now time.Time) (moved bool, err error) {
 	}
 	if h.undone == 0 && h.reader.live == nil {
 		h.over = true
-		if err := h.next.watermark(async.Watermark{Time: async.EndOfTime}); err != nil {
+		if err := h.mark(async.Watermark{Time: async.EndOfTime}); err != nil {
 			return true, err
 		}
 		return true, h.next.end()
@@ -288,7 +288,7 @@ func (h *sourceHead[T]) let(now time.Time, recs []Record[T]) error {
 	h.active = now
 	if h.quiet {
 		h.quiet = false
-		if err := h.next.watermark(async.Watermark{Time: h.sent}); err != nil {
+		if err := h.mark(async.Watermark{Time: h.sent}); err != nil {
 			return err
 		}
 	}
@@ -308,9 +308,15 @@ func (h *sourceHead[T]) let(now time.Time, recs []Record[T]) error {
 	// No record at or before the watermark is to follow; one at top - lag still may.
 	if w := h.top - async.EventTime(h.marks.lag.Milliseconds()) - 1; h.top != async.NoTime && w > h.sent && w < h.top {
 		h.sent = w
-		return h.next.watermark(async.Watermark{Time: w})
+		return h.mark(async.Watermark{Time: w})
 	}
 	return nil
+}
+
+// mark passes a watermark on.
+func (h *sourceHead[T]) mark(w async.Watermark) error {
+	h.counts.reached(w)
+	return h.next.watermark(w)
 }
 
 // rest declares the source idle when it has let nothing in for long enough.
@@ -319,7 +325,7 @@ func (h *sourceHead[T]) rest(now time.Time) error {
 		return nil
 	}
 	h.quiet = true
-	return h.next.watermark(async.Watermark{Time: h.sent, Idle: true})
+	return h.mark(async.Watermark{Time: h.sent, Idle: true})
 }
 
 func (h *sourceHead[T]) turn(time.Time) (bool, time.Time, error) {

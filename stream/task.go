@@ -140,7 +140,8 @@ func (e *taskEnv) add(op operator, name string) {
 
 // count makes the counts of an operator.
 func (e *taskEnv) count(name string) *counts {
-	c := &counts{operator: name}
+	c := &counts{operator: name, subtask: e.index}
+	c.reached(async.Watermark{Time: async.NoTime})
 	e.task.counts = append(e.task.counts, c)
 	return c
 }

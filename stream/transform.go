@@ -62,7 +62,10 @@ func (t *transform[IN, OUT]) apply(recs []Record[IN]) (err error) {
 	return nil
 }
 
-func (t *transform[IN, OUT]) watermark(w async.Watermark) error { return t.next.watermark(w) }
+func (t *transform[IN, OUT]) watermark(w async.Watermark) error {
+	t.counts.reached(w)
+	return t.next.watermark(w)
+}
 
 func (t *transform[IN, OUT]) barrier(b *barrier) error {
 	b.ack.counts = append(b.ack.counts, t.counts.now())

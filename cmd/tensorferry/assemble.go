@@ -187,13 +187,24 @@ func assemble(spec *job.Spec, p parts, fn *inference.Function, run *checkpoint.R
 		cfg.Checkpoint.Store = store
 	}
 	j := stream.New(spec.Name, cfg)
-	records := stream.From(j, p.source, stream.Name(sourceName))
+	records := stream.From(j, p.source, sourceOptions(spec)...)
 	answers, failed := wait(records, spec, fn, p.operator)
 	stream.To(answers, p.sink, stream.Name(sinkName))
 	if failed != nil {
 		stream.To(stream.Map(failed, inference.Letter, stream.Name(letterName)), p.letters, stream.Name(lettersName))
 	}
 	return j
+}
+
+// watermarkIdle is after how long without a record a subtask of a source with watermarks is idle.
+const watermarkIdle = time.Minute
+
+func sourceOptions(spec *job.Spec) []stream.Option {
+	opts := []stream.Option{stream.Name(sourceName)}
+	if k := spec.Source.Kafka; k != nil && k.Watermark > 0 {
+		opts = append(opts, stream.BoundedOutOfOrderness(k.Watermark), stream.IdleAfter(watermarkIdle))
+	}
+	return opts
 }
 
 // wait asks the model, in the order of the job file. failed is nil if no failure goes there.

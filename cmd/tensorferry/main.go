@@ -34,8 +34,8 @@ type world struct {
 	stdout, stderr io.Writer
 	// signals are those that ask the process to end.
 	signals <-chan os.Signal
-	// width of the terminal behind stderr, in characters; nil if it is none.
-	width func() int
+	// size of the terminal behind stderr, in characters; nil if it is none.
+	size func() (width, height int)
 }
 
 func main() {
@@ -43,11 +43,11 @@ func main() {
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	w := &world{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, signals: signals}
 	if fd := int(os.Stderr.Fd()); term.IsTerminal(fd) && os.Getenv("TERM") != "dumb" {
-		w.width = func() int {
-			if n, _, err := term.GetSize(fd); err == nil && n > 0 {
-				return n
+		w.size = func() (width, height int) {
+			if width, height, err := term.GetSize(fd); err == nil && width > 0 && height > 0 {
+				return width, height
 			}
-			return 80
+			return 80, 24
 		}
 	}
 	os.Exit(dispatch(w, os.Args[1:]))

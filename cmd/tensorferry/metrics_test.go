@@ -2,18 +2,23 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/goccy/go-yaml"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/stream"
 )
 
 // get returns the body of a page and its status.
@@ -34,10 +39,47 @@ func (s *shell) get(url string) (string, int) {
 
 var metricType = regexp.MustCompile(`(?m)^# TYPE (\S+) (\S+)$`)
 
+// figure is one line of a page.
+type figure struct {
+	name   string
+	labels map[string]string
+	value  float64
+}
+
+var (
+	figureLine  = regexp.MustCompile(`(?m)^(\w+)(?:\{(.*)\})? (\S+)$`)
+	figureLabel = regexp.MustCompile(`(\w+)="([^"]*)"`)
+)
+
+func figures(t *testing.T, page string) (all []figure) {
+	for _, m := range figureLine.FindAllStringSubmatch(page, -1) {
+		f := figure{name: strings.TrimPrefix(m[1], "tensorferry_job_"), labels: map[string]string{}}
+		for _, l := range figureLabel.FindAllStringSubmatch(m[2], -1) {
+			f.labels[l[1]] = l[2]
+		}
+		var err error
+		if f.value, err = strconv.ParseFloat(m[3], 64); err != nil {
+			t.Errorf("a line with no number: %s", m[0])
+		}
+		all = append(all, f)
+	}
+	return all
+}
+
+// sum adds up the figures of a name and an operator, over subtasks.
+func sum(all []figure, name, operator string) (n float64) {
+	for _, f := range all {
+		if f.name == name && f.labels["operator"] == operator {
+			n += f.value
+		}
+	}
+	return n
+}
+
 // served runs a job with metrics and returns what it serves.
-func served(t *testing.T) (page string, s *kafkaShell) {
-	s = newKafkaShell(t, 2, "in", "out", "failed")
-	s.write("job.yaml", fmt.Sprintf(toKafka, s.brokers))
+func served(t *testing.T) (page string) {
+	s := newKafkaShell(t, 2, "in", "out", "failed")
+	s.write("job.yaml", strings.Replace(fmt.Sprintf(toKafka, s.brokers), "group: g", "group: g, watermark: 10s", 1))
 	var records []*kgo.Record
 	for i := range 300 {
 		r := &kgo.Record{Topic: "in", Partition: int32(i % 2), Value: fmt.Appendf(nil, `{"id":%d,"x":[1]}`, i)}
@@ -54,7 +96,7 @@ func served(t *testing.T) (page string, s *kafkaShell) {
 	}()
 	s.consume("out", 297)
 	s.consume("failed", 3)
-	url := regexp.MustCompile(`http://127\.0\.0\.1:\d+`).FindString(errs.String())
+	url := metricsURL.FindString(errs.String())
 	deadline := time.Now().Add(time.Minute)
 	for !strings.Contains(page, "tensorferry_job_published_results{job=\"pipe\"} 297") && time.Now().Before(deadline) {
 		page, _ = s.get(url + "/metrics")
@@ -74,10 +116,13 @@ func served(t *testing.T) (page string, s *kafkaShell) {
 	if code := <-done; code != 130 {
 		t.Fatalf("exit code %d: %s", code, errs)
 	}
-	return page, s
+	return page
 }
 
-// TestMetrics: what a job serves, which is what docs/metrics.md lists; and the dashboard and the alerts use no others.
+var metricsURL = regexp.MustCompile(`http://127\.0\.0\.1:\d+`)
+
+// TestMetrics: what a job serves, which is what docs/metrics.md lists, by no other labels; and the dashboard and the
+// alerts use nothing else.
 func TestMetrics(t *testing.T) {
 	root, err := os.Getwd()
 	if err != nil {
@@ -91,18 +136,41 @@ func TestMetrics(t *testing.T) {
 		return string(text)
 	}
 	docs, dashboard, alerts, sidecars := read("docs/metrics.md"), read("deploy/grafana/tensorferry.json"), read("deploy/prometheus/alerts.yaml"), read("sidecar/server/metrics.go")
-	page, s := served(t)
-	for _, want := range []string{
-		`tensorferry_job_records_in_total{job="pipe",operator="source"} 300`,
-		`tensorferry_job_records_dead_lettered_total{job="pipe",operator="infer"} 3`,
-		`tensorferry_job_records_in_total{job="pipe",operator="sink"} 297`,
-		`tensorferry_job_calls_total{job="pipe",operator="infer"} 300`,
-		`tensorferry_job_connected{job="pipe",operator="infer"} 1`,
-		`tensorferry_job_state{job="pipe",state="running"} 1`,
-		`tensorferry_job_consumer_lag_records{job="pipe"} 0`,
-		`tensorferry_job_request_rows_sum{job="pipe"} 297`,
+	page := served(t)
+	all := figures(t, page)
+	for _, want := range []struct {
+		name, operator string
+		value          float64
+	}{
+		{"records_in_total", "source", 300}, {"records_dead_lettered_total", "infer", 3}, {"records_in_total", "sink", 297},
+		{"calls_total", "infer", 300}, {"connected", "infer", 2}, {"batch_rows_sum", "infer", 297}, {"call_seconds_count", "infer", 300},
+		{"latency_seconds_count", "infer", 300}, {"head_of_line_wait_seconds_count", "infer", 300},
+		{"ready", "", 1}, {"consumer_lag_records", "", 0}, {"restarts_total", "", 0},
 	} {
-		s.contains("/metrics", page, want)
+		if got := sum(all, want.name, want.operator); got != want.value {
+			t.Errorf("%s of %q is %v, want %v", want.name, want.operator, got, want.value)
+		}
+	}
+	subtasks := map[string]bool{}
+	for _, f := range all {
+		for label, value := range f.labels {
+			switch {
+			case label == "job" && value == "pipe", label == "operator", label == "le" && strings.HasSuffix(f.name, "_bucket"):
+			case label == "subtask" && f.labels["operator"] != "":
+				subtasks[value] = true
+			default:
+				t.Errorf("%s has the label %s=%q", f.name, label, value)
+			}
+		}
+		if f.name == "records_in_total" && f.labels["operator"] == "source" && f.value != 150 {
+			t.Errorf("subtask %s has read %v records of 300; its partition has 150", f.labels["subtask"], f.value)
+		}
+		if f.name == "watermark_lag_seconds" && (f.value < 10 || f.value > 300) {
+			t.Errorf("%v: watermarks are 10 s behind records of a moment ago", f)
+		}
+	}
+	if len(subtasks) != 2 {
+		t.Errorf("the subtasks are %v, want 0 and 1", subtasks)
 	}
 	var names []string
 	for _, m := range metricType.FindAllStringSubmatch(page, -1) {
@@ -116,7 +184,7 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("docs/metrics.md has %s, which is not served", m[1])
 		}
 	}
-	// Whatever they name is served, by the job or the sidecar.
+	// Whatever they name is served, by the job or the sidecar. That Prometheus can parse them is checked by tools/alerts.
 	for what, text := range map[string]string{"the dashboard": dashboard, "the alerts": alerts} {
 		used := regexp.MustCompile(`tensorferry_(job|sidecar)_\w+`).FindAllString(text, -1)
 		if len(used) < 5 {
@@ -152,25 +220,54 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("a panel of the dashboard lacks something: %+v", p)
 		}
 	}
-	var rules struct {
-		Groups []struct {
-			Name  string
-			Rules []struct {
-				Alert, Expr, For string
-				Labels           map[string]string
-				Annotations      map[string]string
-			}
+}
+
+// TestHealth: what each state is at /health, and whether a load balancer may take it for healthy.
+func TestHealth(t *testing.T) {
+	for state, want := range map[stream.State]string{
+		stream.StateStarting: "starting 503", stream.StateRunning: "ready 200", stream.StateRestarting: "restarting 503", stream.StateStopping: "stopping 503",
+		stream.StateFinished: "stopped 503", stream.StateStopped: "stopped 503", stream.StateFailed: "stopped 503",
+	} {
+		p := stream.Progress{State: state, Restarts: 2, LastCheckpoint: 7, LastError: errors.New("broken")}
+		p.Operators = []stream.OperatorProgress{{}, {Async: async.Stats{Suspended: errors.New("away")}}}
+		m := &metrics{job: "a", progress: func() stream.Progress { return p }}
+		w := httptest.NewRecorder()
+		m.health(w, nil)
+		word, code, _ := strings.Cut(want, " ")
+		body := fmt.Sprintf(`{"checkpoint":7,"job":"a","last_error":"broken","restarts":2,"state":%q,"suspended":"away"}`, word) + "\n"
+		if fmt.Sprint(w.Code) != code || w.Body.String() != body {
+			t.Errorf("%s: %d %s want %s %s", state, w.Code, w.Body, code, body)
 		}
 	}
-	if err := yaml.UnmarshalWithOptions([]byte(alerts), &rules, yaml.Strict()); err != nil || len(rules.Groups) == 0 {
-		t.Fatalf("the alerts: %v", err)
-	}
-	for _, g := range rules.Groups {
-		for _, r := range g.Rules {
-			if _, err := time.ParseDuration(r.For); err != nil || r.Alert == "" || r.Expr == "" || r.Annotations["summary"] == "" {
-				t.Errorf("an alert lacks something: %+v", r)
-			}
+}
+
+// TestHealthOfARun: a job that waits for its restart says so, and why.
+func TestHealthOfARun(t *testing.T) {
+	s := newShell(t)
+	s.write("in.jsonl", "{\"n\": 1}\n")
+	s.write("job.yaml", doubles("checkpoint: {interval: 1h}\nrestart: {strategy: fixed-delay, delay: 1h, attempts: 3}\n"+
+		"sidecar: {models: {double: 'mock:double?input=x:INT64[1]&fault=INTERNAL@all'}}\n"))
+	errs := &console{signals: make(chan os.Signal, 1)}
+	done := make(chan int, 1)
+	go func() {
+		done <- dispatch(&world{stdout: io.Discard, stderr: errs, signals: errs.signals}, []string{"run", "--metrics", "127.0.0.1:0", "job.yaml"})
+	}()
+	var health, page string
+	var code int
+	for deadline := time.Now().Add(time.Minute); !strings.Contains(health, `"restarting"`) && time.Now().Before(deadline); {
+		if url := metricsURL.FindString(errs.String()); url != "" {
+			health, code = s.get(url + "/health")
+			page, _ = s.get(url + "/metrics")
 		}
+	}
+	if code != 503 {
+		t.Errorf("/health is %d", code)
+	}
+	s.contains("/health", health, `"restarting"`, `"restarts":1`, "split 0, position 0")
+	s.contains("/metrics", page, `tensorferry_job_ready{job="doubles"} 0`, `tensorferry_job_restarts_total{job="doubles"} 1`)
+	errs.signals <- os.Interrupt
+	if code := <-done; code != 130 {
+		t.Fatalf("exit code %d: %s", code, errs)
 	}
 }
 

@@ -46,6 +46,7 @@ type runner struct {
 	view    *view // nil without a terminal
 	store   *checkpoint.Store
 	metrics *metrics // nil without --metrics
+	traffic traffic
 	// finished: the run that was to be resumed had reached its end before.
 	finished bool
 	// started is where execute hands the run to drive.
@@ -87,8 +88,8 @@ func runJob(w *world, args []string) int {
 	logTo := w.stderr
 	fallback := "info"
 	// Results on the same terminal would be drawn over.
-	if w.width != nil && !*noProgress && !spec.Sink.Stdout {
-		r.view = newView(w.stderr, w.width)
+	if w.size != nil && !*noProgress && !spec.Sink.Stdout {
+		r.view = newView(w.stderr, w.size)
 		logTo, fallback = r.view, "warn"
 	}
 	r.log = newLogger(logTo, first(format, spec.Log.Format, "text"), first(level, spec.Log.Level, fallback))
@@ -207,13 +208,19 @@ func (r *runner) drive() int {
 
 // report shows where the run stands.
 func (r *runner) report(m *meter, now time.Time, run *stream.Run) {
-	p := run.Progress()
-	m.add(now, &p)
+	g := glance{Progress: run.Progress(), at: now, requests: r.traffic.requests.Load(), rows: r.traffic.rows.Load(), unread: -1}
+	if r.parts.lag != nil {
+		if n, known := r.parts.lag(); known {
+			g.unread = n
+		}
+	}
+	m.add(&g)
 	if r.view != nil {
-		r.view.show(m.block(now, &p)...)
+		width, _ := r.view.size()
+		r.view.show(m.block(&g, width)...)
 		return
 	}
-	r.log.Info("progress", m.attrs(now, &p)...)
+	r.log.Info("progress", m.attrs(&g)...)
 }
 
 // execute is the run from the lock on its checkpoints to the last of its results.
@@ -247,10 +254,14 @@ func (r *runner) execute(ctx context.Context) (err error) {
 		defer func() { err = also(err, e.close()) }()
 		endpoint = e.endpoint
 	}
-	var request func(sidecar.Request)
+	request := r.traffic.take
 	var observer []stream.Observer
 	if r.metrics != nil {
-		request, observer = r.metrics.request, append(observer, r.metrics)
+		request = func(q sidecar.Request) {
+			r.traffic.take(q)
+			r.metrics.request(q)
+		}
+		observer = append(observer, r.metrics)
 	}
 	fn, err := inference.NewFunction(r.spec, endpoint, request)
 	if err != nil {

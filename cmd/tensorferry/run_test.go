@@ -484,10 +484,10 @@ func TestLiveView(t *testing.T) {
 	s.write("job.yaml", doubles("checkpoint: {interval: 50ms}\n"+slowSidecar))
 	var out bytes.Buffer
 	errs := &console{}
-	code := dispatch(&world{stdout: &out, stderr: errs, width: func() int { return 100 }}, []string{"run", "job.yaml"})
+	code := dispatch(&world{stdout: &out, stderr: errs, size: func() (int, int) { return 100, 30 }}, []string{"run", "job.yaml"})
 	s.check(exitOK, result{code, out.String(), errs.String()}, nil)
-	s.contains("stderr", errs.String(), "doubles  running", "records      in ", "in flight", "checkpoints  ", "restarts 0", "\x1b[A")
-	if !strings.HasSuffix(errs.String(), "\x1b[J") {
+	s.contains("stderr", errs.String(), "doubles  running", "records      in ", "in flight", "latency      p50 ", "connected", "checkpoints  ", "restarts 0", "\x1b[A")
+	if !strings.HasSuffix(errs.String(), "\x1b[A\x1b[2K") {
 		t.Errorf("the block is still there at the end: %q", errs.String()[max(0, errs.text.Len()-200):])
 	}
 	s.contains("stdout", out.String(), "500 records read, 500 results")

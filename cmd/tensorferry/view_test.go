@@ -6,40 +6,53 @@ import (
 	"testing"
 )
 
-// screen is a terminal that knows the few sequences that view writes.
+// screen is a terminal that knows the few sequences that view writes. A line that is longer than it is wide takes two rows.
 type screen struct {
-	rows []string
-	row  int
+	width, height int
+	rows          []string
+	row           int
 }
+
+func (s *screen) size() (int, int) { return s.width, s.height }
 
 func (s *screen) Write(p []byte) (int, error) {
 	for rest := string(p); rest != ""; {
-		switch {
-		case strings.HasPrefix(rest, "\x1b[A"):
-			s.row, rest = s.row-1, rest[3:]
-			if s.row < 0 {
+		if after, ok := strings.CutPrefix(rest, "\r\x1b[2K"); ok {
+			rest = after
+			continue
+		}
+		if after, ok := strings.CutPrefix(rest, "\x1b[A\x1b[2K"); ok {
+			if s.row, rest = s.row-1, after; s.row < 0 {
 				return 0, fmt.Errorf("the cursor left the screen")
 			}
-		case strings.HasPrefix(rest, "\r\x1b[J"):
-			s.rows, rest = s.rows[:s.row], rest[4:]
-		default:
-			line, after, whole := strings.Cut(rest, "\n")
-			if !whole || strings.Contains(line, "\x1b") {
-				return 0, fmt.Errorf("not a whole plain line: %q", rest)
-			}
-			if s.row != len(s.rows) {
-				return 0, fmt.Errorf("%q would be written over %q", line, s.rows[s.row])
-			}
-			s.rows = append(s.rows, line)
-			s.row, rest = s.row+1, after
+			s.rows = s.rows[:s.row]
+			continue
 		}
+		line, after, whole := strings.Cut(rest, "\n")
+		if !whole || strings.Contains(line, "\x1b") {
+			return 0, fmt.Errorf("not a whole plain line: %q", rest)
+		}
+		for len(line) > s.width {
+			s.rows, line = append(s.rows, line[:s.width]), line[s.width:]
+		}
+		s.rows = append(s.rows, line)
+		s.row, rest = len(s.rows), after
 	}
 	return len(p), nil
 }
 
+// narrow makes the screen narrower, as terminals do that break the lines they have.
+func (s *screen) narrow(width int) {
+	was := s.rows
+	s.rows, s.row, s.width = nil, 0, width
+	for _, row := range was {
+		s.Write([]byte(row + "\n"))
+	}
+}
+
 func TestViewKeepsItsBlockAtTheBottom(t *testing.T) {
-	s := &screen{}
-	v := newView(s, func() int { return 20 })
+	s := &screen{width: 20, height: 4}
+	v := newView(s, s.size)
 	check := func(want ...string) {
 		t.Helper()
 		if strings.Join(s.rows, "|") != strings.Join(want, "|") {
@@ -65,4 +78,37 @@ func TestViewKeepsItsBlockAtTheBottom(t *testing.T) {
 	check("before", "a log line", "and another")
 	write("after\n")
 	check("before", "a log line", "and another", "after")
+	// A block is found again on a screen that has become narrower, and is no taller than the screen.
+	v.show("0123456789012345", "2", "3", "4", "5")
+	check("before", "a log line", "and another", "after", "0123456789012345", "2", "3")
+	s.narrow(11)
+	v.show("short")
+	check("before", "a log line", "and another", "after", "short")
+}
+
+func TestWrap(t *testing.T) {
+	for _, c := range []struct {
+		width int
+		want  string
+	}{
+		{80, "  label        one item   another one   and a third|"},
+		{45, "  label        one item   another one|               and a third|"},
+		{20, "  label|    one item|    another one|    and a third|"},
+	} {
+		if got := strings.Join(wrap("  label", c.width, "one item", "another one", "and a third"), "|") + "|"; got != c.want {
+			t.Errorf("at %d: %q, want %q", c.width, got, c.want)
+		}
+	}
+	long := strings.Repeat("seven  words\nof a long failure ", 20)
+	for width := range 100 {
+		lines := wrap("  last error", width, long)
+		for _, l := range lines {
+			if width >= 15 && len(l) > width-1 {
+				t.Errorf("at %d the line is too long: %q", width, l)
+			}
+		}
+		if n := len(lines); n > itemLines+1 || !strings.HasSuffix(lines[n-1], "...") {
+			t.Errorf("at %d: %q", width, lines)
+		}
+	}
 }

@@ -222,6 +222,9 @@ func New(cfg Config) *Queue {
 	return q
 }
 
+// Now returns the time of the newest event.
+func (q *Queue) Now() Time { return q.now }
+
 // advance moves the queue's clock, never back.
 func (q *Queue) advance(now Time) Time {
 	if now > q.now {

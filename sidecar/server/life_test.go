@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/http/httptest"
 	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -209,6 +211,23 @@ func TestMetrics(t *testing.T) {
 			if !strings.Contains(w.Body.String(), want+"\n") {
 				t.Errorf("/metrics lacks %s; it is\n%s", want, w.Body)
 			}
+		}
+		// The list in the document is what is served.
+		docs, err := os.ReadFile("../../docs/sidecar.md")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var served, listed []string
+		for _, m := range regexp.MustCompile(`(?m)^# TYPE tensorferry_sidecar_(\w+) (\w+)$`).FindAllStringSubmatch(w.Body.String(), -1) {
+			served = append(served, m[1]+" "+m[2])
+		}
+		for _, m := range regexp.MustCompile("(?m)^\\| `(\\w+)` \\| (counter|gauge|histogram) \\|").FindAllStringSubmatch(string(docs), -1) {
+			listed = append(listed, m[1]+" "+m[2])
+		}
+		slices.Sort(served)
+		slices.Sort(listed)
+		if !slices.Equal(served, listed) {
+			t.Errorf("docs/sidecar.md lists %v, and %v are served", listed, served)
 		}
 	})
 }

@@ -1,0 +1,191 @@
+package main
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/sidecar"
+	"github.com/tensorferry/tensorferry/stream"
+)
+
+const metricsNamespace = "tensorferry_job"
+
+// metricList is what is read off a run when somebody asks.
+type metricList struct {
+	ofSubtasks []subtaskMetric
+	ofJob      []jobMetric
+	ready      *prometheus.Desc
+	watermark  *prometheus.Desc
+	lag        *prometheus.Desc
+}
+
+// subtaskMetric is a number or a histogram of each subtask. Those of asynchronous operators alone are left out
+// for the others.
+type subtaskMetric struct {
+	desc      *prometheus.Desc
+	kind      prometheus.ValueType
+	async     bool
+	value     func(*stream.SubtaskProgress) float64
+	histogram func(*async.Stats) *async.Histogram // nil for a number
+}
+
+// jobMetric is a number of the whole job.
+type jobMetric struct {
+	desc  *prometheus.Desc
+	kind  prometheus.ValueType
+	value func(*stream.Progress) float64
+}
+
+// subtaskLabels are all the labels that there are, beside job.
+var subtaskLabels = []string{"operator", "subtask"}
+
+func (l *metricList) fill(job string) {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc(prometheus.BuildFQName(metricsNamespace, "", name), help, labels, prometheus.Labels{"job": job})
+	}
+	l.ready = desc("ready", "1 while every subtask runs, as /health has it.")
+	l.watermark = desc("watermark_lag_seconds", "Time by which the watermark that was passed on last is behind the clock.", subtaskLabels...)
+	l.lag = desc("consumer_lag_records", "Records of the source that are there and have not been read.")
+
+	const counter, gauge = prometheus.CounterValue, prometheus.GaugeValue
+	type sub = stream.SubtaskProgress
+	of := func(kind prometheus.ValueType, async bool, name, help string, value func(*sub) float64) {
+		l.ofSubtasks = append(l.ofSubtasks, subtaskMetric{desc: desc(name, help, subtaskLabels...), kind: kind, async: async, value: value})
+	}
+	of(counter, false, "records_in_total", "Records that came in.", func(s *sub) float64 { return float64(s.In) })
+	of(counter, false, "records_out_total", "Records that were emitted.", func(s *sub) float64 { return float64(s.Out) })
+	of(counter, false, "records_dropped_total", "Records that failed and were dropped.", func(s *sub) float64 { return float64(s.Dropped) })
+	of(counter, false, "records_dead_lettered_total", "Records that failed and went to the dead letters.", func(s *sub) float64 { return float64(s.DeadLettered) })
+	of(counter, true, "calls_total", "Calls of records, retries included.", func(s *sub) float64 { return float64(s.Async.Calls) })
+	of(counter, true, "timeouts_total", "Records whose time was over.", func(s *sub) float64 { return float64(s.Async.Timeouts) })
+	of(counter, true, "retries_total", "Attempts after the first.", func(s *sub) float64 { return float64(s.Async.Retries) })
+	of(counter, true, "holds_total", "Times that a record was held for a server that was overloaded or away.", func(s *sub) float64 { return float64(s.Async.Holds) })
+	of(counter, true, "fallbacks_total", "Results that were made without the model.", func(s *sub) float64 { return float64(s.Async.Fallbacks) })
+	of(gauge, true, "queued_records", "Records admitted and not yet emitted.", func(s *sub) float64 { return float64(s.Async.Queued) })
+	of(gauge, true, "in_flight_calls", "Calls in progress.", func(s *sub) float64 { return float64(s.Async.InFlight) })
+	of(gauge, true, "held_records", "Records that wait for a server that is overloaded or away.", func(s *sub) float64 { return float64(s.Async.Held) })
+	of(gauge, true, "retrying_records", "Records that wait for their next attempt.", func(s *sub) float64 { return float64(s.Async.Retrying) })
+	of(gauge, true, "parked_results", "Results that wait for their turn to leave.", func(s *sub) float64 { return float64(s.Async.Done) })
+	of(gauge, true, "call_limit", "Calls that may be in progress at present.", func(s *sub) float64 { return float64(s.Async.Limit) })
+	of(gauge, true, "connected", "1 if calls can be made, 0 while the server is away.", func(s *sub) float64 { return truth(s.Async.Suspended == nil) })
+
+	times := func(name, help string, of func(*async.Stats) *async.Histogram) {
+		l.ofSubtasks = append(l.ofSubtasks, subtaskMetric{desc: desc(name, help, subtaskLabels...), async: true, histogram: of})
+	}
+	times("call_seconds", "Time from a record's call to its answer or failure.", func(s *async.Stats) *async.Histogram { return &s.Call })
+	times("head_of_line_wait_seconds", "Time from a record's outcome until it left, behind those before it.", func(s *async.Stats) *async.Histogram { return &s.HeadOfLine })
+	times("latency_seconds", "Time from a record's admission until it left.", func(s *async.Stats) *async.Histogram { return &s.Latency })
+	times("drain_seconds", "Time that a checkpoint's barrier waited for what was in flight.", func(s *async.Stats) *async.Histogram { return &s.Drain })
+
+	ofJob := func(kind prometheus.ValueType, name, help string, value func(*stream.Progress) float64) {
+		l.ofJob = append(l.ofJob, jobMetric{desc(name, help), kind, value})
+	}
+	ofJob(counter, "restarts_total", "Restarts after a failure.", func(p *stream.Progress) float64 { return float64(p.Restarts) })
+	ofJob(counter, "checkpoints_completed_total", "Checkpoints whose results are published.", func(p *stream.Progress) float64 { return float64(p.CheckpointsCompleted) })
+	ofJob(counter, "checkpoints_failed_total", "Checkpoints that were given up.", func(p *stream.Progress) float64 { return float64(p.CheckpointsFailed) })
+	ofJob(gauge, "last_checkpoint_timestamp_seconds", "When the last checkpoint was completed; 0 before the first.", func(p *stream.Progress) float64 {
+		if p.LastCheckpointAt.IsZero() {
+			return 0
+		}
+		return float64(p.LastCheckpointAt.UnixMilli()) / 1e3
+	})
+	ofJob(gauge, "published_results", "Results that are published, of the whole run.", func(p *stream.Progress) float64 { return float64(p.Committed) })
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// makeHistograms makes those that are told of single events.
+func (m *metrics) makeHistograms() {
+	opts := func(name, help string, buckets []float64) prometheus.HistogramOpts {
+		return prometheus.HistogramOpts{Namespace: metricsNamespace, Name: name, Help: help, Buckets: buckets, ConstLabels: prometheus.Labels{"job": m.job}}
+	}
+	seconds := prometheus.ExponentialBuckets(1e-3, 2, 18)
+	m.checkpoint = prometheus.NewHistogram(opts("checkpoint_seconds", "Time from the start of a checkpoint to the publishing of its results.", seconds))
+	m.commit = prometheus.NewHistogram(opts("commit_seconds", "Time that keeping a checkpoint and publishing its results took.", seconds))
+	m.requestSeconds = prometheus.NewHistogramVec(opts("request_seconds", "Time from sending a request to the model server to its answer.", prometheus.ExponentialBuckets(100e-6, 2, 18)), subtaskLabels)
+	m.batchRows = prometheus.NewHistogramVec(opts("batch_rows", "Records in each request to the model server.", prometheus.ExponentialBuckets(1, 2, 12)), subtaskLabels)
+}
+
+// Observe implements stream.Observer.
+func (m *metrics) Observe(e stream.Event) {
+	if e, ok := e.(stream.CheckpointCompleted); ok {
+		m.checkpoint.Observe(e.Duration.Seconds())
+		m.commit.Observe((e.Kept + e.Published).Seconds())
+	}
+}
+
+// request takes the end of a request.
+func (m *metrics) request(r sidecar.Request) {
+	subtask := strconv.Itoa(r.Subtask)
+	m.requestSeconds.WithLabelValues(r.Operator, subtask).Observe(r.Took.Seconds())
+	m.batchRows.WithLabelValues(r.Operator, subtask).Observe(float64(r.Rows))
+}
+
+// Describe implements prometheus.Collector.
+func (m *metrics) Describe(to chan<- *prometheus.Desc) {
+	to <- m.list.ready
+	to <- m.list.watermark
+	to <- m.list.lag
+	for _, d := range m.list.ofSubtasks {
+		to <- d.desc
+	}
+	for _, d := range m.list.ofJob {
+		to <- d.desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (m *metrics) Collect(to chan<- prometheus.Metric) {
+	l, now := &m.list, time.Now()
+	p, lag, known := m.present()
+	_, ready := healthOf(p.State)
+	to <- prometheus.MustNewConstMetric(l.ready, prometheus.GaugeValue, truth(ready))
+	if known {
+		to <- prometheus.MustNewConstMetric(l.lag, prometheus.GaugeValue, float64(lag))
+	}
+	for i := range p.Worked {
+		s := &p.Worked[i]
+		subtask := strconv.Itoa(s.Subtask)
+		for _, d := range l.ofSubtasks {
+			switch {
+			case d.async && s.Name != inferName:
+			case d.histogram != nil:
+				to <- timesMetric(d.desc, d.histogram(&s.Async), s.Name, subtask)
+			default:
+				to <- prometheus.MustNewConstMetric(d.desc, d.kind, d.value(s), s.Name, subtask)
+			}
+		}
+		if behind, ok := watermarkLag(s, now); ok {
+			to <- prometheus.MustNewConstMetric(l.watermark, prometheus.GaugeValue, behind.Seconds(), s.Name, subtask)
+		}
+	}
+	for _, d := range l.ofJob {
+		to <- prometheus.MustNewConstMetric(d.desc, d.kind, d.value(&p))
+	}
+}
+
+// watermarkLag is how far a subtask is behind the clock in event time; false if it has no watermark, or is at the end.
+func watermarkLag(s *stream.SubtaskProgress, now time.Time) (time.Duration, bool) {
+	if s.Watermark == async.NoTime || s.Watermark == async.EndOfTime {
+		return 0, false
+	}
+	return now.Sub(s.Watermark.Time()), true
+}
+
+// timesMetric is an operator's histogram in Prometheus' form, in which buckets count all that is below, too.
+func timesMetric(d *prometheus.Desc, h *async.Histogram, labels ...string) prometheus.Metric {
+	buckets, below := make(map[float64]uint64, async.HistogramBuckets), uint64(0)
+	for i, n := range h.Buckets[:async.HistogramBuckets] {
+		below += uint64(n)
+		buckets[async.HistogramBound(i).Seconds()] = below
+	}
+	return prometheus.MustNewConstHistogram(d, uint64(h.Count()), h.Sum.Seconds(), buckets, labels...)
+}
