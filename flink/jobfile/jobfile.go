@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"path/filepath"
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
 
@@ -82,8 +81,7 @@ func Check(spec *job.Spec) []error {
 	return faults
 }
 
-// Build adds the job to a pipeline. The input is cut now; what is there later is not read. With resumed the job goes on from a savepoint, and what
-// is in the folders of its sinks is its own.
+// Build adds the job to a pipeline. The input is cut now; what is there later is not read. With resumed the job goes on with what is in the folders of its sinks.
 func Build(ctx context.Context, p *beam.Pipeline, spec *job.Spec, resumed bool) error {
 	if faults := Check(spec); faults != nil {
 		return errors.Join(faults...)
@@ -94,11 +92,6 @@ func Build(ctx context.Context, p *beam.Pipeline, spec *job.Spec, resumed bool) 
 	}
 	cfg.Checkpoint = async.Drain
 	to := shipped{*spec}
-	if !resumed {
-		if err := emptySinks(spec); err != nil {
-			return err
-		}
-	}
 	src, err := to.source()
 	if err != nil {
 		return err
@@ -107,8 +100,16 @@ func Build(ctx context.Context, p *beam.Pipeline, spec *job.Spec, resumed bool) 
 	if err != nil {
 		return spec.Fault("source", "%v", err)
 	}
+	if err := claim(spec, splits, resumed); err != nil {
+		return err
+	}
+	// Of a split whose results are there the dead letters may still be missing, so with dead letters all is done again, with the same names.
+	done := spec.Sink.File.Path
+	if spec.DeadLetter != nil {
+		done = ""
+	}
 	s := p.Root()
-	records, err := read(s.Scope("source"), to, splits)
+	records, err := readFiles(s.Scope("source"), to, splits, done)
 	if err != nil {
 		return err
 	}
@@ -116,7 +117,7 @@ func Build(ctx context.Context, p *beam.Pipeline, spec *job.Spec, resumed bool) 
 	if err != nil {
 		return err
 	}
-	if err := write(s.Scope("sink"), answers, spec.Sink.File.Path); err != nil {
+	if err := write(s.Scope("sink"), answers, &filesFn{Dir: spec.Sink.File.Path, Whole: true}); err != nil {
 		return err
 	}
 	if spec.DeadLetter == nil {
@@ -126,27 +127,5 @@ func Build(ctx context.Context, p *beam.Pipeline, spec *job.Spec, resumed bool) 
 	if err != nil {
 		return fmt.Errorf("flink: dead letters: %w", err)
 	}
-	return write(s.Scope("dead-letters"), lines[0], spec.DeadLetter.File.Path)
-}
-
-// emptySinks refuses folders with results of another job or run, which would be mixed up with this one's.
-func emptySinks(spec *job.Spec) error {
-	var errs []error
-	look := func(path string, f *job.FileSink) {
-		if f == nil {
-			return
-		}
-		old, err := filepath.Glob(filepath.Join(f.Path, "part-*"))
-		if err == nil && len(old) > 0 {
-			err = fmt.Errorf("%s holds %d files of results (%s, ...); want an empty folder, or --savepoint to go on with the job that wrote them", f.Path, len(old), filepath.Base(old[0]))
-		}
-		if err != nil {
-			errs = append(errs, spec.Fault(path, "%v", err))
-		}
-	}
-	look("sink.file.path", spec.Sink.File)
-	if spec.DeadLetter != nil {
-		look("dead_letter.file.path", spec.DeadLetter.File)
-	}
-	return errors.Join(errs...)
+	return write(s.Scope("dead-letters"), lines[0], &filesFn{Dir: spec.DeadLetter.File.Path, Whole: true})
 }

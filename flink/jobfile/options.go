@@ -3,6 +3,7 @@ package jobfile
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/tensorferry/tensorferry/flink/submit"
@@ -12,46 +13,59 @@ import (
 // Options takes what a job file says of parallelism, checkpoints and restarts into the options of its submission.
 func Options(spec *job.Spec, o *submit.Options) {
 	o.Name, o.Parallelism = spec.Name, spec.Parallelism
-	if spec.Source.File != nil {
-		// Elements of the first stage are splits of files.
-		o.Bounded, o.MaxBundleSize = true, 1
-	}
 	c := &spec.Checkpoint
-	o.CheckpointInterval, o.CheckpointTimeout, o.CheckpointPause = c.Interval, c.Timeout, c.MinPause
-	switch r := &spec.Restart; r.Strategy {
+	if spec.Source.File != nil {
+		// A bundle is a split, and what is done the results tell.
+		o.Bounded, o.MaxBundleSize = true, 1
+	} else {
+		o.CheckpointInterval, o.CheckpointTimeout, o.CheckpointPause = interval(spec), c.Timeout, c.MinPause
+	}
+	r := &spec.Restart
+	switch r.Strategy {
 	case "none":
 		o.Restarts = submit.NoRestart
 	case "fixed-delay":
 		o.Restarts, o.RestartDelay = cmp.Or(r.Attempts, 1), cmp.Or(r.Delay, time.Second)
-	case "":
-		if c.Interval == 0 {
-			o.Restarts = submit.NoRestart
+	case "exponential-delay":
+		o.Restarts, o.RestartDelay = cmp.Or(r.Attempts, math.MaxInt32), cmp.Or(r.InitialDelay, time.Second)
+	case "failure-rate":
+		// The cluster's.
+	default:
+		if o.Restarts = submit.NoRestart; interval(spec) > 0 {
+			o.Restarts, o.RestartDelay = math.MaxInt32, time.Second
 		}
 	}
 }
 
-// Notes says what is otherwise on Flink than in the embedded runtime, for this job file.
+// interval is the time between checkpoints. A source without an end has them in any case.
+func interval(spec *job.Spec) time.Duration {
+	if spec.Checkpoint.Interval == 0 && spec.Source.Kafka != nil {
+		return time.Second
+	}
+	return spec.Checkpoint.Interval
+}
+
+// Notes says what is otherwise on Flink than in the embedded runtime, for this job file. docs/flink.md has the whole table.
 func Notes(spec *job.Spec) []string {
 	var notes []string
 	say := func(format string, args ...any) { notes = append(notes, fmt.Sprintf(format, args...)) }
-	if spec.Sink.File != nil {
-		say("results in files are at least once: after a failure, those since the last checkpoint may be there twice, as files that overlap")
+	if spec.Source.File != nil {
+		say("with files as the source the results tell what is done, split by split (source.file.split_size); checkpoint.interval is not used. " +
+			"run --resume goes on where a job has ended that failed or was cancelled")
+	} else {
+		say("results are at least once: after a failure, those since the last checkpoint may be there twice")
+		if spec.Checkpoint.Dir != "" || spec.Checkpoint.Retain != 0 || spec.Checkpoint.TolerableFailures != 0 {
+			say("checkpoint.dir, retain and tolerable_failures are the cluster's to set (execution.checkpointing and state in its configuration)")
+		}
 	}
-	if spec.DeadLetter != nil {
-		say("dead letters are at least once, as results are")
+	switch r := &spec.Restart; r.Strategy {
+	case "failure-rate":
+		say("restart.strategy failure-rate cannot travel with a job; the cluster's own strategy applies (restart-strategy.type in its configuration)")
+	case "exponential-delay":
+		say("restart.strategy exponential-delay becomes a fixed delay of %v, since a job can bring no other", cmp.Or(r.InitialDelay, time.Second))
 	}
-	if r := spec.Restart.Strategy; r == "failure-rate" || r == "exponential-delay" {
-		say("restart.strategy: a job can bring fixed-delay or none; with %s the cluster's own strategy applies (restart-strategy.type in its configuration)", r)
-	}
-	if spec.Restart.Strategy == "" && spec.Checkpoint.Interval > 0 {
-		say("restart.strategy: none is given, so that of the cluster applies")
-	}
-	say("a permanent failure restarts the job as any other does; restart: {strategy: fixed-delay} bounds that")
-	if spec.Checkpoint.Interval == 0 {
-		say("checkpoint.interval: without one a job that fails begins anew")
-	}
-	if spec.Checkpoint.Dir != "" || spec.Checkpoint.Retain != 0 || spec.Checkpoint.TolerableFailures != 0 {
-		say("checkpoint.dir, retain and tolerable_failures are the cluster's to set (execution.checkpointing and state in its configuration)")
+	if spec.Restart.Strategy != "none" {
+		say("a permanent failure restarts the job as any other does; restart: {strategy: fixed-delay, attempts: N} bounds that")
 	}
 	return notes
 }

@@ -6,6 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/graph/mtime"
@@ -21,13 +24,7 @@ type split struct {
 	Index int64
 	Data  []byte
 	Start int64
-	// Pad makes it as large as a buffer of Flink's network. A channel is full when its buffers are, and a savepoint waits for all that
-	// is in the channels: of splits without it that would be thousands.
-	Pad []byte
 }
-
-// padding is the size of a network buffer of Flink.
-const padding = 32 << 10
 
 // maxSplits bounds the list of splits, which is a part of the pipeline.
 const maxSplits = 20_000
@@ -38,14 +35,11 @@ func init() {
 	register.DoFn3x1[context.Context, split, func(beam.EventTime, flink.Record), error](&readFn{})
 }
 
-// read reads the splits of a source that has an end. Each split is an element, which waits in Flink's own buffers and channels until a subtask has
-// done those before it, and is in a checkpoint as such. So a split is read in one bundle, and a checkpoint waits for those that are being read.
-//
-// A splittable DoFn would be resumed by timers. Flink's operators have to work off all that they have of those when their input ends, before they take
-// part in a checkpoint again; and this input, which is the list of splits, ends at once.
-//
-// Checkpoints pass the splits in the channels (submit.Options.Bounded). Savepoints cannot, so they wait for them.
-func read(s beam.Scope, job shipped, splits []stream.Split) (beam.PCollection, error) {
+// readFiles reads the splits of a source that has an end, each as one element in one bundle. What such a job has done is in its results: the results of a
+// split appear at once, under a name of their own, when its bundle ends; done says in which folder they are, and a split that has them is not
+// read again (empty: all are read). So it needs no checkpoint of Flink, which would wait until the last split is dealt out: the list of splits is the whole input of the job, and Flink takes
+// its operators for finished when they have it. (A splittable DoFn is resumed by timers, and of these an operator works off all it has when its input ends.)
+func readFiles(s beam.Scope, job shipped, splits []stream.Split, done string) (beam.PCollection, error) {
 	if len(splits) > maxSplits {
 		return beam.PCollection{}, job.Spec.Fault("source.file.split_size", "%d splits; want at most %d, so a larger size", len(splits), maxSplits)
 	}
@@ -59,7 +53,7 @@ func read(s beam.Scope, job shipped, splits []stream.Split) (beam.PCollection, e
 	}
 	// In turn to the subtasks.
 	dealt := beam.Reshuffle(s, all[0])
-	out, err := beam.TryParDo(s, &readFn{Job: job}, dealt)
+	out, err := beam.TryParDo(s, &readFn{Job: job, Done: done}, dealt)
 	if err != nil {
 		return beam.PCollection{}, fmt.Errorf("flink: the source: %w", err)
 	}
@@ -71,9 +65,7 @@ type splitsFn struct{ Splits []split }
 
 // ProcessElement is called once.
 func (f *splitsFn) ProcessElement(_ []byte, emit func(split)) {
-	pad := make([]byte, padding)
 	for _, s := range f.Splits {
-		s.Pad = pad
 		emit(s)
 	}
 }
@@ -83,13 +75,22 @@ const most = 512
 
 // readFn reads splits.
 type readFn struct {
-	Job shipped
+	Job  shipped
+	Done string
 
 	recs []stream.Record[json.RawMessage]
 }
 
 // ProcessElement reads one.
 func (f *readFn) ProcessElement(ctx context.Context, s split, emit func(beam.EventTime, flink.Record)) (err error) {
+	if f.Done != "" {
+		switch _, err := os.Stat(filepath.Join(f.Done, wholeName(s.Index))); {
+		case err == nil:
+			return nil
+		case !errors.Is(err, fs.ErrNotExist):
+			return fmt.Errorf("source: are there results of split %d: %w", s.Index, err)
+		}
+	}
 	src, err := f.Job.source()
 	if err != nil {
 		return fmt.Errorf("source: %w", err)

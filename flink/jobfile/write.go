@@ -42,18 +42,23 @@ func (*letterFn) ProcessElement(at beam.EventTime, f flink.FailedRecord) (flink.
 }
 
 // write writes records into a folder.
-func write(s beam.Scope, records beam.PCollection, dir string) error {
-	if _, err := beam.TryParDo(s, &filesFn{Dir: dir}, records); err != nil {
+func write(s beam.Scope, records beam.PCollection, f *filesFn) error {
+	if _, err := beam.TryParDo(s, f, records); err != nil {
 		return fmt.Errorf("flink: the sink: %w", err)
 	}
 	return nil
 }
 
-// filesFn writes a file for each split in a bundle, which appears when the bundle ends. Its name has the split and the position of its first
-// record, so that the files' order is that of the input. A bundle that is repeated after a failure replaces its file if it begins at the same record, and
-// leaves records twice if not: at least once.
+// wholeName is the file with all results of a split.
+func wholeName(split int64) string { return fmt.Sprintf("part-%06d.jsonl", split) }
+
+// filesFn writes a file for each split in a bundle, which appears when the bundle ends.
 type filesFn struct {
 	Dir string
+	// Whole says that a split is all in one bundle. Then its file has the split's name, and a repetition replaces it: exactly once. Else the name has the position of
+	// the first record too, so that the order of names is that of the input; a bundle that is repeated after a failure replaces its file if it begins at the same record,
+	// and leaves records twice if not: at least once.
+	Whole bool
 
 	open map[int64]*part
 }
@@ -91,7 +96,10 @@ func (f *filesFn) ProcessElement(_ context.Context, r flink.Record) error {
 		if err != nil {
 			return fmt.Errorf("sink: %w", err)
 		}
-		p = &part{file: file, name: fmt.Sprintf("part-%06d-%020d.jsonl", r.Split, r.Position)}
+		p = &part{file: file, name: wholeName(r.Split)}
+		if !f.Whole {
+			p.name = fmt.Sprintf("part-%06d-%020d.jsonl", r.Split, r.Position)
+		}
 		f.open[r.Split] = p
 	}
 	p.buf = append(append(p.buf, r.Value...), '\n')

@@ -47,8 +47,8 @@ type Options struct {
 	IgnoreLostState bool
 	// RetainCheckpoints keeps the newest checkpoint of a job that is cancelled or fails.
 	RetainCheckpoints bool
-	// Bounded says that the input ends, and the job with it. Checkpoints are then unaligned: their barriers pass what waits in Flink's channels, which
-	// becomes part of them. Without it a job goes on until it is stopped.
+	// Bounded says that the input ends, and the job with it. Without it a job with checkpoints goes on until it is stopped, since Flink takes none of
+	// a job whose sources have ended and whose operators still have timers.
 	Bounded bool
 	// Experiments are further ones of Beam's, as name=value.
 	Experiments []string
@@ -113,7 +113,6 @@ func (o Options) proto() (*structpb.Struct, error) {
 	}
 	if o.Bounded {
 		m["shutdown_sources_after_idle_ms"] = 0
-		m["unaligned_checkpoint_enabled"] = o.CheckpointInterval > 0
 	}
 	if o.Parallelism > 0 {
 		m["parallelism"] = o.Parallelism

@@ -25,6 +25,7 @@ checkpoint interval, timeout and pause, and the restart strategy are taken from 
 
   --job-server HOST:PORT   Beam's job server (must be given)
   --worker-pool HOST:PORT  where each TaskManager finds its worker pool (default 127.0.0.1:50000)
+  --resume                 with files as source: go on with the results that the same job has left, failed or cancelled; start if there are none
   --savepoint PATH         start from this savepoint or retained checkpoint of Flink
   --lost-state             with --savepoint: go on although it holds state of what the job has no more
   --bundle-time DURATION   how long a bundle may take, and a result wait for the next record (default 200ms)
@@ -73,6 +74,7 @@ func runJob(w *world, args []string) int {
 	fs.BoolVar(&o.IgnoreLostState, "lost-state", false, "")
 	fs.DurationVar(&o.MaxBundleTime, "bundle-time", 0, "")
 	fs.IntVar(&o.MaxBundleSize, "bundle-size", 0, "")
+	resume := fs.Bool("resume", false, "")
 	detach := fs.Bool("detach", false, "")
 	format := fs.String("log-format", "text", "")
 	rest, code, ok := parse(w, fs, args, 1, "one job file")
@@ -99,7 +101,7 @@ func runJob(w *world, args []string) int {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	p := beam.NewPipeline()
-	if err := jobfile.Build(ctx, p, spec, o.Savepoint != ""); err != nil {
+	if err := jobfile.Build(ctx, p, spec, *resume || o.Savepoint != ""); err != nil {
 		fmt.Fprintln(w.stderr, err)
 		return exitUsage
 	}

@@ -1,0 +1,104 @@
+package jobfile
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/tensorferry/tensorferry/job"
+	"github.com/tensorferry/tensorferry/stream"
+)
+
+// markName is the file that says whose results are in a folder.
+const markName = ".tensorferry-flink.json"
+
+// folderMark says which job a folder's results are of. A job goes on with them only if it is the same.
+type folderMark struct {
+	Job string `json:"job"`
+	// Input is a checksum over the splits of the source.
+	Input string `json:"input"`
+	// Model and Fields say what the results are.
+	Model  string          `json:"model"`
+	Fields json.RawMessage `json:"fields"`
+}
+
+func markOf(spec *job.Spec, splits []stream.Split) (folderMark, error) {
+	h := sha256.New()
+	for _, s := range splits {
+		fmt.Fprintf(h, "%d %d %s\n", s.Start, len(s.Data), s.Data)
+	}
+	i := &spec.Infer
+	fields, err := json.Marshal([]any{i.Inputs, i.Outputs, i.OnError, i.Overwrite, i.Version})
+	return folderMark{Job: spec.Name, Input: hex.EncodeToString(h.Sum(nil)), Model: i.Model, Fields: fields}, err
+}
+
+// sinks are the folders of a job's results and dead letters, with their places in the file.
+func sinks(spec *job.Spec) map[string]string {
+	all := map[string]string{}
+	if f := spec.Sink.File; f != nil {
+		all["sink.file.path"] = f.Path
+	}
+	if d := spec.DeadLetter; d != nil && d.File != nil {
+		all["dead_letter.file.path"] = d.File.Path
+	}
+	return all
+}
+
+// claim makes the folders of a job's sinks its own. With resumed it goes on with what the same job has left there; else a folder with results is refused, since they
+// would be mixed up.
+func claim(spec *job.Spec, splits []stream.Split, resumed bool) error {
+	mark, err := markOf(spec, splits)
+	if err != nil {
+		return err
+	}
+	text, err := json.Marshal(mark)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for path, dir := range sinks(spec) {
+		if err := claimFolder(dir, text, resumed); err != nil {
+			errs = append(errs, spec.Fault(path, "%v", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func claimFolder(dir string, mark []byte, resumed bool) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	parts, err := filepath.Glob(filepath.Join(dir, "part-*"))
+	if err != nil {
+		return err
+	}
+	at := filepath.Join(dir, markName)
+	old, err := os.ReadFile(at)
+	switch {
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return err
+	case len(parts) > 0 && !resumed:
+		return fmt.Errorf("%s holds %d files of results (%s, ...); want an empty folder, or --resume to go on with the job that wrote them", dir, len(parts), filepath.Base(parts[0]))
+	case len(parts) > 0 && err != nil:
+		return fmt.Errorf("%s holds results (%s, ...) of which nothing says that they are this job's; want an empty folder", dir, filepath.Base(parts[0]))
+	case len(parts) > 0 && !bytes.Equal(old, mark):
+		return fmt.Errorf("%s holds results of %.300s, and this is %.300s; want the job file and the input of then, or an empty folder", dir, old, mark)
+	}
+	// What an earlier submission was killed over is nobody's.
+	pending, err := filepath.Glob(filepath.Join(dir, ".pending-*"))
+	if err != nil {
+		return err
+	}
+	for _, p := range pending {
+		if err := os.Remove(p); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(at, mark, 0o644)
+}
