@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/internal/asyncq"
+	"github.com/tensorferry/tensorferry/trace"
 )
 
 // emitTurn bounds the entries that leave in one Step, so that timers, barriers
@@ -119,7 +120,8 @@ type Operator[IN, OUT any] struct {
 type slot[IN, OUT any] struct {
 	rec     Record[IN]
 	outs    Outputs[OUT]
-	err     error // the last failure, for the record's own error
+	err     error      // the last failure, for the record's own error
+	span    trace.Span // nil: the record is not sampled
 	fate    fate
 	failure *Failed[IN] // of a dead letter
 	mark    Watermark
@@ -133,6 +135,7 @@ const (
 	finished fate = iota
 	dropped
 	lettered
+	failed // with the operator, so it does not leave
 )
 
 // entry is one element of a restored snapshot.
@@ -240,7 +243,11 @@ func (o *Operator[IN, OUT]) admit(now asyncq.Time, rec *Record[IN]) bool {
 	if o.order == Keyed {
 		key = hashKey(rec.Key)
 	}
-	o.slot(o.queue.Admit(now, bytes, key)).rec = *rec
+	s := o.slot(o.queue.Admit(now, bytes, key))
+	s.rec = *rec
+	if o.cfg.Tracer != nil {
+		o.beginSpan(s, now)
+	}
 	return true
 }
 
@@ -414,6 +421,9 @@ func (o *Operator[IN, OUT]) emit(max int, out Emitter[OUT]) {
 			o.flush(out)
 			out.Watermark(s.mark)
 		} else {
+			if s.span != nil {
+				s.endSpan(time.Now())
+			}
 			switch s.fate {
 			case dropped:
 				o.stats.Dropped++
@@ -529,6 +539,7 @@ func (o *Operator[IN, OUT]) Close() (err error) {
 	o.closed = true
 	o.fail(errClosed)
 	o.inbox.close()
+	o.abandonSpans()
 	if o.caller == nil {
 		return nil
 	}
