@@ -115,17 +115,17 @@ func (e *Exporter) Tracer() trace.Tracer {
 	return e.tracer
 }
 
-// Close sends what is left, for at most 3 s, and gives everything back. When it returns no goroutine or connection is left. It
-// is idempotent; of a nil Exporter it does nothing.
-func (e *Exporter) Close() {
+// Close sends what is left, until ctx ends or for at most 3 s, and gives everything back. When it returns no goroutine or connection
+// is left. It is idempotent; of a nil Exporter it does nothing.
+func (e *Exporter) Close(ctx context.Context) {
 	if e == nil {
 		return
 	}
 	e.close.Do(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), flushTime)
+		ctx, cancel := context.WithTimeout(ctx, flushTime)
 		defer cancel()
 		if err := e.provider.ForceFlush(ctx); err != nil && ctx.Err() != nil {
-			e.sender.failed(fmt.Errorf("the last spans were not sent within %v", flushTime))
+			e.sender.failed(fmt.Errorf("the end came before the last spans were sent: %w", context.Cause(ctx)))
 		}
 		// From here on sending fails at once, so the provider's goroutine ends however much is left.
 		e.sender.stop()
