@@ -88,7 +88,7 @@ type Config struct {
 	OnError OnError
 	// Tracer is told of a span for each record that is sampled, from its admission to its emission, and callers may tell
 	// it of theirs. Default: nobody is told.
-	Tracer trace.Tracer
+	Tracer trace.Tracer `json:"-"`
 }
 
 // Action is what becomes of a record that failed for good.

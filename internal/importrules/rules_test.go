@@ -50,7 +50,7 @@ var rules = map[string]rule{
 	"internal/importrules": {},
 
 	"trace":              {},
-	"trace/oteltrace":    {ours: []string{"trace"}, others: []string{otel}},
+	"trace/oteltrace":    {ours: []string{"trace"}, others: []string{otel + "/attribute", otel + "/codes", otel + "/trace"}},
 	"internal/otlptrace": {ours: []string{"trace", "trace/oteltrace"}, others: []string{otel, grpc}},
 
 	"async": {ours: []string{"internal/asyncq", "trace"}},
