@@ -16,15 +16,29 @@ import (
 
 	"github.com/tensorferry/tensorferry/sidecar/backend/mock"
 	"github.com/tensorferry/tensorferry/sidecar/server"
+	"github.com/tensorferry/tensorferry/trace"
 	"github.com/tensorferry/tensorferry/trace/oteltrace"
 )
 
 const parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
+// strict is a Tracer that wants a sampled parent, which a server alone has.
+type strict struct {
+	t *testing.T
+	trace.Tracer
+}
+
+func (s strict) Start(parent *trace.Context, name string, kind trace.Kind, at time.Time, links ...*trace.Context) trace.Span {
+	if !parent.Sampled() {
+		s.t.Errorf("%s begins with the parent %+v", name, parent)
+	}
+	return s.Tracer.Start(parent, name, kind, at, links...)
+}
+
 // traced is a configuration whose spans are kept. Its tracer would begin a trace at every chance.
-func traced(cfg server.Config) (server.Config, *tracetest.InMemoryExporter) {
+func traced(t *testing.T, cfg server.Config) (server.Config, *tracetest.InMemoryExporter) {
 	spans := tracetest.NewInMemoryExporter()
-	cfg.Tracer = oteltrace.New(sdk.NewTracerProvider(sdk.WithSyncer(spans)), 1)
+	cfg.Tracer = strict{t, oteltrace.New(sdk.NewTracerProvider(sdk.WithSyncer(spans)), 1)}
 	return cfg, spans
 }
 
@@ -43,7 +57,7 @@ func tree(spans tracetest.SpanStubs) (names []string) {
 // A server has spans for calls with a sampled context, and for no others.
 func TestTracedCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		cfg, spans := traced(server.Config{})
+		cfg, spans := traced(t, server.Config{})
 		r := serve(t, cfg, mock.Config{Latency: time.Second})
 		c := r.caller()
 		for _, pairs := range [][]string{nil, {"traceparent", parent[:53] + "00"}, {"traceparent", "nonsense"}, {"tracestate", "a=1"}} {
@@ -76,7 +90,7 @@ func TestTracedCalls(t *testing.T) {
 // Callers that wait see how long, and with how many rows of others their batch was run.
 func TestTracedQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		cfg, spans := traced(server.Config{QueueTimeout: 1500 * time.Millisecond, MaxBatch: 2})
+		cfg, spans := traced(t, server.Config{QueueTimeout: 1500 * time.Millisecond, MaxBatch: 2})
 		r := serve(t, cfg, mock.Config{Latency: time.Second})
 		c := r.caller()
 		errs := make(chan error, 5)
@@ -112,7 +126,7 @@ func TestTracedQueue(t *testing.T) {
 // The requests of a stream are each a part of the stream's trace.
 func TestTracedStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		cfg, spans := traced(server.Config{})
+		cfg, spans := traced(t, server.Config{})
 		r := serve(t, cfg, mock.Config{})
 		stream, err := r.caller().ModelStreamInfer(carrying(t, "traceparent", parent))
 		if err != nil {
@@ -142,7 +156,7 @@ func TestTracedStream(t *testing.T) {
 // A caller that goes away ends the span of its call.
 func TestTracedCancel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		cfg, spans := traced(server.Config{})
+		cfg, spans := traced(t, server.Config{})
 		r := serve(t, cfg, mock.Config{Latency: time.Hour})
 		ctx, cancel := context.WithTimeout(carrying(t, "traceparent", parent), time.Second)
 		defer cancel()
