@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/tensorferry/tensorferry/trace"
 )
 
 // Order says in which order results leave the operator.
@@ -84,6 +86,9 @@ type Config struct {
 	DrainLimit time.Duration
 	// OnError says what becomes of a record that failed, by the class of its failure.
 	OnError OnError
+	// Tracer is told of a span for each record that is sampled, from its admission to its emission, and callers may tell
+	// it of theirs. Default: nobody is told.
+	Tracer trace.Tracer `json:"-"`
 }
 
 // Action is what becomes of a record that failed for good.

@@ -53,6 +53,8 @@ type Completer[OUT any] interface {
 
 // Subtask describes one parallel instance of the operator to its caller.
 type Subtask struct {
+	// Job is the name of the job; empty outside of one.
+	Job string
 	// Operator is the operator's name within its job.
 	Operator string
 	// Index is the number of the subtask, from 0, and Parallelism how many there are.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/internal/asyncq"
+	"github.com/tensorferry/tensorferry/trace"
 )
 
 var errClosed = errors.New("async: the operator is closed")
@@ -76,16 +77,21 @@ func (o *Operator[IN, OUT]) judge(now asyncq.Time, c *Completion[OUT]) {
 	s.err = c.Err
 	switch verdict {
 	case asyncq.Waiting:
+		name := "held"
 		if outcome == asyncq.Transient {
 			o.stats.Retries++
+			name = "retrying"
 		} else {
 			o.stats.Holds++
+		}
+		if s.span != nil {
+			s.span.Event(o.at(now), name, why(c.Err, v.Class)...)
 		}
 	case asyncq.Decide, asyncq.Expired:
 		switch {
 		case c.Err == nil:
 			s.outs = c.Outputs
-			o.finish(id)
+			o.finish(id, now)
 		case verdict == asyncq.Expired || v.Class == Timeout:
 			o.timeout(id, c.ID.Attempt, now)
 		default:
@@ -120,6 +126,9 @@ func (o *Operator[IN, OUT]) settle() {
 			s := &o.slots[e.ID.Slot]
 			s.since = o.queue.Now()
 			c := Call[IN]{ID: callID(e.ID, e.Attempt), Record: s.rec}
+			if s.span != nil {
+				s.span.Event(time.Now(), "called", trace.Int("tensorferry.call", int64(e.Attempt)))
+			}
 			if o.cfg.Timeout > 0 {
 				c.Deadline = o.base.Add(time.Duration(e.Deadline))
 			}
@@ -167,7 +176,7 @@ func (o *Operator[IN, OUT]) timeout(id asyncq.ID, attempt uint32, deadline async
 		return
 	}
 	s.outs = outs
-	o.finish(id)
+	o.finish(id, deadline)
 }
 
 // holdOver decides a record that was held for as long as it may (A40, A41).
@@ -194,7 +203,12 @@ func (o *Operator[IN, OUT]) failRecord(id asyncq.ID, err error) {
 		Operator: o.sub.Operator, Subtask: o.sub.Index, Split: s.rec.Split, Position: s.rec.Position,
 		Attempts: f.Attempts, Class: f.Class, Err: err,
 	}
-	switch o.cfg.OnError.For(f.Class) {
+	action := o.cfg.OnError.For(f.Class)
+	if s.span != nil {
+		s.err = f.Err // nothing else needs the last one any more
+		o.markFailed(s.span, &f, err, action)
+	}
+	switch action {
 	case Drop:
 		s.fate = dropped
 	case DeadLetter:
@@ -208,14 +222,18 @@ func (o *Operator[IN, OUT]) failRecord(id asyncq.ID, err error) {
 		o.stats.Fallbacks++
 		s.outs = outs
 	default:
+		if s.span != nil {
+			s.fate = failed
+			s.endSpan(f.At)
+		}
 		o.fail(f.Err)
 		return
 	}
-	o.finish(id)
+	o.ready(id)
 }
 
-// finish says that a record has its outcome, which from now on waits for its turn.
-func (o *Operator[IN, OUT]) finish(id asyncq.ID) {
+// ready says that a record has its outcome, which from now on waits for its turn.
+func (o *Operator[IN, OUT]) ready(id asyncq.ID) {
 	o.slots[id.Slot].since = o.queue.Now()
 	o.queue.Finish(id)
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/internal/asyncq"
+	"github.com/tensorferry/tensorferry/trace"
 )
 
 // emitTurn bounds the entries that leave in one Step, so that timers, barriers
@@ -123,7 +124,8 @@ type Operator[IN, OUT any] struct {
 type slot[IN, OUT any] struct {
 	rec     Record[IN]
 	outs    Outputs[OUT]
-	err     error // the last failure, for the record's own error
+	err     error      // the last failure, for the record's own error
+	span    trace.Span // nil: the record is not sampled
 	fate    fate
 	isMark  bool
 	failure *Failed[IN] // of a dead letter
@@ -139,6 +141,7 @@ const (
 	finished fate = iota
 	dropped
 	lettered
+	failed // with the operator, so it does not leave
 )
 
 // entry is one element of a restored snapshot.
@@ -248,6 +251,9 @@ func (o *Operator[IN, OUT]) admit(now asyncq.Time, rec *Record[IN]) bool {
 	}
 	s := o.slot(o.queue.Admit(now, bytes, key))
 	s.rec, s.came = *rec, now
+	if o.cfg.Tracer != nil {
+		o.beginSpan(s, now)
+	}
 	return true
 }
 
@@ -422,6 +428,9 @@ func (o *Operator[IN, OUT]) emit(now asyncq.Time, max int, out Emitter[OUT]) {
 		} else {
 			o.waited.add(time.Duration(now - s.since))
 			o.stayed.add(time.Duration(now - s.came))
+			if s.span != nil {
+				s.endSpan(time.Now())
+			}
 			switch s.fate {
 			case dropped:
 				o.stats.Dropped++
@@ -541,6 +550,7 @@ func (o *Operator[IN, OUT]) Close() (err error) {
 	o.closed = true
 	o.fail(errClosed)
 	o.inbox.close()
+	o.abandonSpans()
 	if o.caller == nil {
 		return nil
 	}

@@ -3,6 +3,8 @@ package async
 import (
 	"math"
 	"time"
+
+	"github.com/tensorferry/tensorferry/trace"
 )
 
 // EventTime is a record's own time in milliseconds since the Unix epoch.
@@ -31,7 +33,7 @@ func At(t time.Time) EventTime {
 }
 
 // Record is one element of a stream and where it came from. A result carries
-// the time, key, split and position of the record that it answers.
+// the time, key, split and position of the record that it answers, and the trace context of that record's span.
 type Record[T any] struct {
 	Value T
 	// Time is the event time, NoTime if the source gives none. The zero value is
@@ -45,11 +47,14 @@ type Record[T any] struct {
 	// Position is where reading starts again to meet this very record: a byte
 	// offset for files, an index for slices, an offset for logs.
 	Position int64
+	// Trace is the trace context that the record came with, and behind an operator that of the operator's span for it. Nil: it
+	// has none, and an operator with a tracer may begin a trace. It is not kept in checkpoints.
+	Trace *trace.Context
 }
 
 // With returns r's envelope around another value.
 func With[OUT, IN any](r Record[IN], v OUT) Record[OUT] {
-	return Record[OUT]{Value: v, Time: r.Time, Key: r.Key, Split: r.Split, Position: r.Position}
+	return Record[OUT]{Value: v, Time: r.Time, Key: r.Key, Split: r.Split, Position: r.Position, Trace: r.Trace}
 }
 
 // Watermark says that no record with a Time at or before it follows (Idle

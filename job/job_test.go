@@ -61,6 +61,7 @@ sidecar:
   queue_timeout: 5s
 stop_timeout: 10s
 log: {level: debug, format: json}
+trace: {endpoint: "collector:4317", sample: 0.25, headers: {x-api-key: secret}, tls: {ca: t.pem}}
 `
 
 func TestEveryKey(t *testing.T) {
@@ -100,6 +101,7 @@ func TestEveryKey(t *testing.T) {
 			MaxBatch: 128, Window: 2 * time.Millisecond, QueueRows: 1000, QueueBytes: 10_000_000, QueueTimeout: 5 * time.Second},
 		StopTimeout: 10 * time.Second,
 		Log:         Log{Level: "debug", Format: "json"},
+		Trace:       &Trace{Endpoint: "collector:4317", Sample: 0.25, Headers: map[string]string{"x-api-key": "secret"}, TLS: &TLS{CA: "/jobs/t.pem"}},
 	}
 	want.at = got.at
 	if !reflect.DeepEqual(got, want) {
@@ -140,6 +142,15 @@ j.yaml:5:3: infer.endpont: unknown key; did you mean "endpoint"?
 j.yaml:7:3: infer.timout: unknown key; did you mean "timeout"?`},
 		{"given twice", rest + infer + "parallelism: 1\nparallelism: 2\n",
 			`j.yaml:6:1: parallelism: given twice, first on line 5`},
+		{"traces without a place", rest + infer + "trace: {sample: 0.1}\n",
+			`j.yaml:5:1: trace.endpoint: missing; want an OpenTelemetry collector's address for OTLP over gRPC, as host:port`},
+		{"traces to a URL", rest + infer + "trace:\n  endpoint: http://collector:4317\n",
+			`j.yaml:6:13: trace.endpoint: want an OpenTelemetry collector's address for OTLP over gRPC, as host:port, found "http://collector:4317"`},
+		{"too large a share", rest + infer + "trace: {endpoint: 'c:4317', sample: 1.5}\n",
+			`j.yaml:5:37: trace.sample: want a number from 0 to 1, found 1.5`},
+		{"headers that cannot be sent", rest + infer + "trace: {endpoint: 'c:4317', headers: {X-Key: a, x-note: \"\\e\"}}\n",
+			`j.yaml:5:39: trace.headers: "X-Key" is no name; want a header's name, in lower case
+j.yaml:5:57: trace.headers.x-note: want a header's value, of printable ASCII characters, found "\x1b"`},
 		{"everything missing", "log: {}\n",
 			`j.yaml:1:1: name: missing; want the job's name
 j.yaml:1:1: source: missing; want file, stdin or kafka

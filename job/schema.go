@@ -29,7 +29,7 @@ var (
 )
 
 func (d *decoder) spec(v value) *Spec {
-	s := d.section(v, "name", "parallelism", "source", "infer", "sink", "dead_letter", "checkpoint", "restart", "sidecar", "stop_timeout", "log")
+	s := d.section(v, "name", "parallelism", "source", "infer", "sink", "dead_letter", "checkpoint", "restart", "sidecar", "stop_timeout", "log", "trace")
 	s.missing("name", "the job's name")
 	s.missing("source", "file, stdin or kafka")
 	s.missing("infer", "the model that answers")
@@ -75,6 +75,9 @@ func (d *decoder) spec(v value) *Spec {
 			Level:  l.choice("level", "debug", "info", "warn", "error"),
 			Format: l.choice("format", "text", "json"),
 		}
+	}
+	if v, ok := s.values["trace"]; ok {
+		spec.Trace = d.trace(v)
 	}
 	d.together(spec)
 	return spec

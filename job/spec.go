@@ -43,6 +43,8 @@ type Spec struct {
 	StopTimeout time.Duration
 	// Log says what is logged, and how.
 	Log Log
+	// Trace is nil if no spans are recorded.
+	Trace *Trace
 
 	at map[string]Position
 }

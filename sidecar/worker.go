@@ -16,6 +16,7 @@ import (
 	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/sidecar/oip"
 	"github.com/tensorferry/tensorferry/tensor"
+	"github.com/tensorferry/tensorferry/trace"
 )
 
 // raggedTries bounds how many rows of another shape are set aside in a row, in the hope
@@ -39,6 +40,8 @@ type worker[IN, OUT any] struct {
 	shares bool          // the request sends no tensors but where they lie
 	ended  ended         // the server has ended it
 	group  *group[IN]    // of a request that shares, until it is over; under c.mu
+
+	traced []*trace.Context // of the rows that are sampled
 }
 
 func newWorker[IN, OUT any](c *channel[IN, OUT]) *worker[IN, OUT] {
@@ -70,6 +73,9 @@ func (w *worker[IN, OUT]) carry() bool {
 	}
 	w.encode(r.calls, maxBytes, most)
 	unfit := w.fill()
+	if w.c.sub.Config.Tracer != nil {
+		w.gatherTraced(r.calls)
+	}
 	ctx, cancel, id, rows := w.c.launch(w, r)
 	w.report() // what could not be encoded need not wait for an answer
 	ended := true
@@ -77,7 +83,11 @@ func (w *worker[IN, OUT]) carry() bool {
 		written, err := false, unfit
 		if err == nil {
 			began := time.Now()
-			written, err = w.send(ctx, id)
+			if len(w.traced) > 0 {
+				written, err = w.sendTraced(ctx, id, rows)
+			} else {
+				written, err = w.send(ctx, id)
+			}
 			if w.c.cfg.Observe != nil {
 				w.c.cfg.Observe(Request{rows, time.Since(began), err, w.c.sub.Operator, w.c.sub.Index})
 			}
@@ -358,6 +368,8 @@ func (w *worker[IN, OUT]) release(maxBytes int, ended bool) {
 	w.rows.Reset()
 	w.req.Clear()
 	w.resp.Reset()
+	clear(w.traced)
+	w.traced = w.traced[:0]
 	if w.slot != nil {
 		w.c.share.give(w.slot, ended)
 		w.slot, w.shares = nil, false

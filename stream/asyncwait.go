@@ -48,8 +48,11 @@ func newAsyncWait[IN, OUT any](env *taskEnv, n *node, fn async.Function[IN, OUT]
 	w := &asyncWait[IN, OUT]{env: env, keyed: n.keyed, serializer: s, next: next}
 	w.counts = env.count(n.name)
 	env.add(w, n.name)
+	if cfg.Tracer == nil {
+		cfg.Tracer = env.tracer
+	}
 	op, err := async.NewOperator(fn, order, cfg, async.Subtask{
-		Operator: n.name, Index: env.index, Parallelism: env.parallelism, Attempt: env.attempt, Logger: env.logger,
+		Job: env.job, Operator: n.name, Index: env.index, Parallelism: env.parallelism, Attempt: env.attempt, Logger: env.logger,
 	}, env.wake)
 	w.op, w.err = op, err
 	if err == nil {

@@ -66,7 +66,7 @@ func (r *Run) attempt(ctx context.Context, number int, from *restored) outcome {
 		boxes = append(boxes, box)
 		return &taskEnv{
 			id: len(boxes) - 1, index: index, parallelism: s.parallelism,
-			job: r.job.name, run: r.id, attempt: number, logger: r.cfg.Logger,
+			job: r.job.name, run: r.id, attempt: number, logger: r.cfg.Logger, tracer: r.cfg.Tracer,
 			wake:    box.ring,
 			report:  func(k report) { inbox.send(message{report: &k}) },
 			restore: from, splits: splits,

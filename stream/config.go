@@ -9,6 +9,7 @@ import (
 
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 	"github.com/tensorferry/tensorferry/stream/restart"
+	"github.com/tensorferry/tensorferry/trace"
 )
 
 // Defaults and bounds of Config.
@@ -45,6 +46,8 @@ type Config struct {
 	// Observer is told of checkpoints, failures and restarts, for metrics.
 	// Default: nobody is.
 	Observer Observer
+	// Tracer is told of spans by the asynchronous operators whose async.Config has none of its own. Default: nobody is.
+	Tracer trace.Tracer
 
 	// RunID names a run that starts afresh. Default: a random one. A resumed run
 	// keeps its name.

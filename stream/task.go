@@ -10,6 +10,7 @@ import (
 
 	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
+	"github.com/tensorferry/tensorferry/trace"
 )
 
 // input is what takes the elements of a stream, within one goroutine.
@@ -124,7 +125,8 @@ type taskEnv struct {
 	job, run           string
 	attempt            int
 	logger             *slog.Logger
-	wake               func() // makes the task step again; from any goroutine
+	tracer             trace.Tracer // nil: none
+	wake               func()       // makes the task step again; from any goroutine
 	report             func(report)
 	restore            *restored               // nil: from the beginning
 	splits             map[string][]splitState // of each source

@@ -13,6 +13,7 @@ import (
 	"github.com/tensorferry/tensorferry/stream"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 	"github.com/tensorferry/tensorferry/stream/restart"
+	"github.com/tensorferry/tensorferry/trace"
 )
 
 // parts are what a job file stands for, checked and ready to be put together.
@@ -22,7 +23,9 @@ type parts struct {
 	letters stream.Sink[record] // nil if no failure goes there
 	group   *kafka.Group        // nil unless the job is from Kafka to Kafka
 	// lag is how many records of the source are there and have not been read; nil if it cannot tell.
-	lag      func() (records int64, known bool)
+	lag func() (records int64, known bool)
+	// tracer is nil unless the job has a trace section and runs.
+	tracer   trace.Tracer
 	operator async.Config
 	restart  restart.Config
 }
@@ -64,6 +67,10 @@ func newParts(spec *job.Spec, w *world, log *slog.Logger) (p parts, faults []err
 	check(checkLetters(spec))
 	p.operator, err = inference.OperatorConfig(spec)
 	check(err)
+	if spec.Trace != nil {
+		_, err := tracesOf(spec, log)
+		check(err)
+	}
 	p.restart = restartConfig(spec)
 	if _, err := p.restart.Resolve(interval(spec) > 0); err != nil {
 		check(spec.Fault("restart", "%v", err))
@@ -176,7 +183,7 @@ func assemble(spec *job.Spec, p parts, fn *inference.Function, run *checkpoint.R
 		Checkpoint: stream.CheckpointConfig{
 			Interval: interval(spec), Timeout: c.Timeout, MinPause: c.MinPause, TolerableFailures: c.TolerableFailures,
 		},
-		Restart: p.restart, Logger: log, Observer: append(observers{observer{log}}, also...),
+		Restart: p.restart, Logger: log, Tracer: p.tracer, Observer: append(observers{observer{log}}, also...),
 		RunID: run.ID, Identity: identity(spec), Resume: run.Restore, Previous: run.Previous,
 		Attempt: run.Attempt, LastID: run.LastID,
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/backend"
 	"github.com/tensorferry/tensorferry/sidecar/endpoint"
 	"github.com/tensorferry/tensorferry/sidecar/server"
+	"github.com/tensorferry/tensorferry/trace"
 )
 
 // embedded is the sidecar that a job brings along. It runs in the job's own
@@ -78,13 +79,13 @@ func location(m job.Model) string {
 }
 
 // startEmbedded starts the sidecar of the job and waits until its models are
-// loaded. ctx ends the waiting.
-func startEmbedded(ctx context.Context, spec *job.Spec, log *slog.Logger) (e *embedded, err error) {
+// loaded. ctx ends the waiting. tracer may be nil.
+func startEmbedded(ctx context.Context, spec *job.Spec, log *slog.Logger, tracer trace.Tracer) (e *embedded, err error) {
 	s := spec.Sidecar
 	cfg := server.Config{
 		Backends: backends(), MaxBatch: s.MaxBatch, Window: s.Window,
 		QueueRows: s.QueueRows, QueueBytes: s.QueueBytes, QueueTimeout: s.QueueTimeout,
-		MaxMessageSize: spec.Infer.MaxMessage, Logger: log.With("part", "sidecar"),
+		MaxMessageSize: spec.Infer.MaxMessage, Logger: log.With("part", "sidecar"), Tracer: tracer,
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Models)) {
 		cfg.Models = append(cfg.Models, server.Model{Name: name, Location: location(s.Models[name])})

@@ -48,8 +48,9 @@ func brokersOf(spec *job.Spec, k *job.Kafka, path string, log *slog.Logger) (c k
 	return c, nil
 }
 
-func topicsOf(k *job.KafkaSource) kafka.Topics {
-	t := kafka.Topics{Names: k.Topics, Pattern: k.Pattern}
+func topicsOf(spec *job.Spec) kafka.Topics {
+	k := spec.Source.Kafka
+	t := kafka.Topics{Names: k.Topics, Pattern: k.Pattern, Traces: spec.Trace != nil}
 	switch k.Start {
 	case "latest":
 		t.Start = kafka.Latest
@@ -66,7 +67,7 @@ func newKafkaSource(spec *job.Spec, log *slog.Logger) (stream.Source[record], er
 	if err != nil {
 		return nil, err
 	}
-	s := kafka.NewSource(kafka.SourceConfig[record]{Config: c, Topics: topicsOf(k), Discover: k.Discover, Uncommitted: k.Uncommitted, Decode: decoderOf(k.Format)})
+	s := kafka.NewSource(kafka.SourceConfig[record]{Config: c, Topics: topicsOf(spec), Discover: k.Discover, Uncommitted: k.Uncommitted, Decode: decoderOf(k.Format)})
 	if err := s.Validate(); err != nil {
 		return nil, spec.Fault("source.kafka", "%v", err)
 	}
@@ -81,7 +82,7 @@ func newGroup(spec *job.Spec, log *slog.Logger) (*kafka.Group, error) {
 		return nil, err
 	}
 	cfg := kafka.GroupConfig{
-		Config: c, Topics: topicsOf(k), Group: k.Group, Instance: k.Instance,
+		Config: c, Topics: topicsOf(spec), Group: k.Group, Instance: k.Instance,
 		RebalanceTimeout: max(kafka.DefaultRebalanceTimeout, spec.StopTimeout),
 		// A transaction lasts from one checkpoint to the next and through that one's drain.
 		TransactionTimeout: cmp.Or(k.TransactionTimeout, max(kafka.DefaultTransactionTimeout, 3*interval(spec))),

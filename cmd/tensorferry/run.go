@@ -242,9 +242,15 @@ func (r *runner) execute(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	traces, err := startTraces(r.spec, r.log)
+	if err != nil {
+		return err
+	}
+	defer traces.Close(ctx)
+	r.parts.tracer = traces.Tracer()
 	endpoint := r.spec.Infer.Endpoint
 	if r.spec.Sidecar != nil {
-		e, err := startEmbedded(ctx, r.spec, r.log)
+		e, err := startEmbedded(ctx, r.spec, r.log, r.parts.tracer)
 		if err != nil {
 			if ctx.Err() != nil {
 				err = context.Cause(ctx)

@@ -166,6 +166,7 @@ func runSidecar(ctx context.Context, args []string, stdout, stderr io.Writer) in
 	f.set.StringVar(&cert, "tls-cert", "", "`FILE` with the certificate to show on TCP endpoints")
 	f.set.StringVar(&key, "tls-key", "", "`FILE` with its private key")
 	f.set.StringVar(&clientCA, "tls-client-ca", "", "`FILE` with the authorities of the certificates that clients must show")
+	traces := f.set.String("trace", "", "`HOST:PORT` of an OpenTelemetry collector, to send it the spans of requests whose callers are traced (OTLP over gRPC)")
 	var chosen choice
 	f.set.StringVar(&chosen.backend, "backend", "auto", "what runs ONNX models: `auto`, ort (ONNX Runtime) or onnx (pure Go)")
 	f.set.StringVar(&chosen.ortLib, "ort-lib", "", "`FILE` of the ONNX Runtime library (default: $"+ort.LibraryVariable+", else the known places)")
@@ -228,6 +229,15 @@ func runSidecar(ctx context.Context, args []string, stdout, stderr io.Writer) in
 	secure, err := tlsConfig(cert, key, clientCA)
 	if err != nil {
 		return wrong(exitUsage, err)
+	}
+	if *traces != "" {
+		e, err := sidecarTraces(*traces, logger)
+		if err != nil {
+			return wrong(exitUsage, err)
+		}
+		// The requests are over by then, and ctx is: that is how the server is told to stop.
+		defer e.Close(context.Background())
+		cfg.Tracer = e.Tracer()
 	}
 	srv, err := server.New(cfg)
 	if err != nil {

@@ -75,7 +75,7 @@ func open(ctx context.Context, spec *job.Spec, p parts) (err error) {
 	log := newLogger(nowhere{}, "text", "error")
 	endpoint := spec.Infer.Endpoint
 	if spec.Sidecar != nil {
-		e, err := startEmbedded(ctx, spec, log)
+		e, err := startEmbedded(ctx, spec, log, nil)
 		if err != nil {
 			return err
 		}

@@ -176,6 +176,9 @@ type Topics struct {
 	// Start is where partitions begin that no checkpoint, and no group, has an offset of. Partitions that
 	// appear while the job runs begin at their first record.
 	Start Start
+	// Traces takes the trace context in each record's headers (W3C, traceparent and tracestate) into Record.Trace. Default: they are
+	// not looked at.
+	Traces bool
 }
 
 func (t Topics) resolve() (match func(topic string) bool, err error) {
@@ -203,7 +206,7 @@ type Decode[T any] func(r *Record) (T, error)
 func Raw[T ~[]byte](r *Record) (T, error) { return T(r.Value), nil }
 
 // convert makes records of a job of those of a partition.
-func convert[T any](decode Decode[T], from []*Record, dst []stream.Record[T]) ([]stream.Record[T], error) {
+func convert[T any](decode Decode[T], traces bool, from []*Record, dst []stream.Record[T]) ([]stream.Record[T], error) {
 	for _, r := range from {
 		v, err := decode(r)
 		if err != nil {
@@ -212,6 +215,9 @@ func convert[T any](decode Decode[T], from []*Record, dst []stream.Record[T]) ([
 		dst = append(dst, stream.Record[T]{
 			Value: v, Position: r.Offset, Key: string(r.Key), Time: stream.EventTime(max(r.Timestamp.UnixMilli(), math.MinInt64+2)),
 		})
+		if traces {
+			dst[len(dst)-1].Trace = contextIn(r.Headers)
+		}
 	}
 	return dst, nil
 }

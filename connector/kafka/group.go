@@ -438,7 +438,7 @@ func (s *groupSource[T]) OpenAll(_ context.Context, splits []stream.LiveSplit) (
 	hold := g.hold
 	g.readers++
 	g.mu.Unlock()
-	r, err := openReader(&g.cfg.Config, s.decode, true, &g.lags, splits)
+	r, err := openReader(&g.cfg.Config, s.decode, g.cfg.Traces, true, &g.lags, splits)
 	if !hold && err == nil {
 		err = errors.Join(&LostError{g.cfg.Group}, r.Close())
 	}

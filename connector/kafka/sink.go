@@ -14,7 +14,8 @@ import (
 )
 
 // Encode makes the record of a result. It need not set the topic if the sink has one. It must not keep r, and what it
-// returns is not changed any more. An error, as the record's own fault, ends the job. It is called from several goroutines.
+// returns is the sink's. An error, as the record's own fault, ends the job. It is called from several goroutines. If the
+// result is part of a sampled trace, its headers gain traceparent and tracestate, unless Encode has set one.
 type Encode[T any] func(r *stream.Record[T]) (*Record, error)
 
 // SinkConfig describes a sink. Encode must be set.
@@ -77,6 +78,9 @@ func (c *SinkConfig[T]) encode(r *stream.Record[T]) (*Record, error) {
 	}
 	if err != nil {
 		return nil, &recordError{r.Split, r.Position, err}
+	}
+	if r.Trace.Sampled() {
+		k.Headers = withContext(k.Headers, r.Trace)
 	}
 	return k, nil
 }

@@ -250,13 +250,14 @@ func (s *Source[T]) OpenAll(ctx context.Context, splits []stream.LiveSplit) (str
 	if s.err != nil {
 		return nil, s.err
 	}
-	return openReader(&s.cfg.Config, s.cfg.Decode, !s.cfg.Uncommitted, &s.lags, splits)
+	return openReader(&s.cfg.Config, s.cfg.Decode, s.cfg.Traces, !s.cfg.Uncommitted, &s.lags, splits)
 }
 
 // reader reads partitions from given offsets.
 type reader[T any] struct {
 	cl     *kgo.Client
 	decode Decode[T]
+	traces bool
 	index  map[partition]int
 	next   map[partition]int64
 	rest   []kgo.FetchPartition // fetched and not yet handed out
@@ -266,8 +267,8 @@ type reader[T any] struct {
 	lags      *lags
 }
 
-func openReader[T any](c *Config, decode Decode[T], committed bool, behind *lags, splits []stream.LiveSplit) (*reader[T], error) {
-	r := &reader[T]{decode: decode, committed: committed, lags: behind, index: map[partition]int{}, next: map[partition]int64{}}
+func openReader[T any](c *Config, decode Decode[T], traces, committed bool, behind *lags, splits []stream.LiveSplit) (*reader[T], error) {
+	r := &reader[T]{decode: decode, traces: traces, committed: committed, lags: behind, index: map[partition]int{}, next: map[partition]int64{}}
 	from := map[string]map[int32]kgo.Offset{}
 	for _, s := range splits {
 		p, err := partitionOf(s.Split)
@@ -336,7 +337,7 @@ func (r *reader[T]) Read(ctx context.Context, dst []stream.Record[T], most int) 
 	if !ok {
 		return 0, dst, 0, fmt.Errorf("kafka: records of %s, which was not asked for", p)
 	}
-	dst, err := convert(r.decode, recs, dst)
+	dst, err := convert(r.decode, r.traces, recs, dst)
 	if err != nil {
 		return index, dst, r.next[p], err
 	}

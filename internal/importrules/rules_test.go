@@ -29,6 +29,7 @@ const (
 	ortgo    = "github.com/yalue/onnxruntime_go"
 	compute  = "github.com/gomlx/compute"
 	franz    = "github.com/twmb/franz-go"
+	otel     = "go.opentelemetry.io/otel"
 	anything = "*"
 )
 
@@ -48,30 +49,34 @@ var rules = map[string]rule{
 	"internal/simfs":       {ours: []string{"internal/fsx"}},
 	"internal/importrules": {},
 
-	"async": {ours: []string{"internal/asyncq"}},
+	"trace":              {},
+	"trace/oteltrace":    {ours: []string{"trace"}, others: []string{otel + "/attribute", otel + "/codes", otel + "/trace"}},
+	"internal/otlptrace": {ours: []string{"trace", "trace/oteltrace"}, others: []string{otel, grpc}},
+
+	"async": {ours: []string{"internal/asyncq", "trace"}},
 
 	"sidecar/endpoint":     {others: []string{sys}},
 	"sidecar/shm":          {},
 	"sidecar/oip":          {ours: []string{"tensor"}, others: []string{grpc, protobuf, rpc}},
-	"sidecar":              {ours: []string{"async", "sidecar/endpoint", "sidecar/oip", "sidecar/shm", "tensor"}, others: []string{grpc, protobuf, rpc}},
+	"sidecar":              {ours: []string{"async", "sidecar/endpoint", "sidecar/oip", "sidecar/shm", "tensor", "trace"}, others: []string{grpc, protobuf, rpc}},
 	"sidecar/backend":      {ours: []string{"tensor"}, others: []string{codes}},
 	"sidecar/backend/mock": {ours: []string{"sidecar/backend", "tensor"}, others: []string{codes}},
 	"sidecar/backend/onnx": {ours: []string{"sidecar/backend", "tensor"}, others: []string{gomlx, onnx, compute}},
 	"sidecar/backend/ort":  {ours: []string{"sidecar/backend", "tensor"}, others: []string{ortgo}},
 	"sidecar/server": {
-		ours:   []string{"sidecar/backend", "sidecar/endpoint", "sidecar/oip", "tensor"},
+		ours:   []string{"sidecar/backend", "sidecar/endpoint", "sidecar/oip", "tensor", "trace"},
 		others: []string{grpc, protobuf, rpc, metrics},
 	},
 	"sidecar/sidecartest": {
-		ours:   []string{"sidecar/backend", "sidecar/backend/mock", "sidecar/endpoint", "sidecar/oip", "sidecar/server", "tensor"},
+		ours:   []string{"sidecar/backend", "sidecar/backend/mock", "sidecar/endpoint", "sidecar/oip", "sidecar/server", "tensor", "trace"},
 		others: []string{grpc, protobuf, rpc},
 	},
 
 	"stream/checkpoint": {ours: []string{"internal/fsx"}},
 	"stream/restart":    {},
-	"stream":            {ours: []string{"async", "stream/checkpoint", "stream/restart"}},
+	"stream":            {ours: []string{"async", "stream/checkpoint", "stream/restart", "trace"}},
 	"stream/streamtest": {ours: []string{"async"}},
-	"connector/kafka":   {ours: []string{"async", "stream", "stream/checkpoint"}, others: []string{franz}},
+	"connector/kafka":   {ours: []string{"async", "stream", "stream/checkpoint", "trace"}, others: []string{franz}},
 	"connector/file":    {ours: []string{"async", "internal/fsx", "stream"}, others: []string{sys}},
 
 	"connector/connectortest": {ours: []string{"async", "stream", "stream/checkpoint", "stream/restart"}},
@@ -83,7 +88,7 @@ var rules = map[string]rule{
 // light are the packages that a program embeds, and the only modules of others
 // that they may bring along, directly or not.
 var (
-	light     = []string{"tensor", "tensor/jsoncodec", "async", "sidecar", "stream", "connector/file"}
+	light     = []string{"trace", "tensor", "tensor/jsoncodec", "async", "sidecar", "stream", "connector/file"}
 	lightDeps = []string{grpc, protobuf, rpc, "golang.org/x/"}
 )
 

@@ -62,6 +62,8 @@ type request struct {
 	bytes  int64           // set by the runner, for the admission
 	inputs []tensor.Tensor // set by the runner
 	answer chan struct{}   // the runner's: closed when done
+	traced bool            // set by the service: somebody wants to know the runs
+	runs   []run           // of the batches that it was in, if traced; the runner's
 
 	arrived    time.Time
 	started    time.Time // when its first rows were taken
@@ -99,6 +101,7 @@ type batch struct {
 	pieces []piece
 	rows   int
 	at     time.Time // when it was made
+	run    run       // the runner's
 }
 
 // verdict is how a batch ended.

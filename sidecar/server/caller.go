@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc/stats"
+
+	"github.com/tensorferry/tensorferry/trace"
 )
 
 // watcher numbers the connections, so that callers can be treated alike, and
@@ -23,6 +25,7 @@ type callKey struct{}
 type call struct {
 	began, ended time.Time
 	metrics      *modelMetrics // nil: not an inference
+	span         trace.Span    // nil: not sampled
 }
 
 // connection returns the number of the connection that a call came over.
@@ -60,10 +63,15 @@ func (w *watcher) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Conte
 
 // HandleRPC implements stats.Handler.
 func (w *watcher) HandleRPC(ctx context.Context, s stats.RPCStats) {
-	if _, ok := s.(*stats.End); !ok {
+	end, ok := s.(*stats.End)
+	if !ok {
 		return
 	}
-	if c := callOf(ctx); c.metrics != nil {
+	c := callOf(ctx)
+	if c.span != nil {
+		c.endSpan(end.EndTime, end.Error)
+	}
+	if c.metrics != nil {
 		now := time.Now()
 		c.metrics.total.Observe(now.Sub(c.began).Seconds())
 		if !c.ended.IsZero() {

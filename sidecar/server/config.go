@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/tensorferry/tensorferry/sidecar/backend"
+	"github.com/tensorferry/tensorferry/trace"
 )
 
 // The defaults of Config.
@@ -118,6 +119,10 @@ type Config struct {
 	// NoReflection leaves out gRPC's server reflection, by which tools such as
 	// grpcurl learn the protocol.
 	NoReflection bool
+
+	// Tracer is told of a span for each inference whose caller sends a sampled trace context in the metadata of its
+	// call (W3C, traceparent), with one for its wait and one for each batch that it is in. A trace is never begun. Nil: none.
+	Tracer trace.Tracer
 
 	// Options are further options of the gRPC server, as credentials and chained
 	// interceptors. Those for message sizes and keepalive come from this package.

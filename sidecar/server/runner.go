@@ -69,6 +69,7 @@ func newRunner(cfg *Config, name string, model backend.Model, adm *admission, me
 				r.update(func(now time.Time) {
 					r.cancel[j.batch]()
 					delete(r.cancel, j.batch)
+					j.batch.note()
 					r.batcher.finish(now, j.batch, v)
 				})
 			}
@@ -149,11 +150,14 @@ func (r *runner) tick() {
 // run runs one batch.
 func (r *runner) run(ctx context.Context, x *batch) (v verdict) {
 	began := time.Now()
+	x.run = run{began: began, rows: x.rows, requests: len(x.pieces)}
 	defer func() {
+		x.run.ended, x.run.err = time.Now(), v.err
 		if p := recover(); p != nil {
 			r.logger.Error("the backend panicked", "model", r.name, "panic", p, "rows", x.rows, "stack", string(debug.Stack()))
 			v = r.failed(&failure{code: codes.Internal, reason: oip.ReasonBackendError,
 				message: fmt.Sprintf("the backend panicked: %v", p)})
+			x.run.err = v.err
 		}
 	}()
 	inputs, err := gather(x.pieces, &r.sig)
@@ -161,8 +165,10 @@ func (r *runner) run(ctx context.Context, x *batch) (v verdict) {
 		return r.failed(err)
 	}
 	gathered := time.Now()
+	x.run.gathered = gathered
 	outputs, err := r.model.Run(ctx, inputs)
 	computed := time.Now()
+	x.run.computed = computed
 	r.metrics.batch(x, began, gathered, computed)
 	if err != nil {
 		return r.failed(err)

@@ -63,6 +63,9 @@ func (s *service) ModelMetadata(_ context.Context, req *oip.ModelMetadataRequest
 func (s *service) ModelInfer(ctx context.Context, msg *oip.ModelInferRequest) (*oip.ModelInferResponse, error) {
 	s.metrics.inFlight.Inc()
 	defer s.metrics.inFlight.Dec()
+	if s.cfg.Tracer != nil {
+		s.beginSpan(ctx, msg)
+	}
 	resp, model, f, err := s.infer(ctx, msg)
 	s.metrics.requests.WithLabelValues(model, status.Code(err).String()).Inc()
 	if f != nil && f.reason != "" {
@@ -118,6 +121,7 @@ func (s *service) infer(ctx context.Context, msg *oip.ModelInferRequest) (_ *oip
 	}
 	req.caller = connection(ctx)
 	req.due, _ = ctx.Deadline()
+	req.traced = call.span != nil
 	if d := timeout(msg); d > 0 {
 		if due := time.Now().Add(d); req.due.IsZero() || due.Before(req.due) {
 			req.due = due
@@ -125,6 +129,9 @@ func (s *service) infer(ctx context.Context, msg *oip.ModelInferRequest) (_ *oip
 	}
 	r.do(ctx, req)
 	call.ended = req.ended
+	if call.span != nil {
+		s.traceRequest(call.span, m, req)
+	}
 	if !req.started.IsZero() {
 		queued = req.started.Sub(req.arrived)
 		m.metrics.queue.Observe(queued.Seconds())

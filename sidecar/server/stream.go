@@ -109,6 +109,9 @@ func (s *service) streamed(ctx context.Context, msg *oip.ModelInferRequest) (out
 	// The stream's own call is not what is measured.
 	c := &call{began: time.Now()}
 	resp, err := s.ModelInfer(context.WithValue(ctx, callKey{}, c), msg)
+	if c.span != nil {
+		c.endSpan(time.Now(), err)
+	}
 	if c.metrics != nil {
 		c.metrics.total.Observe(time.Since(c.began).Seconds())
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/tensorferry/tensorferry/sidecar/backend/mock"
 	"github.com/tensorferry/tensorferry/tensor"
+	"github.com/tensorferry/tensorferry/trace"
 )
 
 // Script says what the sidecar serves, how long it takes, and what goes wrong.
@@ -71,6 +72,9 @@ type Script struct {
 	OnStart, OnEnd func(Call)
 	// OnCrash is what a fault of kind Crash does. Nil: Kill.
 	OnCrash func()
+	// Tracer is told of the spans of inferences, as that of server.Config. A fault of Faults, which comes before the
+	// server proper, has none.
+	Tracer trace.Tracer
 	// Options are further options of the gRPC server, as credentials.
 	Options []grpc.ServerOption
 }

@@ -126,7 +126,7 @@ func (s *Server) Restart() error {
 		WarmUp:   []int{}, // a script counts the runs that a test asks for
 		MaxBatch: s.script.MaxBatch, Window: s.script.Window,
 		QueueRows: s.script.QueueRows, QueueBytes: s.script.QueueBytes, QueueTimeout: s.script.QueueTimeout,
-		RetryDelay: s.script.RetryDelay, MaxMessageSize: s.script.MaxMessageSize, Grace: s.script.Grace,
+		RetryDelay: s.script.RetryDelay, MaxMessageSize: s.script.MaxMessageSize, Grace: s.script.Grace, Tracer: s.script.Tracer,
 		Options: append([]grpc.ServerOption{grpc.ChainUnaryInterceptor(s.intercept)}, s.script.Options...),
 	})
 	if err != nil {

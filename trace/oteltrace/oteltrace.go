@@ -1,0 +1,121 @@
+// Package oteltrace makes a trace.Tracer of an OpenTelemetry tracer provider.
+//
+// It owns the translation and the decision which records begin a trace. It knows OpenTelemetry's API and not its SDK:
+// the provider, its exporter, and when to flush them are the program's.
+package oteltrace
+
+import (
+	"context"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	otel "go.opentelemetry.io/otel/trace"
+
+	"github.com/tensorferry/tensorferry/trace"
+)
+
+// Scope is the name of the instrumentation scope of all spans.
+const Scope = "github.com/tensorferry/tensorferry"
+
+// maxText bounds the text of an error, in bytes: a panic brings its stack along.
+const maxText = 1024
+
+// New returns a Tracer that records with the provider. Of what has no parent the share sample, from 0 to 1, begins a new trace; the
+// rest costs a random number each, and no allocation. What has a parent is recorded if, and only if, the parent is
+// sampled. Together that is ParentBased(TraceIDRatioBased(sample)), so the provider's own sampler should be
+// ParentBased(AlwaysSample); one that drops more is respected. The Tracer is safe for concurrent use.
+func New(provider otel.TracerProvider, sample float64) trace.Tracer {
+	return &tracer{otel: provider.Tracer(Scope), sample: sample}
+}
+
+type tracer struct {
+	otel   otel.Tracer
+	sample float64
+}
+
+// Start implements trace.Tracer.
+func (t *tracer) Start(parent *trace.Context, name string, kind trace.Kind, at time.Time, links ...*trace.Context) trace.Span {
+	ctx := context.Background()
+	switch {
+	case parent == nil:
+		if rand.Float64() >= t.sample {
+			return nil
+		}
+	case !parent.Sampled():
+		return nil
+	default:
+		ctx = otel.ContextWithSpanContext(ctx, translate(parent))
+	}
+	opts := []otel.SpanStartOption{otel.WithSpanKind(kinds[kind]), otel.WithTimestamp(at)}
+	if len(links) > 0 {
+		all := make([]otel.Link, len(links))
+		for i, l := range links {
+			all[i].SpanContext = translate(l)
+		}
+		opts = append(opts, otel.WithLinks(all...))
+	}
+	_, s := t.otel.Start(ctx, name, opts...)
+	c := s.SpanContext()
+	if !s.IsRecording() || !c.IsSampled() {
+		return nil
+	}
+	return &span{otel: s, ctx: trace.Context{TraceID: c.TraceID(), SpanID: c.SpanID(), Flags: byte(c.TraceFlags()), State: c.TraceState().String()}}
+}
+
+var kinds = map[trace.Kind]otel.SpanKind{
+	trace.Internal: otel.SpanKindInternal, trace.Client: otel.SpanKindClient, trace.Server: otel.SpanKindServer,
+}
+
+func translate(c *trace.Context) otel.SpanContext {
+	state, _ := otel.ParseTraceState(c.State) // a state that is none is left out
+	return otel.NewSpanContext(otel.SpanContextConfig{
+		TraceID: c.TraceID, SpanID: c.SpanID, TraceFlags: otel.TraceFlags(c.Flags), TraceState: state, Remote: c.Remote,
+	})
+}
+
+type span struct {
+	otel otel.Span
+	ctx  trace.Context
+}
+
+// Context implements trace.Span.
+func (s *span) Context() *trace.Context { return &s.ctx }
+
+// Set implements trace.Span.
+func (s *span) Set(attrs ...trace.Attr) { s.otel.SetAttributes(attributes(attrs)...) }
+
+// Event implements trace.Span.
+func (s *span) Event(at time.Time, name string, attrs ...trace.Attr) {
+	s.otel.AddEvent(name, otel.WithTimestamp(at), otel.WithAttributes(attributes(attrs)...))
+}
+
+// End implements trace.Span.
+func (s *span) End(at time.Time, err error) {
+	if err != nil {
+		s.otel.SetStatus(codes.Error, clean(err.Error()))
+	}
+	s.otel.End(otel.WithTimestamp(at))
+}
+
+func attributes(attrs []trace.Attr) []attribute.KeyValue {
+	out := make([]attribute.KeyValue, len(attrs))
+	for i, a := range attrs {
+		if text, ok := a.Text(); ok {
+			out[i] = attribute.String(a.Key, clean(text))
+		} else {
+			out[i] = attribute.Int64(a.Key, a.Int())
+		}
+	}
+	return out
+}
+
+// clean makes a text one that can be exported. A single byte that is not UTF-8 would cost all spans sent with it.
+func clean(text string) string {
+	if len(text) > maxText {
+		text = text[:maxText]
+	}
+	return strings.ToValidUTF8(text, "\uFFFD")
+}
