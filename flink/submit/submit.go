@@ -144,11 +144,11 @@ type FailedError struct {
 
 func (e *FailedError) Error() string { return fmt.Sprintf("the job %s failed: %s", e.Job, e.Text) }
 
-// ErrCancelled says that a job was cancelled.
+// ErrCancelled says that a job was cancelled, with Flink's means.
 var ErrCancelled = errors.New("the job was cancelled")
 
-// Wait waits for the end of the job, and logs its states. It returns nil when the job is done, ErrCancelled, or a *FailedError. When ctx
-// ends the job goes on.
+// Wait waits for the end of the job, and logs its states. It returns nil when the job is done, which is what the job server says of one that was
+// stopped with a savepoint too, ErrCancelled, or a *FailedError. When ctx ends the job goes on.
 func (j *Job) Wait(ctx context.Context, log *slog.Logger) error {
 	stream, err := j.jobs.GetMessageStream(ctx, &jobpb.JobMessagesRequest{JobId: j.ID})
 	if err != nil {
@@ -198,14 +198,6 @@ func (j *Job) State(ctx context.Context) (jobpb.JobState_Enum, error) {
 		return 0, fmt.Errorf("submit: asking about the job %s: %w", j.ID, err)
 	}
 	return st.GetState(), nil
-}
-
-// Cancel cancels the job.
-func (j *Job) Cancel(ctx context.Context) error {
-	if _, err := j.jobs.Cancel(ctx, &jobpb.CancelJobRequest{JobId: j.ID}); err != nil {
-		return fmt.Errorf("submit: cancelling the job %s: %w", j.ID, err)
-	}
-	return nil
 }
 
 // Close gives the connection to the job server back.

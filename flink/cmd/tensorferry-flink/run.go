@@ -5,13 +5,11 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"os"
 	"slices"
 	"time"
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
 
-	"github.com/tensorferry/tensorferry/flink"
 	"github.com/tensorferry/tensorferry/flink/jobfile"
 	"github.com/tensorferry/tensorferry/flink/submit"
 	"github.com/tensorferry/tensorferry/job"
@@ -30,13 +28,15 @@ checkpoint interval, timeout and pause, and the restart strategy are taken from 
   --lost-state             with --savepoint: go on although it holds state of what the job has no more
   --bundle-time DURATION   how long a bundle may take, and a result wait for the next record (default 200ms)
   --bundle-size N          records in a bundle (default 10000; with files as source a bundle is one split of a file)
+  --flink HOST:PORT        Flink's REST interface, to end the job at a signal
   --detach                 do not wait
   --log-format FORMAT      text or json (default text)
 
-The first SIGINT or SIGTERM cancels the job and waits for that; a second one ends this process alone. To stop a job so that it can
-go on later, stop it with a savepoint, in Flink's web UI or with its command.
+With --flink the first SIGINT or SIGTERM ends the job: one with files as source is cancelled, and run --resume goes on with it; one that has no end is
+stopped with a savepoint, whose path is shown, and run --savepoint goes on with it. A second signal cancels. Without --flink a signal ends this
+process alone, and the job goes on.
 
-exit codes: 0 done, 1 the job failed or was cancelled elsewhere, 2 wrong usage or job file, 130 and 143 cancelled by SIGINT and SIGTERM
+exit codes: 0 done, 1 the job failed or was cancelled elsewhere, 2 wrong usage or job file, 130 and 143 ended by SIGINT and SIGTERM
 `
 
 const validateDetails = `Checks a job file for Flink, and says what is otherwise there than in tensorferry run. Nothing is submitted.
@@ -75,6 +75,7 @@ func runJob(w *world, args []string) int {
 	fs.DurationVar(&o.MaxBundleTime, "bundle-time", 0, "")
 	fs.IntVar(&o.MaxBundleSize, "bundle-size", 0, "")
 	resume := fs.Bool("resume", false, "")
+	cluster := fs.String("flink", "", "")
 	detach := fs.Bool("detach", false, "")
 	format := fs.String("log-format", "text", "")
 	rest, code, ok := parse(w, fs, args, 1, "one job file")
@@ -120,41 +121,6 @@ func runJob(w *world, args []string) int {
 		fmt.Fprintln(w.stdout, j.ID)
 		return exitOK
 	}
-	done := make(chan error, 1)
-	go func() { done <- j.Wait(ctx, log) }()
-	var asked os.Signal
-	for {
-		select {
-		case s := <-w.signals:
-			if asked != nil {
-				fmt.Fprintf(w.stderr, "%s: ended by a further signal; the job may go on\n", spec.Name)
-				return signalCode(s)
-			}
-			asked = s
-			log.Info("cancelling the job", "signal", s.String())
-			if err := j.Cancel(ctx); err != nil {
-				fmt.Fprintf(w.stderr, "tensorferry-flink run: %v\n", err)
-				return exitFailed
-			}
-		case err := <-done:
-			return ended(w, spec, asked, time.Since(began), err)
-		}
-	}
-}
-
-// ended says how the job ended, and returns the exit code.
-func ended(w *world, spec *job.Spec, asked os.Signal, took time.Duration, err error) int {
-	switch {
-	case err == nil:
-		fmt.Fprintf(w.stdout, "%s: finished in %.1fs\n", spec.Name, took.Seconds())
-		return exitOK
-	case errors.Is(err, submit.ErrCancelled) && asked != nil:
-		fmt.Fprintf(w.stderr, "%s: cancelled\n", spec.Name)
-		return signalCode(asked)
-	}
-	fmt.Fprintf(w.stderr, "tensorferry-flink run: %v\n", err)
-	if f := flink.FailureIn(err.Error()); f != nil {
-		fmt.Fprintf(w.stderr, "%s: %s (class %s, code %s, reason %s)\n", spec.Name, f.Message, f.Class, f.Code, f.Reason)
-	}
-	return exitFailed
+	e := &ending{w: w, spec: spec, cluster: submit.Cluster{Address: *cluster}, log: log, began: began}
+	return e.wait(ctx, j)
 }
