@@ -9,6 +9,7 @@ import (
 	"github.com/tensorferry/tensorferry/connector/file"
 	"github.com/tensorferry/tensorferry/connector/kafka"
 	"github.com/tensorferry/tensorferry/job"
+	"github.com/tensorferry/tensorferry/job/embedded"
 	"github.com/tensorferry/tensorferry/job/inference"
 	"github.com/tensorferry/tensorferry/stream"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
@@ -85,7 +86,7 @@ func newParts(spec *job.Spec, w *world, log *slog.Logger) (p parts, faults []err
 		_, err := inference.NewFunction(spec, endpoint, nil)
 		check(err)
 	}
-	faults = append(faults, checkModels(spec)...)
+	faults = append(faults, embedded.Check(spec)...)
 	return p, faults
 }
 

@@ -6,20 +6,11 @@ import (
 	"fmt"
 	"log/slog"
 
+	"github.com/tensorferry/tensorferry/job/embedded"
 	"github.com/tensorferry/tensorferry/sidecar/backend"
-	"github.com/tensorferry/tensorferry/sidecar/backend/mock"
 	"github.com/tensorferry/tensorferry/sidecar/backend/onnx"
 	"github.com/tensorferry/tensorferry/sidecar/backend/ort"
 )
-
-// backends are the kinds of model that run inside a job's own process. ONNX Runtime is not among
-// them: a fault in it would take the job along, and answers would depend on the machine.
-func backends() backend.Registry {
-	return backend.Registry{
-		Schemes:    map[string]backend.Loader{"mock": mock.Loader(), "onnx": onnx.Loader()},
-		Extensions: map[string]backend.Loader{".onnx": onnx.Loader()},
-	}
-}
 
 // choice is what --backend and --ort-lib say.
 type choice struct {
@@ -30,7 +21,7 @@ type choice struct {
 // registry returns the kinds of model that a sidecar runs. With "ort", or a library that
 // was named, the library is loaded now, so that a wrong one is known at once.
 func (c choice) registry(log *slog.Logger) (backend.Registry, error) {
-	r := backends()
+	r := embedded.Backends()
 	withOrt := ort.Loader(c.ortLib)
 	r.Schemes["ort"] = withOrt
 	switch c.backend {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tensorferry/tensorferry/job/embedded"
 	"github.com/tensorferry/tensorferry/sidecar/backend"
 )
 
@@ -106,7 +107,7 @@ func TestBackendFlags(t *testing.T) {
 			t.Errorf("--backend %s: ort: was loaded: %v", which, m)
 		}
 	}
-	if _, ok := backends().Schemes["ort"]; ok {
+	if _, ok := embedded.Backends().Schemes["ort"]; ok {
 		t.Error("a job's own process has ONNX Runtime")
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/job"
+	"github.com/tensorferry/tensorferry/job/embedded"
 	"github.com/tensorferry/tensorferry/job/inference"
 	"github.com/tensorferry/tensorferry/sidecar"
 	"github.com/tensorferry/tensorferry/stream"
@@ -250,15 +251,15 @@ func (r *runner) execute(ctx context.Context) (err error) {
 	r.parts.tracer = traces.Tracer()
 	endpoint := r.spec.Infer.Endpoint
 	if r.spec.Sidecar != nil {
-		e, err := startEmbedded(ctx, r.spec, r.log, r.parts.tracer)
+		e, err := embedded.Start(ctx, r.spec, r.log, r.parts.tracer)
 		if err != nil {
 			if ctx.Err() != nil {
 				err = context.Cause(ctx)
 			}
 			return fmt.Errorf("the job's sidecar: %w", err)
 		}
-		defer func() { err = also(err, e.close()) }()
-		endpoint = e.endpoint
+		defer func() { err = also(err, e.Close()) }()
+		endpoint = e.Endpoint()
 	}
 	request := r.traffic.take
 	var observer []stream.Observer

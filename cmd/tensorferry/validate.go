@@ -9,6 +9,7 @@ import (
 
 	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/job"
+	"github.com/tensorferry/tensorferry/job/embedded"
 	"github.com/tensorferry/tensorferry/job/inference"
 )
 
@@ -75,12 +76,12 @@ func open(ctx context.Context, spec *job.Spec, p parts) (err error) {
 	log := newLogger(nowhere{}, "text", "error")
 	endpoint := spec.Infer.Endpoint
 	if spec.Sidecar != nil {
-		e, err := startEmbedded(ctx, spec, log, nil)
+		e, err := embedded.Start(ctx, spec, log, nil)
 		if err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, e.close()) }()
-		endpoint = e.endpoint
+		defer func() { err = errors.Join(err, e.Close()) }()
+		endpoint = e.Endpoint()
 	}
 	fn, err := inference.NewFunction(spec, endpoint, nil)
 	if err != nil {

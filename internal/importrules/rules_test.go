@@ -81,6 +81,7 @@ var rules = map[string]rule{
 
 	"connector/connectortest": {ours: []string{"async", "stream", "stream/checkpoint", "stream/restart"}},
 	"job":                     {ours: []string{"tensor"}, others: []string{yaml}},
+	"job/embedded":            {ours: []string{"job", "sidecar/backend", "sidecar/backend/mock", "sidecar/backend/onnx", "sidecar/endpoint", "sidecar/server", "trace"}},
 	"job/inference":           {ours: []string{"async", "job", "sidecar", "sidecar/endpoint", "tensor/jsoncodec"}},
 	"cmd/tensorferry":         {ours: []string{anything}, others: []string{anything}},
 }

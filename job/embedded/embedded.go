@@ -1,4 +1,5 @@
-package main
+// Package embedded runs the model server that a job file brings along, in the process of its host.
+package embedded
 
 import (
 	"context"
@@ -15,26 +16,39 @@ import (
 
 	"github.com/tensorferry/tensorferry/job"
 	"github.com/tensorferry/tensorferry/sidecar/backend"
+	"github.com/tensorferry/tensorferry/sidecar/backend/mock"
+	"github.com/tensorferry/tensorferry/sidecar/backend/onnx"
 	"github.com/tensorferry/tensorferry/sidecar/endpoint"
 	"github.com/tensorferry/tensorferry/sidecar/server"
 	"github.com/tensorferry/tensorferry/trace"
 )
 
-// embedded is the sidecar that a job brings along. It runs in the job's own
-// process, behind a socket in a private folder made for the run.
-type embedded struct {
+// Sidecar is a model server that runs in the process that started it, behind a socket in a private folder made for it.
+type Sidecar struct {
 	endpoint string
 	server   *server.Server
 	dir      string // to be removed; empty if the job file names the endpoint
 }
 
-// checkModels says what is wrong with the models of a job file, as far as can be seen
+// Endpoint is where it listens.
+func (e *Sidecar) Endpoint() string { return e.endpoint }
+
+// Backends are the kinds of model that run inside a job's own process. ONNX Runtime is not among
+// them: a fault in it would take the job along, and answers would depend on the machine.
+func Backends() backend.Registry {
+	return backend.Registry{
+		Schemes:    map[string]backend.Loader{"mock": mock.Loader(), "onnx": onnx.Loader()},
+		Extensions: map[string]backend.Loader{".onnx": onnx.Loader()},
+	}
+}
+
+// Check says what is wrong with the models of a job file, as far as can be seen
 // without loading them.
-func checkModels(spec *job.Spec) (faults []error) {
+func Check(spec *job.Spec) (faults []error) {
 	if spec.Sidecar == nil {
 		return nil
 	}
-	registry := backends()
+	registry := Backends()
 	for _, name := range slices.Sorted(maps.Keys(spec.Sidecar.Models)) {
 		path := "sidecar.models." + name
 		loc, err := backend.ParseLocation(location(spec.Sidecar.Models[name]))
@@ -78,22 +92,22 @@ func location(m job.Model) string {
 	return m.Location + "?" + query
 }
 
-// startEmbedded starts the sidecar of the job and waits until its models are
+// Start starts the sidecar of the job and waits until its models are
 // loaded. ctx ends the waiting. tracer may be nil.
-func startEmbedded(ctx context.Context, spec *job.Spec, log *slog.Logger, tracer trace.Tracer) (e *embedded, err error) {
+func Start(ctx context.Context, spec *job.Spec, log *slog.Logger, tracer trace.Tracer) (e *Sidecar, err error) {
 	s := spec.Sidecar
 	cfg := server.Config{
-		Backends: backends(), MaxBatch: s.MaxBatch, Window: s.Window,
+		Backends: Backends(), MaxBatch: s.MaxBatch, Window: s.Window,
 		QueueRows: s.QueueRows, QueueBytes: s.QueueBytes, QueueTimeout: s.QueueTimeout,
 		MaxMessageSize: spec.Infer.MaxMessage, Logger: log.With("part", "sidecar"), Tracer: tracer,
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Models)) {
 		cfg.Models = append(cfg.Models, server.Model{Name: name, Location: location(s.Models[name])})
 	}
-	e = &embedded{endpoint: spec.Infer.Endpoint}
+	e = &Sidecar{endpoint: spec.Infer.Endpoint}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, e.close())
+			err = errors.Join(err, e.Close())
 		}
 	}()
 	if e.endpoint == "" {
@@ -135,9 +149,9 @@ func privateFolder() (string, error) {
 	return os.MkdirTemp(parent, "tensorferry-")
 }
 
-// close ends the sidecar and removes its folder. It is called when the job's own
+// Close ends the sidecar and removes its folder. It is called when the job's own
 // connections are gone, so there is nothing to be graceful about.
-func (e *embedded) close() (err error) {
+func (e *Sidecar) Close() (err error) {
 	if e.server != nil {
 		err = e.server.Close()
 	}
