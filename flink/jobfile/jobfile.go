@@ -14,17 +14,13 @@ import (
 	"github.com/tensorferry/tensorferry/connector/file"
 	"github.com/tensorferry/tensorferry/flink"
 	"github.com/tensorferry/tensorferry/job"
+	"github.com/tensorferry/tensorferry/job/embedded"
 	"github.com/tensorferry/tensorferry/job/inference"
 	"github.com/tensorferry/tensorferry/stream"
 )
 
 // shipped is a job file on its way to the workers. Files that it names (certificates, passwords, input) are looked for there.
 type shipped struct{ Spec job.Spec }
-
-// Function implements flink.Maker.
-func (s shipped) Function() (async.Function[json.RawMessage, json.RawMessage], error) {
-	return inference.NewFunction(&s.Spec, s.Spec.Infer.Endpoint, nil)
-}
 
 // DefaultSplitSize is how many bytes of a file a subtask reads in one bundle. It is far less than in the embedded runtime, since
 // a checkpoint waits for the splits that are being read.
@@ -57,9 +53,6 @@ func Check(spec *job.Spec) []error {
 	if spec.Sink.Stdout {
 		refuse("sink.stdout", "want a folder that every worker can write to; standard output is that of one process")
 	}
-	if spec.Sidecar != nil {
-		refuse("sidecar", "want none on Flink: start a model server beside each TaskManager (tensorferry sidecar) and name its endpoint in infer.endpoint")
-	}
 	i := &spec.Infer
 	switch {
 	case i.Order == job.OrderKeyed:
@@ -71,13 +64,13 @@ func Check(spec *job.Spec) []error {
 	}
 	_, err := inference.OperatorConfig(spec)
 	check(err)
-	if i.Endpoint != "" {
-		if err := inference.CheckEndpoint(spec); err != nil {
-			check(err)
-		} else if _, err := inference.NewFunction(spec, i.Endpoint, nil); err != nil {
-			check(err)
-		}
+	if err := inference.CheckEndpoint(spec); err != nil {
+		check(err)
+	} else {
+		_, err := shipped{*spec}.Function()
+		check(err)
 	}
+	faults = append(faults, embedded.Check(spec)...)
 	return faults
 }
 
