@@ -3,6 +3,7 @@ package flink
 import (
 	"encoding/json"
 	"fmt"
+	"reflect"
 
 	"github.com/tensorferry/tensorferry/async"
 )
@@ -30,6 +31,9 @@ func (c Config) resolve() (Config, error) {
 	case c.Async.Checkpoint == async.Snapshot || c.Async.DrainLimit != 0:
 		return c, fmt.Errorf("flink: %s: records in flight cannot go into a checkpoint of Flink; want the drain policy, without a limit", c.Name)
 	}
+	if c.Async.Tracer != nil {
+		return c, fmt.Errorf("flink: %s: a tracer does not travel to the workers; want none", c.Name)
+	}
 	c.Async.Checkpoint = async.Drain
 	if _, err := c.Async.Resolve(c.Order); err != nil {
 		return c, fmt.Errorf("flink: %s: %w", c.Name, err)
@@ -44,22 +48,36 @@ type Maker[IN, OUT any] interface {
 	Function() (async.Function[IN, OUT], error)
 }
 
-// travels checks that a maker comes out of JSON as it went in.
-func travels[M any](m M) error {
+// parcel is what a transform is made of, on its way to the workers. It is text, since Beam wants a schema of every
+// field of a transform's type, which a user's type need not have.
+type parcel struct {
+	Maker  string
+	Config string
+}
+
+// pack writes a maker and a configuration, and checks that the maker comes out of JSON as it went in.
+func pack[M any](m M, c Config) (p parcel, err error) {
 	text, err := json.Marshal(m)
 	if err != nil {
-		return fmt.Errorf("flink: %T does not travel as JSON: %w", m, err)
+		return p, fmt.Errorf("flink: %s: %T does not travel as JSON: %w", c.Name, m, err)
 	}
-	var again M
-	if err := json.Unmarshal(text, &again); err != nil {
-		return fmt.Errorf("flink: %T does not come back from JSON: %w", m, err)
-	}
-	second, err := json.Marshal(again)
-	if err == nil && string(second) != string(text) {
-		err = fmt.Errorf("it went as %.200s and came back as %.200s", text, second)
-	}
+	p.Maker = string(text)
+	again, _, err := unpack[M](parcel{p.Maker, "{}"})
 	if err != nil {
-		return fmt.Errorf("flink: %T loses something on the way to the workers: %w", m, err)
+		return p, fmt.Errorf("flink: %s: %T does not come back from JSON: %w", c.Name, m, err)
 	}
-	return nil
+	if !reflect.DeepEqual(again, m) {
+		return p, fmt.Errorf("flink: %s: %T loses something on the way to the workers: it goes as %.300s; its fields must be exported, and of no function or interface type", c.Name, m, text)
+	}
+	text, err = json.Marshal(c)
+	p.Config = string(text)
+	return p, err
+}
+
+// unpack reads what pack wrote.
+func unpack[M any](p parcel) (m M, c Config, err error) {
+	if err := json.Unmarshal([]byte(p.Maker), &m); err != nil {
+		return m, c, err
+	}
+	return m, c, json.Unmarshal([]byte(p.Config), &c)
 }

@@ -26,6 +26,15 @@ type shipped struct{ Spec job.Spec }
 // a checkpoint waits for the splits that are being read.
 const DefaultSplitSize = 1 << 20
 
+// ship returns what reaches the workers of a job file: all but the places in it.
+func ship(spec *job.Spec) (s shipped, err error) {
+	text, err := json.Marshal(shipped{*spec})
+	if err != nil {
+		return s, err
+	}
+	return s, json.Unmarshal(text, &s)
+}
+
 // source returns the source of the records.
 func (s shipped) source() (stream.Source[json.RawMessage], error) {
 	f := *s.Spec.Source.File
@@ -84,7 +93,10 @@ func Build(ctx context.Context, p *beam.Pipeline, spec *job.Spec, resumed bool) 
 		return err
 	}
 	cfg.Checkpoint = async.Drain
-	to := shipped{*spec}
+	to, err := ship(spec)
+	if err != nil {
+		return err
+	}
 	src, err := to.source()
 	if err != nil {
 		return err
