@@ -108,7 +108,7 @@ func (s *Source[T]) ask(ctx context.Context, f func(context.Context, *listing) e
 	defer cl.Close()
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
-	return f(ctx, newListing(cl, s.cfg.Topics, s.match))
+	return f(ctx, newListing(&s.cfg.Config, cl, s.cfg.Topics, s.match))
 }
 
 // Splits implements stream.Source.
@@ -259,11 +259,18 @@ type reader[T any] struct {
 	decode Decode[T]
 	index  map[partition]int
 	next   map[partition]int64
-	rest   []kgo.FetchPartition // fetched and not yet handed out
-	topics []string             // of rest
+	rest   []fetched // and not yet handed out
 
 	committed bool // only what was committed is read
 	lags      *lags
+}
+
+// fetched are records of a partition.
+type fetched struct {
+	partition partition
+	recs      []*Record
+	next      int64 // behind recs, and what else stands there
+	end       int64 // of the partition
 }
 
 func openReader[T any](c *Config, decode Decode[T], committed bool, behind *lags, splits []stream.LiveSplit) (*reader[T], error) {
@@ -284,6 +291,9 @@ func openReader[T any](c *Config, decode Decode[T], committed bool, behind *lags
 		kgo.ConsumePartitions(from),
 		// An offset that is gone is a loss, which somebody must hear of.
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
+		// The ends of transactions are no records, and have offsets: a position in front of one would stay behind for ever, and point to what is
+		// deleted one day.
+		kgo.KeepControlRecords(),
 		kgo.FetchMaxBytes(16 << 20), kgo.FetchMaxPartitionBytes(1 << 20),
 	}
 	if committed {
@@ -316,22 +326,28 @@ func (r *reader[T]) Read(ctx context.Context, dst []stream.Record[T], most int) 
 			return 0, dst, 0, failed
 		}
 		fetches.EachPartition(func(p kgo.FetchTopicPartition) {
-			if len(p.Records) > 0 {
-				r.rest = append(r.rest, p.FetchPartition)
-				r.topics = append(r.topics, p.Topic)
+			n := len(p.Records)
+			if n == 0 {
+				return
 			}
+			f := fetched{partition: partition{p.Topic, p.Partition}, next: p.Records[n-1].Offset + 1, end: p.HighWatermark}
+			if r.committed {
+				f.end = p.LastStableOffset
+			}
+			f.recs = slices.DeleteFunc(p.Records, func(k *Record) bool { return k.Attrs.IsControl() })
+			r.rest = append(r.rest, f)
 		})
 	}
 	// Partitions take turns: what is left of this one goes behind the others.
-	f, topic := r.rest[0], r.topics[0]
-	r.rest, r.topics = r.rest[1:], r.topics[1:]
-	p := partition{topic, f.Partition}
-	recs := f.Records
+	f := r.rest[0]
+	r.rest = r.rest[1:]
+	recs, next := f.recs, f.next
 	if len(recs) > most {
-		f.Records = recs[most:]
-		recs = recs[:most]
-		r.rest, r.topics = append(r.rest, f), append(r.topics, topic)
+		f.recs = recs[most:]
+		recs, next = recs[:most], f.recs[0].Offset
+		r.rest = append(r.rest, f)
 	}
+	p := f.partition
 	index, ok := r.index[p]
 	if !ok {
 		return 0, dst, 0, fmt.Errorf("kafka: records of %s, which was not asked for", p)
@@ -340,13 +356,9 @@ func (r *reader[T]) Read(ctx context.Context, dst []stream.Record[T], most int) 
 	if err != nil {
 		return index, dst, r.next[p], err
 	}
-	r.next[p] = recs[len(recs)-1].Offset + 1
-	end := f.HighWatermark
-	if r.committed {
-		end = f.LastStableOffset
-	}
-	r.lags.set(p, end-r.next[p])
-	return index, dst, r.next[p], nil
+	r.next[p] = next
+	r.lags.set(p, f.end-next)
+	return index, dst, next, nil
 }
 
 // Close implements stream.LiveReader.
