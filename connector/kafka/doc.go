@@ -50,6 +50,8 @@ type Config struct {
 	Options []kgo.Opt
 	// Logger takes what franz-go says from level warn on. Default: nothing is logged.
 	Logger *slog.Logger
+
+	dialing *dialing
 }
 
 // DefaultTimeout is how long questions may take before anything is read.
@@ -77,12 +79,16 @@ func (c Config) resolve() (Config, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
+	c.dialing = &dialing{} // of all clients that are made with c
 	return c, errors.Join(errs...)
 }
 
 // client makes a client with further options.
 func (c *Config) client(opts ...kgo.Opt) (*kgo.Client, error) {
-	all := []kgo.Opt{kgo.SeedBrokers(c.Brokers...), kgo.ClientID(c.ClientID), kgo.WithLogger(&logger{log: c.Logger})}
+	if c.dialing == nil {
+		c.dialing = &dialing{}
+	}
+	all := []kgo.Opt{kgo.SeedBrokers(c.Brokers...), kgo.ClientID(c.ClientID), kgo.WithLogger(&logger{log: c.Logger}), kgo.WithHooks(c.dialing)}
 	if c.TLS != nil {
 		all = append(all, kgo.DialTLSConfig(c.TLS))
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -13,7 +14,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/kversion"
 
-	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/stream"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
@@ -26,7 +26,8 @@ type producer struct {
 
 	mu     sync.RWMutex // for writing: begin, end and replace; for reading: produce
 	cl     *kgo.Client
-	began  bool
+	began  bool // the client has a transaction
+	open   bool // the brokers have one, with offsets
 	failed *failures
 }
 
@@ -78,7 +79,7 @@ func (p *producer) produce(ctx context.Context, k *Record, split int, position i
 		p.mu.RLock()
 		if p.began {
 			failed := p.failed
-			p.cl.Produce(ctx, k, func(k *Record, err error) { failed.written(k, err, split, position) })
+			p.cl.Produce(ctx, k, func(k *Record, err error) { failed.written(k, p.explain(err), split, position) })
 			p.mu.RUnlock()
 			return failed.get()
 		}
@@ -104,7 +105,7 @@ func (p *producer) flush(ctx context.Context) error {
 // clean throws away what was not committed.
 func (p *producer) clean(ctx context.Context) error {
 	p.mu.RLock()
-	nothing := !p.began && p.failed.get() == nil
+	nothing := !p.began && !p.open && p.failed.get() == nil
 	p.mu.RUnlock()
 	if nothing {
 		return nil
@@ -119,14 +120,14 @@ func (p *producer) reset(ctx context.Context) error {
 	if p.cl != nil {
 		p.cl.Close()
 	}
-	p.cl, p.began, p.failed = nil, false, &failures{}
+	p.cl, p.began, p.open, p.failed = nil, false, false, &failures{}
 	cl, err := p.client()
 	if err != nil {
 		return err
 	}
 	// A new id, or a new epoch of the same, makes the brokers end what is open, one way or the other.
 	if _, _, err := cl.ProducerID(ctx); err != nil {
-		return fmt.Errorf("kafka: taking up the transactional id %s: %w", p.id, err)
+		return p.cfg.asked("taking up the transactional id "+p.id, err)
 	}
 	return nil
 }
@@ -148,6 +149,9 @@ func (p *producer) close() {
 	p.cl, p.began = nil, false
 }
 
+// transactionEnds is how long after its timeout brokers may take to end a transaction: they look for those every ten seconds.
+const transactionEnds = 15 * time.Second
+
 // note marks an offset with the checkpoint that committed it.
 func note(s *checkpoint.Snapshot) string { return fmt.Sprintf("tensorferry %s %d", s.Run, s.ID) }
 
@@ -161,7 +165,6 @@ func (g *Group) Write(ctx context.Context, s *checkpoint.Snapshot) (err error) {
 		return err
 	}
 	changed := map[partition]int64{}
-	var gone error
 	g.mu.Lock()
 	for _, q := range positions {
 		p, err := partitionOf(q.Split)
@@ -172,10 +175,8 @@ func (g *Group) Write(ctx context.Context, s *checkpoint.Snapshot) (err error) {
 		if at, ok := g.committed[p]; !ok || at != q.Next {
 			changed[p] = q.Next
 		}
-		if !g.owned[p] {
-			gone = &LostError{g.cfg.Group}
-		}
 	}
+	gone := g.holds(maps.Keys(changed))
 	g.commits = true
 	g.mu.Unlock()
 	defer func() {
@@ -197,13 +198,6 @@ func (g *Group) Write(ctx context.Context, s *checkpoint.Snapshot) (err error) {
 	g.newest = s
 	return nil
 }
-
-// permanentError is a failure that no restart mends.
-type permanentError string
-
-func (e permanentError) Error() string { return string(e) }
-
-func (permanentError) Verdict() async.Verdict { return async.Verdict{Class: async.Permanent} }
 
 // commit commits what was produced together with offsets.
 func (g *Group) commit(ctx context.Context, offsets map[partition]int64, note string) error {
@@ -229,16 +223,27 @@ func (g *Group) commit(ctx context.Context, offsets map[partition]int64, note st
 	if len(offsets) > 0 {
 		err := g.addAll(ctx, cl, offsets, note)
 		if err != nil {
-			return fmt.Errorf("kafka: committing offsets: %w", err)
+			return fmt.Errorf("kafka: committing offsets: %w", p.explain(err))
 		}
 	}
 	if p.began {
 		if err := cl.EndTransaction(ctx, kgo.TryCommit); err != nil {
-			return fmt.Errorf("kafka: committing the transaction: %w", err)
+			return fmt.Errorf("kafka: committing the transaction: %w", p.explain(err))
 		}
 	}
-	p.began = false
+	p.began, p.open = false, false
 	return nil
+}
+
+// explain says what may have ended a transaction. It is no refusal: the job takes the id up again and goes back.
+func (p *producer) explain(err error) error {
+	for _, e := range []error{kerr.InvalidProducerEpoch, kerr.ProducerFenced, kerr.InvalidProducerIDMapping, kerr.InvalidTxnState} {
+		if errors.Is(err, e) {
+			return fmt.Errorf("the brokers have ended the transaction: it was open for longer than its timeout (%v), "+
+				"or another process has taken its id, %s: %w", p.cfg.TransactionTimeout, p.id, err)
+		}
+	}
+	return refused(err)
 }
 
 // addAll adds offsets to the present transaction. Without results there is none that the client knows of; then it is a
@@ -248,6 +253,7 @@ func (g *Group) addAll(ctx context.Context, cl *kgo.Client, offsets map[partitio
 	if err != nil {
 		return err
 	}
+	g.prod.open = true
 	for _, step := range []func() error{
 		func() error { return addOffsets(ctx, cl, g.prod.id, g.cfg.Group, id, epoch) },
 		func() error { return g.commitInTransaction(ctx, cl, id, epoch, offsets, note) },
@@ -286,7 +292,7 @@ func (g *Group) untilSettled(ctx context.Context, try func() error) error {
 		case errors.Is(err, kerr.RebalanceInProgress), errors.Is(err, kerr.IllegalGeneration), errors.Is(err, kerr.ConcurrentTransactions),
 			errors.Is(err, kerr.CoordinatorLoadInProgress), errors.Is(err, kerr.CoordinatorNotAvailable), errors.Is(err, kerr.NotCoordinator):
 			g.mu.Lock()
-			lost := g.lost
+			lost := g.over()
 			g.mu.Unlock()
 			if lost != nil {
 				return errors.Join(lost, err)
@@ -310,7 +316,15 @@ func addOffsets(ctx context.Context, cl *kgo.Client, txn, group string, id int64
 }
 
 func (g *Group) commitInTransaction(ctx context.Context, cl *kgo.Client, id int64, epoch int16, offsets map[partition]int64, note string) error {
+	// The membership is looked at before the partitions. One that was lost and taken up again in between has a new generation, and others may
+	// have read these partitions since; the old one the brokers refuse.
 	member, generation := g.member.GroupMetadata()
+	g.mu.Lock()
+	err := g.holds(maps.Keys(offsets))
+	g.mu.Unlock()
+	if err != nil {
+		return err
+	}
 	req := kmsg.NewPtrTxnOffsetCommitRequest()
 	req.TransactionalID, req.Group, req.ProducerID, req.ProducerEpoch = g.prod.id, g.cfg.Group, id, epoch
 	req.MemberID, req.Generation = member, generation
