@@ -34,6 +34,18 @@ import (
 // Record is a record of Kafka: topic, partition, offset, key, value, headers, time.
 type Record = kgo.Record
 
+// Header is a header of a Record.
+type Header = kgo.RecordHeader
+
+// Size is how many bytes a record takes of what a topic allows, at the most and before compression: key, value and headers.
+func Size(r *Record) int {
+	n := len(r.Key) + len(r.Value)
+	for _, h := range r.Headers {
+		n += len(h.Key) + len(h.Value) + 10 // and their lengths
+	}
+	return n
+}
+
 // Config says how Kafka is reached.
 type Config struct {
 	// Brokers are the first to be asked, as host:port. At least one.

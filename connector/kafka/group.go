@@ -159,6 +159,7 @@ func (g *Group) Close() error {
 	defer g.opening.Unlock()
 	g.letGo()
 	g.prod.close()
+	g.ready = false
 	if g.member != nil {
 		g.stop()
 		g.member.Close()

@@ -20,28 +20,11 @@ const firstAssignment = 5 * time.Second
 
 // cut implements Splits of the source. Where the partitions are read from Assign says.
 func (g *Group) cut(ctx context.Context) ([]stream.Split, error) {
+	if err := g.Reach(ctx); err != nil {
+		return nil, err
+	}
 	if err := g.join(); err != nil {
 		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, g.cfg.Timeout)
-	defer cancel()
-	all, err := g.list.partitions(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if g.early == nil {
-		g.early = map[partition]bool{}
-		for _, p := range all {
-			g.early[p] = true
-		}
-	}
-	if !g.ready {
-		// That the brokers allow this process its transactions is known before anything is read. What a predecessor of the same
-		// name has left open ends here, and not by its timeout.
-		if err := g.prod.reset(ctx); err != nil {
-			return nil, err
-		}
-		g.ready = true
 	}
 	first, cancel := context.WithTimeout(ctx, firstAssignment)
 	defer cancel()
@@ -51,6 +34,34 @@ func (g *Group) cut(ctx context.Context) ([]stream.Split, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return nil, g.refused
+}
+
+// Reach asks the brokers whether the topics are there, and whether this process may have its transactions. It is part of what a run begins with,
+// and may be called before.
+func (g *Group) Reach(ctx context.Context) error {
+	if g.err != nil || g.ready {
+		return g.err
+	}
+	ctx, cancel := context.WithTimeout(ctx, g.cfg.Timeout)
+	defer cancel()
+	cl, err := g.cfg.client()
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	all, err := newListing(&g.cfg.Config, cl, g.cfg.Topics, g.match).partitions(ctx)
+	if err != nil {
+		return err
+	}
+	// What a predecessor of the same name has left open ends here, and not by its timeout.
+	if err := g.prod.reset(ctx); err != nil {
+		return err
+	}
+	g.early, g.ready = map[partition]bool{}, true
+	for _, p := range all {
+		g.early[p] = true
+	}
+	return nil
 }
 
 // waitChanged implements Changed of the source.
@@ -200,6 +211,11 @@ func (s *groupSource[T]) Splits(ctx context.Context) ([]stream.Split, error) {
 		return nil, errors.New("kafka: no function decodes records")
 	}
 	return s.g.cut(ctx)
+}
+
+// Partition returns the partition that a split of the present attempt stands for.
+func (s *groupSource[T]) Partition(split int) (topic string, id int32, ok bool) {
+	return s.g.Partition(split)
 }
 
 func (s *groupSource[T]) Verify(context.Context, []stream.Split, []int64) error { return nil }

@@ -40,6 +40,17 @@ type Source[T any] struct {
 
 	mu    sync.Mutex
 	known map[partition]bool // as of the last Assign
+	cut   []partition        // the splits of the last Assign
+}
+
+// Partition returns the partition that a split of a job stands for, once it runs.
+func (s *Source[T]) Partition(split int) (topic string, id int32, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if split < 0 || split >= len(s.cut) {
+		return "", 0, false
+	}
+	return s.cut[split].Topic, s.cut[split].ID, true
 }
 
 // Lag returns how many records of the partitions that are read now have not been read; false while nobody knows yet.
@@ -217,12 +228,13 @@ func (s *Source[T]) Assign(ctx context.Context, splits []stream.Split, next []in
 			return err
 		}
 		known := map[partition]bool{}
+		var cut []partition
 		for _, split := range splits {
 			p, err := partitionOf(split)
 			if err != nil {
 				return err
 			}
-			known[p] = true
+			known[p], cut = true, append(cut, p)
 		}
 		all = slices.DeleteFunc(all, func(p partition) bool { return known[p] })
 		first, err := l.offsets(ctx, Earliest, all)
@@ -233,7 +245,7 @@ func (s *Source[T]) Assign(ctx context.Context, splits []stream.Split, next []in
 			splits, next, known[p] = append(splits, p.split(first[p])), append(next, first[p]), true
 		}
 		s.mu.Lock()
-		s.known = known
+		s.known, s.cut = known, append(cut, all...)
 		s.mu.Unlock()
 		return nil
 	})

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -79,6 +80,23 @@ func (l *listing) partitions(ctx context.Context) ([]partition, error) {
 	}
 	slices.SortFunc(all, comparePartitions)
 	return all, nil
+}
+
+// maxMessage is how many bytes the brokers take for a topic at once, if they tell.
+func (l *listing) maxMessage(ctx context.Context, topic string) (most int, known bool) {
+	all, err := l.admin.DescribeTopicConfigs(ctx, topic)
+	if err != nil {
+		return 0, false
+	}
+	for _, c := range all {
+		for _, p := range c.Configs {
+			if p.Key == "max.message.bytes" {
+				most, err = strconv.Atoi(p.MaybeValue())
+				return most, c.Err == nil && err == nil
+			}
+		}
+	}
+	return 0, false
 }
 
 // offsets returns where each partition begins, ends, or was at a time.

@@ -24,6 +24,8 @@ type producer struct {
 	cfg *GroupConfig
 	id  string
 
+	limits sync.Map // by topic, how many bytes may go to a partition at once (int)
+
 	mu     sync.RWMutex // for writing: begin, end and replace; for reading: produce
 	cl     *kgo.Client
 	began  bool // the client has a transaction
@@ -40,6 +42,18 @@ func (p *producer) init(cfg *GroupConfig) {
 	p.id = "tensorferry-" + cfg.Group + "-" + name
 }
 
+// limit says how many bytes may go to a partition of a topic at once, before anything is written there.
+func (p *producer) limit(topic string, most int) { p.limits.Store(topic, most) }
+
+func (p *producer) batch(topic string) int32 {
+	for _, of := range []string{topic, ""} { // a sink without a topic may write to any
+		if most, ok := p.limits.Load(of); ok {
+			return int32(most.(int))
+		}
+	}
+	return DefaultMaxRecord + overhead
+}
+
 // client returns the client, made at its first use. Under p.mu, for writing.
 func (p *producer) client() (*kgo.Client, error) {
 	if p.cl != nil {
@@ -47,7 +61,7 @@ func (p *producer) client() (*kgo.Client, error) {
 	}
 	cfg := SinkConfig[struct{}]{Partitioner: p.cfg.Partitioner, Compression: p.cfg.Compression}
 	cl, err := p.cfg.client(append(cfg.producing(),
-		kgo.TransactionalID(p.id), kgo.TransactionTimeout(p.cfg.TransactionTimeout),
+		kgo.ProducerBatchMaxBytesFn(p.batch), kgo.TransactionalID(p.id), kgo.TransactionTimeout(p.cfg.TransactionTimeout),
 		// Offsets are added to the transaction by requests of our own, which suit this form of the protocol.
 		kgo.MaxVersions(kversion.V3_8_0()),
 	)...)
