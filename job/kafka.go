@@ -1,6 +1,7 @@
 package job
 
 import (
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -41,6 +42,8 @@ type KafkaSource struct {
 	At    time.Time
 	// Format is FormatJSON or FormatRaw, never empty.
 	Format Format
+	// Meta is the field in which a record of FormatJSON gets what else Kafka has of it; empty: none.
+	Meta string
 	// Discover is how often new partitions are looked for.
 	Discover time.Duration
 	// SessionTimeout is after how long without a sign a member of the group is taken for dead. TransactionTimeout bounds the time
@@ -56,6 +59,10 @@ type KafkaSink struct {
 	Topic string
 	// Key is the field with the key. Empty: the key of the record that was read.
 	Key Field
+	// Headers of the record, in the order of their names.
+	Headers []KafkaHeader
+	// MaxRecord bounds a record with its key and headers, in bytes; 0: the host's choice.
+	MaxRecord int
 	// SamePartition keeps results in the partition, by number, of their records.
 	SamePartition bool
 	// Compression is "none", "gzip", "snappy", "lz4" or "zstd"; empty: the host's choice.
@@ -63,6 +70,12 @@ type KafkaSink struct {
 	// Format is FormatJSON or FormatRaw, never empty; with FormatRaw, Value is the field whose value is written.
 	Format Format
 	Value  Field
+}
+
+// KafkaHeader is a header, and the field with its value. A result that has no such field has no such header.
+type KafkaHeader struct {
+	Name  string
+	Field Field
 }
 
 // Format says what the value of a Kafka record is.
@@ -75,6 +88,8 @@ const (
 	// FormatRaw: the value is any bytes. The record is an object with them and what else Kafka has of it.
 	FormatRaw Format = "raw"
 )
+
+var headerName = regexp.MustCompile(`^\S(.*\S)?$`)
 
 const (
 	brokersWant = "the brokers to ask first, as host:port, or a list of them"
@@ -133,7 +148,7 @@ func (s *section) format() Format {
 }
 
 func (d *decoder) kafkaSource(v value) *KafkaSource {
-	s := d.section(v, "brokers", "topic", "pattern", "group", "instance", "session_timeout", "transaction_timeout", "start", "format", "discover", "uncommitted", "tls", "sasl")
+	s := d.section(v, "brokers", "topic", "pattern", "group", "instance", "session_timeout", "transaction_timeout", "start", "format", "meta", "discover", "uncommitted", "tls", "sasl")
 	s.missing("brokers", brokersWant)
 	k := &KafkaSource{
 		Kafka: d.kafka(s), Topics: d.texts(s, "topic", topicWant),
@@ -146,6 +161,14 @@ func (d *decoder) kafkaSource(v value) *KafkaSource {
 	}
 	if !s.broken && s.has("topic") == s.has("pattern") {
 		d.fault(v.at, "%s: want either topic or pattern", v.path)
+	}
+	if k.Meta = s.text("meta", "the name of a field that records do not have"); k.Meta != "" {
+		switch v := s.values["meta"]; {
+		case strings.ContainsAny(k.Meta, ".\"\\"):
+			d.fault(position(v.node), "%s: want the name of a field of the record itself, without dots and quotes, found %q", v.path, k.Meta)
+		case k.Format == FormatRaw:
+			d.fault(v.at, "%s: want none with format: raw, whose records have all of it already", v.path)
+		}
 	}
 	if v, ok := s.values["start"]; ok {
 		const want = "earliest, latest, or a time such as 2026-01-31T12:00:00Z"
@@ -162,7 +185,7 @@ func (d *decoder) kafkaSource(v value) *KafkaSource {
 }
 
 func (d *decoder) kafkaSink(v value) *KafkaSink {
-	s := d.section(v, "brokers", "topic", "key", "partition", "compression", "format", "value", "tls", "sasl")
+	s := d.section(v, "brokers", "topic", "key", "headers", "max_record", "partition", "compression", "format", "value", "tls", "sasl")
 	s.missing("topic", "the topic for the results")
 	k := &KafkaSink{
 		Kafka: d.kafka(s), Topic: s.text("topic", "the topic for the results"), Format: s.format(),
@@ -172,6 +195,13 @@ func (d *decoder) kafkaSink(v value) *KafkaSink {
 	if v, ok := s.values["key"]; ok {
 		k.Key, _ = d.field(v, aField, fieldPath)
 	}
+	if v, ok := s.values["headers"]; ok {
+		for _, h := range d.names(v, headerName, "the name of a header") {
+			f, _ := d.field(h, aField, fieldPath)
+			k.Headers = append(k.Headers, KafkaHeader{h.key, f})
+		}
+	}
+	k.MaxRecord = int(s.size("max_record", 1<<10, 64<<20))
 	if v, ok := s.values["value"]; ok {
 		k.Value, _ = d.field(v, aField, fieldPath)
 	}

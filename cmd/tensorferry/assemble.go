@@ -84,7 +84,7 @@ func newParts(spec *job.Spec, w *world, log *slog.Logger) (p parts, faults []err
 func newSource(spec *job.Spec, w *world, g *kafka.Group, log *slog.Logger) (stream.Source[record], error) {
 	switch {
 	case g != nil:
-		return kafka.GroupSource(g, decoderOf(spec.Source.Kafka.Format)), nil
+		return kafka.GroupSource(g, decoderOf(spec.Source.Kafka)), nil
 	case spec.Source.Kafka != nil:
 		return newKafkaSource(spec, log)
 	}
@@ -116,7 +116,7 @@ func newSink(spec *job.Spec, w *world, g *kafka.Group, log *slog.Logger) (stream
 	case spec.Sink.Stdout:
 		return file.NewRawStdoutSink(file.StdoutConfig{Output: w.stdout}), nil
 	case spec.Sink.Kafka != nil:
-		return newKafkaSink(spec, spec.Sink.Kafka, "sink.kafka", g, log)
+		return newKafkaSink(spec, spec.Sink.Kafka, "sink.kafka", encoderOf(spec.Sink.Kafka, g), g, log)
 	}
 	return file.NewRawSink(file.SinkConfig{Dir: spec.Sink.File.Path, Job: spec.Name}), nil
 }
@@ -190,7 +190,7 @@ func assemble(spec *job.Spec, p parts, fn *function, run *checkpoint.Run, store 
 	answers, failed := wait(records, spec, fn, p.operator)
 	stream.To(answers, p.sink, stream.Name(sinkName))
 	if failed != nil {
-		stream.To(stream.Map(failed, letterOf, stream.Name(letterName)), p.letters, stream.Name(lettersName))
+		stream.To(stream.Map(failed, newLetterMaker(spec, p).letterOf, stream.Name(letterName)), p.letters, stream.Name(lettersName))
 	}
 	return j
 }

@@ -23,11 +23,16 @@ type function struct {
 	*sidecar.AsyncFunction[record, record]
 	fallbacks map[async.Class][]jsoncodec.Field
 	overwrite bool
+	// check returns an error if the sink cannot take a result; nil: it takes any.
+	check func(key string, result record) error
 }
 
 // Fallback implements async.FallbackMaker.
 func (f *function) Fallback(failed async.Failed[record]) (outs async.Outputs[record], err error) {
 	result, err := jsoncodec.Merge(failed.Record.Value, f.fallbacks[failed.Class], f.overwrite)
+	if err == nil && f.check != nil {
+		err = f.check(failed.Record.Key, result)
+	}
 	if err != nil {
 		return outs, err
 	}
@@ -53,12 +58,18 @@ func newFunction(spec *job.Spec, endpoint string, observe func(sidecar.Request))
 		return nil, spec.Fault("infer", "%v", err)
 	}
 	m := mapping(i)
+	if k := spec.Source.Kafka; k != nil && k.Meta != "" {
+		m.Reserved = []string{k.Meta}
+	}
 	if err := m.Validate(); err != nil {
 		return nil, spec.Fault("infer.inputs", "%v", err)
 	}
-	f := &function{
-		AsyncFunction: sidecar.NewAsyncFunction(cfg, jsoncodec.New(m)),
-		fallbacks:     map[async.Class][]jsoncodec.Field{}, overwrite: i.Overwrite,
+	f := &function{fallbacks: map[async.Class][]jsoncodec.Field{}, overwrite: i.Overwrite}
+	if k := spec.Sink.Kafka; k != nil {
+		f.check = formOf(k).check
+		f.AsyncFunction = sidecar.NewRecordFunction(cfg, checked{jsoncodec.New(m), f.check})
+	} else {
+		f.AsyncFunction = sidecar.NewAsyncFunction(cfg, jsoncodec.New(m))
 	}
 	for class := async.Backend; class <= async.Permanent; class++ {
 		for _, field := range i.OnError[class.String()].Fields {

@@ -2,14 +2,10 @@ package main
 
 import (
 	"cmp"
-	"encoding/base64"
-	"encoding/json"
-	"fmt"
+	"context"
 	"log/slog"
 	"os"
 	"strings"
-	"time"
-	"unicode/utf8"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
@@ -18,7 +14,6 @@ import (
 	"github.com/tensorferry/tensorferry/connector/kafka"
 	"github.com/tensorferry/tensorferry/job"
 	"github.com/tensorferry/tensorferry/stream"
-	"github.com/tensorferry/tensorferry/tensor/jsoncodec"
 )
 
 // brokersOf is how the brokers of a section are reached. The error is a job.Fault.
@@ -65,11 +60,43 @@ func newKafkaSource(spec *job.Spec, log *slog.Logger) (stream.Source[record], er
 	if err != nil {
 		return nil, err
 	}
-	s := kafka.NewSource(kafka.SourceConfig[record]{Config: c, Topics: topicsOf(k), Discover: k.Discover, Uncommitted: k.Uncommitted, Decode: decoderOf(k.Format)})
+	s := kafka.NewSource(kafka.SourceConfig[record]{Config: c, Topics: topicsOf(k), Discover: k.Discover, Uncommitted: k.Uncommitted, Decode: decoderOf(k)})
 	if err := s.Validate(); err != nil {
 		return nil, spec.Fault("source.kafka", "%v", err)
 	}
 	return s, nil
+}
+
+// checkKafka asks whether topics are there, before a sidecar is started, to say what is wrong with its place in the job file. What a resumed run
+// reads is its source's to judge.
+func checkKafka(ctx context.Context, spec *job.Spec, p parts, how beginning) error {
+	at := func(path string, err error) error {
+		if err == nil {
+			return nil
+		}
+		return placed{spec.Fault(path, "%s", strings.TrimPrefix(err.Error(), "kafka: "))}
+	}
+	switch {
+	case p.group != nil:
+		if err := p.group.Reach(ctx); err != nil {
+			return at("source.kafka", err)
+		}
+	case spec.Source.Kafka != nil && !how.resume && how.from == "":
+		if _, err := p.source.Splits(ctx); err != nil {
+			return at("source.kafka", err)
+		}
+	}
+	if spec.Sink.Kafka != nil {
+		if _, err := p.sink.Committer(ctx); err != nil {
+			return at("sink.kafka", err)
+		}
+	}
+	if l := spec.DeadLetter; l != nil && l.Kafka != nil {
+		if _, err := p.letters.Committer(ctx); err != nil {
+			return at("dead_letter.kafka", err)
+		}
+	}
+	return nil
 }
 
 // newGroup is what a job from Kafka to Kafka reads, writes and keeps its checkpoints with.
@@ -85,6 +112,7 @@ func newGroup(spec *job.Spec, log *slog.Logger) (*kafka.Group, error) {
 		// A transaction lasts from one checkpoint to the next and through that one's drain.
 		TransactionTimeout: cmp.Or(k.TransactionTimeout, max(kafka.DefaultTransactionTimeout, 3*interval(spec))),
 		SessionTimeout:     k.SessionTimeout,
+		Discover:           k.Discover,
 		Compression:        compressionOf(spec.Sink.Kafka),
 		Partitioner:        partitionerOf(spec),
 	}
@@ -140,97 +168,20 @@ func (p topicPartitioner) ForTopic(topic string) kgo.TopicPartitioner {
 	return p.hash.ForTopic(topic)
 }
 
-// encoderOf makes Kafka records of results. g is nil unless the job is from Kafka to Kafka.
-func encoderOf(k *job.KafkaSink, g *kafka.Group) kafka.Encode[record] {
-	var key, value []string
-	if k.Key.Field != "" {
-		key = strings.Split(k.Key.Field, ".")
-	}
-	if k.Format == job.FormatRaw {
-		value = strings.Split(k.Value.Field, ".")
-	}
-	return func(r *stream.Record[record]) (*kafka.Record, error) {
-		out := &kafka.Record{Value: r.Value}
-		if value != nil {
-			text, ok := jsoncodec.Scalar(r.Value, value)
-			if !ok {
-				return nil, fmt.Errorf("it has no text, number or truth value in the field %s", k.Value.Field)
-			}
-			out.Value = []byte(text)
-		}
-		switch {
-		case key != nil:
-			if text, ok := jsoncodec.Scalar(r.Value, key); ok {
-				out.Key = []byte(text)
-			}
-		case r.Key != "":
-			out.Key = []byte(r.Key)
-		}
-		if k.SamePartition {
-			_, id, ok := g.Partition(r.Split)
-			if !ok {
-				return nil, fmt.Errorf("split %d is no partition", r.Split)
-			}
-			out.Partition = id
-		}
-		return out, nil
-	}
-}
-
 // newKafkaSink is a sink at path: of the group, or one that writes at least once.
-func newKafkaSink(spec *job.Spec, k *job.KafkaSink, path string, g *kafka.Group, log *slog.Logger) (stream.Sink[record], error) {
+func newKafkaSink(spec *job.Spec, k *job.KafkaSink, path string, encode kafka.Encode[record], g *kafka.Group, log *slog.Logger) (stream.Sink[record], error) {
 	if g != nil {
-		return kafka.GroupSink(g, kafka.SinkConfig[record]{Topic: k.Topic, Encode: encoderOf(k, g)}), nil
+		return kafka.GroupSink(g, kafka.SinkConfig[record]{Topic: k.Topic, Encode: encode, MaxRecord: k.MaxRecord}), nil
 	}
 	c, err := brokersOf(spec, &k.Kafka, path, log)
 	if err != nil {
 		return nil, err
 	}
-	s := kafka.NewSink(kafka.SinkConfig[record]{Config: c, Topic: k.Topic, Encode: encoderOf(k, nil), Compression: compressionOf(k)})
+	s := kafka.NewSink(kafka.SinkConfig[record]{
+		Config: c, Topic: k.Topic, Encode: encode, Compression: compressionOf(k), MaxRecord: k.MaxRecord,
+	})
 	if err := s.Validate(); err != nil {
 		return nil, spec.Fault(path, "%v", err)
 	}
 	return s, nil
-}
-
-// decoderOf makes records of the job of Kafka's. A value that is no JSON is a record all the same: the operator
-// judges it, by the policy for bad records.
-func decoderOf(f job.Format) kafka.Decode[record] {
-	if f == job.FormatRaw {
-		return rawRecord
-	}
-	return kafka.Raw[record]
-}
-
-// rawRecord is an object with everything that Kafka has of a record.
-func rawRecord(r *kafka.Record) (record, error) {
-	form := struct {
-		Value     *string           `json:"value"`
-		Base64    string            `json:"base64,omitempty"`
-		Key       *string           `json:"key,omitempty"`
-		Headers   map[string]string `json:"headers,omitempty"`
-		Topic     string            `json:"topic"`
-		Partition int32             `json:"partition"`
-		Offset    int64             `json:"offset"`
-		Time      string            `json:"time"`
-	}{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Time: r.Timestamp.UTC().Format(time.RFC3339Nano)}
-	switch {
-	case r.Value == nil: // a tombstone
-	case utf8.Valid(r.Value):
-		text := string(r.Value)
-		form.Value = &text
-	default:
-		form.Base64 = base64.StdEncoding.EncodeToString(r.Value)
-	}
-	if r.Key != nil {
-		text := string(r.Key)
-		form.Key = &text
-	}
-	for _, h := range r.Headers {
-		if form.Headers == nil {
-			form.Headers = map[string]string{}
-		}
-		form.Headers[h.Key] = string(h.Value)
-	}
-	return json.Marshal(form)
 }

@@ -238,9 +238,9 @@ func TestRawFromKafka(t *testing.T) {
 
 // TestKafkaMistakes: each with its place in the job file.
 func TestKafkaMistakes(t *testing.T) {
-	s := newKafkaShell(t, 1, "in")
+	s := newKafkaShell(t, 1, "in", "out", "failed")
 	for source, want := range map[string]string{
-		"topic: nosuch, group: g": `there is no topic "nosuch"`,
+		"topic: nosuch, group: g": `job.yaml:3:10: source.kafka: there is no topic "nosuch"; create it`,
 		"pattern: '(', group: g":  "job.yaml:3:10: source.kafka: kafka: the pattern of topics",
 		"topic: in, group: g, sasl: {mechanism: plain, user: u, password_file: nosuch}": "job.yaml:3:",
 	} {
