@@ -29,7 +29,7 @@ type refusal struct {
 	advice string
 }
 
-func (e *refusal) Error() string { return fmt.Sprintf("%v; %s", e.err, e.advice) }
+func (e *refusal) Error() string { return strings.TrimSuffix(e.err.Error(), ".") + "; " + e.advice }
 
 func (e *refusal) Unwrap() error { return e.err }
 
