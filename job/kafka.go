@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/goccy/go-yaml/ast"
 )
 
 // Kafka says how brokers are reached.
@@ -108,11 +110,35 @@ func (d *decoder) texts(s *section, key, want string) []string {
 	}
 	var out []string
 	for _, e := range all {
-		if t := d.text(e, want); t != "" {
+		if t, ok := joined(e.node); ok {
+			out = append(out, t)
+		} else if t := d.text(e, want); t != "" {
 			out = append(out, t)
 		}
 	}
 	return out
+}
+
+// joined returns the text of an element such as host:9092, which the parser takes for a mapping within [ and ], although no space
+// follows the colon.
+func joined(n ast.Node) (string, bool) {
+	if m, ok := n.(*ast.MappingNode); ok && len(m.Values) == 1 {
+		n = m.Values[0]
+	}
+	m, ok := n.(*ast.MappingValueNode)
+	if !ok {
+		return "", false
+	}
+	port, ok := m.Value.(*ast.IntegerNode)
+	if !ok {
+		return "", false
+	}
+	host, ok := keyText(m.Key)
+	at, end := position(port), position(m.Key)
+	if !ok || at.Line != end.Line || at.Column != end.Column+len(host)+1 {
+		return "", false
+	}
+	return host + ":" + port.GetToken().Value, true
 }
 
 // kafka reads what source and sinks have in common.

@@ -36,6 +36,25 @@ func TestEveryKafkaKey(t *testing.T) {
 	}
 }
 
+// A list of brokers may be written without quotes.
+func TestBrokers(t *testing.T) {
+	const rest = "name: a\ninfer: {model: m, endpoint: 'h:1'}\nsink: {kafka: {topic: out}}\nsource: {kafka: {topic: in, group: g, brokers: "
+	for text, want := range map[string][]string{
+		"[kafka-1:9092, kafka-2:9092]": {"kafka-1:9092", "kafka-2:9092"},
+		"[127.0.0.1:9092]":             {"127.0.0.1:9092"},
+		"[\"[::1]:9092\", b:1]":        {"[::1]:9092", "b:1"},
+		"kafka:9092":                   {"kafka:9092"},
+		"[kafka: 9092]":                nil,
+		"[{kafka: 9092}]":              nil,
+		"[kafka:x: 9092]":              nil,
+	} {
+		spec, err := Parse("j.yaml", "/j", []byte(rest+text+"}}\n"))
+		if (err == nil) != (want != nil) || err == nil && !reflect.DeepEqual(spec.Source.Kafka.Brokers, want) {
+			t.Errorf("%s: %v; want %q", text, err, want)
+		}
+	}
+}
+
 func TestKafkaFaults(t *testing.T) {
 	const head = "name: a\ninfer: {model: m, endpoint: 'h:1'}\n"
 	const source = "source: {kafka: {brokers: 'a:1', topic: in, group: g}}\n"

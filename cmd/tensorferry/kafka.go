@@ -3,6 +3,8 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"strings"
@@ -11,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl/plain"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 
+	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/connector/kafka"
 	"github.com/tensorferry/tensorferry/job"
 	"github.com/tensorferry/tensorferry/stream"
@@ -97,6 +100,22 @@ func checkKafka(ctx context.Context, spec *job.Spec, p parts, how beginning) err
 		}
 	}
 	return nil
+}
+
+// inKafka adds to the failure of a record where it is, if its source knows.
+func inKafka(err error, source any) error {
+	r, failed := errors.AsType[*async.RecordError](err)
+	s, knows := source.(interface {
+		Partition(split int) (topic string, id int32, ok bool)
+	})
+	if !failed || !knows {
+		return err
+	}
+	topic, id, ok := s.Partition(r.Split)
+	if !ok {
+		return err
+	}
+	return fmt.Errorf("%w (it is the record of the topic %s, partition %d, offset %d)", err, topic, id, r.Position)
 }
 
 // newGroup is what a job from Kafka to Kafka reads, writes and keeps its checkpoints with.

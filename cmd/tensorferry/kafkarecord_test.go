@@ -154,3 +154,12 @@ func TestMetaAllocatesOnce(t *testing.T) {
 		t.Error(string(out))
 	}
 }
+
+// TestBadRecordIsNamed: a job that ends at a record says where in Kafka it is.
+func TestBadRecordIsNamed(t *testing.T) {
+	s := newKafkaShell(t, 2, "in", "out")
+	s.write("job.yaml", strings.NewReplacer(", on_error: {record: dead_letter}", "", "dead_letter: {kafka: {topic: failed, headers: {class: {field: class}}, max_record: 2KiB}}\n", "").
+		Replace(fmt.Sprintf(withHeaders, s.brokers)))
+	s.produce(&kgo.Record{Topic: "in", Partition: 1, Value: []byte(`{"x":[1]}`)}, &kgo.Record{Topic: "in", Partition: 1, Value: []byte("5")})
+	s.contains("stderr", s.run(1, "run", "job.yaml").errors, "the record of the topic in, partition 1, offset 1")
+}

@@ -282,7 +282,7 @@ func (r *runner) execute(ctx context.Context) (err error) {
 		r.metrics.watch(run, r.parts.lag)
 	}
 	r.started <- run
-	err = run.Wait()
+	err = inKafka(run.Wait(), r.parts.source)
 	if errors.Is(err, sidecar.ErrPermanent) {
 		// Nothing but another job file or another model helps.
 		err = placed{r.spec.Fault("infer", "%v", err)}

@@ -39,6 +39,7 @@ func (e *refusal) Verdict() async.Verdict { return async.Verdict{Class: async.Pe
 var advice = map[*kerr.Error]string{
 	kerr.SaslAuthenticationFailed:           "check the mechanism, the user and the password of sasl",
 	kerr.UnsupportedSaslMechanism:           "choose a mechanism of sasl that the brokers have",
+	kerr.IllegalSaslState:                   "the brokers at this address want no sasl",
 	kerr.TopicAuthorizationFailed:           "grant the user the right to read, write and describe the topic",
 	kerr.GroupAuthorizationFailed:           "grant the user the right to read the consumer group",
 	kerr.ClusterAuthorizationFailed:         "grant the user the right to IdempotentWrite",
@@ -88,7 +89,8 @@ func (c *Config) asked(what string, err error) error {
 	if last == nil || errors.Is(last, context.Canceled) {
 		return fmt.Errorf("kafka: %s: %w", what, err)
 	}
-	if last = refused(last); errors.Is(last, io.EOF) {
+	last = refused(last)
+	if _, said := errors.AsType[*kgo.ErrFirstReadEOF](last); errors.Is(last, io.EOF) && !said {
 		last = fmt.Errorf("%w: it was closed at once, as by a broker that wants TLS or SASL, or wants none", last)
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
