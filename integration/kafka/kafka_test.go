@@ -58,7 +58,7 @@ infer: {model: double, capacity: 2000, outputs: {y: {field: z}}}
 sink: {kafka: {topic: out, partition: same}}
 checkpoint: {interval: 200ms}
 restart: {strategy: fixed-delay, attempts: 10000, delay: 100ms}
-sidecar: {models: {double: "mock:double?input=x:FP32[1]"}}
+sidecar: {models: {double: "mock:double?input=x:FP32[1]&latency=3ms"}}
 log: {level: info}
 `, p.broker.Addr(), source), 0o644); err != nil {
 		p.Fatal(err)
