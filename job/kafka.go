@@ -1,9 +1,12 @@
 package job
 
 import (
+	"regexp"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/goccy/go-yaml/ast"
 )
 
 // Kafka says how brokers are reached.
@@ -41,6 +44,8 @@ type KafkaSource struct {
 	At    time.Time
 	// Format is FormatJSON or FormatRaw, never empty.
 	Format Format
+	// Meta is the field in which a record of FormatJSON gets what else Kafka has of it; empty: none.
+	Meta string
 	// Discover is how often new partitions are looked for.
 	Discover time.Duration
 	// SessionTimeout is after how long without a sign a member of the group is taken for dead. TransactionTimeout bounds the time
@@ -58,6 +63,10 @@ type KafkaSink struct {
 	Topic string
 	// Key is the field with the key. Empty: the key of the record that was read.
 	Key Field
+	// Headers of the record, in the order of their names.
+	Headers []KafkaHeader
+	// MaxRecord bounds a record with its key and headers, in bytes; 0: the host's choice.
+	MaxRecord int
 	// SamePartition keeps results in the partition, by number, of their records.
 	SamePartition bool
 	// Compression is "none", "gzip", "snappy", "lz4" or "zstd"; empty: the host's choice.
@@ -65,6 +74,12 @@ type KafkaSink struct {
 	// Format is FormatJSON or FormatRaw, never empty; with FormatRaw, Value is the field whose value is written.
 	Format Format
 	Value  Field
+}
+
+// KafkaHeader is a header, and the field with its value. A result that has no such field has no such header.
+type KafkaHeader struct {
+	Name  string
+	Field Field
 }
 
 // Format says what the value of a Kafka record is.
@@ -77,6 +92,8 @@ const (
 	// FormatRaw: the value is any bytes. The record is an object with them and what else Kafka has of it.
 	FormatRaw Format = "raw"
 )
+
+var kafkaHeader = regexp.MustCompile(`^\S(.*\S)?$`)
 
 const (
 	brokersWant = "the brokers to ask first, as host:port, or a list of them"
@@ -95,11 +112,35 @@ func (d *decoder) texts(s *section, key, want string) []string {
 	}
 	var out []string
 	for _, e := range all {
-		if t := d.text(e, want); t != "" {
+		if t, ok := joined(e.node); ok {
+			out = append(out, t)
+		} else if t := d.text(e, want); t != "" {
 			out = append(out, t)
 		}
 	}
 	return out
+}
+
+// joined returns the text of an element such as host:9092, which the parser takes for a mapping within [ and ], although no space
+// follows the colon.
+func joined(n ast.Node) (string, bool) {
+	if m, ok := n.(*ast.MappingNode); ok && len(m.Values) == 1 {
+		n = m.Values[0]
+	}
+	m, ok := n.(*ast.MappingValueNode)
+	if !ok {
+		return "", false
+	}
+	port, ok := m.Value.(*ast.IntegerNode)
+	if !ok {
+		return "", false
+	}
+	host, ok := keyText(m.Key)
+	at, end := position(port), position(m.Key)
+	if !ok || at.Line != end.Line || at.Column != end.Column+len(host)+1 {
+		return "", false
+	}
+	return host + ":" + port.GetToken().Value, true
 }
 
 // kafka reads what source and sinks have in common.
@@ -135,7 +176,7 @@ func (s *section) format() Format {
 }
 
 func (d *decoder) kafkaSource(v value) *KafkaSource {
-	s := d.section(v, "brokers", "topic", "pattern", "group", "instance", "session_timeout", "transaction_timeout", "start", "format", "discover", "uncommitted", "watermark", "tls", "sasl")
+	s := d.section(v, "brokers", "topic", "pattern", "group", "instance", "session_timeout", "transaction_timeout", "start", "format", "meta", "discover", "uncommitted", "watermark", "tls", "sasl")
 	s.missing("brokers", brokersWant)
 	k := &KafkaSource{
 		Kafka: d.kafka(s), Topics: d.texts(s, "topic", topicWant),
@@ -149,6 +190,14 @@ func (d *decoder) kafkaSource(v value) *KafkaSource {
 	}
 	if !s.broken && s.has("topic") == s.has("pattern") {
 		d.fault(v.at, "%s: want either topic or pattern", v.path)
+	}
+	if k.Meta = s.text("meta", "the name of a field that records do not have"); k.Meta != "" {
+		switch v := s.values["meta"]; {
+		case strings.ContainsAny(k.Meta, ".\"\\"):
+			d.fault(position(v.node), "%s: want the name of a field of the record itself, without dots and quotes, found %q", v.path, k.Meta)
+		case k.Format == FormatRaw:
+			d.fault(v.at, "%s: want none with format: raw, whose records have all of it already", v.path)
+		}
 	}
 	if v, ok := s.values["start"]; ok {
 		const want = "earliest, latest, or a time such as 2026-01-31T12:00:00Z"
@@ -165,7 +214,7 @@ func (d *decoder) kafkaSource(v value) *KafkaSource {
 }
 
 func (d *decoder) kafkaSink(v value) *KafkaSink {
-	s := d.section(v, "brokers", "topic", "key", "partition", "compression", "format", "value", "tls", "sasl")
+	s := d.section(v, "brokers", "topic", "key", "headers", "max_record", "partition", "compression", "format", "value", "tls", "sasl")
 	s.missing("topic", "the topic for the results")
 	k := &KafkaSink{
 		Kafka: d.kafka(s), Topic: s.text("topic", "the topic for the results"), Format: s.format(),
@@ -175,6 +224,13 @@ func (d *decoder) kafkaSink(v value) *KafkaSink {
 	if v, ok := s.values["key"]; ok {
 		k.Key, _ = d.field(v, aField, fieldPath)
 	}
+	if v, ok := s.values["headers"]; ok {
+		for _, h := range d.names(v, kafkaHeader, "the name of a header") {
+			f, _ := d.field(h, aField, fieldPath)
+			k.Headers = append(k.Headers, KafkaHeader{h.key, f})
+		}
+	}
+	k.MaxRecord = int(s.size("max_record", 1<<10, 64<<20))
 	if v, ok := s.values["value"]; ok {
 		k.Value, _ = d.field(v, aField, fieldPath)
 	}

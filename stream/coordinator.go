@@ -268,6 +268,8 @@ func (c *coordinator) written(now time.Time, err error) {
 		return
 	}
 	if err != nil {
+		// A sink that holds results back until it knows must hear of it.
+		c.effect(effect{kind: tell, control: control{abortBarrier, p.id}})
 		c.giveUp(now, fmt.Errorf("cannot keep it: %w", err))
 		c.tick(now)
 		return

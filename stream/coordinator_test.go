@@ -132,7 +132,7 @@ func TestCoordinatorTolerates(t *testing.T) {
 		r.ack(301+100*i, 1, int64(3+i))
 		r.c.written(r.at(302+100*i), errBroken)
 	}
-	r.wants(-1, "trigger 3", "write 3 false", "CheckpointFailed", "trigger 4", "write 4 false", "CheckpointFailed", "halt",
+	r.wants(-1, "trigger 3", "write 3 false", "abort 3", "CheckpointFailed", "trigger 4", "write 4 false", "abort 4", "CheckpointFailed", "halt",
 		"done false checkpoint 4 was given up: cannot keep it: broken")
 }
 

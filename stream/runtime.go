@@ -229,7 +229,7 @@ func (r *Run) openCommitters(ctx context.Context) error {
 			return err
 		})
 		if err != nil {
-			return fmt.Errorf("%s: cannot open the committer: %w", n.name, err)
+			return fmt.Errorf("%s: cannot be opened: %w", n.name, err)
 		}
 	}
 	return nil

@@ -113,13 +113,17 @@ func (r *reader[T]) fetchLive(ctx context.Context) bool {
 			}
 		}
 		b.split, b.recs, b.next, err = r.all.Read(ctx, r.get(), sliceSize)
-		if err == nil && len(b.recs) == 0 {
-			err = errors.New("the reader returned neither records nor an error")
-		}
 		return err
 	})
-	if err == nil && !slices.ContainsFunc(r.todo, func(s splitState) bool { return s.index == b.split }) {
-		err = fmt.Errorf("the reader returned records of split %d, which is not this subtask's", b.split)
+	if err == nil {
+		switch i := slices.IndexFunc(r.todo, func(s splitState) bool { return s.index == b.split }); {
+		case i < 0:
+			err = fmt.Errorf("the reader returned records of split %d, which is not this subtask's", b.split)
+		case len(b.recs) == 0 && b.next <= r.todo[i].next:
+			err = errors.New("the reader returned neither records nor a greater position nor an error")
+		default:
+			r.todo[i].next = b.next
+		}
 	}
 	if err != nil {
 		b.err = &ReadError{Operator: r.operator, Split: b.split, Position: b.next, Err: err}

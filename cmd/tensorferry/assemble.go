@@ -11,6 +11,7 @@ import (
 	"github.com/tensorferry/tensorferry/job"
 	"github.com/tensorferry/tensorferry/job/embedded"
 	"github.com/tensorferry/tensorferry/job/inference"
+	"github.com/tensorferry/tensorferry/job/topics"
 	"github.com/tensorferry/tensorferry/stream"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 	"github.com/tensorferry/tensorferry/stream/restart"
@@ -93,9 +94,13 @@ func newParts(spec *job.Spec, w *world, log *slog.Logger) (p parts, faults []err
 func newSource(spec *job.Spec, w *world, g *kafka.Group, log *slog.Logger) (stream.Source[record], error) {
 	switch {
 	case g != nil:
-		return kafka.GroupSource(g, decoderOf(spec.Source.Kafka.Format)), nil
+		return kafka.GroupSource(g, topics.Decoder(spec.Source.Kafka)), nil
 	case spec.Source.Kafka != nil:
-		return newKafkaSource(spec, log)
+		s, err := topics.NewSource(spec, log)
+		if err != nil {
+			return nil, err // and no typed nil
+		}
+		return s, nil
 	}
 	// What becomes of bad records goes for lines that are not JSON too. The codec meets
 	// them in either case; the source alone knows the number of the line.
@@ -125,7 +130,7 @@ func newSink(spec *job.Spec, w *world, g *kafka.Group, log *slog.Logger) (stream
 	case spec.Sink.Stdout:
 		return file.NewRawStdoutSink(file.StdoutConfig{Output: w.stdout}), nil
 	case spec.Sink.Kafka != nil:
-		return newKafkaSink(spec, spec.Sink.Kafka, "sink.kafka", g, log)
+		return newKafkaSink(spec, spec.Sink.Kafka, "sink.kafka", topics.Encoder(spec.Sink.Kafka, whereIn(g)), g, log)
 	}
 	return file.NewRawSink(file.SinkConfig{Dir: spec.Sink.File.Path, Job: spec.Name}), nil
 }
@@ -199,7 +204,7 @@ func assemble(spec *job.Spec, p parts, fn *inference.Function, run *checkpoint.R
 	answers, failed := wait(records, spec, fn, p.operator)
 	stream.To(answers, p.sink, stream.Name(sinkName))
 	if failed != nil {
-		stream.To(stream.Map(failed, inference.Letter, stream.Name(letterName)), p.letters, stream.Name(lettersName))
+		stream.To(stream.Map(failed, lettersOf(spec, p).Line, stream.Name(letterName)), p.letters, stream.Name(lettersName))
 	}
 	return j
 }

@@ -7,6 +7,8 @@ import (
 	"github.com/tensorferry/tensorferry/connector/file"
 	"github.com/tensorferry/tensorferry/connector/kafka"
 	"github.com/tensorferry/tensorferry/job"
+	"github.com/tensorferry/tensorferry/job/inference"
+	"github.com/tensorferry/tensorferry/job/topics"
 	"github.com/tensorferry/tensorferry/stream"
 )
 
@@ -18,7 +20,7 @@ func newLetters(spec *job.Spec, g *kafka.Group, log *slog.Logger) (stream.Sink[r
 	case l == nil:
 		return nil, nil
 	case l.Kafka != nil:
-		return newKafkaSink(spec, l.Kafka, "dead_letter.kafka", g, log)
+		return newKafkaSink(spec, l.Kafka, "dead_letter.kafka", topics.LetterEncoder(l.Kafka, whereIn(g)), g, log)
 	default:
 		return file.NewRawSink(file.SinkConfig{Dir: l.File.Path, Job: spec.Name + "/" + lettersName}), nil
 	}
@@ -43,4 +45,15 @@ func checkLetters(spec *job.Spec) error {
 		return spec.Fault("dead_letter.file.path", "want another folder than the sink's, %s, which this one is a link to", spec.Sink.File.Path)
 	}
 	return nil
+}
+
+// lettersOf says how dead letters are written.
+func lettersOf(spec *job.Spec, p parts) inference.Letters {
+	l := inference.LettersOf(spec)
+	if s, ok := p.source.(interface {
+		Partition(split int) (topic string, id int32, ok bool)
+	}); ok {
+		l.Where = s.Partition
+	}
+	return l
 }

@@ -36,6 +36,9 @@ func identity(spec *job.Spec) []checkpoint.Property {
 		{Name: "overwrite", Value: fmt.Sprint(i.Overwrite)},
 		{Name: "sink", Value: sinkPlace(spec)},
 	}
+	if k := spec.Source.Kafka; k != nil && k.Meta != "" {
+		all = append(all, checkpoint.Property{Name: "meta", Value: k.Meta})
+	}
 	if i.Order == job.OrderKeyed {
 		all = append(all, checkpoint.Property{Name: "key", Value: i.Key.Field})
 	}

@@ -219,28 +219,11 @@ sidecar: {models: {double: "mock:double?input=x:FP32[1]"}}
 	}
 }
 
-// TestRawFromKafka: what Kafka has of a record beside its value.
-func TestRawFromKafka(t *testing.T) {
-	at := time.Date(2026, 1, 2, 3, 4, 5, 6e6, time.UTC)
-	for want, r := range map[string]*kgo.Record{
-		`{"value":"a","key":"k","headers":{"h":"v"},"topic":"t","partition":3,"offset":9,"time":"2026-01-02T03:04:05.006Z"}`: {
-			Value: []byte("a"), Key: []byte("k"), Headers: []kgo.RecordHeader{{Key: "h", Value: []byte("v")}}},
-		`{"value":null,"topic":"t","partition":3,"offset":9,"time":"2026-01-02T03:04:05.006Z"}`:                 {},
-		`{"value":null,"base64":"/w==","topic":"t","partition":3,"offset":9,"time":"2026-01-02T03:04:05.006Z"}`: {Value: []byte{0xff}},
-	} {
-		r.Topic, r.Partition, r.Offset, r.Timestamp = "t", 3, 9, at
-		got, err := rawRecord(r)
-		if err != nil || string(got) != want {
-			t.Errorf("%s, %v; want %s", got, err, want)
-		}
-	}
-}
-
 // TestKafkaMistakes: each with its place in the job file.
 func TestKafkaMistakes(t *testing.T) {
-	s := newKafkaShell(t, 1, "in")
+	s := newKafkaShell(t, 1, "in", "out", "failed")
 	for source, want := range map[string]string{
-		"topic: nosuch, group: g": `there is no topic "nosuch"`,
+		"topic: nosuch, group: g": `job.yaml:3:10: source.kafka: there is no topic "nosuch"; create it`,
 		"pattern: '(', group: g":  "job.yaml:3:10: source.kafka: kafka: the pattern of topics",
 		"topic: in, group: g, sasl: {mechanism: plain, user: u, password_file: nosuch}": "job.yaml:3:",
 	} {

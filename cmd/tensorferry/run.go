@@ -232,6 +232,9 @@ func (r *runner) execute(ctx context.Context) (err error) {
 	if r.store != nil {
 		defer func() { err = also(err, r.store.Close()) }()
 	}
+	if g := r.parts.group; g != nil {
+		defer func() { err = also(err, g.Close()) }()
+	}
 	// A refusal comes before anything is started.
 	if err := r.how.refused(r.spec, r.store); err != nil {
 		return err
@@ -242,6 +245,12 @@ func (r *runner) execute(ctx context.Context) (err error) {
 		if err := checkSource(ctx, r.spec, r.parts.source); err != nil {
 			return err
 		}
+	}
+	if err := checkKafka(ctx, r.spec, r.parts, r.how); err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return err
 	}
 	traces, err := startTraces(r.spec, r.log)
 	if err != nil {
@@ -287,15 +296,12 @@ func (r *runner) execute(ctx context.Context) (err error) {
 		}
 	}
 	r.finished = begun.Restore != nil && begun.Restore.Finished
-	if g := r.parts.group; g != nil {
-		defer func() { err = also(err, g.Close()) }()
-	}
 	run := assemble(r.spec, r.parts, fn, begun, r.store, r.log, observer...).Start(ctx)
 	if r.metrics != nil {
 		r.metrics.watch(run, r.parts.lag)
 	}
 	r.started <- run
-	err = run.Wait()
+	err = inKafka(run.Wait(), r.parts.source)
 	if errors.Is(err, sidecar.ErrPermanent) {
 		// Nothing but another job file or another model helps.
 		err = placed{r.spec.Fault("infer", "%v", err)}

@@ -6,7 +6,6 @@ import (
 
 	"github.com/tensorferry/tensorferry/internal/otlptrace"
 	"github.com/tensorferry/tensorferry/job"
-	"github.com/tensorferry/tensorferry/job/inference"
 	"github.com/tensorferry/tensorferry/sidecar/endpoint"
 )
 
@@ -18,7 +17,7 @@ func tracesOf(spec *job.Spec, log *slog.Logger) (cfg otlptrace.Config, err error
 		Service: "tensorferry", Version: buildVersion(), Attributes: map[string]string{"tensorferry.job": spec.Name},
 	}
 	if t.TLS != nil {
-		if cfg.TLS, err = inference.LoadTLS(spec, t.TLS, "trace.tls"); err != nil {
+		if cfg.TLS, err = spec.LoadTLS(t.TLS, "trace.tls"); err != nil {
 			return cfg, err
 		}
 	}

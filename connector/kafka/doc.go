@@ -34,6 +34,18 @@ import (
 // Record is a record of Kafka: topic, partition, offset, key, value, headers, time.
 type Record = kgo.Record
 
+// Header is a header of a Record.
+type Header = kgo.RecordHeader
+
+// Size is how many bytes a record takes of what a topic allows, at the most and before compression: key, value and headers.
+func Size(r *Record) int {
+	n := len(r.Key) + len(r.Value)
+	for _, h := range r.Headers {
+		n += len(h.Key) + len(h.Value) + 10 // and their lengths
+	}
+	return n
+}
+
 // Config says how Kafka is reached.
 type Config struct {
 	// Brokers are the first to be asked, as host:port. At least one.
@@ -50,6 +62,8 @@ type Config struct {
 	Options []kgo.Opt
 	// Logger takes what franz-go says from level warn on. Default: nothing is logged.
 	Logger *slog.Logger
+
+	dialing *dialing
 }
 
 // DefaultTimeout is how long questions may take before anything is read.
@@ -77,12 +91,16 @@ func (c Config) resolve() (Config, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
+	c.dialing = &dialing{} // of all clients that are made with c
 	return c, errors.Join(errs...)
 }
 
 // client makes a client with further options.
 func (c *Config) client(opts ...kgo.Opt) (*kgo.Client, error) {
-	all := []kgo.Opt{kgo.SeedBrokers(c.Brokers...), kgo.ClientID(c.ClientID), kgo.WithLogger(&logger{log: c.Logger})}
+	if c.dialing == nil {
+		c.dialing = &dialing{}
+	}
+	all := []kgo.Opt{kgo.SeedBrokers(c.Brokers...), kgo.ClientID(c.ClientID), kgo.WithLogger(&logger{log: c.Logger}), kgo.WithHooks(c.dialing)}
 	if c.TLS != nil {
 		all = append(all, kgo.DialTLSConfig(c.TLS))
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/stream"
 	"github.com/tensorferry/tensorferry/stream/restart"
 )
@@ -119,6 +120,38 @@ func TestGroupCommitAnswerIsLost(t *testing.T) {
 		b.await(m.run, 2*3000)
 		t.Logf("%d restarts", m.run.Progress().Restarts)
 		m.leave()
+		b.check(b.committed("out"), 2, 3000, true)
+	})
+}
+
+// A checkpoint that fails and is tolerated does not stop the sinks, which hold results back until they hear of its end.
+func TestGroupToleratesAFailedCommit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBroker(t, 2, "in", "out")
+		b.fill("in", 2, 0, 3000)
+		var refused atomic.Int64
+		b.fake.ControlKey(int16(kmsg.AddOffsetsToTxn), func(req kmsg.Request) (kmsg.Response, error, bool) {
+			b.fake.KeepControl()
+			if refused.Add(1)%3 == 0 {
+				return nil, nil, false
+			}
+			resp := req.ResponseKind().(*kmsg.AddOffsetsToTxnResponse)
+			resp.ErrorCode = kerr.UnknownServerError.Code
+			return resp, nil, true
+		})
+		g := NewGroup(b.group("g"))
+		defer g.Close()
+		j := stream.New("j", stream.Config{Checkpoint: stream.CheckpointConfig{Interval: 100 * time.Millisecond, Store: g, TolerableFailures: 5}})
+		answers := stream.OrderedWait(stream.From(j, GroupSource(g, Raw[[]byte])), async.Func(answer, 64), ordered)
+		stream.To(answers, GroupSink(g, SinkConfig[[]byte]{Topic: "out", Encode: same(g), MaxHeld: 100}))
+		began := time.Now()
+		run := j.Start(t.Context())
+		b.await(run, 2*3000)
+		if d := time.Since(began); d > time.Minute {
+			t.Errorf("it took %v", d)
+		}
+		run.Stop()
+		run.Wait()
 		b.check(b.committed("out"), 2, 3000, true)
 	})
 }

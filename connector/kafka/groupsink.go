@@ -8,7 +8,7 @@ import (
 	"github.com/tensorferry/tensorferry/stream"
 )
 
-// GroupSink returns a sink that writes in the transactions of a group. Of its configuration Topic, Encode and MaxHeld
+// GroupSink returns a sink that writes in the transactions of a group. Of its configuration Topic, Encode, MaxRecord and MaxHeld
 // count; the rest is the group's.
 func GroupSink[T any](g *Group, c SinkConfig[T]) stream.Sink[T] {
 	s := &groupSink[T]{g: g, cfg: c}
@@ -31,8 +31,18 @@ func (s *groupSink[T]) Open(ctx context.Context, _ stream.SinkContext) (stream.W
 }
 
 // Committer implements stream.Sink. What is published the group's checkpoints say; Clean throws away what is not.
-func (s *groupSink[T]) Committer(context.Context) (stream.Committer, error) {
-	return groupCommitter{g: s.g}, s.err
+func (s *groupSink[T]) Committer(ctx context.Context) (stream.Committer, error) {
+	if err := errors.Join(s.err, s.g.err); err != nil {
+		return nil, err
+	}
+	cl, err := s.g.cfg.client()
+	if err != nil {
+		return nil, err
+	}
+	defer cl.Close()
+	err = s.cfg.reach(ctx, &s.g.cfg.Config, cl)
+	s.g.prod.limit(s.cfg.Topic, s.cfg.batchBytes())
+	return groupCommitter{g: s.g}, err
 }
 
 type groupCommitter struct {

@@ -30,13 +30,28 @@ type SinkConfig[T any] struct {
 	Partitioner kgo.Partitioner
 	// Compression in the order of preference. Default: snappy, else none.
 	Compression []kgo.CompressionCodec
+	// MaxRecord bounds a record, as Size counts, in bytes. A larger one is refused as its own
+	// fault. Default 1,000,000, which brokers take by default; at most 64 MiB. A topic that allows less (max.message.bytes) is
+	// refused when the job starts.
+	MaxRecord int
 	// MaxHeld bounds what a subtask holds back while a checkpoint is completed, in bytes of keys and values. Default 16 MiB.
 	// It is for the sinks of a Group.
 	MaxHeld int
+
+	batch int // how many bytes are sent to a partition at once; 0: as many as the largest record has
 }
 
 // DefaultMaxHeld is how much a subtask holds back while a checkpoint is completed.
 const DefaultMaxHeld = 16 << 20
+
+// DefaultMaxRecord is how many bytes a record may have.
+const DefaultMaxRecord = 1_000_000
+
+const (
+	mostRecord = 64 << 20
+	// overhead is what a batch of one record has beside what Size counts.
+	overhead = 128
+)
 
 func (c *SinkConfig[T]) check() error {
 	var errs []error
@@ -49,12 +64,47 @@ func (c *SinkConfig[T]) check() error {
 	if c.MaxHeld == 0 {
 		c.MaxHeld = DefaultMaxHeld
 	}
+	if c.MaxRecord < 0 || c.MaxRecord > mostRecord {
+		errs = append(errs, fmt.Errorf("kafka: a record may have %d bytes; want 1 to %d, or 0 for %d", c.MaxRecord, mostRecord, DefaultMaxRecord))
+	}
+	if c.MaxRecord == 0 {
+		c.MaxRecord = DefaultMaxRecord
+	}
 	return errors.Join(errs...)
+}
+
+// batchBytes is how many bytes may be sent to a partition at once; a client wants at least 512.
+func (c *SinkConfig[T]) batchBytes() int { return max(c.batch, c.MaxRecord+overhead, 512) }
+
+// reach checks that the sink's topic is there and takes its records, and finds out how many it takes at once.
+func (c *SinkConfig[T]) reach(ctx context.Context, cfg *Config, cl *kgo.Client) error {
+	if c.Topic == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, cfg.Timeout)
+	defer cancel()
+	l := newListing(cfg, cl, Topics{Names: []string{c.Topic}}, func(string) bool { return true })
+	if _, err := l.partitions(ctx); err != nil {
+		return err
+	}
+	most, known := l.maxMessage(ctx, c.Topic)
+	if !known {
+		return nil
+	}
+	c.batch = min(most, max(c.MaxRecord, DefaultMaxRecord)+overhead)
+	if most < c.MaxRecord+overhead {
+		return permanentError(fmt.Sprintf("kafka: the topic %s takes records of %d bytes (max.message.bytes), and the sink may write some of %d; "+
+			"want a largest record of %d or less, or a topic that takes more", c.Topic, most, c.MaxRecord, most-overhead))
+	}
+	return nil
 }
 
 // producing are the options of a client that writes.
 func (c *SinkConfig[T]) producing() []kgo.Opt {
 	opts := []kgo.Opt{kgo.RequiredAcks(kgo.AllISRAcks())}
+	if c.MaxRecord > 0 { // a Group has several sinks
+		opts = append(opts, kgo.ProducerBatchMaxBytes(int32(c.batchBytes())))
+	}
 	if c.Topic != "" {
 		opts = append(opts, kgo.DefaultProduceTopic(c.Topic))
 	}
@@ -75,6 +125,9 @@ func (c *SinkConfig[T]) encode(r *stream.Record[T]) (*Record, error) {
 	}
 	if err == nil && k.Topic == "" && c.Topic == "" {
 		err = errors.New("it has no topic, and the sink has none")
+	}
+	if err == nil && Size(k) > c.MaxRecord {
+		err = fmt.Errorf("it has %d bytes, and may have %d", Size(k), c.MaxRecord)
 	}
 	if err != nil {
 		return nil, &recordError{r.Split, r.Position, err}
@@ -128,7 +181,7 @@ func (f *failures) written(k *Record, err error, split int, position int64) {
 	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge), errors.Is(err, kerr.InvalidRecord):
 		f.set(&recordError{split, position, fmt.Errorf("topic %s: %w", k.Topic, err)})
 	default:
-		f.set(fmt.Errorf("kafka: writing to the topic %s: %w", k.Topic, err))
+		f.set(fmt.Errorf("kafka: writing to the topic %s: %w", k.Topic, refused(err)))
 	}
 }
 
@@ -164,7 +217,17 @@ func (s *Sink[T]) Open(ctx context.Context, _ stream.SinkContext) (stream.Writer
 }
 
 // Committer implements stream.Sink.
-func (s *Sink[T]) Committer(context.Context) (stream.Committer, error) { return nothing{}, s.err }
+func (s *Sink[T]) Committer(ctx context.Context) (stream.Committer, error) {
+	if s.err != nil {
+		return nil, s.err
+	}
+	cl, err := s.cfg.client()
+	if err != nil {
+		return nil, err
+	}
+	defer cl.Close()
+	return nothing{}, s.cfg.reach(ctx, &s.cfg.Config, cl)
+}
 
 type writer[T any] struct {
 	cfg    *SinkConfig[T]

@@ -40,6 +40,17 @@ type Source[T any] struct {
 
 	mu    sync.Mutex
 	known map[partition]bool // as of the last Assign
+	cut   []partition        // the splits of the last Assign
+}
+
+// Partition returns the partition that a split of a job stands for, once it runs.
+func (s *Source[T]) Partition(split int) (topic string, id int32, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if split < 0 || split >= len(s.cut) {
+		return "", 0, false
+	}
+	return s.cut[split].Topic, s.cut[split].ID, true
 }
 
 // Lag returns how many records of the partitions that are read now have not been read; false while nobody knows yet.
@@ -108,7 +119,7 @@ func (s *Source[T]) ask(ctx context.Context, f func(context.Context, *listing) e
 	defer cl.Close()
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
-	return f(ctx, newListing(cl, s.cfg.Topics, s.match))
+	return f(ctx, newListing(&s.cfg.Config, cl, s.cfg.Topics, s.match))
 }
 
 // Splits implements stream.Source.
@@ -217,12 +228,13 @@ func (s *Source[T]) Assign(ctx context.Context, splits []stream.Split, next []in
 			return err
 		}
 		known := map[partition]bool{}
+		var cut []partition
 		for _, split := range splits {
 			p, err := partitionOf(split)
 			if err != nil {
 				return err
 			}
-			known[p] = true
+			known[p], cut = true, append(cut, p)
 		}
 		all = slices.DeleteFunc(all, func(p partition) bool { return known[p] })
 		first, err := l.offsets(ctx, Earliest, all)
@@ -233,7 +245,7 @@ func (s *Source[T]) Assign(ctx context.Context, splits []stream.Split, next []in
 			splits, next, known[p] = append(splits, p.split(first[p])), append(next, first[p]), true
 		}
 		s.mu.Lock()
-		s.known = known
+		s.known, s.cut = known, append(cut, all...)
 		s.mu.Unlock()
 		return nil
 	})
@@ -260,11 +272,18 @@ type reader[T any] struct {
 	traces bool
 	index  map[partition]int
 	next   map[partition]int64
-	rest   []kgo.FetchPartition // fetched and not yet handed out
-	topics []string             // of rest
+	rest   []fetched // and not yet handed out
 
 	committed bool // only what was committed is read
 	lags      *lags
+}
+
+// fetched are records of a partition.
+type fetched struct {
+	partition partition
+	recs      []*Record
+	next      int64 // behind recs, and what else stands there
+	end       int64 // of the partition
 }
 
 func openReader[T any](c *Config, decode Decode[T], traces, committed bool, behind *lags, splits []stream.LiveSplit) (*reader[T], error) {
@@ -285,6 +304,9 @@ func openReader[T any](c *Config, decode Decode[T], traces, committed bool, behi
 		kgo.ConsumePartitions(from),
 		// An offset that is gone is a loss, which somebody must hear of.
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
+		// The ends of transactions are no records, and have offsets: a position in front of one would stay behind for ever, and point to what is
+		// deleted one day.
+		kgo.KeepControlRecords(),
 		kgo.FetchMaxBytes(16 << 20), kgo.FetchMaxPartitionBytes(1 << 20),
 	}
 	if committed {
@@ -317,22 +339,28 @@ func (r *reader[T]) Read(ctx context.Context, dst []stream.Record[T], most int) 
 			return 0, dst, 0, failed
 		}
 		fetches.EachPartition(func(p kgo.FetchTopicPartition) {
-			if len(p.Records) > 0 {
-				r.rest = append(r.rest, p.FetchPartition)
-				r.topics = append(r.topics, p.Topic)
+			n := len(p.Records)
+			if n == 0 {
+				return
 			}
+			f := fetched{partition: partition{p.Topic, p.Partition}, next: p.Records[n-1].Offset + 1, end: p.HighWatermark}
+			if r.committed {
+				f.end = p.LastStableOffset
+			}
+			f.recs = slices.DeleteFunc(p.Records, func(k *Record) bool { return k.Attrs.IsControl() })
+			r.rest = append(r.rest, f)
 		})
 	}
 	// Partitions take turns: what is left of this one goes behind the others.
-	f, topic := r.rest[0], r.topics[0]
-	r.rest, r.topics = r.rest[1:], r.topics[1:]
-	p := partition{topic, f.Partition}
-	recs := f.Records
+	f := r.rest[0]
+	r.rest = r.rest[1:]
+	recs, next := f.recs, f.next
 	if len(recs) > most {
-		f.Records = recs[most:]
-		recs = recs[:most]
-		r.rest, r.topics = append(r.rest, f), append(r.topics, topic)
+		f.recs = recs[most:]
+		recs, next = recs[:most], f.recs[0].Offset
+		r.rest = append(r.rest, f)
 	}
+	p := f.partition
 	index, ok := r.index[p]
 	if !ok {
 		return 0, dst, 0, fmt.Errorf("kafka: records of %s, which was not asked for", p)
@@ -341,13 +369,9 @@ func (r *reader[T]) Read(ctx context.Context, dst []stream.Record[T], most int) 
 	if err != nil {
 		return index, dst, r.next[p], err
 	}
-	r.next[p] = recs[len(recs)-1].Offset + 1
-	end := f.HighWatermark
-	if r.committed {
-		end = f.LastStableOffset
-	}
-	r.lags.set(p, end-r.next[p])
-	return index, dst, r.next[p], nil
+	r.next[p] = next
+	r.lags.set(p, f.end-next)
+	return index, dst, next, nil
 }
 
 // Close implements stream.LiveReader.

@@ -259,3 +259,53 @@ func TestLogger(t *testing.T) {
 		}
 	})
 }
+
+// Where transactions end a log has entries that are no records. A position behind the last record is behind them too: nothing is left to read, and
+// nothing is missed when they are deleted.
+func TestPositionsBehindTransactions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBroker(t, 1, "in", "out")
+		cl := b.client(kgo.TransactionalID("x"), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+		defer cl.Close()
+		n := 0
+		for _, how := range []kgo.TransactionEndTry{kgo.TryCommit, kgo.TryAbort, kgo.TryCommit, kgo.TryAbort} {
+			if err := cl.BeginTransaction(); err != nil {
+				t.Fatal(err)
+			}
+			for i := range 10 {
+				cl.Produce(t.Context(), &Record{Topic: "in", Value: fmt.Appendf(nil, "0/%d", n+i)}, nil)
+			}
+			if how == kgo.TryCommit {
+				n += 10
+			}
+			if err := errors.Join(cl.Flush(t.Context()), cl.EndTransaction(t.Context(), how)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		const end = 44 // 40 records and 4 ends
+		admin := kadm.NewClient(cl)
+		for range 2 {
+			g := NewGroup(b.group("g"))
+			run := job(g, stream.Config{Checkpoint: stream.CheckpointConfig{Interval: 100 * time.Millisecond}}, answer).Start(t.Context())
+			time.Sleep(20 * time.Second)
+			if lag, known := g.lags.total(); lag != 0 {
+				t.Errorf("a lag of %d (%v) when everything is read", lag, known)
+			}
+			run.Stop()
+			if err := run.Wait(); err != stream.ErrStopped {
+				t.Fatal(err)
+			}
+			g.Close()
+			at, err := admin.FetchOffsets(t.Context(), "g")
+			if o, _ := at.Lookup("in", 0); err != nil || o.At != end {
+				t.Fatalf("the group is at %d (%v), want %d", o.At, err, end)
+			}
+			gone := kadm.Offsets{}
+			gone.Add(kadm.Offset{Topic: "in", Partition: 0, At: end})
+			if _, err := admin.DeleteRecords(t.Context(), gone); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b.check(b.committed("out"), 1, n, true)
+	})
+}

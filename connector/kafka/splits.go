@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -44,20 +45,21 @@ func partitionOf(s stream.Split) (p partition, err error) {
 
 // listing asks brokers about topics and offsets.
 type listing struct {
+	cfg   *Config
 	admin *kadm.Client
 	match func(string) bool
 	names []string // nil: every topic is asked for
 }
 
-func newListing(cl *kgo.Client, t Topics, match func(string) bool) *listing {
-	return &listing{kadm.NewClient(cl), match, t.Names}
+func newListing(c *Config, cl *kgo.Client, t Topics, match func(string) bool) *listing {
+	return &listing{c, kadm.NewClient(cl), match, t.Names}
 }
 
 // partitions are those that there are, in order.
 func (l *listing) partitions(ctx context.Context) ([]partition, error) {
 	topics, err := l.admin.ListTopics(ctx, l.names...)
 	if err != nil {
-		return nil, fmt.Errorf("kafka: asking the brokers for topics: %w", err)
+		return nil, l.cfg.asked("asking the brokers for topics", err)
 	}
 	var all []partition
 	for _, t := range topics {
@@ -65,9 +67,9 @@ func (l *listing) partitions(ctx context.Context) ([]partition, error) {
 		case !l.match(t.Topic):
 			continue
 		case errors.Is(t.Err, kerr.UnknownTopicOrPartition):
-			return nil, fmt.Errorf("kafka: there is no topic %q", t.Topic)
+			return nil, fmt.Errorf("kafka: there is no topic %q; create it, or check its name", t.Topic)
 		case t.Err != nil:
-			return nil, fmt.Errorf("kafka: the topic %q: %w", t.Topic, t.Err)
+			return nil, fmt.Errorf("kafka: the topic %q: %w", t.Topic, refused(t.Err))
 		}
 		for id := range t.Partitions {
 			all = append(all, partition{t.Topic, id})
@@ -78,6 +80,23 @@ func (l *listing) partitions(ctx context.Context) ([]partition, error) {
 	}
 	slices.SortFunc(all, comparePartitions)
 	return all, nil
+}
+
+// maxMessage is how many bytes the brokers take for a topic at once, if they tell.
+func (l *listing) maxMessage(ctx context.Context, topic string) (most int, known bool) {
+	all, err := l.admin.DescribeTopicConfigs(ctx, topic)
+	if err != nil {
+		return 0, false
+	}
+	for _, c := range all {
+		for _, p := range c.Configs {
+			if p.Key == "max.message.bytes" {
+				most, err = strconv.Atoi(p.MaybeValue())
+				return most, c.Err == nil && err == nil
+			}
+		}
+	}
+	return 0, false
 }
 
 // offsets returns where each partition begins, ends, or was at a time.
@@ -102,7 +121,7 @@ func (l *listing) offsets(ctx context.Context, s Start, of []partition) (map[par
 		listed, err = l.admin.ListStartOffsets(ctx, topics...)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("kafka: asking the brokers for offsets: %w", err)
+		return nil, l.cfg.asked("asking the brokers for offsets", err)
 	}
 	out := map[partition]int64{}
 	for _, p := range of {
@@ -111,7 +130,7 @@ func (l *listing) offsets(ctx context.Context, s Start, of []partition) (map[par
 			return nil, fmt.Errorf("kafka: %s: the brokers say no offset of it; was the topic deleted?", p)
 		}
 		if o.Err != nil {
-			return nil, fmt.Errorf("kafka: %s: %w", p, o.Err)
+			return nil, fmt.Errorf("kafka: %s: %w", p, refused(o.Err))
 		}
 		out[p] = o.Offset
 	}

@@ -2,151 +2,21 @@ package kafka
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"sync"
+	"maps"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
-	"github.com/twmb/franz-go/pkg/kversion"
 
-	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/stream"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
-// producer is the transactional client that all sinks of a group share. A transaction begins with the first record, and
-// holds everything since the last checkpoint.
-type producer struct {
-	cfg *GroupConfig
-	id  string
-
-	mu     sync.RWMutex // for writing: begin, end and replace; for reading: produce
-	cl     *kgo.Client
-	began  bool
-	failed *failures
-}
-
-func (p *producer) init(cfg *GroupConfig) {
-	p.cfg, p.failed = cfg, &failures{}
-	name := cfg.Instance
-	if name == "" {
-		name = rand.Text()
-	}
-	p.id = "tensorferry-" + cfg.Group + "-" + name
-}
-
-// client returns the client, made at its first use. Under p.mu, for writing.
-func (p *producer) client() (*kgo.Client, error) {
-	if p.cl != nil {
-		return p.cl, nil
-	}
-	cfg := SinkConfig[struct{}]{Partitioner: p.cfg.Partitioner, Compression: p.cfg.Compression}
-	cl, err := p.cfg.client(append(cfg.producing(),
-		kgo.TransactionalID(p.id), kgo.TransactionTimeout(p.cfg.TransactionTimeout),
-		// Offsets are added to the transaction by requests of our own, which suit this form of the protocol.
-		kgo.MaxVersions(kversion.V3_8_0()),
-	)...)
-	p.cl = cl
-	return cl, err
-}
-
-// begin makes sure that there is a transaction.
-func (p *producer) begin() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.began {
-		return nil
-	}
-	cl, err := p.client()
-	if err != nil {
-		return err
-	}
-	if err := cl.BeginTransaction(); err != nil {
-		return fmt.Errorf("kafka: beginning a transaction: %w", err)
-	}
-	p.began = true
-	return nil
-}
-
-// produce writes a record in the present transaction. It may wait for room in the client's buffer.
-func (p *producer) produce(ctx context.Context, k *Record, split int, position int64) error {
-	for {
-		p.mu.RLock()
-		if p.began {
-			failed := p.failed
-			p.cl.Produce(ctx, k, func(k *Record, err error) { failed.written(k, err, split, position) })
-			p.mu.RUnlock()
-			return failed.get()
-		}
-		p.mu.RUnlock()
-		if err := p.begin(); err != nil {
-			return err
-		}
-	}
-}
-
-// flush waits until the brokers have everything.
-func (p *producer) flush(ctx context.Context) error {
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	if p.cl != nil {
-		if err := p.cl.Flush(ctx); err != nil {
-			return fmt.Errorf("kafka: waiting for the brokers: %w", err)
-		}
-	}
-	return p.failed.get()
-}
-
-// clean throws away what was not committed.
-func (p *producer) clean(ctx context.Context) error {
-	p.mu.RLock()
-	nothing := !p.began && p.failed.get() == nil
-	p.mu.RUnlock()
-	if nothing {
-		return nil
-	}
-	return p.reset(ctx)
-}
-
-// reset ends the present transaction without publishing anything, also one of which only the brokers still know.
-func (p *producer) reset(ctx context.Context) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.cl != nil {
-		p.cl.Close()
-	}
-	p.cl, p.began, p.failed = nil, false, &failures{}
-	cl, err := p.client()
-	if err != nil {
-		return err
-	}
-	// A new id, or a new epoch of the same, makes the brokers end what is open, one way or the other.
-	if _, _, err := cl.ProducerID(ctx); err != nil {
-		return fmt.Errorf("kafka: taking up the transactional id %s: %w", p.id, err)
-	}
-	return nil
-}
-
-func (p *producer) close() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.cl == nil {
-		return
-	}
-	if p.began {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		// Else the transaction ends by its timeout.
-		_ = p.cl.AbortBufferedRecords(ctx)
-		_ = p.cl.EndTransaction(ctx, kgo.TryAbort)
-		cancel()
-	}
-	p.cl.Close()
-	p.cl, p.began = nil, false
-}
+// transactionEnds is how long after its timeout brokers may take to end a transaction: they look for those every ten seconds.
+const transactionEnds = 15 * time.Second
 
 // note marks an offset with the checkpoint that committed it.
 func note(s *checkpoint.Snapshot) string { return fmt.Sprintf("tensorferry %s %d", s.Run, s.ID) }
@@ -161,7 +31,6 @@ func (g *Group) Write(ctx context.Context, s *checkpoint.Snapshot) (err error) {
 		return err
 	}
 	changed := map[partition]int64{}
-	var gone error
 	g.mu.Lock()
 	for _, q := range positions {
 		p, err := partitionOf(q.Split)
@@ -172,10 +41,8 @@ func (g *Group) Write(ctx context.Context, s *checkpoint.Snapshot) (err error) {
 		if at, ok := g.committed[p]; !ok || at != q.Next {
 			changed[p] = q.Next
 		}
-		if !g.owned[p] {
-			gone = &LostError{g.cfg.Group}
-		}
 	}
+	gone := g.holds(maps.Keys(changed))
 	g.commits = true
 	g.mu.Unlock()
 	defer func() {
@@ -197,13 +64,6 @@ func (g *Group) Write(ctx context.Context, s *checkpoint.Snapshot) (err error) {
 	g.newest = s
 	return nil
 }
-
-// permanentError is a failure that no restart mends.
-type permanentError string
-
-func (e permanentError) Error() string { return string(e) }
-
-func (permanentError) Verdict() async.Verdict { return async.Verdict{Class: async.Permanent} }
 
 // commit commits what was produced together with offsets.
 func (g *Group) commit(ctx context.Context, offsets map[partition]int64, note string) error {
@@ -229,15 +89,15 @@ func (g *Group) commit(ctx context.Context, offsets map[partition]int64, note st
 	if len(offsets) > 0 {
 		err := g.addAll(ctx, cl, offsets, note)
 		if err != nil {
-			return fmt.Errorf("kafka: committing offsets: %w", err)
+			return fmt.Errorf("kafka: committing offsets: %w", p.explain(err))
 		}
 	}
 	if p.began {
 		if err := cl.EndTransaction(ctx, kgo.TryCommit); err != nil {
-			return fmt.Errorf("kafka: committing the transaction: %w", err)
+			return fmt.Errorf("kafka: committing the transaction: %w", p.explain(err))
 		}
 	}
-	p.began = false
+	p.began, p.open = false, false
 	return nil
 }
 
@@ -248,6 +108,7 @@ func (g *Group) addAll(ctx context.Context, cl *kgo.Client, offsets map[partitio
 	if err != nil {
 		return err
 	}
+	g.prod.open = true
 	for _, step := range []func() error{
 		func() error { return addOffsets(ctx, cl, g.prod.id, g.cfg.Group, id, epoch) },
 		func() error { return g.commitInTransaction(ctx, cl, id, epoch, offsets, note) },
@@ -286,7 +147,7 @@ func (g *Group) untilSettled(ctx context.Context, try func() error) error {
 		case errors.Is(err, kerr.RebalanceInProgress), errors.Is(err, kerr.IllegalGeneration), errors.Is(err, kerr.ConcurrentTransactions),
 			errors.Is(err, kerr.CoordinatorLoadInProgress), errors.Is(err, kerr.CoordinatorNotAvailable), errors.Is(err, kerr.NotCoordinator):
 			g.mu.Lock()
-			lost := g.lost
+			lost := g.over()
 			g.mu.Unlock()
 			if lost != nil {
 				return errors.Join(lost, err)
@@ -310,7 +171,15 @@ func addOffsets(ctx context.Context, cl *kgo.Client, txn, group string, id int64
 }
 
 func (g *Group) commitInTransaction(ctx context.Context, cl *kgo.Client, id int64, epoch int16, offsets map[partition]int64, note string) error {
+	// The membership is looked at before the partitions. One that was lost and taken up again in between has a new generation, and others may
+	// have read these partitions since; the old one the brokers refuse.
 	member, generation := g.member.GroupMetadata()
+	g.mu.Lock()
+	err := g.holds(maps.Keys(offsets))
+	g.mu.Unlock()
+	if err != nil {
+		return err
+	}
 	req := kmsg.NewPtrTxnOffsetCommitRequest()
 	req.TransactionalID, req.Group, req.ProducerID, req.ProducerEpoch = g.prod.id, g.cfg.Group, id, epoch
 	req.MemberID, req.Generation = member, generation

@@ -81,8 +81,9 @@ var rules = map[string]rule{
 
 	"connector/connectortest": {ours: []string{"async", "stream", "stream/checkpoint", "stream/restart"}},
 	"job":                     {ours: []string{"tensor"}, others: []string{yaml}},
+	"job/topics":              {ours: []string{"connector/kafka", "job", "stream", "tensor/jsoncodec"}, others: []string{franz}},
 	"job/embedded":            {ours: []string{"job", "sidecar/backend", "sidecar/backend/mock", "sidecar/backend/onnx", "sidecar/endpoint", "sidecar/server", "trace"}},
-	"job/inference":           {ours: []string{"async", "job", "sidecar", "sidecar/endpoint", "tensor/jsoncodec"}},
+	"job/inference":           {ours: []string{"async", "job", "job/topics", "sidecar", "sidecar/endpoint", "tensor", "tensor/jsoncodec"}},
 	"cmd/tensorferry":         {ours: []string{anything}, others: []string{anything}},
 }
 

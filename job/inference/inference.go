@@ -3,14 +3,12 @@
 package inference
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
-	"os"
 	"strings"
 
 	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/job"
+	"github.com/tensorferry/tensorferry/job/topics"
 	"github.com/tensorferry/tensorferry/sidecar"
 	"github.com/tensorferry/tensorferry/sidecar/endpoint"
 	"github.com/tensorferry/tensorferry/tensor/jsoncodec"
@@ -25,11 +23,16 @@ type Function struct {
 	*sidecar.AsyncFunction[Record, Record]
 	fallbacks map[async.Class][]jsoncodec.Field
 	overwrite bool
+	// check returns an error if the sink cannot take a result; nil: it takes any.
+	check func(key string, result Record) error
 }
 
 // Fallback implements async.FallbackMaker.
 func (f *Function) Fallback(failed async.Failed[Record]) (outs async.Outputs[Record], err error) {
 	result, err := jsoncodec.Merge(failed.Record.Value, f.fallbacks[failed.Class], f.overwrite)
+	if err == nil && f.check != nil {
+		err = f.check(failed.Record.Key, result)
+	}
 	if err != nil {
 		return outs, err
 	}
@@ -47,7 +50,7 @@ func NewFunction(spec *job.Spec, endpoint string, observe func(sidecar.Request))
 	}
 	if i.TLS != nil {
 		var err error
-		if cfg.TLS, err = LoadTLS(spec, i.TLS, "infer.tls"); err != nil {
+		if cfg.TLS, err = spec.LoadTLS(i.TLS, "infer.tls"); err != nil {
 			return nil, err
 		}
 	}
@@ -55,12 +58,18 @@ func NewFunction(spec *job.Spec, endpoint string, observe func(sidecar.Request))
 		return nil, spec.Fault("infer", "%v", err)
 	}
 	m := Mapping(i)
+	if k := spec.Source.Kafka; k != nil && k.Meta != "" {
+		m.Reserved = []string{k.Meta}
+	}
 	if err := m.Validate(); err != nil {
 		return nil, spec.Fault("infer.inputs", "%v", err)
 	}
-	f := &Function{
-		AsyncFunction: sidecar.NewAsyncFunction(cfg, jsoncodec.New(m)),
-		fallbacks:     map[async.Class][]jsoncodec.Field{}, overwrite: i.Overwrite,
+	f := &Function{fallbacks: map[async.Class][]jsoncodec.Field{}, overwrite: i.Overwrite}
+	if k := spec.Sink.Kafka; k != nil {
+		f.check = topics.Checker(k)
+		f.AsyncFunction = sidecar.NewRecordFunction(cfg, checked{jsoncodec.New(m), f.check})
+	} else {
+		f.AsyncFunction = sidecar.NewAsyncFunction(cfg, jsoncodec.New(m))
 	}
 	for class := async.Backend; class <= async.Permanent; class++ {
 		for _, field := range i.OnError[class.String()].Fields {
@@ -86,29 +95,6 @@ func Mapping(i *job.Infer) jsoncodec.Mapping {
 		m.Outputs[name] = jsoncodec.Output{Field: f.Field}
 	}
 	return m
-}
-
-// LoadTLS reads the files of the section at path.
-func LoadTLS(spec *job.Spec, t *job.TLS, path string) (*tls.Config, error) {
-	cfg := &tls.Config{ServerName: t.ServerName, MinVersion: tls.VersionTLS12}
-	if t.CA != "" {
-		pem, err := os.ReadFile(t.CA)
-		if err != nil {
-			return nil, spec.Fault(path+".ca", "%v", err)
-		}
-		cfg.RootCAs = x509.NewCertPool()
-		if !cfg.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, spec.Fault(path+".ca", "%s holds no certificate in PEM form", t.CA)
-		}
-	}
-	if t.Cert != "" {
-		pair, err := tls.LoadX509KeyPair(t.Cert, t.Key)
-		if err != nil {
-			return nil, spec.Fault(path+".cert", "the certificate %s with the key %s: %v", t.Cert, t.Key, err)
-		}
-		cfg.Certificates = []tls.Certificate{pair}
-	}
-	return cfg, nil
 }
 
 // CheckEndpoint says what is wrong with an endpoint of the file.

@@ -7,30 +7,70 @@ import (
 	"unicode/utf8"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/job"
+	"github.com/tensorferry/tensorferry/job/topics"
+	"github.com/tensorferry/tensorferry/tensor/jsoncodec"
 )
 
-// Letter writes a record that failed as a line of JSON. The record comes first: byte for byte as
-// "record" if it is JSON, else as "text", or as "base64" if it is not even text.
-func Letter(f async.Failed[Record]) (Record, error) {
+// Letters says how records that failed are written as lines of JSON.
+type Letters struct {
+	// Where says which partition a split stands for; nil: splits are no partitions.
+	Where topics.Where
+	// Most bounds a letter, in bytes; 0: nothing does.
+	Most int
+	// Meta is the field that the source has added; empty: none.
+	Meta string
+}
+
+// LettersOf says how those of a job are written, but for Where.
+func LettersOf(spec *job.Spec) (l Letters) {
+	if d := spec.DeadLetter; d != nil && d.Kafka != nil {
+		l.Most = topics.MaxRecord(d.Kafka) / 4 * 3 // a quarter is the key's
+	}
+	if k := spec.Source.Kafka; k != nil {
+		l.Meta = k.Meta
+	}
+	return l
+}
+
+// letter is what a line has beside the record.
+type letter struct {
+	Size      int    `json:"size,omitempty"` // of a record of which there is only a part
+	Class     string `json:"class"`
+	Error     string `json:"error"`
+	Attempts  int    `json:"attempts"`
+	Topic     string `json:"topic,omitempty"`
+	Partition *int32 `json:"partition,omitempty"`
+	Split     int    `json:"split"`
+	Position  int64  `json:"position"`
+	At        string `json:"at"`
+}
+
+// Line writes a record that failed as a line of JSON. The record comes first: byte for byte as
+// "record" if it is JSON, else as "text", or as "base64" if it is not even text. Of one that the topic cannot take there is only
+// the beginning, as "part".
+func (m Letters) Line(f async.Failed[Record]) (Record, error) {
 	// The place and the class are fields of their own, so of the error only the reason is left.
 	reason := f.Err
 	if r, ok := errors.AsType[*async.RecordError](reason); ok {
 		reason = r.Err
 	}
-	rest, err := json.Marshal(struct {
-		Class    string `json:"class"`
-		Error    string `json:"error"`
-		Attempts int    `json:"attempts"`
-		Split    int    `json:"split"`
-		Position int64  `json:"position"`
-		At       string `json:"at"`
-	}{f.Class.String(), reason.Error(), f.Attempts, f.Record.Split, f.Record.Position, f.At.UTC().Format(time.RFC3339Nano)})
-	if err != nil {
-		return nil, err
+	l := letter{
+		Class: f.Class.String(), Error: reason.Error(), Attempts: f.Attempts,
+		Split: f.Record.Split, Position: f.Record.Position, At: f.At.UTC().Format(time.RFC3339Nano),
+	}
+	if m.Where != nil {
+		if topic, id, ok := m.Where(f.Record.Split); ok {
+			l.Topic, l.Partition = topic, &id
+		}
 	}
 	name, value := "record", []byte(f.Record.Value)
+	var err error
 	if !json.Valid(value) {
 		// What was no record of JSON is kept all the same, in a form that is.
+		if m.Meta != "" {
+			value = topics.WithoutMeta(value, m.Meta)
+		}
 		if name = "text"; utf8.Valid(value) {
 			value, err = json.Marshal(string(value))
 		} else {
@@ -41,7 +81,27 @@ func Letter(f async.Failed[Record]) (Record, error) {
 			return nil, err
 		}
 	}
-	// json.Marshal would write the record anew. This keeps its bytes.
+	line, err := l.line(name, value)
+	if err != nil || m.Most == 0 || len(line) <= m.Most {
+		return line, err
+	}
+	l.Size = len(f.Record.Value)
+	for n := m.Most / 2; len(line) > m.Most && n > 0 && err == nil; n /= 2 {
+		l.Error = part(l.Error, n)
+		line, err = l.line("part", jsoncodec.AppendString(nil, part(f.Record.Value, n)))
+	}
+	return line, err
+}
+
+// part is the beginning of a text.
+func part[T ~string | ~[]byte](text T, most int) T { return text[:min(len(text), most)] }
+
+// line puts a value in front of the other fields. json.Marshal would write it anew; this keeps its bytes.
+func (l *letter) line(name string, value []byte) (Record, error) {
+	rest, err := json.Marshal(l)
+	if err != nil {
+		return nil, err
+	}
 	line := make([]byte, 0, len(name)+len(value)+len(rest)+5)
 	line = append(line, '{', '"')
 	line = append(line, name...)

@@ -62,6 +62,9 @@ func newRow(m Mapping, sig *tensor.Signature) *row {
 		}
 		r.enc.inputs = append(r.enc.inputs, newInput(in))
 	}
+	for _, field := range m.Reserved {
+		r.enc.root.child([]string{field}).reserved = true
+	}
 	// The model's order of outputs, not the map's: results are the same bytes in every run.
 	for i, out := range sig.Outputs {
 		if _, ok := m.Outputs[out.Name]; !ok {
@@ -96,6 +99,7 @@ type node struct {
 	children []*node
 	inputs   []int // of the model; the field is their value
 	output   int   // of those that are wanted, which goes to this field; -1: none
+	reserved bool  // somebody else than the record's maker has added it
 	seen     bool  // in the present record
 }
 

@@ -73,7 +73,10 @@ func (e *encoder) object(dst *tensor.Batch, n *node, depth int) error {
 // field reads the value of a field that the mapping names.
 func (e *encoder) field(dst *tensor.Batch, n *node, depth int) error {
 	s := &e.scan
-	if n.seen {
+	switch {
+	case n.seen && n.reserved:
+		return fmt.Errorf("the record has a field %q of its own, and the source adds one of that name; choose another name there", n.path)
+	case n.seen:
 		return fmt.Errorf("field %q is there twice", n.path)
 	}
 	n.seen = true

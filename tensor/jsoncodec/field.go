@@ -1,6 +1,7 @@
 package jsoncodec
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"unicode/utf8"
@@ -40,6 +41,33 @@ func Merge(record json.RawMessage, fields []Field, overwrite bool) (json.RawMess
 		return nil, err
 	}
 	return r.dec.decode(record, nil, 0)
+}
+
+// AppendField appends to dst an object up to where the value of one more field, its last, belongs; the caller appends that and
+// a closing brace. It does not look into the record: one that is no valid JSON becomes no valid JSON, and one that has such a field already has it
+// twice then. ok is false, and dst as it was, if the record does not begin and end as an object does.
+func AppendField(dst []byte, record json.RawMessage, name string) (open []byte, ok bool) {
+	start, end := trim(record)
+	if end-start < 2 || record[start] != '{' || record[end-1] != '}' {
+		return dst, false
+	}
+	for end--; end > start && isSpace(record[end-1]); {
+		end--
+	}
+	dst = append(dst, record[start:end]...)
+	if end-start > 1 {
+		dst = append(dst, ',')
+	}
+	return append(AppendString(dst, name), ':'), true
+}
+
+// AppendString appends a text as a JSON string. What is not UTF-8 in it becomes U+FFFD.
+func AppendString[T ~string | ~[]byte](dst []byte, text T) []byte {
+	b := []byte(text)
+	if !utf8.Valid(b) {
+		b = bytes.ToValidUTF8(b, []byte("\uFFFD"))
+	}
+	return appendString(dst, b)
 }
 
 // Scalar returns the text of a field that is a string, a number, true or false: a string's own text, else the bytes of

@@ -23,6 +23,9 @@ type Mapping struct {
 	// Overwrite lets an output replace a field that the record has already, in its place. Without it that is
 	// an error of the record.
 	Overwrite bool
+	// Reserved are fields of the record itself that somebody adds on the way here, as with AppendField. A record that had one of its own has
+	// it twice, and is refused.
+	Reserved []string
 }
 
 // Input is where an input's values come from.
@@ -43,7 +46,7 @@ type Output struct {
 // round to nearest. Outputs are written the same way, floating-point ones with the fewest digits that give the
 // same value again. Bind reports what is wrong with m, and how it differs from the model.
 func New(m Mapping) tensor.Codec[json.RawMessage, json.RawMessage] {
-	return codec{Mapping{maps.Clone(m.Inputs), maps.Clone(m.Outputs), m.Overwrite}}
+	return codec{Mapping{maps.Clone(m.Inputs), maps.Clone(m.Outputs), m.Overwrite, slices.Clone(m.Reserved)}}
 }
 
 // Validate checks m for what is wrong with any model: impossible field names, two outputs in one field, a field
@@ -63,6 +66,11 @@ func (m Mapping) Validate() error {
 			errs = append(errs, fmt.Errorf("outputs %q and %q both go to field %q", other, name, m.outputField(name)))
 		}
 		taken[m.outputField(name)] = name
+	}
+	for _, field := range m.Reserved {
+		if output, ok := taken[field]; ok {
+			errs = append(errs, fmt.Errorf("output %q goes to field %q, which the record has already when it comes here; choose another field", output, field))
+		}
 	}
 	paths := make(map[string]string)
 	for _, name := range sorted(m.Inputs) {

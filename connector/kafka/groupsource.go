@@ -1,0 +1,275 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/tensorferry/tensorferry/stream"
+)
+
+// firstAssignment is how long a run waits for partitions before it begins without any.
+const firstAssignment = 5 * time.Second
+
+// cut implements Splits of the source. Where the partitions are read from Assign says.
+func (g *Group) cut(ctx context.Context) ([]stream.Split, error) {
+	if err := g.Reach(ctx); err != nil {
+		return nil, err
+	}
+	if err := g.join(); err != nil {
+		return nil, err
+	}
+	first, cancel := context.WithTimeout(ctx, firstAssignment)
+	defer cancel()
+	if err := g.await(first, func() bool { return g.version > 0 || g.refused != nil }); err != nil {
+		g.cfg.Logger.Info("kafka: no partition was assigned yet", "group", g.cfg.Group)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return nil, g.refused
+}
+
+// Reach asks the brokers whether the topics are there, and whether this process may have its transactions. It is part of what a run begins with,
+// and may be called before.
+func (g *Group) Reach(ctx context.Context) error {
+	if g.err != nil || g.ready {
+		return g.err
+	}
+	ctx, cancel := context.WithTimeout(ctx, g.cfg.Timeout)
+	defer cancel()
+	cl, err := g.cfg.client()
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	all, err := newListing(&g.cfg.Config, cl, g.cfg.Topics, g.match).partitions(ctx)
+	if err != nil {
+		return err
+	}
+	// What a predecessor of the same name has left open ends here, and not by its timeout.
+	if err := g.prod.reset(ctx); err != nil {
+		return err
+	}
+	g.early, g.ready = map[partition]bool{}, true
+	for _, p := range all {
+		g.early[p] = true
+	}
+	return nil
+}
+
+// waitChanged implements Changed of the source.
+func (g *Group) waitChanged(ctx context.Context) error {
+	var lost error
+	err := g.await(ctx, func() bool {
+		lost = g.over()
+		return lost != nil || g.version != g.seen || len(g.leaving) > 0
+	})
+	return errors.Join(err, lost)
+}
+
+// assign implements Assign of the source. The offsets that the group has committed are the truth, whatever
+// a checkpoint says.
+func (g *Group) assign(ctx context.Context) ([]stream.Split, []int64, error) {
+	if err := g.join(); err != nil {
+		return nil, nil, err
+	}
+	// A member that was killed may have left offsets in a transaction, which ends by its timeout.
+	ctx, cancel := context.WithTimeout(ctx, g.cfg.Timeout+g.cfg.TransactionTimeout+transactionEnds)
+	defer cancel()
+	g.letGo()
+	var mine []partition
+	var refused error
+	// What is to be given up goes first; nothing is in progress. From then on it is asked for by Changed.
+	err := g.await(ctx, func() bool {
+		if len(g.leaving) > 0 {
+			return false
+		}
+		g.lost, g.seen, g.hold = nil, g.version, g.refused == nil
+		mine = slices.SortedFunc(maps.Keys(g.owned), comparePartitions)
+		g.splits, refused = mine, g.refused
+		return true
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("kafka: partitions are being given up: %w", err)
+	}
+	if refused != nil {
+		return nil, nil, refused
+	}
+	at, err := g.offsets(ctx, mine)
+	if err != nil {
+		g.letGo()
+		return nil, nil, err
+	}
+	var splits []stream.Split
+	var next []int64
+	for _, p := range mine {
+		splits, next = append(splits, p.split(at[p])), append(next, at[p])
+	}
+	g.cfg.Logger.Info("kafka: partitions assigned", "group", g.cfg.Group, "partitions", fmt.Sprint(mine))
+	return splits, next, nil
+}
+
+// letGo says that nothing reads any more.
+func (g *Group) letGo() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.hold = false
+	g.signal()
+}
+
+// fetchCommitted asks for the offsets that the group has committed, once no transaction is open on them. Those of other members do not matter.
+func (g *Group) fetchCommitted(ctx context.Context, of []partition) (kadm.OffsetResponses, error) {
+	for said := false; ; said = true {
+		got, err := g.list.admin.FetchOffsets(kadm.RequireStable(ctx), g.cfg.Group)
+		for _, p := range of {
+			if o, ok := got.Lookup(p.Topic, p.ID); ok && err == nil {
+				err = o.Err
+			}
+		}
+		if errors.Is(err, kerr.UnstableOffsetCommit) {
+			if !said {
+				g.cfg.Logger.Info("kafka: waiting for the end of a transaction that another member has left open", "group", g.cfg.Group)
+			}
+			if wait(ctx, 100*time.Millisecond) {
+				continue
+			}
+		}
+		if err != nil {
+			return nil, g.cfg.asked(fmt.Sprintf("asking for the offsets of the group %q", g.cfg.Group), err)
+		}
+		return got, nil
+	}
+}
+
+// offsets returns where partitions are to be read from.
+func (g *Group) offsets(ctx context.Context, of []partition) (map[partition]int64, error) {
+	g.committed = map[partition]int64{}
+	out := map[partition]int64{}
+	if len(of) == 0 {
+		return out, nil
+	}
+	got, err := g.fetchCommitted(ctx, of)
+	if err != nil {
+		return nil, err
+	}
+	var begin, appeared []partition
+	for _, p := range of {
+		o, ok := got.Lookup(p.Topic, p.ID)
+		switch {
+		case ok && o.At >= 0:
+			out[p], g.committed[p] = o.At, o.At
+		case g.early[p]:
+			begin = append(begin, p)
+		default:
+			appeared = append(appeared, p)
+		}
+	}
+	for _, c := range []struct {
+		start Start
+		of    []partition
+	}{{g.cfg.Start, begin}, {Earliest, appeared}} {
+		at, err := g.list.offsets(ctx, c.start, c.of)
+		if err != nil {
+			return nil, err
+		}
+		maps.Copy(out, at)
+	}
+	if len(begin) == 0 || g.cfg.Start.kind == earliest {
+		return out, nil
+	}
+	// The latest is another for whoever asks later: the next attempt, or the next owner, would begin behind records that nobody has read.
+	first := map[partition]int64{}
+	for _, p := range begin {
+		first[p] = out[p]
+	}
+	if err := g.commit(ctx, first, "tensorferry start"); err != nil {
+		return nil, err
+	}
+	maps.Copy(g.committed, first)
+	return out, nil
+}
+
+// GroupSource returns the source of a group's partitions.
+func GroupSource[T any](g *Group, decode Decode[T]) stream.Source[T] {
+	return &groupSource[T]{g, decode}
+}
+
+type groupSource[T any] struct {
+	g      *Group
+	decode Decode[T]
+}
+
+func (s *groupSource[T]) Splits(ctx context.Context) ([]stream.Split, error) {
+	if s.decode == nil {
+		return nil, errors.New("kafka: no function decodes records")
+	}
+	return s.g.cut(ctx)
+}
+
+// Partition returns the partition that a split of the present attempt stands for.
+func (s *groupSource[T]) Partition(split int) (topic string, id int32, ok bool) {
+	return s.g.Partition(split)
+}
+
+func (s *groupSource[T]) Verify(context.Context, []stream.Split, []int64) error { return nil }
+
+// Lag returns how many records of this member's partitions have not been read; false while nobody knows yet.
+func (s *groupSource[T]) Lag() (records int64, known bool) { return s.g.lags.total() }
+
+func (s *groupSource[T]) Changed(ctx context.Context) error { return s.g.waitChanged(ctx) }
+
+func (s *groupSource[T]) Assign(ctx context.Context, _ []stream.Split, _ []int64) ([]stream.Split, []int64, error) {
+	return s.g.assign(ctx)
+}
+
+func (s *groupSource[T]) Open(context.Context, stream.Split, int64) (stream.Reader[T], error) {
+	return nil, errors.New("kafka: partitions are read together")
+}
+
+func (s *groupSource[T]) OpenAll(_ context.Context, splits []stream.LiveSplit) (stream.LiveReader[T], error) {
+	g := s.g
+	g.mu.Lock()
+	hold := g.hold
+	g.readers++
+	g.mu.Unlock()
+	r, err := openReader(&g.cfg.Config, s.decode, g.cfg.Traces, true, &g.lags, splits)
+	if !hold && err == nil { // another subtask has failed before this one began
+		err = errors.Join(&LostError{g.cfg.Group}, r.Close())
+	}
+	if err != nil {
+		g.closed()
+		return nil, err
+	}
+	return &groupReader[T]{reader: r, g: g}, nil
+}
+
+// closed says that a reader reads no more. When none does, partitions may be given up.
+func (g *Group) closed() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.readers--; g.readers == 0 {
+		g.hold = false
+		g.signal()
+	}
+}
+
+type groupReader[T any] struct {
+	*reader[T]
+	g    *Group
+	once sync.Once
+}
+
+func (r *groupReader[T]) Close() error {
+	r.once.Do(func() {
+		r.reader.Close()
+		r.g.closed()
+	})
+	return nil
+}

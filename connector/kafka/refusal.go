@@ -1,0 +1,100 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/tensorferry/tensorferry/async"
+)
+
+// permanentError is a failure that no restart mends.
+type permanentError string
+
+func (e permanentError) Error() string { return string(e) }
+
+func (permanentError) Verdict() async.Verdict { return async.Verdict{Class: async.Permanent} }
+
+// refusal is an answer of the brokers that they will give again, and what is to be done about it.
+type refusal struct {
+	err    error
+	advice string
+}
+
+func (e *refusal) Error() string { return strings.TrimSuffix(e.err.Error(), ".") + "; " + e.advice }
+
+func (e *refusal) Unwrap() error { return e.err }
+
+// Verdict makes a refusal an async.Failure.
+func (e *refusal) Verdict() async.Verdict { return async.Verdict{Class: async.Permanent} }
+
+var advice = map[*kerr.Error]string{
+	kerr.SaslAuthenticationFailed:           "check the mechanism, the user and the password of sasl",
+	kerr.UnsupportedSaslMechanism:           "choose a mechanism of sasl that the brokers have",
+	kerr.IllegalSaslState:                   "the brokers at this address want no sasl",
+	kerr.TopicAuthorizationFailed:           "grant the user the right to read, write and describe the topic",
+	kerr.GroupAuthorizationFailed:           "grant the user the right to read the consumer group",
+	kerr.ClusterAuthorizationFailed:         "grant the user the right to IdempotentWrite",
+	kerr.TransactionalIDAuthorizationFailed: "grant the user the right to write the transactional ids that begin with tensorferry-",
+	kerr.InvalidTransactionTimeout:          "the brokers allow less (transaction.max.timeout.ms): want a shorter transaction timeout, or a larger limit there",
+	kerr.InvalidSessionTimeout:              "want a session timeout from group.min.session.timeout.ms to group.max.session.timeout.ms of the brokers",
+	kerr.InconsistentGroupProtocol:          "the group has members that share partitions in another way; want a group of the job's own",
+	kerr.FencedInstanceID:                   "another process has joined the group as the same instance; want a name of its own for each",
+}
+
+// refused makes a refusal of an error, if it is one, and else returns it.
+func refused(err error) error {
+	if e, ok := errors.AsType[*kerr.Error](err); ok && advice[e] != "" {
+		return &refusal{err, advice[e]}
+	}
+	return err
+}
+
+// isRefusal reports whether no restart mends an error.
+func isRefusal(err error) bool {
+	_, ok := errors.AsType[*refusal](err)
+	return ok
+}
+
+// dialing keeps how the last attempt to reach a broker failed. A client tries again and again, and says in the end only that
+// its time was up.
+type dialing struct {
+	mu   sync.Mutex
+	last error
+}
+
+// OnBrokerConnect implements kgo.HookBrokerConnect.
+func (d *dialing) OnBrokerConnect(_ kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.last = err
+}
+
+// asked explains the failure of a question.
+func (c *Config) asked(what string, err error) error {
+	if err = refused(err); isRefusal(err) {
+		return fmt.Errorf("kafka: %s: %w", what, err)
+	}
+	c.dialing.mu.Lock()
+	last := c.dialing.last
+	c.dialing.mu.Unlock()
+	if last == nil || errors.Is(last, context.Canceled) {
+		return fmt.Errorf("kafka: %s: %w", what, err)
+	}
+	last = refused(last)
+	if _, said := errors.AsType[*kgo.ErrFirstReadEOF](last); errors.Is(last, io.EOF) && !said {
+		last = fmt.Errorf("%w: it was closed at once, as by a broker that wants TLS or SASL, or wants none", last)
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("kafka: %s: no broker could be reached at %s for %v: %w", what, strings.Join(c.Brokers, ", "), c.Timeout, last)
+	}
+	return fmt.Errorf("kafka: %s: no broker can be reached at %s: %w", what, strings.Join(c.Brokers, ", "), last)
+}

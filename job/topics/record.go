@@ -1,0 +1,108 @@
+package topics
+
+import (
+	"bytes"
+	"encoding/base64"
+	"slices"
+	"strconv"
+	"time"
+	"unicode/utf8"
+
+	"github.com/tensorferry/tensorferry/connector/kafka"
+	"github.com/tensorferry/tensorferry/job"
+	"github.com/tensorferry/tensorferry/tensor/jsoncodec"
+)
+
+// Decoder makes records of the job of Kafka's. A value that is no JSON object is a record all the same: the operator
+// judges it, by the policy for bad records.
+func Decoder(k *job.KafkaSource) kafka.Decode[Record] {
+	switch {
+	case k.Format == job.FormatRaw:
+		return rawRecord
+	case k.Meta != "":
+		return func(r *kafka.Record) (Record, error) { return withMeta(r, k.Meta), nil }
+	}
+	return kafka.Raw[Record]
+}
+
+// metaSize is about how many bytes appendMeta writes.
+func metaSize(r *kafka.Record) int {
+	n := 120 + len(r.Topic) + len(r.Key)
+	for _, h := range r.Headers {
+		n += len(h.Key) + len(h.Value) + 6
+	}
+	return n
+}
+
+// appendMeta writes what Kafka has of a record beside its value, as the fields of an object.
+func appendMeta(b []byte, r *kafka.Record) []byte {
+	if r.Key != nil {
+		b = append(jsoncodec.AppendString(append(b, `"key":`...), r.Key), ',')
+	}
+	if len(r.Headers) > 0 {
+		b = append(b, `"headers":{`...)
+		last := lastOf(r.Headers)
+		for i, h := range r.Headers {
+			if !last(i) {
+				continue
+			}
+			b = append(jsoncodec.AppendString(b, h.Key), ':')
+			b = append(jsoncodec.AppendString(b, h.Value), ',')
+		}
+		b[len(b)-1] = '}'
+		b = append(b, ',')
+	}
+	b = jsoncodec.AppendString(append(b, `"topic":`...), r.Topic)
+	b = strconv.AppendInt(append(b, `,"partition":`...), int64(r.Partition), 10)
+	b = strconv.AppendInt(append(b, `,"offset":`...), r.Offset, 10)
+	b = r.Timestamp.UTC().AppendFormat(append(b, `,"time":"`...), time.RFC3339Nano)
+	return append(b, '"')
+}
+
+// lastOf says of a header whether none of its name follows. An object has each name once, so the last one counts.
+func lastOf(headers []kafka.Header) func(i int) bool {
+	if len(headers) <= 16 {
+		return func(i int) bool {
+			return !slices.ContainsFunc(headers[i+1:], func(h kafka.Header) bool { return h.Key == headers[i].Key })
+		}
+	}
+	last := make(map[string]int, len(headers))
+	for i, h := range headers {
+		last[h.Key] = i
+	}
+	return func(i int) bool { return last[headers[i].Key] == i }
+}
+
+// withMeta is the value with one more field. What is no object is left as it is.
+func withMeta(r *kafka.Record, field string) Record {
+	b, ok := jsoncodec.AppendField(make([]byte, 0, len(r.Value)+len(field)+metaSize(r)), r.Value, field)
+	if !ok {
+		return r.Value
+	}
+	return append(appendMeta(append(b, '{'), r), '}', '}')
+}
+
+// WithoutMeta is what withMeta was given, if that was no JSON, but for space at its ends.
+func WithoutMeta(b []byte, field string) []byte {
+	// Within a JSON string quotes have a backslash, so the last one that looks like it is it.
+	i := bytes.LastIndex(b, append(append([]byte{','}, jsoncodec.AppendString(nil, field)...), ":{"...))
+	if i < 0 || !bytes.HasSuffix(b, []byte("}}")) {
+		return b
+	}
+	return append(slices.Clone(b[:i]), '}')
+}
+
+// rawRecord is an object with everything that Kafka has of a record.
+func rawRecord(r *kafka.Record) (Record, error) {
+	b := append(make([]byte, 0, len(r.Value)+len(r.Value)/8+metaSize(r)), `{"value":`...)
+	switch {
+	case r.Value == nil: // a tombstone
+		b = append(b, `null`...)
+	case utf8.Valid(r.Value):
+		b = jsoncodec.AppendString(b, r.Value)
+	default:
+		b = append(b, `null,"base64":"`...)
+		b = append(base64.StdEncoding.AppendEncode(b, r.Value), '"')
+	}
+	return append(appendMeta(append(b, ','), r), '}'), nil
+}
