@@ -36,6 +36,12 @@ func (p partition) split(start int64) stream.Split {
 	return stream.Split{Data: data, Start: start}
 }
 
+// PartitionOf returns the partition that a split of a Source stands for.
+func PartitionOf(s stream.Split) (topic string, id int32, err error) {
+	p, err := partitionOf(s)
+	return p.Topic, p.ID, err
+}
+
 func partitionOf(s stream.Split) (p partition, err error) {
 	if err := json.Unmarshal(s.Data, &p); err != nil || p.Topic == "" || p.ID < 0 {
 		return p, fmt.Errorf("kafka: the split's description is damaged: %.100q", s.Data)

@@ -28,11 +28,25 @@ const DefaultSplitSize = 1 << 20
 
 // ship returns what reaches the workers of a job file: all but the places in it.
 func ship(spec *job.Spec) (s shipped, err error) {
-	text, err := json.Marshal(shipped{*spec})
+	text, err := shipped{*spec}.text()
 	if err != nil {
 		return s, err
 	}
-	return s, json.Unmarshal(text, &s)
+	return arrived(text)
+}
+
+// text is what a transform carries of a job: text, since Beam wants a schema of every field of a transform's type.
+func (s shipped) text() (string, error) {
+	t, err := json.Marshal(s)
+	return string(t), err
+}
+
+// arrived reads it.
+func arrived(text string) (s shipped, err error) {
+	if err := json.Unmarshal([]byte(text), &s); err != nil {
+		return s, fmt.Errorf("flink: what came of a job cannot be read: %w", err)
+	}
+	return s, nil
 }
 
 // source returns the source of the records.
@@ -71,6 +85,7 @@ func Check(spec *job.Spec) []error {
 	case i.DrainLimit > 0:
 		refuse("infer.drain_limit", "want none on Flink: what is in flight cannot go into its checkpoints")
 	}
+	checkKafka(spec, refuse)
 	_, err := inference.OperatorConfig(spec)
 	check(err)
 	if err := inference.CheckEndpoint(spec); err != nil {
@@ -97,24 +112,8 @@ func Build(ctx context.Context, p *beam.Pipeline, spec *job.Spec, resumed bool) 
 	if err != nil {
 		return err
 	}
-	src, err := to.source()
-	if err != nil {
-		return err
-	}
-	splits, err := src.Splits(ctx)
-	if err != nil {
-		return spec.Fault("source", "%v", err)
-	}
-	if err := claim(spec, splits, resumed); err != nil {
-		return err
-	}
-	// Of a split whose results are there the dead letters may still be missing, so with dead letters all is done again, with the same names.
-	done := spec.Sink.File.Path
-	if spec.DeadLetter != nil {
-		done = ""
-	}
 	s := p.Root()
-	records, err := readFiles(s.Scope("source"), to, splits, done)
+	records, err := to.read(ctx, s.Scope("source"), resumed)
 	if err != nil {
 		return err
 	}
@@ -122,15 +121,67 @@ func Build(ctx context.Context, p *beam.Pipeline, spec *job.Spec, resumed bool) 
 	if err != nil {
 		return err
 	}
-	if err := write(s.Scope("sink"), answers, &filesFn{Dir: spec.Sink.File.Path, Whole: true}); err != nil {
+	if err := to.write(s.Scope("sink"), answers, false); err != nil {
 		return err
 	}
 	if spec.DeadLetter == nil {
 		return nil
 	}
-	lines, err := beam.TryParDo(s.Scope("dead-letter"), &letterFn{}, failed)
+	text, err := to.text()
+	if err != nil {
+		return err
+	}
+	lines, err := beam.TryParDo(s.Scope("dead-letter"), &letterFn{Job: text}, failed)
 	if err != nil {
 		return fmt.Errorf("flink: dead letters: %w", err)
 	}
-	return write(s.Scope("dead-letters"), lines[0], &filesFn{Dir: spec.DeadLetter.File.Path, Whole: true})
+	return to.write(s.Scope("dead-letters"), lines[0], true)
+}
+
+// read reads the job's source, and claims the folders of its sinks.
+func (s shipped) read(ctx context.Context, scope beam.Scope, resumed bool) (beam.PCollection, error) {
+	spec := &s.Spec
+	if spec.Source.Kafka != nil {
+		if err := claim(spec, nil, resumed); err != nil {
+			return beam.PCollection{}, err
+		}
+		return readLive(scope, s)
+	}
+	src, err := s.source()
+	if err != nil {
+		return beam.PCollection{}, err
+	}
+	splits, err := src.Splits(ctx)
+	if err != nil {
+		return beam.PCollection{}, spec.Fault("source.file.path", "%v", err)
+	}
+	if err := claim(spec, splits, resumed); err != nil {
+		return beam.PCollection{}, err
+	}
+	// Of a split whose results are there the dead letters may still be missing, so with dead letters all is done again, with the same names.
+	done := ""
+	if spec.Sink.File != nil && spec.DeadLetter == nil {
+		done = spec.Sink.File.Path
+	}
+	return readFiles(scope, s, splits, done)
+}
+
+// write writes records to the job's sink, or to that of its dead letters.
+func (s shipped) write(scope beam.Scope, records beam.PCollection, letters bool) error {
+	dir := s.Spec.Sink.File
+	if letters {
+		dir = s.Spec.DeadLetter.File
+	}
+	text, err := s.text()
+	if err != nil {
+		return err
+	}
+	var fn any = &kafkaFn{Job: text, Letters: letters}
+	if dir != nil {
+		fn = &filesFn{Dir: dir.Path, Whole: s.Spec.Source.File != nil}
+	}
+	if _, err := beam.TryParDo(scope, fn, records); err != nil {
+		return fmt.Errorf("flink: the sink: %w", err)
+	}
+	return nil
 }

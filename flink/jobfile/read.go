@@ -53,7 +53,11 @@ func readFiles(s beam.Scope, job shipped, splits []stream.Split, done string) (b
 	}
 	// In turn to the subtasks.
 	dealt := beam.Reshuffle(s, all[0])
-	out, err := beam.TryParDo(s, &readFn{Job: job, Done: done}, dealt)
+	text, err := job.text()
+	if err != nil {
+		return beam.PCollection{}, err
+	}
+	out, err := beam.TryParDo(s, &readFn{Job: text, Done: done}, dealt)
 	if err != nil {
 		return beam.PCollection{}, fmt.Errorf("flink: the source: %w", err)
 	}
@@ -75,10 +79,20 @@ const most = 512
 
 // readFn reads splits.
 type readFn struct {
-	Job  shipped
+	Job  string
 	Done string
 
+	src  stream.Source[json.RawMessage]
 	recs []stream.Record[json.RawMessage]
+}
+
+// Setup is called once for each instance.
+func (f *readFn) Setup() error {
+	job, err := arrived(f.Job)
+	if err == nil {
+		f.src, err = job.source()
+	}
+	return err
 }
 
 // ProcessElement reads one.
@@ -91,11 +105,7 @@ func (f *readFn) ProcessElement(ctx context.Context, s split, emit func(beam.Eve
 			return fmt.Errorf("source: are there results of split %d: %w", s.Index, err)
 		}
 	}
-	src, err := f.Job.source()
-	if err != nil {
-		return fmt.Errorf("source: %w", err)
-	}
-	r, err := src.Open(ctx, stream.Split{Data: s.Data, Start: s.Start}, s.Start)
+	r, err := f.src.Open(ctx, stream.Split{Data: s.Data, Start: s.Start}, s.Start)
 	if err != nil {
 		return fmt.Errorf("source: %w", err)
 	}

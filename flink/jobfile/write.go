@@ -24,29 +24,34 @@ func init() {
 }
 
 // letterFn writes a record that failed as a line of JSON.
-type letterFn struct{}
+type letterFn struct {
+	Job string
+
+	letters inference.Letters
+}
+
+// Setup is called once for each instance.
+func (fn *letterFn) Setup() error {
+	job, err := arrived(fn.Job)
+	if fn.letters = inference.LettersOf(&job.Spec); job.Spec.Source.Kafka != nil {
+		fn.letters.Where = job.where
+	}
+	return err
+}
 
 // ProcessElement makes one line.
-func (*letterFn) ProcessElement(at beam.EventTime, f flink.FailedRecord) (flink.Record, error) {
+func (fn *letterFn) ProcessElement(at beam.EventTime, f flink.FailedRecord) (flink.Record, error) {
 	class := async.Backend
 	for class.String() != f.Class && class < async.Permanent {
 		class++
 	}
-	line, err := inference.Letter(async.Failed[json.RawMessage]{
+	line, err := fn.letters.Line(async.Failed[json.RawMessage]{
 		Record: async.Record[json.RawMessage]{Value: f.Record.Value, Split: int(f.Record.Split), Position: f.Record.Position, Time: async.EventTime(at)},
 		Class:  class, Err: errors.New(f.Error), Attempts: f.Attempts, At: time.UnixMilli(f.At),
 	})
 	r := f.Record
 	r.Value = line
 	return r, err
-}
-
-// write writes records into a folder.
-func write(s beam.Scope, records beam.PCollection, f *filesFn) error {
-	if _, err := beam.TryParDo(s, f, records); err != nil {
-		return fmt.Errorf("flink: the sink: %w", err)
-	}
-	return nil
 }
 
 // wholeName is the file with all results of a split.

@@ -1,0 +1,188 @@
+//go:build integration
+
+package integration
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/tensorferry/tensorferry/internal/flinkenv"
+	"github.com/tensorferry/tensorferry/internal/kafkaenv"
+	"github.com/tensorferry/tensorferry/sidecar/sidecartest"
+)
+
+const partitions = 4
+
+// pipe is a rig whose job is from Kafka to Kafka.
+type pipe struct {
+	*rig
+	broker *kafkaenv.Broker
+	in     string
+	out    string
+	sent   int
+
+	mu    sync.Mutex
+	times map[int]int
+	last  [partitions]int // the greatest id of each partition
+	back  int             // results that came behind a later one of their partition
+	wrong string
+}
+
+func newPipe(t *testing.T, c *flinkenv.Cluster, broker *kafkaenv.Broker, script sidecartest.Script) *pipe {
+	p := &pipe{rig: newRig(t, c, script, 0), broker: broker, times: map[int]int{}}
+	name := strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name()))
+	p.in, p.out = name+"-in", name+"-out"
+	cl := p.client()
+	defer cl.Close()
+	for _, topic := range []string{p.in, p.out} {
+		if _, err := kadm.NewClient(cl).CreateTopic(t.Context(), partitions, 1, nil, topic); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.read()
+	return p
+}
+
+func (p *pipe) client(opts ...kgo.Opt) *kgo.Client {
+	p.Helper()
+	cl, err := kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(p.broker.Addr())}, opts...)...)
+	if err != nil {
+		p.Fatal(err)
+	}
+	return cl
+}
+
+// job writes the job file.
+func (p *pipe) job(parallelism int, infer string, more ...string) string {
+	p.Helper()
+	text := fmt.Sprintf(`name: %s
+parallelism: %d
+source: {kafka: {brokers: %q, topic: %s, group: g, discover: 1s}}
+infer: {endpoint: %q, model: model, outputs: {y: {field: y}}%s}
+sink: {kafka: {topic: %s, partition: same}}
+%s
+`, p.in, parallelism, p.broker.Addr(), p.in, p.sidecar.Endpoint(), infer, p.out, strings.Join(more, "\n"))
+	if err := os.WriteFile(p.path("job.yaml"), []byte(text), 0o644); err != nil {
+		p.Fatal(err)
+	}
+	return p.path("job.yaml")
+}
+
+// send writes n more records: id i to partition i modulo their number.
+func (p *pipe) send(n int) {
+	p.Helper()
+	cl := p.client(kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	defer cl.Close()
+	for i := p.sent; i < p.sent+n; i++ {
+		cl.Produce(context.Background(), &kgo.Record{Topic: p.in, Partition: int32(i % partitions), Value: fmt.Appendf(nil, `{"id":%d,"x":[%d]}`, i, i%1000)}, nil)
+	}
+	if err := cl.Flush(context.Background()); err != nil {
+		p.Fatal(err)
+	}
+	p.sent += n
+}
+
+// read reads results until the end of the test.
+func (p *pipe) read() {
+	cl := p.client(kgo.ConsumeTopics(p.out))
+	ctx, cancel := context.WithCancel(context.Background())
+	var done sync.WaitGroup
+	done.Go(func() {
+		defer cl.Close()
+		for ctx.Err() == nil {
+			cl.PollFetches(ctx).EachRecord(p.take)
+		}
+	})
+	p.Cleanup(func() {
+		cancel()
+		done.Wait()
+	})
+}
+
+func (p *pipe) take(k *kgo.Record) {
+	var v struct {
+		ID int
+		X  []float64
+		Y  float64
+	}
+	err := json.Unmarshal(k.Value, &v)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err != nil || v.Y != 2*v.X[0] || v.ID%partitions != int(k.Partition) {
+		p.wrong = fmt.Sprintf("partition %d, offset %d: %s (%v)", k.Partition, k.Offset, k.Value, err)
+	}
+	p.times[v.ID]++
+	if v.ID < p.last[k.Partition] {
+		p.back++
+	}
+	p.last[k.Partition] = max(p.last[k.Partition], v.ID)
+}
+
+// have waits until n records have a result.
+func (p *pipe) have(n int) {
+	p.Helper()
+	p.eventually(fmt.Sprintf("%d results", n), func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.wrong != "" {
+			p.Fatal(p.wrong)
+		}
+		return len(p.times) >= n
+	})
+}
+
+// doubled returns how many results are there more than once, and how many of those came out of order.
+func (p *pipe) doubled() (n, back int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, t := range p.times {
+		n += t - 1
+	}
+	return n, p.back
+}
+
+func TestKafka(t *testing.T) {
+	c := flinkenv.Start(t, flinkenv.Options{TaskManagers: 2, Slots: 2, Settings: map[string]string{
+		"heartbeat.interval": "500", "heartbeat.timeout": "3000",
+	}})
+	broker := kafkaenv.Start(t)
+	t.Run("stop", func(t *testing.T) {
+		p := newPipe(t, c, broker, sidecartest.Script{Latency: 20 * time.Millisecond})
+		p.send(40_000)
+		run, id := p.submit(p.job(2, ", capacity: 40", "checkpoint: {interval: 300ms}"), "--flink", c.REST())
+		p.have(10_000)
+		t.Logf("%+v %+v", c.Checkpoints(id).Counts, c.Checkpoints(id).Latest.Failed)
+		began := time.Now()
+		run.Signal(syscall.SIGTERM)
+		if code := run.Wait(); code != 143 {
+			t.Fatalf("it ended with %d: %s", code, run.Output())
+		}
+		t.Log("stopped after", time.Since(began), len(p.times))
+		_, path, ok := strings.Cut(run.Output(), "--savepoint ")
+		if !ok {
+			t.Fatal(run.Output())
+		}
+		rows := 0
+		for _, call := range p.sidecar.Log() {
+			rows += call.Rows
+		}
+		t.Log(rows, "rows,", len(p.times), "results")
+		run, id = p.submit(p.path("job.yaml"), "--flink", c.REST(), "--savepoint", strings.TrimSpace(path))
+		p.have(40_000)
+		n, back := p.doubled()
+		t.Log(n, back)
+		run.Signal(syscall.SIGTERM)
+		t.Log(run.Wait())
+		t.Log(run.Output())
+	})
+}

@@ -1,0 +1,168 @@
+package jobfile
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"time"
+
+	"github.com/apache/beam/sdks/v2/go/pkg/beam"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/sdf"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/register"
+
+	"github.com/tensorferry/tensorferry/connector/kafka"
+	"github.com/tensorferry/tensorferry/stream"
+)
+
+func init() {
+	beam.RegisterType(reflect.TypeFor[found]())
+	register.DoFn4x2[context.Context, *sdf.LockRTracker, []byte, func(split), sdf.ProcessContinuation, error](&discoverFn{})
+}
+
+// readLive finds the partitions of a source that has no end, and reads them.
+func readLive(s beam.Scope, job shipped) (beam.PCollection, error) {
+	text, err := job.text()
+	if err != nil {
+		return beam.PCollection{}, err
+	}
+	all, err := beam.TryParDo(s, &discoverFn{Job: text}, beam.Impulse(s))
+	if err != nil {
+		return beam.PCollection{}, fmt.Errorf("flink: the source's partitions: %w", err)
+	}
+	out, err := beam.TryParDo(s, &liveFn{Job: text}, all[0])
+	if err != nil {
+		return beam.PCollection{}, fmt.Errorf("flink: the source: %w", err)
+	}
+	return out[0], nil
+}
+
+// found is a restriction: the partitions that were found so far, which what is left of the search must know. So they are in Flink's checkpoints, and
+// a job that is restored reads those that came meanwhile from their first record.
+type found struct {
+	Splits []split
+	// Over says that this part of the search is done.
+	Over bool
+}
+
+// discoverFn looks for partitions, again and again: a splittable DoFn with one element.
+type discoverFn struct {
+	Job string
+
+	every time.Duration
+	src   *kafka.Source[json.RawMessage]
+}
+
+// Setup is called once for each instance.
+func (f *discoverFn) Setup() error {
+	job, err := arrived(f.Job)
+	if err == nil {
+		f.every = job.discover()
+		f.src, err = job.live()
+	}
+	return err
+}
+
+// CreateInitialRestriction knows none.
+func (f *discoverFn) CreateInitialRestriction([]byte) found { return found{} }
+
+// SplitRestriction does not.
+func (f *discoverFn) SplitRestriction(_ []byte, r found) []found { return []found{r} }
+
+// RestrictionSize is the same for all.
+func (f *discoverFn) RestrictionSize([]byte, found) float64 { return 1 }
+
+// CreateTracker returns what keeps those that were found.
+func (f *discoverFn) CreateTracker(r found) *sdf.LockRTracker {
+	return sdf.NewLockRTracker(&search{now: r})
+}
+
+// TruncateRestriction ends the search when a job is drained.
+func (f *discoverFn) TruncateRestriction(rt *sdf.LockRTracker, _ []byte) found {
+	r := rt.GetRestriction().(found)
+	r.Over = true
+	return r
+}
+
+// ProcessElement looks once.
+func (f *discoverFn) ProcessElement(ctx context.Context, rt *sdf.LockRTracker, _ []byte, emit func(split)) (sdf.ProcessContinuation, error) {
+	known := rt.GetRestriction().(found).Splits
+	fresh, err := f.look(ctx, known)
+	if err != nil {
+		return nil, fmt.Errorf("source: %w", err)
+	}
+	if !rt.TryClaim(fresh) {
+		return nil, errors.New("source: the runner has given the search for partitions away, which it must not")
+	}
+	for _, s := range fresh {
+		emit(s)
+	}
+	return sdf.ResumeProcessingIn(f.every), nil
+}
+
+// look returns the partitions that are not known.
+func (f *discoverFn) look(ctx context.Context, known []split) (fresh []split, err error) {
+	var all []stream.Split
+	if len(known) == 0 {
+		if all, err = f.src.Splits(ctx); err != nil {
+			return nil, err
+		}
+	} else {
+		next := make([]int64, len(known))
+		for i, s := range known {
+			all, next[i] = append(all, stream.Split{Data: s.Data, Start: s.Start}), s.Start
+		}
+		if all, _, err = f.src.Assign(ctx, all, next); err != nil {
+			return nil, err
+		}
+	}
+	for _, s := range all[len(known):] {
+		one := split{Data: s.Data, Start: s.Start}
+		if one.Index, err = number(one, known, fresh); err != nil {
+			return nil, err
+		}
+		fresh = append(fresh, one)
+	}
+	return fresh, nil
+}
+
+// search is the tracker of discoverFn. What is claimed are further partitions.
+type search struct {
+	now found
+	err error
+}
+
+// TryClaim takes partitions that were found.
+func (s *search) TryClaim(pos any) bool {
+	if s.now.Over {
+		return false
+	}
+	s.now.Splits = append(s.now.Splits[:len(s.now.Splits):len(s.now.Splits)], pos.([]split)...)
+	return true
+}
+
+// GetError returns nil: nothing goes wrong.
+func (s *search) GetError() error { return s.err }
+
+// TrySplit ends this part of the search; the rest of it knows what was found.
+func (s *search) TrySplit(fraction float64) (primary, residual any, err error) {
+	if fraction > 0 || s.now.Over {
+		return s.now, nil, nil
+	}
+	rest := s.now
+	s.now.Over = true
+	return s.now, rest, nil
+}
+
+// GetProgress says that there is always something left.
+func (s *search) GetProgress() (done, remaining float64) { return float64(len(s.now.Splits)), 1 }
+
+// IsDone reports whether this part is.
+func (s *search) IsDone() bool { return s.now.Over }
+
+// GetRestriction returns what was found.
+func (s *search) GetRestriction() any { return s.now }
+
+// IsBounded says that there is no end.
+func (s *search) IsBounded() bool { return false }

@@ -1,0 +1,222 @@
+package jobfile
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/apache/beam/sdks/v2/go/pkg/beam"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/register"
+
+	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector/kafka"
+	"github.com/tensorferry/tensorferry/flink"
+	"github.com/tensorferry/tensorferry/flink/internal/idle"
+	"github.com/tensorferry/tensorferry/job"
+	"github.com/tensorferry/tensorferry/job/topics"
+	"github.com/tensorferry/tensorferry/stream"
+)
+
+func init() {
+	register.DoFn3x1[context.Context, beam.EventTime, flink.Record, error](&kafkaFn{})
+}
+
+// live returns the source of a job that reads topics.
+func (s shipped) live() (*kafka.Source[json.RawMessage], error) {
+	return topics.NewSource(&s.Spec, slog.Default())
+}
+
+// discover is how often new partitions are looked for.
+func (s shipped) discover() time.Duration {
+	if d := s.Spec.Source.Kafka.Discover; d > 0 {
+		return d
+	}
+	return kafka.DefaultDiscover
+}
+
+// The number of a split is that of its partition, and above it that of its topic in the order in which topics were found. So a job that reads one topic has
+// the partitions' own numbers.
+const topicShift = 32
+
+// number returns the number of a split, given those that were found before it.
+func number(s split, before ...[]split) (int64, error) {
+	topic, id, err := kafka.PartitionOf(stream.Split{Data: s.Data})
+	if err != nil {
+		return 0, err
+	}
+	next := int64(0)
+	for _, some := range before {
+		for _, o := range some {
+			t, _, err := kafka.PartitionOf(stream.Split{Data: o.Data})
+			if err != nil {
+				return 0, err
+			}
+			if t == topic {
+				return o.Index>>topicShift<<topicShift | int64(id), nil
+			}
+			next = max(next, o.Index>>topicShift+1)
+		}
+	}
+	return next<<topicShift | int64(id), nil
+}
+
+// where is the partition of a split. The topic is known if there is one only.
+func (s shipped) where(split int) (topic string, id int32, ok bool) {
+	if k := s.Spec.Source.Kafka; len(k.Topics) == 1 {
+		topic = k.Topics[0]
+	}
+	return topic, int32(split), true
+}
+
+// kafkaFn writes to a topic. A bundle is over when the brokers have all of it, so that a checkpoint is complete only then; what is repeated
+// after a failure is written again: at least once.
+type kafkaFn struct {
+	Job     string
+	Letters bool
+
+	job  shipped
+	key  string
+	w    *topicWriter
+	recs []stream.Record[json.RawMessage]
+}
+
+// writeBatch is how many records are handed to the client at once.
+const writeBatch = 256
+
+var writers idle.Pool[*topicWriter]
+
+// topicWriter is a producer, kept between bundles.
+type topicWriter struct {
+	mu     sync.Mutex
+	used   time.Time
+	closed bool
+	w      stream.Writer[json.RawMessage]
+}
+
+// Setup is called once for each instance.
+func (f *kafkaFn) Setup() error {
+	f.key = fmt.Sprint(f.Letters, f.Job)
+	var err error
+	f.job, err = arrived(f.Job)
+	return err
+}
+
+// StartBundle forgets a writer of a bundle that never came to its end; the pool closes it.
+func (f *kafkaFn) StartBundle(context.Context) { f.w, f.recs = nil, f.recs[:0] }
+
+// open makes a producer.
+func (f *kafkaFn) open(ctx context.Context, index int) (*topicWriter, error) {
+	spec := &f.job.Spec
+	k, path, encode := spec.Sink.Kafka, "sink.kafka", topics.Encoder
+	if f.Letters {
+		k, path, encode = spec.DeadLetter.Kafka, "dead_letter.kafka", topics.LetterEncoder
+	}
+	sink, err := topics.NewSink(spec, k, path, encode(k, f.job.where), slog.Default())
+	if err != nil {
+		return nil, err
+	}
+	// It looks at the topic.
+	if _, err := sink.Committer(ctx); err != nil {
+		return nil, err
+	}
+	w, err := sink.Open(context.Background(), stream.SinkContext{Operator: path, Subtask: index, Parallelism: index + 1})
+	if err != nil {
+		return nil, err
+	}
+	return &topicWriter{w: w, used: time.Now()}, nil
+}
+
+// ProcessElement hands a record to the producer.
+func (f *kafkaFn) ProcessElement(ctx context.Context, at beam.EventTime, r flink.Record) (err error) {
+	if f.w == nil {
+		if f.w, err = writers.Take(ctx, f.key, f.open); err != nil {
+			return fmt.Errorf("sink: %w", err)
+		}
+	}
+	f.recs = append(f.recs, stream.Record[json.RawMessage]{
+		Value: r.Value, Key: r.Key, Split: int(r.Split), Position: r.Position, Time: async.EventTime(at),
+	})
+	if len(f.recs) < writeBatch {
+		return nil
+	}
+	return f.write(nil)
+}
+
+// write hands over what was gathered, and then does more, with the writer for this bundle alone.
+func (f *kafkaFn) write(more func(stream.Writer[json.RawMessage]) error) error {
+	w := f.w
+	err := w.with(func(w stream.Writer[json.RawMessage]) error {
+		err := w.Write(f.recs)
+		clear(f.recs)
+		f.recs = f.recs[:0]
+		if err == nil && more != nil {
+			err = more(w)
+		}
+		return err
+	})
+	if err != nil {
+		f.w = nil
+		writers.Drop(w)
+		return fmt.Errorf("sink: %w", err)
+	}
+	return nil
+}
+
+// FinishBundle waits until the brokers have everything.
+func (f *kafkaFn) FinishBundle(ctx context.Context) error {
+	if f.w == nil {
+		return nil
+	}
+	err := f.write(func(w stream.Writer[json.RawMessage]) error {
+		_, err := w.Prepare(ctx, 1)
+		return err
+	})
+	if err == nil {
+		writers.Give(f.w)
+		f.w = nil
+	}
+	return err
+}
+
+func (t *topicWriter) with(do func(stream.Writer[json.RawMessage]) error) error {
+	t.mu.Lock()
+	defer func() {
+		t.used = time.Now()
+		t.mu.Unlock()
+	}()
+	if t.closed {
+		return idle.ErrAbandoned
+	}
+	return do(t.w)
+}
+
+// Close implements idle.Thing.
+func (t *topicWriter) Close() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.closed = true
+	return t.w.Close()
+}
+
+// Abandoned implements idle.Thing.
+func (t *topicWriter) Abandoned(since time.Time) bool {
+	if !t.mu.TryLock() {
+		return false
+	}
+	defer t.mu.Unlock()
+	return t.used.Before(since)
+}
+
+// checkKafka says what of a job file is not for Flink.
+func checkKafka(spec *job.Spec, refuse func(path, format string, args ...any)) {
+	k := spec.Source.Kafka
+	if k == nil {
+		return
+	}
+	if k.Watermark != 0 {
+		refuse("source.kafka.watermark", "want none on Flink: nothing in the job waits for watermarks")
+	}
+}

@@ -1,0 +1,192 @@
+package jobfile
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/apache/beam/sdks/v2/go/pkg/beam"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/sdf"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/io/rtrackers/offsetrange"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/register"
+
+	"github.com/tensorferry/tensorferry/connector/kafka"
+	"github.com/tensorferry/tensorferry/flink"
+	"github.com/tensorferry/tensorferry/flink/internal/idle"
+	"github.com/tensorferry/tensorferry/stream"
+)
+
+func init() {
+	register.DoFn4x2[context.Context, *sdf.LockRTracker, split, func(beam.EventTime, flink.Record), sdf.ProcessContinuation, error](&liveFn{})
+}
+
+// slice is how long a partition is read before its reader asks to be resumed. A bundle, and with it a checkpoint and what else the subtask has to
+// read, waits for that long. It is about as long as a bundle, since what is resumed begins with the next one.
+const slice = 200 * time.Millisecond
+
+// lull is how long a reader waits for a record before it gives way, and rest is when it is resumed then.
+const (
+	lull = 20 * time.Millisecond
+	rest = 100 * time.Millisecond
+)
+
+// liveFn reads partitions, which have no end: a splittable DoFn, whose elements are the partitions and whose restrictions are what is left of each. So the
+// offsets are in Flink's checkpoints.
+type liveFn struct {
+	Job string
+
+	src *kafka.Source[json.RawMessage]
+}
+
+// Setup is called once for each instance.
+func (f *liveFn) Setup() error {
+	job, err := arrived(f.Job)
+	if err == nil {
+		f.src, err = job.live()
+	}
+	return err
+}
+
+// end is behind every position. The tracker adds one to it.
+const end = math.MaxInt64 - 1
+
+// CreateInitialRestriction is a whole partition.
+func (f *liveFn) CreateInitialRestriction(s split) offsetrange.Restriction {
+	return offsetrange.Restriction{Start: s.Start, End: end}
+}
+
+// SplitRestriction does not: a partition is one sequence.
+func (f *liveFn) SplitRestriction(_ split, r offsetrange.Restriction) []offsetrange.Restriction {
+	return []offsetrange.Restriction{r}
+}
+
+// RestrictionSize is the same for all: nobody knows.
+func (f *liveFn) RestrictionSize(split, offsetrange.Restriction) float64 { return 1 }
+
+// CreateTracker returns what keeps the position.
+func (f *liveFn) CreateTracker(r offsetrange.Restriction) *sdf.LockRTracker {
+	return sdf.NewLockRTracker(&tracker{offsetrange.NewTracker(r)})
+}
+
+// TruncateRestriction leaves nothing to be read when a job is drained.
+func (f *liveFn) TruncateRestriction(rt *sdf.LockRTracker, _ split) offsetrange.Restriction {
+	r := rt.GetRestriction().(offsetrange.Restriction)
+	return offsetrange.Restriction{Start: r.Start, End: r.Start}
+}
+
+// ProcessElement reads a slice.
+func (f *liveFn) ProcessElement(ctx context.Context, rt *sdf.LockRTracker, s split, emit func(beam.EventTime, flink.Record)) (sdf.ProcessContinuation, error) {
+	at := rt.GetRestriction().(offsetrange.Restriction).Start
+	r, err := f.reader(ctx, s, at)
+	if err != nil {
+		return nil, fmt.Errorf("source: %w", err)
+	}
+	busy, err := r.slice(ctx, s.Index, rt, emit)
+	if err != nil {
+		readers.Drop(r)
+		return nil, fmt.Errorf("source: %w", err)
+	}
+	readers.Give(r)
+	if !busy {
+		return sdf.ResumeProcessingIn(rest), nil
+	}
+	return sdf.ResumeProcessingIn(0), nil
+}
+
+// tracker is that of an offset range which is not divided. What is claimed last is the position before the next one to read.
+type tracker struct{ *offsetrange.Tracker }
+
+// TrySplit gives everything away that was not claimed, as a reader that asks to be resumed does, and nothing else.
+func (t *tracker) TrySplit(fraction float64) (primary, residual any, err error) {
+	if fraction > 0 {
+		return t.GetRestriction(), nil, nil
+	}
+	return t.Tracker.TrySplit(0)
+}
+
+// IsBounded says that there is no end.
+func (t *tracker) IsBounded() bool { return false }
+
+var readers idle.Pool[*reader]
+
+// reader is an open reader of a partition, kept between slices, so that it reads ahead.
+type reader struct {
+	mu     sync.Mutex
+	used   time.Time
+	closed bool
+	next   int64
+	r      stream.LiveReader[json.RawMessage]
+	recs   []stream.Record[json.RawMessage]
+}
+
+// reader returns a reader of a split that stands at a position.
+func (f *liveFn) reader(ctx context.Context, s split, at int64) (*reader, error) {
+	open := func(ctx context.Context, _ int) (*reader, error) {
+		r, err := f.src.OpenAll(ctx, []stream.LiveSplit{{Split: stream.Split{Data: s.Data, Start: s.Start}, Position: at}})
+		if err != nil {
+			return nil, err
+		}
+		return &reader{r: r, next: at, used: time.Now()}, nil
+	}
+	key := fmt.Sprintf("%d %s %s", s.Index, s.Data, f.Job)
+	for {
+		r, err := readers.Take(ctx, key, open)
+		if err != nil || r.next == at {
+			return r, err
+		}
+		readers.Drop(r) // of an attempt that read on
+	}
+}
+
+// slice reads for a while. busy says that there is probably more at hand.
+func (r *reader) slice(ctx context.Context, index int64, rt *sdf.LockRTracker, emit func(beam.EventTime, flink.Record)) (busy bool, err error) {
+	r.mu.Lock()
+	defer func() {
+		r.used = time.Now()
+		r.mu.Unlock()
+	}()
+	for over := time.Now().Add(slice); time.Now().Before(over); {
+		if r.closed {
+			return false, idle.ErrAbandoned
+		}
+		wait, cancel := context.WithTimeout(ctx, lull)
+		_, recs, next, err := r.r.Read(wait, r.recs[:0], most)
+		cancel()
+		r.recs = recs
+		switch {
+		case err != nil && ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded):
+			return false, nil
+		case err != nil:
+			return false, err
+		case !rt.TryClaim(next - 1):
+			return false, errors.New("the runner has given a part of a partition away, which it must not")
+		}
+		for i := range recs {
+			emit(eventTime(recs[i].Time), flink.Record{Value: recs[i].Value, Key: recs[i].Key, Split: index, Position: recs[i].Position})
+		}
+		clear(r.recs)
+		r.next = next
+	}
+	return true, nil
+}
+
+// Close implements idle.Thing.
+func (r *reader) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed = true
+	return r.r.Close()
+}
+
+// Abandoned implements idle.Thing.
+func (r *reader) Abandoned(since time.Time) bool {
+	if !r.mu.TryLock() {
+		return false
+	}
+	defer r.mu.Unlock()
+	return r.used.Before(since)
+}
