@@ -1,7 +1,7 @@
 //go:build integration
 
 // Package flinkenv runs a real Flink cluster for tests: a JobManager and TaskManagers, each a process of its own, and Beam's job
-// server in front of them, made from Maven's artifacts. It needs Java 17 and Maven.
+// server in front of them, made from Maven's artifacts. It needs a JDK 17 and Maven.
 //
 // Flink listens on loopback alone. Beam's servers, which are the job server and, while a pipeline runs, some in each TaskManager,
 // listen on all interfaces: Beam takes only the port of the address that it is given.
