@@ -85,6 +85,58 @@ func TestCluster(t *testing.T) {
 	}
 }
 
+// TestControl: what tests ask of Flink is what it does.
+func TestControl(t *testing.T) {
+	m := startModel(t)
+	c := startFlink(t)
+	endless := load{records: 1_000_000, perSecond: 100}
+	result := filepath.Join(t.TempDir(), "result.json")
+
+	id := submitAsyncJob(t, c, m, endless, 1, result)
+	if j := c.AwaitTasks(id); j.Name != "orderedWait" || len(j.Vertices) != 1 || j.Vertices[0].Parallelism != 1 {
+		t.Errorf("%+v", j)
+	}
+	c.JobManager.Eventually("two checkpoints", func() bool { return c.Checkpoints(id).Counts.Completed >= 2 })
+	if last := c.Checkpoints(id).Latest.Completed; last == nil || last.Status != "COMPLETED" {
+		t.Errorf("%+v", last)
+	} else if _, err := os.Stat(strings.TrimPrefix(last.Path, "file:")); err != nil {
+		t.Errorf("%+v: %v", last, err)
+	}
+	// The only vertex is source and sink: nothing goes in or out between tasks, but it has its metrics.
+	vertex := c.Job(id).Vertices[0].ID
+	c.JobManager.Eventually("the job has been busy", func() bool { return c.Metrics(id, vertex, "accumulateBusyTimeMs")["accumulateBusyTimeMs"] > 0 })
+	path := c.Savepoint(id)
+	if _, err := os.Stat(filepath.Join(strings.TrimPrefix(path, "file:"), "_metadata")); err != nil {
+		t.Errorf("savepoint %q: %v", path, err)
+	}
+	if c.Job(id).State != "RUNNING" {
+		t.Error("a savepoint has ended the job")
+	}
+	c.Cancel(id)
+
+	id = submitAsyncJob(t, c, m, endless, 1, result)
+	c.AwaitTasks(id)
+	path, err := c.Stop(id, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(strings.TrimPrefix(path, "file:"), "_metadata")); err != nil {
+		t.Errorf("savepoint %q: %v", path, err)
+	}
+	c.Await(id, "FINISHED")
+
+	id = submitAsyncJob(t, c, m, endless, 1, result)
+	c.AwaitTasks(id)
+	m.Kill()
+	c.Await(id, "FAILED")
+	if ex := c.Exceptions(id); len(ex) == 0 || !strings.Contains(ex[0].Stacktrace, "io.grpc.StatusRuntimeException") {
+		t.Errorf("the failure of a job whose model is gone: %+v", ex)
+	}
+	if all := c.Jobs(); len(all) != 3 || all[0].State != "CANCELED" || all[1].State != "FINISHED" || all[2].State != "FAILED" {
+		t.Errorf("%+v", all)
+	}
+}
+
 // listening returns where a process listens for TCP.
 func listening(t *testing.T, pid int) (addrs []*net.TCPAddr) {
 	t.Helper()

@@ -1,7 +1,7 @@
 //go:build integration
 
 // Package flinkenv runs a real Flink cluster for tests: a JobManager and TaskManagers, each a process of its own, and Beam's job
-// server in front of them, made from Maven's artifacts. It needs Java 17 and Maven.
+// server in front of them, made from Maven's artifacts. It needs a JDK 17 and Maven.
 //
 // Flink listens on loopback alone. Beam's servers, which are the job server and, while a pipeline runs, some in each TaskManager,
 // listen on all interfaces: Beam takes only the port of the address that it is given.
@@ -29,6 +29,11 @@ import (
 //go:embed testdata/pom.xml
 var pom []byte
 
+// jobServer starts Beam's job server. Java runs the source as it is.
+//
+//go:embed testdata/JobServer.java
+var jobServer []byte
+
 // Options say what cluster to start. Zero values are one TaskManager with one slot.
 type Options struct {
 	TaskManagers int
@@ -55,13 +60,13 @@ type Cluster struct {
 	// BeamJobServer is nil without one.
 	BeamJobServer *pyenv.Process
 
-	t         testing.TB
-	o         Options
-	dir       string
-	classpath string
-	settings  map[string]string
-	restPort  int
-	jobPort   int
+	t        testing.TB
+	o        Options
+	dir      string
+	libs     string
+	settings map[string]string
+	restPort int
+	jobPort  int
 }
 
 // Libs returns the folder with the jars of Flink and of Beam's runner, which it fetches first where they are not there.
@@ -102,11 +107,11 @@ func Start(t testing.TB, o Options) *Cluster {
 	}
 	c := &Cluster{
 		t: t, o: o, dir: o.Dir, restPort: pyenv.FreePort(t), TaskManagers: make([]*pyenv.Process, o.TaskManagers),
-		classpath: strings.Join(append([]string{filepath.Join(libs, "*")}, o.Classpath...), string(os.PathListSeparator)),
+		libs: libs,
 	}
 	c.settings = c.common(pyenv.FreePort(t))
 	maps.Copy(c.settings, o.Settings)
-	c.JobManager = c.start("jobmanager", 512, jobManagerClass, "--configDir", c.configure("jobmanager", nil))
+	c.JobManager = c.start("jobmanager", c.Java(512, jobManagerClass, "--configDir", c.configure("jobmanager")))
 	c.JobManager.Eventually("the JobManager answers", func() bool { _, err := c.overview(); return err == nil })
 	for i := range c.TaskManagers {
 		c.startTaskManager(i)
@@ -121,7 +126,6 @@ func Start(t testing.TB, o Options) *Cluster {
 const (
 	jobManagerClass  = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
 	taskManagerClass = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
-	jobServerClass   = "org.apache.beam.runners.flink.FlinkJobServerDriver"
 )
 
 // common are the settings of every process and of clients.
@@ -160,7 +164,7 @@ func (c *Cluster) common(rpcPort int) map[string]string {
 }
 
 // configure writes the configuration folder of a process and returns it.
-func (c *Cluster) configure(name string, own map[string]string) string {
+func (c *Cluster) configure(name string) string {
 	c.t.Helper()
 	tmp := filepath.Join(c.dir, name, "tmp")
 	for _, dir := range []string{tmp, c.CheckpointDir(), c.SavepointDir()} {
@@ -170,12 +174,9 @@ func (c *Cluster) configure(name string, own map[string]string) string {
 	}
 	all := maps.Clone(c.settings)
 	all["io.tmp.dirs"], all["web.tmpdir"] = tmp, tmp
-	maps.Copy(all, own)
 	var text strings.Builder
 	for _, key := range slices.Sorted(maps.Keys(all)) {
-		if all[key] != "" {
-			fmt.Fprintf(&text, "%s: %s\n", key, all[key])
-		}
+		fmt.Fprintf(&text, "%s: %s\n", key, all[key])
 	}
 	if err := os.WriteFile(filepath.Join(c.dir, name, "flink-conf.yaml"), []byte(text.String()), 0o644); err != nil {
 		c.t.Fatal(err)
@@ -191,7 +192,12 @@ var opened = []string{
 
 // Java returns a command that runs a class with what the cluster's processes have: for clients of the cluster.
 func (c *Cluster) Java(heap int, class string, args ...string) *exec.Cmd {
-	all := []string{
+	path := append([]string{filepath.Join(c.libs, "*")}, c.o.Classpath...)
+	return c.java(heap, append([]string{"-cp", strings.Join(path, string(os.PathListSeparator)), class}, args...)...)
+}
+
+func (c *Cluster) java(heap int, args ...string) *exec.Cmd {
+	options := []string{
 		fmt.Sprintf("-Xms%dm", heap/2), fmt.Sprintf("-Xmx%dm", heap), "-XX:+UseSerialGC",
 		// No file outside of the cluster's folder, not even for jps.
 		"-XX:-UsePerfData", "-Djava.io.tmpdir=" + c.dir,
@@ -202,14 +208,13 @@ func (c *Cluster) Java(heap int, class string, args ...string) *exec.Cmd {
 		"-Dorg.slf4j.simpleLogger.log.org.apache.flink.runtime.util.EnvironmentInformation=warn",
 	}
 	for _, p := range opened {
-		all = append(all, "--add-opens=java.base/"+p+"=ALL-UNNAMED")
+		options = append(options, "--add-opens=java.base/"+p+"=ALL-UNNAMED")
 	}
-	return exec.Command("java", append(append(all, "-cp", c.classpath, class), args...)...)
+	return exec.Command("java", append(options, args...)...)
 }
 
-func (c *Cluster) start(name string, heap int, class string, args ...string) *pyenv.Process {
+func (c *Cluster) start(name string, cmd *exec.Cmd) *pyenv.Process {
 	c.t.Helper()
-	cmd := c.Java(heap, class, args...)
 	cmd.Dir = filepath.Join(c.dir, name)
 	return pyenv.Start(c.t, cmd)
 }
@@ -217,7 +222,7 @@ func (c *Cluster) start(name string, heap int, class string, args ...string) *py
 func (c *Cluster) startTaskManager(i int) {
 	c.t.Helper()
 	name := fmt.Sprintf("taskmanager-%d", i)
-	c.TaskManagers[i] = c.start(name, c.o.Heap, taskManagerClass, "--configDir", c.configure(name, nil))
+	c.TaskManagers[i] = c.start(name, c.Java(c.o.Heap, taskManagerClass, "--configDir", c.configure(name)))
 }
 
 // RestartTaskManager starts a TaskManager that was killed, and returns when it is registered.
@@ -252,10 +257,15 @@ func (c *Cluster) awaitTaskManagers() {
 func (c *Cluster) startJobServer() {
 	c.t.Helper()
 	c.jobPort = pyenv.FreePort(c.t)
-	conf := c.configure("jobserver", nil)
-	c.BeamJobServer = c.start("jobserver", 512, jobServerClass, "--flink-master", c.REST(), "--flink-conf-dir", conf,
+	conf := c.configure("jobserver")
+	source := filepath.Join(conf, "JobServer.java")
+	if err := os.WriteFile(source, jobServer, 0o644); err != nil {
+		c.t.Fatal(err)
+	}
+	// Without a class path of its own Java takes the current folder, which the job server would upload.
+	c.BeamJobServer = c.start("jobserver", c.java(512, "-cp", "nothing", source, c.libs, "--flink-master", c.REST(), "--flink-conf-dir", conf,
 		"--job-host", "127.0.0.1", "--job-port", fmt.Sprint(c.jobPort), "--artifact-port", "0", "--expansion-port", "0",
-		"--artifacts-dir", filepath.Join(conf, "artifacts"))
+		"--artifacts-dir", filepath.Join(conf, "artifacts")))
 	c.BeamJobServer.Eventually("the job server listens", func() bool {
 		conn, err := net.Dial("tcp", c.JobServer())
 		if err == nil {

@@ -113,8 +113,9 @@ type Vertex struct {
 	ID          string `json:"id"`
 	Name        string `json:"name"`
 	Parallelism int    `json:"parallelism"`
-	Status      string `json:"status"`
-	Metrics     struct {
+	// Tasks counts its subtasks by their states, which are those of jobs and a few more.
+	Tasks   map[string]int `json:"tasks"`
+	Metrics struct {
 		ReadRecords  int64 `json:"read-records"`
 		WriteRecords int64 `json:"write-records"`
 	} `json:"metrics"`
@@ -149,6 +150,17 @@ func (c *Cluster) Await(id string, states ...string) (j Job) {
 			c.t.Fatalf("job %s is %s, not %v: %v", id, j.State, states, c.Exceptions(id))
 		}
 		return false
+	})
+	return j
+}
+
+// AwaitTasks returns a job when it runs and all of its subtasks do, or have ended. Only then it can be given a savepoint: Flink
+// says RUNNING of jobs that still start.
+func (c *Cluster) AwaitTasks(id string) (j Job) {
+	c.t.Helper()
+	c.JobManager.Eventually("all tasks of job "+id+" run", func() bool {
+		j = c.Await(id, "RUNNING")
+		return !slices.ContainsFunc(j.Vertices, func(v Vertex) bool { return v.Tasks["RUNNING"]+v.Tasks["FINISHED"] < v.Parallelism })
 	})
 	return j
 }
