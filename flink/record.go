@@ -67,12 +67,19 @@ type FailedRecord struct {
 	At int64
 }
 
+func encodeFailed(f FailedRecord) ([]byte, error) { return json.Marshal(f) }
+
+func decodeFailed(b []byte) (f FailedRecord, err error) {
+	err = json.Unmarshal(b, &f)
+	return f, err
+}
+
 // RecordMaker makes the function of Records: of JSON objects.
 type RecordMaker = Maker[json.RawMessage, json.RawMessage]
 
 func init() {
 	beam.RegisterCoder(reflect.TypeFor[Record](), encodeRecord, decodeRecord)
-	beam.RegisterType(reflect.TypeFor[FailedRecord]())
+	beam.RegisterCoder(reflect.TypeFor[FailedRecord](), encodeFailed, decodeFailed)
 	register.Emitter2[beam.EventTime, Record]()
 	register.Emitter2[beam.EventTime, FailedRecord]()
 }

@@ -3,7 +3,10 @@
 package integration
 
 import (
+	"bytes"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -11,97 +14,136 @@ import (
 
 	"github.com/tensorferry/tensorferry/flink"
 	"github.com/tensorferry/tensorferry/internal/flinkenv"
-	"github.com/tensorferry/tensorferry/sidecar/backend/mock"
+	"github.com/tensorferry/tensorferry/internal/pyenv"
 	"github.com/tensorferry/tensorferry/sidecar/sidecartest"
 )
 
-func TestFlink(t *testing.T) {
-	c := flinkenv.Start(t, flinkenv.Options{TaskManagers: 2, Slots: 2, Settings: map[string]string{
-		// What is killed is noticed soon.
-		"heartbeat.interval": "500", "heartbeat.timeout": "3000",
+// newCluster starts a cluster that notices soon what is killed.
+func newCluster(t *testing.T) *flinkenv.Cluster {
+	return flinkenv.Start(t, flinkenv.Options{TaskManagers: 2, Slots: 2, Settings: map[string]string{
+		"heartbeat.interval": "500", "heartbeat.timeout": "4000",
 	}})
-	t.Run("files", func(t *testing.T) {
-		r := newRig(t, c, sidecartest.Script{Latency: 2 * time.Millisecond, Jitter: 5 * time.Millisecond}, 50_000)
-		p, _ := r.submit(r.job(2, ""))
-		if code := p.Wait(); code != 0 {
-			t.Fatalf("it ended with %d", code)
+}
+
+// TestFiles: jobs from files to files, on a cluster of two TaskManagers.
+func TestFiles(t *testing.T) {
+	c := newCluster(t)
+	t.Run("digits", func(t *testing.T) { testDigits(t, c) })
+	t.Run("killed", func(t *testing.T) { testFilesKilled(t, c) })
+	t.Run("permanent", func(t *testing.T) { testPermanent(t, c) })
+	t.Run("cancelled", func(t *testing.T) { testCancelled(t, c) })
+}
+
+// testDigits: the job file of the examples, as it is, gives on Flink the bytes that it gives in the embedded runtime.
+func testDigits(t *testing.T, c *flinkenv.Cluster) {
+	root, err := pyenv.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	examples := filepath.Join(root, "examples", "digits")
+	r := newRig(t, c, sidecartest.Script{}, 0)
+	for _, name := range []string{"job.yaml", "digits.jsonl", "digits.onnx"} {
+		text, err := os.ReadFile(filepath.Join(examples, name))
+		if err == nil {
+			err = os.WriteFile(r.path(name), text, 0o644)
 		}
-		r.inOrder()
-	})
-	t.Run("killed", func(t *testing.T) {
-		r := newRig(t, c, sidecartest.Script{Latency: 20 * time.Millisecond}, 30_000)
-		p, id := r.submit(r.job(2, ", capacity: 20", "restart: {strategy: fixed-delay, attempts: 100, delay: 200ms}"))
-		calls := func(n int64) { r.eventually("calls are made", func() bool { return r.sidecar.Status().Calls > n }) }
-		calls(300)
-		r.worker.Kill()
-		r.startWorker()
-		calls(r.sidecar.Status().Calls + 300)
-		c.TaskManagers[0].Kill()
-		calls(r.sidecar.Status().Calls + 300)
-		c.RestartTaskManager(0)
-		calls(r.sidecar.Status().Calls + 300)
-		r.sidecar.Kill()
-		time.Sleep(time.Second)
-		if err := r.sidecar.Restart(); err != nil {
-			t.Fatal(err)
-		}
-		if code := p.Wait(); code != 0 {
-			t.Fatalf("it ended with %d", code)
-		}
-		r.inOrder()
-		for _, e := range c.Exceptions(id) {
-			t.Logf("%.200s", e.Stacktrace)
-		}
-		rows := 0
-		for _, call := range r.sidecar.Log() {
-			rows += call.Rows
-		}
-		t.Logf("%d rows", rows)
-	})
-	t.Run("permanent", func(t *testing.T) {
-		r := newRig(t, c, sidecartest.Script{}, 1000)
-		job := r.job(1, "", "restart: {strategy: none}")
-		text, err := os.ReadFile(job)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(job, []byte(strings.Replace(string(text), "model: model", "model: nobody", 1)), 0o644); err != nil {
-			t.Fatal(err)
+	}
+	p, _ := r.submit(r.path("job.yaml"))
+	if code := p.Wait(); code != 0 {
+		t.Fatalf("it ended with %d", code)
+	}
+	onFlink := r.parts()
+	if err := os.RemoveAll(r.path("out")); err != nil {
+		t.Fatal(err)
+	}
+	embedded, err := pyenv.Program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(embedded, "run", "--no-progress", r.path("job.yaml")).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if here := r.parts(); len(here) == 0 || !bytes.Equal(onFlink, here) {
+		t.Errorf("%d bytes on Flink, %d here, and they differ", len(onFlink), len(here))
+	}
+}
+
+// testFilesKilled: whatever is killed, every record has one result, and they are in order.
+func testFilesKilled(t *testing.T, c *flinkenv.Cluster) {
+	r := newRig(t, c, sidecartest.Script{Latency: 20 * time.Millisecond}, 40_000)
+	p, id := r.submit(r.job(2, ", capacity: 20", "restart: {strategy: fixed-delay, attempts: 100, delay: 200ms}"))
+	r.killEverything()
+	if code := p.Wait(); code != 0 {
+		t.Fatalf("it ended with %d", code)
+	}
+	r.inOrder()
+	t.Logf("%d rows were called for %d records; %q", r.rows(), r.records, r.failures(id))
+	if len(r.failures(id)) < 2 {
+		t.Errorf("Flink knows of fewer than two failures")
+	}
+}
+
+// testPermanent: a permanent failure ends the job where there is no restart, and Flink's history tells why.
+func testPermanent(t *testing.T, c *flinkenv.Cluster) {
+	r := newRig(t, c, sidecartest.Script{}, 1000)
+	job := r.job(1, "", "restart: {strategy: none}")
+	text, err := os.ReadFile(job)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(job, bytes.Replace(text, []byte("model: model"), []byte("model: nobody"), 1), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	p, id := r.submit(job)
+	if code := p.Wait(); code != 1 {
+		t.Errorf("it ended with %d", code)
+	}
+	if s := c.Job(id).State; s != "FAILED" {
+		t.Errorf("it is %s", s)
+	}
+	if out := p.Output(); !strings.Contains(out, `no model "nobody"`) || !strings.Contains(out, "reason MODEL_NOT_FOUND") {
+		t.Errorf("the command does not say why: %s", out)
+	}
+	for _, e := range c.Exceptions(id) {
+		f := flink.FailureIn(e.Stacktrace)
+		if f == nil || f.Code != "NOT_FOUND" || f.Reason != "MODEL_NOT_FOUND" || f.Class != "permanent" || f.Model != "nobody" || f.Operator != "infer" {
+			t.Errorf("%+v in %.2000s", f, e.Stacktrace)
 		}
-		p, id := r.submit(job)
-		if code := p.Wait(); code != 1 {
-			t.Errorf("it ended with %d", code)
-		}
-		if s := c.Job(id).State; s != "FAILED" {
-			t.Error(s)
-		}
-		t.Log(p.Output())
-		ex := c.Exceptions(id)
-		t.Logf("%.3000s", ex[0].Stacktrace)
-		t.Log(flink.FailureIn(ex[0].Stacktrace))
-	})
-	t.Run("cancelled", func(t *testing.T) {
-		r := newRig(t, c, sidecartest.Script{Latency: 20 * time.Millisecond}, 100_000)
-		p, id := r.submit(r.job(2, ", capacity: 20", "restart: {strategy: none}"))
-		r.eventually("calls are made", func() bool { return r.sidecar.Status().Calls > 100 })
-		if n := r.sidecar.Status().Connections; n != 2 {
-			t.Errorf("%d connections of 2 subtasks", n)
-		}
-		p.Signal(syscall.SIGTERM)
-		if code := p.Wait(); code != 143 {
-			t.Errorf("it ended with %d", code)
-		}
-		t.Log(c.Job(id).State)
-		began := time.Now()
-		r.eventually("no connection is left", func() bool { return r.sidecar.Status().Connections == 0 })
-		t.Log(time.Since(began))
-		// resumed
-		p, _ = r.submit(r.path("job.yaml"), "--resume")
-		t.Log(len(r.results()))
-		if code := p.Wait(); code != 0 {
-			t.Fatalf("it ended with %d", code)
-		}
-		r.inOrder()
-	})
-	_ = mock.Fault{}
+	}
+	r.disconnected()
+}
+
+// testCancelled: a job that is cancelled leaves no connection, and goes on with --resume where its results end.
+func testCancelled(t *testing.T, c *flinkenv.Cluster) {
+	r := newRig(t, c, sidecartest.Script{Latency: 20 * time.Millisecond}, 40_000)
+	p, id := r.submit(r.job(2, ", capacity: 20", "restart: {strategy: none}"), "--flink", c.REST())
+	r.more(500)
+	if n := r.sidecar.Status().Connections; n != 2 {
+		t.Errorf("%d connections of 2 subtasks", n)
+	}
+	p.Signal(syscall.SIGTERM)
+	if code := p.Wait(); code != 143 {
+		t.Errorf("it ended with %d: %s", code, p.Output())
+	}
+	c.Await(id, "CANCELED")
+	r.disconnected()
+	done := len(r.results())
+	if done == 0 || done == r.records {
+		t.Errorf("%d results of %d records at the time it was cancelled: what follows shows nothing", done, r.records)
+	}
+	before := r.rows()
+	if p, _ = r.submit(r.path("job.yaml")); p.Wait() != 2 {
+		t.Errorf("results of a job that was cancelled are not in the way of another: %s", p.Output())
+	}
+	p, _ = r.submit(r.path("job.yaml"), "--resume")
+	if code := p.Wait(); code != 0 {
+		t.Fatalf("it ended with %d", code)
+	}
+	r.inOrder()
+	if again := r.rows() - before; again > r.records-done {
+		t.Errorf("%d rows were called again, of %d records that had no result", again, r.records-done)
+	}
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/tensorferry/tensorferry/internal/flinkenv"
 	"github.com/tensorferry/tensorferry/internal/kafkaenv"
+	"github.com/tensorferry/tensorferry/internal/pyenv"
 	"github.com/tensorferry/tensorferry/sidecar/sidecartest"
 )
 
@@ -34,7 +35,6 @@ type pipe struct {
 	mu    sync.Mutex
 	times map[int]int
 	last  [partitions]int // the greatest id of each partition
-	back  int             // results that came behind a later one of their partition
 	wrong string
 }
 
@@ -122,8 +122,8 @@ func (p *pipe) take(k *kgo.Record) {
 		p.wrong = fmt.Sprintf("partition %d, offset %d: %s (%v)", k.Partition, k.Offset, k.Value, err)
 	}
 	p.times[v.ID]++
-	if v.ID < p.last[k.Partition] {
-		p.back++
+	if p.times[v.ID] == 1 && v.ID < p.last[k.Partition] {
+		p.wrong = fmt.Sprintf("partition %d, offset %d: the first result of record %d comes behind one of record %d", k.Partition, k.Offset, v.ID, p.last[k.Partition])
 	}
 	p.last[k.Partition] = max(p.last[k.Partition], v.ID)
 }
@@ -141,48 +141,78 @@ func (p *pipe) have(n int) {
 	})
 }
 
-// doubled returns how many results are there more than once, and how many of those came out of order.
-func (p *pipe) doubled() (n, back int) {
+// doubled returns how many results are there more than once.
+func (p *pipe) doubled() (n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, t := range p.times {
 		n += t - 1
 	}
-	return n, p.back
+	return n
 }
 
+// stop stops a job with a savepoint and returns its path.
+func (p *pipe) stop(run *pyenv.Process) string {
+	p.Helper()
+	run.Signal(syscall.SIGTERM)
+	if code := run.Wait(); code != 143 {
+		p.Fatalf("it ended with %d: %s", code, run.Output())
+	}
+	_, path, ok := strings.Cut(run.Output(), "--savepoint ")
+	if !ok {
+		p.Fatalf("no savepoint: %s", run.Output())
+	}
+	return strings.TrimSpace(path)
+}
+
+// TestKafka: jobs from Kafka to Kafka, on a cluster of two TaskManagers.
 func TestKafka(t *testing.T) {
-	c := flinkenv.Start(t, flinkenv.Options{TaskManagers: 2, Slots: 2, Settings: map[string]string{
-		"heartbeat.interval": "500", "heartbeat.timeout": "3000",
-	}})
+	c := newCluster(t)
 	broker := kafkaenv.Start(t)
-	t.Run("stop", func(t *testing.T) {
-		p := newPipe(t, c, broker, sidecartest.Script{Latency: 20 * time.Millisecond})
-		p.send(40_000)
-		run, id := p.submit(p.job(2, ", capacity: 40", "checkpoint: {interval: 300ms}"), "--flink", c.REST())
-		p.have(10_000)
-		t.Logf("%+v %+v", c.Checkpoints(id).Counts, c.Checkpoints(id).Latest.Failed)
-		began := time.Now()
-		run.Signal(syscall.SIGTERM)
-		if code := run.Wait(); code != 143 {
-			t.Fatalf("it ended with %d: %s", code, run.Output())
-		}
-		t.Log("stopped after", time.Since(began), len(p.times))
-		_, path, ok := strings.Cut(run.Output(), "--savepoint ")
-		if !ok {
-			t.Fatal(run.Output())
-		}
-		rows := 0
-		for _, call := range p.sidecar.Log() {
-			rows += call.Rows
-		}
-		t.Log(rows, "rows,", len(p.times), "results")
-		run, id = p.submit(p.path("job.yaml"), "--flink", c.REST(), "--savepoint", strings.TrimSpace(path))
-		p.have(40_000)
-		n, back := p.doubled()
-		t.Log(n, back)
-		run.Signal(syscall.SIGTERM)
-		t.Log(run.Wait())
-		t.Log(run.Output())
-	})
+	t.Run("stopped", func(t *testing.T) { testStopped(t, c, broker) })
+	t.Run("killed", func(t *testing.T) { testKafkaKilled(t, c, broker) })
+}
+
+// testStopped: barriers wait for what is in flight. A savepoint is one: of what was called before it everything has its result, and the job that goes on
+// from it calls nothing again. New partitions are found meanwhile, and no connection is left.
+func testStopped(t *testing.T, c *flinkenv.Cluster, broker *kafkaenv.Broker) {
+	p := newPipe(t, c, broker, sidecartest.Script{Latency: 20 * time.Millisecond})
+	p.send(40_000)
+	run, id := p.submit(p.job(2, ", capacity: 40", "checkpoint: {interval: 300ms}"), "--flink", c.REST())
+	p.have(5_000)
+	p.eventually("checkpoints while calls are in flight", func() bool { return c.Checkpoints(id).Counts.Completed >= 3 && p.sidecar.Status().Rows > 0 })
+	path := p.stop(run)
+	called := p.rows()
+	if called == p.sent {
+		t.Error("all was done when it was stopped: this shows nothing")
+	}
+	p.have(called)
+	if n := p.doubled(); n > 0 {
+		t.Errorf("%d results are doubled", n)
+	}
+	p.disconnected()
+	run, id = p.submit(p.path("job.yaml"), "--flink", c.REST(), "--savepoint", path)
+	p.have(p.sent)
+	if n, rows := p.doubled(), p.rows(); n > 0 || rows != p.sent {
+		t.Errorf("%d results are doubled; %d rows were called for %d records", n, rows, p.sent)
+	}
+	p.send(100)
+	p.have(p.sent)
+	p.stop(run)
+	t.Logf("%d rows before the stop; %+v", called, c.Checkpoints(id).Counts)
+}
+
+// testKafkaKilled: whatever is killed, every record arrives, the first time in the order of its partition; those since the last checkpoint arrive again.
+func testKafkaKilled(t *testing.T, c *flinkenv.Cluster, broker *kafkaenv.Broker) {
+	p := newPipe(t, c, broker, sidecartest.Script{Latency: 20 * time.Millisecond})
+	p.send(40_000)
+	run, id := p.submit(p.job(2, ", capacity: 40", "checkpoint: {interval: 300ms}", "restart: {strategy: fixed-delay, attempts: 100, delay: 200ms}"), "--flink", c.REST())
+	p.killEverything()
+	p.have(p.sent)
+	t.Logf("%d of %d results are doubled; %+v; %q", p.doubled(), p.sent, c.Checkpoints(id).Counts, p.failures(id))
+	if len(p.failures(id)) < 2 {
+		t.Errorf("Flink knows of fewer than two failures")
+	}
+	p.stop(run)
+	p.disconnected()
 }

@@ -116,16 +116,33 @@ func (r *rig) submit(job string, flags ...string) (*pyenv.Process, string) {
 				return true
 			}
 		}
-		if p.Over() {
-			r.Fatalf("it ended: %s", p.Output())
-		}
-		return false
+		return p.Over() // it was refused
 	})
 	return p, id
 }
 
 // results reads the result files in the order of their names. ids are those of the records, in that order.
 func (r *rig) results() (ids []int) {
+	r.Helper()
+	for line := range bytes.Lines(r.parts()) {
+		var v struct {
+			ID int
+			X  []float64
+			Y  float64
+		}
+		if err := json.Unmarshal(line, &v); err != nil {
+			r.Fatalf("%v: %s", err, line)
+		}
+		if v.Y != 2*v.X[0] {
+			r.Fatalf("a wrong answer: %s", line)
+		}
+		ids = append(ids, v.ID)
+	}
+	return ids
+}
+
+// parts are the bytes of the result files, in the order of their names.
+func (r *rig) parts() (all []byte) {
 	r.Helper()
 	files, err := filepath.Glob(r.path("out/part-*"))
 	if err != nil {
@@ -137,39 +154,9 @@ func (r *rig) results() (ids []int) {
 		if err != nil {
 			r.Fatal(err)
 		}
-		for line := range bytes.Lines(text) {
-			var v struct {
-				ID int
-				X  []float64
-				Y  float64
-			}
-			if err := json.Unmarshal(line, &v); err != nil {
-				r.Fatalf("%s: %v: %s", f, err, line)
-			}
-			if v.Y != 2*v.X[0] {
-				r.Fatalf("%s: a wrong answer: %s", f, line)
-			}
-			ids = append(ids, v.ID)
-		}
+		all = append(all, text...)
 	}
-	return ids
-}
-
-// complete checks that every record has a result, and returns how many are there more than once.
-func (r *rig) complete() (doubled int) {
-	r.Helper()
-	times := make([]int, r.records)
-	ids := r.results()
-	for _, id := range ids {
-		times[id]++
-	}
-	for id, n := range times {
-		if n == 0 {
-			r.Fatalf("record %d has no result; %d results", id, len(ids))
-		}
-		doubled += n - 1
-	}
-	return doubled
+	return all
 }
 
 // inOrder checks that every record has one result, in the order of the input.
@@ -186,10 +173,58 @@ func (r *rig) inOrder() {
 	}
 }
 
+// rows is how many rows were called so far, again ones included.
+func (r *rig) rows() (n int) {
+	for _, c := range r.sidecar.Log() {
+		n += c.Rows
+	}
+	return n
+}
+
+// more waits until n more calls have been made.
+func (r *rig) more(n int64) {
+	r.Helper()
+	from := r.sidecar.Status().Calls
+	r.eventually(fmt.Sprintf("%d more calls", n), func() bool { return r.sidecar.Status().Calls >= from+n })
+}
+
+// killEverything kills the worker pool, a TaskManager and the sidecar, one after another, while calls are made.
+func (r *rig) killEverything() {
+	r.Helper()
+	r.more(200)
+	r.worker.Kill()
+	r.startWorker()
+	r.more(200)
+	r.cluster.TaskManagers[0].Kill()
+	r.more(200)
+	r.cluster.RestartTaskManager(0)
+	r.more(200)
+	r.sidecar.Kill()
+	<-time.After(500 * time.Millisecond) // let it be noticed
+	if err := r.sidecar.Restart(); err != nil {
+		r.Fatal(err)
+	}
+	r.more(200)
+}
+
+// failures are what Flink's history tells of a job, by first lines.
+func (r *rig) failures(id string) (all []string) {
+	r.Helper()
+	for _, e := range r.cluster.Exceptions(id) {
+		first, _, _ := strings.Cut(e.Stacktrace, "\n")
+		all = append(all, first)
+	}
+	return all
+}
+
+// disconnected waits until the sidecar has no connection.
+func (r *rig) disconnected() {
+	r.Helper()
+	r.eventually("no connection is left", func() bool { return r.sidecar.Status().Connections == 0 })
+}
+
 // eventually waits for what the test's own process can see.
 func (r *rig) eventually(what string, holds func() bool) {
 	r.Helper()
 	r.cluster.JobManager.Eventually(what, holds)
 }
-
-var _ = time.Now

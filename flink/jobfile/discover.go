@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/graph/coder"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/sdf"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/register"
 
@@ -18,6 +19,9 @@ import (
 
 func init() {
 	beam.RegisterType(reflect.TypeFor[found]())
+	beam.RegisterFunction(encodeFound)
+	beam.RegisterFunction(decodeFound)
+	coder.RegisterDeterministicCoder(reflect.TypeFor[found](), encodeFound, decodeFound)
 	register.DoFn4x2[context.Context, *sdf.LockRTracker, []byte, func(split), sdf.ProcessContinuation, error](&discoverFn{})
 }
 
@@ -44,6 +48,13 @@ type found struct {
 	Splits []split
 	// Over says that this part of the search is done.
 	Over bool
+}
+
+func encodeFound(f found) ([]byte, error) { return json.Marshal(f) }
+
+func decodeFound(b []byte) (f found, err error) {
+	err = json.Unmarshal(b, &f)
+	return f, err
 }
 
 // discoverFn looks for partitions, again and again: a splittable DoFn with one element.

@@ -28,11 +28,9 @@ func init() {
 // read, waits for that long. It is about as long as a bundle, since what is resumed begins with the next one.
 const slice = 200 * time.Millisecond
 
-// lull is how long a reader waits for a record before it gives way, and rest is when it is resumed then.
-const (
-	lull = 20 * time.Millisecond
-	rest = 100 * time.Millisecond
-)
+// lull is how long a reader waits for a record before it gives way. It is resumed with the next bundle: the runner takes whole seconds for
+// a delay, which would be too long.
+const lull = 20 * time.Millisecond
 
 // liveFn reads partitions, which have no end: a splittable DoFn, whose elements are the partitions and whose restrictions are what is left of each. So the
 // offsets are in Flink's checkpoints.
@@ -85,15 +83,11 @@ func (f *liveFn) ProcessElement(ctx context.Context, rt *sdf.LockRTracker, s spl
 	if err != nil {
 		return nil, fmt.Errorf("source: %w", err)
 	}
-	busy, err := r.slice(ctx, s.Index, rt, emit)
-	if err != nil {
+	if err := r.slice(ctx, s.Index, rt, emit); err != nil {
 		readers.Drop(r)
 		return nil, fmt.Errorf("source: %w", err)
 	}
 	readers.Give(r)
-	if !busy {
-		return sdf.ResumeProcessingIn(rest), nil
-	}
 	return sdf.ResumeProcessingIn(0), nil
 }
 
@@ -142,8 +136,8 @@ func (f *liveFn) reader(ctx context.Context, s split, at int64) (*reader, error)
 	}
 }
 
-// slice reads for a while. busy says that there is probably more at hand.
-func (r *reader) slice(ctx context.Context, index int64, rt *sdf.LockRTracker, emit func(beam.EventTime, flink.Record)) (busy bool, err error) {
+// slice reads for a while, or until there is nothing at hand.
+func (r *reader) slice(ctx context.Context, index int64, rt *sdf.LockRTracker, emit func(beam.EventTime, flink.Record)) error {
 	r.mu.Lock()
 	defer func() {
 		r.used = time.Now()
@@ -151,7 +145,7 @@ func (r *reader) slice(ctx context.Context, index int64, rt *sdf.LockRTracker, e
 	}()
 	for over := time.Now().Add(slice); time.Now().Before(over); {
 		if r.closed {
-			return false, idle.ErrAbandoned
+			return idle.ErrAbandoned
 		}
 		wait, cancel := context.WithTimeout(ctx, lull)
 		_, recs, next, err := r.r.Read(wait, r.recs[:0], most)
@@ -159,11 +153,11 @@ func (r *reader) slice(ctx context.Context, index int64, rt *sdf.LockRTracker, e
 		r.recs = recs
 		switch {
 		case err != nil && ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded):
-			return false, nil
+			return nil
 		case err != nil:
-			return false, err
+			return err
 		case !rt.TryClaim(next - 1):
-			return false, errors.New("the runner has given a part of a partition away, which it must not")
+			return errors.New("the runner has given a part of a partition away, which it must not")
 		}
 		for i := range recs {
 			emit(eventTime(recs[i].Time), flink.Record{Value: recs[i].Value, Key: recs[i].Key, Split: index, Position: recs[i].Position})
@@ -171,7 +165,7 @@ func (r *reader) slice(ctx context.Context, index int64, rt *sdf.LockRTracker, e
 		clear(r.recs)
 		r.next = next
 	}
-	return true, nil
+	return nil
 }
 
 // Close implements idle.Thing.

@@ -9,8 +9,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/graph/coder"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/graph/mtime"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/register"
 
@@ -29,7 +31,20 @@ type split struct {
 // maxSplits bounds the list of splits, which is a part of the pipeline.
 const maxSplits = 20_000
 
+// The coders are ours, so that Flink's side sees bytes alone: of Beam's rows, which Go makes of structs, it reads some otherwise. They are
+// deterministic, since what is read is kept by its element.
+func encodeSplit(s split) ([]byte, error) { return json.Marshal(s) }
+
+func decodeSplit(b []byte) (s split, err error) {
+	err = json.Unmarshal(b, &s)
+	return s, err
+}
+
 func init() {
+	beam.RegisterType(reflect.TypeFor[split]())
+	beam.RegisterFunction(encodeSplit)
+	beam.RegisterFunction(decodeSplit)
+	coder.RegisterDeterministicCoder(reflect.TypeFor[split](), encodeSplit, decodeSplit)
 	register.DoFn2x0[[]byte, func(split)](&splitsFn{})
 	register.Emitter1[split]()
 	register.DoFn3x1[context.Context, split, func(beam.EventTime, flink.Record), error](&readFn{})
@@ -75,7 +90,7 @@ func (f *splitsFn) ProcessElement(_ []byte, emit func(split)) {
 }
 
 // most is how many records a reader is asked for at once.
-const most = 512
+const most = 128
 
 // readFn reads splits.
 type readFn struct {
