@@ -113,7 +113,7 @@ func (f *inferFn[IN, OUT, M]) StartBundle(context.Context, func(beam.EventTime, 
 // ProcessElement admits a record.
 func (f *inferFn[IN, OUT, M]) ProcessElement(ctx context.Context, at beam.EventTime, v IN, emit func(beam.EventTime, OUT), fail func(beam.EventTime, Failed[IN])) error {
 	f.emit, f.fail = emit, fail
-	return f.b.process(ctx, &async.Record[IN]{Value: v, Time: async.EventTime(at)})
+	return f.b.process(ctx, &async.Record[IN]{Value: v, Time: async.EventTime(at), Position: f.b.seen})
 }
 
 // FinishBundle drains.
