@@ -53,8 +53,9 @@ func Infer[IN, OUT any, M Maker[IN, OUT]](s beam.Scope, records beam.PCollection
 // TryInfer is Infer with an error for what is wrong with the pipeline: a configuration, a collection in windows, types that are not registered.
 func TryInfer[IN, OUT any, M Maker[IN, OUT]](s beam.Scope, records beam.PCollection, m M, c Config) (results, failed beam.PCollection, err error) {
 	c, err = c.resolve()
+	var cargo shipment
 	if err == nil {
-		err = travels(m)
+		cargo, err = pack(m, c)
 	}
 	if err == nil {
 		err = inGlobalWindow(c.Name, records)
@@ -66,7 +67,7 @@ func TryInfer[IN, OUT any, M Maker[IN, OUT]](s beam.Scope, records beam.PCollect
 		return results, failed, fmt.Errorf("flink: %s: its types are not registered; add func init() { flink.Register[%v, %v, %v]() }",
 			c.Name, reflect.TypeFor[IN](), reflect.TypeFor[OUT](), reflect.TypeFor[M]())
 	}
-	out, err := beam.TryParDo(s.Scope(c.Name), &inferFn[IN, OUT, M]{Maker: m, Config: c}, records)
+	out, err := beam.TryParDo(s.Scope(c.Name), &inferFn[IN, OUT, M]{Cargo: cargo}, records)
 	if err != nil {
 		return results, failed, fmt.Errorf("flink: %s: %w", c.Name, err)
 	}
@@ -87,8 +88,7 @@ func inGlobalWindow(name string, records beam.PCollection) error {
 
 // inferFn is the operator as Beam sees it. One instance serves one bundle at a time.
 type inferFn[IN, OUT any, M Maker[IN, OUT]] struct {
-	Maker  M
-	Config Config
+	Cargo shipment
 
 	b    bundle[IN, OUT]
 	emit func(beam.EventTime, OUT)
@@ -97,7 +97,11 @@ type inferFn[IN, OUT any, M Maker[IN, OUT]] struct {
 
 // Setup is called once for each instance.
 func (f *inferFn[IN, OUT, M]) Setup() error {
-	return f.b.setup(f, f.Config, f.Maker.Function, taker[IN, OUT]{
+	m, c, err := unpack[M](f.Cargo)
+	if err != nil {
+		return err
+	}
+	return f.b.setup(f, c, m.Function, taker[IN, OUT]{
 		result: func(r *async.Record[OUT]) { f.emit(mtime.Time(r.Time), r.Value) },
 		failed: func(x *async.Failed[IN]) {
 			f.fail(mtime.Time(x.Record.Time), Failed[IN]{Record: x.Record.Value, Class: x.Class.String(), Error: x.Err.Error(), Attempts: x.Attempts, At: x.At.UnixMilli()})

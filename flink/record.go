@@ -86,8 +86,9 @@ func RegisterRecords[M RecordMaker]() {
 // InferRecords is TryInfer for a collection of Records, whose places it keeps.
 func InferRecords[M RecordMaker](s beam.Scope, records beam.PCollection, m M, c Config) (results, failed beam.PCollection, err error) {
 	c, err = c.resolve()
+	var cargo shipment
 	if err == nil {
-		err = travels(m)
+		cargo, err = pack(m, c)
 	}
 	if err == nil {
 		err = inGlobalWindow(c.Name, records)
@@ -98,7 +99,7 @@ func InferRecords[M RecordMaker](s beam.Scope, records beam.PCollection, m M, c 
 	if _, ok := registered.Load(reflect.TypeFor[recordFn[M]]()); !ok {
 		return results, failed, fmt.Errorf("flink: %s: its type is not registered; add func init() { flink.RegisterRecords[%v]() }", c.Name, reflect.TypeFor[M]())
 	}
-	out, err := beam.TryParDo(s.Scope(c.Name), &recordFn[M]{Maker: m, Config: c}, records)
+	out, err := beam.TryParDo(s.Scope(c.Name), &recordFn[M]{Cargo: cargo}, records)
 	if err != nil {
 		return results, failed, fmt.Errorf("flink: %s: %w", c.Name, err)
 	}
@@ -107,8 +108,7 @@ func InferRecords[M RecordMaker](s beam.Scope, records beam.PCollection, m M, c 
 
 // recordFn is inferFn for Records.
 type recordFn[M RecordMaker] struct {
-	Maker  M
-	Config Config
+	Cargo shipment
 
 	b    bundle[json.RawMessage, json.RawMessage]
 	emit func(beam.EventTime, Record)
@@ -121,7 +121,11 @@ func placed(r *async.Record[json.RawMessage]) Record {
 
 // Setup is called once for each instance.
 func (f *recordFn[M]) Setup() error {
-	return f.b.setup(f, f.Config, f.Maker.Function, taker[json.RawMessage, json.RawMessage]{
+	m, c, err := unpack[M](f.Cargo)
+	if err != nil {
+		return err
+	}
+	return f.b.setup(f, c, m.Function, taker[json.RawMessage, json.RawMessage]{
 		result: func(r *async.Record[json.RawMessage]) { f.emit(mtime.Time(r.Time), placed(r)) },
 		failed: func(x *async.Failed[json.RawMessage]) {
 			f.fail(mtime.Time(x.Record.Time), FailedRecord{Record: placed(&x.Record), Class: x.Class.String(), Error: x.Err.Error(), Attempts: x.Attempts, At: x.At.UnixMilli()})

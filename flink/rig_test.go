@@ -22,21 +22,26 @@ func TestMain(m *testing.M) {
 	beam.Init()
 	code := m.Run()
 	if code == 0 {
-		// Beam's local runner is made to last as long as its process: its server, its connections to it and its caches stay. What runs this
-		// package's code must be over.
-		if err := goleak.Find(goleak.IgnoreAnyFunction("google.golang.org/grpc.(*Server).Serve"),
-			goleak.IgnoreAnyFunction("google.golang.org/grpc/internal/transport.(*http2Client).reader"),
-			goleak.IgnoreAnyFunction("google.golang.org/grpc/internal/transport.(*http2Server).HandleStreams"),
-			goleak.IgnoreAnyFunction("google.golang.org/grpc/internal/transport.(*controlBuffer).get"),
-			goleak.IgnoreAnyFunction("google.golang.org/grpc/internal/transport.(*recvBufferReader).readClient"),
-			goleak.IgnoreAnyFunction("google.golang.org/grpc/internal/grpcsync.(*CallbackSerializer).run"),
-			goleak.IgnoreAnyFunction("go.opencensus.io/stats/view.(*worker).start"),
-		); err != nil {
+		if err := leaks(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			code = 1
 		}
 	}
 	os.Exit(code)
+}
+
+// leaks looks for goroutines that are left. Beam's local runner lasts as long as its process: its server stays.
+func leaks() (err error) {
+	pools.Range(func(_, p any) bool {
+		p.(interface{ CloseUnused(time.Time) }).CloseUnused(time.Now().Add(time.Hour))
+		return true
+	})
+	for range 10 { // the pools' own goroutines look once a second whether they are needed
+		if err = goleak.Find(goleak.IgnoreAnyFunction("google.golang.org/grpc.(*Server).Serve")); err == nil {
+			return nil
+		}
+	}
+	return err
 }
 
 // scripted is a function whose calls a test completes, or answer does.

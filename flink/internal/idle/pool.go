@@ -114,6 +114,19 @@ func (p *Pool[T]) sweep() {
 
 // sweepOnce closes what has been idle since a time, and reports whether nothing is left.
 func (p *Pool[T]) sweepOnce(since time.Time) (empty bool) {
+	p.CloseUnused(since)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.free) > 0 || len(p.lent) > 0 {
+		return false
+	}
+	clear(p.next)
+	p.sweeps = false
+	return true
+}
+
+// CloseUnused closes what nobody has used since a time.
+func (p *Pool[T]) CloseUnused(since time.Time) {
 	var old []T
 	p.mu.Lock()
 	for key, all := range p.free {
@@ -140,12 +153,4 @@ func (p *Pool[T]) sweepOnce(since time.Time) (empty bool) {
 	for _, t := range old {
 		shut(t)
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if len(p.free) > 0 || len(p.lent) > 0 {
-		return false
-	}
-	clear(p.next)
-	p.sweeps = false
-	return true
 }
