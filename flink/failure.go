@@ -51,7 +51,8 @@ func (f *Failure) Error() string {
 	if err != nil {
 		return mark + f.Message
 	}
-	return mark + string(text)
+	// A line's end to some, and the one that JSON leaves as it is.
+	return mark + strings.ReplaceAll(string(text), "\u0085", `\u0085`)
 }
 
 // Unwrap returns what failed.

@@ -76,6 +76,11 @@ func (f *keepFn[T]) ProcessElement(at beam.EventTime, v T) {
 }
 
 func keep[T any](s beam.Scope, t *testing.T, where string, c beam.PCollection) {
+	t.Cleanup(func() {
+		keptMu.Lock()
+		defer keptMu.Unlock()
+		delete(keptAll, t.Name()+" "+where)
+	})
 	beam.ParDo0(s, &keepFn[T]{t.Name() + " " + where}, c)
 }
 
