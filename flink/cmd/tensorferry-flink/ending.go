@@ -91,7 +91,7 @@ func (e *ending) signal(ctx context.Context, s os.Signal) error {
 		return err
 	}
 	if id == "" {
-		return fmt.Errorf("Flink at %s has no job %q that runs", e.cluster.Address, e.spec.Name)
+		return fmt.Errorf("no job %q runs on Flink at %s", e.spec.Name, e.cluster.Address)
 	}
 	if e.asked == nil && e.spec.Source.File == nil {
 		e.asked, e.stopping = s, true

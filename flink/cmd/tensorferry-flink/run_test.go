@@ -146,7 +146,7 @@ func TestSignalFindsNothing(t *testing.T) {
 	w := newWorld()
 	w.signals <- os.Interrupt
 	code := dispatch(&w.world, []string{"run", jobFile(t), "--job-server", s.Address, "--flink", c.URL})
-	w.has(t, code, exitFailed, "", `the job may go on: Flink at `+c.URL+` has no job "digits" that runs`)
+	w.has(t, code, exitFailed, "", `the job may go on: no job "digits" runs on Flink at `+c.URL)
 
 	c.Close() // nor is there a Flink
 	w = newWorld()
