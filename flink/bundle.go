@@ -27,6 +27,7 @@ type bundle[IN, OUT any] struct {
 	make func() (async.Function[IN, OUT], error)
 	to   taker[IN, OUT]
 	lane *lane[IN, OUT] // nil until the bundle's first record
+	seen int64          // the bundle's records so far
 }
 
 // setup is called once for each instance of a transform, whose exported fields say all that it is made of.
@@ -40,7 +41,7 @@ func (b *bundle[IN, OUT]) setup(transform any, c Config, make func() (async.Func
 }
 
 // start forgets the lane of a bundle that never came to its end; the pool closes it.
-func (b *bundle[IN, OUT]) start() { b.lane = nil }
+func (b *bundle[IN, OUT]) start() { b.lane, b.seen = nil, 0 }
 
 // process admits a record, on a lane that it takes if there is none yet.
 func (b *bundle[IN, OUT]) process(ctx context.Context, rec *async.Record[IN]) error {
@@ -57,6 +58,7 @@ func (b *bundle[IN, OUT]) process(ctx context.Context, rec *async.Record[IN]) er
 		}
 		b.lane = l
 	}
+	b.seen++
 	if err := b.lane.process(ctx, rec, b.to); err != nil {
 		return b.end(err)
 	}

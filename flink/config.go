@@ -2,8 +2,10 @@ package flink
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"reflect"
+	"strings"
 
 	"github.com/tensorferry/tensorferry/async"
 )
@@ -16,7 +18,7 @@ type Config struct {
 	// key for operators with keyed state alone.
 	Order async.Order
 	// Async is the operator's configuration. Checkpoint must be left out or be async.Drain, with no DrainLimit: what is in flight at a
-	// barrier could not go into the checkpoint.
+	// barrier could not go into the checkpoint. A Tracer must be left out: it could not travel to the workers.
 	Async async.Config
 }
 
@@ -30,8 +32,7 @@ func (c Config) resolve() (Config, error) {
 		return c, fmt.Errorf("flink: %s: the order is keyed; on Flink want ordered or unordered", c.Name)
 	case c.Async.Checkpoint == async.Snapshot || c.Async.DrainLimit != 0:
 		return c, fmt.Errorf("flink: %s: records in flight cannot go into a checkpoint of Flink; want the drain policy, without a limit", c.Name)
-	}
-	if c.Async.Tracer != nil {
+	case c.Async.Tracer != nil:
 		return c, fmt.Errorf("flink: %s: a tracer does not travel to the workers; want none", c.Name)
 	}
 	c.Async.Checkpoint = async.Drain
@@ -48,36 +49,97 @@ type Maker[IN, OUT any] interface {
 	Function() (async.Function[IN, OUT], error)
 }
 
-// parcel is what a transform is made of, on its way to the workers. It is text, since Beam wants a schema of every
-// field of a transform's type, which a user's type need not have.
-type parcel struct {
-	Maker  string
-	Config string
+// shipment is what a transform of this package travels as: texts, since Beam looks into the types of a transform's fields when it is registered,
+// and stops the program over those that its own formats lack.
+type shipment struct{ Maker, Config string }
+
+// pack makes a shipment, and checks that the maker comes out of it as it went in.
+func pack[M any](m M, c Config) (shipment, error) {
+	maker, err := travels(m)
+	if err != nil {
+		return shipment{}, err
+	}
+	config, err := json.Marshal(c)
+	if err != nil {
+		return shipment{}, fmt.Errorf("flink: %s: the configuration does not travel as JSON: %w", c.Name, err)
+	}
+	return shipment{maker, string(config)}, nil
 }
 
-// pack writes a maker and a configuration, and checks that the maker comes out of JSON as it went in.
-func pack[M any](m M, c Config) (p parcel, err error) {
+func unpack[M any](s shipment) (m M, c Config, err error) {
+	err = errors.Join(json.Unmarshal([]byte(s.Maker), &m), json.Unmarshal([]byte(s.Config), &c))
+	return m, c, err
+}
+
+// travels returns a maker's JSON, of which the same maker can be made.
+func travels[M any](m M) (string, error) {
 	text, err := json.Marshal(m)
 	if err != nil {
-		return p, fmt.Errorf("flink: %s: %T does not travel as JSON: %w", c.Name, m, err)
+		return "", fmt.Errorf("flink: %T does not travel as JSON: %w", m, err)
 	}
-	p.Maker = string(text)
-	again, _, err := unpack[M](parcel{p.Maker, "{}"})
+	var again M
+	if err := json.Unmarshal(text, &again); err != nil {
+		return "", fmt.Errorf("flink: %T does not come back from JSON: %w", m, err)
+	}
+	second, err := json.Marshal(again)
+	if err == nil && string(second) != string(text) {
+		err = fmt.Errorf("it went as %.200s and came back as %.200s", text, second)
+	}
+	if err == nil {
+		t := reflect.TypeFor[M]()
+		if t.Kind() == reflect.Pointer {
+			t = t.Elem()
+		}
+		err = leftOut(reflect.ValueOf(m), t.PkgPath(), "")
+	}
 	if err != nil {
-		return p, fmt.Errorf("flink: %s: %T does not come back from JSON: %w", c.Name, m, err)
+		return "", fmt.Errorf("flink: %T loses something on the way to the workers: %w", m, err)
 	}
-	if !reflect.DeepEqual(again, m) {
-		return p, fmt.Errorf("flink: %s: %T loses something on the way to the workers: it goes as %.300s; its fields must be exported, and of no function or interface type", c.Name, m, text)
-	}
-	text, err = json.Marshal(c)
-	p.Config = string(text)
-	return p, err
+	return string(text), nil
 }
 
-// unpack reads what pack wrote.
-func unpack[M any](p parcel) (m M, c Config, err error) {
-	if err := json.Unmarshal([]byte(p.Maker), &m); err != nil {
-		return m, c, err
+// leftOut looks for what JSON leaves out without a word: fields that are unexported or tagged so, and the types behind interfaces. Structs of other
+// packages than the maker's say themselves what they are in JSON. path names v within the maker.
+func leftOut(v reflect.Value, pkg, path string) error {
+	if v.CanInterface() {
+		if _, ok := v.Interface().(json.Marshaler); ok {
+			return nil
+		}
 	}
-	return m, c, json.Unmarshal([]byte(p.Config), &c)
+	switch v.Kind() {
+	case reflect.Interface:
+		if !v.IsNil() {
+			return fmt.Errorf("%s is an interface; want a type that can be made of JSON", path)
+		}
+	case reflect.Pointer:
+		return leftOut(v.Elem(), pkg, path)
+	case reflect.Slice, reflect.Array:
+		for i := range v.Len() {
+			if err := leftOut(v.Index(i), pkg, path); err != nil {
+				return err
+			}
+		}
+	case reflect.Map:
+		for _, element := range v.Seq2() {
+			if err := leftOut(element, pkg, path); err != nil {
+				return err
+			}
+		}
+	case reflect.Struct:
+		if v.Type().PkgPath() != pkg {
+			return nil
+		}
+		for f, field := range v.Fields() {
+			name := strings.TrimPrefix(path+"."+f.Name, ".")
+			if (!f.IsExported() && !f.Anonymous || f.Tag.Get("json") == "-") && !field.IsZero() {
+				return fmt.Errorf("%s is not in its JSON; want it exported and without the tag, or empty here", name)
+			}
+			if f.IsExported() || f.Anonymous {
+				if err := leftOut(field, pkg, name); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
 }

@@ -20,7 +20,8 @@ type Failure struct {
 	Model  string `json:"model,omitempty"`
 	// Endpoint is the model server's.
 	Endpoint string `json:"endpoint,omitempty"`
-	// Split and Position say which record it was; -1 where it was none.
+	// Split and Position say which record it was; -1 where it was none. The records of Infer know no place of their own: Split is 0 and Position the
+	// record's place in its bundle.
 	Split    int   `json:"split"`
 	Position int64 `json:"position"`
 	// Message is the error's own text.
@@ -50,7 +51,8 @@ func (f *Failure) Error() string {
 	if err != nil {
 		return mark + f.Message
 	}
-	return mark + string(text)
+	// A line's end to some, and the one that JSON leaves as it is.
+	return mark + strings.ReplaceAll(string(text), "\u0085", `\u0085`)
 }
 
 // Unwrap returns what failed.

@@ -53,12 +53,12 @@ func Infer[IN, OUT any, M Maker[IN, OUT]](s beam.Scope, records beam.PCollection
 // TryInfer is Infer with an error for what is wrong with the pipeline: a configuration, a collection in windows, types that are not registered.
 func TryInfer[IN, OUT any, M Maker[IN, OUT]](s beam.Scope, records beam.PCollection, m M, c Config) (results, failed beam.PCollection, err error) {
 	c, err = c.resolve()
+	var cargo shipment
+	if err == nil {
+		cargo, err = pack(m, c)
+	}
 	if err == nil {
 		err = inGlobalWindow(c.Name, records)
-	}
-	var p parcel
-	if err == nil {
-		p, err = pack(m, c)
 	}
 	if err != nil {
 		return results, failed, err
@@ -67,7 +67,7 @@ func TryInfer[IN, OUT any, M Maker[IN, OUT]](s beam.Scope, records beam.PCollect
 		return results, failed, fmt.Errorf("flink: %s: its types are not registered; add func init() { flink.Register[%v, %v, %v]() }",
 			c.Name, reflect.TypeFor[IN](), reflect.TypeFor[OUT](), reflect.TypeFor[M]())
 	}
-	out, err := beam.TryParDo(s.Scope(c.Name), &inferFn[IN, OUT, M]{Parcel: p}, records)
+	out, err := beam.TryParDo(s.Scope(c.Name), &inferFn[IN, OUT, M]{Cargo: cargo}, records)
 	if err != nil {
 		return results, failed, fmt.Errorf("flink: %s: %w", c.Name, err)
 	}
@@ -88,7 +88,7 @@ func inGlobalWindow(name string, records beam.PCollection) error {
 
 // inferFn is the operator as Beam sees it. One instance serves one bundle at a time.
 type inferFn[IN, OUT any, M Maker[IN, OUT]] struct {
-	Parcel parcel
+	Cargo shipment
 
 	b    bundle[IN, OUT]
 	emit func(beam.EventTime, OUT)
@@ -97,9 +97,9 @@ type inferFn[IN, OUT any, M Maker[IN, OUT]] struct {
 
 // Setup is called once for each instance.
 func (f *inferFn[IN, OUT, M]) Setup() error {
-	m, c, err := unpack[M](f.Parcel)
+	m, c, err := unpack[M](f.Cargo)
 	if err != nil {
-		return fmt.Errorf("flink: what came of a transform cannot be read: %w", err)
+		return err
 	}
 	return f.b.setup(f, c, m.Function, taker[IN, OUT]{
 		result: func(r *async.Record[OUT]) { f.emit(mtime.Time(r.Time), r.Value) },
@@ -117,7 +117,7 @@ func (f *inferFn[IN, OUT, M]) StartBundle(context.Context, func(beam.EventTime, 
 // ProcessElement admits a record.
 func (f *inferFn[IN, OUT, M]) ProcessElement(ctx context.Context, at beam.EventTime, v IN, emit func(beam.EventTime, OUT), fail func(beam.EventTime, Failed[IN])) error {
 	f.emit, f.fail = emit, fail
-	return f.b.process(ctx, &async.Record[IN]{Value: v, Time: async.EventTime(at)})
+	return f.b.process(ctx, &async.Record[IN]{Value: v, Time: async.EventTime(at), Position: f.b.seen})
 }
 
 // FinishBundle drains.

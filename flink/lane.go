@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
@@ -14,16 +15,21 @@ import (
 // lane is an operator that bundles are run on, one after another. While a bundle is being processed the operator is driven by
 // the bundle's goroutine; while it waits for more records, by one of the lane's own, which lets timers, retries and
 // calls go on but emits nothing, since Beam takes results from the bundle's goroutine alone.
+//
+// The lane's own goroutine never waits for mu: a bundle that has it steps the operator anyway. When that is done it rings if the other one
+// would not wake by itself in time, or found mu taken.
 type lane[IN, OUT any] struct {
 	op    *async.Operator[IN, OUT]
 	woken chan struct{} // for the bundle
 	bored chan struct{} // for the lane's own goroutine
+	alarm atomic.Int64  // when that one wakes by itself, in nanoseconds since the Unix epoch; 0: never, or it found mu taken
 	quit  context.CancelFunc
 	gone  sync.WaitGroup
 
 	mu     sync.Mutex
 	closed bool
 	used   time.Time // when a bundle last did something
+	next   time.Time // when the operator must be stepped, by the newest step of a bundle
 	drains int64
 	timer  *time.Timer
 	one    [1]async.Record[IN]
@@ -68,18 +74,22 @@ func (l *lane[IN, OUT]) keep(ctx context.Context) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
-		l.mu.Lock()
-		if l.closed {
-			l.mu.Unlock()
-			return
-		}
-		// A failure is the next bundle step's to report.
-		st, _ := l.op.Step(time.Now(), 0, &l.out)
-		l.mu.Unlock()
+		// Before TryLock: a bundle because of which that fails reads it afterwards.
+		l.alarm.Store(0)
 		var due <-chan time.Time
-		if !st.Next.IsZero() {
-			timer.Reset(time.Until(st.Next))
-			due = timer.C
+		if l.mu.TryLock() {
+			if l.closed {
+				l.mu.Unlock()
+				return
+			}
+			// A failure is the next bundle step's to report.
+			st, _ := l.op.Step(time.Now(), 0, &l.out)
+			if !st.Next.IsZero() {
+				l.alarm.Store(st.Next.UnixNano())
+				timer.Reset(time.Until(st.Next))
+				due = timer.C
+			}
+			l.mu.Unlock()
 		}
 		select {
 		case <-l.bored:
@@ -142,10 +152,15 @@ func (l *lane[IN, OUT]) drain(ctx context.Context, to taker[IN, OUT]) error {
 	}
 }
 
-// release ends what a bundle does on the lane.
+// release ends what a bundle does on the lane, and leaves the rest to the lane's own goroutine.
 func (l *lane[IN, OUT]) release() {
 	l.used = time.Now()
+	next := l.next
 	l.mu.Unlock()
+	// After Unlock, so that from here on the other one does not find mu taken. Without a next time nothing is in flight.
+	if alarm := l.alarm.Load(); !next.IsZero() && (alarm == 0 || next.UnixNano() < alarm) {
+		ring(l.bored)
+	}
 }
 
 // turn is how many results leave in one step.
@@ -154,6 +169,7 @@ const turn = 1024
 // step does what is due and passes on what has left.
 func (l *lane[IN, OUT]) step(to taker[IN, OUT]) (async.Status[IN], error) {
 	st, err := l.op.Step(time.Now(), turn, &l.out)
+	l.next = st.Next
 	if err != nil {
 		return st, err
 	}

@@ -67,6 +67,7 @@ type FailedRecord struct {
 	At int64
 }
 
+// The coder is ours, so that Flink's side sees bytes alone: of Beam's rows, which Go makes of structs, it reads some otherwise.
 func encodeFailed(f FailedRecord) ([]byte, error) { return json.Marshal(f) }
 
 func decodeFailed(b []byte) (f FailedRecord, err error) {
@@ -93,12 +94,12 @@ func RegisterRecords[M RecordMaker]() {
 // InferRecords is TryInfer for a collection of Records, whose places it keeps.
 func InferRecords[M RecordMaker](s beam.Scope, records beam.PCollection, m M, c Config) (results, failed beam.PCollection, err error) {
 	c, err = c.resolve()
+	var cargo shipment
+	if err == nil {
+		cargo, err = pack(m, c)
+	}
 	if err == nil {
 		err = inGlobalWindow(c.Name, records)
-	}
-	var p parcel
-	if err == nil {
-		p, err = pack(m, c)
 	}
 	if err != nil {
 		return results, failed, err
@@ -106,7 +107,7 @@ func InferRecords[M RecordMaker](s beam.Scope, records beam.PCollection, m M, c 
 	if _, ok := registered.Load(reflect.TypeFor[recordFn[M]]()); !ok {
 		return results, failed, fmt.Errorf("flink: %s: its type is not registered; add func init() { flink.RegisterRecords[%v]() }", c.Name, reflect.TypeFor[M]())
 	}
-	out, err := beam.TryParDo(s.Scope(c.Name), &recordFn[M]{Parcel: p}, records)
+	out, err := beam.TryParDo(s.Scope(c.Name), &recordFn[M]{Cargo: cargo}, records)
 	if err != nil {
 		return results, failed, fmt.Errorf("flink: %s: %w", c.Name, err)
 	}
@@ -115,7 +116,7 @@ func InferRecords[M RecordMaker](s beam.Scope, records beam.PCollection, m M, c 
 
 // recordFn is inferFn for Records.
 type recordFn[M RecordMaker] struct {
-	Parcel parcel
+	Cargo shipment
 
 	b    bundle[json.RawMessage, json.RawMessage]
 	emit func(beam.EventTime, Record)
@@ -128,9 +129,9 @@ func placed(r *async.Record[json.RawMessage]) Record {
 
 // Setup is called once for each instance.
 func (f *recordFn[M]) Setup() error {
-	m, c, err := unpack[M](f.Parcel)
+	m, c, err := unpack[M](f.Cargo)
 	if err != nil {
-		return fmt.Errorf("flink: what came of a transform cannot be read: %w", err)
+		return err
 	}
 	return f.b.setup(f, c, m.Function, taker[json.RawMessage, json.RawMessage]{
 		result: func(r *async.Record[json.RawMessage]) { f.emit(mtime.Time(r.Time), placed(r)) },

@@ -22,6 +22,8 @@ import (
 func newCluster(t *testing.T) *flinkenv.Cluster {
 	return flinkenv.Start(t, flinkenv.Options{TaskManagers: 2, Slots: 2, Settings: map[string]string{
 		"heartbeat.interval": "500", "heartbeat.timeout": "4000",
+		// A job of two subtasks runs on both.
+		"cluster.evenly-spread-out-slots": "true",
 	}})
 }
 

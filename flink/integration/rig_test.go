@@ -100,7 +100,7 @@ sink: {file: {path: out}}
 	return r.path("job.yaml")
 }
 
-// submit starts a job and returns its process and Flink's name for it.
+// submit starts a job and returns its process and Flink's name for it, which is empty if the command refuses the job.
 func (r *rig) submit(job string, flags ...string) (*pyenv.Process, string) {
 	r.Helper()
 	before := map[string]bool{}
@@ -116,8 +116,11 @@ func (r *rig) submit(job string, flags ...string) (*pyenv.Process, string) {
 				return true
 			}
 		}
-		return p.Over() // it was refused
+		return p.Over()
 	})
+	if id == "" && p.Wait() != 2 {
+		r.Fatalf("it ended and was not refused: %s", p.Output())
+	}
 	return p, id
 }
 

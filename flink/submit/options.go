@@ -92,6 +92,9 @@ func (o Options) resolve() (Options, error) {
 		wrong("a checkpoint interval of %v, timeout of %v, pause of %v, restart delay of %v; want none below 0",
 			o.CheckpointInterval, o.CheckpointTimeout, o.CheckpointPause, o.RestartDelay)
 	}
+	if least := 10 * time.Millisecond; o.CheckpointInterval > 0 && o.CheckpointInterval < least || o.CheckpointTimeout > 0 && o.CheckpointTimeout < least {
+		wrong("a checkpoint interval of %v and timeout of %v; Flink takes %v or more", o.CheckpointInterval, o.CheckpointTimeout, least)
+	}
 	if o.Restarts < NoRestart {
 		wrong("%d restarts; want 1 or more, 0 for the cluster's strategy, or %d for none", o.Restarts, NoRestart)
 	}

@@ -17,8 +17,8 @@ import (
 	"google.golang.org/grpc/metadata"
 )
 
-// connectTimeout bounds how long a job server is waited for.
-const connectTimeout = 30 * time.Second
+// answerTimeout bounds how long a job server is waited for, at each step.
+const answerTimeout = 30 * time.Second
 
 // maxMessage is room for pipelines and messages of any sensible size.
 const maxMessage = 64 << 20
@@ -29,10 +29,16 @@ type Job struct {
 	ID   string
 	conn *grpc.ClientConn
 	jobs jobpb.JobServiceClient
+
+	answer time.Duration // answerTimeout
 }
 
 // Submit submits a pipeline. It returns when the job server has accepted it; Wait tells how it ends.
-func Submit(ctx context.Context, p *beam.Pipeline, o Options) (_ *Job, err error) {
+func Submit(ctx context.Context, p *beam.Pipeline, o Options) (*Job, error) {
+	return submit(ctx, p, o, answerTimeout)
+}
+
+func submit(ctx context.Context, p *beam.Pipeline, o Options, answer time.Duration) (_ *Job, err error) {
 	o, err = o.resolve()
 	if err != nil {
 		return nil, err
@@ -54,22 +60,38 @@ func Submit(ctx context.Context, p *beam.Pipeline, o Options) (_ *Job, err error
 			conn.Close()
 		}
 	}()
-	j := &Job{conn: conn, jobs: jobpb.NewJobServiceClient(conn)}
-	first, cancel := context.WithTimeout(ctx, connectTimeout)
-	defer cancel()
-	ready, err := j.jobs.Prepare(first, &jobpb.PrepareJobRequest{Pipeline: pipeline, PipelineOptions: options, JobName: o.Name}, grpc.WaitForReady(true))
+	j := &Job{conn: conn, jobs: jobpb.NewJobServiceClient(conn), answer: answer}
+	var ready *jobpb.PrepareJobResponse
+	err = j.within(ctx, func(ctx context.Context) (err error) {
+		ready, err = j.jobs.Prepare(ctx, &jobpb.PrepareJobRequest{Pipeline: pipeline, PipelineOptions: options, JobName: o.Name}, grpc.WaitForReady(true))
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("submit: the job server %s did not take the job %s: %w", o.JobServer, o.Name, err)
 	}
-	if err := stage(ctx, ready); err != nil {
-		return nil, fmt.Errorf("submit: the job server's artifact service: %w", err)
+	if err := j.within(ctx, func(ctx context.Context) error { return stage(ctx, ready) }); err != nil {
+		return nil, fmt.Errorf("submit: the job server's artifact service at %s: %w", ready.GetArtifactStagingEndpoint().GetUrl(), err)
 	}
-	run, err := j.jobs.Run(ctx, &jobpb.RunJobRequest{PreparationId: ready.GetPreparationId(), RetrievalToken: ready.GetStagingSessionToken()})
+	err = j.within(ctx, func(ctx context.Context) error {
+		run, err := j.jobs.Run(ctx, &jobpb.RunJobRequest{PreparationId: ready.GetPreparationId(), RetrievalToken: ready.GetStagingSessionToken()})
+		j.ID = run.GetJobId()
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("submit: the job server %s did not start the job %s: %w", o.JobServer, o.Name, err)
 	}
-	j.ID = run.GetJobId()
 	return j, nil
+}
+
+// within bounds a question to the job server.
+func (j *Job) within(ctx context.Context, ask func(context.Context) error) error {
+	bounded, cancel := context.WithTimeout(ctx, j.answer)
+	defer cancel()
+	err := ask(bounded)
+	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
+		err = fmt.Errorf("no answer within %v: %w", j.answer, err)
+	}
+	return err
 }
 
 // marshal writes a pipeline whose workers are those of an external pool, which have their program already.
@@ -106,8 +128,6 @@ func stage(ctx context.Context, ready *jobpb.PrepareJobResponse) error {
 	}
 	defer conn.Close()
 	ctx = metadata.AppendToOutgoingContext(ctx, "worker_id", ready.GetPreparationId())
-	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
-	defer cancel()
 	stream, err := jobpb.NewArtifactStagingServiceClient(conn).ReverseArtifactRetrievalService(ctx, grpc.WaitForReady(true))
 	if err != nil {
 		return err
@@ -193,7 +213,11 @@ func (j *Job) ended(ctx context.Context, text string) error {
 
 // State asks for the job's state.
 func (j *Job) State(ctx context.Context) (jobpb.JobState_Enum, error) {
-	st, err := j.jobs.GetState(ctx, &jobpb.GetJobStateRequest{JobId: j.ID})
+	var st *jobpb.JobStateEvent
+	err := j.within(ctx, func(ctx context.Context) (err error) {
+		st, err = j.jobs.GetState(ctx, &jobpb.GetJobStateRequest{JobId: j.ID})
+		return err
+	})
 	if err != nil {
 		return 0, fmt.Errorf("submit: asking about the job %s: %w", j.ID, err)
 	}

@@ -29,16 +29,20 @@ type Pool struct {
 	all    sync.WaitGroup
 
 	mu      sync.Mutex
-	workers map[string]*running
+	workers map[name]*running
 	closed  bool
 }
 
-// running is a worker. Names come again when a TaskManager does.
+// name tells workers apart. TaskManagers count their workers each from 1, so those of several that share a pool, and of one that has started anew, have
+// the same ids.
+type name struct{ id, control string }
+
+// running is a worker.
 type running struct{ cancel context.CancelFunc }
 
 // New returns a pool that serves nothing yet.
 func New(log *slog.Logger) *Pool {
-	p := &Pool{log: log, server: grpc.NewServer(), workers: map[string]*running{}}
+	p := &Pool{log: log, server: grpc.NewServer(), workers: map[name]*running{}}
 	p.root, p.cancel = context.WithCancel(context.Background())
 	fnpb.RegisterBeamFnExternalWorkerPoolServer(p.server, p)
 	return p
@@ -72,15 +76,15 @@ func (p *Pool) StartWorker(_ context.Context, r *fnpb.StartWorkerRequest) (*fnpb
 	if p.closed {
 		return refuse("the worker pool is closing")
 	}
-	if old := p.workers[id]; old != nil {
-		// The TaskManager that had it is gone, or would not ask for it anew.
-		old.cancel()
+	n := name{id, control.GetUrl()}
+	if old := p.workers[n]; old != nil {
+		old.cancel() // its TaskManager would not ask for it anew
 	}
 	ctx, cancel := context.WithCancel(grpcx.WriteWorkerID(p.root, id))
 	w := &running{cancel}
-	p.workers[id] = w
+	p.workers[n] = w
 	p.all.Go(func() {
-		defer p.forget(id, w)
+		defer p.forget(n, w)
 		p.run(ctx, id, r)
 	})
 	return &fnpb.StartWorkerResponse{}, nil
@@ -112,21 +116,28 @@ func (p *Pool) run(ctx context.Context, id string, r *fnpb.StartWorkerRequest) {
 	log.Info("a worker has ended")
 }
 
-func (p *Pool) forget(id string, w *running) {
+func (p *Pool) forget(n name, w *running) {
 	w.cancel()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.workers[id] == w {
-		delete(p.workers, id)
+	if p.workers[n] == w {
+		delete(p.workers, n)
 	}
 }
 
-// StopWorker implements Beam's service for worker pools.
+// StopWorker implements Beam's service for worker pools. It names a worker by its id alone; where several have that, each ends when its TaskManager
+// closes its connection, which it does anyway.
 func (p *Pool) StopWorker(_ context.Context, r *fnpb.StopWorkerRequest) (*fnpb.StopWorkerResponse, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if w := p.workers[r.GetWorkerId()]; w != nil {
-		w.cancel()
+	var found []*running
+	for n, w := range p.workers {
+		if n.id == r.GetWorkerId() {
+			found = append(found, w)
+		}
+	}
+	if len(found) == 1 {
+		found[0].cancel()
 	}
 	return &fnpb.StopWorkerResponse{}, nil
 }

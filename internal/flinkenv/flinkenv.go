@@ -11,6 +11,7 @@ package flinkenv
 
 import (
 	_ "embed"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -29,7 +30,7 @@ import (
 //go:embed testdata/pom.xml
 var pom []byte
 
-// jobServer starts Beam's job server. Java runs the source as it is.
+// jobServer is a class loader for Beam's job server.
 //
 //go:embed testdata/JobServer.java
 var jobServer []byte
@@ -125,6 +126,7 @@ func Start(t testing.TB, o Options) *Cluster {
 
 const (
 	jobManagerClass  = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
+	jobServerClass   = "org.apache.beam.runners.flink.FlinkJobServerDriver"
 	taskManagerClass = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
 )
 
@@ -258,12 +260,20 @@ func (c *Cluster) startJobServer() {
 	c.t.Helper()
 	c.jobPort = pyenv.FreePort(c.t)
 	conf := c.configure("jobserver")
+	// It is alone on the class path, which the job server uploads with every job.
+	classes := filepath.Join(conf, "classes")
 	source := filepath.Join(conf, "JobServer.java")
-	if err := os.WriteFile(source, jobServer, 0o644); err != nil {
+	if err := errors.Join(os.Mkdir(classes, 0o755), os.WriteFile(source, jobServer, 0o644)); err != nil {
 		c.t.Fatal(err)
 	}
-	// Without a class path of its own Java takes the current folder, which the job server would upload.
-	c.BeamJobServer = c.start("jobserver", c.java(512, "-cp", "nothing", source, c.libs, "--flink-master", c.REST(), "--flink-conf-dir", conf,
+	jar := filepath.Join(conf, "loader.jar")
+	for _, cmd := range []*exec.Cmd{exec.Command("javac", "-d", classes, source), exec.Command("jar", "--create", "--file", jar, "-C", classes, ".")} {
+		if out, err := cmd.CombinedOutput(); err != nil {
+			c.t.Fatalf("%v: %v\n%s", cmd, err, out)
+		}
+	}
+	c.BeamJobServer = c.start("jobserver", c.java(512, "-cp", jar, "-Djava.system.class.loader=JobServer", "-Djars="+c.libs, jobServerClass,
+		"--flink-master", c.REST(), "--flink-conf-dir", conf,
 		"--job-host", "127.0.0.1", "--job-port", fmt.Sprint(c.jobPort), "--artifact-port", "0", "--expansion-port", "0",
 		"--artifacts-dir", filepath.Join(conf, "artifacts")))
 	c.BeamJobServer.Eventually("the job server listens", func() bool {

@@ -23,8 +23,14 @@ type ending struct {
 
 	asked     os.Signal // the first
 	cancelled bool
+	stopping  bool // a savepoint is being taken
+	lost      bool // one was, and nobody said where
 	stopped   chan stopped
+	patience  time.Duration // for the savepoint's path when the job is over
 }
+
+// pathPatience is long for Flink, which knows the path when the job ends.
+const pathPatience = 10 * time.Second
 
 // stopped is how a stop with a savepoint went.
 type stopped struct {
@@ -52,23 +58,29 @@ func (e *ending) wait(ctx context.Context, j *submit.Job) int {
 				return exitFailed
 			}
 		case st := <-e.stopped:
-			if st.err != nil {
-				e.log.Warn("the job could not be stopped with a savepoint; a further signal cancels it", "error", st.err)
-				continue
-			}
-			savepoint = st.path
+			savepoint = e.took(st)
 		case err := <-done:
-			if err == nil && e.asked != nil && !e.cancelled {
+			if err == nil && e.stopping && !e.cancelled {
 				// The job server is told of the end before the savepoint's path is.
 				select {
 				case st := <-e.stopped:
-					savepoint = st.path
-				case <-time.After(10 * time.Second):
+					savepoint = e.took(st)
+				case <-time.After(e.patience):
+					e.lost = true
 				}
 			}
 			return e.over(savepoint, err)
 		}
 	}
+}
+
+// took notes how a stop with a savepoint went, and returns the savepoint's path.
+func (e *ending) took(st stopped) string {
+	e.stopping = false
+	if st.err != nil {
+		e.log.Warn("the job could not be stopped with a savepoint; a further signal cancels it", "error", st.err)
+	}
+	return st.path
 }
 
 // signal asks Flink to end the job.
@@ -79,10 +91,10 @@ func (e *ending) signal(ctx context.Context, s os.Signal) error {
 		return err
 	}
 	if id == "" {
-		return fmt.Errorf("Flink at %s has no job %q that runs", e.cluster.Address, e.spec.Name)
+		return fmt.Errorf("no job %q runs on Flink at %s", e.spec.Name, e.cluster.Address)
 	}
 	if e.asked == nil && e.spec.Source.File == nil {
-		e.asked = s
+		e.asked, e.stopping = s, true
 		e.log.Info("stopping with a savepoint", "signal", s.String(), "job", id)
 		go func() {
 			path, err := e.cluster.Stop(ctx, id)
@@ -104,6 +116,9 @@ func (e *ending) over(savepoint string, err error) int {
 	switch {
 	case savepoint != "":
 		fmt.Fprintf(e.w.stderr, "%s: stopped; go on with --savepoint %s\n", name, savepoint)
+		return signalCode(e.asked)
+	case e.lost:
+		fmt.Fprintf(e.w.stderr, "%s: stopped; Flink's web UI says where its savepoint is\n", name)
 		return signalCode(e.asked)
 	case err == nil:
 		fmt.Fprintf(e.w.stdout, "%s: finished in %.1fs\n", name, time.Since(e.began).Seconds())

@@ -71,6 +71,8 @@ func dispatch(w *world, args []string) int {
 			return exitOK
 		}
 		name, args = args[1], []string{args[1], "-h"}
+	case "-version", "--version":
+		name = "version"
 	}
 	for _, c := range commands() {
 		if c.name == name {

@@ -31,21 +31,27 @@ type Thing interface {
 type Pool[T Thing] struct {
 	mu     sync.Mutex
 	free   map[string][]T
-	lent   map[T]string
+	lent   map[T]loan
 	next   map[string]int // numbers of things
 	sweeps bool
+}
+
+// loan is a thing that somebody has. Until it is used for the first time its own time is that of an earlier bundle.
+type loan struct {
+	key   string
+	since time.Time
 }
 
 // Take returns a thing of a key that nobody has, opened if there is none. index numbers the things of a key.
 func (p *Pool[T]) Take(ctx context.Context, key string, open func(ctx context.Context, index int) (T, error)) (T, error) {
 	p.mu.Lock()
 	if p.lent == nil {
-		p.free, p.lent, p.next = map[string][]T{}, map[T]string{}, map[string]int{}
+		p.free, p.lent, p.next = map[string][]T{}, map[T]loan{}, map[string]int{}
 	}
 	if all := p.free[key]; len(all) > 0 {
 		t := all[len(all)-1]
 		p.free[key] = all[:len(all)-1]
-		p.lent[t] = key
+		p.lent[t] = loan{key, time.Now()}
 		p.mu.Unlock()
 		return t, nil
 	}
@@ -58,7 +64,7 @@ func (p *Pool[T]) Take(ctx context.Context, key string, open func(ctx context.Co
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.lent[t] = key
+	p.lent[t] = loan{key, time.Now()}
 	if !p.sweeps {
 		p.sweeps = true
 		go p.sweep()
@@ -70,12 +76,12 @@ func (p *Pool[T]) Take(ctx context.Context, key string, open func(ctx context.Co
 func (p *Pool[T]) Give(t T) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	key, ok := p.lent[t]
+	l, ok := p.lent[t]
 	if !ok {
 		return // it was abandoned
 	}
 	delete(p.lent, t)
-	p.free[key] = append(p.free[key], t)
+	p.free[l.key] = append(p.free[l.key], t)
 }
 
 // Drop closes a thing that has failed.
@@ -108,6 +114,19 @@ func (p *Pool[T]) sweep() {
 
 // sweepOnce closes what has been idle since a time, and reports whether nothing is left.
 func (p *Pool[T]) sweepOnce(since time.Time) (empty bool) {
+	p.CloseUnused(since)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.free) > 0 || len(p.lent) > 0 {
+		return false
+	}
+	clear(p.next)
+	p.sweeps = false
+	return true
+}
+
+// CloseUnused closes what nobody has used since a time.
+func (p *Pool[T]) CloseUnused(since time.Time) {
 	var old []T
 	p.mu.Lock()
 	for key, all := range p.free {
@@ -124,8 +143,8 @@ func (p *Pool[T]) sweepOnce(since time.Time) (empty bool) {
 			delete(p.free, key)
 		}
 	}
-	for t := range p.lent {
-		if t.Abandoned(since) {
+	for t, l := range p.lent {
+		if l.since.Before(since) && t.Abandoned(since) {
 			old = append(old, t)
 			delete(p.lent, t)
 		}
@@ -134,12 +153,4 @@ func (p *Pool[T]) sweepOnce(since time.Time) (empty bool) {
 	for _, t := range old {
 		shut(t)
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if len(p.free) > 0 || len(p.lent) > 0 {
-		return false
-	}
-	clear(p.next)
-	p.sweeps = false
-	return true
 }

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/apache/beam/sdks/v2/go/pkg/beam"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) {
+	beam.Init()
+	code := m.Run()
+	if err := goleak.Find(); err != nil && code == 0 {
+		println(err.Error())
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// text is a writer that is read while a command writes to it.
+type text struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (t *text) Write(b []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.buf.Write(b)
+}
+
+func (t *text) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.buf.String()
+}
+
+// surroundings are a world of a test's own.
+type surroundings struct {
+	world
+	out, errs text
+	signals   chan os.Signal
+}
+
+func newWorld() *surroundings {
+	s := &surroundings{signals: make(chan os.Signal, 4)}
+	s.world = world{stdout: &s.out, stderr: &s.errs, signals: s.signals}
+	return s
+}
+
+// has checks what a command left; an empty text must be empty.
+func (s *surroundings) has(t *testing.T, code, wantCode int, out, errs string) {
+	t.Helper()
+	if code != wantCode {
+		t.Errorf("exit code %d, want %d", code, wantCode)
+	}
+	for _, c := range []struct{ what, got, want string }{{"stdout", s.out.String(), out}, {"stderr", s.errs.String(), errs}} {
+		if !strings.Contains(c.got, c.want) || c.want == "" && c.got != "" {
+			t.Errorf("%s is\n%s\nwant %q in it", c.what, c.got, c.want)
+		}
+	}
+}
+
+// jobFile writes a good job with a small input, and returns its path.
+func jobFile(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"in.jsonl": `{"x":[1]}` + "\n",
+		"job.yaml": `name: digits
+source: {file: {path: in.jsonl}}
+infer: {endpoint: "unix:///run/nobody.sock", model: model, outputs: {y: {field: y}}}
+sink: {file: {path: out}}
+`} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return filepath.Join(dir, "job.yaml")
+}
+
+func TestUsage(t *testing.T) {
+	good := jobFile(t)
+	for _, c := range []struct {
+		args      string
+		code      int
+		out, errs string
+	}{
+		{"", exitUsage, "", "usage: tensorferry-flink COMMAND"},
+		{"help", exitOK, "serve workers to the TaskManager beside", ""},
+		{"--help", exitOK, "exit codes: 0 done", ""},
+		{"rnu", exitUsage, "", `tensorferry-flink: unknown command "rnu"; see tensorferry-flink help`},
+		{"help rnu", exitUsage, "", `tensorferry-flink: unknown command "rnu"`},
+		{"help run", exitOK, "--worker-pool HOST:PORT", ""},
+		{"run -h", exitOK, "usage: tensorferry-flink run --job-server HOST:PORT JOB.yaml", ""},
+		{"help validate", exitOK, "usage: tensorferry-flink validate JOB.yaml", ""},
+		{"worker --help", exitOK, "--listen HOST:PORT", ""},
+		{"version", exitOK, "Beam v2.", ""},
+		{"--version", exitOK, "tensorferry-flink ", ""},
+		{"version now", exitUsage, "", "tensorferry-flink version: want no arguments, got 1 argument(s)"},
+
+		{"run", exitUsage, "", "tensorferry-flink run: want one job file, got 0 argument(s)"},
+		{"run a.yaml", exitUsage, "", "want --job-server, the address of Beam's job server for Flink"},
+		{"run a.yaml b.yaml --job-server x:1", exitUsage, "", "want one job file, got 2 argument(s)"},
+		{"run a.yaml --resum", exitUsage, "", "flag provided but not defined: --resum; see tensorferry-flink help run"},
+		{"run --job-server x:1 a.yaml --lost-state", exitUsage, "", "--lost-state goes with --savepoint"},
+		{"run --job-server x:1 a.yaml --log-format xml", exitUsage, "", `--log-format is "xml"; want text or json`},
+		{"run --job-server x:1 testdata/absent.yaml", exitUsage, "", "absent.yaml: no such file"},
+		{"run --job-server x:1 --bundle-time soon a.yaml", exitUsage, "", `invalid value "soon" for flag --bundle-time`},
+		{"run --job-server x:1 --bundle-time 6s " + good, exitUsage, "", "bundles of 6s; want 5s or less"},
+		{"run --job-server x:1 --worker-pool= " + good, exitUsage, "", "no worker pool"},
+		{"run --job-server x:1 ../../../examples/digits/job.yaml", exitUsage, "", "sidecar: want none on Flink"},
+
+		{"validate", exitUsage, "", "tensorferry-flink validate: want one job file, got 0 argument(s)"},
+		{"validate testdata/absent.yaml", exitUsage, "", "absent.yaml: no such file"},
+		{"validate " + good, exitOK, "job.yaml: ok\n", ""},
+		{"validate ../../../examples/digits/job.yaml", exitUsage, "", "sidecar: want none on Flink"},
+
+		{"worker now", exitUsage, "", "tensorferry-flink worker: want no arguments, got 1 argument(s)"},
+		{"worker --log-format xml", exitUsage, "", `--log-format is "xml"; want text or json`},
+		{"worker --listen 127.0.0.1", exitUsage, "", "--listen: "},
+	} {
+		t.Run(c.args, func(t *testing.T) {
+			w := newWorld()
+			w.has(t, dispatch(&w.world, strings.Fields(c.args)), c.code, c.out, c.errs)
+		})
+	}
+}
+
+func TestWorkerEndsBySignal(t *testing.T) {
+	w := newWorld()
+	w.signals <- syscall.SIGTERM
+	code := dispatch(&w.world, []string{"worker", "--listen", "127.0.0.1:0", "--log-format", "json"})
+	w.has(t, code, exitOK, "", `"msg":"the worker pool ends","signal":"terminated"`)
+}

@@ -1,0 +1,173 @@
+package submit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// flink plays Flink's REST interface: answers by method and path, in turn, the last one again and again.
+type flink struct {
+	*httptest.Server
+	mu      sync.Mutex
+	answers map[string][]string // "STATUS BODY"
+	asked   []string
+	then    func(what string)
+}
+
+func newFlink(t *testing.T, answers map[string][]string) (*flink, Cluster) {
+	t.Helper()
+	f := &flink{answers: answers}
+	f.Server = httptest.NewServer(f)
+	t.Cleanup(f.Close)
+	return f, Cluster{Address: strings.TrimPrefix(f.URL, "http://")}
+}
+
+func (f *flink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		w.WriteHeader(http.StatusBadRequest)
+		return
+	}
+	what := r.Method + " " + r.URL.RequestURI()
+	f.mu.Lock()
+	f.asked = append(f.asked, strings.TrimSpace(what+" "+string(body)))
+	all := f.answers[what]
+	if len(all) > 1 {
+		f.answers[what] = all[1:]
+	}
+	then := f.then
+	f.mu.Unlock()
+	if then != nil {
+		then(what)
+	}
+	if len(all) == 0 {
+		w.WriteHeader(http.StatusNotFound)
+		fmt.Fprint(w, `{"errors":["Not found."]}`)
+		return
+	}
+	code, text, _ := strings.Cut(all[0], " ")
+	if code != "200" {
+		w.WriteHeader(http.StatusInternalServerError)
+	}
+	fmt.Fprint(w, text)
+}
+
+func (f *flink) questions() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return strings.Join(f.asked, "; ")
+}
+
+func wantError(t *testing.T, err error, all ...string) {
+	t.Helper()
+	for _, want := range all {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("the error is %v; want %q in it", err, want)
+		}
+	}
+}
+
+func TestFind(t *testing.T) {
+	_, c := newFlink(t, map[string][]string{"GET /jobs/overview": {`200 {"jobs":[
+		{"jid":"older","name":"digits","state":"RUNNING","start-time":999,"end-time":-1},
+		{"jid":"first","name":"digits","state":"RUNNING","start-time":1000,"end-time":-1},
+		{"jid":"newest","name":"digits","state":"RESTARTING","start-time":3000,"end-time":-1},
+		{"jid":"second","name":"digits","state":"RUNNING","start-time":2000,"end-time":-1},
+		{"jid":"ended","name":"digits","state":"FINISHED","start-time":4000,"end-time":5000},
+		{"jid":"another","name":"letters","state":"RUNNING","start-time":6000,"end-time":-1}]}`}})
+	for _, w := range []struct {
+		name  string
+		since int64
+		id    string
+	}{{"digits", 1000, "newest"}, {"digits", 3000, "newest"}, {"digits", 3001, ""}, {"letters", 0, "another"}, {"nobody", 0, ""}} {
+		if id, err := c.Find(t.Context(), w.name, time.UnixMilli(w.since)); err != nil || id != w.id {
+			t.Errorf("%+v: found %q, error %v", w, id, err)
+		}
+	}
+}
+
+func TestCancel(t *testing.T) {
+	f, c := newFlink(t, map[string][]string{"PATCH /jobs/j1?mode=cancel": {"200 {}"}})
+	c.Address = f.URL + "/" // a URL will do
+	if err := c.Cancel(t.Context(), "j1"); err != nil || f.questions() != "PATCH /jobs/j1?mode=cancel" {
+		t.Errorf("%v; asked %s", err, f.questions())
+	}
+	wantError(t, c.Cancel(t.Context(), "j2"), "submit: Flink at "+c.Address, "404", "Not found.")
+}
+
+func TestStop(t *testing.T) {
+	const stop, at = "POST /jobs/j1/stop", "GET /jobs/j1/savepoints/r1"
+	const trigger, waits = `200 {"request-id":"r1"}`, `200 {"status":{"id":"IN_PROGRESS"},"operation":null}`
+	t.Run("completed", func(t *testing.T) {
+		f, c := newFlink(t, map[string][]string{stop: {trigger}, at: {waits, `200 {"status":{"id":"COMPLETED"},"operation":{"location":"file:/sp/1"}}`}})
+		if path, err := c.Stop(t.Context(), "j1"); err != nil || path != "file:/sp/1" {
+			t.Errorf("%q, error %v", path, err)
+		}
+		if want := stop + ` {"drain":false}; ` + at + "; " + at; f.questions() != want {
+			t.Errorf("asked %s", f.questions())
+		}
+	})
+	t.Run("failed", func(t *testing.T) {
+		_, c := newFlink(t, map[string][]string{stop: {trigger}, at: {`200 {"status":{"id":"COMPLETED"},"operation":{"failure-cause":{"class":"x.E","stack-trace":"x.E: no folder\n\tat y"}}}`}})
+		path, err := c.Stop(t.Context(), "j1")
+		wantError(t, err, "submit: the savepoint of j1 failed: x.E: no folder")
+		if path != "" || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%q, error %v", path, err)
+		}
+	})
+	t.Run("given up", func(t *testing.T) {
+		f, c := newFlink(t, map[string][]string{stop: {trigger}, at: {waits}})
+		cause := errors.New("enough")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		asked := make(chan struct{}, 100)
+		f.then = func(what string) {
+			if what == at {
+				asked <- struct{}{}
+			}
+		}
+		go func() {
+			<-asked
+			<-asked // the first has been answered
+			cancel(cause)
+		}()
+		if _, err := c.Stop(ctx, "j1"); !errors.Is(err, cause) && !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	})
+	t.Run("refused", func(t *testing.T) {
+		_, c := newFlink(t, map[string][]string{stop: {`500 {"errors":["no savepoint folder"]}`}})
+		_, err := c.Stop(t.Context(), "j1")
+		wantError(t, err, "submit: Flink at "+c.Address, "POST /jobs/j1/stop", "500", "no savepoint folder")
+	})
+	t.Run("forgotten", func(t *testing.T) {
+		_, c := newFlink(t, map[string][]string{stop: {trigger}})
+		_, err := c.Stop(t.Context(), "j1")
+		wantError(t, err, c.Address, "GET /jobs/j1/savepoints/r1", "404")
+	})
+}
+
+func TestNoFlink(t *testing.T) {
+	_, c := newFlink(t, map[string][]string{"GET /jobs/overview": {"200 <html>hello</html>"}, "POST /jobs/j/stop": {"200 {}"}})
+	_, err := c.Find(t.Context(), "digits", time.Time{})
+	wantError(t, err, "submit: Flink at "+c.Address, "/jobs/overview", "invalid character")
+	_, err = c.Stop(t.Context(), "j")
+	wantError(t, err, "submit: Flink at "+c.Address)
+
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Address = l.Addr().String()
+	l.Close()
+	wantError(t, c.Cancel(t.Context(), "j"), "submit: Flink at "+c.Address, "refused")
+	wantError(t, Cluster{Address: "http://[bad"}.Cancel(t.Context(), "j"), "submit: Flink at http://[bad")
+}
