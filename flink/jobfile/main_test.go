@@ -3,6 +3,7 @@ package jobfile
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,6 +21,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	slog.SetDefault(slog.New(slog.DiscardHandler)) // sidecars and the local runner say much
 	beam.Init()
 	code := m.Run()
 	if code == 0 {
