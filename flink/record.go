@@ -136,7 +136,12 @@ func (f *recordFn[M]) Setup() error {
 	return f.b.setup(f, c, m.Function, taker[json.RawMessage, json.RawMessage]{
 		result: func(r *async.Record[json.RawMessage]) { f.emit(mtime.Time(r.Time), placed(r)) },
 		failed: func(x *async.Failed[json.RawMessage]) {
-			f.fail(mtime.Time(x.Record.Time), FailedRecord{Record: placed(&x.Record), Class: x.Class.String(), Error: x.Err.Error(), Attempts: x.Attempts, At: x.At.UnixMilli()})
+			// The place, the class and the attempts are fields of their own, so of the error only the reason is left.
+			reason := x.Err
+			if r, ok := errors.AsType[*async.RecordError](reason); ok {
+				reason = r.Err
+			}
+			f.fail(mtime.Time(x.Record.Time), FailedRecord{Record: placed(&x.Record), Class: x.Class.String(), Error: reason.Error(), Attempts: x.Attempts, At: x.At.UnixMilli()})
 		},
 	})
 }

@@ -321,7 +321,9 @@ func openReader[T any](c *Config, decode Decode[T], traces, committed bool, behi
 func (r *reader[T]) Read(ctx context.Context, dst []stream.Record[T], most int) (int, []stream.Record[T], int64, error) {
 	for len(r.rest) == 0 {
 		fetches := r.cl.PollRecords(ctx, 16*most)
-		if err := ctx.Err(); err != nil {
+		// Records that came as ctx ended must not be thrown away: the client does not hand them out again, and a reader may be used after a
+		// Read that ended.
+		if err := ctx.Err(); err != nil && fetches.Err0() == err {
 			return 0, dst, 0, err
 		}
 		var failed error

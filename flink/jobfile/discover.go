@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"reflect"
 	"time"
 
@@ -100,6 +101,11 @@ func (f *discoverFn) TruncateRestriction(rt *sdf.LockRTracker, _ []byte) found {
 func (f *discoverFn) ProcessElement(ctx context.Context, rt *sdf.LockRTracker, _ []byte, emit func(split)) (sdf.ProcessContinuation, error) {
 	known := rt.GetRestriction().(found).Splits
 	fresh, err := f.look(ctx, known)
+	if err != nil && len(known) > 0 && ctx.Err() == nil {
+		// Those that are known are read all the same, and their readers say what is wrong with them.
+		slog.Warn("new partitions were not looked for", "error", err)
+		return sdf.ResumeProcessingIn(f.every), nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("source: %w", err)
 	}

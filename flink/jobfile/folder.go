@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/tensorferry/tensorferry/job"
 	"github.com/tensorferry/tensorferry/stream"
@@ -62,6 +63,10 @@ func claim(spec *job.Spec, splits []stream.Split, resumed bool) error {
 		return err
 	}
 	var errs []error
+	if f, d := spec.Sink.File, spec.DeadLetter; f != nil && d != nil && d.File != nil && sameFolder(f.Path, d.File.Path) {
+		// Their files have the same names.
+		return spec.Fault("dead_letter.file.path", "want another folder than the sink's; %s is the same as %s", d.File.Path, f.Path)
+	}
 	for path, dir := range sinks(spec) {
 		if err := claimFolder(dir, text, resumed); err != nil {
 			errs = append(errs, spec.Fault(path, "%v", err))
@@ -70,13 +75,33 @@ func claim(spec *job.Spec, splits []stream.Split, resumed bool) error {
 	return errors.Join(errs...)
 }
 
+// sameFolder reports whether two names are of one folder that is there.
+func sameFolder(a, b string) bool {
+	at, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	other, err := os.Stat(b)
+	return err == nil && os.SameFile(at, other)
+}
+
 func claimFolder(dir string, mark []byte, resumed bool) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	parts, err := filepath.Glob(filepath.Join(dir, "part-*"))
+	// Not by a pattern: the folder's own name may look like one.
+	files, err := os.ReadDir(dir)
 	if err != nil {
 		return err
+	}
+	var parts, pending []string
+	for _, f := range files {
+		switch name := f.Name(); {
+		case strings.HasPrefix(name, "part-"):
+			parts = append(parts, name)
+		case strings.HasPrefix(name, pendingPrefix):
+			pending = append(pending, name)
+		}
 	}
 	at := filepath.Join(dir, markName)
 	old, err := os.ReadFile(at)
@@ -84,19 +109,15 @@ func claimFolder(dir string, mark []byte, resumed bool) error {
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return err
 	case len(parts) > 0 && !resumed:
-		return fmt.Errorf("%s holds %d files of results (%s, ...); want an empty folder, or --resume to go on with the job that wrote them", dir, len(parts), filepath.Base(parts[0]))
+		return fmt.Errorf("%s holds %d files of results (%s, ...); want an empty folder, or --resume to go on with the job that wrote them", dir, len(parts), parts[0])
 	case len(parts) > 0 && err != nil:
-		return fmt.Errorf("%s holds results (%s, ...) of which nothing says that they are this job's; want an empty folder", dir, filepath.Base(parts[0]))
+		return fmt.Errorf("%s holds results (%s, ...) of which nothing says that they are this job's; want an empty folder", dir, parts[0])
 	case len(parts) > 0 && !bytes.Equal(old, mark):
 		return fmt.Errorf("%s holds results of %.300s, and this is %.300s; want the job file and the input of then, or an empty folder", dir, old, mark)
 	}
 	// What an earlier submission was killed over is nobody's.
-	pending, err := filepath.Glob(filepath.Join(dir, ".pending-*"))
-	if err != nil {
-		return err
-	}
 	for _, p := range pending {
-		if err := os.Remove(p); err != nil {
+		if err := os.Remove(filepath.Join(dir, p)); err != nil {
 			return err
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
 
@@ -28,7 +29,9 @@ const DefaultSplitSize = 1 << 20
 
 // ship returns what reaches the workers of a job file: all but the places in it.
 func ship(spec *job.Spec) (s shipped, err error) {
-	text, err := shipped{*spec}.text()
+	s.Spec = *spec
+	s.Spec.Trace = nil // workers make no spans, and its headers may be secrets
+	text, err := s.text()
 	if err != nil {
 		return s, err
 	}
@@ -37,8 +40,11 @@ func ship(spec *job.Spec) (s shipped, err error) {
 
 // text is what a transform carries of a job: text, since Beam wants a schema of every field of a transform's type.
 func (s shipped) text() (string, error) {
-	t, err := json.Marshal(s)
-	return string(t), err
+	var b strings.Builder
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false) // values of fallbacks are to stay as the file has them
+	err := e.Encode(s)
+	return strings.TrimSuffix(b.String(), "\n"), err
 }
 
 // arrived reads it.
@@ -113,7 +119,7 @@ func Build(ctx context.Context, p *beam.Pipeline, spec *job.Spec, resumed bool) 
 		return err
 	}
 	s := p.Root()
-	records, err := to.read(ctx, s.Scope("source"), resumed)
+	records, err := to.read(ctx, s.Scope("source"), spec, resumed)
 	if err != nil {
 		return err
 	}
@@ -138,9 +144,8 @@ func Build(ctx context.Context, p *beam.Pipeline, spec *job.Spec, resumed bool) 
 	return to.write(s.Scope("dead-letters"), lines[0], true)
 }
 
-// read reads the job's source, and claims the folders of its sinks.
-func (s shipped) read(ctx context.Context, scope beam.Scope, resumed bool) (beam.PCollection, error) {
-	spec := &s.Spec
+// read reads the job's source, and claims the folders of its sinks. spec is what the file says with the places, which do not travel.
+func (s shipped) read(ctx context.Context, scope beam.Scope, spec *job.Spec, resumed bool) (beam.PCollection, error) {
 	if spec.Source.Kafka != nil {
 		if err := claim(spec, nil, resumed); err != nil {
 			return beam.PCollection{}, err
@@ -154,6 +159,9 @@ func (s shipped) read(ctx context.Context, scope beam.Scope, resumed bool) (beam
 	splits, err := src.Splits(ctx)
 	if err != nil {
 		return beam.PCollection{}, spec.Fault("source.file.path", "%v", err)
+	}
+	if len(splits) > maxSplits {
+		return beam.PCollection{}, spec.Fault("source.file.split_size", "%d splits; want at most %d, so a larger size", len(splits), maxSplits)
 	}
 	if err := claim(spec, splits, resumed); err != nil {
 		return beam.PCollection{}, err

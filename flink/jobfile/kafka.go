@@ -3,8 +3,10 @@ package jobfile
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -73,18 +75,24 @@ func (s shipped) where(split int) (topic string, id int32, ok bool) {
 
 // kafkaFn writes to a topic. A bundle is over when the brokers have all of it, so that a checkpoint is complete only then; what is repeated
 // after a failure is written again: at least once.
+//
+// It has a producer only while it writes. Within a bundle it may have nothing to do for long, while the operator before it drains, and
+// would then be taken for abandoned.
 type kafkaFn struct {
 	Job     string
 	Letters bool
 
 	job  shipped
 	key  string
-	w    *topicWriter
 	recs []stream.Record[json.RawMessage]
+	size int // bytes of recs
 }
 
-// writeBatch is how many records are handed to the client at once.
-const writeBatch = 256
+// writeRecords and writeBytes are how much is gathered before it is written.
+const (
+	writeRecords = 4096
+	writeBytes   = 4 << 20
+)
 
 var writers idle.Pool[*topicWriter]
 
@@ -104,8 +112,13 @@ func (f *kafkaFn) Setup() error {
 	return err
 }
 
-// StartBundle forgets a writer of a bundle that never came to its end; the pool closes it.
-func (f *kafkaFn) StartBundle(context.Context) { f.w, f.recs = nil, f.recs[:0] }
+// StartBundle forgets what a bundle has left that never came to its end.
+func (f *kafkaFn) StartBundle(context.Context) { f.forget() }
+
+func (f *kafkaFn) forget() {
+	clear(f.recs)
+	f.recs, f.size = f.recs[:0], 0
+}
 
 // open makes a producer.
 func (f *kafkaFn) open(ctx context.Context, index int) (*topicWriter, error) {
@@ -129,56 +142,46 @@ func (f *kafkaFn) open(ctx context.Context, index int) (*topicWriter, error) {
 	return &topicWriter{w: w, used: time.Now()}, nil
 }
 
-// ProcessElement hands a record to the producer.
-func (f *kafkaFn) ProcessElement(ctx context.Context, at beam.EventTime, r flink.Record) (err error) {
-	if f.w == nil {
-		if f.w, err = writers.Take(ctx, f.key, f.open); err != nil {
-			return fmt.Errorf("sink: %w", err)
-		}
-	}
+// ProcessElement gathers records, and writes them when they are many.
+func (f *kafkaFn) ProcessElement(ctx context.Context, at beam.EventTime, r flink.Record) error {
 	f.recs = append(f.recs, stream.Record[json.RawMessage]{
 		Value: r.Value, Key: r.Key, Split: int(r.Split), Position: r.Position, Time: async.EventTime(at),
 	})
-	if len(f.recs) < writeBatch {
+	f.size += len(r.Value) + len(r.Key)
+	if len(f.recs) < writeRecords && f.size < writeBytes {
 		return nil
 	}
-	return f.write(nil)
+	return f.write(ctx)
 }
 
-// write hands over what was gathered, and then does more, with the writer for this bundle alone.
-func (f *kafkaFn) write(more func(stream.Writer[json.RawMessage]) error) error {
-	w := f.w
-	err := w.with(func(w stream.Writer[json.RawMessage]) error {
-		err := w.Write(f.recs)
-		clear(f.recs)
-		f.recs = f.recs[:0]
-		if err == nil && more != nil {
-			err = more(w)
+// write returns when the brokers have what was gathered.
+func (f *kafkaFn) write(ctx context.Context) error {
+	defer f.forget()
+	w, err := writers.Take(ctx, f.key, f.open)
+	if err != nil {
+		return fmt.Errorf("sink: %w", err)
+	}
+	err = w.with(func(w stream.Writer[json.RawMessage]) error {
+		if err := w.Write(f.recs); err != nil {
+			return err
 		}
+		_, err := w.Prepare(ctx, 1)
 		return err
 	})
 	if err != nil {
-		f.w = nil
 		writers.Drop(w)
 		return fmt.Errorf("sink: %w", err)
 	}
+	writers.Give(w)
 	return nil
 }
 
 // FinishBundle waits until the brokers have everything.
 func (f *kafkaFn) FinishBundle(ctx context.Context) error {
-	if f.w == nil {
+	if len(f.recs) == 0 {
 		return nil
 	}
-	err := f.write(func(w stream.Writer[json.RawMessage]) error {
-		_, err := w.Prepare(ctx, 1)
-		return err
-	})
-	if err == nil {
-		writers.Give(f.w)
-		f.w = nil
-	}
-	return err
+	return f.write(ctx)
 }
 
 func (t *topicWriter) with(do func(stream.Writer[json.RawMessage]) error) error {
@@ -218,5 +221,21 @@ func checkKafka(spec *job.Spec, refuse func(path, format string, args ...any)) {
 	}
 	if k.Watermark != 0 {
 		refuse("source.kafka.watermark", "want none on Flink: nothing in the job waits for watermarks")
+	}
+	// What else is wrong would be found out by the workers, again and again. Certificates and passwords are where these are.
+	open := *k
+	open.TLS, open.SASL = nil, nil
+	if _, err := topics.NewSource(&job.Spec{Name: spec.Name, Source: job.Source{Kafka: &open}}, slog.Default()); err != nil {
+		var f job.Fault
+		if errors.As(err, &f) {
+			refuse("source.kafka", "%s", strings.TrimPrefix(f.Message, "source.kafka: "))
+		}
+	}
+	least := 10 * time.Millisecond // Flink's
+	if c := &spec.Checkpoint; c.Interval > 0 && c.Interval < least {
+		refuse("checkpoint.interval", "want %v or more on Flink, found %v", least, c.Interval)
+	}
+	if c := &spec.Checkpoint; c.Timeout > 0 && c.Timeout < least {
+		refuse("checkpoint.timeout", "want %v or more on Flink, found %v", least, c.Timeout)
 	}
 }

@@ -149,10 +149,11 @@ func (r *reader) slice(ctx context.Context, index int64, rt *sdf.LockRTracker, e
 		}
 		wait, cancel := context.WithTimeout(ctx, lull)
 		_, recs, next, err := r.r.Read(wait, r.recs[:0], most)
+		lulled := err != nil && err == wait.Err() // not what the brokers did not answer in time
 		cancel()
 		r.recs = recs
 		switch {
-		case err != nil && ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded):
+		case lulled && ctx.Err() == nil:
 			return nil
 		case err != nil:
 			return err

@@ -71,9 +71,9 @@ func (h *hiring) Close() error {
 // hired is a sidecar and how many channels it has.
 type hired struct {
 	key    string
-	ready  sync.Mutex // held while it starts
-	server *embedded.Sidecar
-	users  int // under hiredMu
+	ready  sync.Mutex        // held while it starts and ends
+	server *embedded.Sidecar // under ready
+	users  int               // under hiredMu
 }
 
 var (
@@ -98,25 +98,39 @@ func hire(ctx context.Context, key string, job shipped) (*hired, error) {
 	}
 	server, err := embedded.Start(ctx, &job.Spec, slog.Default(), nil)
 	if err != nil {
-		m.leave()
+		m.left()
 		return nil, err
 	}
 	m.server = server
 	return m, nil
 }
 
-// leave ends the sidecar behind the last channel.
+// leave ends the sidecar behind the last channel. Whoever comes meanwhile waits for that, and starts it again: two at once would be in each other's
+// way where the job names the socket.
 func (m *hired) leave() {
+	m.ready.Lock()
+	defer m.ready.Unlock()
+	m.left()
+}
+
+// left is leave for whoever holds ready.
+func (m *hired) left() {
 	hiredMu.Lock()
 	m.users--
 	last := m.users == 0
-	if last {
-		delete(allHired, m.key)
-	}
 	hiredMu.Unlock()
-	if last && m.server != nil {
+	if !last {
+		return
+	}
+	if m.server != nil {
 		if err := m.server.Close(); err != nil {
 			slog.Warn("the job's sidecar could not be closed", "error", err)
 		}
+		m.server = nil
+	}
+	hiredMu.Lock()
+	defer hiredMu.Unlock()
+	if m.users == 0 {
+		delete(allHired, m.key)
 	}
 }

@@ -58,6 +58,12 @@ func Notes(spec *job.Spec) []string {
 			say("checkpoint.dir, retain and tolerable_failures are the cluster's to set (execution.checkpointing and state in its configuration)")
 		}
 	}
+	if k := spec.Source.Kafka; k != nil && k.Group != "" {
+		say("source.kafka.group, instance, session_timeout and transaction_timeout are not used: the offsets are in Flink's checkpoints, and there is no consumer group")
+	}
+	if spec.Trace != nil {
+		say("trace is not used: no spans are made on Flink")
+	}
 	switch r := &spec.Restart; r.Strategy {
 	case "failure-rate":
 		say("restart.strategy failure-rate cannot travel with a job; the cluster's own strategy applies (restart-strategy.type in its configuration)")

@@ -55,9 +55,6 @@ func init() {
 // read again (empty: all are read). So it needs no checkpoint of Flink, which would wait until the last split is dealt out: the list of splits is the whole input of the job, and Flink takes
 // its operators for finished when they have it. (A splittable DoFn is resumed by timers, and of these an operator works off all it has when its input ends.)
 func readFiles(s beam.Scope, job shipped, splits []stream.Split, done string) (beam.PCollection, error) {
-	if len(splits) > maxSplits {
-		return beam.PCollection{}, job.Spec.Fault("source.file.split_size", "%d splits; want at most %d, so a larger size", len(splits), maxSplits)
-	}
 	first := &splitsFn{}
 	for i, sp := range splits {
 		first.Splits = append(first.Splits, split{Index: int64(i), Data: sp.Data, Start: sp.Start})

@@ -75,14 +75,18 @@ type part struct {
 	buf  []byte
 }
 
+// pendingPrefix begins the names of files that are not visible yet.
+const pendingPrefix = ".pending-"
+
 // flushAt is how many bytes are gathered before they are written.
 const flushAt = 256 << 10
 
-// StartBundle gives up what a bundle has left that never came to its end.
+// StartBundle gives up what a bundle has left that never came to its end. It makes no folder: the job's own was made when it was submitted, and one that a
+// worker does not see would take results to where nobody looks for them.
 func (f *filesFn) StartBundle(context.Context) error {
 	f.discard()
 	f.open = map[int64]*part{}
-	return os.MkdirAll(f.Dir, 0o755)
+	return nil
 }
 
 func (f *filesFn) discard() {
@@ -97,7 +101,7 @@ func (f *filesFn) discard() {
 func (f *filesFn) ProcessElement(_ context.Context, r flink.Record) error {
 	p := f.open[r.Split]
 	if p == nil {
-		file, err := os.CreateTemp(f.Dir, ".pending-*")
+		file, err := os.CreateTemp(f.Dir, pendingPrefix+"*")
 		if err != nil {
 			return fmt.Errorf("sink: %w", err)
 		}

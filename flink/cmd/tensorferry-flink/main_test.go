@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -13,7 +14,13 @@ import (
 	"go.uber.org/goleak"
 )
 
+// asMain lets the test's program be the command.
+const asMain = "TENSORFERRY_FLINK_AS_MAIN"
+
 func TestMain(m *testing.M) {
+	if os.Getenv(asMain) != "" {
+		main()
+	}
 	beam.Init()
 	code := m.Run()
 	if err := goleak.Find(); err != nil && code == 0 {
@@ -68,7 +75,10 @@ func (s *surroundings) has(t *testing.T, code, wantCode int, out, errs string) {
 }
 
 // jobFile writes a good job with a small input, and returns its path.
-func jobFile(t *testing.T) string {
+func jobFile(t *testing.T) string { return jobFileTo(t, "{file: {path: out}}") }
+
+// jobFileTo is jobFile with a sink.
+func jobFileTo(t *testing.T, sink string) string {
 	t.Helper()
 	dir := t.TempDir()
 	for name, text := range map[string]string{
@@ -76,8 +86,7 @@ func jobFile(t *testing.T) string {
 		"job.yaml": `name: digits
 source: {file: {path: in.jsonl}}
 infer: {endpoint: "unix:///run/nobody.sock", model: model, outputs: {y: {field: y}}}
-sink: {file: {path: out}}
-`} {
+sink: ` + sink + "\n"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -86,7 +95,7 @@ sink: {file: {path: out}}
 }
 
 func TestUsage(t *testing.T) {
-	good := jobFile(t)
+	good, refused := jobFile(t), jobFileTo(t, "{stdout: {}}")
 	for _, c := range []struct {
 		args      string
 		code      int
@@ -115,12 +124,15 @@ func TestUsage(t *testing.T) {
 		{"run --job-server x:1 --bundle-time soon a.yaml", exitUsage, "", `invalid value "soon" for flag --bundle-time`},
 		{"run --job-server x:1 --bundle-time 6s " + good, exitUsage, "", "bundles of 6s; want 5s or less"},
 		{"run --job-server x:1 --worker-pool= " + good, exitUsage, "", "no worker pool"},
-		{"run --job-server x:1 ../../../examples/digits/job.yaml", exitUsage, "", "sidecar: want none on Flink"},
+		{"run --job-server x:1 " + refused, exitUsage, "", "job.yaml:4:8: sink.stdout: want a folder"},
 
 		{"validate", exitUsage, "", "tensorferry-flink validate: want one job file, got 0 argument(s)"},
 		{"validate testdata/absent.yaml", exitUsage, "", "absent.yaml: no such file"},
 		{"validate " + good, exitOK, "job.yaml: ok\n", ""},
-		{"validate ../../../examples/digits/job.yaml", exitUsage, "", "sidecar: want none on Flink"},
+		{"validate " + refused, exitUsage, "", "job.yaml:4:8: sink.stdout: want a folder"},
+		// Its own sidecar runs in the worker.
+		{"validate ../../../examples/digits/job.yaml", exitOK, "note: restart.strategy exponential-delay becomes a fixed delay of 1s", ""},
+		{"validate ../../../examples/digits/job.yaml", exitOK, "../../../examples/digits/job.yaml: ok\n", ""},
 
 		{"worker now", exitUsage, "", "tensorferry-flink worker: want no arguments, got 1 argument(s)"},
 		{"worker --log-format xml", exitUsage, "", `--log-format is "xml"; want text or json`},
@@ -130,6 +142,16 @@ func TestUsage(t *testing.T) {
 			w := newWorld()
 			w.has(t, dispatch(&w.world, strings.Fields(c.args)), c.code, c.out, c.errs)
 		})
+	}
+}
+
+// Beam refuses to start a program in which a type's coder or function is registered amiss, and says so only there.
+func TestProgramStarts(t *testing.T) {
+	c := exec.CommandContext(t.Context(), os.Args[0], "validate", jobFile(t))
+	c.Env = append(os.Environ(), asMain+"=1")
+	out, err := c.CombinedOutput()
+	if err != nil || !strings.HasSuffix(string(out), "job.yaml: ok\n") {
+		t.Errorf("%v, and it says\n%s", err, out)
 	}
 }
 

@@ -1,0 +1,145 @@
+package jobfile
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/apache/beam/sdks/v2/go/pkg/beam"
+	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/graph/mtime"
+
+	"github.com/tensorferry/tensorferry/flink"
+)
+
+// input writes a job with n records, cut into splits, and returns the reader of it and the splits.
+func input(t *testing.T, n int, done bool) (*readFn, []split) {
+	t.Helper()
+	dir := t.TempDir()
+	var text strings.Builder
+	for i := range n {
+		fmt.Fprintf(&text, "{\"n\":%d}\n", i)
+	}
+	put(t, filepath.Join(dir, "in.jsonl"), text.String())
+	spec := loadIn(t, dir, strings.Replace(fromFiles, "in.jsonl}", "in.jsonl, split_size: 1KiB}", 1))
+	fn := &readFn{Job: textOf(t, spec)}
+	if done {
+		fn.Done = spec.Sink.File.Path
+		if err := os.Mkdir(fn.Done, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := fn.Setup(); err != nil {
+		t.Fatal(err)
+	}
+	all, err := fn.src.Splits(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := &splitsFn{}
+	for i, s := range all {
+		first.Splits = append(first.Splits, split{Index: int64(i), Data: s.Data, Start: s.Start})
+	}
+	var out []split
+	first.ProcessElement(nil, func(s split) {
+		b, err := encodeSplit(s)
+		if err == nil {
+			s, err = decodeSplit(b)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, s)
+	})
+	return fn, out
+}
+
+// readAll reads splits, checks their records' places, and returns how many records there are of each.
+func readAll(t *testing.T, fn *readFn, splits []split) (values string, counts []int) {
+	t.Helper()
+	for _, s := range splits {
+		n, last := 0, s.Start-1
+		err := fn.ProcessElement(t.Context(), s, func(at beam.EventTime, r flink.Record) {
+			if r.Split != s.Index || r.Position <= last || at != mtime.MinTimestamp {
+				t.Errorf("split %d, behind position %d: %+v at %v", s.Index, last, r, at)
+			}
+			n, last = n+1, r.Position
+			values += string(r.Value)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		counts = append(counts, n)
+	}
+	return values, counts
+}
+
+func TestReadSplits(t *testing.T) {
+	const n = 1000
+	fn, splits := input(t, n, true)
+	values, counts := readAll(t, fn, splits)
+	var want strings.Builder
+	for i := range n {
+		fmt.Fprintf(&want, "{\"n\":%d}", i)
+	}
+	if values != want.String() || len(splits) < 5 {
+		t.Errorf("%d splits, of %v records: %.300s", len(splits), counts, values)
+	}
+	// Those that have results are not read again.
+	for _, i := range []int{1, 3} {
+		put(t, filepath.Join(fn.Done, wholeName(int64(i))), "")
+		counts[i] = 0
+	}
+	if _, again := readAll(t, fn, splits); fmt.Sprint(again) != fmt.Sprint(counts) {
+		t.Errorf("%v records were read; want %v", again, counts)
+	}
+	fn.Done = ""
+	if all, _ := readAll(t, fn, splits); all != values {
+		t.Error("not all is read again")
+	}
+}
+
+func TestReadErrors(t *testing.T) {
+	fn, splits := input(t, 1000, true)
+	read := func(s split) error {
+		return fn.ProcessElement(t.Context(), s, func(beam.EventTime, flink.Record) {})
+	}
+	if err := (&readFn{Job: "{"}).Setup(); err == nil {
+		t.Error("half a job is one")
+	}
+	wantError(t, read(split{Data: []byte("{")}), "source: ")
+	// A folder that cannot be looked into does not mean that there are no results.
+	folder := fn.Done
+	fn.Done = filepath.Join(folder, "x")
+	put(t, fn.Done, "a file")
+	wantError(t, read(splits[0]), "source: are there results of split 0: ")
+	fn.Done = folder
+	spec, err := arrived(fn.Job)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := spec.Spec.Source.File.Paths[0]
+	put(t, path, strings.Repeat("x", 10))
+	wantError(t, read(splits[2]), path)
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, read(splits[2]), path)
+}
+
+// A pipeline has every split in it, so there cannot be any number of them.
+func TestTooManySplits(t *testing.T) {
+	dir := t.TempDir()
+	put(t, filepath.Join(dir, "in.jsonl"), strings.Repeat(strings.Repeat("x", 63)+"\n", 16*(maxSplits+1)))
+	spec := loadIn(t, dir, strings.Replace(fromFiles, "in.jsonl}", "in.jsonl, split_size: 1KiB}", 1))
+	wantError(t, Build(t.Context(), beam.NewPipeline(), spec, false), "job.yaml:2:")
+	wantError(t, Build(t.Context(), beam.NewPipeline(), spec, false), "source.file.split_size: 20001 splits; want at most 20000")
+	if _, err := os.Stat(spec.Sink.File.Path); err == nil {
+		t.Error("a folder was made for a job that was refused")
+	}
+}
+
+func TestNoInput(t *testing.T) {
+	wantError(t, Build(t.Context(), beam.NewPipeline(), load(t, fromFiles), false), "job.yaml:2:17: source.file.path: ")
+}
