@@ -34,7 +34,7 @@ type figures struct {
 	Records      int
 	Nanos        int64 // from the first record that is measured to the last
 	P50, P99     int64 // of the latencies, from when a record is due to when its result is at the sink, in ns
-	Ticks        int64 // of the processors, for the process that runs the job
+	Ticks        int64 // of the processors, for the process or processes that run the job
 	SidecarTicks int64 // and for the sidecar
 }
 
@@ -101,9 +101,11 @@ type host struct {
 // hosts are those that are compared. A further one is one more entry.
 func hosts(t testing.TB) []host {
 	t.Helper()
-	c := startFlink(t)
+	c := startFlink(t, true)
+	onFlink := startBeam(t, c)
 	return []host{
 		{name: "tensorferry, embedded", run: runEmbedded},
+		{name: "tensorferry on Flink, through Beam", run: onFlink.run},
 		{name: "Flink, orderedWait, a request for each record", run: func(t testing.TB, m *model, l load) figures {
 			return runAsyncJob(t, c, m, l, 1)
 		}},
