@@ -137,7 +137,8 @@ func TestBesideFlink(t *testing.T) {
 
 // BenchmarkBesideFlink compares the hosts. Each has its turn in each round, so that what else the machine does hits all of
 // them. It prints medians of the rounds, the least and most records
-// a second, and of the 99th percentiles the least, which is what the machine disturbed least. Processor time is that of the process that runs the job (of Flink's, the TaskManager's) and the sidecar's.
+// a second, and of the 99th percentiles the least, which is what the machine disturbed least. Processor time is that of what runs the job
+// (on Flink the TaskManager's, and with Beam also the worker pool's) and the sidecar's.
 func BenchmarkBesideFlink(b *testing.B) {
 	m := startModel(b)
 	all := hosts(b)
