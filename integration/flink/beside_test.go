@@ -34,7 +34,7 @@ type figures struct {
 	Records      int
 	Nanos        int64 // from the first record that is measured to the last
 	P50, P99     int64 // of the latencies, from when a record is due to when its result is at the sink, in ns
-	Ticks        int64 // of the processors, for the process that runs the job
+	Ticks        int64 // of the processors, for the process or processes that run the job
 	SidecarTicks int64 // and for the sidecar
 }
 
@@ -101,9 +101,11 @@ type host struct {
 // hosts are those that are compared. A further one is one more entry.
 func hosts(t testing.TB) []host {
 	t.Helper()
-	c := startFlink(t)
+	c := startFlink(t, true)
+	onFlink := startBeam(t, c)
 	return []host{
 		{name: "tensorferry, embedded", run: runEmbedded},
+		{name: "tensorferry on Flink, through Beam", run: onFlink.run},
 		{name: "Flink, orderedWait, a request for each record", run: func(t testing.TB, m *model, l load) figures {
 			return runAsyncJob(t, c, m, l, 1)
 		}},
@@ -135,7 +137,8 @@ func TestBesideFlink(t *testing.T) {
 
 // BenchmarkBesideFlink compares the hosts. Each has its turn in each round, so that what else the machine does hits all of
 // them. It prints medians of the rounds, the least and most records
-// a second, and of the 99th percentiles the least, which is what the machine disturbed least. Processor time is that of the process that runs the job (of Flink's, the TaskManager's) and the sidecar's.
+// a second, and of the 99th percentiles the least, which is what the machine disturbed least. Processor time is that of what runs the job
+// (on Flink the TaskManager's, and with Beam also the worker pool's) and the sidecar's.
 func BenchmarkBesideFlink(b *testing.B) {
 	m := startModel(b)
 	all := hosts(b)

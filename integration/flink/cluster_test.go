@@ -88,7 +88,7 @@ func TestCluster(t *testing.T) {
 // TestControl: what tests ask of Flink is what it does.
 func TestControl(t *testing.T) {
 	m := startModel(t)
-	c := startFlink(t)
+	c := startFlink(t, false)
 	endless := load{records: 1_000_000, perSecond: 100}
 	result := filepath.Join(t.TempDir(), "result.json")
 

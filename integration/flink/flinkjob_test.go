@@ -73,11 +73,11 @@ func asyncJob(t testing.TB) string {
 }
 
 // startFlink starts a cluster of one TaskManager that has the job's classes: they are loaded once, and a second job finds them
-// compiled to machine code.
-func startFlink(t testing.TB) *flinkenv.Cluster {
+// compiled to machine code. Beam's job server is there for who asks for it.
+func startFlink(t testing.TB, jobServer bool) *flinkenv.Cluster {
 	t.Helper()
 	return flinkenv.Start(t, flinkenv.Options{
-		NoJobServer: true, Classpath: []string{asyncJob(t)}, Heap: 1024,
+		NoJobServer: !jobServer, Classpath: []string{asyncJob(t)}, Heap: 1024,
 		Settings: map[string]string{"restart-strategy.type": "none"}, // what fails is wrong, not to be tried again
 	})
 }
@@ -108,6 +108,14 @@ func runAsyncJob(t testing.TB, c *flinkenv.Cluster, m *model, l load, batch int)
 	t.Helper()
 	result := filepath.Join(t.TempDir(), "result.json")
 	id := submitAsyncJob(t, c, m, l, batch, result)
+	f := awaitFigures(t, c, id, result)
+	c.Await(id, "FINISHED")
+	return f
+}
+
+// awaitFigures reads the figures that a job writes.
+func awaitFigures(t testing.TB, c *flinkenv.Cluster, id, result string) (f figures) {
+	t.Helper()
 	// Flink is asked rarely: the answers cost processor time, which is measured.
 	asked := time.Now()
 	c.JobManager.Eventually("the job has written its figures", func() bool {
@@ -118,12 +126,10 @@ func runAsyncJob(t testing.TB, c *flinkenv.Cluster, m *model, l load, batch int)
 		_, err := os.Stat(result)
 		return err == nil
 	})
-	c.Await(id, "FINISHED")
 	text, err := os.ReadFile(result)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var f figures
 	if err := json.Unmarshal(text, &f); err != nil {
 		t.Fatalf("%v: %s", err, text)
 	}
