@@ -309,3 +309,55 @@ func TestPositionsBehindTransactions(t *testing.T) {
 		b.check(b.committed("out"), 1, n, true)
 	})
 }
+
+// stopper ends a read at the moment in which the client hands records out.
+type stopper struct{ stop func() }
+
+func (s *stopper) OnFetchRecordUnbuffered(*Record, bool) {
+	if s.stop != nil {
+		s.stop()
+	}
+}
+
+// A reader may be used after a read that ended. Records that came just then are not lost: the client hands them out once.
+func TestReadThatEndsKeepsRecords(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBroker(t, 1, "in")
+		b.fill("in", 1, 0, 100)
+		hook := &stopper{}
+		cfg := SourceConfig[[]byte]{Config: b.config(), Topics: Topics{Names: []string{"in"}}, Decode: Raw[[]byte]}
+		cfg.Options = append(cfg.Options, kgo.WithHooks(hook))
+		src := NewSource(cfg)
+		splits, err := src.Splits(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := src.OpenAll(t.Context(), []stream.LiveSplit{{Split: splits[0]}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		var at int64
+		for at < 100 {
+			ctx, cancel := context.WithCancel(t.Context())
+			hook.stop = cancel
+			_, recs, next, err := r.Read(ctx, nil, 3)
+			cancel()
+			if err != nil {
+				if ctx.Err() == nil || err != ctx.Err() {
+					t.Fatal(err)
+				}
+				continue
+			}
+			for _, rec := range recs {
+				if rec.Position != at {
+					t.Fatalf("offset %d comes where %d should", rec.Position, at)
+				}
+				at++
+			}
+			if next != at {
+				t.Fatalf("it stands at %d behind offset %d", next, at-1)
+			}
+		}
+	})
+}

@@ -1,20 +1,26 @@
 package jobfile
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/sdf"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/io/rtrackers/offsetrange"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/tensorferry/tensorferry/connector/kafka"
 	"github.com/tensorferry/tensorferry/flink"
 	"github.com/tensorferry/tensorferry/flink/internal/idle"
 	"github.com/tensorferry/tensorferry/job"
+	"github.com/tensorferry/tensorferry/stream"
 )
 
 // reading is a job that reads topics of a broker.
@@ -161,13 +167,12 @@ func TestLiveGoesOn(t *testing.T) {
 }
 
 func TestLiveErrors(t *testing.T) {
-	b := newBroker(t, 1, "in", "gone")
+	b := newBroker(t, 1, "in")
 	b.fill("in", 0, "a")
-	b.fill("gone", 0, "a")
 	if err := (&liveFn{Job: "{"}).Setup(); err == nil {
 		t.Error("half a job is one")
 	}
-	fn := b.live("topic: [in, gone]")
+	fn := b.live("topic: in")
 	read := func(s split, rt *sdf.LockRTracker) error {
 		_, err := fn.ProcessElement(t.Context(), rt, s, func(beam.EventTime, flink.Record) {})
 		return err
@@ -200,21 +205,49 @@ func TestLiveErrors(t *testing.T) {
 	if err := read(s, fn.CreateTracker(offsetrange.Restriction{End: end})); !errors.Is(err, idle.ErrAbandoned) {
 		t.Errorf("the error is %v", err)
 	}
+}
 
-	// A topic that is deleted.
-	s = partitionOf("gone", 0)
-	_, rest := b.until(fn, s, offsetrange.Restriction{End: end})
-	r = lent(t, fn, s, rest.Start)
-	if err := b.fake.DeleteTopic("gone"); err != nil {
-		t.Fatal(err)
-	}
-	for err = nil; err == nil; {
-		err = read(s, fn.CreateTracker(rest))
-	}
-	wantError(t, err, "source: kafka: reading gone, partition 0 from offset 1 on: ")
-	if !closed(r) {
-		t.Error("its reader is open")
-	}
+// The client asks for long before it takes a topic for gone, so time is virtual here.
+func TestLiveTopicIsDeleted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var net kfake.VirtualNetwork
+		fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(9092), kfake.ListenFn(net.Listen), kfake.SeedTopics(1, "gone"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer fake.Close()
+		src := kafka.NewSource(kafka.SourceConfig[json.RawMessage]{
+			Config: kafka.Config{Brokers: fake.ListenAddrs(), Options: []kgo.Opt{kgo.Dialer(net.DialContext)}},
+			Topics: kafka.Topics{Names: []string{"gone"}}, Decode: kafka.Raw[json.RawMessage],
+		})
+		s := partitionOf("gone", 0)
+		live, err := src.OpenAll(t.Context(), []stream.LiveSplit{{Split: stream.Split{Data: s.Data}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := &reader{r: live}
+		slice := func() error {
+			rt := (&liveFn{}).CreateTracker(offsetrange.Restriction{End: end})
+			return r.slice(t.Context(), 0, rt, func(beam.EventTime, flink.Record) { t.Error("a record of an empty topic") })
+		}
+		began := time.Now()
+		if err := slice(); err != nil || time.Since(began) != lull {
+			t.Errorf("an idle partition: %v after %v", err, time.Since(began))
+		}
+		if err := fake.DeleteTopic("gone"); err != nil {
+			t.Fatal(err)
+		}
+		for err = nil; err == nil; {
+			err = slice()
+		}
+		wantError(t, err, "kafka: reading gone, partition 0 from offset 0 on: ")
+		if d := time.Since(began); d > time.Minute {
+			t.Errorf("it took %v", d)
+		}
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // A reader is abandoned when nobody is at work on it.

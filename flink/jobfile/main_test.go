@@ -17,11 +17,12 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/tensorferry/tensorferry/flink"
+	"github.com/tensorferry/tensorferry/flink/internal/idle"
 	"github.com/tensorferry/tensorferry/job"
 )
 
 func TestMain(m *testing.M) {
-	slog.SetDefault(slog.New(slog.DiscardHandler)) // sidecars and the local runner say much
+	slog.SetDefault(slog.New(slog.DiscardHandler)) // sidecars say much
 	beam.Init()
 	code := m.Run()
 	if code == 0 {
@@ -33,7 +34,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// leaks looks for goroutines that are left. Beam's local runner lasts as long as its process, and so do the lanes of package flink in it.
+// leaks looks for goroutines that are left. Beam's local runner lasts as long as its process: its server stays.
 func leaks() (err error) {
 	closeIdle()
 	for range 10 { // the pools' own goroutines look once a second whether they are needed
@@ -46,8 +47,7 @@ func leaks() (err error) {
 
 // closeIdle closes what is kept between bundles, and what bundles have left.
 func closeIdle() {
-	readers.CloseUnused(time.Now().Add(time.Hour))
-	writers.CloseUnused(time.Now().Add(time.Hour))
+	idle.CloseAll(time.Now().Add(time.Hour))
 }
 
 // load reads a job file with this text.

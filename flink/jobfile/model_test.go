@@ -67,10 +67,11 @@ func up(socket string) bool {
 	return err == nil
 }
 
-func hiredNow() int {
+// hires reports whether there is a sidecar of a function's job.
+func hires(fn async.Function[value, value]) bool {
 	hiredMu.Lock()
 	defer hiredMu.Unlock()
-	return len(allHired)
+	return allHired[fn.(*withSidecar).key] != nil
 }
 
 const model = "mock:double?input=x:FP32[1]"
@@ -82,8 +83,8 @@ func TestSidecarIsShared(t *testing.T) {
 	}
 	for range 2 { // and again
 		a, b := open(t, fn), open(t, fn)
-		if !up(socket) || hiredNow() != 1 {
-			t.Errorf("%d sidecars", hiredNow())
+		if !up(socket) || !hires(fn) {
+			t.Error("no sidecar runs")
 		}
 		shutCaller(t, a)
 		a.Close() // counts once, whatever it says
@@ -91,8 +92,8 @@ func TestSidecarIsShared(t *testing.T) {
 			t.Error("it ended with the first of two channels")
 		}
 		shutCaller(t, b)
-		if up(socket) || hiredNow() != 0 {
-			t.Errorf("%d sidecars outlive their channels", hiredNow())
+		if up(socket) || hires(fn) {
+			t.Error("it outlives its channels")
 		}
 	}
 	// Another job has its own.
@@ -114,8 +115,8 @@ func TestSidecarFailsToStart(t *testing.T) {
 	if _, err := fn.Open(t.Context(), async.Subtask{}, none{}); err == nil {
 		t.Fatal("it listens where another does")
 	}
-	if n := hiredNow(); n != 0 {
-		t.Errorf("%d sidecars are left", n)
+	if hires(fn) {
+		t.Error("it is left")
 	}
 	l.Close()
 	shutCaller(t, open(t, fn))
@@ -134,8 +135,8 @@ func TestSidecarFailsToStart(t *testing.T) {
 	if _, err := absent.Open(t.Context(), async.Subtask{}, none{}); err == nil || !strings.Contains(err.Error(), "absent.onnx") {
 		t.Errorf("the error is %v", err)
 	}
-	if n := hiredNow(); n != 0 || up(socket) {
-		t.Errorf("%d sidecars are left", n)
+	if hires(fn) || hires(absent) || up(socket) {
+		t.Error("a sidecar is left")
 	}
 }
 
@@ -164,11 +165,11 @@ func TestSidecarIsWaitedFor(t *testing.T) {
 	if o.err != nil {
 		t.Fatal(o.err)
 	}
-	if !up(socket) || hiredNow() != 1 {
-		t.Errorf("%d sidecars", hiredNow())
+	if !up(socket) || !hires(fn) {
+		t.Error("no sidecar runs")
 	}
 	shutCaller(t, o.c)
-	if hiredNow() != 0 {
+	if hires(fn) {
 		t.Error("it is left")
 	}
 }
@@ -195,7 +196,7 @@ func TestSidecarConcurrently(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if n := hiredNow(); n != 0 || up(socket) {
-		t.Errorf("%d sidecars are left", n)
+	if hires(fn) || up(socket) {
+		t.Error("it is left")
 	}
 }

@@ -42,6 +42,17 @@ type loan struct {
 	since time.Time
 }
 
+// busy are the pools that hold something.
+var busy sync.Map
+
+// CloseAll closes what nobody has used since a time, in all pools of the process. It is for a process that ends.
+func CloseAll(since time.Time) {
+	busy.Range(func(p, _ any) bool {
+		p.(interface{ CloseUnused(time.Time) }).CloseUnused(since)
+		return true
+	})
+}
+
 // Take returns a thing of a key that nobody has, opened if there is none. index numbers the things of a key.
 func (p *Pool[T]) Take(ctx context.Context, key string, open func(ctx context.Context, index int) (T, error)) (T, error) {
 	p.mu.Lock()
@@ -67,6 +78,7 @@ func (p *Pool[T]) Take(ctx context.Context, key string, open func(ctx context.Co
 	p.lent[t] = loan{key, time.Now()}
 	if !p.sweeps {
 		p.sweeps = true
+		busy.Store(p, true)
 		go p.sweep()
 	}
 	return t, nil
@@ -122,6 +134,7 @@ func (p *Pool[T]) sweepOnce(since time.Time) (empty bool) {
 	}
 	clear(p.next)
 	p.sweeps = false
+	busy.Delete(p)
 	return true
 }
 
