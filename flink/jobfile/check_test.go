@@ -114,7 +114,7 @@ func TestNotes(t *testing.T) {
 
 func TestOptions(t *testing.T) {
 	bounded := submit.Options{Name: "digits", Parallelism: 1, Bounded: true, MaxBundleSize: 1, Restarts: submit.NoRestart}
-	live := submit.Options{Name: "digits", Parallelism: 1, CheckpointInterval: time.Second, Restarts: math.MaxInt32, RestartDelay: time.Second}
+	live := submit.Options{Name: "digits", Parallelism: 1, MaxBundleTime: liveBundle, CheckpointInterval: time.Second, Restarts: math.MaxInt32, RestartDelay: time.Second}
 	with := func(o submit.Options, change func(*submit.Options)) submit.Options {
 		change(&o)
 		return o

@@ -25,7 +25,7 @@ func init() {
 }
 
 // slice is how long a partition is read before its reader asks to be resumed. A bundle, and with it a checkpoint and what else the subtask has to
-// read, waits for that long. It is about as long as a bundle, since what is resumed begins with the next one.
+// read, waits for that long. What is resumed begins with the next bundle.
 const slice = 200 * time.Millisecond
 
 // lull is how long a reader waits for a record before it gives way. It is resumed with the next bundle: the runner takes whole seconds for

@@ -19,6 +19,9 @@ func Options(spec *job.Spec, o *submit.Options) {
 		o.Bounded, o.MaxBundleSize = true, 1
 	} else {
 		o.CheckpointInterval, o.CheckpointTimeout, o.CheckpointPause = interval(spec), c.Timeout, c.MinPause
+		// What a reader reads before it gives way bounds a bundle already. The runner looks at the time only now and then, and a longer one would be a pause
+		// behind each slice.
+		o.MaxBundleTime = cmp.Or(o.MaxBundleTime, liveBundle)
 	}
 	r := &spec.Restart
 	switch r.Strategy {
@@ -36,6 +39,9 @@ func Options(spec *job.Spec, o *submit.Options) {
 		}
 	}
 }
+
+// liveBundle is the time of a bundle with a source that has no end.
+const liveBundle = 20 * time.Millisecond
 
 // interval is the time between checkpoints. A source without an end has them in any case.
 func interval(spec *job.Spec) time.Duration {

@@ -26,7 +26,7 @@ checkpoint interval, timeout and pause, and the restart strategy are taken from 
   --resume                 with files as source: go on with the results that the same job has left, failed or cancelled; start if there are none
   --savepoint PATH         start from this savepoint or retained checkpoint of Flink
   --lost-state             with --savepoint: go on although it holds state of what the job has no more
-  --bundle-time DURATION   how long a bundle may take, and a result wait for the next record (default 200ms)
+  --bundle-time DURATION   after how long a bundle ends (default 200ms; 20ms with topics, which are read for 200ms at a time)
   --bundle-size N          records in a bundle (default 10000; with files as source a bundle is one split of a file)
   --flink HOST:PORT        Flink's REST interface, to end the job at a signal
   --detach                 do not wait
