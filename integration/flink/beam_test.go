@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tensorferry/tensorferry/internal/flinkenv"
 	"github.com/tensorferry/tensorferry/internal/pyenv"
@@ -40,8 +41,8 @@ func startBeam(t testing.TB, c *flinkenv.Cluster) *beamHost {
 	return h
 }
 
-// run runs the job until it has written its figures, and cancels it: a job of Beam's with checkpoints does not end.
-func (h *beamHost) run(t testing.TB, m *model, l load) figures {
+// run runs the job until it has written its figures, and cancels it: a job of Beam's with checkpoints does not end. A bundleTime of 0 is the default.
+func (h *beamHost) run(t testing.TB, m *model, l load, bundleTime time.Duration) figures {
 	t.Helper()
 	c := h.cluster
 	result := filepath.Join(t.TempDir(), "result.json")
@@ -49,7 +50,7 @@ func (h *beamHost) run(t testing.TB, m *model, l load) figures {
 	for _, j := range c.Jobs() {
 		before = append(before, j.ID)
 	}
-	cmd := exec.Command(h.program, "--job-server", c.JobServer(), "--worker-pool", h.address, "--checkpoint", checkpoints.String(),
+	cmd := exec.Command(h.program, "--job-server", c.JobServer(), "--worker-pool", h.address, "--checkpoint", checkpoints.String(), "--bundle-time", bundleTime.String(),
 		"--endpoint", m.endpoint, "--sidecar-pid", fmt.Sprint(m.PID()), "--other-pids", fmt.Sprint(c.TaskManagers[0].PID()), "--result", result,
 		"--records", fmt.Sprint(l.records), "--warm", fmt.Sprint(l.warm), "--width", fmt.Sprint(rowWidth),
 		"--per-second", fmt.Sprint(l.perSecond), "--capacity", fmt.Sprint(capacity))

@@ -105,7 +105,13 @@ func hosts(t testing.TB) []host {
 	onFlink := startBeam(t, c)
 	return []host{
 		{name: "tensorferry, embedded", run: runEmbedded},
-		{name: "tensorferry on Flink, through Beam", run: onFlink.run},
+		{name: "tensorferry on Flink, through Beam", run: func(t testing.TB, m *model, l load) figures {
+			return onFlink.run(t, m, l, 0)
+		}},
+		// The runner ends a bundle of a source that is resumed at up to half this time after the source has paused.
+		{name: "tensorferry on Flink, bundle time 20 ms", run: func(t testing.TB, m *model, l load) figures {
+			return onFlink.run(t, m, l, 20*time.Millisecond)
+		}},
 		{name: "Flink, orderedWait, a request for each record", run: func(t testing.TB, m *model, l load) figures {
 			return runAsyncJob(t, c, m, l, 1)
 		}},

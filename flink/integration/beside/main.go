@@ -354,6 +354,7 @@ func main() {
 	flag.StringVar(&o.JobServer, "job-server", "", "Beam's job server")
 	flag.StringVar(&o.WorkerPool, "worker-pool", "", "the worker pool")
 	flag.DurationVar(&o.CheckpointInterval, "checkpoint", 0, "time between checkpoints")
+	flag.DurationVar(&o.MaxBundleTime, "bundle-time", 0, "how long a bundle takes; 0: the default")
 	flag.StringVar(&w.Endpoint, "endpoint", "", "the model's")
 	flag.StringVar(&w.Sidecar, "sidecar-pid", "", "the model's process")
 	flag.StringVar(&w.Others, "other-pids", "", "the processes that run the job beside the workers, with commas between")
