@@ -338,8 +338,11 @@ func TestReadThatEndsKeepsRecords(t *testing.T) {
 		}
 		defer r.Close()
 		var at int64
-		for at < 100 {
-			ctx, cancel := context.WithCancel(t.Context())
+		for began := time.Now(); at < 100; {
+			if time.Since(began) > time.Minute {
+				t.Fatalf("the records from offset %d on do not come", at)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			hook.stop = cancel
 			_, recs, next, err := r.Read(ctx, nil, 3)
 			cancel()
