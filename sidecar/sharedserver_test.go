@@ -23,6 +23,7 @@ type sharedMemory struct {
 	refuse func(*oip.SystemSharedMemoryRegisterRequest) error
 
 	mu      sync.Mutex
+	busy    int // how many requests to unregister are refused
 	regions map[string]*os.File
 	gone    []string // unregistered
 	keys    []string
@@ -154,6 +155,10 @@ func (p *peerServer) SystemSharedMemoryUnregister(_ context.Context, req *oip.Sy
 	m := p.shared
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.busy > 0 {
+		m.busy--
+		return nil, status.Errorf(codes.Internal, "the shared memory region %s is in use", req.Name)
+	}
 	delete(m.regions, req.Name)
 	m.gone = append(m.gone, req.Name)
 	return &oip.SystemSharedMemoryUnregisterResponse{}, nil

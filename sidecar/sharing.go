@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -71,16 +72,20 @@ func (s *sharing) sweep(ctx context.Context) {
 	}
 	for name := range known.Regions {
 		if shm.Dead(name) {
-			s.unregister(ctx, name)
+			_ = s.unregister(ctx, name) // another client tries again
 		}
 	}
 }
 
-func (s *sharing) unregister(ctx context.Context, name string) bool {
+// unregister returns nil if the server does not know the region any more.
+func (s *sharing) unregister(ctx context.Context, name string) error {
 	var gone oip.SystemSharedMemoryUnregisterResponse
 	err := s.conn.Invoke(ctx, oip.GRPCInferenceService_SystemSharedMemoryUnregister_FullMethodName,
 		&oip.SystemSharedMemoryUnregisterRequest{Name: name}, &gone)
-	return err == nil || oip.Parse(err).Code == codes.NotFound
+	if oip.Parse(err).Code == codes.NotFound {
+		return nil
+	}
+	return err
 }
 
 // without says once why there is no shared memory. Not under s.mu.
@@ -152,21 +157,23 @@ func (s *sharing) register(ctx context.Context, name string) (*shm.Segment, erro
 	return segment, nil
 }
 
-// clean unregisters what is left with the server. What it still uses it keeps, and is asked again later.
-func (s *sharing) clean(ctx context.Context) {
+// clean unregisters what is left with the server. What it still uses it keeps, and is asked again later; busy says that it answered so.
+func (s *sharing) clean(ctx context.Context) (busy bool) {
 	s.mu.Lock()
 	names := s.leftover
 	s.leftover = nil
 	s.mu.Unlock()
 	var kept []string
 	for _, name := range names {
-		if !s.unregister(ctx, name) {
+		if err := s.unregister(ctx, name); err != nil {
 			kept = append(kept, name)
+			busy = busy || !slices.Contains([]codes.Code{codes.Unavailable, codes.Unimplemented, codes.DeadlineExceeded, codes.Canceled}, oip.Parse(err).Code)
 		}
 	}
 	s.mu.Lock()
 	s.leftover = append(s.leftover, kept...)
 	s.mu.Unlock()
+	return busy
 }
 
 // take returns a slot for a request, or nil if there is none.
@@ -257,6 +264,9 @@ func (s *sharing) unmap(r *ring) {
 	}
 }
 
+// askAgain is when a server that still uses a region is asked again.
+const askAgain = 20 * time.Millisecond
+
 // close unregisters everything, as far as the server can be reached. It is called when no worker runs any more.
 func (s *sharing) close() {
 	if s == nil || s.claim == nil {
@@ -268,7 +278,15 @@ func (s *sharing) close() {
 	s.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	s.clean(ctx)
+	// Triton answers a request a moment before it has done with its memory, and until then keeps the region.
+	for s.clean(ctx) {
+		select {
+		case <-time.After(askAgain):
+			continue
+		case <-ctx.Done():
+		}
+		break
+	}
 	s.claim.Free() // what is left with the server the next client finds to be dead
 }
 

@@ -374,6 +374,26 @@ func TestCloseWithSharedMemoryInFlight(t *testing.T) {
 	})
 }
 
+// A server may have answered a request and still use its memory. It is asked again when the channel is closed.
+func TestCloseAsksABusyServerAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, cfg := sharingPeer(t)
+		r := newRecorder(t)
+		c := r.open(cfg)
+		r.call(numbers{1})
+		synctest.Wait()
+		p.shared.mu.Lock()
+		p.shared.busy = 3
+		p.shared.mu.Unlock()
+		c.Close()
+		p.shared.mu.Lock()
+		defer p.shared.mu.Unlock()
+		if len(p.shared.gone) != 1 || p.shared.busy != 0 {
+			t.Errorf("unregistered: %v; %d refusals are left", p.shared.gone, p.shared.busy)
+		}
+	})
+}
+
 func TestDivide(t *testing.T) {
 	p, _ := sharingPeer(t)
 	for _, c := range []struct {

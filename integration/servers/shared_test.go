@@ -65,6 +65,10 @@ func checkShared(t *testing.T, s *server, log *logged) {
 	if has != (s.name == "triton") {
 		t.Errorf("%s has shared memory: %v", s.name, has)
 	}
+	// Triton may take a moment to let go of one.
+	for end := time.Now().Add(10 * time.Second); len(left) > 0 && time.Now().Before(end); left, _ = s.regions() {
+		<-time.After(20 * time.Millisecond)
+	}
 	if len(left) > 0 {
 		t.Errorf("regions are still registered: %v", left)
 	}

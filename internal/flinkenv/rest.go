@@ -222,12 +222,14 @@ func (c *Cluster) Metrics(job, vertex string, names ...string) map[string]float6
 	all := map[string]float64{}
 	for _, name := range names {
 		var a []struct {
-			ID  string  `json:"id"`
-			Sum float64 `json:"sum"`
+			ID  string `json:"id"`
+			Sum any    `json:"sum"` // "NaN" as long as a subtask has no value
 		}
 		c.must("GET", fmt.Sprintf("/jobs/%s/vertices/%s/subtasks/metrics?get=%s&agg=sum", job, vertex, name), nil, &a)
 		for _, m := range a {
-			all[m.ID] = m.Sum
+			if sum, ok := m.Sum.(float64); ok {
+				all[m.ID] = sum
+			}
 		}
 	}
 	return all
