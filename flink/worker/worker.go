@@ -125,20 +125,9 @@ func (p *Pool) forget(n name, w *running) {
 	}
 }
 
-// StopWorker implements Beam's service for worker pools. It names a worker by its id alone; where several have that, each ends when its TaskManager
-// closes its connection, which it does anyway.
-func (p *Pool) StopWorker(_ context.Context, r *fnpb.StopWorkerRequest) (*fnpb.StopWorkerResponse, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	var found []*running
-	for n, w := range p.workers {
-		if n.id == r.GetWorkerId() {
-			found = append(found, w)
-		}
-	}
-	if len(found) == 1 {
-		found[0].cancel()
-	}
+// StopWorker implements Beam's service for worker pools. It does nothing: it names a worker by its id alone, which another TaskManager's worker may have
+// too. A worker ends when its TaskManager closes the connection to it, as it does then.
+func (p *Pool) StopWorker(context.Context, *fnpb.StopWorkerRequest) (*fnpb.StopWorkerResponse, error) {
 	return &fnpb.StopWorkerResponse{}, nil
 }
 
