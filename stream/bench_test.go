@@ -80,6 +80,9 @@ func TestNoAllocations(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer k.close()
+		if err := k.control(control{kind: startWork}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	now := time.Now()
 	round := func() {

@@ -111,6 +111,7 @@ func (c *coordinator) report(now time.Time, r report) {
 				from = c.base.id
 			}
 			c.effect(effect{kind: note, event: Started{c.header.Attempt, from}})
+			c.effect(effect{kind: tell, control: control{kind: startWork}})
 			c.due = now.Add(c.cfg.Interval)
 		}
 	case taskEnded:

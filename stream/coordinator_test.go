@@ -40,7 +40,7 @@ func (r *coordRig) wants(next int, effects ...string) {
 	for _, e := range r.c.effects {
 		switch e.kind {
 		case tell:
-			got = append(got, fmt.Sprintf("%s %d", []string{"trigger", "stop", "abort", "complete"}[e.control.kind], e.control.id))
+			got = append(got, fmt.Sprintf("%s %d", []string{"trigger", "stop", "abort", "complete", "start"}[e.control.kind], e.control.id))
 		case write:
 			got = append(got, fmt.Sprintf("write %d %v", e.snap.ID, e.snap.Finished))
 		case commit:
@@ -73,7 +73,7 @@ func TestCoordinator(t *testing.T) {
 	r.c.tick(r.at(500))
 	r.wants(-1) // nothing before every task runs
 	r.c.report(r.at(1000), report{kind: taskRunning, task: 1})
-	r.wants(1100, "Started")
+	r.wants(1100, "Started", "start 0")
 	r.c.tick(r.at(1099))
 	r.wants(1100)
 	r.c.tick(r.at(1100))
@@ -118,7 +118,7 @@ func TestCoordinatorTolerates(t *testing.T) {
 	r.c.tick(r.at(100))
 	r.ack(110, 0, 1)
 	r.c.tick(r.at(150))
-	r.wants(200, "Started", "trigger 1", "abort 1", "CheckpointFailed")
+	r.wants(200, "Started", "start 0", "trigger 1", "abort 1", "CheckpointFailed")
 	r.ack(160, 1, 1) // too late
 	r.c.tick(r.at(200))
 	r.ack(201, 0, 2)
@@ -150,13 +150,13 @@ func TestCoordinatorDeclines(t *testing.T) {
 	r := begun()
 	r.c.report(r.at(102), failure)
 	r.ack(103, 1, 1)
-	r.wants(-1, "Started", "trigger 1", "halt", "CheckpointFailed", "done false broken")
+	r.wants(-1, "Started", "start 0", "trigger 1", "halt", "CheckpointFailed", "done false broken")
 
 	r = begun()
 	r.ack(102, 1, 1)
 	r.c.report(r.at(103), failure)
 	r.c.report(r.at(103), report{kind: taskFailed, err: errors.New("a consequence")})
-	r.wants(-1, "Started", "trigger 1", "write 1 false", "halt")
+	r.wants(-1, "Started", "start 0", "trigger 1", "write 1 false", "halt")
 	r.c.written(r.at(104), nil) // it is published by the restore
 	r.wants(-1, "done false broken")
 
@@ -165,13 +165,13 @@ func TestCoordinatorDeclines(t *testing.T) {
 	r.c.written(r.at(103), nil)
 	r.c.report(r.at(104), failure)
 	r.c.committed(r.at(105), nil)
-	r.wants(-1, "Started", "trigger 1", "write 1 false", "commit", "halt", "CheckpointCompleted", "done false broken")
+	r.wants(-1, "Started", "start 0", "trigger 1", "write 1 false", "commit", "halt", "CheckpointCompleted", "done false broken")
 
 	r = begun()
 	r.ack(102, 1, 1)
 	r.c.written(r.at(103), nil)
 	r.c.committed(r.at(105), errBroken)
-	r.wants(-1, "Started", "trigger 1", "write 1 false", "commit", "halt", "done false checkpoint 1: broken")
+	r.wants(-1, "Started", "start 0", "trigger 1", "write 1 false", "commit", "halt", "done false checkpoint 1: broken")
 }
 
 // TestCoordinatorStops with a checkpoint of its own, behind the one under way, unless the input ends first.
@@ -184,13 +184,13 @@ func TestCoordinatorStops(t *testing.T) {
 	r.ack(11, 1, 1)
 	r.c.written(r.at(12), nil)
 	r.c.committed(r.at(13), nil)
-	r.wants(-1, "Started", "stop 1", "write 1 false", "commit", "CheckpointCompleted", "done true <nil>")
+	r.wants(-1, "Started", "start 0", "stop 1", "write 1 false", "commit", "CheckpointCompleted", "done true <nil>")
 
 	r = newCoordRig(t, CheckpointConfig{Interval: 100 * time.Millisecond})
 	r.run(0)
 	r.c.tick(r.at(100))
 	r.c.stop(r.at(101))
-	r.wants(3600100, "Started", "trigger 1")
+	r.wants(3600100, "Started", "start 0", "trigger 1")
 	r.ack(102, 0, 1)
 	r.ack(102, 1, 1)
 	r.c.written(r.at(103), nil)
@@ -206,7 +206,7 @@ func TestCoordinatorStops(t *testing.T) {
 	r.c.stop(r.at(2))
 	r.ack(3, 0, 1)
 	r.ack(3, 1, 1)
-	r.wants(-1, "Started", "trigger 1", "write 1 true")
+	r.wants(-1, "Started", "start 0", "trigger 1", "write 1 true")
 }
 
 // TestImbalance: records that do not add up end the job for good.

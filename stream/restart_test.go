@@ -216,3 +216,48 @@ func TestAJobThatNeverRanDoesNotRestart(t *testing.T) {
 		}
 	})
 }
+
+// lateDoor opens at once in the first subtask, and after a second in the others, if at all.
+type lateDoor struct {
+	async.Function[int, int]
+	err error
+}
+
+func (l lateDoor) Open(ctx context.Context, sub async.Subtask, done async.Completer[int]) (async.Caller[int, int], error) {
+	if sub.Index > 0 {
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		if l.err != nil {
+			return nil, l.err
+		}
+	}
+	return l.Function.Open(ctx, sub, done)
+}
+
+// TestNothingRunsBeforeEverythingIsOpen: a record that fails while another subtask still opens
+// would be taken for a job that never ran, and a job that cannot be opened would call the model.
+func TestNothingRunsBeforeEverythingIsOpen(t *testing.T) {
+	for _, c := range []struct {
+		err      error
+		atLeast  int64 // calls
+		restarts int
+	}{{nil, 200 + 1, 1}, {errors.New("no server"), 0, 0}} {
+		synctest.Test(t, func(t *testing.T) {
+			f := &flaky{left: map[int]int{0: 1}}
+			j := New("late", Config{Restart: restart.Config{Strategy: restart.FixedDelay}})
+			door := lateDoor{async.Func(f.call, 4), c.err}
+			Collect(OrderedWait(Rebalance(From(j, FromSlice(numbers(200))), 2), async.Function[int, int](door), async.Config{Retry: async.Retry{Max: async.NoRetry}}))
+			r := j.Start(t.Context())
+			if err := r.Wait(); !errors.Is(err, c.err) {
+				t.Errorf("the job ended with %v", err)
+			}
+			calls, p := f.calls.Load(), r.Progress()
+			if calls < c.atLeast || c.atLeast == 0 && calls > 0 || p.Restarts != c.restarts {
+				t.Errorf("%d calls, %d restarts; want at least %d calls, %d restarts", calls, p.Restarts, c.atLeast, c.restarts)
+			}
+		})
+	}
+}

@@ -94,6 +94,7 @@ const (
 	triggerStop                // as triggerBarrier, and sources emit nothing after it
 	abortBarrier
 	completeBarrier
+	startWork // every task is open
 )
 
 type control struct {
@@ -176,6 +177,8 @@ type task struct {
 	ends   int    // of the chain: sinks, and exchanges to other tasks
 	ended  int    // of these, how many the end of the input has passed
 	at     string // what runs, for panics
+
+	started bool
 }
 
 func newTask(env *taskEnv) *task {
@@ -224,14 +227,21 @@ func (t *task) control(c control) (err error) {
 		for _, op := range t.ops {
 			op.complete(c.id)
 		}
+	case startWork:
+		t.started = true
 	}
 	return nil
 }
 
 // step does a bounded amount of work: it lets the operators emit, from the end of the
 // chain to its head so that each finds room, and lets elements in. more says that there is something
-// left to do at once; next, when the task must step again if nothing wakes it.
+// left to do at once; next, when the task must step again if nothing wakes it. Nothing is done
+// before every task of the attempt is open: a job that cannot be opened calls no model, and
+// what fails later has run and may be restarted.
 func (t *task) step(now time.Time) (more bool, next time.Time, err error) {
+	if !t.started {
+		return false, next, nil
+	}
 	defer t.rescue(&err)
 	for i, op := range t.ops {
 		t.at = t.names[i]
