@@ -37,7 +37,7 @@ type Config struct {
 	// Checkpoint says when state is kept, and where.
 	Checkpoint CheckpointConfig
 	// Restart is what follows a failure, once every subtask is open (no record is taken before
-	// that): a job that cannot be opened in the first place fails at once. Default:
+	// that): a job whose subtasks cannot be opened in the first place fails at once. Default:
 	// exponential-delay if there are periodic checkpoints, else none.
 	Restart restart.Config
 	// Logger takes what happens to the job as a whole; nothing is logged a

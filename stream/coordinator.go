@@ -43,6 +43,7 @@ type outcome struct {
 	stopped bool
 	changed bool // it stopped because the splits have changed; another attempt follows
 	err     error
+	shut    bool // with err: a task could not be opened
 }
 
 // planned is what the coordinator knows of an operator.
@@ -72,6 +73,7 @@ type coordinator struct {
 	due      time.Time
 	now      *pendingCheckpoint
 	failed   error
+	shut     bool // with failed: a task could not be opened
 	over     bool
 }
 
@@ -119,6 +121,7 @@ func (c *coordinator) report(now time.Time, r report) {
 	case taskAcked:
 		c.acked(now, r.ack)
 	case taskFailed:
+		c.shut = c.running < c.tasks // before that, tasks only open
 		c.fail(r.err)
 		return
 	}
@@ -340,7 +343,7 @@ func (c *coordinator) fail(err error) {
 		c.now = nil
 		c.effect(effect{kind: note, event: CheckpointFailed{p.id, fmt.Errorf("declined, since a task failed: %w", err)}})
 	}
-	c.finish(outcome{err: err})
+	c.finish(outcome{err: err, shut: c.shut})
 }
 
 func (c *coordinator) finish(o outcome) {

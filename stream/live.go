@@ -41,7 +41,8 @@ type Elastic interface {
 	Changed(ctx context.Context) error
 	// Assign returns the splits from now on, and the position of each. It is called before every attempt, when
 	// nothing is read and the results of the last checkpoint are published. splits and next are those of
-	// that checkpoint, or what Splits returned. The result's order numbers the splits anew.
+	// that checkpoint, or what Splits returned. The result's order numbers the splits anew. An error is a failure
+	// of the job, to which its restart strategy applies, before the first attempt too: Splits has found the source.
 	Assign(ctx context.Context, splits []Split, next []int64) (now []Split, from []int64, err error)
 }
 

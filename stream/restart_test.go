@@ -217,16 +217,17 @@ func TestAJobThatNeverRanDoesNotRestart(t *testing.T) {
 	})
 }
 
-// lateDoor opens at once in the first subtask, and after a second in the others, if at all.
+// lateDoor opens at once in the first subtask, and after a while in the others, if at all.
 type lateDoor struct {
 	async.Function[int, int]
-	err error
+	after time.Duration
+	err   error
 }
 
 func (l lateDoor) Open(ctx context.Context, sub async.Subtask, done async.Completer[int]) (async.Caller[int, int], error) {
 	if sub.Index > 0 {
 		select {
-		case <-time.After(time.Second):
+		case <-time.After(l.after):
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
@@ -248,7 +249,7 @@ func TestNothingRunsBeforeEverythingIsOpen(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			f := &flaky{left: map[int]int{0: 1}}
 			j := New("late", Config{Restart: restart.Config{Strategy: restart.FixedDelay}})
-			door := lateDoor{async.Func(f.call, 4), c.err}
+			door := lateDoor{async.Func(f.call, 4), time.Second, c.err}
 			Collect(OrderedWait(Rebalance(From(j, FromSlice(numbers(200))), 2), async.Function[int, int](door), async.Config{Retry: async.Retry{Max: async.NoRetry}}))
 			r := j.Start(t.Context())
 			if err := r.Wait(); !errors.Is(err, c.err) {

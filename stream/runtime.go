@@ -162,9 +162,9 @@ func (r *Run) run(ctx context.Context) error {
 		case r.stopped():
 			return fmt.Errorf("%w, from the last checkpoint that was completed, since stopping with one failed: %w", ErrStopped, out.err)
 		}
-		if !r.ran {
-			// What never ran is set up wrongly, or lacks what it needs. Waiting for that is
-			// the part of whoever opens it; a restart would only do it again.
+		if out.shut && !r.ran {
+			// What could never be opened is set up wrongly, or lacks what it needs. Waiting for
+			// that is the part of whoever opens it; a restart would only do it again.
 			return out.err
 		}
 		for {

@@ -4,9 +4,10 @@ package integration
 
 import (
 	"bytes"
+	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"github.com/tensorferry/tensorferry/flink"
 	"github.com/tensorferry/tensorferry/internal/flinkenv"
 	"github.com/tensorferry/tensorferry/internal/pyenv"
+	"github.com/tensorferry/tensorferry/sidecar/backend/mock"
 	"github.com/tensorferry/tensorferry/sidecar/sidecartest"
 )
 
@@ -32,6 +34,7 @@ func TestFiles(t *testing.T) {
 	c := newCluster(t)
 	t.Run("digits", func(t *testing.T) { testDigits(t, c) })
 	t.Run("killed", func(t *testing.T) { testFilesKilled(t, c) })
+	t.Run("dead_letters", func(t *testing.T) { testDeadLetters(t, c) })
 	t.Run("permanent", func(t *testing.T) { testPermanent(t, c) })
 	t.Run("cancelled", func(t *testing.T) { testCancelled(t, c) })
 }
@@ -61,13 +64,7 @@ func testDigits(t *testing.T, c *flinkenv.Cluster) {
 	if err := os.RemoveAll(r.path("out")); err != nil {
 		t.Fatal(err)
 	}
-	embedded, err := pyenv.Program()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if out, err := exec.Command(embedded, "run", "--no-progress", r.path("job.yaml")).CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	r.embedded(r.path("job.yaml"))
 	if here := r.parts(); len(here) == 0 || !bytes.Equal(onFlink, here) {
 		t.Errorf("%d bytes on Flink, %d here, and they differ", len(onFlink), len(here))
 	}
@@ -85,6 +82,45 @@ func testFilesKilled(t *testing.T, c *flinkenv.Cluster) {
 	t.Logf("%d rows were called for %d records; %q", r.rows(), r.records, r.failures(id))
 	if len(r.failures(id)) < 2 {
 		t.Errorf("Flink knows of fewer than two failures")
+	}
+}
+
+// testDeadLetters: the records that fail are dead letters, once each although a worker pool is killed, and the same ones with the same
+// words as in the embedded runtime.
+func testDeadLetters(t *testing.T, c *flinkenv.Cluster) {
+	bad := 13.0
+	r := newRig(t, c, sidecartest.Script{Latency: 20 * time.Millisecond, Faults: []mock.Fault{{Kind: mock.BadRow, Row: &bad}}}, 20_000)
+	in, err := os.OpenFile(r.path("in.jsonl"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = in.WriteString("no JSON\n")
+	if err := errors.Join(err, in.Close()); err != nil {
+		t.Fatal(err)
+	}
+	job := r.job(2, ", capacity: 20, on_error: {record: dead_letter}", "dead_letter: {file: {path: failed}}", "restart: {strategy: fixed-delay, attempts: 100, delay: 200ms}")
+	p, id := r.submit(job)
+	r.more(200)
+	r.worker.Kill()
+	r.startWorker()
+	if code := p.Wait(); code != 0 {
+		t.Fatalf("it ended with %d", code)
+	}
+	if len(r.failures(id)) == 0 {
+		t.Errorf("Flink knows of no failure")
+	}
+	results, letters := r.parts(), r.letters()
+	for _, dir := range []string{"out", "failed"} {
+		if err := os.RemoveAll(r.path(dir)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.embedded(job)
+	if here := r.parts(); bytes.Count(here, []byte("\n")) != r.records-20 || !bytes.Equal(results, here) {
+		t.Errorf("%d bytes of results on Flink, %d here, and they differ", len(results), len(here))
+	}
+	if here := r.letters(); len(here) != 21 || !slices.Equal(letters, here) {
+		t.Errorf("the dead letters on Flink are\n%s\nand here\n%s", strings.Join(letters, "\n"), strings.Join(here, "\n"))
 	}
 }
 

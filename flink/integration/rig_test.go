@@ -145,9 +145,38 @@ func (r *rig) results() (ids []int) {
 }
 
 // parts are the bytes of the result files, in the order of their names.
-func (r *rig) parts() (all []byte) {
+func (r *rig) parts() []byte { return r.read("out/part-*") }
+
+// letters are the dead letters without their times, in the order of their positions.
+func (r *rig) letters() (all []string) {
 	r.Helper()
-	files, err := filepath.Glob(r.path("out/part-*"))
+	for line := range bytes.Lines(r.read("failed/part-*")) {
+		var v map[string]any
+		if err := json.Unmarshal(line, &v); err != nil {
+			r.Fatalf("%v: %s", err, line)
+		}
+		delete(v, "at")
+		all = append(all, fmt.Sprintf("%09.0f %v", v["position"], v))
+	}
+	slices.Sort(all)
+	return all
+}
+
+// embedded runs a job file in the embedded runtime.
+func (r *rig) embedded(job string) {
+	r.Helper()
+	exe, err := pyenv.Program()
+	if err != nil {
+		r.Fatal(err)
+	}
+	if out, err := exec.Command(exe, "run", "--no-progress", job).CombinedOutput(); err != nil {
+		r.Fatalf("%v\n%s", err, out)
+	}
+}
+
+func (r *rig) read(pattern string) (all []byte) {
+	r.Helper()
+	files, err := filepath.Glob(r.path(pattern))
 	if err != nil {
 		r.Fatal(err)
 	}
