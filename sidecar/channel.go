@@ -156,6 +156,7 @@ func (c *channel[IN, OUT]) Cancel(ids []async.CallID) {
 	}
 	clear(c.away)
 	c.away = c.away[:0]
+	c.wake() // what was cancelled may have been what the others waited for
 }
 
 // Close cancels what is in flight and waits until every goroutine and the connection
@@ -218,7 +219,8 @@ func (c *channel[IN, OUT]) launch(w *worker[IN, OUT], r *group[IN]) (ctx context
 		w.group = r
 		w.req.SetTimeout(latest)
 		r.abort = func() { c.away = append(c.away, w) }
-		ctx, cancel = context.WithValue(c.ctx, endedKey{}, &w.ended), func() {}
+		w.ended = new(ended)
+		ctx, cancel = context.WithValue(c.ctx, endedKey{}, w.ended), func() {}
 	case latest.IsZero():
 		ctx, cancel = context.WithCancel(c.ctx)
 		r.abort = cancel

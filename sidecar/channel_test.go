@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/sidecar/oip"
@@ -419,6 +420,42 @@ func TestDeadlineAndCancel(t *testing.T) {
 }
 
 // The operator's timeout over a server that hangs: to the tick, and typed.
+// A record that must go alone keeps others waiting until the request in flight is answered. When it is cancelled they go at once.
+func TestCancelWakesThoseThatWaited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPeer(t)
+		hang := make(chan struct{})
+		p.infer = func(_ context.Context, _ *oip.ModelInferRequest, rows [][]float32) error {
+			switch rows[0][0] {
+			case 1:
+				return status.Error(codes.Internal, "the model failed")
+			case 2:
+				<-hang
+			}
+			return nil
+		}
+		cfg := p.config()
+		cfg.Window, cfg.MaxBatch = 2, 1
+		r := newRecorder(t)
+		c := r.open(cfg)
+		for _, v := range []float32{2, 1, 3} { // 1 fails, and goes alone when 2 is answered
+			r.call(numbers{v})
+			synctest.Wait()
+		}
+		c.Cancel([]async.CallID{{Entry: 1}}) // has timed out
+		r.Complete([]async.Completion[numbers]{{ID: async.CallID{Entry: 1}, Err: context.DeadlineExceeded}})
+		synctest.Wait()
+		r.mu.Lock()
+		_, answered := r.outcome[2]
+		r.mu.Unlock()
+		if !answered {
+			t.Error("record 3 was not sent, though there is a place in the window")
+		}
+		close(hang)
+		r.await()
+	})
+}
+
 func TestOperatorTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPeer(t)

@@ -58,6 +58,9 @@ func divide(sig *tensor.Signature, size, rows int) (*layout, error) {
 		clear(l.outRow)
 		l.rows = fits(fixed)
 	}
+	if room < slotAlign*open { // a line for each input of any size, at least
+		return nil, fmt.Errorf("a slot of %d bytes is too small for %d inputs and %d outputs", size, len(sig.Inputs), len(sig.Outputs))
+	}
 	if l.rows < 1 {
 		return nil, fmt.Errorf("a row of the model's inputs has %d bytes, and a slot of it has %d", fixed, shared)
 	}

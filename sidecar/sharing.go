@@ -106,7 +106,7 @@ func (s *sharing) make(ctx context.Context) {
 		s.mu.Unlock()
 		return
 	}
-	s.making = true
+	s.making, s.due = true, false // lost, meanwhile, makes it due again
 	s.made++
 	name := s.claim.Name() + "-" + strconv.Itoa(s.made)
 	s.mu.Unlock()
@@ -120,10 +120,10 @@ func (s *sharing) make(ctx context.Context) {
 	s.making = false
 	if err == nil {
 		s.current = newRing(name, segment, s.layout, s.slot, s.slots)
-		if s.closed {
+		if s.closed || s.due {
 			s.retire(s.current)
 		}
-		s.due, s.said = false, ""
+		s.said = ""
 		s.mu.Unlock()
 		s.log.Info("sidecar: large tensors travel by shared memory", "endpoint", s.name.endpoint,
 			"region", name, "bytes", s.slot*s.slots, "slots", s.slots, "rows", s.layout.rows)
@@ -133,7 +133,6 @@ func (s *sharing) make(ctx context.Context) {
 	if oip.Parse(err).Code != codes.Unimplemented {
 		s.leftover = append(s.leftover, name)
 	}
-	s.due = false // until the connection was lost
 	s.mu.Unlock()
 	s.without(err.Error())
 }

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +17,7 @@ import (
 // Our own sidecar over a real socket, with answers out of order, and killed in mid-run: every result is right, and
 // no object is left.
 func TestSharedMemoryOfOurSidecar(t *testing.T) {
+	before := sharedObjects(t)
 	for _, order := range []async.Order{async.Ordered, async.Unordered} {
 		s := sidecartest.StartAt(t, sidecartest.Script{Jitter: time.Millisecond, Seed: 7}, "unix://"+filepath.Join(t.TempDir(), "s"))
 		cfg := sidecar.Config{Endpoint: s.Endpoint(), Model: s.Model(), MaxBatch: 50, SharedMemory: 1 << 20, SharedMemoryLeast: 1}
@@ -58,13 +60,23 @@ func TestSharedMemoryOfOurSidecar(t *testing.T) {
 			t.Errorf("%d rings were registered, with a server that was started three times:\n%s", n, log.String())
 		}
 	}
+	for _, name := range sharedObjects(t) {
+		if !slices.Contains(before, name) {
+			t.Errorf("%s is left", name)
+		}
+	}
+}
+
+// sharedObjects are the names of this package's objects in /dev/shm.
+func sharedObjects(t *testing.T) (names []string) {
 	entries, err := os.ReadDir("/dev/shm")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), "tensorferry-") {
-			t.Errorf("%s is left", e.Name())
+			names = append(names, e.Name())
 		}
 	}
+	return names
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/sidecar/oip"
 	"github.com/tensorferry/tensorferry/sidecar/shm"
+	"github.com/tensorferry/tensorferry/tensor"
 )
 
 // sharingPeer serves shared memory, and its client uses it for everything.
@@ -423,6 +424,26 @@ func TestDivide(t *testing.T) {
 		if end := l.inputs[0].at + l.inputs[0].size; end > 1024 || l.outputs[0].at+l.outputs[0].size > 1024 ||
 			l.inputs[0].at < l.outputs[0].at+l.outputs[0].size && l.outputs[0].at < end {
 			t.Errorf("%v to %v: parts overlap or leave the slot: %+v", c.in, c.out, l)
+		}
+	}
+}
+
+// A model with a text for each of many columns needs a larger slot, and Open does without rather than panic.
+func TestDivideAmongManyTexts(t *testing.T) {
+	sig := tensor.Signature{Model: "m", Batched: true, Outputs: []tensor.Spec{{Name: "y", DType: tensor.Bytes, Row: tensor.Shape{1}}}}
+	for n := 1; n <= 200; n++ {
+		sig.Inputs = append(sig.Inputs, tensor.Spec{Name: fmt.Sprint("c", n), DType: tensor.Bytes, Row: tensor.Shape{1}})
+		l, err := divide(&sig, minSlot, 32)
+		if (err == nil) != (n < 32) {
+			t.Fatalf("%d inputs: %v", n, err)
+		}
+		if err != nil {
+			continue
+		}
+		for i, s := range l.inputs {
+			if s.size <= 0 || s.at+s.size > minSlot {
+				t.Errorf("input %d of %d: %+v", i, n, s)
+			}
 		}
 	}
 }

@@ -38,7 +38,7 @@ type worker[IN, OUT any] struct {
 	own    *tensor.Batch // for requests without a slot, and
 	placed *tensor.Batch // for those with one
 	shares bool          // the request sends no tensors but where they lie
-	ended  ended         // the server has ended it
+	ended  *ended        // the server has ended it; of each request that shares its own, since a trailer may come late
 	group  *group[IN]    // of a request that shares, until it is over; under c.mu
 
 	traced []*trace.Context // of the rows that are sampled
@@ -372,7 +372,6 @@ func (w *worker[IN, OUT]) release(maxBytes int, ended bool) {
 	w.traced = w.traced[:0]
 	if w.slot != nil {
 		w.c.share.give(w.slot, ended)
-		w.slot, w.shares = nil, false
-		w.ended.Store(false)
+		w.slot, w.shares, w.ended = nil, false, nil
 	}
 }

@@ -76,12 +76,16 @@ func WithRetryAfter(delay time.Duration) Option {
 }
 
 // WithBadRows adds a BadRequest that names the rows at fault, numbered from 0 within the request. input is the
-// tensor that shows it; where no single one does, the model's first.
+// tensor that shows it; where no single one does, the model's first. Only the first row has the description: a status
+// travels in trailers, which must be short.
 func WithBadRows(input, description string, rows ...int) Option {
 	return func(d *statusDetails) {
-		for _, row := range rows {
-			d.violations = append(d.violations, &errdetails.BadRequest_FieldViolation{
-				Field: fmt.Sprintf("inputs[%s].rows[%d]", clean(input), row), Description: clean(description)})
+		for i, row := range rows {
+			v := &errdetails.BadRequest_FieldViolation{Field: fmt.Sprintf("inputs[%s].rows[%d]", clean(input), row)}
+			if i == 0 {
+				v.Description = clean(description)
+			}
+			d.violations = append(d.violations, v)
 		}
 	}
 }

@@ -28,7 +28,7 @@ var errorTests = []struct {
 			Metadata: map[string]string{"model": "digits", "request_id": "7"}, RetryAfter: 250 * time.Millisecond}},
 	{Error(codes.InvalidArgument, ReasonBadTensor, "two rows are bad", WithBadRows("a].rows[1]", "NaN", 17, 3), WithBadRows("b", "too large", 3), WithBadInput("c", "no such input")),
 		Details{Code: codes.InvalidArgument, Message: "two rows are bad", Reason: "BAD_TENSOR", Domain: ErrorDomain, BadRows: []int{3, 17},
-			Violations: []Violation{{"inputs[a].rows[1]].rows[17]", "NaN"}, {"inputs[a].rows[1]].rows[3]", "NaN"}, {"inputs[b].rows[3]", "too large"}, {"inputs[c]", "no such input"}}}},
+			Violations: []Violation{{"inputs[a].rows[1]].rows[17]", "NaN"}, {"inputs[a].rows[1]].rows[3]", ""}, {"inputs[b].rows[3]", "too large"}, {"inputs[c]", "no such input"}}}},
 	{Error(codes.Internal, ReasonBackendError, "bad \xff text", WithMetadata("k", "\xfe"), WithBadRows("x\xff", "y\xff", 0), WithRetryAfter(-time.Second)),
 		Details{Code: codes.Internal, Message: "bad \uFFFD text", Reason: "BACKEND_ERROR", Domain: ErrorDomain,
 			Metadata: map[string]string{"k": "\uFFFD"}, BadRows: []int{0}, Violations: []Violation{{"inputs[x\uFFFD].rows[0]", "y\uFFFD"}}}},

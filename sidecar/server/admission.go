@@ -18,7 +18,7 @@ type admission struct {
 func (a *admission) enter(rows int, bytes int64) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.rows > 0 && (rows > a.maxRows-a.rows || bytes > a.maxBytes-a.bytes) {
+	if (a.rows > 0 || a.bytes > 0) && (rows > a.maxRows-a.rows || bytes > a.maxBytes-a.bytes) {
 		return false
 	}
 	a.rows += rows

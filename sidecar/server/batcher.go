@@ -163,6 +163,13 @@ func (b *batcher) abandon(now time.Time, r *request, err error) {
 	b.fail(now, r, err)
 }
 
+// expire ends a request that has only waited when its time is over.
+func (b *batcher) expire(now time.Time, r *request) {
+	if r.queued && r.taken == 0 {
+		b.fail(now, r, errCallerLate)
+	}
+}
+
 // abandonAll ends every request.
 func (b *batcher) abandonAll(now time.Time, err error) {
 	for b.oldest != nil {
@@ -353,7 +360,7 @@ func (b *batcher) pick(now time.Time) *batch {
 				best, since = g, oldest
 			}
 		}
-		if len(b.suspect) > 0 && (best == nil || !b.turn) {
+		if len(b.suspect) > 0 && (best == nil || !b.turn || b.searched() >= b.maxRows) {
 			pieces := slices.DeleteFunc(b.suspect[0], func(p piece) bool { return p.req.done || expired(now, p.req) && b.late(now, p.req) })
 			b.suspect = b.suspect[1:]
 			if len(pieces) == 0 {
@@ -370,6 +377,18 @@ func (b *batcher) pick(now time.Time) *batch {
 			return newBatch(now, pieces)
 		}
 	}
+}
+
+// searched returns how many rows are in parts of failed batches, as far as that matters.
+func (b *batcher) searched() (rows int) {
+	for _, pieces := range b.suspect {
+		for _, p := range pieces {
+			if rows += p.to - p.from; rows >= b.maxRows {
+				return rows
+			}
+		}
+	}
+	return rows
 }
 
 func newBatch(now time.Time, pieces []piece) *batch {

@@ -42,7 +42,7 @@ func (f *failure) content() bool {
 var (
 	errQueueTimeout = &failure{code: codes.DeadlineExceeded, reason: oip.ReasonQueueTimeout,
 		message: "waited in the queue for as long as the server allows and was not run; send less or give the server more room"}
-	errCallerLate = &failure{code: codes.DeadlineExceeded, message: "the caller's deadline passed before the request was run"}
+	errCallerLate = &failure{code: codes.DeadlineExceeded, message: "the time that the caller gave the request passed before it was run"}
 )
 
 // failureOf reads an error of a backend, and the rows that it names.
@@ -69,10 +69,27 @@ func failureOf(err error) (*failure, []int) {
 // callerGone is the status of a request whose context has ended.
 func callerGone(ctx context.Context) error { return status.FromContextError(ctx.Err()).Err() }
 
+// What a status may hold, in bytes. It travels in trailers, of which gRPC in C, and with it Python, takes 8 KiB and may
+// refuse more, which would cost the caller the code too.
+const (
+	maxMessage     = 1 << 10
+	maxDescription = 1 << 8
+	maxNamed       = 2 << 10 // for the names of bad rows
+)
+
+// clip shortens a text to most bytes, about.
+func clip(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "") + " ..."
+}
+
 // status returns the error that the caller of model gets.
 func (f *failure) status(model, id string, opts ...oip.Option) error {
+	message := clip(f.message, maxMessage)
 	if f.reason == "" {
-		return status.Error(f.code, strings.ToValidUTF8(f.message, "\uFFFD"))
+		return status.Error(f.code, strings.ToValidUTF8(message, "\uFFFD"))
 	}
 	if model != "" {
 		opts = append(opts, oip.WithMetadata(oip.MetaModel, strings.ToValidUTF8(model, "\uFFFD")))
@@ -83,12 +100,12 @@ func (f *failure) status(model, id string, opts ...oip.Option) error {
 	if f.retry > 0 {
 		opts = append(opts, oip.WithRetryAfter(f.retry))
 	}
-	return oip.Error(f.code, f.reason, f.message, opts...)
+	return oip.Error(f.code, f.reason, message, opts...)
 }
 
 // badRowsStatus returns the error of a request of which some rows failed alone.
 // One status has one code: it names the rows that failed as the first of them
-// did. The caller sends the others again, and learns of the rest then.
+// did, as far as there is room. The caller sends the others again, and learns of the rest then.
 func badRowsStatus(r *request, model, id, firstInput string) (*failure, error) {
 	slices.SortFunc(r.bad, func(a, b badRow) int { return cmp.Compare(a.row, b.row) })
 	first, _ := failureOf(r.bad[0].err)
@@ -100,9 +117,11 @@ func badRowsStatus(r *request, model, id, firstInput string) (*failure, error) {
 	}
 	said := *first
 	if r.rows > 1 {
-		said.message = fmt.Sprintf("%s (row %s of %d)", first.message, list(rows), r.rows)
+		said.message = fmt.Sprintf("%s (row %s of %d)", clip(first.message, maxMessage-100), list(rows), r.rows)
 	}
-	return &said, said.status(model, id, oip.WithBadRows(cmp.Or(first.input, firstInput), first.message, rows...))
+	input := cmp.Or(first.input, firstInput)
+	rows = rows[:min(len(rows), 1+maxNamed/(len(input)+32))]
+	return &said, said.status(model, id, oip.WithBadRows(input, clip(first.message, maxDescription), rows...))
 }
 
 // list writes the first few numbers.

@@ -37,8 +37,13 @@ func parse(msg *oip.ModelInferRequest, sig *tensor.Signature) (*request, *badInp
 				"the model has no input %q; its inputs are %s", in.GetName(), tensor.List(sig.Inputs))
 		}
 	}
+	asked := make([]bool, len(sig.Outputs))
 	for _, out := range msg.GetOutputs() {
-		if _, ok := sig.Output(out.GetName()); !ok {
+		if i, ok := sig.Output(out.GetName()); ok && asked[i] {
+			return nil, refuse(codes.InvalidArgument, oip.ReasonBadTensor, "", "output %q is asked for twice", out.GetName())
+		} else if ok {
+			asked[i] = true
+		} else {
 			return nil, refuse(codes.InvalidArgument, oip.ReasonBadTensor, "",
 				"the model has no output %q; its outputs are %s", out.GetName(), tensor.List(sig.Outputs))
 		}

@@ -83,6 +83,12 @@ func newRunner(cfg *Config, name string, model backend.Model, adm *admission, me
 func (r *runner) do(ctx context.Context, req *request) {
 	req.answer = make(chan struct{})
 	r.update(func(now time.Time) { r.batcher.submit(now, req) })
+	if end, ok := ctx.Deadline(); !req.due.IsZero() && (!ok || req.due.Before(end)) {
+		// By its parameter: while every instance is busy nothing else looks at it.
+		defer time.AfterFunc(time.Until(req.due), func() {
+			r.update(func(now time.Time) { r.batcher.expire(now, req) })
+		}).Stop()
+	}
 	select {
 	case <-req.answer:
 	case <-ctx.Done():

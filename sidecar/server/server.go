@@ -106,6 +106,10 @@ func (s *Server) Start(listeners ...net.Listener) error {
 		return errors.New("sidecar server: no listener")
 	}
 	s.started = true
+	models := s.repo.all()
+	for _, f := range models {
+		f.turn <- struct{}{} // before a caller may have it
+	}
 	for _, l := range listeners {
 		s.goroutines.Go(func() {
 			if err := s.grpc.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
@@ -113,8 +117,7 @@ func (s *Server) Start(listeners ...net.Listener) error {
 			}
 		})
 	}
-	for _, f := range s.repo.all() {
-		f.turn <- struct{}{} // nobody else has it yet
+	for _, f := range models {
 		s.goroutines.Go(func() {
 			s.load(f, func(fail *failure) {
 				if fail != nil {

@@ -339,10 +339,10 @@ func fillInputs(msg *oip.ModelInferRequest, places []place) *badInput {
 		data := make([]byte, p.size)
 		if _, err := p.region.file.ReadAt(data, int64(p.region.offset+p.offset)); err != nil {
 			if errors.Is(err, io.EOF) {
-				err = errors.New("the object has become smaller since it was registered")
+				err = errShrunk
 			}
 			return &badInput{failure{code: codes.InvalidArgument, reason: oip.ReasonBadTensor, message: fmt.Sprintf(
-				"input %q in region %q: %v", in.GetName(), p.region.name, err)}, in.GetName()}
+				"input %q in the shared memory region %q: %v", in.GetName(), p.region.name, err)}, in.GetName()}
 		}
 		all = append(all, data)
 		in.Contents = nil
@@ -368,10 +368,25 @@ func (t *sharedTensors) store(outputs []tensor.Tensor) *failure {
 			return &failure{code: codes.InvalidArgument, message: fmt.Sprintf(
 				"output %q has %d bytes; its place in the shared memory region %q has %d", out.Name, len(out.Raw), p.region.name, p.size)}
 		}
-		if _, err := p.region.file.WriteAt(out.Raw, int64(p.region.offset+p.offset)); err != nil {
-			return &failure{code: codes.InvalidArgument, message: fmt.Sprintf("output %q to region %q: %v", out.Name, p.region.name, err)}
+		if err := p.write(out.Raw); err != nil {
+			return &failure{code: codes.InvalidArgument, message: fmt.Sprintf("output %q to the shared memory region %q: %v", out.Name, p.region.name, err)}
 		}
 		out.Raw = nil
 	}
 	return nil
+}
+
+var errShrunk = errors.New("the object has become smaller since it was registered")
+
+// write writes data to the place, which a write alone would make anew at the end of an object that has been cut off.
+func (p place) write(data []byte) error {
+	at := int64(p.region.offset + p.offset)
+	st, err := p.region.file.Stat()
+	if err == nil && st.Size() < at+int64(len(data)) {
+		err = errShrunk
+	}
+	if err == nil {
+		_, err = p.region.file.WriteAt(data, at)
+	}
+	return err
 }

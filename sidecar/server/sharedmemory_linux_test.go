@@ -28,7 +28,7 @@ import (
 // object makes an object of shared memory for the test, and returns its key and file.
 func object(t testing.TB, size int64) (string, *os.File) {
 	t.Helper()
-	name := "tensorferry-test-" + rand.Text()
+	name := "test-of-tensorferry-" + rand.Text()
 	f, err := os.OpenFile(filepath.Join("/dev/shm", name), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err != nil {
 		t.Fatal(err)
@@ -139,7 +139,7 @@ func TestSharedMemoryBatches(t *testing.T) {
 func TestSharedMemoryRefused(t *testing.T) {
 	_, c, f := sharing(t, server.Config{QueueBytes: 2048}, mock.Config{})
 	key, _ := object(t, 100)
-	fifo := "tensorferry-test-" + rand.Text()
+	fifo := "test-of-tensorferry-" + rand.Text()
 	link := filepath.Join("/dev/shm", fifo)
 	if err := os.Symlink("/etc/hostname", link); err != nil {
 		t.Fatal(err)
@@ -251,6 +251,25 @@ func TestSharedMemoryUnregisteredInUse(t *testing.T) {
 }
 
 // A server that has it switched off says so, and any server does to a caller on another machine.
+// A caller that makes its object smaller gets an error, and the object stays as it is.
+func TestSharedMemoryCutOff(t *testing.T) {
+	_, c, f := sharing(t, server.Config{}, mock.Config{})
+	if err := f.Truncate(100); err != nil {
+		t.Fatal(err)
+	}
+	toIt, fromIt := ask(7), askShared(1, 4000)
+	toIt.Outputs = output("y", placed(4000, 4))
+	for _, req := range []*oip.ModelInferRequest{toIt, fromIt} {
+		_, err := c.ModelInfer(t.Context(), req)
+		if d := oip.Parse(err); d.Code != codes.InvalidArgument || !strings.Contains(d.Message, "shared memory") || !strings.Contains(d.Message, "smaller") {
+			t.Error(err)
+		}
+	}
+	if st, err := f.Stat(); err != nil || st.Size() != 100 {
+		t.Errorf("%v; the object has %d bytes", err, st.Size())
+	}
+}
+
 func TestSharedMemoryOff(t *testing.T) {
 	r := serve(t, server.Config{NoSharedMemory: true}, mock.Config{})
 	c := r.caller()
