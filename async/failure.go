@@ -80,13 +80,19 @@ type RecordError struct {
 	// Attempts is the number of calls that were made for the record; those that
 	// ended in a hold are not counted.
 	Attempts int
-	Class    Class
-	Err      error
+	// Starved says that it had fewer retries than Retry.Max, since Retry.Budget had none left.
+	Starved bool
+	Class   Class
+	Err     error
 }
 
 func (e *RecordError) Error() string {
-	return fmt.Sprintf("%s: record at split %d, position %d failed after %d attempt(s) (class %s): %v",
-		e.Operator, e.Split, e.Position, e.Attempts, e.Class, e.Err)
+	starved := ""
+	if e.Starved {
+		starved = ", with no retry left in the budget"
+	}
+	return fmt.Sprintf("%s: record at split %d, position %d failed after %d attempt(s)%s (class %s): %v",
+		e.Operator, e.Split, e.Position, e.Attempts, starved, e.Class, e.Err)
 }
 
 func (e *RecordError) Unwrap() error { return e.Err }

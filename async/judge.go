@@ -201,7 +201,7 @@ func (o *Operator[IN, OUT]) failRecord(id asyncq.ID, err error) {
 	f := Failed[IN]{Record: s.rec, Class: VerdictOf(err).Class, Attempts: o.queue.Attempts(id), At: time.Now()}
 	f.Err = &RecordError{
 		Operator: o.sub.Operator, Subtask: o.sub.Index, Split: s.rec.Split, Position: s.rec.Position,
-		Attempts: f.Attempts, Class: f.Class, Err: err,
+		Attempts: f.Attempts, Starved: o.queue.Starved(id), Class: f.Class, Err: err,
 	}
 	action := o.cfg.OnError.For(f.Class)
 	if s.span != nil {

@@ -265,4 +265,16 @@ func TestRetryBudget(t *testing.T) {
 			t.Fatalf("%+v, %v", st, r.err)
 		}
 	})
+	row(t, "the failure says so", func(t *testing.T) {
+		for budget, want := range map[int]string{1: "failed after 2 attempt(s), with no retry left in the budget (class", 100: "failed after 4 attempt(s) (class"} {
+			r := newRig(t, async.Ordered, async.Config{Capacity: 10, Retry: async.Retry{Max: 3, Delay: time.Millisecond, Budget: budget}}, nil)
+			r.answer = func(r *rig, c async.Call[int]) { r.complete(c.Record.Value, async.Outputs[int]{}, flaky{}) }
+			r.admit(1)
+			r.op.End()
+			r.run(nil)
+			if r.err == nil || !strings.Contains(r.err.Error(), want) {
+				t.Errorf("budget %d: %v", budget, r.err)
+			}
+		}
+	})
 }

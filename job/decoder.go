@@ -1,6 +1,7 @@
 package job
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math"
@@ -88,11 +89,7 @@ func (d *decoder) mapping(v value, allowed func(key string, at Position) bool) (
 		entries = []*ast.MappingValueNode{n}
 	case *ast.NullNode:
 	default:
-		what := v.path
-		if what == "" {
-			what = "the file"
-		}
-		d.fault(position(v.node), "%s: want a mapping (key: value), found %s", what, describe(v.node))
+		d.fault(position(v.node), "%s: want a mapping (key: value), found %s", cmp.Or(v.path, "the file"), describe(v.node))
 		return nil, true
 	}
 	values = map[string]value{}
@@ -100,7 +97,7 @@ func (d *decoder) mapping(v value, allowed func(key string, at Position) bool) (
 		at := position(e.Key)
 		key, ok := keyText(e.Key)
 		if !ok {
-			d.fault(at, "%s: want a plain key, found %s", v.path, describe(e.Key))
+			d.fault(at, "%s: want a plain key, found %s", cmp.Or(v.path, "the file"), describe(e.Key))
 			continue
 		}
 		if first, ok := values[key]; ok {

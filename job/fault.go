@@ -59,7 +59,7 @@ func comparePositions(a, b Position) int {
 // nearest returns the known key that key is most likely meant to be, or "" if
 // none is near enough.
 func nearest(key string, known []string) string {
-	best, bestCost := "", 1+len(key)/3
+	best, bestCost := "", max(1, (len(key)+1)/3)
 	fold := func(s string) string {
 		return strings.ToLower(strings.NewReplacer("-", "", "_", "", " ", "").Replace(s))
 	}

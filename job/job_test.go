@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -253,6 +254,9 @@ j.yaml:5:14: log.level: want debug, info, warn or error, found a tag, which job 
 		{"tabs", "name: a\nsource:\n\tstdin: {}\n", `j.yaml:3:1: not valid YAML: found character '	' that cannot start any token`},
 		{"two documents", rest + infer + "---\nname: b\n", `j.yaml:6:1: a second document; want one job a file`},
 		{"nothing", "# only a comment\n", `j.yaml:1:1: the file says nothing; want name, source, infer and sink`},
+		{"a key that no known one is near", rest + infer + "foo: 1\n", "j.yaml:5:1: foo: unknown key; known here: name, parallelism, source, infer, sink, dead_letter, checkpoint, restart, sidecar, stop_timeout, log, trace"},
+		{"a merge at the top", rest + infer + "<<: {a: b}\n", "j.yaml:5:1: the file: want a plain key, found an anchor, alias or merge, which job files do not have"},
+		{"a word for a section", "name: a\nsource: stdin\nsink: stdout\n" + infer, "j.yaml:2:9: source: want a mapping, as {stdin: {}}\nj.yaml:3:7: sink: want a mapping, as {stdout: {}}"},
 		{"a text", "hello\n", `j.yaml:1:1: the file: want a mapping (key: value), found "hello"`},
 		{"binary", "\x7fELF\x00\x00", `j.yaml:1:1: the file is not text or nests more than 100 brackets; want a job file`},
 		{"deep", strings.Repeat("[", 60_000), `j.yaml:1:1: the file is not text or nests more than 100 brackets; want a job file`},
@@ -282,6 +286,13 @@ func TestLoad(t *testing.T) {
 	}
 	if _, err := Load(dir); err == nil || !strings.Contains(err.Error(), "is a directory") {
 		t.Errorf("folder: %v", err)
+	}
+	pipe := filepath.Join(dir, "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(pipe); err == nil || !strings.Contains(err.Error(), "is a named pipe; want a regular file") {
+		t.Errorf("a pipe that nobody writes: %v", err)
 	}
 	if err := os.WriteFile(path, []byte("\xef\xbb\xbf"+full), 0o600); err != nil {
 		t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,6 +29,10 @@ func Load(path string) (*Spec, error) {
 	dir, err := filepath.Abs(filepath.Dir(path))
 	if err != nil {
 		return nil, fmt.Errorf("job file %s: %w", path, err)
+	}
+	// Opening a named pipe waits for its other end. One that a shell hands over in /dev has it.
+	if info, err := os.Stat(path); err == nil && info.Mode()&fs.ModeNamedPipe != 0 && !strings.HasPrefix(path, "/dev/") {
+		return nil, fmt.Errorf("job file %s: it is a named pipe; want a regular file", path)
 	}
 	f, err := os.Open(path)
 	if err != nil {

@@ -85,6 +85,10 @@ func (d *decoder) spec(v value) *Spec {
 
 // one reads a section of which exactly one key must be given.
 func (d *decoder) one(v value, known ...string) *section {
+	if n, ok := v.node.(*ast.StringNode); ok && slices.Contains(known, n.Value) {
+		d.fault(position(v.node), "%s: want a mapping, as {%s: {}}", v.path, n.Value)
+		return &section{d: d, v: v, broken: true}
+	}
 	s := d.section(v, known...)
 	given := slices.DeleteFunc(slices.Clone(known), func(k string) bool { return !s.has(k) })
 	switch {

@@ -44,7 +44,7 @@ var rules = [...]rule{
 	{codes.ResourceExhausted, oip.ReasonQueueFull, "", ErrOverloaded, async.Overload, holdRows, false, ""},
 	{codes.ResourceExhausted, oip.ReasonMemoryPressure, "", ErrOverloaded, async.Overload, holdRows, false, ""},
 	{codes.ResourceExhausted, "", "larger than max", ErrTooLarge, async.BadRecord, splitRows, false,
-		"raise the limit of the side that refuses it (here: MaxMessageSize), or make the record smaller"},
+		"raise the limit of the side that refuses it (here: max_message, in Go MaxMessageSize; at our sidecar: --max-message), or make the record smaller"},
 	{codes.ResourceExhausted, "", "", ErrOverloaded, async.Overload, holdRows, false, ""},
 
 	{codes.Unavailable, oip.ReasonDraining, "", ErrNotReady, async.Transport, holdRows, false, ""},

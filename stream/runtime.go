@@ -130,16 +130,20 @@ func (r *Run) plan(stages []*stage) {
 // run is the life of the job: attempts, and what lies between them.
 func (r *Run) run(ctx context.Context) error {
 	super := &supervisor{strategy: r.cfg.strategy, jitter: mrand.Float64}
-	if err := r.openCommitters(ctx); err != nil {
+	if err := r.unlessStopped(ctx, r.openCommitters); err != nil {
 		return err
 	}
-	from, err := r.begin(ctx)
+	var from *restored
+	err := r.unlessStopped(ctx, func(ctx context.Context) (err error) {
+		from, err = r.begin(ctx)
+		return err
+	})
 	if err != nil || (from != nil && from.finished) {
 		return err
 	}
 	for number := r.cfg.Attempt; ; number++ {
 		out := outcome{}
-		if err := r.assign(ctx, from); err != nil {
+		if err := r.unlessStopped(ctx, func(ctx context.Context) error { return r.assign(ctx, from) }); err != nil {
 			out.err = err
 		} else {
 			out = r.attempt(ctx, number, from)
@@ -157,8 +161,8 @@ func (r *Run) run(ctx context.Context) error {
 			return context.Cause(ctx)
 		case out.stopped:
 			return ErrStopped
-		case out.err == nil:
-			return nil
+		case out.err == nil, out.err == errStoppedIdle:
+			return out.err
 		case r.stopped():
 			return fmt.Errorf("%w, from the last checkpoint that was completed, since stopping with one failed: %w", ErrStopped, out.err)
 		}
@@ -198,10 +202,33 @@ func (r *Run) pause(ctx context.Context, delay time.Duration) error {
 	case <-t.C:
 		return nil
 	case <-r.stop:
-		return fmt.Errorf("%w, from the last checkpoint that was completed", ErrStopped)
+		return errStoppedIdle
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+// errStoppedIdle is how a run ends that is stopped while no subtask works.
+var errStoppedIdle = fmt.Errorf("%w, from the last checkpoint that was completed", ErrStopped)
+
+// unlessStopped calls f, which may wait long for other systems, with a context that ends when the run is to stop.
+func (r *Run) unlessStopped(ctx context.Context, f func(context.Context) error) error {
+	fctx, cancel := context.WithCancel(ctx)
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		select {
+		case <-r.stop:
+			cancel()
+		case <-fctx.Done():
+		}
+	})
+	err := f(fctx)
+	cancel()
+	watch.Wait()
+	if err != nil && ctx.Err() == nil && r.stopped() {
+		return errStoppedIdle
+	}
+	return err
 }
 
 func (r *Run) stopped() bool {

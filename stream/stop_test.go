@@ -160,6 +160,66 @@ func TestCancel(t *testing.T) {
 	}
 }
 
+// TestStopBeforeAnythingIsOpen returns at once, whatever is being waited for.
+func TestStopBeforeAnythingIsOpen(t *testing.T) {
+	wait := func(ctx context.Context) error {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	never := async.Func(func(_ context.Context, v int) (int, error) { return v, nil }, 1)
+	for name, c := range map[string]struct {
+		src Source[int]
+		fn  async.Function[int, int]
+	}{
+		"the model is not there": {FromSlice(numbers(10)), lateDoor{never, time.Hour, nil}},
+		"splits are not there":   {&slowSource{Source: FromSlice(numbers(10)), splits: wait}, never},
+		"nothing is assigned":    {&slowSource{Source: FromSlice(numbers(10)), assign: wait}, never},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				j := New("early", Config{})
+				out := Collect(OrderedWait(Rebalance(From(j, c.src), 2), c.fn, async.Config{}))
+				r := j.Start(t.Context())
+				time.Sleep(time.Second)
+				began := time.Now()
+				r.Stop()
+				if err := r.Wait(); !errors.Is(err, ErrStopped) || r.Progress().State != StateStopped || time.Since(began) > 0 || len(out.Results()) > 0 {
+					t.Errorf("after %v, %v: %v", time.Since(began), r.Progress().State, err)
+				}
+			})
+		})
+	}
+}
+
+// slowSource is a source that takes its time.
+type slowSource struct {
+	Source[int]
+	splits, assign func(context.Context) error
+}
+
+func (w *slowSource) Splits(ctx context.Context) ([]Split, error) {
+	if w.splits != nil {
+		if err := w.splits(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return w.Source.Splits(ctx)
+}
+
+func (w *slowSource) Assign(ctx context.Context, splits []Split, next []int64) ([]Split, []int64, error) {
+	if w.assign != nil {
+		if err := w.assign(ctx); err != nil {
+			return nil, nil, err
+		}
+	}
+	return splits, next, nil
+}
+
+func (w *slowSource) Changed(ctx context.Context) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
 // TestStopBetweenRestarts returns at once: there is nothing to take a checkpoint of.
 func TestStopBetweenRestarts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

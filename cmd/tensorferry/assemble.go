@@ -67,6 +67,7 @@ func newParts(spec *job.Spec, w *world, log *slog.Logger) (p parts, faults []err
 	p.letters, err = newLetters(spec, p.group, log)
 	check(err)
 	check(checkLetters(spec))
+	faults = append(faults, checkFolders(spec)...)
 	p.operator, err = inference.OperatorConfig(spec)
 	check(err)
 	if spec.Trace != nil {
@@ -110,7 +111,7 @@ func newSource(spec *job.Spec, w *world, g *kafka.Group, log *slog.Logger) (stre
 		return file.NewRawStdin(file.StdinConfig[record]{Input: w.stdin, MaxLine: in.MaxLine, Unchecked: unchecked}), nil
 	}
 	f := spec.Source.File
-	return file.NewRawSource(file.SourceConfig[record]{Paths: f.Paths, SplitSize: f.SplitSize, MaxLine: f.MaxLine, Unchecked: unchecked}), nil
+	return file.NewRawSource(file.SourceConfig[record]{Paths: f.Paths, SplitSize: f.SplitSize, MaxLine: f.MaxLine, Unchecked: unchecked, Logger: log}), nil
 }
 
 // checkSource says what is wrong with the files of the source. Cutting them

@@ -34,6 +34,23 @@ func lettersPlace(spec *job.Spec) string {
 	return spec.DeadLetter.File.Path
 }
 
+// checkFolders says which folders of the job cannot be any, as far as can be seen without making them.
+func checkFolders(spec *job.Spec) (faults []error) {
+	folder := func(key, path string) {
+		if info, err := os.Stat(path); path != "" && err == nil && !info.IsDir() {
+			faults = append(faults, spec.Fault(key, "%s is a file; want a folder", path))
+		}
+	}
+	if f := spec.Sink.File; f != nil {
+		folder("sink.file.path", f.Path)
+	}
+	if d := spec.DeadLetter; d != nil && d.File != nil {
+		folder("dead_letter.file.path", d.File.Path)
+	}
+	folder("checkpoint.dir", spec.Checkpoint.Dir)
+	return faults
+}
+
 // checkLetters says whether the folder for the records that failed is the sink's by another name.
 func checkLetters(spec *job.Spec) error {
 	if spec.DeadLetter == nil || spec.DeadLetter.File == nil || spec.Sink.File == nil {
@@ -54,6 +71,11 @@ func lettersOf(spec *job.Spec, p parts) inference.Letters {
 		Partition(split int) (topic string, id int32, ok bool)
 	}); ok {
 		l.Where = s.Partition
+	}
+	if s, ok := p.source.(interface {
+		File(split int) (string, bool)
+	}); ok {
+		l.File = s.File
 	}
 	return l
 }

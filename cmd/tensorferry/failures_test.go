@@ -38,6 +38,7 @@ type line struct {
 	Record, Text, Base64 json.RawMessage
 	Class, Error         string
 	Attempts, Split      int
+	File                 string
 	Position             int64
 	At                   time.Time
 }
@@ -55,7 +56,10 @@ func (s *shell) letters(input string) (lines []line) {
 		if l.At.IsZero() || l.Error == "" || l.Class == "" || strings.Contains(l.Error, "attempt(s)") {
 			s.Errorf("the dead letter lacks something, or says it twice: %s", text)
 		}
-		l.At = time.Time{}
+		if filepath.Base(l.File) != "in.jsonl" {
+			s.Errorf("the dead letter does not say which file its record is of: %s", text)
+		}
+		l.At, l.File = time.Time{}, ""
 		if l.Record != nil && !strings.HasPrefix(input[l.Position:], string(l.Record)+"\n") {
 			s.Errorf("the dead letter %s\nis not byte for byte what is at its position of the input", text)
 		}

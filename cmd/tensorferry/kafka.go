@@ -47,20 +47,27 @@ func checkKafka(ctx context.Context, spec *job.Spec, p parts, how beginning) err
 	return nil
 }
 
-// inKafka adds to the failure of a record where it is, if its source knows.
-func inKafka(err error, source any) error {
+// inSource adds to the failure of a record where it is, if its source knows.
+func inSource(err error, source any) error {
 	r, failed := errors.AsType[*async.RecordError](err)
-	s, knows := source.(interface {
+	if !failed {
+		return err
+	}
+	switch s := source.(type) {
+	case interface {
 		Partition(split int) (topic string, id int32, ok bool)
-	})
-	if !failed || !knows {
-		return err
+	}:
+		if topic, id, ok := s.Partition(r.Split); ok {
+			return fmt.Errorf("%w (it is the record of the topic %s, partition %d, offset %d)", err, topic, id, r.Position)
+		}
+	case interface {
+		File(split int) (string, bool)
+	}:
+		if path, ok := s.File(r.Split); ok {
+			return fmt.Errorf("%w (it is the record at byte %d of %s)", err, r.Position, path)
+		}
 	}
-	topic, id, ok := s.Partition(r.Split)
-	if !ok {
-		return err
-	}
-	return fmt.Errorf("%w (it is the record of the topic %s, partition %d, offset %d)", err, topic, id, r.Position)
+	return err
 }
 
 // newGroup is what a job from Kafka to Kafka reads, writes and keeps its checkpoints with.

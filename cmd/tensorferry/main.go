@@ -41,6 +41,11 @@ type world struct {
 func main() {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) { // as nohup has it
+		signal.Notify(signals, syscall.SIGHUP)
+	}
+	// Whoever read the results is gone: writing them fails, and the job ends as after any other failure.
+	signal.Ignore(syscall.SIGPIPE)
 	w := &world{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, signals: signals}
 	if fd := int(os.Stderr.Fd()); term.IsTerminal(fd) && os.Getenv("TERM") != "dumb" {
 		w.size = func() (width, height int) {
@@ -70,7 +75,7 @@ func commands() []command {
 		{"checkpoint", "checkpoint inspect PATH", "show what is in a checkpoint", checkpointDetails, checkpointCommand},
 		{"sidecar", "sidecar --listen ENDPOINT --model NAME=FILE [flags]", "serve models", "", untilSignal(runSidecar)},
 		{"mock-sidecar", "mock-sidecar --listen ENDPOINT [flags]", "serve a scripted model, for tests", "", untilSignal(runMockSidecar)},
-		{"version", "version", "say which build this is", "", versionCommand},
+		{"version", "version", "say which build this is", "Prints the version, the commit it was built from, and the Go release and system it was built with and for.\n", versionCommand},
 		{"help", "help [COMMAND]", "explain a command", "", helpCommand},
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -277,4 +278,11 @@ func TestMetricsMistakes(t *testing.T) {
 	s.write("job.yaml", "name: a\nsource: {stdin: }\ninfer: {model: m, endpoint: 'h:1'}\nsink: {stdout: }\n")
 	s.contains("stderr", s.run(2, "run", "--metrics", "nowhere", "job.yaml").errors, "--metrics", "missing port")
 	s.contains("stderr", s.run(2, "run", "--pprof", "job.yaml").errors, "want both")
+	// One that is taken may be free in a moment, so a supervisor should try again.
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	s.contains("stderr", s.run(1, "run", "--metrics", taken.Addr().String(), "job.yaml").errors, "--metrics", "in use")
 }

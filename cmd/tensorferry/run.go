@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"slices"
 	"time"
@@ -30,11 +31,11 @@ const runDetails = `Runs the job to the end of its input.
   --no-progress       log lines instead of the live view, also on a terminal
 
 Without a flag a run starts where there is none, or replaces one that is finished.
-The first SIGINT or SIGTERM stops with a checkpoint; a second one, or stop_timeout,
+The first SIGINT, SIGTERM or SIGHUP stops with a checkpoint; a second one, or stop_timeout,
 stops at once. Either way the run can be resumed.
 
 exit codes: 0 done, 1 the job failed, 2 wrong usage or job file, or an unfinished run,
-130 and 143 stopped by SIGINT and SIGTERM
+129, 130 and 143 stopped by SIGHUP, SIGINT and SIGTERM
 `
 
 // runner is one call of the run command.
@@ -104,7 +105,10 @@ func runJob(w *world, args []string) int {
 	}
 	if r.metrics, err = newMetrics(*address, spec.Name, *withPprof); err != nil {
 		fmt.Fprintf(w.stderr, "tensorferry run: --metrics: %v\n", err)
-		return exitUsage
+		if _, ok := errors.AsType[*net.AddrError](err); ok {
+			return exitUsage
+		}
+		return exitFailed // taken, say, which may pass
 	}
 	r.log.Info("metrics", "url", "http://"+r.metrics.listener.Addr().String()+"/metrics")
 	served := make(chan error, 1)
@@ -301,7 +305,7 @@ func (r *runner) execute(ctx context.Context) (err error) {
 		r.metrics.watch(run, r.parts.lag)
 	}
 	r.started <- run
-	err = inKafka(run.Wait(), r.parts.source)
+	err = inSource(run.Wait(), r.parts.source)
 	if errors.Is(err, sidecar.ErrPermanent) {
 		// Nothing but another job file or another model helps.
 		err = placed{r.spec.Fault("infer", "%v", err)}
@@ -350,7 +354,7 @@ func (r *runner) finish(began time.Time, run *stream.Run, stopped os.Signal, err
 		return exitOK
 	case stopped != nil && (errors.Is(err, stream.ErrStopped) || errors.Is(err, errSecondSignal) || errors.Is(err, errStopTimeout) || errors.Is(err, errInterrupted)):
 		switch {
-		case run == nil:
+		case run == nil || untouched(p):
 			fmt.Fprintf(r.w.stderr, "%s: stopped before it began\n", r.spec.Name)
 		case r.spec.Source.Stdin != nil:
 			fmt.Fprintf(r.w.stderr, "%s: stopped; standard input cannot be read again, so the run cannot be resumed\n", r.spec.Name)
@@ -361,10 +365,10 @@ func (r *runner) finish(began time.Time, run *stream.Run, stopped os.Signal, err
 		default:
 			fmt.Fprintf(r.w.stderr, "%s: stopped, resumable: continue with --resume\n", r.spec.Name)
 		}
-		if err != stream.ErrStopped && run != nil {
+		if err != stream.ErrStopped && run != nil && !untouched(p) {
 			fmt.Fprintf(r.w.stderr, "%s: without a last checkpoint: %v\n", r.spec.Name, err)
 		}
-		if run != nil {
+		if run != nil && !untouched(p) {
 			r.summary(out, "stopped", time.Since(began), &p)
 		}
 		return signalCode(stopped)

@@ -273,7 +273,8 @@ func TestStopAndResume(t *testing.T) {
 		t.Errorf("the second life added nothing: %d bytes, then %d", len(half), len(now))
 	}
 	s.write("job.yaml", doubles(quickSidecar))
-	s.run(exitOK, "run", "job.yaml", "--resume")
+	s.write("in.jsonl", in+"{\"n\": -1}\n") // is another run's
+	s.contains("stderr", s.run(exitOK, "run", "job.yaml", "--resume").errors, "a file has grown since the run began")
 	if s.output() != want {
 		t.Error("the results after two stops are not those of an undisturbed run")
 	}
@@ -371,6 +372,16 @@ func TestStopTimeout(t *testing.T) {
 	s.contains("stderr", r.errors, "stopped, resumable", "stopping took longer than stop_timeout")
 }
 
+// TestStopWhileTheServerIsAwaited: nothing has been read, so there is nothing to wait for.
+func TestStopWhileTheServerIsAwaited(t *testing.T) {
+	s := newShell(t)
+	in, _ := numbers(10)
+	s.write("in.jsonl", in)
+	s.write("job.yaml", strings.Replace(doubles("stop_timeout: 1h\n"), "infer:\n", "infer:\n  hold: 1h\n  endpoint: unix://"+s.dir+"/none.sock\n", 1))
+	r := s.runUntil(129, []step{{"none.sock", syscall.SIGHUP}}, "run", "job.yaml", "--log-level=debug")
+	s.contains("stderr", r.errors, "doubles: stopped before it began")
+}
+
 // TestMistakes: each is one message with its place, and leaves nothing that the
 // corrected job would stumble over.
 func TestMistakes(t *testing.T) {
@@ -400,6 +411,10 @@ func TestMistakes(t *testing.T) {
 			[]string{"none.sock", "no such file"}},
 		{"the same, where failures restart the job", strings.Replace(doubles("checkpoint: {interval: 10ms}\n"), "infer:\n", "infer:\n  hold: 20ms\n  endpoint: unix://"+s.dir+"/none.sock\n", 1), exitFailed,
 			[]string{`job "doubles" failed: open infer`, "none.sock", "no such file"}},
+		{"an option that the model does not have", doubles("sidecar: {models: {double: {file: 'mock:double', options: {fault_: x}}}}\n"), exitUsage,
+			[]string{"job.yaml:11:20: sidecar.models.double: ", `unknown option "fault_"`}},
+		{"a sink that is a file", strings.Replace(good, "path: out}", "path: in.jsonl}", 1), exitUsage,
+			[]string{"sink.file.path: ", "in.jsonl is a file; want a folder"}},
 		{"a folder with foreign parts", strings.Replace(good, "path: out}", "path: foreign}", 1), exitFailed, []string{"foreign"}},
 	}
 	if err := os.Mkdir("foreign", 0o700); err != nil {
@@ -425,7 +440,8 @@ func TestBadRecord(t *testing.T) {
 	s := newShell(t)
 	s.write("in.jsonl", "{\"n\": 1}\n{\"n\": \"two\"}\n")
 	s.write("job.yaml", doubles("checkpoint: {interval: 1h}\n"+quickSidecar))
-	s.contains("stderr", s.run(exitFailed, "run", "job.yaml").errors, "tensorferry run: ", "split 0, position 9", "class record", `n`)
+	s.contains("stderr", s.run(exitFailed, "run", "job.yaml").errors, "tensorferry run: ", "split 0, position 9", "class record", `n`,
+		"(it is the record at byte 9 of "+filepath.Join(s.dir, "in.jsonl")+")")
 	if got := s.output(); got != "" {
 		t.Errorf("results of a failed run: %s", got)
 	}
@@ -444,6 +460,24 @@ func TestLockedFolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.run(exitOK, "run", "job.yaml")
+}
+
+// closedPipe is standard output whose reader has gone.
+type closedPipe struct{}
+
+func (closedPipe) Write([]byte) (int, error) { return 0, syscall.EPIPE }
+
+// TestClosedPipe: no restart opens it again.
+func TestClosedPipe(t *testing.T) {
+	s := newShell(t)
+	in, _ := numbers(10)
+	s.write("in.jsonl", in)
+	s.write("job.yaml", strings.Replace(doubles("restart: {strategy: exponential-delay}\n"+quickSidecar), "{file: {path: out}}", "{stdout: {}}", 1))
+	var errs bytes.Buffer
+	if code := dispatch(&world{stdout: closedPipe{}, stderr: &errs}, []string{"run", "job.yaml"}); code != exitFailed {
+		t.Errorf("exit code %d", code)
+	}
+	s.contains("stderr", errs.String(), "whoever read standard output has closed it")
 }
 
 // TestPipe: standard input to standard output, in JSON logs and a summary that

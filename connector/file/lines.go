@@ -85,7 +85,7 @@ func (l *lines) take(to, next int) ([]byte, int64, error) {
 type longLine int
 
 func (n longLine) Error() string {
-	return fmt.Sprintf("the line is longer than %d bytes; raise the bound of a line, or see whether the file is JSON Lines", int(n))
+	return fmt.Sprintf("the line is longer than %d bytes; raise the bound of a line (max_line, in Go MaxLine), or see whether the file is JSON Lines", int(n))
 }
 
 // fill reads once, behind what is in the buffer.

@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/tensorferry/tensorferry/stream"
 )
@@ -37,6 +39,9 @@ type SourceConfig[T any] struct {
 	// Unchecked makes raw records of all lines that are not blank, also of those that are not JSON,
 	// for a job whose operators judge them. It is for NewRawSource alone. Default: such a line ends the job.
 	Unchecked bool
+	// Logger is told when a run goes on while its files have grown or more of them have come, which it does not read.
+	// Default: nobody is.
+	Logger *slog.Logger
 }
 
 func (c SourceConfig[T]) resolve() (SourceConfig[T], error) {
@@ -60,6 +65,25 @@ func (c SourceConfig[T]) resolve() (SourceConfig[T], error) {
 type Source[T any] struct {
 	config SourceConfig[T]
 	decode decoder[T]
+
+	mu    sync.Mutex
+	files []string // of the splits, by their numbers
+}
+
+// File returns the file of a split, by the split's number in the job that was started last.
+func (s *Source[T]) File(split int) (path string, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if split < 0 || split >= len(s.files) {
+		return "", false
+	}
+	return s.files[split], true
+}
+
+func (s *Source[T]) keep(files []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.files = files
 }
 
 // JSONLines reads files whose lines are JSON values of type T, with the defaults
@@ -107,6 +131,7 @@ func (s *Source[T]) Splits(ctx context.Context) ([]stream.Split, error) {
 		return nil, err
 	}
 	var splits []stream.Split
+	var files []string
 	for _, path := range paths {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -124,15 +149,17 @@ func (s *Source[T]) Splits(ctx context.Context) ([]stream.Split, error) {
 			if err != nil {
 				return nil, err
 			}
-			splits = append(splits, stream.Split{Data: data, Start: start})
+			splits, files = append(splits, stream.Split{Data: data, Start: start}), append(files, path)
 			start = end
 		}
 	}
+	s.keep(files)
 	return splits, nil
 }
 
 // Verify implements stream.Source. It refuses a file that is gone, whose
-// beginning has changed, or that is too short for what is still to be read.
+// beginning has changed, or that is too short for what is still to be read. What has been appended, and
+// files that the paths match by now and did not when they were cut, are not read; the logger is told.
 func (s *Source[T]) Verify(ctx context.Context, splits []stream.Split, next []int64) error {
 	if len(splits) != len(next) {
 		return fmt.Errorf("file: %d splits and %d positions; want one for each", len(splits), len(next))
@@ -142,6 +169,7 @@ func (s *Source[T]) Verify(ctx context.Context, splits []stream.Split, next []in
 		prefix string
 	}
 	files := map[string]seen{}
+	var names []string
 	for i, split := range splits {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -156,7 +184,11 @@ func (s *Source[T]) Verify(ctx context.Context, splits []stream.Split, next []in
 				return fmt.Errorf("%w; the job can't go on without it: put it back, or start afresh", err)
 			}
 			files[c.Path] = f
+			if f.size > c.Size {
+				s.warn("a file has grown since the run began, which reads it as it was then", "file", c.Path, "was", c.Size, "is", f.size)
+			}
 		}
+		names = append(names, c.Path)
 		if f.prefix != c.Prefix {
 			return fmt.Errorf("file: %s is not the file that was being read: its beginning has changed; put the old one back, or start afresh", c.Path)
 		}
@@ -169,7 +201,22 @@ func (s *Source[T]) Verify(ctx context.Context, splits []stream.Split, next []in
 				c.Path, f.size, c.Size)
 		}
 	}
+	s.keep(names)
+	if s.config.Logger != nil {
+		now, _ := expand(s.config.Paths) // a missing file has been judged above
+		for _, path := range now {
+			if info, err := os.Stat(path); err == nil && info.Size() > 0 && !slices.Contains(names, path) {
+				s.warn("a file has come since the run began, which does not read it", "file", path)
+			}
+		}
+	}
 	return nil
+}
+
+func (s *Source[T]) warn(message string, args ...any) {
+	if s.config.Logger != nil {
+		s.config.Logger.Warn("file: "+message, args...)
+	}
 }
 
 // Open implements stream.Source.

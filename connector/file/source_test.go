@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -365,6 +366,47 @@ func TestVerify(t *testing.T) {
 				t.Errorf("%s: %d records; want %d", name, n, want)
 			}
 		}
+	}
+}
+
+// A run goes on with the files as they were when it began, and says what it does not read.
+func TestWhatIsNotRead(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("a", "{}\n")
+	write("b", "{}\n{}\n")
+	var log strings.Builder
+	c := SourceConfig[json.RawMessage]{Paths: []string{filepath.Join(dir, "*")}, SplitSize: 3, Logger: slog.New(slog.NewTextHandler(&log, nil))}
+	splits, err := NewRawSource(c).Splits(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := NewRawSource(c) // of a later process
+	if _, ok := s.File(0); ok {
+		t.Error("a file before there are splits")
+	}
+	next := make([]int64, len(splits))
+	if err := s.Verify(ctx, splits, next); err != nil || log.Len() > 0 {
+		t.Errorf("%v; %s", err, log.String())
+	}
+	for i, name := range []string{"a", "b", "b"} {
+		if path, ok := s.File(i); !ok || path != filepath.Join(dir, name) {
+			t.Errorf("split %d is of %s", i, path)
+		}
+	}
+	if path, ok := s.File(3); ok {
+		t.Errorf("split 3 is of %s", path)
+	}
+	write("b", "{}\n{}\n{}\n")
+	write("c", "{}\n")
+	write("d", "")
+	if err := s.Verify(ctx, splits, next); err != nil || strings.Count(log.String(), "\n") != 2 ||
+		!strings.Contains(log.String(), "has grown") || !strings.Contains(log.String(), "was=6 is=9") || !strings.Contains(log.String(), "has come since") {
+		t.Errorf("%v; %s", err, log.String())
 	}
 }
 

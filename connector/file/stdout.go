@@ -13,7 +13,9 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"syscall"
 
+	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/stream"
 )
 
@@ -216,11 +218,26 @@ func (c *stdoutCommitter) Commit(ctx context.Context, plan []byte) error {
 	lines := plan[8:]
 	n, err := c.out.Write(lines[min(c.log.written, len(lines)):])
 	c.log.written += n
+	if errors.Is(err, syscall.EPIPE) || errors.Is(err, os.ErrClosed) || errors.Is(err, io.ErrClosedPipe) {
+		return nobodyReads{err}
+	}
 	if err != nil {
 		return fmt.Errorf("file: writing to standard output: %w", err)
 	}
 	return nil
 }
+
+// nobodyReads is a pipe whose other end is closed, which no restart opens again.
+type nobodyReads struct{ err error }
+
+func (e nobodyReads) Error() string {
+	return fmt.Sprintf("file: whoever read standard output has closed it: %v", e.err)
+}
+
+func (e nobodyReads) Unwrap() error { return e.err }
+
+// Verdict makes it an async.Failure.
+func (nobodyReads) Verdict() async.Verdict { return async.Verdict{Class: async.Permanent} }
 
 // Clean implements stream.Committer.
 func (c *stdoutCommitter) Clean(context.Context) error { return nil }

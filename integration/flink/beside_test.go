@@ -146,6 +146,22 @@ func TestBesideFlink(t *testing.T) {
 // a second, and of the 99th percentiles the least, which is what the machine disturbed least. Processor time is that of what runs the job
 // (on Flink the TaskManager's, and with Beam also the worker pool's) and the sidecar's.
 func BenchmarkBesideFlink(b *testing.B) {
+	compare(b, hosts)
+}
+
+// BenchmarkWindow compares windows of the embedded runtime in the same way.
+func BenchmarkWindow(b *testing.B) {
+	compare(b, func(testing.TB) (all []host) {
+		for _, window := range []int{1, 2, 4, 8, 16, 64} {
+			all = append(all, host{name: fmt.Sprintf("embedded, window %d", window), run: func(t testing.TB, m *model, l load) figures {
+				return runWindow(t, m, l, window)
+			}})
+		}
+		return all
+	})
+}
+
+func compare(b *testing.B, hosts func(testing.TB) []host) {
 	m := startModel(b)
 	all := hosts(b)
 	const rounds = 5

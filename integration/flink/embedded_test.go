@@ -167,9 +167,15 @@ func (nothing) Close() error                         { return nil }
 // runEmbedded runs tensorferry's own runtime to its end, in this process.
 func runEmbedded(t testing.TB, m *model, l load) figures {
 	t.Helper()
+	return runWindow(t, m, l, 0)
+}
+
+// runWindow does it with a window of so many requests; 0: the default.
+func runWindow(t testing.TB, m *model, l load, window int) figures {
+	t.Helper()
 	sink := &measure{load: l, sidecar: strconv.Itoa(m.PID())}
 	j := stream.New("beside", stream.Config{Parallelism: 1, Checkpoint: stream.CheckpointConfig{Interval: checkpoints}})
-	fn := sidecar.NewAsyncFunction(sidecar.Config{Endpoint: m.endpoint, Model: "model"}, codec{})
+	fn := sidecar.NewAsyncFunction(sidecar.Config{Endpoint: m.endpoint, Model: "model", Window: window}, codec{})
 	rows := stream.From(j, &generator{load: l})
 	stream.To(stream.OrderedWait(rows, fn, async.Config{Capacity: capacity, Timeout: 10 * time.Second}), sink)
 	if err := j.Run(t.Context()); err != nil {

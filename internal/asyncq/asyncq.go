@@ -155,6 +155,7 @@ type entry struct {
 	inList  bool // in the list of deadlines
 	resume  bool // held until Resume rather than until a time
 	behind  bool // keyed: an earlier one of its key has not left yet
+	starved bool // a further retry was allowed, and the budget had none
 	holds   uint8
 	gen     uint32
 	attempt uint32 // number of the newest call, for telling answers apart
@@ -273,6 +274,12 @@ func (q *Queue) Attempts(id ID) int {
 		return int(q.entries[s].ends)
 	}
 	return 0
+}
+
+// Starved reports whether an entry had a retry less than it may, since the budget had none left.
+func (q *Queue) Starved(id ID) bool {
+	s := q.lookup(id)
+	return s != none && q.entries[s].starved
 }
 
 // Stats is a count of live entries by what they are doing.

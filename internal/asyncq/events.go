@@ -64,7 +64,7 @@ func (q *Queue) alloc() int32 {
 	e := &q.entries[s]
 	e.gen++
 	e.seq = q.seq
-	e.started, e.resume, e.behind = false, false, false
+	e.started, e.resume, e.behind, e.starved = false, false, false, false
 	e.holds, e.attempt, e.tries, e.ends = 0, 0, 0, 0
 	e.link, e.knext, e.bnext = none, none, none
 	e.left, e.bytes = 0, 0
@@ -134,12 +134,15 @@ func (q *Queue) Complete(now Time, id ID, attempt uint32, out Outcome, after Tim
 	case Transient:
 		e.ends++
 		delay := q.retryDelay(e)
-		if int(e.tries) < q.cfg.Retries && (q.cfg.Timeout == 0 || q.now+delay < e.deadline) && q.spend() {
-			e.tries++
-			e.state = retrying
-			q.retryCount++
-			q.setTimer(wake, s, q.now+delay)
-			return Waiting
+		if int(e.tries) < q.cfg.Retries && (q.cfg.Timeout == 0 || q.now+delay < e.deadline) {
+			if q.spend() {
+				e.tries++
+				e.state = retrying
+				q.retryCount++
+				q.setTimer(wake, s, q.now+delay)
+				return Waiting
+			}
+			e.starved = true
 		}
 	case Final:
 		q.limit.succeeded()

@@ -6,6 +6,7 @@
 package otlptrace
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -124,14 +125,14 @@ func (e *Exporter) Close(ctx context.Context) {
 	e.close.Do(func() {
 		ctx, cancel := context.WithTimeout(ctx, flushTime)
 		defer cancel()
-		if err := e.provider.ForceFlush(ctx); err != nil && ctx.Err() != nil {
-			e.sender.failed(fmt.Errorf("the end came before the last spans were sent: %w", context.Cause(ctx)))
+		err := e.provider.ForceFlush(ctx)
+		if err != nil && ctx.Err() != nil {
+			err = fmt.Errorf("the end came before the last spans were sent: %w", context.Cause(ctx))
 		}
 		// From here on sending fails at once, so the provider's goroutine ends however much is left.
 		e.sender.stop()
-		if err := e.provider.Shutdown(context.Background()); err != nil {
-			e.sender.failed(err)
-		}
+		err = cmp.Or(err, e.provider.Shutdown(context.Background()))
+		e.sender.last(err)
 	})
 }
 
@@ -145,7 +146,8 @@ type sender struct {
 
 	mu   sync.Mutex
 	said time.Time
-	lost int // spans that were not sent since
+	lost int   // spans that were not sent since
+	why  error // of the last of them
 }
 
 var errStopped = errors.New("it was told to stop")
@@ -172,10 +174,20 @@ func (s *sender) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) erro
 func (s *sender) failed(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.why = err
 	now := time.Now()
-	if !s.said.IsZero() && now.Sub(s.said) < quiet {
-		return
+	if s.ctx.Err() != nil || !s.said.IsZero() && now.Sub(s.said) < quiet {
+		return // what is lost at the end is said once, by last
 	}
 	s.log.Warn("traces were not sent", "endpoint", s.endpoint, "spans", s.lost, "error", err)
 	s.said, s.lost = now, 0
+}
+
+// last says what is still to be said at the end. err is what went wrong with it, or nil.
+func (s *sender) last(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lost > 0 || err != nil {
+		s.log.Warn("traces were not sent", "endpoint", s.endpoint, "spans", s.lost, "error", cmp.Or(err, s.why))
+	}
 }

@@ -52,8 +52,12 @@ func Check(spec *job.Spec) (faults []error) {
 	for _, name := range slices.Sorted(maps.Keys(spec.Sidecar.Models)) {
 		path := "sidecar.models." + name
 		loc, err := backend.ParseLocation(location(spec.Sidecar.Models[name]))
+		var loader backend.Loader
 		if err == nil {
-			_, err = registry.Loader(loc)
+			loader, err = registry.Loader(loc)
+		}
+		if c, ok := loader.(backend.Checker); ok {
+			err = c.Check(loc)
 		}
 		if err != nil {
 			faults = append(faults, spec.Fault(path, "%v", err))

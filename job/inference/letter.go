@@ -16,13 +16,15 @@ import (
 type Letters struct {
 	// Where says which partition a split stands for; nil: splits are no partitions.
 	Where topics.Where
+	// File says which file a split is of; nil: splits are not of files.
+	File func(split int) (path string, ok bool)
 	// Most bounds a letter, in bytes; 0: nothing does.
 	Most int
 	// Meta is the field that the source has added; empty: none.
 	Meta string
 }
 
-// LettersOf says how those of a job are written, but for Where.
+// LettersOf says how those of a job are written, but for Where and File.
 func LettersOf(spec *job.Spec) (l Letters) {
 	if d := spec.DeadLetter; d != nil && d.Kafka != nil {
 		l.Most = topics.MaxRecord(d.Kafka) / 4 * 3 // a quarter is the key's
@@ -41,6 +43,7 @@ type letter struct {
 	Attempts  int    `json:"attempts"`
 	Topic     string `json:"topic,omitempty"`
 	Partition *int32 `json:"partition,omitempty"`
+	File      string `json:"file,omitempty"`
 	Split     int    `json:"split"`
 	Position  int64  `json:"position"`
 	At        string `json:"at"`
@@ -63,6 +66,9 @@ func (m Letters) Line(f async.Failed[Record]) (Record, error) {
 		if topic, id, ok := m.Where(f.Record.Split); ok {
 			l.Topic, l.Partition = topic, &id
 		}
+	}
+	if m.File != nil {
+		l.File, _ = m.File(f.Record.Split)
 	}
 	name, value := "record", []byte(f.Record.Value)
 	var err error

@@ -54,6 +54,11 @@ type Loader interface {
 	Load(ctx context.Context, loc Location) (Model, error)
 }
 
+// Checker is implemented by a Loader that can say what is wrong with a location's options without loading anything.
+type Checker interface {
+	Check(loc Location) error
+}
+
 // LoaderFunc is a function as a Loader.
 type LoaderFunc func(ctx context.Context, loc Location) (Model, error)
 

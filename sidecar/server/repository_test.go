@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -130,6 +131,21 @@ func wantReason(t *testing.T, what string, err error, code codes.Code, reason, s
 	t.Helper()
 	if d := oip.Parse(err); d.Code != code || d.Reason != reason || !strings.Contains(d.Message, says) {
 		t.Errorf("%s: %v (reason %q); want %v %s, saying %q", what, err, d.Reason, code, reason, says)
+	}
+}
+
+// A repository without a model is most likely the wrong folder.
+func TestEmptyRepository(t *testing.T) {
+	for explicit, lines := range map[bool]int{false: 1, true: 0} {
+		var log strings.Builder
+		s, err := server.New(server.Config{Repository: t.TempDir(), Explicit: explicit, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := strings.Count(log.String(), "no model in the repository"); n != lines {
+			t.Errorf("explicit %v: %s", explicit, log.String())
+		}
+		s.Close()
 	}
 }
 

@@ -58,6 +58,9 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sidecar server: %w", err)
 	}
+	if cfg.Repository != "" && !cfg.Explicit && len(repo.all()) == 0 {
+		cfg.Logger.Warn("there is no model in the repository; want NAME/VERSION/model.onnx", "repository", cfg.Repository)
+	}
 	s := &Server{
 		cfg:       cfg,
 		repo:      repo,

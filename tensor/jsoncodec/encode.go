@@ -1,6 +1,7 @@
 package jsoncodec
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"unicode/utf8"
@@ -28,6 +29,9 @@ func (e *encoder) encode(dst *tensor.Batch, record []byte) error {
 		return fmt.Errorf("the record is empty; want one JSON object")
 	}
 	if s.peek() != '{' {
+		if err := json.Unmarshal(record, new(json.RawMessage)); err != nil {
+			return fmt.Errorf("the record is not JSON (%w); want one JSON object", err)
+		}
 		return fmt.Errorf("the record is %s; want one JSON object", s.kind())
 	}
 	if err := e.object(dst, e.root, 0); err != nil {

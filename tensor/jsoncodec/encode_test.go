@@ -131,6 +131,9 @@ func TestEncode(t *testing.T) {
 		// Records.
 		{Mapping{}, fp32, row(), ` `, nil, "the record is empty; want one JSON object"},
 		{Mapping{}, fp32, row(), `[1]`, nil, "the record is an array; want one JSON object"},
+		{Mapping{}, fp32, row(), `null`, nil, "the record is null; want one JSON object"},
+		{Mapping{}, fp32, row(), `nothing`, nil, "the record is not JSON (invalid character 'o' in literal null (expecting 'u')); want one JSON object"},
+		{Mapping{}, fp32, row(), "\xff", nil, "the record is not JSON (invalid character 'ÿ' looking for beginning of value); want one JSON object"},
 		{Mapping{}, fp32, row(), `{}`, nil, `field "x" is missing; input "x" takes FP32[]: a number`},
 		{Mapping{}, fp32, row(), `{"x":1}{`, nil, "invalid JSON at byte 7: '{' where nothing more"},
 		{Mapping{}, fp32, row(), `{"x":1`, nil, "invalid JSON at byte 6: it ends where a comma or the object's end should follow"},

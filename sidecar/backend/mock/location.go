@@ -14,15 +14,23 @@ import (
 
 // Loader loads the models of locations as the package comment describes them,
 // and takes LoadTime for it.
-func Loader() backend.Loader {
-	return backend.LoaderFunc(func(ctx context.Context, loc backend.Location) (backend.Model, error) {
-		cfg, err := ConfigOf(loc)
-		if err != nil {
-			return nil, err
-		}
-		cfg.NoWarmUp = true
-		return Load(ctx, cfg)
-	})
+func Loader() backend.Loader { return loader{} }
+
+type loader struct{}
+
+// Check implements backend.Checker.
+func (loader) Check(loc backend.Location) error {
+	_, err := ConfigOf(loc)
+	return err
+}
+
+func (loader) Load(ctx context.Context, loc backend.Location) (backend.Model, error) {
+	cfg, err := ConfigOf(loc)
+	if err != nil {
+		return nil, err
+	}
+	cfg.NoWarmUp = true
+	return Load(ctx, cfg)
 }
 
 // Load makes the model of cfg after its LoadTime, or fails with its LoadError.

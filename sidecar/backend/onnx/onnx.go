@@ -49,25 +49,40 @@ type Options struct {
 }
 
 // Loader loads the models of locations as the package comment describes them.
-func Loader() backend.Loader {
-	return backend.LoaderFunc(func(ctx context.Context, loc backend.Location) (backend.Model, error) {
-		if err := loc.CheckOptions("fixed_batch", "max_batch", "instances"); err != nil {
-			return nil, err
+func Loader() backend.Loader { return loader{} }
+
+type loader struct{}
+
+// Check implements backend.Checker.
+func (loader) Check(loc backend.Location) error {
+	_, err := optionsOf(loc)
+	return err
+}
+
+func (loader) Load(ctx context.Context, loc backend.Location) (backend.Model, error) {
+	o, err := optionsOf(loc)
+	if err != nil {
+		return nil, err
+	}
+	return Load(ctx, loc.Path, o)
+}
+
+func optionsOf(loc backend.Location) (o Options, err error) {
+	if err := loc.CheckOptions("fixed_batch", "max_batch", "instances"); err != nil {
+		return o, err
+	}
+	for name, to := range map[string]*int{"fixed_batch": &o.FixedBatch, "max_batch": &o.MaxBatch, "instances": &o.Instances} {
+		text := loc.Options.Get(name)
+		if text == "" {
+			continue
 		}
-		var o Options
-		for name, to := range map[string]*int{"fixed_batch": &o.FixedBatch, "max_batch": &o.MaxBatch, "instances": &o.Instances} {
-			text := loc.Options.Get(name)
-			if text == "" {
-				continue
-			}
-			n, err := strconv.Atoi(text)
-			if err != nil || n < 1 {
-				return nil, fmt.Errorf("option %s=%s: want a number, at least 1", name, text)
-			}
-			*to = n
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 {
+			return o, fmt.Errorf("option %s=%s: want a number, at least 1", name, text)
 		}
-		return Load(ctx, loc.Path, o)
-	})
+		*to = n
+	}
+	return o, nil
 }
 
 // Model is a loaded ONNX model. It implements backend.Model.
