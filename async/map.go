@@ -68,10 +68,13 @@ func sequence[IN, OUT any](ctx context.Context, in iter.Seq2[IN, error], fn Func
 		timer := time.NewTimer(time.Hour)
 		defer timer.Stop()
 		var out results[OUT]
+		var recs []Record[IN] // taken, and not yet admitted: their bytes are too many for now
+		more := true
 		for {
-			recs, more := feed.take(op.Room())
-			op.Admit(recs)
-			if !more {
+			if len(recs) == 0 {
+				recs, more = feed.take(op.Room())
+			}
+			if recs = recs[op.Admit(recs):]; !more && len(recs) == 0 {
 				op.End()
 			}
 			st, err := op.Step(time.Now(), emitTurn, &out)
@@ -97,7 +100,7 @@ func sequence[IN, OUT any](ctx context.Context, in iter.Seq2[IN, error], fn Func
 					yield(zero, feed.err)
 				}
 				return
-			case st.More || (op.Room() > 0 && feed.ready()):
+			case st.More || (op.Room() > 0 && (len(recs) > 0 || feed.ready())):
 				continue
 			}
 			var due <-chan time.Time

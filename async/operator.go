@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"runtime/debug"
 	"time"
@@ -181,7 +182,8 @@ func NewOperator[IN, OUT any](fn Function[IN, OUT], order Order, cfg Config, sub
 	o.bytes = sizeOf[IN](fn)
 	o.queue = asyncq.New(asyncq.Config{
 		Capacity: cfg.Capacity, MaxCalls: cfg.MaxCalls, Order: asyncq.Order(order),
-		Timeout: asyncq.Time(max(cfg.Timeout, 0)), Hold: asyncq.Time(cfg.Hold),
+		// The longest durations are added to the present time.
+		Timeout: asyncq.Time(min(max(cfg.Timeout, 0), math.MaxInt64/4)), Hold: asyncq.Time(min(cfg.Hold, math.MaxInt64/4)),
 		Retries: max(cfg.Retry.Max, 0), RetryDelay: asyncq.Time(cfg.Retry.Delay),
 		Multiplier: cfg.Retry.Multiplier, MaxDelay: asyncq.Time(cfg.Retry.MaxDelay),
 		MaxBytes: max(cfg.MaxBytes, 0), Jitter: max(cfg.Retry.Jitter, 0), Seed: rand.Uint64(),

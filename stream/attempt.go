@@ -127,9 +127,6 @@ func (r *Run) coordinate(ctx context.Context, c *coordinator, inbox *mailbox[mes
 		case <-timer.C:
 			c.tick(time.Now())
 		case <-stop:
-			if c.running < c.tasks {
-				return outcome{err: errStoppedIdle} // nothing has been read that a checkpoint could be taken of
-			}
 			stop = nil
 			r.tracker.set(func(p *Progress) { p.State = StateStopping })
 			c.stop(time.Now())

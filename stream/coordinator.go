@@ -153,6 +153,15 @@ func (c *coordinator) tick(now time.Time) {
 		return
 	}
 	if c.running < c.tasks {
+		if c.stopping || c.changing {
+			// Nothing was taken before everything is open, so the newest checkpoint says it all.
+			c.effect(effect{kind: halt})
+			if c.stopping {
+				c.finish(outcome{err: errStoppedIdle})
+			} else {
+				c.finish(outcome{changed: true})
+			}
+		}
 		return
 	}
 	switch {

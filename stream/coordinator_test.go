@@ -177,9 +177,8 @@ func TestCoordinatorDeclines(t *testing.T) {
 // TestCoordinatorStops with a checkpoint of its own, behind the one under way, unless the input ends first.
 func TestCoordinatorStops(t *testing.T) {
 	r := newCoordRig(t, CheckpointConfig{})
-	r.c.stop(r.at(0))
-	r.wants(-1)
 	r.run(10)
+	r.c.stop(r.at(10))
 	r.ack(11, 0, 1)
 	r.ack(11, 1, 1)
 	r.c.written(r.at(12), nil)
@@ -207,6 +206,20 @@ func TestCoordinatorStops(t *testing.T) {
 	r.ack(3, 0, 1)
 	r.ack(3, 1, 1)
 	r.wants(-1, "Started", "start 0", "trigger 1", "write 1 true")
+}
+
+// TestCoordinatorBeforeAnythingIsOpen: nothing has been taken, so there is nothing to take a checkpoint of.
+func TestCoordinatorBeforeAnythingIsOpen(t *testing.T) {
+	r := newCoordRig(t, CheckpointConfig{})
+	r.c.report(r.at(0), report{kind: taskRunning})
+	r.c.stop(r.at(0))
+	r.wants(-1, "halt", "done false stopped, resumable, from the last checkpoint that was completed")
+
+	r = newCoordRig(t, CheckpointConfig{})
+	r.c.change(r.at(0))
+	if e := r.c.effects; len(e) != 2 || !e[1].outcome.changed || e[1].outcome.err != nil {
+		t.Errorf("%+v", e)
+	}
 }
 
 // TestImbalance: records that do not add up end the job for good.

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
@@ -149,6 +150,11 @@ func (r *Run) run(ctx context.Context) error {
 			out = r.attempt(ctx, number, from)
 		}
 		if out.changed {
+			r.tracker.set(func(p *Progress) {
+				if p.State != StateStopping {
+					p.State = StateStarting
+				}
+			})
 			var refused, err error
 			if from, refused, err = r.goBack(ctx); refused == nil && err == nil {
 				r.cfg.Logger.Info("the splits of a source have changed; the job goes on with the new ones", "job", r.job.name)
@@ -346,8 +352,8 @@ func (r *Run) goBack(ctx context.Context) (from *restored, refused, err error) {
 		snap = r.cfg.Resume
 	}
 	if snap == nil {
-		if refused := r.verify(ctx, r.cut); refused != nil {
-			return nil, refused, nil
+		if refused, err := r.verify(ctx, r.cut); refused != nil || err != nil {
+			return nil, refused, err
 		}
 		return nil, nil, r.committer.clean(ctx)
 	}
@@ -363,8 +369,8 @@ func (r *Run) take(ctx context.Context, snap *checkpoint.Snapshot) (from *restor
 		return nil, err, nil
 	}
 	if !from.finished {
-		if refused := r.verify(ctx, from.splits); refused != nil {
-			return nil, refused, nil
+		if refused, err := r.verify(ctx, from.splits); refused != nil || err != nil {
+			return nil, refused, err
 		}
 	}
 	if err := publish(ctx, r.committer.restore(from)); err != nil {
@@ -380,8 +386,8 @@ func (r *Run) take(ctx context.Context, snap *checkpoint.Snapshot) (from *restor
 	return from, nil, nil
 }
 
-// verify asks the sources whether they can be read from where the splits stand.
-func (r *Run) verify(ctx context.Context, splits map[string][]splitState) error {
+// verify asks the sources whether they can be read from where the splits stand. err: that could not be found out for now.
+func (r *Run) verify(ctx context.Context, splits map[string][]splitState) (refused, err error) {
 	for _, n := range r.job.nodes {
 		if n.source == nil {
 			continue
@@ -392,11 +398,14 @@ func (r *Run) verify(ctx context.Context, splits map[string][]splitState) error 
 			cut, next = append(cut, s.split), append(next, s.next)
 		}
 		err := guard("Verify of "+n.name, func() error { return n.source.verify(ctx, cut, next) })
+		if err != nil && async.VerdictOf(err).Retry {
+			return nil, fmt.Errorf("%s: %w", n.name, err)
+		}
 		if err != nil {
-			return fmt.Errorf("%s cannot be read again: %w", n.name, err)
+			return fmt.Errorf("%s cannot be read again: %w", n.name, err), nil
 		}
 	}
-	return nil
+	return nil, nil
 }
 
 // header is what all checkpoints of an attempt have in common.

@@ -62,7 +62,8 @@ func failedAt(err error) (recordKey, bool) {
 	if r, ok := errors.AsType[*async.RecordError](err); ok {
 		return recordKey{r.Operator, r.Split, r.Position}, true
 	}
-	if r, ok := errors.AsType[*ReadError](err); ok {
+	// A source that may be asked again has not failed over its next record.
+	if r, ok := errors.AsType[*ReadError](err); ok && !async.VerdictOf(err).Retry {
 		return recordKey{r.Operator, r.Split, r.Position}, true
 	}
 	return recordKey{split: -1}, false

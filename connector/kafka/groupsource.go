@@ -71,7 +71,20 @@ func (g *Group) waitChanged(ctx context.Context) error {
 		lost = g.over()
 		return lost != nil || g.version != g.seen || len(g.leaving) > 0
 	})
+	if ctx.Err() != nil {
+		g.unread()
+	}
 	return errors.Join(err, lost)
+}
+
+// unread says that an attempt is over: what no reader was opened for need not be waited for.
+func (g *Group) unread() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.readers == 0 {
+		g.hold = false
+		g.signal()
+	}
 }
 
 // assign implements Assign of the source. The offsets that the group has committed are the truth, whatever

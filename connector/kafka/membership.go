@@ -26,7 +26,7 @@ func (g *Group) join() error {
 	// New partitions are seen when the topics are looked at.
 	opts = append(opts, kgo.MetadataMaxAge(g.cfg.Discover), kgo.MetadataMinAge(min(g.cfg.Discover, 2500*time.Millisecond)))
 	if g.cfg.Pattern != "" {
-		opts = append(opts, kgo.ConsumeRegex(), kgo.ConsumeTopics("^(?:"+g.cfg.Pattern+")$"))
+		opts = append(opts, kgo.ConsumeRegex(), kgo.ConsumeExcludeTopics("^__"), kgo.ConsumeTopics("^(?:"+g.cfg.Pattern+")$"))
 	} else {
 		opts = append(opts, kgo.ConsumeTopics(g.cfg.Names...))
 	}

@@ -6,6 +6,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -248,4 +249,84 @@ func (nothingMechanism) Authenticate(context.Context, string) (sasl.Session, []b
 
 func nobody(context.Context, string, string) (net.Conn, error) {
 	return nil, errors.New("connection refused")
+}
+
+// Topics that begin with two underscores are read by no pattern, of a group neither.
+func TestPatternOfGroup(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBroker(t, 1, "in", "__in", "out")
+		b.fill("in", 1, 0, 10)
+		b.fill("__in", 1, 0, 10)
+		cfg := b.group("g")
+		cfg.Names, cfg.Pattern = nil, ".*in"
+		g := NewGroup(cfg)
+		defer g.Close()
+		run := job(g, often, answer).Start(t.Context())
+		time.Sleep(10 * time.Second)
+		if p := run.Progress(); p.Read != 10 {
+			t.Errorf("%d records were read; want 10, those of \"in\"", p.Read)
+		}
+		run.Stop()
+		run.Wait()
+	})
+}
+
+// fickle cannot be opened, and answers nothing, while away is set.
+type fickle struct {
+	async.Function[[]byte, []byte]
+	away *atomic.Bool
+}
+
+var errAway = errors.New("the server is away")
+
+func newFickle(away *atomic.Bool) fickle {
+	return fickle{async.Func(func(ctx context.Context, v []byte) ([]byte, error) {
+		if away.Load() {
+			return nil, errAway
+		}
+		time.Sleep(50 * time.Millisecond)
+		return answer(ctx, v)
+	}, 64), away}
+}
+
+func (f fickle) Open(ctx context.Context, s async.Subtask, c async.Completer[[]byte]) (async.Caller[[]byte, []byte], error) {
+	if f.away.Load() {
+		return nil, errAway
+	}
+	return f.Function.Open(ctx, s, c)
+}
+
+// A member whose job waits for its restart reads nothing, and gives up its partitions at once, also if the last attempt was never open.
+func TestPartitionsAreGivenUpWhileAJobWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBroker(t, 2, "in", "out")
+		b.fill("in", 2, 0, 1000)
+		start := func(g *Group, away *atomic.Bool, delay time.Duration) *stream.Run {
+			cfg := often
+			cfg.Restart.Delay = delay
+			cfg.Checkpoint.Store = g
+			j := stream.New("j", cfg)
+			answers := stream.OrderedWait(stream.From(j, GroupSource(g, Raw[[]byte])), async.Function[[]byte, []byte](newFickle(away)), ordered)
+			stream.To(answers, GroupSink(g, SinkConfig[[]byte]{Topic: "out", Encode: same(g)}))
+			return j.Start(t.Context())
+		}
+		var away, never atomic.Bool
+		g, h := NewGroup(b.group("g")), NewGroup(b.group("g"))
+		defer g.Close()
+		defer h.Close()
+		waits := start(g, &away, 50*time.Second)
+		b.await(waits, 100)
+		away.Store(true)
+		time.Sleep(55 * time.Second) // it has failed, and then could not be opened
+		began := time.Now()
+		other := start(h, &never, time.Second)
+		b.await(other, 1)
+		if took := time.Since(began); took > 15*time.Second {
+			t.Errorf("another member had partitions after %v", took)
+		}
+		waits.Stop()
+		other.Stop()
+		waits.Wait()
+		other.Wait()
+	})
 }

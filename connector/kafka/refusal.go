@@ -83,6 +83,17 @@ func (c *Config) asked(what string, err error) error {
 	if err = refused(err); isRefusal(err) {
 		return fmt.Errorf("kafka: %s: %w", what, err)
 	}
+	return unanswered{c.explained(what, err)}
+}
+
+// unanswered is a question to which there may be an answer later.
+type unanswered struct{ error }
+
+func (e unanswered) Unwrap() error { return e.error }
+
+func (unanswered) Verdict() async.Verdict { return async.Verdict{Class: async.Transport, Retry: true} }
+
+func (c *Config) explained(what string, err error) error {
 	c.dialing.mu.Lock()
 	last := c.dialing.last
 	c.dialing.mu.Unlock()

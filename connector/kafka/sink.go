@@ -101,7 +101,8 @@ func (c *SinkConfig[T]) reach(ctx context.Context, cfg *Config, cl *kgo.Client) 
 
 // producing are the options of a client that writes.
 func (c *SinkConfig[T]) producing() []kgo.Opt {
-	opts := []kgo.Opt{kgo.RequiredAcks(kgo.AllISRAcks())}
+	// Records wait here while brokers are slow or away; the client's own bound is one of their number alone.
+	opts := []kgo.Opt{kgo.RequiredAcks(kgo.AllISRAcks()), kgo.MaxBufferedBytes(mostRecord + overhead)}
 	if c.MaxRecord > 0 { // a Group has several sinks
 		opts = append(opts, kgo.ProducerBatchMaxBytes(int32(c.batchBytes())))
 	}
@@ -133,7 +134,11 @@ func (c *SinkConfig[T]) encode(r *stream.Record[T]) (*Record, error) {
 		return nil, &recordError{r.Split, r.Position, err}
 	}
 	if r.Trace.Sampled() {
-		k.Headers = withContext(k.Headers, r.Trace)
+		// A record is not to fail for being traced.
+		was := k.Headers
+		if k.Headers = withContext(was, r.Trace); Size(k) > c.MaxRecord {
+			k.Headers = was
+		}
 	}
 	return k, nil
 }

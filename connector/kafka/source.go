@@ -327,18 +327,25 @@ func (r *reader[T]) Read(ctx context.Context, dst []stream.Record[T], most int) 
 			return 0, dst, 0, err
 		}
 		var failed error
+		var at partition
 		fetches.EachError(func(topic string, id int32, err error) {
 			p := partition{topic, id}
+			if failed == nil {
+				at = p
+			}
 			switch {
 			case failed != nil:
 			case errors.Is(err, kerr.OffsetOutOfRange):
 				failed = &lostError{partition: p, next: r.next[p], first: -1}
 			default:
 				failed = fmt.Errorf("kafka: reading %s from offset %d on: %w", p, r.next[p], err)
+				if _, said := errors.AsType[*kerr.Error](err); !said || kerr.IsRetriable(err) {
+					failed = unanswered{failed}
+				}
 			}
 		})
 		if failed != nil {
-			return 0, dst, 0, failed
+			return r.index[at], dst, r.next[at], failed
 		}
 		fetches.EachPartition(func(p kgo.FetchTopicPartition) {
 			n := len(p.Records)

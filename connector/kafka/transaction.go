@@ -94,7 +94,9 @@ func (g *Group) commit(ctx context.Context, offsets map[partition]int64, note st
 	}
 	if p.began {
 		if err := cl.EndTransaction(ctx, kgo.TryCommit); err != nil {
-			return fmt.Errorf("kafka: committing the transaction: %w", p.explain(err))
+			// Whether it was committed Newest finds out. Until then nothing may follow in it.
+			p.failed.set(fmt.Errorf("kafka: committing the transaction: %w", p.explain(err)))
+			return p.failed.get()
 		}
 	}
 	p.began, p.open = false, false

@@ -122,7 +122,9 @@ func (q *Queue) Complete(now Time, id ID, attempt uint32, out Outcome, after Tim
 				if out == Overloaded && q.running == 0 && !q.suspended {
 					// The load is not ours, or even one call is too much: the next record
 					// would be refused at once, and so on through the whole queue.
-					q.pause = q.timers.heap[q.entries[s].heap[wake]].at
+					// It is not kept longer than that record, whatever the other side asks for.
+					e := &q.entries[s]
+					q.pause = min(q.timers.heap[e.heap[wake]].at, q.timers.heap[e.heap[limit]].at)
 				}
 				return Waiting
 			}
@@ -214,7 +216,7 @@ func (q *Queue) hold(s int32, after Time) {
 	if e.holds < 255 {
 		e.holds++
 	}
-	q.setTimer(wake, s, q.now+after)
+	q.setTimer(wake, s, q.now+min(after, never/4))
 }
 
 // unhold ends a hold and counts it.
