@@ -96,3 +96,17 @@ func TestManyBadRows(t *testing.T) {
 		}
 	})
 }
+
+// A BOOL that is neither 0 nor 1 is no value that backends agree on.
+func TestBoolIsZeroOrOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := serve(t, server.Config{}, mock.Config{Function: "echo", Inputs: []tensor.Spec{{Name: "x", DType: tensor.Bool, Row: tensor.Shape{2}}}}).caller()
+		for raw, code := range map[string]codes.Code{"\x00\x01\x01\x00": codes.OK, "\x00\x01\x02\x00": codes.InvalidArgument} {
+			req := &oip.ModelInferRequest{ModelName: "m", Inputs: []*oip.ModelInferRequest_InferInputTensor{input("x", "BOOL", 2, 2)}, RawInputContents: [][]byte{[]byte(raw)}}
+			_, err := c.ModelInfer(t.Context(), req)
+			if d := oip.Parse(err); d.Code != code || code != codes.OK && !strings.Contains(d.Message, `input "x" has the byte 2 as element 2`) {
+				t.Errorf("%q: %v", raw, err)
+			}
+		}
+	})
+}

@@ -94,6 +94,13 @@ func parse(msg *oip.ModelInferRequest, sig *tensor.Signature) (*request, *badInp
 		if err := t.Validate(); err != nil {
 			return nil, refuse(codes.InvalidArgument, oip.ReasonBadTensor, want.Name, "%v", err)
 		}
+		if t.DType == tensor.Bool {
+			// What backends make of others differs.
+			if at := slices.IndexFunc(t.Raw, func(b byte) bool { return b > 1 }); at >= 0 {
+				return nil, refuse(codes.InvalidArgument, oip.ReasonBadTensor, want.Name,
+					"input %q has the byte %d as element %d; a BOOL is 0 or 1", want.Name, t.Raw[at], at)
+			}
+		}
 		r.inputs[i] = t
 		r.bytes += int64(len(t.Raw))
 	}

@@ -3,6 +3,7 @@ package jsoncodec
 import (
 	"fmt"
 	"math"
+	"math/big"
 	"strconv"
 	"unsafe"
 
@@ -85,7 +86,28 @@ func (in *input) long(n *node, c *tensor.Column, lit []byte) error {
 	if err != nil {
 		return fmt.Errorf("%s is out of the range of %s", clip(lit), in.spec.DType)
 	}
+	if in.spec.DType == tensor.FP16 || in.spec.DType == tensor.BF16 {
+		v = unrounded(lit, v)
+	}
 	return c.AppendNumber(v)
+}
+
+// unrounded returns a float64 that is on the same side of v as the number lit, if v is short enough to lie in the middle
+// between two of FP16 or BF16: rounded once more it would be taken for that middle.
+func unrounded(lit []byte, v float64) float64 {
+	const short = 1<<40 - 1
+	if v == 0 || math.Float64bits(v)&short != 0 || len(lit) <= 17 {
+		return v // as many digits are exact in the middle of two
+	}
+	exact, _, err := big.ParseFloat(string(lit), 10, 64, big.ToZero)
+	if err != nil || exact.Acc() == big.Exact && exact.Cmp(big.NewFloat(v)) == 0 {
+		return v
+	}
+	// exact was cut off, so the number is farther from zero than it.
+	if exact.Abs(exact).Cmp(big.NewFloat(math.Abs(v))) < 0 {
+		return math.Nextafter(v, 0)
+	}
+	return math.Nextafter(v, math.Copysign(math.Inf(1), v))
 }
 
 // clip shortens a number for a message.

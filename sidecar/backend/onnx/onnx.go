@@ -2,8 +2,8 @@
 // interpreter: no cgo, no library to install, on the CPU. It suits small models
 // on small machines; one that wants a GPU or is large belongs into a model server.
 //
-// GoMLX compiles a graph for each shape it meets. So a batch is padded with zero
-// rows to the next power of two, and the answer cut; the last few graphs are kept.
+// GoMLX compiles a graph for each shape it meets. So a batch is padded with copies
+// of its last row to the next power of two, and the answer cut; the last few graphs are kept.
 // The low bits of a floating-point answer may depend on the padded size: with the
 // option fixed_batch every batch has the same one, at the price of the padding.
 //
@@ -18,6 +18,7 @@ package onnx
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/bits"
@@ -93,6 +94,7 @@ type Model struct {
 	model   onnx.Model
 	weights *mlcontext.Context
 	names   []string // of the outputs
+	limits  map[string]int64
 	graphs  graphs
 }
 
@@ -112,11 +114,15 @@ func Load(ctx context.Context, path string, opts Options) (_ *Model, err error) 
 			err = fmt.Errorf("onnx: %s: %v", path, p)
 		}
 	}()
+	limits, err := vet(path)
+	if err != nil {
+		return nil, fmt.Errorf("onnx: %s: %w", path, err)
+	}
 	parsed, err := parser.ParseFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("onnx: %w", err)
 	}
-	m := &Model{opts: opts, model: parsed, weights: mlcontext.New()}
+	m := &Model{opts: opts, model: parsed, weights: mlcontext.New(), limits: limits}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, m.Close())
@@ -201,6 +207,11 @@ var dtypeOf = map[dtypes.DType]tensor.DType{
 	dtypes.Float64: tensor.FP64,
 }
 
+var whole = map[tensor.DType]bool{
+	tensor.Uint8: true, tensor.Uint16: true, tensor.Uint32: true, tensor.Uint64: true,
+	tensor.Int8: true, tensor.Int16: true, tensor.Int32: true, tensor.Int64: true,
+}
+
 var engineType = func() map[tensor.DType]dtypes.DType {
 	out := map[tensor.DType]dtypes.DType{}
 	for theirs, ours := range dtypeOf {
@@ -209,7 +220,7 @@ var engineType = func() map[tensor.DType]dtypes.DType {
 	return out
 }()
 
-// probe runs one row of zeros.
+// probe runs one row: of zeros, and of ones where the model may divide by a whole number.
 func (m *Model) probe(ctx context.Context) error {
 	inputs := make([]tensor.Tensor, len(m.sig.Inputs))
 	for i, spec := range m.sig.Inputs {
@@ -218,6 +229,11 @@ func (m *Model) probe(ctx context.Context) error {
 			return nil // of any size
 		}
 		inputs[i] = tensor.Tensor{Name: spec.Name, DType: spec.DType, Raw: make([]byte, int(n)*spec.DType.Size())}
+		if _, indices := m.limits[spec.Name]; !indices && whole[spec.DType] {
+			for at := 0; at < len(inputs[i].Raw); at += spec.DType.Size() {
+				inputs[i].Raw[at] = 1
+			}
+		}
 		if m.sig.Batched {
 			inputs[i].Shape = tensor.Shape{1}
 		}
@@ -277,6 +293,9 @@ func (m *Model) Run(ctx context.Context, inputs []tensor.Tensor) (_ []tensor.Ten
 	}()
 	args := make([]any, len(inputs))
 	for i := range inputs {
+		if err := m.check(&inputs[i]); err != nil {
+			return nil, err
+		}
 		t, err := m.upload(&inputs[i], padded)
 		if err != nil {
 			return nil, fmt.Errorf("onnx: input %q: %w", inputs[i].Name, err)
@@ -319,7 +338,44 @@ func (m *Model) padded(rows int64) (int64, error) {
 	return int64(m.opts.FixedBatch), nil
 }
 
-// upload copies an input into a tensor of the engine, after which come zero rows.
+// check refuses what no operator may see.
+func (m *Model) check(in *tensor.Tensor) error {
+	if len(in.Raw) == 0 {
+		// Its other dimensions are bounded by nothing, and what the model makes of them would end the process.
+		return &backend.TensorError{Input: in.Name, Err: fmt.Errorf("onnx: shape %v has no elements", in.Shape)}
+	}
+	limit, ok := m.limits[in.Name]
+	size := in.DType.Size()
+	if !ok || size != 4 && size != 8 {
+		return nil
+	}
+	row := len(in.Raw)
+	if m.sig.Batched {
+		row /= int(in.Shape[0])
+	}
+	var bad []int
+	var first int64
+	for at := 0; at < len(in.Raw); at += size {
+		var index int64
+		if size == 4 {
+			index = int64(int32(binary.LittleEndian.Uint32(in.Raw[at:])))
+		} else {
+			index = int64(binary.LittleEndian.Uint64(in.Raw[at:]))
+		}
+		if n := at / row; (index < -limit || index >= limit) && (len(bad) == 0 || bad[len(bad)-1] != n) {
+			if len(bad) == 0 {
+				first = index
+			}
+			bad = append(bad, n)
+		}
+	}
+	if bad != nil {
+		return &backend.RowsError{Rows: bad, Input: in.Name, Err: fmt.Errorf("onnx: the index %d is out of range; there are %d entries", first, limit)}
+	}
+	return nil
+}
+
+// upload copies an input into a tensor of the engine, after which come rows like the last.
 func (m *Model) upload(in *tensor.Tensor, padded int64) (*tensors.Tensor, error) {
 	dims := make([]int, len(in.Shape))
 	for i, d := range in.Shape {
@@ -333,7 +389,16 @@ func (m *Model) upload(in *tensor.Tensor, padded int64) (*tensors.Tensor, error)
 		return nil, err
 	}
 	copied := 0
-	if err := t.MutableBytes(func(b []byte) { copied = copy(b, in.Raw) }); err != nil {
+	if err := t.MutableBytes(func(b []byte) {
+		copied = copy(b, in.Raw)
+		if m.sig.Batched && padded > in.Shape[0] {
+			// Rows of zeros could be what the model cannot take.
+			last := in.Raw[len(in.Raw)-len(in.Raw)/int(in.Shape[0]):]
+			for rest := b[copied:]; len(rest) > 0; {
+				rest = rest[copy(rest, last):]
+			}
+		}
+	}); err != nil {
 		return nil, err
 	}
 	if copied != len(in.Raw) {

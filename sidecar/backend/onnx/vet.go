@@ -1,0 +1,299 @@
+package onnx
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+)
+
+// vet refuses what GoMLX would compute without an error and otherwise than the operators' specification
+// (https://onnx.ai/onnx/operators) says, and what would end the process: a graph with a cycle, which its reader follows for
+// ever, weights that are larger than their data, and data outside of the model's folder. GoMLX looks at no operator set's version
+// and passes over attributes that it does not know. limits are, for inputs that are indices into a weight, how many
+// entries that has: what is out of range would be taken for the nearest.
+func vet(path string) (limits map[string]int64, err error) {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return nil, errors.New("it is not a regular file")
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	m, err := parseModel(data)
+	if err != nil {
+		return nil, err
+	}
+	v := vetter{folder: filepath.Dir(path), opset: 1, values: map[string]value{}, limits: map[string]int64{}}
+	for o := range m.messages("opset_import") {
+		if d := o.text("domain"); d == "" || d == "ai.onnx" {
+			v.opset = o.number("version")
+		}
+	}
+	if err := v.graph(m.message("graph"), nil); err != nil {
+		return nil, err
+	}
+	return v.limits, nil
+}
+
+type vetter struct {
+	folder string
+	opset  int64
+	values map[string]value // by name
+	limits map[string]int64
+}
+
+// value is what a model says of a value.
+type value struct {
+	ranked bool
+	rank   int
+	kind   int64   // datatype; 0: not said
+	consts []int64 // of a weight or constant of integers
+	fixed  bool    // consts are known
+	dims   []int64 // of a weight or constant
+	input  string  // the input of the model that it is, possibly in another form
+}
+
+// graph checks a graph. outer are the names that are known where it stands.
+func (v *vetter) graph(g message, outer map[string]bool) error {
+	known := map[string]bool{"": true}
+	maps.Copy(known, outer)
+	for _, kind := range []string{"input", "output", "value_info"} {
+		for i := range g.messages(kind) {
+			t := i.message("type").message("tensor_type")
+			x := value{kind: int64(t.field("elem_type").Int())}
+			if x.ranked = t.has("shape"); x.ranked {
+				x.rank = t.message("shape").count("dim")
+			}
+			if kind == "input" {
+				known[i.text("name")] = true
+				if outer == nil {
+					x.input = i.text("name")
+				}
+			}
+			v.values[i.text("name")] = x
+		}
+	}
+	for t := range g.messages("initializer") {
+		known[t.text("name")] = true
+		if err := v.weight(t.text("name"), t); err != nil {
+			return err
+		}
+	}
+	for n := range g.messages("node") {
+		op := n.text("op_type")
+		for _, name := range n.texts("input") {
+			if !known[name] {
+				return fmt.Errorf("operator %s takes %q, which nothing before it gives", op, name)
+			}
+		}
+		outputs := n.texts("output")
+		attrs := map[string]message{}
+		for a := range n.messages("attribute") {
+			attrs[a.text("name")] = a
+			if a.has("g") {
+				if err := v.graph(a.message("g"), known); err != nil {
+					return err
+				}
+			}
+			if a.has("t") {
+				name := ""
+				if op == "Constant" && len(outputs) > 0 {
+					name = outputs[0]
+				}
+				if err := v.weight(name, a.message("t")); err != nil {
+					return err
+				}
+			}
+		}
+		if d := n.text("domain"); d == "" || d == "ai.onnx" {
+			if what := v.node(op, n.texts("input"), outputs, attrs); what != "" {
+				return fmt.Errorf("operator %s (opset %d) %s, which pure Go would compute wrongly; run the model in ONNX Runtime", op, v.opset, what)
+			}
+		}
+		for _, name := range outputs {
+			known[name] = true
+		}
+	}
+	return nil
+}
+
+// weight checks that a tensor of the file is not larger than its data, and that these lie in the model's folder.
+func (v *vetter) weight(name string, t message) error {
+	n, err := t.elements()
+	if err != nil {
+		return fmt.Errorf("weight %q %w", name, err)
+	}
+	x := value{ranked: true, rank: t.count("dims"), dims: t.numbers("dims"), kind: t.number("data_type")}
+	held := int64(0) // values, of 4 bits at least
+	if t.field("data_location").Enum() == 1 {
+		if held, err = v.outside(t); err != nil {
+			return fmt.Errorf("weight %q: %w", name, err)
+		}
+	} else {
+		held = int64(len(t.bytes("raw_data"))) * 2
+		for _, kind := range []string{"float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data"} {
+			held += int64(t.count(kind)) * 2
+		}
+		x.consts, x.fixed = t.integers()
+	}
+	if n > held {
+		return fmt.Errorf("weight %q has fewer data than its shape says", name)
+	}
+	if name != "" {
+		v.values[name] = x
+	}
+	return nil
+}
+
+// outside returns how many values of 4 bits a tensor has at most whose data are in a file of their own.
+func (v *vetter) outside(t message) (int64, error) {
+	var location string
+	var offset int64
+	length := int64(-1)
+	for e := range t.messages("external_data") {
+		var err error
+		switch text := e.text("value"); e.text("key") {
+		case "location":
+			location = text
+		case "offset":
+			offset, err = strconv.ParseInt(text, 10, 64)
+		case "length":
+			length, err = strconv.ParseInt(text, 10, 64)
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	root, err := os.OpenRoot(v.folder)
+	if err != nil {
+		return 0, err
+	}
+	defer root.Close()
+	info, err := root.Stat(location) // neither dots nor links lead out of it
+	if err != nil {
+		return 0, fmt.Errorf("its data must lie in the model's folder: %w", err)
+	}
+	if !info.Mode().IsRegular() || offset < 0 || offset > info.Size() || length > info.Size()-offset {
+		return 0, fmt.Errorf("its data are not in %s, which has %d bytes", location, info.Size())
+	}
+	if length < 0 {
+		length = info.Size() - offset
+	}
+	return length * 2, nil
+}
+
+// node says what of a node is not computed as its specification says, or "".
+func (v *vetter) node(op string, in, out []string, attrs map[string]message) string {
+	number := func(name string, or int64) int64 {
+		if a, ok := attrs[name]; ok {
+			return a.number("i")
+		}
+		return or
+	}
+	text := func(name, or string) string {
+		if a, ok := attrs[name]; ok {
+			return string(a.bytes("s"))
+		}
+		return or
+	}
+	all := func(name string, of int64) bool {
+		a, ok := attrs[name]
+		return !ok || !slices.ContainsFunc(a.numbers("ints"), func(d int64) bool { return d != of })
+	}
+	at := func(names []string, i int) value {
+		if i < len(names) {
+			return v.values[names[i]]
+		}
+		return value{}
+	}
+	switch op {
+	case "Constant":
+		if a, ok := attrs["value_int"]; ok && len(out) > 0 {
+			v.values[out[0]] = value{ranked: true, kind: typeInt64, consts: []int64{a.number("i")}, fixed: true}
+		}
+		if a, ok := attrs["value_ints"]; ok && len(out) > 0 {
+			v.values[out[0]] = value{ranked: true, rank: 1, kind: typeInt64, consts: a.numbers("ints"), fixed: true}
+		}
+	case "Add", "Sub", "Mul", "Div", "And", "Or", "Xor", "Pow", "Equal", "Less", "Greater":
+		if v.opset < 7 {
+			return "broadcasts by attributes"
+		}
+	case "Clip":
+		if v.opset < 11 && (attrs["min"].Message != nil || attrs["max"].Message != nil) {
+			return "has its bounds in attributes"
+		}
+	case "Softmax", "LogSoftmax", "Hardmax":
+		if axis := number("axis", 1); v.opset < 13 && axis != -1 {
+			x := at(out, 0)
+			if !x.ranked {
+				x = at(in, 0)
+			}
+			if !x.ranked || axis != int64(x.rank)-1 {
+				return "normalizes over several dimensions"
+			}
+		}
+	case "MaxPool", "AveragePool":
+		if attrs["strides"].Message == nil {
+			return "has no strides"
+		}
+		if op == "AveragePool" && !all("dilations", 1) {
+			return "has dilations"
+		}
+	case "Gelu":
+		if text("approximate", "none") != "none" {
+			return "is approximate"
+		}
+	case "ArgMax", "ArgMin":
+		if number("select_last_index", 0) != 0 {
+			return "selects the last index"
+		}
+	case "Split":
+		if a, ok := attrs["split"]; ok {
+			if sizes := a.numbers("ints"); len(sizes) > 0 && !all("split", sizes[0]) {
+				return "has its sizes in an attribute"
+			}
+		}
+	case "Slice":
+		if x := at(in, 4); len(in) > 4 && in[4] != "" && (!x.fixed || slices.ContainsFunc(x.consts, func(s int64) bool { return s < 0 })) {
+			return "may go backwards"
+		}
+	case "ReduceMean":
+		if k := at(in, 0).kind; k != 0 && !floats[k] {
+			return "is of integers"
+		}
+	case "Resize", "Upsample":
+		mode, where := text("mode", "nearest"), text("coordinate_transformation_mode", "half_pixel")
+		if number("antialias", 0) != 0 || !(mode == "linear" && where != "pytorch_half_pixel" && where != "tf_crop_and_resize" ||
+			mode == "nearest" && where == "asymmetric" && text("nearest_mode", "round_prefer_floor") == "floor") {
+			return "is of mode " + mode + ", " + where
+		}
+	case "Cast", "Identity", "Squeeze", "Unsqueeze", "Reshape", "Flatten", "Expand", "Transpose":
+		// The same values in another form.
+		if len(in) > 0 && len(out) > 0 {
+			x := v.values[out[0]]
+			x.input = v.values[in[0]].input
+			v.values[out[0]] = x
+		}
+	case "Gather":
+		from, indices := at(in, 0), at(in, 1)
+		axis := number("axis", 0)
+		if axis < 0 {
+			axis += int64(len(from.dims))
+		}
+		if indices.input != "" && axis >= 0 && axis < int64(len(from.dims)) {
+			n := from.dims[axis]
+			if was, ok := v.limits[indices.input]; ok {
+				n = min(n, was)
+			}
+			v.limits[indices.input] = n
+		}
+	}
+	return ""
+}
+
+// floats are the datatypes of a TensorProto with a fraction: FLOAT, FLOAT16, DOUBLE, BFLOAT16.
+var floats = map[int64]bool{1: true, 10: true, 11: true, 16: true}

@@ -1,0 +1,166 @@
+package onnx
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/encoding/prototext"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/tensorferry/tensorferry/sidecar/backend"
+	"github.com/tensorferry/tensorferry/tensor"
+)
+
+// modelFile writes a model of an input x and an output y, given as the text form of protocol buffers. kind is the datatype and
+// dims are the row's dimensions of both; of y another number of dimensions may follow in the graph itself.
+func modelFile(t *testing.T, dir string, opset int, graph string) string {
+	t.Helper()
+	m, err := parseModel(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := fmt.Sprintf("ir_version: 8 opset_import: {version: %d} graph: {name: 'g' %s}", opset, graph)
+	if err := prototext.Unmarshal([]byte(text), m.Interface()); err != nil {
+		t.Fatalf("%v in %s", err, text)
+	}
+	data, err := proto.Marshal(m.Interface())
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "model.onnx")
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// of is a value of a batch: kind 1 is FLOAT, 6 INT32, 7 INT64.
+func of(what, name string, kind int, row ...int) string {
+	dims := "dim: {dim_param: 'N'}"
+	for _, d := range row {
+		dims += fmt.Sprintf(" dim: {dim_value: %d}", d)
+	}
+	return fmt.Sprintf("%s: {name: '%s' type: {tensor_type: {elem_type: %d shape: {%s}}}} ", what, name, kind, dims)
+}
+
+func TestVet(t *testing.T) {
+	plain := of("input", "x", 1, 4) + of("output", "y", 1, 4)
+	cube := of("input", "x", 1, 2, 3) + of("output", "y", 1, 2, 3)
+	image := of("input", "x", 1, 1, 4, 4) + of("output", "y", 1, 1, 4, 4)
+	node := func(op, attrs string, in ...string) string {
+		text := "node: {op_type: '" + op + "' output: 'y' "
+		for _, name := range in {
+			text += "input: '" + name + "' "
+		}
+		return text + attrs + "} "
+	}
+	ints := func(name string, values ...int64) string {
+		return fmt.Sprintf("initializer: {name: '%s' data_type: 7 dims: %d int64_data: %s} ", name, len(values), strings.ReplaceAll(fmt.Sprint(values), " ", ", "))
+	}
+	for _, c := range []struct {
+		name  string
+		opset int
+		graph string
+		want  string // empty: it is taken
+	}{
+		{"a plain one", 13, plain + node("Relu", "", "x"), ""},
+		{"bounds in attributes", 6, plain + node("Clip", "attribute: {name: 'min' type: FLOAT f: 0} attribute: {name: 'max' type: FLOAT f: 6}", "x"), "operator Clip (opset 6) has its bounds in attributes"},
+		{"softmax over two dimensions", 11, cube + node("Softmax", "attribute: {name: 'axis' type: INT i: 1}", "x"), "operator Softmax (opset 11) normalizes over several dimensions"},
+		{"softmax over the last", 11, cube + node("Softmax", "attribute: {name: 'axis' type: INT i: 2}", "x"), ""},
+		{"softmax as it is by now", 13, cube + node("Softmax", "attribute: {name: 'axis' type: INT i: 1}", "x"), ""},
+		{"pooling without strides", 13, image + node("MaxPool", "attribute: {name: 'kernel_shape' type: INTS ints: [2, 2]}", "x"), "operator MaxPool (opset 13) has no strides"},
+		{"the last of the greatest", 13, of("input", "x", 1, 4) + of("output", "y", 7, 1) +
+			node("ArgMax", "attribute: {name: 'axis' type: INT i: 1} attribute: {name: 'select_last_index' type: INT i: 1}", "x"), "selects the last index"},
+		{"backwards", 13, plain + ints("from", 3) + ints("to", -9) + ints("axis", 1) + ints("step", -1) + node("Slice", "", "x", "from", "to", "axis", "step"), "may go backwards"},
+		{"forwards", 13, plain + ints("from", 0) + ints("to", 4) + ints("axis", 1) + ints("step", 1) + node("Slice", "", "x", "from", "to", "axis", "step"), ""},
+		{"a mean of integers", 13, of("input", "x", 7, 4) + of("output", "y", 7, 1) + node("ReduceMean", "attribute: {name: 'axes' type: INTS ints: [1]}", "x"), "is of integers"},
+		{"a cubic resize", 13, image + node("Resize", "attribute: {name: 'mode' type: STRING s: 'cubic'}", "x"), "is of mode cubic, half_pixel"},
+		{"an integer divided by a row", 13, of("input", "x", 7, 2) + of("output", "y", 7, 2) + ints("twelve", 12, 12) + node("Div", "", "twelve", "x"), ""},
+		{"a circle", 13, plain + "node: {op_type: 'Add' input: 'x' input: 'b' output: 'a'} node: {op_type: 'Relu' input: 'a' output: 'b'} " + node("Relu", "", "b"),
+			`operator Add takes "b", which nothing before it gives`},
+		{"a weight without its data", 13, plain + "initializer: {name: 'w' data_type: 1 dims: 137438953472 raw_data: 'abcd'} " + node("Add", "", "x", "w"), `weight "w" has fewer data`},
+		{"a weight of an overflowing shape", 13, plain + "initializer: {name: 'w' data_type: 1 dims: [8589934592, 8589934592] raw_data: 'abcd'} " + node("Add", "", "x", "w"), `weight "w" has an impossible shape`},
+		{"a weight elsewhere", 13, plain + "initializer: {name: 'w' data_type: 1 dims: 4 data_location: EXTERNAL external_data: {key: 'location' value: '../secret'}} " + node("Add", "", "x", "w"),
+			"must lie in the model's folder"},
+		{"a weight behind a link", 13, plain + "initializer: {name: 'w' data_type: 1 dims: 4 data_location: EXTERNAL external_data: {key: 'location' value: 'link'}} " + node("Add", "", "x", "w"),
+			"must lie in the model's folder"},
+		{"a weight behind its file's end", 13, plain + "initializer: {name: 'w' data_type: 1 dims: 400 data_location: EXTERNAL external_data: {key: 'location' value: 'w'}} " + node("Add", "", "x", "w"),
+			"has fewer data"},
+		{"a weight in a file of its own", 13, plain + "initializer: {name: 'w' data_type: 1 dims: 4 data_location: EXTERNAL external_data: {key: 'location' value: 'w'}} " + node("Add", "", "x", "w"), ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			root := t.TempDir()
+			dir := filepath.Join(root, "model")
+			if err := errors.Join(os.Mkdir(dir, 0o700), os.WriteFile(filepath.Join(root, "secret"), make([]byte, 16), 0o600),
+				os.WriteFile(filepath.Join(dir, "w"), make([]byte, 16), 0o600), os.Symlink("../secret", filepath.Join(dir, "link"))); err != nil {
+				t.Fatal(err)
+			}
+			m, err := Load(t.Context(), modelFile(t, dir, c.opset, c.graph), Options{})
+			if err == nil {
+				defer m.Close()
+			}
+			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+				t.Errorf("%v; want %q", err, c.want)
+			}
+		})
+	}
+}
+
+// An index that is out of range would give the nearest entry, as if it were that one's.
+func TestIndicesAreChecked(t *testing.T) {
+	graph := of("input", "x", 7, 2) + of("output", "y", 1, 2, 1) +
+		"initializer: {name: 'w' data_type: 1 dims: [7, 1] float_data: [1, 2, 3, 4, 5, 6, 7]} node: {op_type: 'Gather' input: 'w' input: 'x' output: 'y'}"
+	m, err := Load(t.Context(), modelFile(t, t.TempDir(), 13, graph), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	run := func(indices ...int64) ([]tensor.Tensor, error) {
+		var raw []byte
+		for _, i := range indices {
+			raw = binary.LittleEndian.AppendUint64(raw, uint64(i))
+		}
+		return m.Run(t.Context(), []tensor.Tensor{{Name: "x", DType: tensor.Int64, Shape: tensor.Shape{int64(len(indices) / 2), 2}, Raw: raw}})
+	}
+	out, err := run(0, 6, -7, -1, 3, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := floatsOf(out[0].Raw); !slices.Equal(got, []float32{1, 7, 1, 7, 4, 4}) {
+		t.Errorf("%v", got)
+	}
+	_, err = run(0, 6, 7, 99, 1, 1, 0, -8)
+	bad, ok := errors.AsType[*backend.RowsError](err)
+	if !ok || !slices.Equal(bad.Rows, []int{1, 3}) || bad.Input != "x" || !strings.Contains(err.Error(), "the index 7 is out of range; there are 7 entries") {
+		t.Errorf("%v", err)
+	}
+}
+
+// A shape may have any size as long as one of its dimensions is zero.
+func TestNoElements(t *testing.T) {
+	graph := "input: {name: 'x' type: {tensor_type: {elem_type: 1 shape: {dim: {dim_param: 'N'} dim: {dim_param: 'A'} dim: {dim_param: 'B'}}}}} " +
+		of("output", "y", 1, 1) + "node: {op_type: 'ReduceSum' input: 'x' output: 'y'}"
+	m, err := Load(t.Context(), modelFile(t, t.TempDir(), 13, graph), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	_, err = m.Run(t.Context(), []tensor.Tensor{{Name: "x", DType: tensor.FP32, Shape: tensor.Shape{1, 1 << 38, 0}}})
+	if e, ok := errors.AsType[*backend.TensorError](err); !ok || e.Input != "x" || !strings.Contains(err.Error(), "has no elements") {
+		t.Errorf("%v", err)
+	}
+}
+
+func floatsOf(raw []byte) (all []float32) {
+	for ; len(raw) >= 4; raw = raw[4:] {
+		all = append(all, math.Float32frombits(binary.LittleEndian.Uint32(raw)))
+	}
+	return all
+}
