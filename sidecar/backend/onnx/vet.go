@@ -23,11 +23,16 @@ func vet(path string) (limits map[string]int64, err error) {
 	if err != nil {
 		return nil, err
 	}
+	return vetModel(data, filepath.Dir(path))
+}
+
+// vetModel is vet of a file's content.
+func vetModel(data []byte, folder string) (limits map[string]int64, err error) {
 	m, err := parseModel(data)
 	if err != nil {
 		return nil, err
 	}
-	v := vetter{folder: filepath.Dir(path), opset: 1, values: map[string]value{}, limits: map[string]int64{}}
+	v := vetter{folder: folder, opset: 1, values: map[string]value{}, limits: map[string]int64{}}
 	for o := range m.messages("opset_import") {
 		if d := o.text("domain"); d == "" || d == "ai.onnx" {
 			v.opset = o.number("version")

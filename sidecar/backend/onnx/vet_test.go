@@ -164,3 +164,37 @@ func floatsOf(raw []byte) (all []float32) {
 	}
 	return all
 }
+
+// No model file makes the check panic or run for ever.
+func FuzzVet(f *testing.F) {
+	data, err := os.ReadFile(digitsFile)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data[:min(len(data), 4096)])
+	m, err := parseModel(nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	text := "opset_import: {version: 6} graph: {" + of("input", "x", 7, 2) + of("output", "y", 1, 2, 1) +
+		"initializer: {name: 'w' data_type: 7 dims: [7, 1] int64_data: [1, 2, 3, 4, 5, 6, 7]} node: {op_type: 'Gather' input: 'w' input: 'x' output: 'y'}" +
+		"node: {op_type: 'Slice' input: ['x', 'x', 'x', 'x', 'w'] output: 'z'} node: {op_type: 'Softmax' input: 'x' output: 'u'}" +
+		"node: {op_type: 'If' input: 'x' attribute: {name: 'then' type: GRAPH g: {node: {op_type: 'Clip' input: 'x' attribute: {name: 'min' f: 1}}}}}}"
+	if err := prototext.Unmarshal([]byte(text), m.Interface()); err != nil {
+		f.Fatal(err)
+	}
+	whole, err := proto.Marshal(m.Interface())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(whole)
+	dir := f.TempDir()
+	f.Fuzz(func(t *testing.T, data []byte) {
+		limits, err := vetModel(data, dir)
+		for name, n := range limits {
+			if err == nil && n < 0 {
+				t.Errorf("%q has %d entries", name, n)
+			}
+		}
+	})
+}
