@@ -16,6 +16,7 @@ import (
 
 	"github.com/tensorferry/tensorferry/connector/kafka"
 	"github.com/tensorferry/tensorferry/flink"
+	"github.com/tensorferry/tensorferry/flink/internal/eventtime"
 	"github.com/tensorferry/tensorferry/flink/internal/idle"
 	"github.com/tensorferry/tensorferry/stream"
 )
@@ -161,7 +162,7 @@ func (r *reader) slice(ctx context.Context, index int64, rt *sdf.LockRTracker, e
 			return errors.New("the runner has given a part of a partition away, which it must not")
 		}
 		for i := range recs {
-			emit(eventTime(recs[i].Time), flink.Record{Value: recs[i].Value, Key: recs[i].Key, Split: index, Position: recs[i].Position})
+			emit(eventtime.ToBeam(recs[i].Time), flink.Record{Value: recs[i].Value, Key: recs[i].Key, Split: index, Position: recs[i].Position})
 		}
 		clear(r.recs)
 		r.next = next

@@ -13,11 +13,10 @@ import (
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/graph/coder"
-	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/graph/mtime"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/register"
 
-	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/flink"
+	"github.com/tensorferry/tensorferry/flink/internal/eventtime"
 	"github.com/tensorferry/tensorferry/stream"
 )
 
@@ -126,7 +125,7 @@ func (f *readFn) ProcessElement(ctx context.Context, s split, emit func(beam.Eve
 		recs, _, err := r.Read(ctx, f.recs[:0], most)
 		f.recs = recs
 		for i := range recs {
-			emit(eventTime(recs[i].Time), flink.Record{Value: recs[i].Value, Key: recs[i].Key, Split: s.Index, Position: recs[i].Position})
+			emit(eventtime.ToBeam(recs[i].Time), flink.Record{Value: recs[i].Value, Key: recs[i].Key, Split: s.Index, Position: recs[i].Position})
 		}
 		clear(f.recs)
 		if errors.Is(err, io.EOF) {
@@ -136,11 +135,4 @@ func (f *readFn) ProcessElement(ctx context.Context, s split, emit func(beam.Eve
 			return fmt.Errorf("source: %w", err)
 		}
 	}
-}
-
-func eventTime(t stream.EventTime) beam.EventTime {
-	if t == async.NoTime {
-		return mtime.MinTimestamp
-	}
-	return mtime.Time(t)
 }

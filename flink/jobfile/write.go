@@ -14,6 +14,7 @@ import (
 
 	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/flink"
+	"github.com/tensorferry/tensorferry/flink/internal/eventtime"
 	"github.com/tensorferry/tensorferry/job/inference"
 )
 
@@ -46,7 +47,7 @@ func (fn *letterFn) ProcessElement(at beam.EventTime, f flink.FailedRecord) (fli
 		class++
 	}
 	line, err := fn.letters.Line(async.Failed[json.RawMessage]{
-		Record: async.Record[json.RawMessage]{Value: f.Record.Value, Split: int(f.Record.Split), Position: f.Record.Position, Time: async.EventTime(at)},
+		Record: async.Record[json.RawMessage]{Value: f.Record.Value, Split: int(f.Record.Split), Position: f.Record.Position, Time: eventtime.FromBeam(at)},
 		Class:  class, Err: errors.New(f.Error), Attempts: f.Attempts, At: time.UnixMilli(f.At),
 	})
 	r := f.Record
