@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
@@ -167,11 +169,10 @@ func (s shipped) read(ctx context.Context, scope beam.Scope, spec *job.Spec, res
 		return beam.PCollection{}, err
 	}
 	// Of a split whose results are there the dead letters may still be missing, so with dead letters all is done again, with the same names.
-	done := ""
 	if spec.Sink.File != nil && spec.DeadLetter == nil {
-		done = spec.Sink.File.Path
+		return readFiles(scope, s, splits, spec.Sink.File.Path, nil)
 	}
-	return readFiles(scope, s, splits, done)
+	return readFiles(scope, s, splits, "", slices.Sorted(maps.Values(sinks(spec))))
 }
 
 // write writes records to the job's sink, or to that of its dead letters.
