@@ -99,7 +99,7 @@ func TestLookedAtWhenSomethingIsDue(t *testing.T) {
 		l, began := h.b.lane, time.Now()
 		time.Sleep(time.Second - 1)
 		l.mu.Lock() // as Abandoned does, which is never so slow
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		l.mu.Unlock()
 		if l.Abandoned(began) {
