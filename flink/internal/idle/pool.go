@@ -151,7 +151,7 @@ func (p *Pool[T]) sweepOnce(since time.Time) (empty bool) {
 	p.CloseUnused(since)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.free) > 0 || len(p.lent) > 0 {
+	if len(p.free) > 0 || len(p.lent) > 0 || p.closing > 0 {
 		return false
 	}
 	clear(p.next)
