@@ -73,6 +73,11 @@ func unpack[M any](s shipment) (m M, c Config, err error) {
 
 // travels returns a maker's JSON, of which the same maker can be made.
 func travels[M any](m M) (string, error) {
+	// Through its address, so that it has a kind even if it is nil.
+	v := reflect.ValueOf(&m).Elem()
+	if k := v.Kind(); (k == reflect.Pointer || k == reflect.Interface) && v.IsNil() {
+		return "", fmt.Errorf("flink: the %v is nil; want a maker", v.Type())
+	}
 	text, err := json.Marshal(m)
 	if err != nil {
 		return "", fmt.Errorf("flink: %T does not travel as JSON: %w", m, err)
@@ -90,7 +95,7 @@ func travels[M any](m M) (string, error) {
 		if t.Kind() == reflect.Pointer {
 			t = t.Elem()
 		}
-		err = leftOut(reflect.ValueOf(m), t.PkgPath(), "")
+		err = leftOut(v, t.PkgPath(), "")
 	}
 	if err != nil {
 		return "", fmt.Errorf("flink: %T loses something on the way to the workers: %w", m, err)
@@ -112,7 +117,9 @@ func leftOut(v reflect.Value, pkg, path string) error {
 			return fmt.Errorf("%s is an interface; want a type that can be made of JSON", path)
 		}
 	case reflect.Pointer:
-		return leftOut(v.Elem(), pkg, path)
+		if !v.IsNil() {
+			return leftOut(v.Elem(), pkg, path)
+		}
 	case reflect.Slice, reflect.Array:
 		for i := range v.Len() {
 			if err := leftOut(v.Index(i), pkg, path); err != nil {

@@ -7,11 +7,11 @@ import (
 	"sync"
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
-	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/graph/mtime"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/graph/window"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/register"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/flink/internal/eventtime"
 )
 
 // Failed is a record that failed for good, in the collection of dead letters.
@@ -102,9 +102,9 @@ func (f *inferFn[IN, OUT, M]) Setup() error {
 		return err
 	}
 	return f.b.setup(f, c, m.Function, taker[IN, OUT]{
-		result: func(r *async.Record[OUT]) { f.emit(mtime.Time(r.Time), r.Value) },
+		result: func(r *async.Record[OUT]) { f.emit(eventtime.ToBeam(r.Time), r.Value) },
 		failed: func(x *async.Failed[IN]) {
-			f.fail(mtime.Time(x.Record.Time), Failed[IN]{Record: x.Record.Value, Class: x.Class.String(), Error: x.Err.Error(), Attempts: x.Attempts, At: x.At.UnixMilli()})
+			f.fail(eventtime.ToBeam(x.Record.Time), Failed[IN]{Record: x.Record.Value, Class: x.Class.String(), Error: x.Err.Error(), Attempts: x.Attempts, At: x.At.UnixMilli()})
 		},
 	})
 }
@@ -117,7 +117,7 @@ func (f *inferFn[IN, OUT, M]) StartBundle(context.Context, func(beam.EventTime, 
 // ProcessElement admits a record.
 func (f *inferFn[IN, OUT, M]) ProcessElement(ctx context.Context, at beam.EventTime, v IN, emit func(beam.EventTime, OUT), fail func(beam.EventTime, Failed[IN])) error {
 	f.emit, f.fail = emit, fail
-	return f.b.process(ctx, &async.Record[IN]{Value: v, Time: async.EventTime(at), Position: f.b.seen})
+	return f.b.process(ctx, &async.Record[IN]{Value: v, Time: eventtime.FromBeam(at), Position: f.b.seen})
 }
 
 // FinishBundle drains.

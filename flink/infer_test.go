@@ -200,6 +200,42 @@ func (brokenMaker) Function() (async.Function[question, answer], error) {
 
 func init() { Register[question, answer, brokenMaker]() }
 
+// clock is a user's maker whose answers have the event times of their questions.
+type clock struct{}
+
+func (clock) Function() (async.Function[question, answer], error) { return clock{}, nil }
+
+func (clock) Open(_ context.Context, _ async.Subtask, done async.Completer[answer]) (async.Caller[question, answer], error) {
+	return clockCaller{done}, nil
+}
+
+type clockCaller struct{ done async.Completer[answer] }
+
+func (c clockCaller) Call(batch []async.Call[question]) {
+	for _, call := range batch {
+		c.done.Complete([]async.Completion[answer]{{ID: call.ID, Outputs: async.One(answer{ID: int64(call.Record.Time)})}})
+	}
+}
+
+func (clockCaller) Cancel([]async.CallID) {}
+func (clockCaller) Close() error          { return nil }
+
+func init() { Register[question, answer, clock]() }
+
+// A record without an event time has none for the function either, and its result has none.
+func TestNoEventTime(t *testing.T) {
+	p, s := beam.NewPipelineWithRoot()
+	answers, _ := Infer[question, answer](s, beam.Create(s, question{ID: 1}), clock{}, Config{})
+	keep[answer](s, t, "answers", answers)
+	if err := run(t, p); err != nil {
+		t.Fatal(err)
+	}
+	got := keptOf(t, "answers")
+	if len(got) != 1 || got[0].value.(answer).ID != int64(async.NoTime) || !got[0].at.Equal(mtime.MinTimestamp.ToTime()) {
+		t.Errorf("there are %+v", got)
+	}
+}
+
 // Makers that lose something, or are not registered.
 type (
 	nothing    struct{}
@@ -235,6 +271,10 @@ type (
 		nothing
 		At time.Time
 		M  measure
+	}
+	withOption struct {
+		nothing
+		TLS *struct{ CA string }
 	}
 	unregistered struct{ nothing }
 )
@@ -309,12 +349,17 @@ func TestTravels(t *testing.T) {
 	if _, err := travels(&withTime{}); err != nil {
 		t.Error(err)
 	}
+	if _, err := travels(withOption{}); err != nil {
+		t.Error(err)
+	}
 	for name, c := range map[string]struct {
 		err  error
 		want string
 	}{
 		"unexported": {lost(withHidden{secret: "x"}), "secret is not in its JSON"},
 		"pointer":    {lost(&withHidden{secret: "x"}), "secret is not in its JSON"},
+		"no maker":   {lost[*withHidden](nil), "*flink.withHidden is nil; want a maker"},
+		"nobody's":   {lost[Maker[question, answer]](nil), "is nil; want a maker"},
 		"tag":        {lost(withTag{Secret: "x"}), "Secret is not in its JSON"},
 		"function":   {lost(withFunc{F: func() {}}), "does not travel as JSON"},
 		"any":        {lost(withAny{V: 1}), "V is an interface"},

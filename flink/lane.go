@@ -16,7 +16,7 @@ import (
 // the bundle's goroutine; while it waits for more records, by one of the lane's own, which lets timers, retries and
 // calls go on but emits nothing, since Beam takes results from the bundle's goroutine alone.
 //
-// The lane's own goroutine never waits for mu: a bundle that has it steps the operator anyway. When that is done it rings if the other one
+// The lane's own goroutine never waits for mu: a bundle that has it steps the operator anyway. Whoever has had it rings if the other one
 // would not wake by itself in time, or found mu taken.
 type lane[IN, OUT any] struct {
 	op    *async.Operator[IN, OUT]
@@ -218,6 +218,11 @@ func (l *lane[IN, OUT]) Abandoned(since time.Time) bool {
 	if !l.mu.TryLock() {
 		return false // one does
 	}
-	defer l.mu.Unlock()
-	return l.used.Before(since)
+	used := l.used
+	l.mu.Unlock()
+	// As in release: the lane's own goroutine may have found mu taken.
+	if l.alarm.Load() == 0 {
+		ring(l.bored)
+	}
+	return used.Before(since)
 }

@@ -90,6 +90,34 @@ func TestAbandonedLane(t *testing.T) {
 	}
 }
 
+// A lane that is looked at just when its own goroutine wants it, and finds it taken, does what was due all the same.
+func TestLookedAtWhenSomethingIsDue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fn := &scripted{}
+		h := newHost(t, fn, Config{Async: async.Config{Timeout: time.Second, OnError: async.OnError{Timeout: async.DeadLetter}}})
+		h.push(1)
+		l, began := h.b.lane, time.Now()
+		time.Sleep(time.Second - 1)
+		l.mu.Lock() // as Abandoned does, which is never so slow
+		time.Sleep(time.Nanosecond)
+		synctest.Wait()
+		l.mu.Unlock()
+		if l.Abandoned(began) {
+			t.Error("it was used since")
+		}
+		synctest.Wait()
+		fn.mu.Lock()
+		if at := fn.cancelled[fn.calls[1][0]].Sub(began); at != time.Second {
+			t.Errorf("the call was cancelled after %v", at)
+		}
+		fn.mu.Unlock()
+		if err := h.finish(); err != nil {
+			t.Fatal(err)
+		}
+		h.over()
+	})
+}
+
 // A bundle that waits for the model server is at work, however long that takes.
 func TestWaitingIsNotAbandoned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

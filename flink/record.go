@@ -9,10 +9,10 @@ import (
 	"reflect"
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
-	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/graph/mtime"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/register"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/flink/internal/eventtime"
 )
 
 // Record is a record with where it came from, as pipelines made of job files have them. Its event time is Beam's.
@@ -134,14 +134,14 @@ func (f *recordFn[M]) Setup() error {
 		return err
 	}
 	return f.b.setup(f, c, m.Function, taker[json.RawMessage, json.RawMessage]{
-		result: func(r *async.Record[json.RawMessage]) { f.emit(mtime.Time(r.Time), placed(r)) },
+		result: func(r *async.Record[json.RawMessage]) { f.emit(eventtime.ToBeam(r.Time), placed(r)) },
 		failed: func(x *async.Failed[json.RawMessage]) {
 			// The place, the class and the attempts are fields of their own, so of the error only the reason is left.
 			reason := x.Err
 			if r, ok := errors.AsType[*async.RecordError](reason); ok {
 				reason = r.Err
 			}
-			f.fail(mtime.Time(x.Record.Time), FailedRecord{Record: placed(&x.Record), Class: x.Class.String(), Error: reason.Error(), Attempts: x.Attempts, At: x.At.UnixMilli()})
+			f.fail(eventtime.ToBeam(x.Record.Time), FailedRecord{Record: placed(&x.Record), Class: x.Class.String(), Error: reason.Error(), Attempts: x.Attempts, At: x.At.UnixMilli()})
 		},
 	})
 }
@@ -155,7 +155,7 @@ func (f *recordFn[M]) StartBundle(context.Context, func(beam.EventTime, Record),
 func (f *recordFn[M]) ProcessElement(ctx context.Context, at beam.EventTime, r Record, emit func(beam.EventTime, Record), fail func(beam.EventTime, FailedRecord)) error {
 	f.emit, f.fail = emit, fail
 	return f.b.process(ctx, &async.Record[json.RawMessage]{
-		Value: r.Value, Time: async.EventTime(at), Key: r.Key, Split: int(r.Split), Position: r.Position,
+		Value: r.Value, Time: eventtime.FromBeam(at), Key: r.Key, Split: int(r.Split), Position: r.Position,
 	})
 }
 

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -147,7 +148,10 @@ func (r *rig) results() (ids []int) {
 // parts are the bytes of the result files, in the order of their names.
 func (r *rig) parts() []byte { return r.read("out/part-*") }
 
-// letters are the dead letters without their times, in the order of their positions.
+// request is the number of a request in an error, which depends on how records met in requests.
+var request = regexp.MustCompile(`, request infer/[0-9.]+-[0-9]+`)
+
+// letters are the dead letters without their times and the numbers of their requests, in the order of their positions.
 func (r *rig) letters() (all []string) {
 	r.Helper()
 	for line := range bytes.Lines(r.read("failed/part-*")) {
@@ -156,6 +160,7 @@ func (r *rig) letters() (all []string) {
 			r.Fatalf("%v: %s", err, line)
 		}
 		delete(v, "at")
+		v["error"] = request.ReplaceAllString(fmt.Sprint(v["error"]), "")
 		all = append(all, fmt.Sprintf("%09.0f %v", v["position"], v))
 	}
 	slices.Sort(all)

@@ -121,6 +121,25 @@ func TestBuildAndRunWithDeadLetters(t *testing.T) {
 	}
 }
 
+// A record that failed and succeeds when the job goes on, or the other way round, is in one of the folders.
+func TestResumeWithOtherFailures(t *testing.T) {
+	const n = 100
+	const good, bad = "mock:double?input=x:INT64[1]", "mock:double?input=x:INT64[1]&fault=bad@row=50"
+	spec := doublingJob(t, n, "  on_error: {record: dead_letter}\ndead_letter: {file: {path: failed}}")
+	for i, model := range []string{bad, good, bad} {
+		spec.Sidecar.Models["double"] = job.Model{Location: model}
+		runLocally(t, build(t, spec, i > 0))
+		results, letters := len(lines(t, spec.Sink.File.Path)), strings.Count(folder(t, spec.DeadLetter.File.Path), `{"record":{`)
+		want := 0
+		if model == bad {
+			want = 1
+		}
+		if letters != want || results != n-letters {
+			t.Errorf("run %d: of %d records there are %d results and %d dead letters", i, n, results, letters)
+		}
+	}
+}
+
 // Whatever a job file asks for can be written down for Flink.
 func TestSubmit(t *testing.T) {
 	b := newBroker(t, 1, "in", "out", "failed")

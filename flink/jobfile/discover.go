@@ -27,12 +27,12 @@ func init() {
 }
 
 // readLive finds the partitions of a source that has no end, and reads them.
-func readLive(s beam.Scope, job shipped) (beam.PCollection, error) {
+func readLive(ctx context.Context, s beam.Scope, job shipped) (beam.PCollection, error) {
 	text, err := job.text()
 	if err != nil {
 		return beam.PCollection{}, err
 	}
-	all, err := beam.TryParDo(s, &discoverFn{Job: text}, beam.Impulse(s))
+	all, err := beam.TryParDo(s, &discoverFn{Job: text, First: job.first(ctx)}, beam.Impulse(s))
 	if err != nil {
 		return beam.PCollection{}, fmt.Errorf("flink: the source's partitions: %w", err)
 	}
@@ -41,6 +41,33 @@ func readLive(s beam.Scope, job shipped) (beam.PCollection, error) {
 		return beam.PCollection{}, fmt.Errorf("flink: the source: %w", err)
 	}
 	return out[0], nil
+}
+
+// first are the partitions that there are now, with the positions from which they are read, where these depend on when the brokers are asked. They
+// are asked when the job is submitted, since the pipeline is what outlasts a failure before the first checkpoint: the second attempt
+// would else skip what the first has read. There are none where it does not matter when, or where the brokers cannot be asked from here: the way to them,
+// certificates and passwords need not be known to whoever submits. Then the workers ask, at every start from nothing.
+func (s shipped) first(ctx context.Context) []split {
+	switch s.Spec.Source.Kafka.Start {
+	case "latest", "time":
+	default:
+		return nil
+	}
+	src, err := s.live()
+	var all []stream.Split
+	if err == nil {
+		all, err = src.Splits(ctx)
+	}
+	var first []split
+	if err == nil {
+		first, err = numbered(all, nil)
+	}
+	if err != nil {
+		slog.Warn("the brokers cannot be asked from here where the job is to start, so its workers ask; after a failure before the first checkpoint they do again, "+
+			"and records that came in between are skipped", "start", s.Spec.Source.Kafka.Start, "error", err)
+		return nil
+	}
+	return first
 }
 
 // found is a restriction: the partitions that were found so far, which what is left of the search must know. So they are in Flink's checkpoints, and
@@ -61,6 +88,8 @@ func decodeFound(b []byte) (f found, err error) {
 // discoverFn looks for partitions, again and again: a splittable DoFn with one element.
 type discoverFn struct {
 	Job string
+	// First is what is found first; empty: what there is at that time.
+	First []split
 
 	every time.Duration
 	src   *kafka.Source[json.RawMessage]
@@ -120,21 +149,28 @@ func (f *discoverFn) ProcessElement(ctx context.Context, rt *sdf.LockRTracker, _
 
 // look returns the partitions that are not known.
 func (f *discoverFn) look(ctx context.Context, known []split) (fresh []split, err error) {
+	if len(known) == 0 && len(f.First) > 0 {
+		return f.First, nil
+	}
 	var all []stream.Split
 	if len(known) == 0 {
-		if all, err = f.src.Splits(ctx); err != nil {
-			return nil, err
-		}
+		all, err = f.src.Splits(ctx)
 	} else {
 		next := make([]int64, len(known))
 		for i, s := range known {
 			all, next[i] = append(all, stream.Split{Data: s.Data, Start: s.Start}), s.Start
 		}
-		if all, _, err = f.src.Assign(ctx, all, next); err != nil {
-			return nil, err
-		}
+		all, _, err = f.src.Assign(ctx, all, next)
 	}
-	for _, s := range all[len(known):] {
+	if err != nil {
+		return nil, err
+	}
+	return numbered(all[len(known):], known)
+}
+
+// numbered gives splits their numbers, given those that were found before them.
+func numbered(all []stream.Split, known []split) (fresh []split, err error) {
+	for _, s := range all {
 		one := split{Data: s.Data, Start: s.Start}
 		if one.Index, err = number(one, known, fresh); err != nil {
 			return nil, err

@@ -1,12 +1,14 @@
 package jobfile
 
 import (
+	"encoding/json"
 	"fmt"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/apache/beam/sdks/v2/go/pkg/beam"
 	"github.com/twmb/franz-go/pkg/kadm"
 
 	"github.com/tensorferry/tensorferry/connector/kafka"
@@ -101,6 +103,72 @@ func TestDiscover(t *testing.T) {
 	}
 	if b.discover("topic: in").every != kafka.DefaultDiscover {
 		t.Error("it does not look when it should")
+	}
+}
+
+// Where a job begins does not depend on how often it starts before its first checkpoint.
+func TestDiscoverFromTheFirstPositions(t *testing.T) {
+	for _, start := range []string{"latest", "2024-01-01T00:00:00Z"} { // behind all records
+		t.Run(start, func(t *testing.T) {
+			b := newBroker(t, 2, "in")
+			b.fill("in", 0, "a", "b")
+			spec := b.reading("topic: in, start: '" + start + "'")
+			fn := discovering(t, build(t, spec, false))
+			if err := fn.Setup(); err != nil {
+				t.Fatal(err)
+			}
+			b.fill("in", 0, "c")
+			b.more("in", 3)
+			b.fill("in", 2, "x")
+			for attempt := range 2 {
+				got, r := b.look(fn, fn.CreateInitialRestriction(nil))
+				if got != "0.0=in/0@2 0.1=in/1@0" {
+					t.Errorf("attempt %d begins with %s", attempt, got)
+				}
+				// What came later is read from its first record.
+				if got, r = b.look(fn, r); got != "0.2=in/2@0" || len(r.Splits) != 3 {
+					t.Errorf("found %s, and %v is known", got, r)
+				}
+				b.fill("in", 0, "d")
+			}
+		})
+	}
+}
+
+// discovering is the transform of a pipeline that looks for partitions, as it arrives at a worker.
+func discovering(t *testing.T, p *beam.Pipeline) *discoverFn {
+	t.Helper()
+	edges, _, err := p.Build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range edges {
+		if e.DoFn == nil {
+			continue
+		}
+		if fn, ok := e.DoFn.Recv.(*discoverFn); ok {
+			text, err := json.Marshal(fn)
+			arrived := &discoverFn{}
+			if err == nil {
+				err = json.Unmarshal(text, arrived)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			return arrived
+		}
+	}
+	t.Fatal("nothing looks for partitions")
+	return nil
+}
+
+// Who submits a job need not know the way to its brokers.
+func TestDiscoverIsLeftToTheWorkers(t *testing.T) {
+	b := newBroker(t, 1, "in")
+	for _, topics := range []string{"topic: in", "topic: in, start: earliest", "topic: in, start: latest, tls: {ca: absent.pem}"} {
+		if fn := discovering(t, build(t, b.reading(topics), false)); len(fn.First) > 0 {
+			t.Errorf("%s: %v came with the job", topics, fn.First)
+		}
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/tensorferry/tensorferry/internal/fsx"
 	"github.com/tensorferry/tensorferry/job"
 	"github.com/tensorferry/tensorferry/stream"
 )
@@ -53,7 +54,7 @@ func sinks(spec *job.Spec) map[string]string {
 
 // claim makes the folders of a job's sinks its own. With resumed it goes on with what the same job has left there; else a folder with results is refused, since they
 // would be mixed up.
-func claim(spec *job.Spec, splits []stream.Split, resumed bool) error {
+func claim(spec *job.Spec, splits []stream.Split, resumed bool) (err error) {
 	mark, err := markOf(spec, splits)
 	if err != nil {
 		return err
@@ -62,7 +63,25 @@ func claim(spec *job.Spec, splits []stream.Split, resumed bool) error {
 	if err != nil {
 		return err
 	}
+	// All are made first: whether two names are of one folder is not known before it is there.
+	var made []string
+	defer func() {
+		if err != nil {
+			unmake(made)
+		}
+	}()
 	var errs []error
+	for path, dir := range sinks(spec) {
+		_, absent := os.Stat(dir)
+		if err := fsx.MkdirAll(fsx.OS, dir); err != nil {
+			errs = append(errs, spec.Fault(path, "%v", err))
+		} else if errors.Is(absent, fs.ErrNotExist) {
+			made = append(made, dir)
+		}
+	}
+	if errs != nil {
+		return errors.Join(errs...)
+	}
 	if f, d := spec.Sink.File, spec.DeadLetter; f != nil && d != nil && d.File != nil && sameFolder(f.Path, d.File.Path) {
 		// Their files have the same names.
 		return spec.Fault("dead_letter.file.path", "want another folder than the sink's; %s is the same as %s", d.File.Path, f.Path)
@@ -75,6 +94,15 @@ func claim(spec *job.Spec, splits []stream.Split, resumed bool) error {
 	return errors.Join(errs...)
 }
 
+// unmake removes folders that were made for a job that was refused. Nothing but its mark is in them; what else is there now is somebody's, and stays
+// with its folder.
+func unmake(dirs []string) {
+	for _, dir := range dirs {
+		_ = os.Remove(filepath.Join(dir, markName))
+		_ = os.Remove(dir)
+	}
+}
+
 // sameFolder reports whether two names are of one folder that is there.
 func sameFolder(a, b string) bool {
 	at, err := os.Stat(a)
@@ -85,10 +113,8 @@ func sameFolder(a, b string) bool {
 	return err == nil && os.SameFile(at, other)
 }
 
+// claimFolder makes a folder that is there a job's own.
 func claimFolder(dir string, mark []byte, resumed bool) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
 	// Not by a pattern: the folder's own name may look like one.
 	files, err := os.ReadDir(dir)
 	if err != nil {
@@ -121,5 +147,9 @@ func claimFolder(dir string, mark []byte, resumed bool) error {
 			return err
 		}
 	}
-	return os.WriteFile(at, mark, 0o644)
+	if err == nil && bytes.Equal(old, mark) {
+		return nil
+	}
+	// All or nothing: with half a mark nobody could go on with the results.
+	return fsx.WriteFile(fsx.OS, at, mark)
 }

@@ -2,10 +2,12 @@ package jobfile
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tensorferry/tensorferry/job"
 	"github.com/tensorferry/tensorferry/stream"
@@ -87,6 +89,9 @@ func TestClaimFolder(t *testing.T) {
 	mark := []byte("{}")
 	// A name that looks like a pattern.
 	odd := filepath.Join(dir, "out[1]*")
+	if err := os.Mkdir(odd, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	if err := claimFolder(odd, mark, false); err != nil {
 		t.Fatal(err)
 	}
@@ -126,18 +131,92 @@ func TestClaimFolder(t *testing.T) {
 	wantError(t, claimFolder(filepath.Join(dir, "marked"), mark, false), "is a directory")
 }
 
-// Results and dead letters in one folder would replace each other's files.
+// Results and dead letters in one folder would replace each other's files, whatever its names are, and whether it is there or not.
 func TestOneFolderForTwo(t *testing.T) {
+	for _, there := range []bool{true, false} {
+		for _, name := range []string{"out", "./out/", "link/out"} {
+			t.Run(fmt.Sprintf("%s, %v", name, there), func(t *testing.T) {
+				dir := t.TempDir()
+				spec := loadIn(t, dir, fromFiles+"  on_error: {record: dead_letter}\ndead_letter: {file: {path: failed}}\n")
+				spec.DeadLetter.File.Path = dir + "/" + name // Load sees that some are the same
+				if err := os.Symlink(dir, filepath.Join(dir, "link")); err != nil {
+					t.Fatal(err)
+				}
+				if there {
+					if err := os.Mkdir(spec.Sink.File.Path, 0o755); err != nil {
+						t.Fatal(err)
+					}
+				}
+				err := claim(spec, someSplits, false)
+				wantError(t, err, "dead_letter.file.path: want another folder than the sink's")
+				if err != nil && strings.Contains(err.Error(), "sink.file.path: ") {
+					t.Error(err)
+				}
+				if _, err := os.Stat(spec.Sink.File.Path); (err == nil) != there {
+					t.Errorf("is the folder there: %v; it was before: %v", err == nil, there)
+				}
+			})
+		}
+	}
+}
+
+// A job that is refused leaves no folder that was not there.
+func TestRefusedJobLeavesNoFolder(t *testing.T) {
 	spec := load(t, fromFiles+"  on_error: {record: dead_letter}\ndead_letter: {file: {path: failed}}\n")
-	if err := os.Mkdir(spec.Sink.File.Path, 0o755); err != nil {
+	out, failed := spec.Sink.File.Path, spec.DeadLetter.File.Path
+	if err := os.Mkdir(out, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Symlink(spec.Sink.File.Path, spec.DeadLetter.File.Path); err != nil {
+	put(t, filepath.Join(out, "part-000001.jsonl"), "{}\n")
+	for range 10 { // in whatever order they are looked at
+		wantError(t, claim(spec, someSplits, false), "sink.file.path: "+out+" holds 1 files of results")
+		if _, err := os.Stat(failed); err == nil {
+			t.Fatal("there is a new folder")
+		}
+	}
+	put(t, failed, "a file")
+	wantError(t, claim(spec, someSplits, true), "dead_letter.file.path: "+failed+" is a file; a folder is needed there")
+}
+
+// The mark says whose results there are. Where it is right it is not touched, so that a full disk cannot take it.
+func TestMarkIsReplacedWhole(t *testing.T) {
+	spec := load(t, fromFiles)
+	out := spec.Sink.File.Path
+	if err := claim(spec, someSplits, false); err != nil {
 		t.Fatal(err)
 	}
-	err := claim(spec, someSplits, false)
-	wantError(t, err, "dead_letter.file.path: ")
-	if err != nil && strings.Contains(err.Error(), "sink.file.path: ") {
-		t.Error(err)
+	look := func() os.FileInfo {
+		t.Helper()
+		info, err := os.Stat(filepath.Join(out, markName))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info
+	}
+	put(t, filepath.Join(out, "part-000000.jsonl"), "{}\n")
+	early := time.UnixMilli(1700000000000)
+	if err := os.Chtimes(filepath.Join(out, markName), early, early); err != nil {
+		t.Fatal(err)
+	}
+	first := look()
+	if err := claim(spec, someSplits, true); err != nil {
+		t.Fatal(err)
+	}
+	if same := look(); !os.SameFile(first, same) || !same.ModTime().Equal(early) {
+		t.Error("the mark was written again")
+	}
+	if err := os.Remove(filepath.Join(out, "part-000000.jsonl")); err != nil {
+		t.Fatal(err)
+	}
+	held, err := os.Open(filepath.Join(out, markName)) // so that its place on the disk is not given away
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	if err := claim(spec, someSplits[:1], false); err != nil {
+		t.Fatal(err)
+	}
+	if os.SameFile(first, look()) {
+		t.Error("the mark was changed in its place")
 	}
 }

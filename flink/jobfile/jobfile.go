@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
@@ -104,7 +106,8 @@ func Check(spec *job.Spec) []error {
 	return faults
 }
 
-// Build adds the job to a pipeline. The input is cut now; what is there later is not read. With resumed the job goes on with what is in the folders of its sinks.
+// Build adds the job to a pipeline. Files are cut now, and what is there later is not read; of topics it is now found out where to begin, unless that is their
+// first record. With resumed the job goes on with what is in the folders of its sinks.
 func Build(ctx context.Context, p *beam.Pipeline, spec *job.Spec, resumed bool) error {
 	if faults := Check(spec); faults != nil {
 		return errors.Join(faults...)
@@ -150,7 +153,7 @@ func (s shipped) read(ctx context.Context, scope beam.Scope, spec *job.Spec, res
 		if err := claim(spec, nil, resumed); err != nil {
 			return beam.PCollection{}, err
 		}
-		return readLive(scope, s)
+		return readLive(ctx, scope, s)
 	}
 	src, err := s.source()
 	if err != nil {
@@ -167,11 +170,10 @@ func (s shipped) read(ctx context.Context, scope beam.Scope, spec *job.Spec, res
 		return beam.PCollection{}, err
 	}
 	// Of a split whose results are there the dead letters may still be missing, so with dead letters all is done again, with the same names.
-	done := ""
 	if spec.Sink.File != nil && spec.DeadLetter == nil {
-		done = spec.Sink.File.Path
+		return readFiles(scope, s, splits, spec.Sink.File.Path, nil)
 	}
-	return readFiles(scope, s, splits, done)
+	return readFiles(scope, s, splits, "", slices.Sorted(maps.Values(sinks(spec))))
 }
 
 // write writes records to the job's sink, or to that of its dead letters.

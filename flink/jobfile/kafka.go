@@ -13,9 +13,9 @@ import (
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/register"
 
-	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/connector/kafka"
 	"github.com/tensorferry/tensorferry/flink"
+	"github.com/tensorferry/tensorferry/flink/internal/eventtime"
 	"github.com/tensorferry/tensorferry/flink/internal/idle"
 	"github.com/tensorferry/tensorferry/job"
 	"github.com/tensorferry/tensorferry/job/topics"
@@ -145,7 +145,7 @@ func (f *kafkaFn) open(ctx context.Context, index int) (*topicWriter, error) {
 // ProcessElement gathers records, and writes them when they are many.
 func (f *kafkaFn) ProcessElement(ctx context.Context, at beam.EventTime, r flink.Record) error {
 	f.recs = append(f.recs, stream.Record[json.RawMessage]{
-		Value: r.Value, Key: r.Key, Split: int(r.Split), Position: r.Position, Time: async.EventTime(at),
+		Value: r.Value, Key: r.Key, Split: int(r.Split), Position: r.Position, Time: eventtime.FromBeam(at),
 	})
 	f.size += len(r.Value) + len(r.Key)
 	if len(f.recs) < writeRecords && f.size < writeBytes {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/tensorferry/tensorferry/connector/kafka"
 	"github.com/tensorferry/tensorferry/flink"
+	"github.com/tensorferry/tensorferry/flink/internal/eventtime"
 	"github.com/tensorferry/tensorferry/flink/internal/idle"
 	"github.com/tensorferry/tensorferry/stream"
 )
@@ -29,7 +30,8 @@ func init() {
 const slice = 200 * time.Millisecond
 
 // lull is how long a reader waits for a record before it gives way. It is resumed with the next bundle: the runner takes whole seconds for
-// a delay, which would be too long.
+// a delay, which would be too long. The first time it waits for a slice: a new client has to connect before it can fetch anything, and would otherwise
+// read nothing at all where it is closed again before its partition's next turn.
 const lull = 20 * time.Millisecond
 
 // liveFn reads partitions, which have no end: a splittable DoFn, whose elements are the partitions and whose restrictions are what is left of each. So the
@@ -112,6 +114,7 @@ type reader struct {
 	mu     sync.Mutex
 	used   time.Time
 	closed bool
+	warm   bool // it has read once
 	next   int64
 	r      stream.LiveReader[json.RawMessage]
 	recs   []stream.Record[json.RawMessage]
@@ -147,11 +150,15 @@ func (r *reader) slice(ctx context.Context, index int64, rt *sdf.LockRTracker, e
 		if r.closed {
 			return idle.ErrAbandoned
 		}
-		wait, cancel := context.WithTimeout(ctx, lull)
+		patience := lull
+		if !r.warm {
+			patience = slice
+		}
+		wait, cancel := context.WithTimeout(ctx, patience)
 		_, recs, next, err := r.r.Read(wait, r.recs[:0], most)
 		lulled := err != nil && err == wait.Err() // not what the brokers did not answer in time
 		cancel()
-		r.recs = recs
+		r.recs, r.warm = recs, true
 		switch {
 		case lulled && ctx.Err() == nil:
 			return nil
@@ -161,7 +168,7 @@ func (r *reader) slice(ctx context.Context, index int64, rt *sdf.LockRTracker, e
 			return errors.New("the runner has given a part of a partition away, which it must not")
 		}
 		for i := range recs {
-			emit(eventTime(recs[i].Time), flink.Record{Value: recs[i].Value, Key: recs[i].Key, Split: index, Position: recs[i].Position})
+			emit(eventtime.ToBeam(recs[i].Time), flink.Record{Value: recs[i].Value, Key: recs[i].Key, Split: index, Position: recs[i].Position})
 		}
 		clear(r.recs)
 		r.next = next

@@ -1,10 +1,12 @@
 package jobfile
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
+	stdnet "net"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -226,19 +228,22 @@ func TestLiveTopicIsDeleted(t *testing.T) {
 			t.Fatal(err)
 		}
 		r := &reader{r: live}
-		slice := func() error {
+		read := func() error {
 			rt := (&liveFn{}).CreateTracker(offsetrange.Restriction{End: end})
 			return r.slice(t.Context(), 0, rt, func(beam.EventTime, flink.Record) { t.Error("a record of an empty topic") })
 		}
 		began := time.Now()
-		if err := slice(); err != nil || time.Since(began) != lull {
-			t.Errorf("an idle partition: %v after %v", err, time.Since(began))
+		for _, d := range []time.Duration{slice, lull, lull} { // a new reader must connect first
+			before := time.Now()
+			if err := read(); err != nil || time.Since(before) != d {
+				t.Errorf("an idle partition: %v after %v", err, time.Since(before))
+			}
 		}
 		if err := fake.DeleteTopic("gone"); err != nil {
 			t.Fatal(err)
 		}
 		for err = nil; err == nil; {
-			err = slice()
+			err = read()
 		}
 		wantError(t, err, "kafka: reading gone, partition 0 from offset 0 on: ")
 		if d := time.Since(began); d > time.Minute {
@@ -246,6 +251,53 @@ func TestLiveTopicIsDeleted(t *testing.T) {
 		}
 		if err := r.Close(); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// With many partitions a turn comes so seldom that the reader has been closed since. Its brokers take longer than a lull to be reached.
+func TestLiveEveryTurnHasANewReader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var net kfake.VirtualNetwork
+		fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(9092), kfake.ListenFn(net.Listen), kfake.SeedTopics(1, "in"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer fake.Close()
+		cl, err := kgo.NewClient(kgo.SeedBrokers(fake.ListenAddrs()...), kgo.Dialer(net.DialContext), kgo.DefaultProduceTopic("in"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer cl.Close()
+		const n = 3
+		for i := range n {
+			if err := cl.ProduceSync(t.Context(), kgo.StringRecord(fmt.Sprint(i))).FirstErr(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		src := kafka.NewSource(kafka.SourceConfig[json.RawMessage]{
+			Config: kafka.Config{Brokers: fake.ListenAddrs(), Options: []kgo.Opt{kgo.Dialer(func(ctx context.Context, network, host string) (stdnet.Conn, error) {
+				time.Sleep(2 * lull)
+				return net.DialContext(ctx, network, host)
+			})}},
+			Topics: kafka.Topics{Names: []string{"in"}}, Decode: kafka.Raw[json.RawMessage],
+		})
+		var got []string
+		for turn := range int64(n) {
+			s := stream.LiveSplit{Split: stream.Split{Data: partitionOf("in", 0).Data}, Position: turn}
+			live, err := src.OpenAll(t.Context(), []stream.LiveSplit{s})
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := &reader{r: live, next: turn}
+			rt := (&liveFn{}).CreateTracker(offsetrange.Restriction{Start: turn, End: end})
+			err = r.slice(t.Context(), 0, rt, func(_ beam.EventTime, rec flink.Record) { got = append(got, string(rec.Value)) })
+			if err := errors.Join(err, r.Close()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if strings.Join(got, " ") != "0 1 2 1 2 2" {
+			t.Errorf("read %q", got)
 		}
 	})
 }

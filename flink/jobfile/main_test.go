@@ -47,7 +47,7 @@ func leaks() (err error) {
 
 // closeIdle closes what is kept between bundles, and what bundles have left.
 func closeIdle() {
-	idle.CloseAll(time.Now().Add(time.Hour))
+	idle.CloseAll()
 }
 
 // load reads a job file with this text.

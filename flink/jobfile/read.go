@@ -13,11 +13,10 @@ import (
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/graph/coder"
-	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/graph/mtime"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/register"
 
-	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/flink"
+	"github.com/tensorferry/tensorferry/flink/internal/eventtime"
 	"github.com/tensorferry/tensorferry/stream"
 )
 
@@ -52,9 +51,10 @@ func init() {
 
 // readFiles reads the splits of a source that has an end, each as one element in one bundle. What such a job has done is in its results: the results of a
 // split appear at once, under a name of their own, when its bundle ends; done says in which folder they are, and a split that has them is not
-// read again (empty: all are read). So it needs no checkpoint of Flink, which would wait until the last split is dealt out: the list of splits is the whole input of the job, and Flink takes
+// read again (empty: all are read, and what an earlier attempt has left of them in the folders again is removed first). So it needs no checkpoint of Flink, which would wait
+// until the last split is dealt out: the list of splits is the whole input of the job, and Flink takes
 // its operators for finished when they have it. (A splittable DoFn is resumed by timers, and of these an operator works off all it has when its input ends.)
-func readFiles(s beam.Scope, job shipped, splits []stream.Split, done string) (beam.PCollection, error) {
+func readFiles(s beam.Scope, job shipped, splits []stream.Split, done string, again []string) (beam.PCollection, error) {
 	first := &splitsFn{}
 	for i, sp := range splits {
 		first.Splits = append(first.Splits, split{Index: int64(i), Data: sp.Data, Start: sp.Start})
@@ -69,7 +69,7 @@ func readFiles(s beam.Scope, job shipped, splits []stream.Split, done string) (b
 	if err != nil {
 		return beam.PCollection{}, err
 	}
-	out, err := beam.TryParDo(s, &readFn{Job: text, Done: done}, dealt)
+	out, err := beam.TryParDo(s, &readFn{Job: text, Done: done, Again: again}, dealt)
 	if err != nil {
 		return beam.PCollection{}, fmt.Errorf("flink: the source: %w", err)
 	}
@@ -93,6 +93,14 @@ const most = 128
 type readFn struct {
 	Job  string
 	Done string
+	// Again are the folders of results and dead letters from which a split's file is removed before the split is read. A record that failed in an earlier attempt may
+	// succeed in this one, or the other way round, and of an attempt that makes no file of a folder the file of the earlier one would stay.
+	//
+	// An attempt that ends in between leaves a split that is not done, and it is read again: by Flink's restart, or by --resume, which reads all of them where
+	// there is no Done. A bundle of an earlier attempt that is still at work makes nothing visible once its worker has lost its TaskManager (FinishBundle).
+	// Only one that stood still between looking for that and making its files visible can put them beside those of this attempt. Each
+	// file is then whole, and one attempt's; of the two files of a split, one may be of another attempt than the other.
+	Again []string
 
 	src  stream.Source[json.RawMessage]
 	recs []stream.Record[json.RawMessage]
@@ -117,7 +125,17 @@ func (f *readFn) ProcessElement(ctx context.Context, s split, emit func(beam.Eve
 			return fmt.Errorf("source: are there results of split %d: %w", s.Index, err)
 		}
 	}
-	r, err := f.src.Open(ctx, stream.Split{Data: s.Data, Start: s.Start}, s.Start)
+	// What the job was submitted with may have been replaced since, or be another file on this machine.
+	cut := stream.Split{Data: s.Data, Start: s.Start}
+	if err := f.src.Verify(ctx, []stream.Split{cut}, []int64{s.Start}); err != nil {
+		return fmt.Errorf("source: %w", err)
+	}
+	for _, dir := range f.Again {
+		if err := os.Remove(filepath.Join(dir, wholeName(s.Index))); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("source: what an earlier attempt at split %d has left: %w", s.Index, err)
+		}
+	}
+	r, err := f.src.Open(ctx, cut, s.Start)
 	if err != nil {
 		return fmt.Errorf("source: %w", err)
 	}
@@ -126,7 +144,7 @@ func (f *readFn) ProcessElement(ctx context.Context, s split, emit func(beam.Eve
 		recs, _, err := r.Read(ctx, f.recs[:0], most)
 		f.recs = recs
 		for i := range recs {
-			emit(eventTime(recs[i].Time), flink.Record{Value: recs[i].Value, Key: recs[i].Key, Split: s.Index, Position: recs[i].Position})
+			emit(eventtime.ToBeam(recs[i].Time), flink.Record{Value: recs[i].Value, Key: recs[i].Key, Split: s.Index, Position: recs[i].Position})
 		}
 		clear(f.recs)
 		if errors.Is(err, io.EOF) {
@@ -136,11 +154,4 @@ func (f *readFn) ProcessElement(ctx context.Context, s split, emit func(beam.Eve
 			return fmt.Errorf("source: %w", err)
 		}
 	}
-}
-
-func eventTime(t stream.EventTime) beam.EventTime {
-	if t == async.NoTime {
-		return mtime.MinTimestamp
-	}
-	return mtime.Time(t)
 }

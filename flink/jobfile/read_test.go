@@ -55,6 +55,16 @@ func input(t *testing.T, n int, done bool) (*readFn, []split) {
 	return fn, out
 }
 
+// inputPath is the file that a reader reads.
+func inputPath(t *testing.T, fn *readFn) string {
+	t.Helper()
+	s, err := arrived(fn.Job)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.Spec.Source.File.Paths[0]
+}
+
 // readAll reads splits, checks their records' places, and returns how many records there are of each.
 func readAll(t *testing.T, fn *readFn, splits []split) (values string, counts []int) {
 	t.Helper()
@@ -115,17 +125,68 @@ func TestReadErrors(t *testing.T) {
 	put(t, fn.Done, "a file")
 	wantError(t, read(splits[0]), "source: are there results of split 0: ")
 	fn.Done = folder
-	spec, err := arrived(fn.Job)
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := spec.Spec.Source.File.Paths[0]
+	path := inputPath(t, fn)
 	put(t, path, strings.Repeat("x", 10))
 	wantError(t, read(splits[2]), path)
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
 	wantError(t, read(splits[2]), path)
+}
+
+// Another file of the same name is not read: one that has replaced the first while the job ran, or that of another machine.
+func TestReadAnotherFile(t *testing.T) {
+	fn, splits := input(t, 1000, false)
+	dir := t.TempDir()
+	fn.Again = []string{dir}
+	put(t, filepath.Join(dir, wholeName(1)), "earlier\n")
+	path := inputPath(t, fn)
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, path, strings.Repeat("{\"n\":[2,2,2]}\n", 1000))
+	err = fn.ProcessElement(t.Context(), splits[1], func(beam.EventTime, flink.Record) { t.Fatal("a record of another file") })
+	wantError(t, err, "source: file: "+path+" is not the file that was being read")
+	if got := folder(t, dir); got != "part-000001.jsonl: earlier" {
+		t.Errorf("there is\n%s", got)
+	}
+	// One that has grown is the same.
+	put(t, path, string(before)+"{}\n")
+	readAll(t, fn, splits)
+}
+
+// Of a split that is read again nothing stays that an earlier attempt has made.
+func TestReadAgain(t *testing.T) {
+	fn, splits := input(t, 1000, false)
+	fn.Again = []string{t.TempDir(), t.TempDir()}
+	for _, dir := range fn.Again {
+		put(t, filepath.Join(dir, wholeName(1)), "of split 1\n")
+		put(t, filepath.Join(dir, wholeName(2)), "of split 2\n")
+	}
+	for i, s := range splits[:2] {
+		err := fn.ProcessElement(t.Context(), s, func(beam.EventTime, flink.Record) {
+			for _, dir := range fn.Again { // before the first record
+				if _, err := os.Stat(filepath.Join(dir, wholeName(s.Index))); err == nil {
+					t.Fatal("the file of the earlier attempt is there")
+				}
+			}
+		})
+		if err != nil {
+			t.Errorf("split %d: %v", i, err)
+		}
+	}
+	for _, dir := range fn.Again {
+		if got := folder(t, dir); got != "part-000002.jsonl: of split 2" {
+			t.Errorf("there is\n%s", got)
+		}
+	}
+	// What cannot be removed would be taken for this attempt's.
+	if err := os.MkdirAll(filepath.Join(fn.Again[1], wholeName(0), "x"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	err := fn.ProcessElement(t.Context(), splits[0], func(beam.EventTime, flink.Record) { t.Fatal("a record") })
+	wantError(t, err, "source: what an earlier attempt at split 0 has left: ")
 }
 
 // A pipeline has every split in it, so there cannot be any number of them.

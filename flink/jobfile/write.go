@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/flink"
+	"github.com/tensorferry/tensorferry/flink/internal/eventtime"
 	"github.com/tensorferry/tensorferry/job/inference"
 )
 
@@ -46,7 +48,7 @@ func (fn *letterFn) ProcessElement(at beam.EventTime, f flink.FailedRecord) (fli
 		class++
 	}
 	line, err := fn.letters.Line(async.Failed[json.RawMessage]{
-		Record: async.Record[json.RawMessage]{Value: f.Record.Value, Split: int(f.Record.Split), Position: f.Record.Position, Time: async.EventTime(at)},
+		Record: async.Record[json.RawMessage]{Value: f.Record.Value, Split: int(f.Record.Split), Position: f.Record.Position, Time: eventtime.FromBeam(at)},
 		Class:  class, Err: errors.New(f.Error), Attempts: f.Attempts, At: time.UnixMilli(f.At),
 	})
 	r := f.Record
@@ -73,6 +75,19 @@ type part struct {
 	file *os.File
 	name string
 	buf  []byte
+	// dropped removes the file when nobody knows of the part any more: of a bundle that failed Beam drops the instance, and does not say so.
+	dropped runtime.Cleanup
+}
+
+// newPart makes a file that is not visible yet. Its name is its own, so that bundles of the same split do not meet in it.
+func newPart(dir, name string) (*part, error) {
+	file, err := os.CreateTemp(dir, pendingPrefix+"*")
+	if err != nil {
+		return nil, fmt.Errorf("sink: %w", err)
+	}
+	p := &part{file: file, name: name}
+	p.dropped = runtime.AddCleanup(p, func(file string) { _ = os.Remove(file) }, file.Name())
+	return p, nil
 }
 
 // pendingPrefix begins the names of files that are not visible yet.
@@ -81,7 +96,7 @@ const pendingPrefix = ".pending-"
 // flushAt is how many bytes are gathered before they are written.
 const flushAt = 256 << 10
 
-// StartBundle gives up what a bundle has left that never came to its end. It makes no folder: the job's own was made when it was submitted, and one that a
+// StartBundle gives up what a bundle has left that never came to its end, if its instance is used again. It makes no folder: the job's own was made when it was submitted, and one that a
 // worker does not see would take results to where nobody looks for them.
 func (f *filesFn) StartBundle(context.Context) error {
 	f.discard()
@@ -91,6 +106,7 @@ func (f *filesFn) StartBundle(context.Context) error {
 
 func (f *filesFn) discard() {
 	for _, p := range f.open {
+		p.dropped.Stop()
 		p.file.Close()
 		os.Remove(p.file.Name())
 	}
@@ -101,13 +117,13 @@ func (f *filesFn) discard() {
 func (f *filesFn) ProcessElement(_ context.Context, r flink.Record) error {
 	p := f.open[r.Split]
 	if p == nil {
-		file, err := os.CreateTemp(f.Dir, pendingPrefix+"*")
-		if err != nil {
-			return fmt.Errorf("sink: %w", err)
-		}
-		p = &part{file: file, name: wholeName(r.Split)}
+		name := wholeName(r.Split)
 		if !f.Whole {
-			p.name = fmt.Sprintf("part-%06d-%020d.jsonl", r.Split, r.Position)
+			name = fmt.Sprintf("part-%06d-%020d.jsonl", r.Split, r.Position)
+		}
+		var err error
+		if p, err = newPart(f.Dir, name); err != nil {
+			return err
 		}
 		f.open[r.Split] = p
 	}
@@ -126,9 +142,13 @@ func (p *part) flush() error {
 	return nil
 }
 
-// FinishBundle makes the files durable and visible.
-func (f *filesFn) FinishBundle(context.Context) error {
+// FinishBundle makes the files durable and visible, and whatever has been removed from the folder.
+func (f *filesFn) FinishBundle(ctx context.Context) error {
 	defer f.discard()
+	// A worker that has lost its TaskManager works on, and somebody else may have begun with its splits.
+	if ctx.Err() != nil {
+		return fmt.Errorf("sink: %w", context.Cause(ctx))
+	}
 	for split, p := range f.open {
 		if err := p.flush(); err != nil {
 			return err
@@ -140,6 +160,7 @@ func (f *filesFn) FinishBundle(context.Context) error {
 		if err != nil {
 			return fmt.Errorf("sink: %w", err)
 		}
+		p.dropped.Stop()
 		delete(f.open, split)
 	}
 	return syncFolder(f.Dir)

@@ -1,12 +1,14 @@
 package jobfile
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -111,6 +113,42 @@ func TestFilesOfAnAbandonedBundle(t *testing.T) {
 	// The old worker lives after all: it must not make others believe that its results are there.
 	wantError(t, w.fn.FinishBundle(t.Context()), "sink: ")
 	w.want("part-000000.jsonl: c")
+}
+
+// Beam drops the instance of a bundle that failed. What it has left goes with it, and what others are at work on stays.
+func TestFilesOfADroppedInstance(t *testing.T) {
+	dir := t.TempDir()
+	at := writing{t, &filesFn{Dir: dir, Whole: true}}
+	at.begin(record(0, 0, "a"))
+	for range 5 {
+		writing{t, &filesFn{Dir: dir, Whole: true}}.begin(record(0, 0, "b"), record(1, 0, "b"))
+	}
+	for hidden(t, dir) > 1 {
+		runtime.GC()
+		time.Sleep(time.Millisecond)
+	}
+	at.finish("part-000000.jsonl: a")
+	at.fn = nil
+	runtime.GC() // nor does it take what is visible
+	if got := folder(t, dir); got != "part-000000.jsonl: a" {
+		t.Errorf("there is\n%s", got)
+	}
+}
+
+// A worker that has lost its TaskManager must not get in the way of whoever does its work again.
+func TestFilesOfALostWorker(t *testing.T) {
+	w := writing{t, &filesFn{Dir: t.TempDir(), Whole: true}}
+	w.begin(record(0, 0, "a"))
+	lost := errors.New("the TaskManager is gone")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(lost)
+	if err := w.fn.FinishBundle(ctx); !errors.Is(err, lost) {
+		t.Errorf("the error is %v", err)
+	}
+	w.want("")
+	if n := hidden(t, w.fn.Dir); n != 0 {
+		t.Errorf("%d files are pending", n)
+	}
 }
 
 func TestFilesErrors(t *testing.T) {

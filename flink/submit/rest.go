@@ -16,10 +16,20 @@ import (
 type Cluster struct {
 	// Address is host:port or a URL of Flink's REST interface.
 	Address string
+
+	transport http.RoundTripper // nil: http.DefaultTransport
 }
 
-// restTimeout bounds one question.
+// restTimeout bounds one question, and for how long questions may fail before nothing more is asked.
 const restTimeout = 30 * time.Second
+
+// statusError is an answer of Flink that is not the one that was asked for.
+type statusError struct {
+	code int
+	text string // the status and the beginning of what came with it
+}
+
+func (e *statusError) Error() string { return e.text }
 
 // call asks Flink; answer may be nil.
 func (c Cluster) call(ctx context.Context, method, path string, body, answer any) error {
@@ -42,14 +52,14 @@ func (c Cluster) call(ctx context.Context, method, path string, body, answer any
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Close = true // seldom asked
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := (&http.Client{Transport: c.transport}).Do(req)
 	if err != nil {
 		return fmt.Errorf("submit: Flink at %s: %w", c.Address, err)
 	}
 	defer resp.Body.Close()
 	said, err := io.ReadAll(io.LimitReader(resp.Body, 4<<20))
 	if err == nil && resp.StatusCode >= 300 {
-		err = fmt.Errorf("%s: %.500s", resp.Status, said)
+		err = &statusError{resp.StatusCode, fmt.Sprintf("%s: %.500s", resp.Status, said)}
 	}
 	if err == nil && answer != nil {
 		err = json.Unmarshal(said, answer)
@@ -88,41 +98,63 @@ func (c Cluster) Cancel(ctx context.Context, id string) error {
 	return c.call(ctx, "PATCH", "/jobs/"+id+"?mode=cancel", nil, nil)
 }
 
-// Stop stops a job with a savepoint in the cluster's folder for those, and returns its path when that is done.
+// ErrStopUnknown says that Flink was asked to stop a job, and nobody knows what came of it: the job may have stopped, with a savepoint, or go on.
+var ErrStopUnknown = errors.New("submit: what came of the stop is not known")
+
+// Stop stops a job with a savepoint in the cluster's folder for those, and returns its path when that is done. An error that is not
+// ErrStopUnknown says that the job goes on, or ended by itself.
 func (c Cluster) Stop(ctx context.Context, id string) (savepoint string, err error) {
 	var trigger struct {
 		Request string `json:"request-id"`
 	}
 	if err := c.call(ctx, "POST", "/jobs/"+id+"/stop", map[string]any{"drain": false}, &trigger); err != nil {
-		return "", err
+		if _, refused := errors.AsType[*statusError](err); refused {
+			return "", err
+		}
+		return "", fmt.Errorf("%w: %w", ErrStopUnknown, err)
 	}
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
+	var failing time.Time // since when there is no answer; the stop goes on meanwhile
 	for {
-		var at struct {
-			Status    struct{ ID string }
-			Operation struct {
-				Location string
-				Cause    struct {
-					Class string `json:"class"`
-					Stack string `json:"stack-trace"`
-				} `json:"failure-cause"`
-			}
-		}
-		if err := c.call(ctx, "GET", "/jobs/"+id+"/savepoints/"+trigger.Request, nil, &at); err != nil {
-			return "", err
-		}
-		if at.Status.ID == "COMPLETED" {
-			if at.Operation.Location == "" {
-				first, _, _ := strings.Cut(at.Operation.Cause.Stack, "\n")
-				return "", fmt.Errorf("submit: the savepoint of %s failed: %s", id, first)
-			}
+		at, err := c.savepoint(ctx, id, trigger.Request)
+		status, answered := errors.AsType[*statusError](err)
+		switch {
+		case err == nil && at.Status.ID == "COMPLETED" && at.Operation.Location == "":
+			first, _, _ := strings.Cut(at.Operation.Cause.Stack, "\n")
+			return "", fmt.Errorf("submit: the savepoint of %s failed: %s", id, first)
+		case err == nil && at.Status.ID == "COMPLETED":
 			return at.Operation.Location, nil
+		case err == nil:
+			failing = time.Time{}
+		case answered && status.code < 500:
+			// Flink has forgotten the stop, as a JobManager has that started anew.
+			return "", fmt.Errorf("%w: %w", ErrStopUnknown, err)
+		case failing.IsZero():
+			failing = time.Now()
+		case time.Since(failing) > restTimeout:
+			return "", fmt.Errorf("%w, since no question was answered for %v: %w", ErrStopUnknown, restTimeout, err)
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return "", errors.Join(errors.New("submit: no longer waiting for the savepoint"), context.Cause(ctx))
+			return "", fmt.Errorf("%w, since it is no longer waited for: %w", ErrStopUnknown, context.Cause(ctx))
 		}
 	}
+}
+
+// savepoint is how far one is.
+type savepoint struct {
+	Status    struct{ ID string }
+	Operation struct {
+		Location string
+		Cause    struct {
+			Stack string `json:"stack-trace"`
+		} `json:"failure-cause"`
+	}
+}
+
+func (c Cluster) savepoint(ctx context.Context, id, request string) (at savepoint, err error) {
+	err = c.call(ctx, "GET", "/jobs/"+id+"/savepoints/"+request, nil, &at)
+	return at, err
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -139,7 +140,7 @@ func TestStop(t *testing.T) {
 			<-asked // the first has been answered
 			cancel(cause)
 		}()
-		if _, err := c.Stop(ctx, "j1"); !errors.Is(err, cause) && !errors.Is(err, context.Canceled) {
+		if _, err := c.Stop(ctx, "j1"); !errors.Is(err, cause) || !errors.Is(err, ErrStopUnknown) {
 			t.Error(err)
 		}
 	})
@@ -149,10 +150,93 @@ func TestStop(t *testing.T) {
 		wantError(t, err, "submit: Flink at "+c.Address, "POST /jobs/j1/stop", "500", "no savepoint folder")
 	})
 	t.Run("forgotten", func(t *testing.T) {
-		_, c := newFlink(t, map[string][]string{stop: {trigger}})
+		f, c := newFlink(t, map[string][]string{stop: {trigger}})
 		_, err := c.Stop(t.Context(), "j1")
 		wantError(t, err, c.Address, "GET /jobs/j1/savepoints/r1", "404")
+		if !errors.Is(err, ErrStopUnknown) || strings.Count(f.questions(), at) != 1 {
+			t.Errorf("%v; asked %s", err, f.questions())
+		}
 	})
+}
+
+// answers plays Flink without a network, so that time is virtual: an error, a status, or the text of a good answer.
+type answers func(method string) any
+
+func (a answers) RoundTrip(r *http.Request) (*http.Response, error) {
+	code, text := http.StatusOK, ""
+	switch said := a(r.Method).(type) {
+	case error:
+		return nil, said
+	case int:
+		code = said
+	case string:
+		text = said
+	}
+	return &http.Response{StatusCode: code, Status: http.StatusText(code), Body: io.NopCloser(strings.NewReader(text)), Request: r}, nil
+}
+
+// A stop goes on at Flink, whatever becomes of the questions how far it is.
+func TestStopGoesOn(t *testing.T) {
+	const trigger, waits, taken = `{"request-id":"r1"}`, `{"status":{"id":"IN_PROGRESS"}}`, `{"status":{"id":"COMPLETED"},"operation":{"location":"file:/sp/1"}}`
+	for name, c := range map[string]struct {
+		then func(asked time.Duration) any // since the beginning
+		path string
+		over time.Duration // when it is at least
+	}{
+		"a failure and a refusal": {func(d time.Duration) any {
+			switch {
+			case d == 0:
+				return errors.New("connection reset by peer")
+			case d < time.Second:
+				return http.StatusServiceUnavailable
+			case d < 2*time.Second:
+				return "<html>"
+			}
+			return taken
+		}, "file:/sp/1", 2 * time.Second},
+		"failures now and then": {func(d time.Duration) any {
+			switch {
+			case d >= 3*restTimeout:
+				return taken
+			case d/time.Second%10 == 0:
+				return waits
+			}
+			return http.StatusBadGateway
+		}, "file:/sp/1", 3 * restTimeout},
+		"failures alone": {func(time.Duration) any { return errors.New("connection refused") }, "", restTimeout},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				began := time.Now()
+				cluster := Cluster{Address: "flink:8081", transport: answers(func(method string) any {
+					if method == "POST" {
+						return trigger
+					}
+					return c.then(time.Since(began))
+				})}
+				path, err := cluster.Stop(t.Context(), "j1")
+				if path != c.path || (err != nil) != (path == "") || err != nil && !errors.Is(err, ErrStopUnknown) {
+					t.Errorf("%q, error %v", path, err)
+				}
+				if d := time.Since(began); d < c.over || d > c.over+time.Second {
+					t.Errorf("it took %v", d)
+				}
+			})
+		})
+	}
+}
+
+// Whether a stop was begun is known only if Flink says so.
+func TestStopIsRefused(t *testing.T) {
+	for _, c := range []struct {
+		said    any
+		unknown bool
+	}{{http.StatusConflict, false}, {http.StatusInternalServerError, false}, {errors.New("connection reset by peer"), true}, {"<html>", true}} {
+		cluster := Cluster{Address: "flink:8081", transport: answers(func(string) any { return c.said })}
+		if _, err := cluster.Stop(t.Context(), "j1"); err == nil || errors.Is(err, ErrStopUnknown) != c.unknown {
+			t.Errorf("%v: %v", c.said, err)
+		}
+	}
 }
 
 func TestNoFlink(t *testing.T) {

@@ -20,17 +20,22 @@ type ending struct {
 	cluster submit.Cluster
 	log     *slog.Logger
 	began   time.Time
+	// patience is how long Flink is asked to end the job until it does so, and how long it is waited for a savepoint's path when the job is over.
+	patience time.Duration
 
 	asked     os.Signal // the first
+	insisted  bool      // there was a second
 	cancelled bool
 	stopping  bool // a savepoint is being taken
-	lost      bool // one was, and nobody said where
+	lost      bool // one was, as far as is known, and nobody said where
 	stopped   chan stopped
-	patience  time.Duration // for the savepoint's path when the job is over
 }
 
-// pathPatience is long for Flink, which knows the path when the job ends.
-const pathPatience = 10 * time.Second
+// flinkPatience is long for Flink, which has a job some seconds after the job server has taken it, and knows a savepoint's path when the job ends.
+const flinkPatience = 30 * time.Second
+
+// askAgain is the time between questions to Flink.
+const askAgain = 200 * time.Millisecond
 
 // stopped is how a stop with a savepoint went.
 type stopped struct {
@@ -46,21 +51,48 @@ func (e *ending) wait(ctx context.Context, j *submit.Job) int {
 	done := make(chan error, 1)
 	go func() { done <- j.Wait(ctx, e.log) }()
 	var savepoint string
+	var again <-chan time.Time // while Flink does not do what a signal asks for
+	var until time.Time
+	// end asks Flink to end the job, and gives up at its time.
+	end := func() error {
+		err := e.end(ctx)
+		switch {
+		case err == nil:
+			again = nil
+		case time.Now().Before(until):
+			if again == nil {
+				e.log.Warn("the job cannot be ended yet; trying again", "error", err)
+			}
+			again = time.After(askAgain)
+			err = nil
+		}
+		return err
+	}
 	for {
+		var err error
 		select {
 		case s := <-e.w.signals:
 			if e.cluster.Address == "" {
 				fmt.Fprintf(e.w.stderr, "%s: the job goes on; end it in Flink's web UI or with its command (with --flink a signal ends it)\n", e.spec.Name)
 				return signalCode(s)
 			}
-			if err := e.signal(ctx, s); err != nil {
-				fmt.Fprintf(e.w.stderr, "tensorferry-flink run: the job may go on: %v\n", err)
-				return exitFailed
+			if e.asked == nil {
+				e.asked = s
+			} else {
+				e.insisted = true
 			}
+			if again == nil {
+				until = time.Now().Add(e.patience)
+			}
+			err = end()
+		case <-again:
+			err = end()
 		case st := <-e.stopped:
-			savepoint = e.took(st)
+			if savepoint = e.took(st); savepoint != "" {
+				again = nil // it has stopped, so nothing is left to be cancelled
+			}
 		case err := <-done:
-			if err == nil && e.stopping && !e.cancelled {
+			if err == nil && e.stopping {
 				// The job server is told of the end before the savepoint's path is.
 				select {
 				case st := <-e.stopped:
@@ -71,20 +103,29 @@ func (e *ending) wait(ctx context.Context, j *submit.Job) int {
 			}
 			return e.over(savepoint, err)
 		}
+		if err != nil {
+			fmt.Fprintf(e.w.stderr, "tensorferry-flink run: the job may go on: %v\n", err)
+			return exitFailed
+		}
 	}
 }
 
 // took notes how a stop with a savepoint went, and returns the savepoint's path.
 func (e *ending) took(st stopped) string {
 	e.stopping = false
-	if st.err != nil {
+	switch {
+	case errors.Is(st.err, submit.ErrStopUnknown):
+		e.lost = true
+		e.log.Warn("Flink does not say how the stop with a savepoint goes; a further signal cancels the job", "error", st.err)
+	case st.err != nil:
 		e.log.Warn("the job could not be stopped with a savepoint; a further signal cancels it", "error", st.err)
 	}
 	return st.path
 }
 
-// signal asks Flink to end the job.
-func (e *ending) signal(ctx context.Context, s os.Signal) error {
+// end asks Flink to end the job: to stop it with a savepoint, or to cancel it. An error says that Flink does not, or not yet: it may not have
+// the job yet, or no longer.
+func (e *ending) end(ctx context.Context) error {
 	// The clock of the cluster may be another.
 	id, err := e.cluster.Find(ctx, e.spec.Name, e.began.Add(-time.Minute))
 	if err != nil {
@@ -93,20 +134,17 @@ func (e *ending) signal(ctx context.Context, s os.Signal) error {
 	if id == "" {
 		return fmt.Errorf("no job %q runs on Flink at %s", e.spec.Name, e.cluster.Address)
 	}
-	if e.asked == nil && e.spec.Source.File == nil {
-		e.asked, e.stopping = s, true
-		e.log.Info("stopping with a savepoint", "signal", s.String(), "job", id)
+	if !e.insisted && e.spec.Source.File == nil {
+		e.stopping = true
+		e.log.Info("stopping with a savepoint", "signal", e.asked.String(), "job", id)
 		go func() {
 			path, err := e.cluster.Stop(ctx, id)
 			e.stopped <- stopped{path, err}
 		}()
 		return nil
 	}
-	if e.asked == nil {
-		e.asked = s
-	}
-	e.cancelled = true
-	e.log.Info("cancelling", "signal", s.String(), "job", id)
+	e.log.Info("cancelling", "signal", e.asked.String(), "job", id)
+	e.cancelled = true // it may be, even if the answer gets lost
 	return e.cluster.Cancel(ctx, id)
 }
 
@@ -117,7 +155,7 @@ func (e *ending) over(savepoint string, err error) int {
 	case savepoint != "":
 		fmt.Fprintf(e.w.stderr, "%s: stopped; go on with --savepoint %s\n", name, savepoint)
 		return signalCode(e.asked)
-	case e.lost:
+	case e.lost && err == nil:
 		fmt.Fprintf(e.w.stderr, "%s: stopped; Flink's web UI says where its savepoint is\n", name)
 		return signalCode(e.asked)
 	case err == nil:

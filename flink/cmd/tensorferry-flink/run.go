@@ -121,6 +121,6 @@ func runJob(w *world, args []string) int {
 		fmt.Fprintln(w.stdout, j.ID)
 		return exitOK
 	}
-	e := &ending{w: w, spec: spec, cluster: submit.Cluster{Address: *cluster}, log: log, began: began, patience: pathPatience}
+	e := &ending{w: w, spec: spec, cluster: submit.Cluster{Address: *cluster}, log: log, began: began, patience: flinkPatience}
 	return e.wait(ctx, j)
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -58,41 +59,60 @@ type cluster struct {
 	*httptest.Server
 	name string
 	ends func() // how a job ends that is stopped or cancelled
+	// savepoint is the answer to the question for a stop's savepoint.
+	savepoint string
+	// instead, if set, answers the n-th question of a kind in place of what is usual: a status or a text; empty: it does not.
+	instead func(what string, n int) string
 
-	mu        sync.Mutex
-	asked     []string
-	stop      string // the answer to a stop
-	savepoint string // that to the question for its savepoint; it may be "wait"
-	once      sync.Once
+	mu    sync.Mutex
+	asked []string
+	once  sync.Once
 }
 
 func newCluster(t *testing.T, name string, ends chan struct{}) *cluster {
 	t.Helper()
-	c := &cluster{name: name, stop: `{"request-id":"r"}`}
+	c := &cluster{name: name}
 	c.ends = func() { c.once.Do(func() { close(ends) }) }
 	c.Server = httptest.NewServer(c)
 	t.Cleanup(c.Close)
 	return c
 }
 
+const noJobs = `{"jobs":[]}`
+
 func (c *cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	what, n := r.Method+" "+r.URL.RequestURI(), 0
 	c.mu.Lock()
-	c.asked = append(c.asked, r.Method+" "+r.URL.RequestURI())
-	savepoint := c.savepoint
+	c.asked = append(c.asked, what)
+	for _, w := range c.asked {
+		if w == what {
+			n++
+		}
+	}
 	c.mu.Unlock()
-	switch r.Method + " " + r.URL.RequestURI() {
+	if c.instead != nil {
+		if said := c.instead(what, n); said != "" {
+			if code, err := strconv.Atoi(said); err == nil {
+				w.WriteHeader(code)
+			} else {
+				fmt.Fprint(w, said)
+			}
+			return
+		}
+	}
+	switch what {
 	case "GET /jobs/overview":
 		fmt.Fprintf(w, `{"jobs":[{"jid":"j","name":%q,"state":"RUNNING","start-time":%d,"end-time":-1}]}`, c.name, time.Now().UnixMilli())
 	case "PATCH /jobs/j?mode=cancel":
 		fmt.Fprint(w, "{}")
 		c.ends()
 	case "POST /jobs/j/stop":
-		fmt.Fprint(w, c.stop)
-		if !strings.Contains(savepoint, "failure") {
+		fmt.Fprint(w, `{"request-id":"r"}`)
+	case "GET /jobs/j/savepoints/r":
+		fmt.Fprint(w, c.savepoint)
+		if !strings.Contains(c.savepoint, "failure") {
 			c.ends()
 		}
-	case "GET /jobs/j/savepoints/r":
-		fmt.Fprint(w, savepoint)
 	default:
 		w.WriteHeader(http.StatusNotFound)
 	}
@@ -140,19 +160,59 @@ func TestSignalWithoutFlink(t *testing.T) {
 	w.has(t, code, 130, "", "digits: the job goes on; end it in Flink's web UI")
 }
 
-func TestSignalFindsNothing(t *testing.T) {
-	script := jobserver.Script{Ends: make(chan struct{})}
-	s, c := jobserver.Start(t, script), newCluster(t, "letters", script.Ends)
+// Some seconds pass from when the job server has taken a job to when Flink has it.
+func TestSignalBeforeFlinkHasTheJob(t *testing.T) {
+	script := jobserver.Script{Ends: make(chan struct{}), End: jobpb.JobState_FAILED}
+	s, c := jobserver.Start(t, script), newCluster(t, "digits", script.Ends)
+	c.instead = func(what string, n int) string {
+		switch {
+		case what != "GET /jobs/overview":
+		case n == 1:
+			return noJobs
+		case n == 2:
+			return "503"
+		}
+		return ""
+	}
 	w := newWorld()
 	w.signals <- os.Interrupt
 	code := dispatch(&w.world, []string{"run", jobFile(t), "--job-server", s.Address, "--flink", c.URL})
-	w.has(t, code, exitFailed, "", `the job may go on: no job "digits" runs on Flink at `+c.URL)
+	w.has(t, code, 130, "", "digits: cancelled; go on with --resume\n")
+	w.has(t, code, 130, "", `the job cannot be ended yet; trying again" error="no job`)
+}
 
-	c.Close() // nor is there a Flink
-	w = newWorld()
-	w.signals <- os.Interrupt
-	code = dispatch(&w.world, []string{"run", jobFile(t), "--job-server", s.Address, "--flink", c.URL})
-	w.has(t, code, exitFailed, "", "the job may go on: submit: Flink at "+c.URL)
+// ending is one of a submitted job that has no end by itself.
+func endingOf(t *testing.T, script jobserver.Script, c *cluster) (*surroundings, *ending, *submit.Job) {
+	t.Helper()
+	s := jobserver.Start(t, script)
+	p, scope := beam.NewPipelineWithRoot()
+	beam.Create(scope, 1)
+	j, err := submit.Submit(t.Context(), p, submit.Options{JobServer: s.Address, WorkerPool: "127.0.0.1:1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { j.Close() })
+	w := newWorld()
+	return w, &ending{
+		w: &w.world, spec: &job.Spec{Name: "digits"}, cluster: submit.Cluster{Address: c.URL}, began: time.Now(), patience: time.Hour,
+		log: slog.New(slog.NewTextHandler(&w.errs, nil)),
+	}, j
+}
+
+func TestSignalFindsNothing(t *testing.T) {
+	for _, flink := range []bool{true, false} {
+		script := jobserver.Script{Ends: make(chan struct{})}
+		c := newCluster(t, "letters", script.Ends)
+		w, e, j := endingOf(t, script, c)
+		e.patience = time.Nanosecond
+		want := `the job may go on: no job "digits" runs on Flink at ` + c.URL
+		if !flink {
+			c.Close()
+			want = "the job may go on: submit: Flink at " + c.URL
+		}
+		w.signals <- os.Interrupt
+		w.has(t, e.wait(t.Context(), j), exitFailed, "", want)
+	}
 }
 
 // Jobs without an end are stopped with a savepoint.
@@ -160,45 +220,97 @@ func TestStop(t *testing.T) {
 	const waits = `{"status":{"id":"IN_PROGRESS"}}`
 	const taken = `{"status":{"id":"COMPLETED"},"operation":{"location":"file:/sp/1"}}`
 	const failed = `{"status":{"id":"COMPLETED"},"operation":{"failure-cause":{"stack-trace":"x.E: failure: no folder"}}}`
+	const lost = "digits: stopped; Flink's web UI says where its savepoint is\n"
+	const overview, stop, at = "GET /jobs/overview", "POST /jobs/j/stop", "GET /jobs/j/savepoints/r"
 	for name, c := range map[string]struct {
 		savepoint string
 		end       jobpb.JobState_Enum
-		// then is what happens when the savepoint has failed.
+		instead   func(w *surroundings, c *cluster, what string, n int) string
+		// then is what happens when the stop has failed, or nobody knows.
 		then      func(w *surroundings, c *cluster)
 		code      int
 		out, errs string
 	}{
-		"taken":     {taken, jobpb.JobState_DONE, nil, 143, "", "digits: stopped; go on with --savepoint file:/sp/1\n"},
-		"lost":      {waits, jobpb.JobState_DONE, nil, 143, "", "digits: stopped; Flink's web UI says where its savepoint is\n"},
-		"finished":  {failed, jobpb.JobState_DONE, func(_ *surroundings, c *cluster) { c.ends() }, exitOK, "digits: finished in ", "no folder"},
-		"cancelled": {failed, jobpb.JobState_FAILED, func(w *surroundings, _ *cluster) { w.signals <- os.Interrupt }, 143, "", "digits: cancelled; go on with --savepoint and a checkpoint that was kept\n"},
-		"failed":    {failed, jobpb.JobState_FAILED, func(_ *surroundings, c *cluster) { c.ends() }, exitFailed, "", "tensorferry-flink run: the job job-1 failed"},
+		"taken":     {taken, jobpb.JobState_DONE, nil, nil, 143, "", "digits: stopped; go on with --savepoint file:/sp/1\n"},
+		"lost":      {waits, jobpb.JobState_DONE, nil, nil, 143, "", lost},
+		"finished":  {failed, jobpb.JobState_DONE, nil, func(_ *surroundings, c *cluster) { c.ends() }, exitOK, "digits: finished in ", "no folder"},
+		"cancelled": {failed, jobpb.JobState_FAILED, nil, func(w *surroundings, _ *cluster) { w.signals <- os.Interrupt }, 143, "", "digits: cancelled; go on with --savepoint and a checkpoint that was kept\n"},
+		"failed":    {failed, jobpb.JobState_FAILED, nil, func(_ *surroundings, c *cluster) { c.ends() }, exitFailed, "", "tensorferry-flink run: the job job-1 failed"},
+		"refused": {waits, jobpb.JobState_DONE, func(_ *surroundings, _ *cluster, what string, _ int) string {
+			if what == stop {
+				return "500"
+			}
+			return ""
+		}, func(_ *surroundings, c *cluster) { c.ends() }, exitOK, "digits: finished in ", "could not be stopped"},
+		// A question that fails says nothing of the savepoint.
+		"asked again": {taken, jobpb.JobState_DONE, func(_ *surroundings, c *cluster, what string, n int) string {
+			if what == at && n == 1 {
+				c.ends()
+				return "503"
+			}
+			return ""
+		}, nil, 143, "", "digits: stopped; go on with --savepoint file:/sp/1\n"},
+		"forgotten": {taken, jobpb.JobState_DONE, func(_ *surroundings, _ *cluster, what string, _ int) string {
+			if what == at {
+				return "404"
+			}
+			return ""
+		}, func(_ *surroundings, c *cluster) { c.ends() }, 143, "", lost},
+		"forgotten, then failed": {taken, jobpb.JobState_FAILED, func(_ *surroundings, _ *cluster, what string, _ int) string {
+			if what == at {
+				return "404"
+			}
+			return ""
+		}, func(_ *surroundings, c *cluster) { c.ends() }, exitFailed, "", "tensorferry-flink run: the job job-1 failed"},
+		// A second signal when the job has just ended, and its savepoint's path is on its way.
+		"signalled twice": {taken, jobpb.JobState_DONE, func(w *surroundings, c *cluster, what string, n int) string {
+			switch {
+			case what == at && n == 1:
+				w.signals <- syscall.SIGTERM
+				return waits
+			case what == at && !strings.Contains(c.questions(), at+"; "+overview):
+				return waits
+			case what == overview && n > 1:
+				c.ends()
+				return noJobs
+			}
+			return ""
+		}, nil, 143, "", "digits: stopped; go on with --savepoint file:/sp/1\n"},
+		// Or a moment before, so that Flink is asked to cancel what has ended.
+		"cancelled too late": {taken, jobpb.JobState_DONE, func(w *surroundings, c *cluster, what string, n int) string {
+			switch {
+			case what == at && n == 1:
+				w.signals <- syscall.SIGTERM
+				return waits
+			case what == at && !strings.Contains(c.questions(), "PATCH"):
+				return waits
+			case strings.HasPrefix(what, "PATCH"):
+				c.ends()
+				return "404"
+			}
+			return ""
+		}, nil, 143, "", "digits: stopped; go on with --savepoint file:/sp/1\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			script := jobserver.Script{Ends: make(chan struct{}), End: c.end}
-			s, f := jobserver.Start(t, script), newCluster(t, "digits", script.Ends)
+			f := newCluster(t, "digits", script.Ends)
 			f.savepoint = c.savepoint
-			p, scope := beam.NewPipelineWithRoot()
-			beam.Create(scope, 1)
-			j, err := submit.Submit(t.Context(), p, submit.Options{JobServer: s.Address, WorkerPool: "127.0.0.1:1"})
-			if err != nil {
-				t.Fatal(err)
+			w, e, j := endingOf(t, script, f)
+			if c.instead != nil {
+				f.instead = func(what string, n int) string { return c.instead(w, f, what, n) }
 			}
-			defer j.Close()
-			w := newWorld()
-			e := &ending{w: &w.world, spec: &job.Spec{Name: "digits"}, cluster: submit.Cluster{Address: f.URL}, began: time.Now(), patience: 50 * time.Millisecond}
-			// The log says when the savepoint has failed.
+			// The log says when the stop has failed.
 			e.log = slog.New(slog.NewTextHandler(io.MultiWriter(&w.errs, writer(func(line string) {
-				if strings.Contains(line, "could not be stopped") && c.then != nil {
+				if c.then != nil && (strings.Contains(line, "could not be stopped") || strings.Contains(line, "does not say")) {
 					go c.then(w, f)
 				}
 			})), nil))
-			w.signals <- syscall.SIGTERM
-			if c.savepoint != waits {
-				e.patience = time.Hour // what is known is not waited for
+			if name == "lost" {
+				e.patience = time.Nanosecond // what is known is waited for
 			}
+			w.signals <- syscall.SIGTERM
 			w.has(t, e.wait(t.Context(), j), c.code, c.out, c.errs)
-			if !strings.HasPrefix(f.questions(), "GET /jobs/overview; POST /jobs/j/stop; GET /jobs/j/savepoints/r") {
+			if !strings.HasPrefix(f.questions(), overview+"; "+stop) {
 				t.Errorf("asked %s", f.questions())
 			}
 		})

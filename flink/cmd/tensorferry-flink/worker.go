@@ -1,11 +1,15 @@
 package main
 
 import (
+	"context"
 	"flag"
 	"fmt"
+	"log/slog"
 	"net"
 	"slices"
+	"time"
 
+	"github.com/tensorferry/tensorferry/flink/internal/idle"
 	"github.com/tensorferry/tensorferry/flink/worker"
 )
 
@@ -47,7 +51,28 @@ func runWorker(w *world, args []string) int {
 	case s := <-w.signals:
 		log.Info("the worker pool ends", "signal", s.String())
 		p.Close()
+		closeKept(log)
 		<-served
 		return exitOK
+	}
+}
+
+// closeLimit bounds how long a worker pool that ends closes what its workers have kept. The unit for systemd waits a little longer.
+const closeLimit = 10 * time.Second
+
+// closeKept closes what is kept between bundles: channels, behind which are the sidecars that jobs bring along with their files, and clients of
+// brokers. A bundle that is at work on one of them leaves it when it finds its worker ended.
+func closeKept(log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
+	defer cancel()
+	go func() {
+		for !idle.CloseAll() && ctx.Err() == nil {
+			time.Sleep(20 * time.Millisecond)
+		}
+		cancel()
+	}()
+	<-ctx.Done()
+	if ctx.Err() == context.DeadlineExceeded {
+		log.Warn("not all channels and clients were closed in time", "limit", closeLimit)
 	}
 }

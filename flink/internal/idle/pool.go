@@ -29,11 +29,12 @@ type Thing interface {
 // for what it took; that too is closed when nothing has touched it for Limit. It is safe for concurrent use; its
 // zero value is empty.
 type Pool[T Thing] struct {
-	mu     sync.Mutex
-	free   map[string][]T
-	lent   map[T]loan
-	next   map[string]int // numbers of things
-	sweeps bool
+	mu      sync.Mutex
+	free    map[string][]T
+	lent    map[T]loan
+	closing int            // how many things of neither are being closed
+	next    map[string]int // numbers of things
+	sweeps  bool
 }
 
 // loan is a thing that somebody has. Until it is used for the first time its own time is that of an earlier bundle.
@@ -45,12 +46,19 @@ type loan struct {
 // busy are the pools that hold something.
 var busy sync.Map
 
-// CloseAll closes what nobody has used since a time, in all pools of the process. It is for a process that ends.
-func CloseAll(since time.Time) {
+// CloseAll closes what nobody is at work on, in all pools of the process, and reports whether all is closed then. It is for a process that ends.
+func CloseAll() (all bool) {
+	all = true
 	busy.Range(func(p, _ any) bool {
-		p.(interface{ CloseUnused(time.Time) }).CloseUnused(since)
+		pool := p.(interface {
+			CloseUnused(time.Time)
+			empty() bool
+		})
+		pool.CloseUnused(time.Now().Add(Limit)) // later than whatever was used
+		all = pool.empty() && all
 		return true
 	})
+	return all
 }
 
 // Take returns a thing of a key that nobody has, opened if there is none. index numbers the things of a key.
@@ -100,17 +108,31 @@ func (p *Pool[T]) Give(t T) {
 func (p *Pool[T]) Drop(t T) {
 	p.mu.Lock()
 	_, ok := p.lent[t]
-	delete(p.lent, t)
+	if ok {
+		delete(p.lent, t)
+		p.closing++
+	}
 	p.mu.Unlock()
 	if ok {
-		shut(t)
+		p.shut(t)
 	}
 }
 
-func shut[T Thing](t T) {
+// shut closes a thing that is counted in closing.
+func (p *Pool[T]) shut(t T) {
 	if err := t.Close(); err != nil {
 		slog.Warn("something idle could not be closed", "error", err)
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closing--
+}
+
+// empty reports whether nothing is left.
+func (p *Pool[T]) empty() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.free) == 0 && len(p.lent) == 0 && p.closing == 0
 }
 
 // sweep closes what nobody uses, and ends when nothing is left.
@@ -129,7 +151,7 @@ func (p *Pool[T]) sweepOnce(since time.Time) (empty bool) {
 	p.CloseUnused(since)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.free) > 0 || len(p.lent) > 0 {
+	if len(p.free) > 0 || len(p.lent) > 0 || p.closing > 0 {
 		return false
 	}
 	clear(p.next)
@@ -162,8 +184,9 @@ func (p *Pool[T]) CloseUnused(since time.Time) {
 			delete(p.lent, t)
 		}
 	}
+	p.closing += len(old)
 	p.mu.Unlock()
 	for _, t := range old {
-		shut(t)
+		p.shut(t)
 	}
 }
