@@ -19,7 +19,6 @@ import (
 	"github.com/tensorferry/tensorferry/job"
 	"github.com/tensorferry/tensorferry/job/embedded"
 	"github.com/tensorferry/tensorferry/job/inference"
-	"github.com/tensorferry/tensorferry/stream"
 )
 
 // shipped is a job file on its way to the workers. Files that it names (certificates, passwords, input) are looked for there.
@@ -58,7 +57,7 @@ func arrived(text string) (s shipped, err error) {
 }
 
 // source returns the source of the records.
-func (s shipped) source() (stream.Source[json.RawMessage], error) {
+func (s shipped) source() *file.Source[json.RawMessage] {
 	f := *s.Spec.Source.File
 	if f.SplitSize == 0 {
 		f.SplitSize = DefaultSplitSize
@@ -66,7 +65,7 @@ func (s shipped) source() (stream.Source[json.RawMessage], error) {
 	action := s.Spec.Infer.OnError[async.BadRecord.String()].Action
 	return file.NewRawSource(file.SourceConfig[json.RawMessage]{
 		Paths: f.Paths, SplitSize: f.SplitSize, MaxLine: f.MaxLine, Unchecked: action != "" && action != job.ActionFail,
-	}), nil
+	})
 }
 
 // Check says what is wrong with a job file for Flink. The errors are job.Fault, all that were found.
@@ -122,7 +121,7 @@ func Build(ctx context.Context, p *beam.Pipeline, spec *job.Spec, resumed bool) 
 		return err
 	}
 	s := p.Root()
-	records, err := to.read(ctx, s.Scope("source"), spec, resumed)
+	records, files, err := to.read(ctx, s.Scope("source"), spec, resumed)
 	if err != nil {
 		return err
 	}
@@ -140,7 +139,7 @@ func Build(ctx context.Context, p *beam.Pipeline, spec *job.Spec, resumed bool) 
 	if err != nil {
 		return err
 	}
-	lines, err := beam.TryParDo(s.Scope("dead-letter"), &letterFn{Job: text}, failed)
+	lines, err := beam.TryParDo(s.Scope("dead-letter"), &letterFn{Job: text, Files: files}, failed)
 	if err != nil {
 		return fmt.Errorf("flink: dead letters: %w", err)
 	}
@@ -148,32 +147,39 @@ func Build(ctx context.Context, p *beam.Pipeline, spec *job.Spec, resumed bool) 
 }
 
 // read reads the job's source, and claims the folders of its sinks. spec is what the file says with the places, which do not travel.
-func (s shipped) read(ctx context.Context, scope beam.Scope, spec *job.Spec, resumed bool) (beam.PCollection, error) {
+// files are those of the splits, if it reads files.
+func (s shipped) read(ctx context.Context, scope beam.Scope, spec *job.Spec, resumed bool) (records beam.PCollection, files splitFiles, err error) {
 	if spec.Source.Kafka != nil {
 		if err := claim(spec, nil, resumed); err != nil {
-			return beam.PCollection{}, err
+			return records, nil, err
 		}
-		return readLive(ctx, scope, s)
+		records, err = readLive(ctx, scope, s)
+		return records, nil, err
 	}
-	src, err := s.source()
-	if err != nil {
-		return beam.PCollection{}, err
-	}
+	src := s.source()
 	splits, err := src.Splits(ctx)
 	if err != nil {
-		return beam.PCollection{}, spec.Fault("source.file.path", "%v", err)
+		return records, nil, spec.Fault("source.file.path", "%v", err)
 	}
 	if len(splits) > maxSplits {
-		return beam.PCollection{}, spec.Fault("source.file.split_size", "%d splits; want at most %d, so a larger size", len(splits), maxSplits)
+		return records, nil, spec.Fault("source.file.split_size", "%d splits; want at most %d, so a larger size", len(splits), maxSplits)
 	}
 	if err := claim(spec, splits, resumed); err != nil {
-		return beam.PCollection{}, err
+		return records, nil, err
 	}
 	// Of a split whose results are there the dead letters may still be missing, so with dead letters all is done again, with the same names.
 	if spec.Sink.File != nil && spec.DeadLetter == nil {
-		return readFiles(scope, s, splits, spec.Sink.File.Path, nil)
+		records, err = readFiles(scope, s, splits, spec.Sink.File.Path, nil)
+	} else {
+		records, err = readFiles(scope, s, splits, "", slices.Sorted(maps.Values(sinks(spec))))
 	}
-	return readFiles(scope, s, splits, "", slices.Sorted(maps.Values(sinks(spec))))
+	for i := range splits {
+		path, _ := src.File(i)
+		if n := len(files); n == 0 || files[n-1].Path != path {
+			files = append(files, splitFile{int64(i), path})
+		}
+	}
+	return records, files, err
 }
 
 // write writes records to the job's sink, or to that of its dead letters.

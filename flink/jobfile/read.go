@@ -110,7 +110,7 @@ type readFn struct {
 func (f *readFn) Setup() error {
 	job, err := arrived(f.Job)
 	if err == nil {
-		f.src, err = job.source()
+		f.src = job.source()
 	}
 	return err
 }

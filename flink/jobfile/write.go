@@ -1,6 +1,7 @@
 package jobfile
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
@@ -27,7 +29,8 @@ func init() {
 
 // letterFn writes a record that failed as a line of JSON.
 type letterFn struct {
-	Job string
+	Job   string
+	Files splitFiles // if splits are of files
 
 	letters inference.Letters
 }
@@ -38,7 +41,30 @@ func (fn *letterFn) Setup() error {
 	if fn.letters = inference.LettersOf(&job.Spec); job.Spec.Source.Kafka != nil {
 		fn.letters.Where = job.where
 	}
+	if fn.Files != nil {
+		fn.letters.File = fn.Files.of
+	}
 	return err
+}
+
+// splitFiles are the files of a job's splits, in the order of these.
+type splitFiles []splitFile
+
+// splitFile is the file of the split First and of those behind it, up to the next file's.
+type splitFile struct {
+	First int64
+	Path  string
+}
+
+func (s splitFiles) of(split int) (path string, ok bool) {
+	i, found := slices.BinarySearchFunc(s, int64(split), func(f splitFile, n int64) int { return cmp.Compare(f.First, n) })
+	if !found {
+		i--
+	}
+	if i < 0 {
+		return "", false
+	}
+	return s[i].Path, true
 }
 
 // ProcessElement makes one line.

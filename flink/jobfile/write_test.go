@@ -227,6 +227,11 @@ func TestLetters(t *testing.T) {
 				if c.partition {
 					embedded.Where = func(split int) (string, int32, bool) { return "in", int32(split), true }
 				}
+				var files splitFiles
+				if !c.partition {
+					embedded.File = func(int) (string, bool) { return "/in/b.jsonl", true }
+					files = splitFiles{{0, "/in/a.jsonl"}, {2, "/in/b.jsonl"}, {4, "/in/c.jsonl"}}
+				}
 				want, err := embedded.Line(async.Failed[json.RawMessage]{
 					Record: async.Record[json.RawMessage]{Value: json.RawMessage(c.value), Split: 3, Position: 9},
 					Class:  class, Err: &async.RecordError{Operator: "infer", Split: 3, Position: 9, Attempts: 2, Class: class, Err: errors.New("no <good>")}, Attempts: 2, At: at,
@@ -234,7 +239,7 @@ func TestLetters(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				fn := &letterFn{Job: textOf(t, spec)}
+				fn := &letterFn{Job: textOf(t, spec), Files: files}
 				if err := fn.Setup(); err != nil {
 					t.Fatal(err)
 				}

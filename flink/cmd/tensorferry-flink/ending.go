@@ -43,8 +43,8 @@ type stopped struct {
 	err  error
 }
 
-// wait returns the exit code.
-func (e *ending) wait(ctx context.Context, j *submit.Job) int {
+// wait returns the exit code. early is a signal that came before, or nil.
+func (e *ending) wait(ctx context.Context, j *submit.Job, early os.Signal) int {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	e.stopped = make(chan stopped, 1)
@@ -70,14 +70,36 @@ func (e *ending) wait(ctx context.Context, j *submit.Job) int {
 	}
 	for {
 		var err error
-		select {
-		case s := <-e.w.signals:
+		var heard os.Signal
+		if heard, early = early, nil; heard == nil {
+			select {
+			case heard = <-e.w.signals:
+			case <-again:
+				err = end()
+			case st := <-e.stopped:
+				if savepoint = e.took(st); savepoint != "" {
+					again = nil // it has stopped, so nothing is left to be cancelled
+				}
+			case err := <-done:
+				if err == nil && e.stopping {
+					// The job server is told of the end before the savepoint's path is.
+					select {
+					case st := <-e.stopped:
+						savepoint = e.took(st)
+					case <-time.After(e.patience):
+						e.lost = true
+					}
+				}
+				return e.over(savepoint, err)
+			}
+		}
+		if heard != nil {
 			if e.cluster.Address == "" {
 				fmt.Fprintf(e.w.stderr, "%s: the job goes on; end it in Flink's web UI or with its command (with --flink a signal ends it)\n", e.spec.Name)
-				return signalCode(s)
+				return signalCode(heard)
 			}
 			if e.asked == nil {
-				e.asked = s
+				e.asked = heard
 			} else {
 				e.insisted = true
 			}
@@ -85,23 +107,6 @@ func (e *ending) wait(ctx context.Context, j *submit.Job) int {
 				until = time.Now().Add(e.patience)
 			}
 			err = end()
-		case <-again:
-			err = end()
-		case st := <-e.stopped:
-			if savepoint = e.took(st); savepoint != "" {
-				again = nil // it has stopped, so nothing is left to be cancelled
-			}
-		case err := <-done:
-			if err == nil && e.stopping {
-				// The job server is told of the end before the savepoint's path is.
-				select {
-				case st := <-e.stopped:
-					savepoint = e.took(st)
-				case <-time.After(e.patience):
-					e.lost = true
-				}
-			}
-			return e.over(savepoint, err)
 		}
 		if err != nil {
 			fmt.Fprintf(e.w.stderr, "tensorferry-flink run: the job may go on: %v\n", err)

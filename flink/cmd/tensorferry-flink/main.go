@@ -37,6 +37,9 @@ type world struct {
 func main() {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) { // as nohup has it
+		signal.Notify(signals, syscall.SIGHUP)
+	}
 	// Before anything else: a process that Beam has started as a worker is one from here on.
 	beam.Init()
 	os.Exit(dispatch(&world{stdout: os.Stdout, stderr: os.Stderr, signals: signals}, os.Args[1:]))
@@ -89,7 +92,7 @@ func overview(out io.Writer) {
 		fmt.Fprintf(out, "  %-10s %s\n", c.name, c.about)
 	}
 	fmt.Fprint(out, "\ntensorferry-flink help COMMAND explains one.\n\n"+
-		"exit codes: 0 done, 1 failed, 2 wrong usage or job file, 130 and 143 ended by SIGINT and SIGTERM\n")
+		"exit codes: 0 done, 1 failed, 2 wrong usage or job file, 129, 130 and 143 ended by SIGHUP, SIGINT and SIGTERM\n")
 }
 
 // parse reads flags, which may stand before, between and behind the arguments. If ok is false the command ends with code.

@@ -43,14 +43,21 @@ func leaks() (err error) {
 
 // text is a writer that is read while a command writes to it.
 type text struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
+	mu   sync.Mutex
+	buf  bytes.Buffer
+	when string // if it is not empty: do is called once it has been written
+	do   func()
 }
 
 func (t *text) Write(b []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.buf.Write(b)
+	t.buf.Write(b)
+	if t.when != "" && strings.Contains(t.buf.String(), t.when) {
+		t.when = ""
+		t.do()
+	}
+	return len(b), nil
 }
 
 func (t *text) String() string {
@@ -70,6 +77,11 @@ func newWorld() *surroundings {
 	s := &surroundings{signals: make(chan os.Signal, 4)}
 	s.world = world{stdout: &s.out, stderr: &s.errs, signals: s.signals}
 	return s
+}
+
+// signalWhen sends a signal when a text has been said on stderr.
+func (s *surroundings) signalWhen(said string, sig os.Signal) {
+	s.errs.when, s.errs.do = said, func() { s.signals <- sig }
 }
 
 // has checks what a command left; an empty text must be empty.
@@ -134,7 +146,11 @@ func TestUsage(t *testing.T) {
 		{"run --job-server x:1 testdata/absent.yaml", exitUsage, "", "absent.yaml: no such file"},
 		{"run --job-server x:1 --bundle-time soon a.yaml", exitUsage, "", `invalid value "soon" for flag --bundle-time`},
 		{"run --job-server x:1 --bundle-time 6s " + good, exitUsage, "", "bundles of 6s; want 5s or less"},
-		{"run --job-server x:1 --worker-pool= " + good, exitUsage, "", "no worker pool"},
+		{"run --job-server x:1 --worker-pool= " + good, exitUsage, "", `--worker-pool is ""; want host:port`},
+		{"run --job-server x " + good, exitUsage, "", `--job-server is "x"; want host:port`},
+		{"run --job-server x:1 --flink x " + good, exitUsage, "", `--flink is "x"; want host:port, or a URL`},
+		{"run --job-server x:1 --bundle-time=-1s " + good, exitUsage, "", "--bundle-time is -1s"},
+		{"run --job-server x:1 --savepoint /s " + good, exitUsage, "", "--savepoint is for topics as source"},
 		{"run --job-server x:1 " + refused, exitUsage, "", "job.yaml:4:8: sink.stdout: want a folder"},
 
 		{"validate", exitUsage, "", "tensorferry-flink validate: want one job file, got 0 argument(s)"},

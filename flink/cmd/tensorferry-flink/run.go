@@ -5,7 +5,10 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net"
+	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
@@ -32,11 +35,11 @@ checkpoint interval, timeout and pause, and the restart strategy are taken from 
   --detach                 do not wait
   --log-format FORMAT      text or json (default text)
 
-With --flink the first SIGINT or SIGTERM ends the job: one with files as source is cancelled, and run --resume goes on with it; one that has no end is
+With --flink the first SIGINT, SIGTERM or SIGHUP ends the job: one with files as source is cancelled, and run --resume goes on with it; one that has no end is
 stopped with a savepoint, whose path is shown, and run --savepoint goes on with it. A second signal cancels. Without --flink a signal ends this
 process alone, and the job goes on.
 
-exit codes: 0 done, 1 the job failed or was cancelled elsewhere, 2 wrong usage or job file, 130 and 143 ended by SIGINT and SIGTERM
+exit codes: 0 done, 1 the job failed or was cancelled elsewhere, 2 wrong usage or job file, 129, 130 and 143 ended by SIGHUP, SIGINT and SIGTERM
 `
 
 const validateDetails = `Checks a job file for Flink, and says what is otherwise there than in tensorferry run. Nothing is submitted.
@@ -84,6 +87,14 @@ func runJob(w *world, args []string) int {
 		return code
 	case o.JobServer == "":
 		return usage(w, "run", "want --job-server, the address of Beam's job server for Flink")
+	case !isAddress(o.JobServer):
+		return usage(w, "run", "--job-server is %q; want host:port", o.JobServer)
+	case !isAddress(o.WorkerPool):
+		return usage(w, "run", "--worker-pool is %q; want host:port", o.WorkerPool)
+	case *cluster != "" && !strings.Contains(*cluster, "://") && !isAddress(*cluster):
+		return usage(w, "run", "--flink is %q; want host:port, or a URL", *cluster)
+	case o.MaxBundleTime < 0 || o.MaxBundleSize < 0:
+		return usage(w, "run", "--bundle-time is %v and --bundle-size %d; want more than 0", o.MaxBundleTime, o.MaxBundleSize)
 	case o.IgnoreLostState && o.Savepoint == "":
 		return usage(w, "run", "--lost-state goes with --savepoint")
 	case !slices.Contains([]string{"text", "json"}, *format):
@@ -94,6 +105,9 @@ func runJob(w *world, args []string) int {
 		fmt.Fprintln(w.stderr, err)
 		return exitUsage
 	}
+	if o.Savepoint != "" && spec.Source.File != nil {
+		return usage(w, "run", "--savepoint is for topics as source; a job that reads files goes on with --resume")
+	}
 	jobfile.Options(spec, &o)
 	if err := o.Validate(); err != nil {
 		return usage(w, "run", "%v", err)
@@ -102,7 +116,12 @@ func runJob(w *world, args []string) int {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	p := beam.NewPipeline()
-	if err := jobfile.Build(ctx, p, spec, *resume || o.Savepoint != ""); err != nil {
+	s, err := unlessSignalled(ctx, w, func(ctx context.Context) error { return jobfile.Build(ctx, p, spec, *resume || o.Savepoint != "") })
+	switch {
+	case s != nil:
+		fmt.Fprintf(w.stderr, "%s: ended before it was submitted\n", spec.Name)
+		return signalCode(s)
+	case err != nil:
 		fmt.Fprintln(w.stderr, err)
 		return exitUsage
 	}
@@ -110,8 +129,17 @@ func runJob(w *world, args []string) int {
 		log.Warn("on Flink", "note", n)
 	}
 	began := time.Now()
-	j, err := submit.Submit(ctx, p, o)
-	if err != nil {
+	log.Info("submitting", "job", spec.Name, "job_server", o.JobServer)
+	var j *submit.Job
+	s, err = unlessSignalled(ctx, w, func(ctx context.Context) (err error) {
+		j, err = submit.Submit(ctx, p, o)
+		return err
+	})
+	switch {
+	case s != nil && err != nil:
+		fmt.Fprintf(w.stderr, "%s: ended while it was being submitted; Flink's web UI shows whether it runs\n", spec.Name)
+		return signalCode(s)
+	case err != nil:
 		fmt.Fprintf(w.stderr, "tensorferry-flink run: %v\n", err)
 		return exitFailed
 	}
@@ -122,5 +150,25 @@ func runJob(w *world, args []string) int {
 		return exitOK
 	}
 	e := &ending{w: w, spec: spec, cluster: submit.Cluster{Address: *cluster}, log: log, began: began, patience: flinkPatience}
-	return e.wait(ctx, j)
+	return e.wait(ctx, j, s)
+}
+
+func isAddress(s string) bool {
+	_, port, err := net.SplitHostPort(s)
+	return err == nil && port != ""
+}
+
+// unlessSignalled calls f with a context that a signal ends, and returns the signal, if one came, and what f returned.
+func unlessSignalled(ctx context.Context, w *world, f func(context.Context) error) (os.Signal, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- f(ctx) }()
+	select {
+	case err := <-done:
+		return nil, err
+	case s := <-w.signals:
+		cancel()
+		return s, <-done
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -126,13 +127,10 @@ func (c *cluster) questions() string {
 
 func TestSignalCancels(t *testing.T) {
 	for sig, code := range map[os.Signal]int{os.Interrupt: 130, syscall.SIGTERM: 143} {
-		script := jobserver.Script{Ends: make(chan struct{}), Started: make(chan struct{}), End: jobpb.JobState_FAILED}
+		script := jobserver.Script{Ends: make(chan struct{}), End: jobpb.JobState_FAILED}
 		s, c := jobserver.Start(t, script), newCluster(t, "digits", script.Ends)
 		w := newWorld()
-		go func() {
-			<-script.Started
-			w.signals <- sig
-		}()
+		w.signalWhen("msg=submitted", sig)
 		got := dispatch(&w.world, []string{"run", jobFile(t), "--job-server", s.Address, "--flink", c.URL})
 		w.has(t, got, code, "", "digits: cancelled; go on with --resume\n")
 		if c.questions() != "GET /jobs/overview; PATCH /jobs/j?mode=cancel" {
@@ -146,16 +144,29 @@ func TestSignalTooLate(t *testing.T) {
 	script := jobserver.Script{Ends: make(chan struct{}), Started: make(chan struct{})}
 	s, c := jobserver.Start(t, script), newCluster(t, "digits", script.Ends)
 	w := newWorld()
-	w.signals <- os.Interrupt
+	w.signalWhen("msg=submitted", os.Interrupt)
 	code := dispatch(&w.world, []string{"run", jobFile(t), "--job-server", s.Address, "--flink", c.URL})
 	w.has(t, code, exitOK, "digits: finished in ", "cancelling")
+}
+
+// A signal while the job server does not answer ends the command, and not after as long as an answer is waited for.
+func TestSignalWhileSubmitting(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0") // connections wait to be accepted
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	w := newWorld()
+	w.signalWhen("msg=submitting", syscall.SIGTERM)
+	code := dispatch(&w.world, []string{"run", jobFile(t), "--job-server", l.Addr().String()})
+	w.has(t, code, 143, "", "digits: ended while it was being submitted; Flink's web UI shows whether it runs\n")
 }
 
 func TestSignalWithoutFlink(t *testing.T) {
 	script := jobserver.Script{Ends: make(chan struct{})}
 	s := jobserver.Start(t, script)
 	w := newWorld()
-	w.signals <- os.Interrupt
+	w.signalWhen("msg=submitted", os.Interrupt)
 	code := dispatch(&w.world, []string{"run", jobFile(t), "--job-server", s.Address})
 	w.has(t, code, 130, "", "digits: the job goes on; end it in Flink's web UI")
 }
@@ -175,7 +186,7 @@ func TestSignalBeforeFlinkHasTheJob(t *testing.T) {
 		return ""
 	}
 	w := newWorld()
-	w.signals <- os.Interrupt
+	w.signalWhen("msg=submitted", os.Interrupt)
 	code := dispatch(&w.world, []string{"run", jobFile(t), "--job-server", s.Address, "--flink", c.URL})
 	w.has(t, code, 130, "", "digits: cancelled; go on with --resume\n")
 	w.has(t, code, 130, "", `the job cannot be ended yet; trying again" error="no job`)
@@ -211,7 +222,7 @@ func TestSignalFindsNothing(t *testing.T) {
 			want = "the job may go on: submit: Flink at " + c.URL
 		}
 		w.signals <- os.Interrupt
-		w.has(t, e.wait(t.Context(), j), exitFailed, "", want)
+		w.has(t, e.wait(t.Context(), j, nil), exitFailed, "", want)
 	}
 }
 
@@ -309,7 +320,7 @@ func TestStop(t *testing.T) {
 				e.patience = time.Nanosecond // what is known is waited for
 			}
 			w.signals <- syscall.SIGTERM
-			w.has(t, e.wait(t.Context(), j), c.code, c.out, c.errs)
+			w.has(t, e.wait(t.Context(), j, nil), c.code, c.out, c.errs)
 			if !strings.HasPrefix(f.questions(), overview+"; "+stop) {
 				t.Errorf("asked %s", f.questions())
 			}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -36,8 +37,12 @@ func runWorker(w *world, args []string) int {
 		return usage(w, "worker", "--log-format is %q; want text or json", *format)
 	}
 	l, err := net.Listen("tcp", *listen)
-	if err != nil {
+	if _, ok := errors.AsType[*net.AddrError](err); ok {
 		return usage(w, "worker", "--listen: %v", err)
+	}
+	if err != nil {
+		fmt.Fprintf(w.stderr, "tensorferry-flink worker: --listen: %v\n", err)
+		return exitFailed // taken, say, which may pass
 	}
 	log := newLogger(w.stderr, *format)
 	p := worker.New(log)
