@@ -227,8 +227,9 @@ func (o *Operator[IN, OUT]) Room() int {
 // returns how many it took: fewer than Room if their bytes are too many (Room is
 // then 0 until the next one fits in). Calls are made by the next Step.
 func (o *Operator[IN, OUT]) Admit(recs []Record[IN]) int {
-	n := min(len(recs), o.Room())
 	now := o.clock(time.Time{})
+	o.look()
+	n := min(len(recs), o.Room())
 	for i := range recs[:n] {
 		if !o.admit(now, &recs[i]) {
 			n = i
@@ -237,6 +238,14 @@ func (o *Operator[IN, OUT]) Admit(recs []Record[IN]) int {
 	}
 	o.stats.Admitted += int64(n)
 	return n
+}
+
+// look judges what came in, before an admission moves the queue's clock on: an answer that was in time
+// would be late otherwise (A15).
+func (o *Operator[IN, OUT]) look() {
+	if o.failed == nil {
+		o.takeReports()
+	}
 }
 
 // admit takes one record in if there is room for its bytes.
@@ -265,7 +274,11 @@ func (o *Operator[IN, OUT]) Watermark(w Watermark) bool {
 	if o.Room() == 0 {
 		return false
 	}
-	s := o.slot(o.queue.AdmitMark(o.clock(time.Time{})))
+	now := o.clock(time.Time{})
+	if o.look(); o.failed != nil {
+		return false
+	}
+	s := o.slot(o.queue.AdmitMark(now))
 	s.mark, s.isMark = w, true
 	return true
 }
@@ -371,7 +384,17 @@ func (o *Operator[IN, OUT]) step(now asyncq.Time, max int, out Emitter[OUT]) {
 		return
 	}
 	o.admitBacklog(now)
-	o.emit(now, min(max, emitTurn), out)
+	if o.emit(now, min(max, emitTurn), out) {
+		// Who took that may have taken its time, which is not that of the records that are called now (A7).
+		now = o.clock(time.Time{})
+		if o.takeReports(); o.failed == nil {
+			o.queue.Tick(now)
+			o.settle()
+		}
+		if o.failed != nil {
+			return
+		}
+	}
 	// A slot that this emission freed is for the restored records first.
 	o.admitBacklog(now)
 	o.queue.Start(now)
@@ -417,10 +440,10 @@ func (o *Operator[IN, OUT]) admitBacklog(now asyncq.Time) {
 	}
 }
 
-// emit lets entries leave, in slices as long as watermarks allow.
-func (o *Operator[IN, OUT]) emit(now asyncq.Time, max int, out Emitter[OUT]) {
+// emit lets entries leave, in slices as long as watermarks allow, and says whether any did.
+func (o *Operator[IN, OUT]) emit(now asyncq.Time, max int, out Emitter[OUT]) bool {
 	if max <= 0 || o.queue.Pop(max) == 0 {
-		return
+		return false
 	}
 	for i := range o.queue.Effects {
 		s := &o.slots[o.queue.Effects[i].ID.Slot]
@@ -456,6 +479,7 @@ func (o *Operator[IN, OUT]) emit(now asyncq.Time, max int, out Emitter[OUT]) {
 	}
 	o.queue.Effects = o.queue.Effects[:0]
 	o.flush(out)
+	return true
 }
 
 func (o *Operator[IN, OUT]) flush(out Emitter[OUT]) {

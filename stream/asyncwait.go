@@ -230,13 +230,14 @@ func (w *asyncWait[IN, OUT]) skip(n int) {
 	}
 }
 
-func (w *asyncWait[IN, OUT]) turn(now time.Time) (moved bool, next time.Time, err error) {
+func (w *asyncWait[IN, OUT]) turn(time.Time) (moved bool, next time.Time, err error) {
 	w.admit()
 	room := w.next.room()
 	if w.side != nil {
 		room = min(room, w.side.room())
 	}
-	st, err := w.op.Step(now, room, w)
+	// The operators behind this one may have taken their time since the step began.
+	st, err := w.op.Step(time.Now(), room, w)
 	if err == nil {
 		err = w.err
 	}
