@@ -342,7 +342,7 @@ func (o *Operator[IN, OUT]) Step(now time.Time, max int, out Emitter[OUT]) (Stat
 	}
 	st := Status[IN]{
 		Ended: o.ended && len(o.backlog) == 0 && o.queue.Empty(),
-		More:  o.queue.CanPop() || (len(o.backlog) > 0 && o.queue.Free() > 0),
+		More:  o.queue.CanPop(), // what was restored has been admitted as far as there is room
 	}
 	if o.barrier != 0 && o.mayPass(now) {
 		st.Barrier = o.barrier
