@@ -185,3 +185,39 @@ func TestRow55(t *testing.T) {
 		t.Error(seen)
 	}
 }
+
+// askedPredicate counts how often it is asked.
+type askedPredicate struct {
+	async.Function[int, int]
+	asked *int
+}
+
+func (p askedPredicate) RetryResult(async.Outputs[int]) bool { *p.asked++; return false }
+func (p askedPredicate) RetryError(error) bool               { *p.asked++; return true }
+
+// TestPredicateAndStrangers: the predicate is asked about outcomes that count, and about no double or late answer (A11).
+func TestPredicateAndStrangers(t *testing.T) {
+	inEveryOrder(t, "11 what the predicate is asked", func(t *testing.T, order async.Order) {
+		asked := 0
+		cfg := async.Config{Retry: async.Retry{Max: 1, Delay: time.Second, Jitter: async.NoJitter}}
+		r := newRig(t, order, cfg, func(r *rig) async.Function[int, int] { return askedPredicate{r, &asked} })
+		r.admit(1)
+		r.step()
+		r.complete(1, async.Outputs[int]{}, flaky{}) // it will be retried
+		r.double(1, 1)
+		if r.step(); asked != 1 {
+			t.Errorf("asked %d times about one outcome", asked)
+		}
+		time.Sleep(time.Second)
+		r.step()
+		r.completeAttempt(1, 1, async.One(666), nil)
+		r.double(1, 1)
+		r.step()
+		r.double(1)
+		r.step()
+		r.want("2@1")
+		if asked != 2 {
+			t.Errorf("asked %d times about two outcomes", asked)
+		}
+	})
+}
