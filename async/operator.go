@@ -55,7 +55,7 @@ type Status[IN any] struct {
 
 // Stats are an operator's present numbers.
 type Stats struct {
-	// Queued counts everything admitted and not yet emitted; InFlight the calls
+	// Queued counts the records admitted and not yet emitted; InFlight the calls
 	// in progress; Held, Retrying and Done what waits for the other side, for
 	// its next attempt, and for its turn to leave.
 	Queued, InFlight, Held, Retrying, Done int
@@ -65,8 +65,8 @@ type Stats struct {
 	// MaxCalls; Bytes those of the queued records.
 	Limit, MaxCalls int
 	Bytes           int64
-	// Since Open: Admitted is Completed (with any number of results, fallbacks included), Dropped,
-	// DeadLettered, and what is Queued.
+	// Since Open: Admitted, which what was restored is as well, is Completed (with any number of results,
+	// fallbacks included), Dropped, DeadLettered, and what is Queued.
 	Admitted, Completed, Dropped, DeadLettered int64
 	// Calls, Timeouts, Retries, Holds and Fallbacks count since Open.
 	Calls, Timeouts, Retries, Holds, Fallbacks int64
@@ -317,6 +317,7 @@ func (o *Operator[IN, OUT]) End() {
 // are admitted ahead of all input, as there is room, with any capacity, and
 // start at attempt 1 with a full timeout (A29, A34, A36). It keeps the slices' elements, not the slices.
 func (o *Operator[IN, OUT]) Restore(recs []Record[IN], marks []QueuedWatermark) {
+	o.stats.Admitted += int64(len(recs))
 	for i := 0; i <= len(recs); i++ {
 		for len(marks) > 0 && marks[0].Before <= i {
 			o.backlog = append(o.backlog, entry[IN]{mark: marks[0].Mark, isMark: true})
@@ -428,9 +429,7 @@ func (o *Operator[IN, OUT]) admitBacklog(now asyncq.Time) {
 		if b := &o.backlog[n]; b.isMark {
 			s := o.slot(o.queue.AdmitMark(now))
 			s.mark, s.isMark = b.mark, true
-		} else if o.admit(now, &b.rec) {
-			o.stats.Admitted++
-		} else {
+		} else if !o.admit(now, &b.rec) {
 			break
 		}
 	}
@@ -562,7 +561,7 @@ func (o *Operator[IN, OUT]) Stats() Stats {
 	}
 	s, q := o.stats, o.queue.Stats()
 	s.Call, s.HeadOfLine, s.Latency = o.called.of, o.waited.of, o.stayed.of
-	s.Queued, s.InFlight, s.Held, s.Retrying, s.Done = q.Live+len(o.backlog), q.Calling, q.Held, q.Retrying, q.Done
+	s.Queued, s.InFlight, s.Held, s.Retrying, s.Done = int(s.Admitted-o.left()), q.Calling, q.Held, q.Retrying, q.Done
 	s.Suspended, s.Limit, s.MaxCalls, s.Bytes = o.suspended, q.Limit, o.cfg.MaxCalls, q.Bytes
 	return s
 }

@@ -80,7 +80,8 @@ func TestStrangerRows(t *testing.T) {
 	})
 }
 
-// TestRow55: whatever becomes of the records, the counts balance after every step, and at the end.
+// TestRow55: whatever becomes of the records, and whatever else is queued, the counts balance after every step, and at
+// the end.
 func TestRow55(t *testing.T) {
 	first := rand.Uint64()
 	actions := []async.Action{async.Drop, async.Fallback, async.DeadLetter}
@@ -146,9 +147,18 @@ func TestRow55(t *testing.T) {
 				}
 			}
 			const n = 100
-			for v := 1; v <= n; {
+			restored := make([]async.Record[int], rng.IntN(40))
+			for i := range restored {
+				restored[i] = async.Record[int]{Value: i + 1, Key: ownKey(i % 3)}
+			}
+			r.op.Restore(restored, []async.QueuedWatermark{{Before: len(restored) / 2, Mark: async.Watermark{Time: 1}}})
+			balance()
+			for v := len(restored) + 1; v <= n; {
 				if admitKeyed(r, v, ownKey(v%3)) {
 					v++
+					if draw(5) == 0 {
+						r.op.Watermark(async.Watermark{Time: async.EventTime(v)})
+					}
 				} else {
 					r.run(func() bool { balance(); return r.op.Room() > 0 })
 				}
