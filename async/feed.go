@@ -1,6 +1,7 @@
 package async
 
 import (
+	"errors"
 	"iter"
 	"sync"
 )
@@ -31,11 +32,14 @@ func newFeed[IN any](capacity int, wake func()) *feed[IN] {
 // read runs the sequence until it ends, fails or stop is called.
 func (f *feed[IN]) read(in iter.Seq2[IN, error]) {
 	defer close(f.gone)
-	err := f.drain(in)
-	f.mu.Lock()
-	f.err, f.ended = err, true
-	f.mu.Unlock()
-	f.wake()
+	err := errors.New("the input of Map did not return: it ended its goroutine (runtime.Goexit)")
+	defer func() {
+		f.mu.Lock()
+		f.err, f.ended = err, true
+		f.mu.Unlock()
+		f.wake()
+	}()
+	err = f.drain(in)
 }
 
 func (f *feed[IN]) drain(in iter.Seq2[IN, error]) (err error) {

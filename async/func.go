@@ -2,13 +2,18 @@ package async
 
 import (
 	"context"
+	"errors"
 	"sync"
 )
+
+// errNotReturned is the outcome of a call that ended its goroutine; a test that calls FailNow there does.
+var errNotReturned = errors.New("the function did not return: it ended its goroutine (runtime.Goexit)")
 
 // Func makes a Function of a plain blocking function, which is called from up to
 // workers goroutines in each subtask (0: as many as Config.MaxCalls). Its context ends at the
 // record's deadline and when the call is no longer wanted; f must then return,
-// since Close waits for it. A panic of f is the failure of its record, a *PanicError.
+// since Close waits for it. A panic of f is the failure of its record, a *PanicError;
+// so it is, with another error, when f ends its goroutine (runtime.Goexit).
 func Func[IN, OUT any](f func(context.Context, IN) (OUT, error), workers int) Function[IN, OUT] {
 	return plain[IN, OUT]{f, workers}
 }
@@ -76,39 +81,58 @@ func (w *workers[IN, OUT]) Call(batch []Call[IN]) {
 
 func (w *workers[IN, OUT]) work() {
 	report := make([]Completion[OUT], 1)
+	idle := false
+	defer func() {
+		if !idle { // f has ended this goroutine, and another takes its place
+			w.wg.Go(w.work)
+		}
+	}()
 	for {
 		w.mu.Lock()
 		if len(w.queue) == 0 {
 			w.running--
 			w.mu.Unlock()
+			idle = true
 			return
 		}
 		j := w.queue[0]
 		w.queue[0] = job[IN]{}
 		w.queue = w.queue[1:]
 		w.mu.Unlock()
-
-		if j.ctx.Err() == nil { // else nobody waits for it
-			report[0] = Completion[OUT]{ID: j.call.ID}
-			w.run(j, &report[0])
-			// A failure after the call's end is that end, and the operator knows of it.
-			if report[0].Err == nil || j.ctx.Err() == nil {
-				w.done.Complete(report)
-			}
-		}
-		w.mu.Lock()
-		if cancel := w.pending[j.call.ID]; cancel != nil {
-			cancel()
-			delete(w.pending, j.call.ID)
-		}
-		w.mu.Unlock()
+		w.do(j, report)
 	}
+}
+
+// do makes one call and reports its outcome, also when f does not return.
+func (w *workers[IN, OUT]) do(j job[IN], report []Completion[OUT]) {
+	defer w.forget(j.call.ID)
+	if j.ctx.Err() != nil {
+		return // nobody waits for it
+	}
+	report[0] = Completion[OUT]{ID: j.call.ID, Err: errNotReturned}
+	defer func() {
+		// A failure after the call's end is that end, and the operator knows of it.
+		if report[0].Err == nil || j.ctx.Err() == nil {
+			w.done.Complete(report)
+		}
+	}()
+	w.run(j, &report[0])
 }
 
 func (w *workers[IN, OUT]) run(j job[IN], c *Completion[OUT]) {
 	defer recovered("the function of "+w.name, &c.Err)
 	out, err := w.f(j.ctx, j.call.Record.Value)
 	c.Outputs, c.Err = One(out), err
+}
+
+// forget ends the context of a call.
+func (w *workers[IN, OUT]) forget(id CallID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if cancel := w.pending[id]; cancel != nil {
+		cancel()
+		delete(w.pending, id)
+	}
 }
 
 func (w *workers[IN, OUT]) Cancel(ids []CallID) {

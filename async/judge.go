@@ -46,10 +46,10 @@ func (o *Operator[IN, OUT]) takeReports() {
 // judge decides what one completion means (A44): the queue knows what is late
 // and what may be tried again, the verdict what is worth it.
 func (o *Operator[IN, OUT]) judge(now asyncq.Time, c *Completion[OUT]) {
-	if o.failed != nil {
-		return
-	}
 	id := queueID(c.ID)
+	if o.failed != nil || !o.queue.Awaits(id, c.ID.Attempt) {
+		return // nobody is asked about an outcome that does not count (A11)
+	}
 	outcome, after := asyncq.Final, asyncq.Time(0)
 	var v Verdict
 	if c.Err != nil {
@@ -69,9 +69,6 @@ func (o *Operator[IN, OUT]) judge(now asyncq.Time, c *Completion[OUT]) {
 		return
 	}
 	verdict := o.queue.Complete(now, id, c.ID.Attempt, outcome, after)
-	if verdict == asyncq.Ignored {
-		return
-	}
 	s := &o.slots[id.Slot]
 	o.called.add(time.Duration(now - s.since))
 	s.err = c.Err

@@ -55,7 +55,7 @@ type Status[IN any] struct {
 
 // Stats are an operator's present numbers.
 type Stats struct {
-	// Queued counts everything admitted and not yet emitted; InFlight the calls
+	// Queued counts the records admitted and not yet emitted; InFlight the calls
 	// in progress; Held, Retrying and Done what waits for the other side, for
 	// its next attempt, and for its turn to leave.
 	Queued, InFlight, Held, Retrying, Done int
@@ -65,8 +65,8 @@ type Stats struct {
 	// MaxCalls; Bytes those of the queued records.
 	Limit, MaxCalls int
 	Bytes           int64
-	// Since Open: Admitted is Completed (with any number of results, fallbacks included), Dropped,
-	// DeadLettered, and what is Queued.
+	// Since Open: Admitted, which what was restored is as well, is Completed (with any number of results,
+	// fallbacks included), Dropped, DeadLettered, and what is Queued.
 	Admitted, Completed, Dropped, DeadLettered int64
 	// Calls, Timeouts, Retries, Holds and Fallbacks count since Open.
 	Calls, Timeouts, Retries, Holds, Fallbacks int64
@@ -227,8 +227,9 @@ func (o *Operator[IN, OUT]) Room() int {
 // returns how many it took: fewer than Room if their bytes are too many (Room is
 // then 0 until the next one fits in). Calls are made by the next Step.
 func (o *Operator[IN, OUT]) Admit(recs []Record[IN]) int {
-	n := min(len(recs), o.Room())
 	now := o.clock(time.Time{})
+	o.look()
+	n := min(len(recs), o.Room())
 	for i := range recs[:n] {
 		if !o.admit(now, &recs[i]) {
 			n = i
@@ -237,6 +238,14 @@ func (o *Operator[IN, OUT]) Admit(recs []Record[IN]) int {
 	}
 	o.stats.Admitted += int64(n)
 	return n
+}
+
+// look judges what came in, before an admission moves the queue's clock on: an answer that was in time
+// would be late otherwise (A15).
+func (o *Operator[IN, OUT]) look() {
+	if o.failed == nil {
+		o.takeReports()
+	}
 }
 
 // admit takes one record in if there is room for its bytes.
@@ -265,7 +274,11 @@ func (o *Operator[IN, OUT]) Watermark(w Watermark) bool {
 	if o.Room() == 0 {
 		return false
 	}
-	s := o.slot(o.queue.AdmitMark(o.clock(time.Time{})))
+	now := o.clock(time.Time{})
+	if o.look(); o.failed != nil {
+		return false
+	}
+	s := o.slot(o.queue.AdmitMark(now))
 	s.mark, s.isMark = w, true
 	return true
 }
@@ -304,6 +317,7 @@ func (o *Operator[IN, OUT]) End() {
 // are admitted ahead of all input, as there is room, with any capacity, and
 // start at attempt 1 with a full timeout (A29, A34, A36). It keeps the slices' elements, not the slices.
 func (o *Operator[IN, OUT]) Restore(recs []Record[IN], marks []QueuedWatermark) {
+	o.stats.Admitted += int64(len(recs))
 	for i := 0; i <= len(recs); i++ {
 		for len(marks) > 0 && marks[0].Before <= i {
 			o.backlog = append(o.backlog, entry[IN]{mark: marks[0].Mark, isMark: true})
@@ -329,7 +343,7 @@ func (o *Operator[IN, OUT]) Step(now time.Time, max int, out Emitter[OUT]) (Stat
 	}
 	st := Status[IN]{
 		Ended: o.ended && len(o.backlog) == 0 && o.queue.Empty(),
-		More:  o.queue.CanPop() || (len(o.backlog) > 0 && o.queue.Free() > 0),
+		More:  o.queue.CanPop(), // what was restored has been admitted as far as there is room
 	}
 	if o.barrier != 0 && o.mayPass(now) {
 		st.Barrier = o.barrier
@@ -371,7 +385,17 @@ func (o *Operator[IN, OUT]) step(now asyncq.Time, max int, out Emitter[OUT]) {
 		return
 	}
 	o.admitBacklog(now)
-	o.emit(now, min(max, emitTurn), out)
+	if o.emit(now, min(max, emitTurn), out) {
+		// Who took that may have taken its time, which is not that of the records that are called now (A7).
+		now = o.clock(time.Time{})
+		if o.takeReports(); o.failed == nil {
+			o.queue.Tick(now)
+			o.settle()
+		}
+		if o.failed != nil {
+			return
+		}
+	}
 	// A slot that this emission freed is for the restored records first.
 	o.admitBacklog(now)
 	o.queue.Start(now)
@@ -405,9 +429,7 @@ func (o *Operator[IN, OUT]) admitBacklog(now asyncq.Time) {
 		if b := &o.backlog[n]; b.isMark {
 			s := o.slot(o.queue.AdmitMark(now))
 			s.mark, s.isMark = b.mark, true
-		} else if o.admit(now, &b.rec) {
-			o.stats.Admitted++
-		} else {
+		} else if !o.admit(now, &b.rec) {
 			break
 		}
 	}
@@ -417,10 +439,10 @@ func (o *Operator[IN, OUT]) admitBacklog(now asyncq.Time) {
 	}
 }
 
-// emit lets entries leave, in slices as long as watermarks allow.
-func (o *Operator[IN, OUT]) emit(now asyncq.Time, max int, out Emitter[OUT]) {
+// emit lets entries leave, in slices as long as watermarks allow, and says whether any did.
+func (o *Operator[IN, OUT]) emit(now asyncq.Time, max int, out Emitter[OUT]) bool {
 	if max <= 0 || o.queue.Pop(max) == 0 {
-		return
+		return false
 	}
 	for i := range o.queue.Effects {
 		s := &o.slots[o.queue.Effects[i].ID.Slot]
@@ -456,6 +478,7 @@ func (o *Operator[IN, OUT]) emit(now asyncq.Time, max int, out Emitter[OUT]) {
 	}
 	o.queue.Effects = o.queue.Effects[:0]
 	o.flush(out)
+	return true
 }
 
 func (o *Operator[IN, OUT]) flush(out Emitter[OUT]) {
@@ -538,7 +561,7 @@ func (o *Operator[IN, OUT]) Stats() Stats {
 	}
 	s, q := o.stats, o.queue.Stats()
 	s.Call, s.HeadOfLine, s.Latency = o.called.of, o.waited.of, o.stayed.of
-	s.Queued, s.InFlight, s.Held, s.Retrying, s.Done = q.Live+len(o.backlog), q.Calling, q.Held, q.Retrying, q.Done
+	s.Queued, s.InFlight, s.Held, s.Retrying, s.Done = int(s.Admitted-o.left()), q.Calling, q.Held, q.Retrying, q.Done
 	s.Suspended, s.Limit, s.MaxCalls, s.Bytes = o.suspended, q.Limit, o.cfg.MaxCalls, q.Bytes
 	return s
 }

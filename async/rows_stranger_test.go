@@ -80,7 +80,8 @@ func TestStrangerRows(t *testing.T) {
 	})
 }
 
-// TestRow55: whatever becomes of the records, the counts balance after every step, and at the end.
+// TestRow55: whatever becomes of the records, and whatever else is queued, the counts balance after every step, and at
+// the end.
 func TestRow55(t *testing.T) {
 	first := rand.Uint64()
 	actions := []async.Action{async.Drop, async.Fallback, async.DeadLetter}
@@ -146,9 +147,18 @@ func TestRow55(t *testing.T) {
 				}
 			}
 			const n = 100
-			for v := 1; v <= n; {
+			restored := make([]async.Record[int], rng.IntN(40))
+			for i := range restored {
+				restored[i] = async.Record[int]{Value: i + 1, Key: ownKey(i % 3)}
+			}
+			r.op.Restore(restored, []async.QueuedWatermark{{Before: len(restored) / 2, Mark: async.Watermark{Time: 1}}})
+			balance()
+			for v := len(restored) + 1; v <= n; {
 				if admitKeyed(r, v, ownKey(v%3)) {
 					v++
+					if draw(5) == 0 {
+						r.op.Watermark(async.Watermark{Time: async.EventTime(v)})
+					}
 				} else {
 					r.run(func() bool { balance(); return r.op.Room() > 0 })
 				}
@@ -184,4 +194,40 @@ func TestRow55(t *testing.T) {
 	if len(seen) != 7 {
 		t.Error(seen)
 	}
+}
+
+// askedPredicate counts how often it is asked.
+type askedPredicate struct {
+	async.Function[int, int]
+	asked *int
+}
+
+func (p askedPredicate) RetryResult(async.Outputs[int]) bool { *p.asked++; return false }
+func (p askedPredicate) RetryError(error) bool               { *p.asked++; return true }
+
+// TestPredicateAndStrangers: the predicate is asked about outcomes that count, and about no double or late answer (A11).
+func TestPredicateAndStrangers(t *testing.T) {
+	inEveryOrder(t, "11 what the predicate is asked", func(t *testing.T, order async.Order) {
+		asked := 0
+		cfg := async.Config{Retry: async.Retry{Max: 1, Delay: time.Second, Jitter: async.NoJitter}}
+		r := newRig(t, order, cfg, func(r *rig) async.Function[int, int] { return askedPredicate{r, &asked} })
+		r.admit(1)
+		r.step()
+		r.complete(1, async.Outputs[int]{}, flaky{}) // it will be retried
+		r.double(1, 1)
+		if r.step(); asked != 1 {
+			t.Errorf("asked %d times about one outcome", asked)
+		}
+		time.Sleep(time.Second)
+		r.step()
+		r.completeAttempt(1, 1, async.One(666), nil)
+		r.double(1, 1)
+		r.step()
+		r.double(1)
+		r.step()
+		r.want("2@1")
+		if asked != 2 {
+			t.Errorf("asked %d times about two outcomes", asked)
+		}
+	})
 }

@@ -25,6 +25,7 @@ type asyncWait[IN, OUT any] struct {
 
 	queue   []waiting[IN]
 	first   int
+	behind  int // records in queue
 	scratch []Record[IN]
 	passing *barrier // told to op and not yet passed
 	settled int64    // the newest checkpoint that was given up
@@ -138,6 +139,7 @@ func (w *asyncWait[IN, OUT]) records(recs []Record[IN]) error {
 	if w.empty() && w.passing == nil {
 		recs = recs[w.op.Admit(recs):]
 	}
+	w.behind += len(recs)
 	for i := range recs {
 		w.queue = append(w.queue, waiting[IN]{rec: recs[i]})
 	}
@@ -199,6 +201,7 @@ func (w *asyncWait[IN, OUT]) admit() {
 			if taken == 0 {
 				return // the bytes of the next one are too many for now
 			}
+			w.behind -= taken
 			w.skip(taken)
 			continue
 		case markWatermark:
@@ -230,13 +233,14 @@ func (w *asyncWait[IN, OUT]) skip(n int) {
 	}
 }
 
-func (w *asyncWait[IN, OUT]) turn(now time.Time) (moved bool, next time.Time, err error) {
+func (w *asyncWait[IN, OUT]) turn(time.Time) (moved bool, next time.Time, err error) {
 	w.admit()
 	room := w.next.room()
 	if w.side != nil {
 		room = min(room, w.side.room())
 	}
-	st, err := w.op.Step(now, room, w)
+	// The operators behind this one may have taken their time since the step began.
+	st, err := w.op.Step(time.Now(), room, w)
 	if err == nil {
 		err = w.err
 	}
@@ -272,7 +276,7 @@ func (w *asyncWait[IN, OUT]) measure() opCounts {
 	w.counts.done.Store(s.Completed)
 	w.counts.dropped.Store(s.Dropped)
 	w.counts.lettered.Store(s.DeadLettered)
-	w.counts.held.Store(int64(s.Queued + len(w.queue) - w.first))
+	w.counts.held.Store(int64(s.Queued + w.behind))
 	return w.counts.now()
 }
 

@@ -177,13 +177,25 @@ func (r *Run) note(e Event) {
 // runTask is the goroutine of one task. A failure is reported before anything is
 // closed, since closing may take its time, and no barrier may pass meanwhile.
 func runTask(ctx context.Context, t *task, box *mailbox[control]) {
-	if err := driveTask(ctx, t, box); err != nil {
-		t.env.report(report{kind: taskFailed, task: t.env.id, err: err})
-	}
-	if err := t.close(); err != nil {
-		t.env.logger.Warn("a subtask could not close everything", "job", t.env.job, "error", err)
-	}
+	var err error
+	returned := false
+	defer func() {
+		if !returned {
+			err = fmt.Errorf("%s: %w", t.name(), errNotReturned)
+		}
+		if err != nil {
+			t.env.report(report{kind: taskFailed, task: t.env.id, err: err})
+		}
+		if err := t.close(); err != nil {
+			t.env.logger.Warn("a subtask could not close everything", "job", t.env.job, "error", err)
+		}
+	}()
+	err = driveTask(ctx, t, box)
+	returned = true
 }
+
+// errNotReturned is the failure of a user's function that ended its goroutine; a test that calls FailNow there does.
+var errNotReturned = errors.New("a function did not return: it ended its goroutine (runtime.Goexit)")
 
 // driveTask steps a task until it fails or ctx ends, with a goroutine for its
 // reader, if it has one, which is gone when driveTask returns.
@@ -236,7 +248,13 @@ func driveTask(ctx context.Context, t *task, box *mailbox[control]) error {
 
 // runReader is the goroutine of a source's reads, which may block.
 func runReader(ctx context.Context, r fetcher, room <-chan struct{}) {
-	defer r.shut()
+	returned := false
+	defer func() {
+		if !returned {
+			r.broke(errNotReturned)
+		}
+		r.shut()
+	}()
 	for ctx.Err() == nil {
 		if r.full() {
 			select {
@@ -246,7 +264,8 @@ func runReader(ctx context.Context, r fetcher, room <-chan struct{}) {
 			continue
 		}
 		if !r.fetch(ctx) {
-			return
+			break
 		}
 	}
+	returned = true
 }

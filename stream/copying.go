@@ -13,12 +13,29 @@ import (
 // parallel; a panic in it fails the read. Splits, positions and times stay as they are.
 //
 // The reader is asked for one record at a time, so it may use one object for all of them. A
-// source that gives its values away costs less, and should.
+// source that gives its values away costs less, and should. What wraps a Live or an Elastic source is one too.
 func Copying[T any](source Source[T], copy func(T) T) Source[T] {
 	if source == nil {
 		return nil // which From refuses
 	}
-	return copyingSource[T]{source, copy}
+	s := copyingSource[T]{source, copy}
+	live, isLive := source.(Live[T])
+	elastic, isElastic := source.(Elastic)
+	switch {
+	case isLive && isElastic:
+		return struct {
+			copyingLive[T]
+			Elastic
+		}{copyingLive[T]{s, live}, elastic}
+	case isLive:
+		return copyingLive[T]{s, live}
+	case isElastic:
+		return struct {
+			copyingSource[T]
+			Elastic
+		}{s, elastic}
+	}
+	return s
 }
 
 type copyingSource[T any] struct {
@@ -53,4 +70,31 @@ func (r copyingReader[T]) Read(ctx context.Context, dst []Record[T], _ int) ([]R
 		dst[before+i].Value = r.copy(dst[before+i].Value)
 	}
 	return dst, next, err
+}
+
+type copyingLive[T any] struct {
+	copyingSource[T]
+	live Live[T]
+}
+
+func (s copyingLive[T]) OpenAll(ctx context.Context, splits []LiveSplit) (LiveReader[T], error) {
+	r, err := s.live.OpenAll(ctx, splits)
+	if err != nil || r == nil {
+		return nil, err
+	}
+	return copyingLiveReader[T]{r, s.copy}, nil
+}
+
+type copyingLiveReader[T any] struct {
+	LiveReader[T]
+	copy func(T) T
+}
+
+func (r copyingLiveReader[T]) Read(ctx context.Context, dst []Record[T], _ int) (int, []Record[T], int64, error) {
+	before := len(dst)
+	split, dst, next, err := r.LiveReader.Read(ctx, dst, 1)
+	for i := range dst[before:] {
+		dst[before+i].Value = r.copy(dst[before+i].Value)
+	}
+	return split, dst, next, err
 }

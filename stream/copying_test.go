@@ -2,6 +2,7 @@ package stream
 
 import (
 	"context"
+	"errors"
 	"io"
 	"slices"
 	"strings"
@@ -88,3 +89,98 @@ func TestCopyingRefuses(t *testing.T) {
 type readerless struct{ reusing }
 
 func (readerless) Open(context.Context, Split, int64) (Reader[int], error) { return nil, nil }
+
+// reusingLog is a live source of two splits, 1 2 3 ... each, that gives one object for every record. It is read a record a second.
+type reusingLog struct{}
+
+func (reusingLog) Splits(context.Context) ([]Split, error)        { return []Split{{}, {}}, nil }
+func (reusingLog) Verify(context.Context, []Split, []int64) error { return nil }
+func (reusingLog) Open(context.Context, Split, int64) (Reader[*int], error) {
+	return nil, errors.New("Open of a Live source is not called")
+}
+
+func (reusingLog) OpenAll(_ context.Context, splits []LiveSplit) (LiveReader[*int], error) {
+	return &reusingLogReader{splits: splits}, nil
+}
+
+type reusingLogReader struct {
+	splits []LiveSplit
+	one    int
+}
+
+func (r *reusingLogReader) Read(ctx context.Context, dst []Record[*int], max int) (int, []Record[*int], int64, error) {
+	select {
+	case <-time.After(time.Second):
+	case <-ctx.Done():
+		return 0, dst, 0, ctx.Err()
+	}
+	r.splits = append(r.splits[1:], r.splits[0]) // each in its turn
+	s := &r.splits[len(r.splits)-1]
+	for range max {
+		r.one = int(s.Position + 1)
+		dst = append(dst, Record[*int]{Value: &r.one, Position: s.Position})
+		s.Position++
+	}
+	return s.Index, dst, s.Position, nil
+}
+
+func (r *reusingLogReader) Close() error { return nil }
+
+// shiftingLog is one whose splits may change, reusingElastic one that is not live.
+type (
+	shiftingLog struct {
+		reusingLog
+		Elastic
+	}
+	reusingElastic struct {
+		reusing
+		Elastic
+	}
+)
+
+// TestCopyingKeepsTheKind: what wraps a live or an elastic source is one, and no other is.
+func TestCopyingKeepsTheKind(t *testing.T) {
+	same := func(v *int) *int { w := *v; return &w }
+	for _, src := range []Source[*int]{reusing{4}, reusingLog{}, shiftingLog{reusingLog{}, &shifty{}}, reusingElastic{reusing{4}, &shifty{}}} {
+		_, live := src.(Live[*int])
+		_, elastic := src.(Elastic)
+		copied := Copying(src, same)
+		_, copiedLive := copied.(Live[*int])
+		_, copiedElastic := copied.(Elastic)
+		if copiedLive != live || copiedElastic != elastic {
+			t.Errorf("%T: live %v, elastic %v; copied: %v, %v", src, live, elastic, copiedLive, copiedElastic)
+		}
+	}
+}
+
+// TestCopyingLive: the splits of a live source are all read, its objects copied, and it goes on when its splits have changed.
+func TestCopyingLive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slow := async.Func(func(_ context.Context, v *int) (int, error) {
+			time.Sleep(5 * time.Second) // the source has read on meanwhile
+			return *v, nil
+		}, 4)
+		shifts := &shifty{changes: []error{nil}}
+		j := New("live", Config{Parallelism: 1})
+		src := Copying[*int](shiftingLog{reusingLog{}, shifts}, func(v *int) *int { w := *v; return &w })
+		out := Collect(OrderedWait(From(j, src), slow, async.Config{Capacity: 100}))
+		r := j.Start(t.Context())
+		time.Sleep(time.Minute)
+		r.Stop()
+		if err := r.Wait(); !errors.Is(err, ErrStopped) {
+			t.Fatal(err)
+		}
+		// The results are in the order of the splits.
+		splits := 0
+		for i, v := range out.Results() {
+			if v == 1 {
+				splits++
+			} else if i == 0 || v != out.Results()[i-1]+1 {
+				t.Fatalf("the results are %v; want 1 2 3 ... of each split", out.Results())
+			}
+		}
+		if splits != 2 || len(shifts.changes) != 0 {
+			t.Errorf("the results of %d splits are %v, which were to change %d times more", splits, out.Results(), len(shifts.changes))
+		}
+	})
+}

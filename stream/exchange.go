@@ -203,6 +203,7 @@ type inlet[T any] struct {
 	ways   []way[T]
 	turns  int
 
+	told     int64 // the newest checkpoint that the coordinator has spoken of
 	aligning int64 // the checkpoint whose barriers are being awaited, or 0
 	settled  int64 // the newest checkpoint whose barrier has passed or was given up
 	sent     async.Watermark
@@ -222,6 +223,7 @@ type way[T any] struct {
 }
 
 func (h *inlet[T]) trigger(id int64, _ bool) error {
+	h.told = max(h.told, id)
 	if id <= h.settled {
 		return nil
 	}
@@ -304,6 +306,11 @@ func (h *inlet[T]) let(w *way[T]) (moved bool, err error) {
 		w.now.recs, w.off = nil, 0
 	}
 	if w.now.mark == markWatermark && h.next.room() == 0 {
+		return false, nil
+	}
+	if w.now.mark == markBarrier && w.now.barrier > h.told {
+		// It was quicker than the coordinator, whose word of it comes behind what became of the
+		// checkpoint before: a sink must not offer again what that one has published.
 		return false, nil
 	}
 	e := w.now

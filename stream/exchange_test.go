@@ -66,6 +66,7 @@ func newInletRig(t *testing.T, senders int) *inletRig {
 	links := edge[int]{}.links(senders, 1)
 	rec := &recorder{space: 1 << 20}
 	r := &inletRig{t: t, rec: rec, in: edge[int]{}.inlet(env, "op", links, 0, input[int](rec)).(*inlet[int])}
+	r.in.told = 100 // so that barriers pass when they come
 	for _, l := range links.([][]*link[int]) {
 		l[0].taken = func() {}
 		r.to = append(r.to, l[0])
@@ -165,6 +166,33 @@ func TestAlignmentGivenUp(t *testing.T) {
 	r.send(0, "end")
 	r.send(1, "end")
 	r.arrives("B3 end")
+}
+
+// TestBarrierWaitsForItsWord: a barrier that came before the coordinator's own word of it waits for that, since the
+// word of what became of the checkpoint before it is still on its way too. What is behind it waits as well.
+func TestBarrierWaitsForItsWord(t *testing.T) {
+	r := newInletRig(t, 2)
+	r.in.told = 0
+	r.send(0, "1 B1")
+	r.send(0, "2 B2")
+	r.send(1, "3 B1")
+	r.send(1, "4 B2")
+	r.arrives("1 3")
+	r.in.trigger(1, false)
+	r.arrives("B1 2 4")
+	r.in.trigger(2, false)
+	r.arrives("B2")
+
+	// One that was given up before it came whole is not in the way of the next.
+	r.send(0, "B3")
+	r.send(0, "5 B4")
+	r.send(1, "B4")
+	r.in.trigger(3, false)
+	r.arrives("")
+	r.in.abort(3)
+	r.arrives("5")
+	r.in.trigger(4, false)
+	r.arrives("B4")
 }
 
 // TestOutlet: a slice goes when it is full or its receiver idle, and always before a mark; a

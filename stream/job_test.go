@@ -2,10 +2,13 @@ package stream
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -175,3 +178,65 @@ func (r *pacedReader) Read(ctx context.Context, dst []Record[int], _ int) ([]Rec
 }
 
 func (r *pacedReader) Close() error { return nil }
+
+// stalling is a sink of which one write takes longer than any call may.
+type stalling struct{ Sink[int] }
+
+type stallingWriter struct {
+	Writer[int]
+	n int
+}
+
+func (s stalling) Open(ctx context.Context, c SinkContext) (Writer[int], error) {
+	w, err := s.Sink.Open(ctx, c)
+	return &stallingWriter{w, 0}, err
+}
+
+func (w *stallingWriter) Write(recs []Record[int]) error {
+	if w.n++; w.n == 3 {
+		time.Sleep(time.Minute)
+	}
+	return w.Writer.Write(recs)
+}
+
+// TestStallingSink: the time that a sink takes does not count against records whose answers come at once (A7, A15).
+func TestStallingSink(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := New("stall", Config{})
+		out := &Collected[int]{pending: map[int64][]Record[int]{}}
+		To(OrderedWait(From(j, FromSlice(numbers(2000)), Parallel(1)), shuffled(1), async.Config{}), Sink[int](stalling{out}))
+		if err := j.Run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := out.Results(); !isDoubled(got, 2000) {
+			t.Errorf("%d results", len(got))
+		}
+	})
+}
+
+// TestFunctionsThatEndTheirGoroutine: a function of the user's that calls runtime.Goexit fails the job instead of hanging it.
+func TestFunctionsThatEndTheirGoroutine(t *testing.T) {
+	for where, build := range map[string]func(*Job){
+		"source (subtask 0 of 1)": func(j *Job) {
+			Collect(Map(From(j, FromSlice(numbers(3))), func(v int) (int, error) {
+				runtime.Goexit()
+				return v, nil
+			}))
+		},
+		"source: cannot read split 0 from position 0": func(j *Job) {
+			Collect(From(j, FromSeq(func(func(int, error) bool) { runtime.Goexit() }, true)))
+		},
+	} {
+		t.Run(where, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				j := New("exit", Config{Parallelism: 1})
+				build(j)
+				if err := j.Run(ctx); !errors.Is(err, errNotReturned) || !strings.Contains(err.Error(), where) {
+					t.Errorf("the job ended with %v; want %q", err, where)
+				}
+			})
+		})
+	}
+}

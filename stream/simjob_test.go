@@ -91,11 +91,12 @@ func (s *sim) build(resume *checkpoint.Snapshot) *Job {
 	if s.chance(0.5) {
 		timeout, tolerable = time.Duration(20+s.rng.IntN(500))*time.Millisecond, 1e6
 	}
+	// Without a pause the next checkpoint may begin in the moment in which one is complete.
+	pause := time.Duration(max(0, s.rng.IntN(20)-10)) * time.Millisecond
 	cfg := Config{
 		Parallelism: parallel(),
 		Checkpoint: CheckpointConfig{
-			Interval: s.job.interval, Timeout: timeout, TolerableFailures: tolerable,
-			MinPause: time.Duration(s.rng.IntN(10)) * time.Millisecond, Store: s.disk,
+			Interval: s.job.interval, Timeout: timeout, TolerableFailures: tolerable, MinPause: pause, Store: s.disk,
 		},
 		Restart: restart.Config{Strategy: restart.FixedDelay, Attempts: 1000},
 		RunID:   "run", Attempt: s.boots, Resume: resume,

@@ -186,8 +186,14 @@ func (p *simProc) step(t *simTask) {
 	if t.broken {
 		return
 	}
-	box := t.box
-	t.box = nil
+	// What a task finds in its box is what lay there when it looked, which is a while before it goes on.
+	seen := len(t.box)
+	if seen > 0 && p.s.chance(0.2) {
+		seen = p.s.rng.IntN(seen)
+		p.wake(t)
+	}
+	box := t.box[:seen]
+	t.box = t.box[seen:]
 	for _, c := range box {
 		if err := t.control(c); err != nil {
 			p.failed(t, err)

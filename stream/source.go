@@ -166,9 +166,16 @@ func (r *reader[T]) shut() error {
 	return guard("Close of "+r.operator, open.Close)
 }
 
+// broke says that a fetch did not return, and why.
+func (r *reader[T]) broke(err error) {
+	s := &r.todo[0]
+	r.offer(batch[T]{split: s.index, next: s.next, err: &ReadError{Operator: r.operator, Split: s.index, Position: s.next, Err: err}})
+}
+
 // fetcher is a reader without its type.
 type fetcher interface {
 	fetch(ctx context.Context) bool
+	broke(error)
 	full() bool
 	shut() error
 	onRoom(func())

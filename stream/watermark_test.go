@@ -122,6 +122,9 @@ func TestQueuedWatermarksComeBack(t *testing.T) {
 	b := w.env.begin(1)
 	w.barrier(b)
 	turn(w)
+	if n := w.counts.held.Load(); n != 3 {
+		t.Errorf("%d records are held; want 3, and watermarks are none", n)
+	}
 	sec := checkpoint.Section{Operator: "op", Kind: kindAsync, Parallelism: 1}
 	for _, p := range b.ack.parts {
 		sec.Parts = append(sec.Parts, p.part)
@@ -129,6 +132,9 @@ func TestQueuedWatermarksComeBack(t *testing.T) {
 	for parallelism, want := range map[int]string{1: "1 2 W(5) 3 W(6)", 2: "1 3"} {
 		w, rec, fn := chain(&restored{async: map[string]checkpoint.Section{"op": sec}}, parallelism)
 		defer w.close()
+		if turn(w); w.counts.held.Load() != int64(strings.Count(want, " ")+1-strings.Count(want, "W")) {
+			t.Errorf("parallelism %d: %d records are held, of %q", parallelism, w.counts.held.Load(), want)
+		}
 		for range 5 {
 			turn(w)
 			fn.answer()

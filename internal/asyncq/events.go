@@ -97,18 +97,21 @@ func (q *Queue) Start(now Time) {
 	}
 }
 
+// Awaits reports whether the outcome of an attempt is still to come: if not, it is late, a double, or unknown (A11).
+func (q *Queue) Awaits(id ID, attempt uint32) bool {
+	s := q.lookup(id)
+	return s != none && !q.failed && q.entries[s].state == calling && q.entries[s].attempt == attempt
+}
+
 // Complete takes the outcome of one attempt and judges it (A11, A44). after is
 // the other side's wish for when to come back, used with Unavailable; 0 is none.
 func (q *Queue) Complete(now Time, id ID, attempt uint32, out Outcome, after Time) Judgment {
 	q.advance(now)
-	s := q.lookup(id)
-	if s == none || q.failed {
+	if !q.Awaits(id, attempt) {
 		return Ignored
 	}
+	s := int32(id.Slot)
 	e := &q.entries[s]
-	if e.state != calling || e.attempt != attempt {
-		return Ignored
-	}
 	q.running--
 	switch out {
 	case Unavailable, Overloaded:

@@ -161,7 +161,7 @@ func (h *Harness[IN, OUT]) open(what string) {
 // describe says how things stand, for a message.
 func (h *Harness[IN, OUT]) describe() string {
 	st, cfg := h.op.Stats(), h.op.Config()
-	s := fmt.Sprintf("%d of %d slots are taken (%d bytes): %d calls in progress, %d held, %d wait for a retry, %d done",
+	s := fmt.Sprintf("%d record(s) in a queue of %d (%d bytes): %d calls in progress, %d held, %d wait for a retry, %d done",
 		st.Queued, cfg.Capacity, st.Bytes, st.InFlight, st.Held, st.Retrying, st.Done)
 	if h.barrier != 0 {
 		s += fmt.Sprintf("; barrier %d is on its way, and nothing is taken before it has passed", h.barrier)

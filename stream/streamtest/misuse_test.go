@@ -76,7 +76,7 @@ func TestMisuse(t *testing.T) {
 	}{
 		{"nothing wrong", in(func(h *harness, fn *manual) { h.Push(1); fn.Call(1).Complete(2); h.Finish() }), ""},
 		{"a bad configuration", func(p *probe) { streamtest.New(p, &manual{}, async.Ordered, async.Config{Capacity: -1}) }, "capacity is -1"},
-		{"more than fits", in(func(h *harness, _ *manual) { h.Push(1, 2, 3) }), "only 2 of 3 records were taken; 2 of 2 slots are taken (16 bytes): 2 calls in progress"},
+		{"more than fits", in(func(h *harness, _ *manual) { h.Push(1, 2, 3) }), "only 2 of 3 records were taken; 2 record(s) in a queue of 2 (16 bytes): 2 calls in progress"},
 		{"a watermark that does not fit", in(func(h *harness, _ *manual) { h.Push(1, 2); h.Watermark(1) }), "no room for the watermark"},
 		{"a push into a drain", in(func(h *harness, _ *manual) { h.Push(1); h.Barrier(3); h.Push(2) }), "barrier 3 is on its way, and nothing is taken"},
 		{"two barriers", in(func(h *harness, _ *manual) { h.Push(1); h.Barrier(3); h.Barrier(4) }), "barrier 4 while barrier 3 is still on its way"},
@@ -111,7 +111,7 @@ func TestMisuse(t *testing.T) {
 			h := streamtest.New(p, &fn, async.Unordered, async.Config{Timeout: async.NoTimeout})
 			h.Push(1)
 			h.Finish()
-		}, "Finish hangs: nothing has happened for 24h0m0s and no timer of the operator is due; 1 of 1000 slots are taken (8 bytes): 1 calls in progress"},
+		}, "Finish hangs: nothing has happened for 24h0m0s and no timer of the operator is due; 1 record(s) in a queue of 1000 (8 bytes): 1 calls in progress"},
 		{"a handler that blocks", func(p *probe) {
 			h := streamtest.New(p, &blocking{handle: func() { time.Sleep(time.Second) }}, async.Ordered, cfg)
 			h.Push(1)
