@@ -107,11 +107,16 @@ func (r *Run) coordinate(ctx context.Context, c *coordinator, inbox *mailbox[mes
 			case write:
 				r.emitted = emittedIn(e.snap)
 				wg.Go(func() {
-					err := guard("Write of the checkpoint store", func() error { return r.cfg.Checkpoint.Store.Write(ctx, e.snap) })
-					inbox.send(message{written: true, err: err})
+					m := message{written: true, err: errNotReturned}
+					defer func() { inbox.send(m) }()
+					m.err = guard("Write of the checkpoint store", func() error { return r.cfg.Checkpoint.Store.Write(ctx, e.snap) })
 				})
 			case commit:
-				wg.Go(func() { inbox.send(message{committed: true, err: publish(ctx, e.plans)}) })
+				wg.Go(func() {
+					m := message{committed: true, err: errNotReturned}
+					defer func() { inbox.send(m) }()
+					m.err = publish(ctx, e.plans)
+				})
 			case halt:
 				cancel(c.failed)
 			case note:

@@ -142,14 +142,17 @@ func (r *Run) assign(ctx context.Context, from *restored) error {
 func (r *Run) watchSplits(ctx context.Context, inbox *mailbox[message], run func(func())) {
 	for name, e := range r.elastic() {
 		run(func() {
-			err := guard("Changed of "+name, func() error { return e.Changed(ctx) })
-			if ctx.Err() != nil {
-				return
-			}
-			if err != nil {
-				err = fmt.Errorf("%s: %w", name, err)
-			}
-			inbox.send(message{changed: true, err: err})
+			err := errNotReturned
+			defer func() {
+				if ctx.Err() != nil {
+					return
+				}
+				if err != nil {
+					err = fmt.Errorf("%s: %w", name, err)
+				}
+				inbox.send(message{changed: true, err: err})
+			}()
+			err = guard("Changed of "+name, func() error { return e.Changed(ctx) })
 		})
 	}
 }

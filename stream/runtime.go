@@ -100,7 +100,13 @@ func (r *Run) observe(e Event) {
 }
 
 func (r *Run) main(ctx context.Context) {
-	err := r.run(ctx)
+	err := errNotReturned
+	defer func() { r.close(ctx, err) }()
+	err = r.run(ctx)
+}
+
+// close ends the run, of which err is what became.
+func (r *Run) close(ctx context.Context, err error) {
 	if cerr := r.committer.close(); err == nil {
 		err = cerr
 	}
@@ -228,9 +234,9 @@ func (r *Run) unlessStopped(ctx context.Context, f func(context.Context) error) 
 		case <-fctx.Done():
 		}
 	})
+	defer watch.Wait()
+	defer cancel()
 	err := f(fctx)
-	cancel()
-	watch.Wait()
 	if err != nil && ctx.Err() == nil && r.stopped() {
 		return errStoppedIdle
 	}
