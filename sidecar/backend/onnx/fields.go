@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -71,6 +72,7 @@ func (m message) numbers(name string) (all []int64) {
 
 // Datatypes of a TensorProto.
 const (
+	typeFloat = 1
 	typeInt32 = 6
 	typeInt64 = 7
 )
@@ -106,4 +108,23 @@ func (m message) elements() (int64, error) {
 		n *= d
 	}
 	return n, nil
+}
+
+// growing reports whether a TensorProto is one of FLOAT in the model file that has values, of which none is below 1.
+func (m message) growing() bool {
+	if m.number("data_type") != typeFloat {
+		return false
+	}
+	n := 0
+	for l := m.field("float_data").List(); n < l.Len(); n++ {
+		if !(l.Get(n).Float() >= 1) {
+			return false
+		}
+	}
+	for raw := m.bytes("raw_data"); len(raw) >= 4; raw, n = raw[4:], n+1 {
+		if !(math.Float32frombits(binary.LittleEndian.Uint32(raw)) >= 1) {
+			return false
+		}
+	}
+	return n > 0
 }

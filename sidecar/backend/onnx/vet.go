@@ -60,6 +60,8 @@ type value struct {
 	fixed  bool    // consts are known
 	dims   []int64 // of a weight or constant
 	input  string  // the input of the model that it is, possibly in another form
+
+	growing bool // a weight of FLOAT of which none is below 1
 }
 
 // graph checks a graph. outer are the names that are known where it stands.
@@ -122,9 +124,13 @@ func (v *vetter) graph(g message, outer map[string]bool) error {
 		for _, name := range outputs {
 			known[name] = true
 		}
+		v.infer(op, n.texts("input"), outputs)
 	}
 	return nil
 }
+
+// maxConsts is how many values shapes and steps have at most that are looked at.
+const maxConsts = 64
 
 // weight checks that a tensor of the file is not larger than its data, and that these lie in the model's folder.
 func (v *vetter) weight(name string, t message) error {
@@ -143,7 +149,10 @@ func (v *vetter) weight(name string, t message) error {
 		for _, kind := range []string{"float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data"} {
 			held += int64(t.count(kind)) * 2
 		}
-		x.consts, x.fixed = t.integers()
+		if n <= maxConsts {
+			x.consts, x.fixed = t.integers()
+			x.growing = t.growing()
+		}
 	}
 	if n > held {
 		return fmt.Errorf("weight %q has fewer data than its shape says", name)
@@ -272,15 +281,29 @@ func (v *vetter) node(op string, in, out []string, attrs map[string]message) str
 		}
 	case "Resize", "Upsample":
 		mode, where := text("mode", "nearest"), text("coordinate_transformation_mode", "half_pixel")
-		if number("antialias", 0) != 0 || !(mode == "linear" && where != "pytorch_half_pixel" && where != "tf_crop_and_resize" ||
+		// Where nothing becomes smaller the two half_pixel are one: they differ for a length of 1, at positions that are cut off.
+		alike := where == "pytorch_half_pixel" && at(in, 2).growing
+		if number("antialias", 0) != 0 || !(mode == "linear" && (alike || where != "pytorch_half_pixel") && where != "tf_crop_and_resize" ||
 			mode == "nearest" && where == "asymmetric" && text("nearest_mode", "round_prefer_floor") == "floor") {
 			return "is of mode " + mode + ", " + where
 		}
 	case "Cast", "Identity", "Squeeze", "Unsqueeze", "Reshape", "Flatten", "Expand", "Transpose":
 		// The same values in another form.
 		if len(in) > 0 && len(out) > 0 {
+			x, from := v.values[out[0]], v.values[in[0]]
+			x.input, x.consts, x.fixed = from.input, from.consts, from.fixed
+			v.values[out[0]] = x
+		}
+	case "Concat":
+		if len(out) > 0 {
 			x := v.values[out[0]]
-			x.input = v.values[in[0]].input
+			x.consts, x.fixed = nil, true
+			for i := range in {
+				x.fixed = x.fixed && at(in, i).fixed && len(x.consts)+len(at(in, i).consts) <= maxConsts
+				if x.fixed {
+					x.consts = append(x.consts, at(in, i).consts...)
+				}
+			}
 			v.values[out[0]] = x
 		}
 	case "Gather":
@@ -302,3 +325,38 @@ func (v *vetter) node(op string, in, out []string, attrs map[string]message) str
 
 // floats are the datatypes of a TensorProto with a fraction: FLOAT, FLOAT16, DOUBLE, BFLOAT16.
 var floats = map[int64]bool{1: true, 10: true, 11: true, 16: true}
+
+// infer finds the number of dimensions of what a node gives, where the model does not say it and it follows from the operator.
+func (v *vetter) infer(op string, in, out []string) {
+	if len(in) == 0 || len(out) == 0 || v.values[out[0]].ranked {
+		return
+	}
+	first := v.values[in[0]]
+	rank, ok := first.rank, first.ranked
+	switch op {
+	case "MatMul", "Add", "Sub", "Mul", "Div", "Pow", "Where":
+		for _, name := range in[1:] {
+			rank, ok = max(rank, v.values[name].rank), ok && v.values[name].ranked
+		}
+		if op == "MatMul" && rank < 2 {
+			ok = false // vectors lose dimensions
+		}
+	case "Reshape":
+		if len(in) < 2 {
+			return
+		}
+		shape := v.values[in[1]]
+		rank, ok = len(shape.consts), shape.fixed
+	case "Flatten", "Gemm":
+		rank, ok = 2, true
+	case "Transpose", "Identity", "Cast", "Relu", "Sigmoid", "Tanh", "Erf", "Sqrt", "Exp", "Neg", "Clip", "Softmax", "LogSoftmax", "Concat", "Dropout",
+		"LayerNormalization", "BatchNormalization", "Conv", "MaxPool", "AveragePool", "GlobalAveragePool", "LeakyRelu", "Elu", "Slice":
+	default:
+		return
+	}
+	if ok {
+		x := v.values[out[0]]
+		x.ranked, x.rank = true, rank
+		v.values[out[0]] = x
+	}
+}

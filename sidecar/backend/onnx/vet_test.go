@@ -82,6 +82,20 @@ func TestVet(t *testing.T) {
 		{"forwards", 13, plain + ints("from", 0) + ints("to", 4) + ints("axis", 1) + ints("step", 1) + node("Slice", "", "x", "from", "to", "axis", "step"), ""},
 		{"a mean of integers", 13, of("input", "x", 7, 4) + of("output", "y", 7, 1) + node("ReduceMean", "attribute: {name: 'axes' type: INTS ints: [1]}", "x"), "is of integers"},
 		{"a cubic resize", 13, image + node("Resize", "attribute: {name: 'mode' type: STRING s: 'cubic'}", "x"), "is of mode cubic, half_pixel"},
+		{"steps that were made a vector", 13, of("input", "x", 1, 4) + of("output", "y", 1, 2) + ints("from", 0) + ints("to", 4) + ints("axis", 1) + ints("zero", 0) +
+			"node: {op_type: 'Constant' output: 'c' attribute: {name: 'value' type: TENSOR t: {data_type: 7 int64_data: 2}}} node: {op_type: 'Unsqueeze' input: 'c' input: 'zero' output: 'step'} " +
+			node("Slice", "", "x", "from", "to", "axis", "step"), ""},
+		{"softmax over the last of what is nowhere described", 11, of("input", "x", 1, 2, 2) + of("output", "y", 1, 2, 2) +
+			"node: {op_type: 'MatMul' input: 'x' input: 'x' output: 'a'} node: {op_type: 'Softmax' input: 'a' output: 'b' attribute: {name: 'axis' type: INT i: 2}} " +
+			node("MatMul", "", "b", "x"), ""},
+		{"softmax over two of what is nowhere described", 11, of("input", "x", 1, 2, 2) + of("output", "y", 1, 2, 2) +
+			"node: {op_type: 'MatMul' input: 'x' input: 'x' output: 'a'} node: {op_type: 'Softmax' input: 'a' output: 'b' attribute: {name: 'axis' type: INT i: 1}} " +
+			node("MatMul", "", "b", "x"), "normalizes over several dimensions"},
+		{"a resize as PyTorch writes it", 13, of("input", "x", 1, 1, 2, 2) + of("output", "y", 1, 1, 4, 4) + "node: {op_type: 'Constant' output: 's' attribute: {name: 'value' type: TENSOR t: {data_type: 1 dims: 4 float_data: [1, 1, 2, 2]}}} " +
+			node("Resize", "attribute: {name: 'mode' type: STRING s: 'linear'} attribute: {name: 'coordinate_transformation_mode' type: STRING s: 'pytorch_half_pixel'}", "x", "", "s"), ""},
+		{"the same to something smaller", 13, of("input", "x", 1, 1, 2, 2) + of("output", "y", 1, 1, 1, 1) + "node: {op_type: 'Constant' output: 's' attribute: {name: 'value' type: TENSOR t: {data_type: 1 dims: 4 float_data: [1, 1, 0.5, 0.5]}}} " +
+			node("Resize", "attribute: {name: 'mode' type: STRING s: 'linear'} attribute: {name: 'coordinate_transformation_mode' type: STRING s: 'pytorch_half_pixel'}", "x", "", "s"),
+			"is of mode linear, pytorch_half_pixel"},
 		{"an integer divided by a row", 13, of("input", "x", 7, 2) + of("output", "y", 7, 2) + ints("twelve", 12, 12) + node("Div", "", "twelve", "x"), ""},
 		{"a circle", 13, plain + "node: {op_type: 'Add' input: 'x' input: 'b' output: 'a'} node: {op_type: 'Relu' input: 'a' output: 'b'} " + node("Relu", "", "b"),
 			`operator Add takes "b", which nothing before it gives`},
@@ -140,6 +154,21 @@ func TestIndicesAreChecked(t *testing.T) {
 	bad, ok := errors.AsType[*backend.RowsError](err)
 	if !ok || !slices.Equal(bad.Rows, []int{1, 3}) || bad.Input != "x" || !strings.Contains(err.Error(), "the index 7 is out of range; there are 7 entries") {
 		t.Errorf("%v", err)
+	}
+}
+
+// Indices of another datatype are made whole by the model.
+func TestIndicesOfAnotherDatatype(t *testing.T) {
+	graph := of("input", "x", 1, 1) + of("output", "y", 1, 1, 2) + "initializer: {name: 'w' data_type: 1 dims: [3, 2] float_data: [1, 2, 3, 4, 5, 6]} " +
+		"node: {op_type: 'Cast' input: 'x' output: 'i' attribute: {name: 'to' type: INT i: 6}} node: {op_type: 'Gather' input: 'w' input: 'i' output: 'y'}"
+	m, err := Load(t.Context(), modelFile(t, t.TempDir(), 13, graph), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	out, err := m.Run(t.Context(), []tensor.Tensor{{Name: "x", DType: tensor.FP32, Shape: tensor.Shape{1, 1}, Raw: binary.LittleEndian.AppendUint32(nil, math.Float32bits(1))}})
+	if err != nil || !slices.Equal(floatsOf(out[0].Raw), []float32{3, 4}) {
+		t.Errorf("%v, %v", out, err)
 	}
 }
 
