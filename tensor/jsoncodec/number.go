@@ -1,9 +1,10 @@
 package jsoncodec
 
 import (
+	"bytes"
+	"cmp"
 	"fmt"
 	"math"
-	"math/big"
 	"strconv"
 	"unsafe"
 
@@ -99,15 +100,29 @@ func unrounded(lit []byte, v float64) float64 {
 	if v == 0 || math.Float64bits(v)&short != 0 || len(lit) <= 17 {
 		return v // as many digits are exact in the middle of two
 	}
-	exact, _, err := big.ParseFloat(string(lit), 10, 64, big.ToZero)
-	if err != nil || exact.Acc() == big.Exact && exact.Cmp(big.NewFloat(v)) == 0 {
-		return v
-	}
-	// exact was cut off, so the number is farther from zero than it.
-	if exact.Abs(exact).Cmp(big.NewFloat(math.Abs(v))) < 0 {
+	// v has a finite number of decimal places, which this prints all.
+	digits, point := decimal(lit)
+	middle, at := decimal(strconv.AppendFloat(nil, v, 'e', 800, 64))
+	switch cmp.Or(cmp.Compare(point, at), bytes.Compare(digits, middle)) {
+	case -1:
 		return math.Nextafter(v, 0)
+	case 1:
+		return math.Nextafter(v, math.Copysign(math.Inf(1), v))
 	}
-	return math.Nextafter(v, math.Copysign(math.Inf(1), v))
+	return v
+}
+
+// decimal returns the digits of a number without its sign and the zeros before and behind them, and how many of them stand before the point; it may be
+// fewer than none.
+func decimal(lit []byte) (digits []byte, point int64) {
+	var exp int64
+	if i := bytes.IndexAny(lit, "eE"); i >= 0 {
+		lit, exp = lit[:i], exponent(lit[i+1:])
+	}
+	whole, fraction, _ := bytes.Cut(bytes.TrimPrefix(lit, []byte("-")), []byte("."))
+	digits = append(append(digits, whole...), fraction...)
+	stripped := bytes.TrimLeft(digits, "0")
+	return bytes.TrimRight(stripped, "0"), int64(len(whole)-(len(digits)-len(stripped))) + exp
 }
 
 // clip shortens a number for a message.
