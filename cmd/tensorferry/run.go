@@ -51,6 +51,7 @@ type runner struct {
 	traffic traffic
 	// finished: the run that was to be resumed had reached its end before.
 	finished bool
+	resumed  bool // from a checkpoint
 	// started is where execute hands the run to drive.
 	started chan *stream.Run
 }
@@ -299,7 +300,7 @@ func (r *runner) execute(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	r.finished = begun.Restore != nil && begun.Restore.Finished
+	r.finished, r.resumed = begun.Restore != nil && begun.Restore.Finished, begun.Restore != nil
 	run := assemble(r.spec, r.parts, fn, begun, r.store, r.log, observer...).Start(ctx)
 	if r.metrics != nil {
 		r.metrics.watch(run, r.parts.lag)
@@ -345,6 +346,7 @@ func (r *runner) finish(began time.Time, run *stream.Run, stopped os.Signal, err
 	if run != nil {
 		p = run.Progress()
 	}
+	idle := run == nil || !r.resumed && untouched(p) // nothing has come of it
 	switch {
 	case err == nil && r.finished:
 		fmt.Fprintf(out, "%s: the run had finished before; its results are in %s\n", r.spec.Name, sinkPlace(r.spec))
@@ -354,7 +356,7 @@ func (r *runner) finish(began time.Time, run *stream.Run, stopped os.Signal, err
 		return exitOK
 	case stopped != nil && (errors.Is(err, stream.ErrStopped) || errors.Is(err, errSecondSignal) || errors.Is(err, errStopTimeout) || errors.Is(err, errInterrupted)):
 		switch {
-		case run == nil || untouched(p):
+		case idle:
 			fmt.Fprintf(r.w.stderr, "%s: stopped before it began\n", r.spec.Name)
 		case r.spec.Source.Stdin != nil:
 			fmt.Fprintf(r.w.stderr, "%s: stopped; standard input cannot be read again, so the run cannot be resumed\n", r.spec.Name)
@@ -365,10 +367,10 @@ func (r *runner) finish(began time.Time, run *stream.Run, stopped os.Signal, err
 		default:
 			fmt.Fprintf(r.w.stderr, "%s: stopped, resumable: continue with --resume\n", r.spec.Name)
 		}
-		if err != stream.ErrStopped && run != nil && !untouched(p) {
+		if err != stream.ErrStopped && !idle {
 			fmt.Fprintf(r.w.stderr, "%s: without a last checkpoint: %v\n", r.spec.Name, err)
 		}
-		if run != nil && !untouched(p) {
+		if !idle {
 			r.summary(out, "stopped", time.Since(began), &p)
 		}
 		return signalCode(stopped)

@@ -5,6 +5,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
+	"net"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -191,4 +194,21 @@ func TestTracedRecordOfTheGreatestSize(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// What fails again whoever asks is a record without progress; what passes is none.
+func TestPassingFailures(t *testing.T) {
+	for err, passes := range map[error]bool{
+		&net.OpError{Op: "dial", Err: errors.New("refused")}: true,
+		fmt.Errorf("reading: %w", io.EOF):                    true,
+		context.DeadlineExceeded:                             true,
+		kerr.NotLeaderForPartition:                           true,
+		kerr.CorruptMessage:                                  false,
+		kerr.TopicAuthorizationFailed:                        false,
+		errors.New("invalid CRC"):                            false,
+	} {
+		if isPassing(err) != passes {
+			t.Errorf("%v: %v", err, !passes)
+		}
+	}
 }

@@ -86,6 +86,18 @@ func (c *Config) asked(what string, err error) error {
 	return unanswered{c.explained(what, err)}
 }
 
+// isPassing reports whether a failure is of the connection or the brokers, who may be asked again. Of data that are damaged it is none.
+func isPassing(err error) bool {
+	if _, ok := errors.AsType[net.Error](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[*kgo.ErrFirstReadEOF](err); ok {
+		return true
+	}
+	return errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, kgo.ErrClientClosed) ||
+		kerr.IsRetriable(err) && !errors.Is(err, kerr.CorruptMessage)
+}
+
 // unanswered is a question to which there may be an answer later.
 type unanswered struct{ error }
 

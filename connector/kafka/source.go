@@ -339,7 +339,7 @@ func (r *reader[T]) Read(ctx context.Context, dst []stream.Record[T], most int) 
 				failed = &lostError{partition: p, next: r.next[p], first: -1}
 			default:
 				failed = fmt.Errorf("kafka: reading %s from offset %d on: %w", p, r.next[p], err)
-				if _, said := errors.AsType[*kerr.Error](err); !said || kerr.IsRetriable(err) {
+				if isPassing(err) {
 					failed = unanswered{failed}
 				}
 			}
