@@ -439,61 +439,6 @@ func (o *Operator[IN, OUT]) admitBacklog(now asyncq.Time) {
 	}
 }
 
-// emit lets entries leave, in slices as long as watermarks allow, and says whether any did.
-func (o *Operator[IN, OUT]) emit(now asyncq.Time, max int, out Emitter[OUT]) bool {
-	if max <= 0 || o.queue.Pop(max) == 0 {
-		return false
-	}
-	for i := range o.queue.Effects {
-		s := &o.slots[o.queue.Effects[i].ID.Slot]
-		if s.isMark {
-			o.flush(out)
-			out.Watermark(s.mark)
-		} else {
-			o.waited.add(time.Duration(now - s.since))
-			o.stayed.add(time.Duration(now - s.came))
-			if s.span != nil {
-				s.endSpan(time.Now())
-			}
-			switch s.fate {
-			case dropped:
-				o.stats.Dropped++
-			case lettered:
-				o.stats.DeadLettered++
-				if len(o.out) > 0 {
-					o.flush(out)
-				}
-				o.failures = append(o.failures, *s.failure)
-			default:
-				if len(o.failures) > 0 {
-					o.flush(out)
-				}
-				for k := range s.outs.Len() {
-					o.out = append(o.out, With(s.rec, s.outs.At(k)))
-				}
-				o.stats.Completed++
-			}
-		}
-		*s = slot[IN, OUT]{}
-	}
-	o.queue.Effects = o.queue.Effects[:0]
-	o.flush(out)
-	return true
-}
-
-func (o *Operator[IN, OUT]) flush(out Emitter[OUT]) {
-	if len(o.failures) > 0 {
-		o.letters(o.failures)
-		clear(o.failures)
-		o.failures = o.failures[:0]
-	}
-	if len(o.out) > 0 {
-		out.Emit(o.out)
-		clear(o.out)
-		o.out = o.out[:0]
-	}
-}
-
 // makeCalls hands the caller what settle gathered.
 func (o *Operator[IN, OUT]) makeCalls() {
 	if len(o.calls) == 0 {

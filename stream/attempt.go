@@ -54,7 +54,10 @@ type message struct {
 // returns when none is left.
 func (r *Run) attempt(ctx context.Context, number int, from *restored) outcome {
 	tctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+	var wg sync.WaitGroup
+	// In this order, also if an observer ends this goroutine.
+	defer wg.Wait()
+	defer cancel(errors.New("the attempt is over"))
 	inbox := &mailbox[message]{wake: make(chan struct{}, 1)}
 	splits := r.cut
 	if from != nil {
@@ -78,14 +81,11 @@ func (r *Run) attempt(ctx context.Context, number int, from *restored) outcome {
 	}
 	r.tracker.attempt(from, tasks)
 	r.tracker.set(func(p *Progress) { p.Attempt = number })
-	var wg sync.WaitGroup
 	for i, t := range tasks {
 		wg.Go(func() { runTask(tctx, t, boxes[i]) })
 	}
 	r.watchSplits(tctx, inbox, func(f func()) { wg.Go(f) })
 	out := r.coordinate(ctx, c, inbox, boxes, func(err error) { cancel(err) }, &wg)
-	cancel(errors.New("the attempt is over"))
-	wg.Wait()
 	r.lastID = c.lastID
 	return out
 }

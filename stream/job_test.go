@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -222,6 +223,33 @@ func (leaver) Changed(ctx context.Context) error { return exits(ctx) }
 func exits(context.Context) error {
 	runtime.Goexit()
 	return nil
+}
+
+// leavingObserver ends the goroutine that tells it of the job's start.
+type leavingObserver struct{}
+
+func (leavingObserver) Observe(e Event) {
+	if _, ok := e.(Started); ok {
+		runtime.Goexit()
+	}
+}
+
+// TestObserverThatEndsItsGoroutine: the run is over when its tasks are.
+func TestObserverThatEndsItsGoroutine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := New("exit", Config{Observer: leavingObserver{}})
+		var working atomic.Int64
+		fn := async.Func(func(ctx context.Context, v int) (int, error) {
+			working.Add(1)
+			defer working.Add(-1)
+			<-ctx.Done()
+			return 0, ctx.Err()
+		}, 4)
+		Collect(OrderedWait(From(j, FromSlice(numbers(100))), fn, async.Config{}))
+		if err := j.Run(t.Context()); !errors.Is(err, errNotReturned) || working.Load() > 0 {
+			t.Errorf("%v, and %d calls are being worked on", err, working.Load())
+		}
+	})
 }
 
 // TestFunctionsThatEndTheirGoroutine: a function of the user's that calls runtime.Goexit fails the job instead of hanging it.
