@@ -19,6 +19,8 @@ import (
 	"github.com/tensorferry/tensorferry/internal/pyenv"
 )
 
+func TestMain(m *testing.M) { pyenv.Main(m) }
+
 // process is a running tensorferry.
 type process struct {
 	t    *testing.T

@@ -14,8 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/connector/file"
 	"github.com/tensorferry/tensorferry/sidecar"
@@ -25,8 +23,6 @@ import (
 	"github.com/tensorferry/tensorferry/stream/restart"
 	"github.com/tensorferry/tensorferry/tensor/jsoncodec"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // records writes n records to a file in several splits' worth of lines, and
 // returns its path and the lines that the mock's answers make of them.

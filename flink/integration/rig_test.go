@@ -18,33 +18,15 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/tensorferry/tensorferry/internal/flinkenv"
 	"github.com/tensorferry/tensorferry/internal/pyenv"
 	"github.com/tensorferry/tensorferry/sidecar/sidecartest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { pyenv.Main(m) }
 
 // program builds tensorferry-flink, once.
-var program = sync.OnceValues(func() (string, error) {
-	root, err := pyenv.Root()
-	if err != nil {
-		return "", err
-	}
-	dir, err := os.MkdirTemp("", "tensorferry-flink")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "tensorferry-flink")
-	cmd := exec.Command("go", "build", "-o", path, "./cmd/tensorferry-flink")
-	cmd.Dir = filepath.Join(root, "flink")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("go build: %w\n%s", err, out)
-	}
-	return path, nil
-})
+var program = sync.OnceValues(func() (string, error) { return pyenv.Build("flink", "tensorferry-flink") })
 
 // rig is a cluster with a worker pool, a sidecar, an input and a folder for results.
 type rig struct {

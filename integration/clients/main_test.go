@@ -5,7 +5,7 @@ package clients
 import (
 	"testing"
 
-	"go.uber.org/goleak"
+	"github.com/tensorferry/tensorferry/internal/pyenv"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { pyenv.Main(m) }

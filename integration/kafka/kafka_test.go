@@ -17,13 +17,12 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"go.uber.org/goleak"
 
 	"github.com/tensorferry/tensorferry/internal/kafkaenv"
 	"github.com/tensorferry/tensorferry/internal/pyenv"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { pyenv.Main(m) }
 
 const partitions = 8
 

@@ -17,15 +17,13 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/internal/pyenv"
 	"github.com/tensorferry/tensorferry/sidecar"
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { pyenv.Main(m) }
 
 // The operator and the command against every server. The last case ends the server and starts it
 // again.
