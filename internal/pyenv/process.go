@@ -101,6 +101,16 @@ func (p *Process) Wait() int {
 	return p.cmd.ProcessState.ExitCode()
 }
 
+// Ends reports whether it ends within a time.
+func (p *Process) Ends(within time.Duration) bool {
+	select {
+	case <-p.done:
+		return true
+	case <-time.After(within):
+		return false
+	}
+}
+
 // Eventually looks until a thing holds, for as long as a slow machine may need; what a
 // program does in the meantime is its own affair. The test fails if p ends first.
 func (p *Process) Eventually(what string, holds func() bool) {
