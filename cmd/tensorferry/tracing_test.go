@@ -204,7 +204,8 @@ func TestAbsentCollector(t *testing.T) {
 		if s.output() != want {
 			t.Error("the results are not those of a job without traces")
 		}
-		if n := strings.Count(r.errors, "traces were not sent"); n != 1 {
+		// At the end, and once before where the job lasts long enough for an attempt to fail: not for each of the dozen batches.
+		if n := strings.Count(r.errors, "traces were not sent"); n != 1 && n != 2 {
 			t.Errorf("%d lines about it:\n%s", n, r.errors)
 		}
 	}
