@@ -13,8 +13,10 @@ import (
 	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 )
 
 // answerTimeout bounds how long a job server is waited for, at each step.
@@ -88,7 +90,13 @@ func (j *Job) within(ctx context.Context, ask func(context.Context) error) error
 	bounded, cancel := context.WithTimeout(ctx, j.answer)
 	defer cancel()
 	err := ask(bounded)
-	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	// The deadline travels with the question, so the server may give up a little before this side does, with either code.
+	deadline, _ := bounded.Deadline()
+	code := status.Code(err)
+	if bounded.Err() != nil || (code == codes.DeadlineExceeded || code == codes.Canceled) && time.Until(deadline) < j.answer/10 {
 		err = fmt.Errorf("no answer within %v: %w", j.answer, err)
 	}
 	return err
