@@ -317,6 +317,16 @@ func TestLoad(t *testing.T) {
 	}
 }
 
+// count is how many hold.
+func count(all ...bool) (n int) {
+	for _, holds := range all {
+		if holds {
+			n++
+		}
+	}
+	return n
+}
+
 // FuzzParse: whatever the file holds, there is a Spec or there are faults with a
 // place, in order, and nothing panics.
 func FuzzParse(f *testing.F) {
@@ -329,8 +339,9 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("spec %v, error %v", spec, err)
 		}
 		if err == nil {
-			if spec.Name == "" || spec.Parallelism < 1 || spec.Infer.Model == "" || (spec.Sink.File == nil) == !spec.Sink.Stdout ||
-				(spec.Source.File == nil) == (spec.Source.Stdin == nil) || spec.StopTimeout <= 0 ||
+			if spec.Name == "" || spec.Parallelism < 1 || spec.Infer.Model == "" ||
+				count(spec.Source.File != nil, spec.Source.Stdin != nil, spec.Source.Kafka != nil) != 1 ||
+				count(spec.Sink.File != nil, spec.Sink.Stdout, spec.Sink.Kafka != nil) != 1 || spec.StopTimeout <= 0 ||
 				spec.Infer.Order == "" || (spec.Infer.Order == OrderKeyed) != (spec.Infer.Key.Field != "") {
 				t.Fatalf("an incomplete spec without a fault: %+v", spec)
 			}

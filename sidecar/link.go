@@ -233,7 +233,7 @@ func (l *link) probe(ctx context.Context) *Error {
 	defer cancel()
 	ready, err := l.modelReady(ctx, l.version)
 	switch {
-	case ctx.Err() != nil:
+	case over(ctx):
 		return l.away(fmt.Sprintf("connected, but no answer within %v", probeTimeout))
 	case err != nil && err.kind == ErrUnreachable:
 		return err

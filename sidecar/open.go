@@ -30,7 +30,7 @@ func (l *link) awaitModel(ctx context.Context, version string, patience time.Dur
 			// would take what it says before for a loss.
 			l.awaitConnection(ctx)
 			return sig, nil
-		case ctx.Err() != nil:
+		case over(ctx):
 			// The last answer says more than that time was over.
 		case !err.hold && err.Class != async.Timeout:
 			return sig, err
@@ -45,12 +45,19 @@ func (l *link) awaitModel(ctx context.Context, version string, patience time.Dur
 		if outer.Err() != nil {
 			return sig, fmt.Errorf("sidecar %s: opening was given up: %w", l.name.endpoint, context.Cause(outer))
 		}
-		if ctx.Err() != nil {
+		if over(ctx) {
 			last.Message = fmt.Sprintf("waited %v for it: %s", patience, last.Message)
 			last.hold = false
 			return sig, last
 		}
 	}
+}
+
+// over reports whether ctx has ended, or its time is over and it is about to: a server is told the deadline, so what it, or grpc, says
+// at the end of it can be here first.
+func over(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return ctx.Err() != nil || ok && !time.Now().Before(deadline)
 }
 
 // awaitConnection waits until the connection says that it is ready, or ctx ends.

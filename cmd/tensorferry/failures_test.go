@@ -269,7 +269,7 @@ func TestStopAndResumeWithDeadLetters(t *testing.T) {
 		return failing("  on_error: {record: dead_letter}", latency+faults, lettersSection+"checkpoint: {interval: 10ms, retain: 100}\n")
 	}
 	const slow, quick = "&latency=0s+3ms", ""
-	stop := []step{{"checkpoint completed\" checkpoint=6", syscall.SIGTERM}}
+	stop := []step{{"checkpoint completed\" checkpoint=6", syscall.SIGTERM, nil}}
 	s.write("job.yaml", job(slow))
 	s.runUntil(143, stop, "run", "job.yaml", "--log-level=debug")
 	half := len(s.letters(in))
@@ -280,7 +280,7 @@ func TestStopAndResumeWithDeadLetters(t *testing.T) {
 	s.write("other.yaml", strings.Replace(job(quick), "path: failed", "path: lost", 1))
 	s.contains("stderr", s.run(exitUsage, "run", "--resume", "other.yaml").errors, "cannot be resumed", "dead letters was ")
 
-	s.runUntil(143, []step{{"checkpoint completed", syscall.SIGTERM}}, "run", "job.yaml", "--from", "1", "--log-level=debug")
+	s.runUntil(143, []step{{"checkpoint completed", syscall.SIGTERM, nil}}, "run", "job.yaml", "--from", "1", "--log-level=debug")
 	s.leftovers()
 	s.write("job.yaml", strings.Replace(job(quick), "parallelism: 2", "parallelism: 3", 1))
 	s.run(exitOK, "run", "job.yaml", "--resume")
@@ -314,7 +314,7 @@ func TestActionsAndResuming(t *testing.T) {
 	job := func(infer, extra string) {
 		s.write("job.yaml", failing(infer, faults, "checkpoint: {interval: "+interval+"}\n"+extra))
 	}
-	stop := []step{{"checkpoint completed", syscall.SIGTERM}}
+	stop := []step{{"checkpoint completed", syscall.SIGTERM, nil}}
 	job("", "")
 	s.runUntil(143, stop, "run", "job.yaml", "--log-level=debug")
 	faults, interval = "", "1h"
