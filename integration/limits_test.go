@@ -65,6 +65,7 @@ func TestTimeout(t *testing.T) {
 		k := build(t, spec{in: in, server: s, op: async.Config{Capacity: 64, Timeout: timeout}, client: oneRow})
 		err := k.Run(t.Context())
 		ended := time.Now()
+		synctest.Wait() // until the server has seen the end too
 		re := recordError(t, err)
 		if re.Class != async.Timeout || !errors.Is(err, async.ErrTimeout) {
 			t.Fatalf("failed with %v", err)

@@ -3,6 +3,7 @@ package tensorferry.asyncjob;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.nio.file.StandardCopyOption;
 import java.util.Arrays;
 import org.apache.flink.configuration.Configuration;
 import org.apache.flink.streaming.api.functions.sink.RichSinkFunction;
@@ -73,11 +74,14 @@ final class Measure extends RichSinkFunction<Rows> {
     long own = ticks("self") - ownCPU;
     long other = ticks(sidecar) - sidecarCPU;
     Arrays.sort(latencies);
+    // Whoever waits for the file must not read a part of it.
+    Path part = Path.of(file + ".new");
     Files.writeString(
-        Path.of(file),
+        part,
         String.format(
             "{\"Records\": %d, \"Nanos\": %d, \"P50\": %d, \"P99\": %d, \"Ticks\": %d, \"SidecarTicks\": %d}",
             latencies.length, nanos, quantile(0.5), quantile(0.99), own, other));
+    Files.move(part, Path.of(file), StandardCopyOption.ATOMIC_MOVE);
   }
 
   private long quantile(double q) {
