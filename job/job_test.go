@@ -332,6 +332,7 @@ func count(all ...bool) (n int) {
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(full))
 	f.Add([]byte(rest + infer))
+	f.Add([]byte(pipe))
 	f.Add([]byte("a: &x [*x, !!binary z, <<: *x]\n? b\n: |\n  c\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		spec, err := Parse("j.yaml", "/jobs", data)

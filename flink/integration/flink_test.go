@@ -23,7 +23,8 @@ import (
 // newCluster starts a cluster that notices soon what is killed.
 func newCluster(t *testing.T) *flinkenv.Cluster {
 	return flinkenv.Start(t, flinkenv.Options{TaskManagers: 2, Slots: 2, Settings: map[string]string{
-		"heartbeat.interval": "500", "heartbeat.timeout": "4000",
+		// A killed process is missed once two heartbeats could not be delivered; the timeout is for one that stands still.
+		"heartbeat.interval": "500", "heartbeat.timeout": "60000",
 		// A job of two subtasks runs on both.
 		"cluster.evenly-spread-out-slots": "true",
 	}})

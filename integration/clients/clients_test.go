@@ -154,7 +154,7 @@ func perform(t *testing.T, s served, command func() *exec.Cmd) *pyenv.Process {
 	for range 3 {
 		_, before := s.inFlight(t)
 		p := pyenv.Start(t, command())
-		if p.Ends(time.Minute) {
+		if p.Ends(2 * time.Minute) {
 			if code := p.Wait(); code != 0 {
 				t.Fatalf("it ended with %d", code)
 			}

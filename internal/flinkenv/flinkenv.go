@@ -154,8 +154,9 @@ func (c *Cluster) common(rpcPort int) map[string]string {
 		"cluster.registration.max-timeout":                "1000",
 		"cluster.registration.error-delay":                "500",
 		"cluster.registration.refused-registration-delay": "500",
-		// A killed TaskManager is missed after seconds, not after Flink's usual minute.
-		"heartbeat.interval": "1000", "heartbeat.timeout": "8000",
+		// A killed TaskManager is missed after two heartbeats that could not be delivered. One that merely stands still, on a slow machine,
+		// is not lost.
+		"heartbeat.interval": "1000", "heartbeat.timeout": "60000",
 		"restart-strategy.type": "fixed-delay", "restart-strategy.fixed-delay.attempts": "100", "restart-strategy.fixed-delay.delay": "200 ms",
 		"state.backend.type":    "hashmap",
 		"state.checkpoints.dir": "file://" + c.CheckpointDir(), "state.savepoints.dir": "file://" + c.SavepointDir(),
