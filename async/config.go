@@ -74,8 +74,10 @@ type Config struct {
 	// Timeout is the time from a record's first call to its outcome, over all
 	// attempts. Default 10 s; NoTimeout for none.
 	Timeout time.Duration
-	// Hold bounds how long a record waits, in all, while the other side is
-	// overloaded or out of reach; its timer stands still meanwhile. Default 1 min.
+	// Hold bounds how long a record waits while the other side takes nothing, being overloaded or
+	// out of reach; its timer stands still meanwhile. A side that is slow and takes records is
+	// waited for without a bound. A record that is refused while others are taken fails some time
+	// after Hold (A40). Default 1 min.
 	Hold time.Duration
 	// Retry says how failed attempts are followed by others.
 	Retry Retry

@@ -80,6 +80,7 @@ func (o *Operator[IN, OUT]) judge(now asyncq.Time, c *Completion[OUT]) {
 			name = "retrying"
 		} else {
 			o.stats.Holds++
+			o.refusal = c.Err
 		}
 		if s.span != nil {
 			s.span.Event(o.at(now), name, why(c.Err, v.Class)...)
@@ -178,10 +179,14 @@ func (o *Operator[IN, OUT]) timeout(id asyncq.ID, attempt uint32, deadline async
 
 // holdOver decides a record that was held for as long as it may (A40, A41).
 func (o *Operator[IN, OUT]) holdOver(id asyncq.ID) {
-	// Why no call can be made at present is newer than the record's own last failure.
+	// Why no call can be made at present is newer than the record's own last failure. A record that
+	// was not called has none.
 	why, class := o.suspended, Transport
 	if why == nil {
 		why = o.slots[id.Slot].err
+	}
+	if why == nil {
+		why = o.refusal
 	}
 	if why == nil {
 		why = errors.New("no call could be made")

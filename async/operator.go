@@ -110,6 +110,7 @@ type Operator[IN, OUT any] struct {
 	closed     bool
 	failed     error
 	suspended  error
+	refusal    error // the newest, of whichever record
 
 	calls    []Call[IN]
 	cancels  []CallID

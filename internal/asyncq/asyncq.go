@@ -37,7 +37,8 @@ type Config struct {
 	MaxBytes int64
 	// Timeout in nanoseconds from an entry's first call; 0 is none.
 	Timeout Time
-	// Hold bounds an entry's time in holds, all of them together.
+	// Hold bounds how long an entry waits while the other side takes nothing, and how long the
+	// oldest that waits is refused while others are taken (A40).
 	Hold Time
 	// Retries may follow the first attempt. The first waits RetryDelay, each
 	// further one Multiplier times the one before, at most MaxDelay (0: no bound),
@@ -52,8 +53,8 @@ type Config struct {
 	Budget, Refill float64
 	// Seed of the jitter.
 	Seed uint64
-	// HoldDelay and MaxHoldDelay space the calls of an entry that is held without
-	// a word from the other side on when to come back: doubling from one to the other.
+	// HoldDelay and MaxHoldDelay space the calls of entries that are held without a word from the
+	// other side on when to come back: doubling from one to the other, with each burst of refusals.
 	HoldDelay, MaxHoldDelay Time
 }
 
@@ -81,7 +82,7 @@ const (
 	// Timeout: ID is out of time. The driver must answer with Finish or Fail
 	// before the next event.
 	Timeout
-	// HoldOver: ID was held for as long as it may. Answer as for Timeout.
+	// HoldOver: ID has waited for as long as it may. Answer as for Timeout.
 	HoldOver
 	// Emit: the results of ID leave, now. The slot is free when the driver has
 	// read the effect, before its next Admit.
@@ -128,7 +129,7 @@ const (
 	// Expired: as Decide, but the entry is out of time: what came at its deadline
 	// was a failure, or would have waited on.
 	Expired
-	// HeldOut: the entry was held for as long as it may; else as Decide.
+	// HeldOut: others were taken, and the entry was not for as long as it may wait; else as Decide.
 	HeldOut
 )
 
@@ -153,10 +154,8 @@ type entry struct {
 	state   state
 	started bool // has had a call, so its time is running or stands still
 	inList  bool // in the list of deadlines
-	resume  bool // held until Resume rather than until a time
 	behind  bool // keyed: an earlier one of its key has not left yet
 	starved bool // a further retry was allowed, and the budget had none
-	holds   uint8
 	gen     uint32
 	attempt uint32 // number of the newest call, for telling answers apart
 	tries   int32  // retries scheduled so far
@@ -176,8 +175,7 @@ type entry struct {
 	seq      uint64 // order of arrival
 	deadline Time   // while the time runs
 	left     Time   // of the timeout, while the time stands still
-	holdFrom Time   // when the present hold began
-	holdLeft Time
+	came     Time   // when it was admitted
 }
 
 // Queue is the state machine. It is used from one goroutine.
@@ -191,17 +189,19 @@ type Queue struct {
 	entries []entry
 	freed   []int32 // free slots, last in first out
 	live    int     // entries and marks not yet popped
+	marks   int     // of these, the marks
 	running int     // calls in progress
 	bytes   int64
 	seq     uint64
 
-	again, fresh list // ready entries: those that were called or held before go first
+	again, fresh list // ready entries: those that were called before go first, the oldest ahead
 	deadlines    list // FIFO, since all timeouts are equal; those moved by a hold are in timers
 	timers       timers
 	order        ring    // ordered: slots in order of arrival
 	segs         segRing // else: segments between marks
 	keys         keyTable
 	limit        callLimit
+	patience     patience
 	pause        Time // no call before it, after the only call in progress was refused
 	budget       float64
 	random       uint64
@@ -219,6 +219,7 @@ func New(cfg Config) *Queue {
 	}
 	q := &Queue{cfg: cfg, again: emptyList, fresh: emptyList, deadlines: emptyList, budget: cfg.Budget, random: cfg.Seed}
 	q.limit.reset(cfg.MaxCalls)
+	q.patience = patience{check: never, eldest: none, ripe: -1, tookAt: -1}
 	q.segs.push(segment{list: emptyList, mark: none})
 	return q
 }
@@ -282,7 +283,8 @@ func (q *Queue) Starved(id ID) bool {
 	return s != none && q.entries[s].starved
 }
 
-// Stats is a count of live entries by what they are doing.
+// Stats is a count of live entries by what they are doing. While calls are suspended, what waits
+// for one is held.
 type Stats struct {
 	Live, Calling, Held, Retrying, Done int
 	// Limit is how many calls may be in progress at present.
@@ -292,5 +294,12 @@ type Stats struct {
 
 // Stats returns the present counts.
 func (q *Queue) Stats() Stats {
-	return Stats{Live: q.live, Calling: q.running, Held: q.heldCount, Retrying: q.retryCount, Done: q.doneCount, Limit: q.limit.now(), Bytes: q.bytes}
+	held := q.heldCount
+	if q.suspended {
+		held = q.live - q.marks - q.running - q.retryCount - q.doneCount
+	}
+	return Stats{
+		Live: q.live, Calling: q.running, Held: held, Retrying: q.retryCount, Done: q.doneCount,
+		Limit: q.limit.now(), Bytes: q.bytes,
+	}
 }

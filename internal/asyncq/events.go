@@ -9,7 +9,7 @@ func (q *Queue) Admit(now Time, bytes int64, key uint64) ID {
 	q.advance(now)
 	s := q.alloc()
 	e := &q.entries[s]
-	e.holdLeft = q.cfg.Hold
+	e.came = q.now
 	e.bytes = bytes
 	q.bytes += bytes
 	if q.cfg.Order == Ordered {
@@ -22,12 +22,9 @@ func (q *Queue) Admit(now Time, bytes int64, key uint64) ID {
 			q.enqueueKey(s)
 		}
 	}
-	if q.suspended {
-		q.hold(s, 0)
-	} else {
-		e.state = ready
-		q.pushBack(&q.fresh, s)
-	}
+	e.state = ready
+	q.pushBack(&q.fresh, s)
+	q.expectTaking(s)
 	return ID{uint32(s), e.gen}
 }
 
@@ -36,6 +33,7 @@ func (q *Queue) AdmitMark(now Time) ID {
 	q.advance(now)
 	s := q.alloc()
 	q.entries[s].state = mark
+	q.marks++
 	if q.cfg.Order == Ordered {
 		q.order.push(s)
 	} else {
@@ -64,8 +62,8 @@ func (q *Queue) alloc() int32 {
 	e := &q.entries[s]
 	e.gen++
 	e.seq = q.seq
-	e.started, e.resume, e.behind, e.starved = false, false, false, false
-	e.holds, e.attempt, e.tries, e.ends = 0, 0, 0, 0
+	e.started, e.behind, e.starved = false, false, false
+	e.attempt, e.tries, e.ends = 0, 0, 0
 	e.link, e.knext, e.bnext = none, none, none
 	e.left, e.bytes = 0, 0
 	return s
@@ -74,10 +72,10 @@ func (q *Queue) alloc() int32 {
 // Start makes calls for ready entries while there is room for calls (A5, A7).
 func (q *Queue) Start(now Time) {
 	q.advance(now)
-	if q.now < q.pause {
+	if q.now < q.pause || q.suspended || q.failed || q.startAlone() {
 		return
 	}
-	for q.running < q.limit.now() && !q.suspended && !q.failed {
+	for q.running < q.limit.now() {
 		var s int32
 		switch {
 		case q.again.head != none:
@@ -87,14 +85,18 @@ func (q *Queue) Start(now Time) {
 		default:
 			return
 		}
-		q.runTimer(s)
-		e := &q.entries[s]
-		e.state = calling
-		e.attempt++
-		e.call = q.limit.started()
-		q.running++
-		q.effect(Call, s)
+		q.call(s)
 	}
+}
+
+func (q *Queue) call(s int32) {
+	q.runTimer(s)
+	e := &q.entries[s]
+	e.state = calling
+	e.attempt++
+	e.call = q.limit.started()
+	q.running++
+	q.effect(Call, s)
 }
 
 // Awaits reports whether the outcome of an attempt is still to come: if not, it is late, a double, or unknown (A11).
@@ -112,30 +114,27 @@ func (q *Queue) Complete(now Time, id ID, attempt uint32, out Outcome, after Tim
 	}
 	s := int32(id.Slot)
 	e := &q.entries[s]
-	q.running--
+	q.callEnded(e)
 	switch out {
 	case Unavailable, Overloaded:
 		if out == Overloaded {
 			q.limit.overloaded(e.call)
 		}
-		verdict := HeldOut
-		if e.holdLeft > 0 {
-			if q.haltTimer(s) {
-				q.hold(s, after)
-				if out == Overloaded && q.running == 0 && !q.suspended {
-					// The load is not ours, or even one call is too much: the next record
-					// would be refused at once, and so on through the whole queue.
-					// It is not kept longer than that record, whatever the other side asks for.
-					e := &q.entries[s]
-					q.pause = min(q.timers.heap[e.heap[wake]].at, q.timers.heap[e.heap[limit]].at)
-				}
+		q.stall()
+		verdict := Expired
+		if q.haltTimer(s) {
+			if q.refused(s, out, after) {
 				return Waiting
 			}
-			verdict = Expired
+			verdict = HeldOut
 		}
+		q.leaves(s)
 		q.dropDeadline(s)
 		e.state = judged
 		return verdict
+	}
+	q.taken(s)
+	switch out {
 	case Transient:
 		e.ends++
 		delay := q.retryDelay(e)
@@ -203,76 +202,6 @@ func (q *Queue) draw() float64 {
 	return float64((z^z>>31)>>11) / (1 << 53)
 }
 
-// hold puts an entry aside (A40, A41) until after has passed, or, while the
-// queue is suspended, until Resume.
-func (q *Queue) hold(s int32, after Time) {
-	e := &q.entries[s]
-	e.state, e.holdFrom, e.resume = held, q.now, q.suspended
-	q.heldCount++
-	q.setTimer(limit, s, q.now+e.holdLeft)
-	if q.suspended {
-		return
-	}
-	if after <= 0 {
-		after = min(q.cfg.HoldDelay<<min(e.holds, 20), max(q.cfg.MaxHoldDelay, q.cfg.HoldDelay))
-	}
-	if e.holds < 255 {
-		e.holds++
-	}
-	q.setTimer(wake, s, q.now+min(after, never/4))
-}
-
-// unhold ends a hold and counts it.
-func (q *Queue) unhold(s int32) {
-	e := &q.entries[s]
-	e.holdLeft -= q.now - e.holdFrom
-	e.resume = false
-	q.heldCount--
-	q.stopTimer(limit, s)
-	q.stopTimer(wake, s)
-}
-
-// Suspend says that no call can be made for now; what waits is held.
-func (q *Queue) Suspend(now Time) {
-	q.advance(now)
-	if q.suspended {
-		return
-	}
-	q.suspended = true
-	for _, l := range [...]*list{&q.again, &q.fresh} {
-		for l.head != none {
-			s := q.popFront(l)
-			// A retry that waits for room to be called has its time running.
-			if e := &q.entries[s]; e.started && e.left == 0 && !q.haltTimer(s) {
-				q.expire(s, Timeout)
-				continue
-			}
-			q.hold(s, 0)
-		}
-	}
-}
-
-// Resume says that calls can be made again. What was held for it goes first, the oldest ahead.
-func (q *Queue) Resume(now Time) {
-	q.advance(now)
-	if !q.suspended {
-		return
-	}
-	q.suspended = false
-	q.scratch = q.scratch[:0]
-	for s := range q.entries {
-		if e := &q.entries[s]; e.state == held && e.resume {
-			q.scratch = append(q.scratch, int32(s))
-		}
-	}
-	q.sortByArrival(q.scratch)
-	for _, s := range q.scratch {
-		q.unhold(s)
-		q.entries[s].state = ready
-		q.pushBack(&q.again, s)
-	}
-}
-
 func (q *Queue) sortByArrival(slots []int32) {
 	slices.SortFunc(slots, func(a, b int32) int {
 		if q.entries[a].seq < q.entries[b].seq {
@@ -300,31 +229,25 @@ func (q *Queue) Tick(now Time) {
 			q.expire(s, Timeout)
 			continue
 		}
+		if q.patience.check == at {
+			q.endHolds()
+			continue
+		}
 		t := q.timers.heap[0]
-		e := &q.entries[t.slot]
-		switch {
-		case t.kind == limit && e.state == held:
-			q.expire(t.slot, HoldOver)
-		case t.kind == limit:
+		if t.kind == limit {
 			q.expire(t.slot, Timeout)
-		case e.state == retrying:
-			q.stopTimer(wake, t.slot)
+			continue
+		}
+		q.stopTimer(wake, t.slot)
+		if q.entries[t.slot].state == held {
+			q.heldCount--
+		} else {
 			q.retryCount--
 			if q.suspended {
 				q.haltTimer(t.slot) // its deadline is later, or it would have fired first
-				q.hold(t.slot, 0)
-				continue
 			}
-			e.state = ready
-			q.pushBack(&q.again, t.slot)
-		case q.suspended: // a hold that ends while no call can be made goes on
-			q.stopTimer(wake, t.slot)
-			e.resume = true
-		default:
-			q.unhold(t.slot)
-			e.state = ready
-			q.pushBack(&q.again, t.slot)
 		}
+		q.callAgain(t.slot)
 	}
 	q.advance(now)
 }
@@ -336,16 +259,20 @@ func (q *Queue) expire(s int32, k Kind) {
 	e := &q.entries[s]
 	switch e.state {
 	case calling:
-		q.running--
+		q.callEnded(e)
 		e.ends++
 		q.effect(Cancel, s)
 	case held:
-		q.unhold(s)
+		q.heldCount--
+		q.stopTimer(wake, s)
 	case ready:
-		if !q.unlink(&q.again, s) {
+		if e.attempt == 0 {
 			q.unlink(&q.fresh, s)
+		} else {
+			q.unlink(&q.again, s)
 		}
 	}
+	q.leaves(s)
 	q.dropDeadline(s)
 	e.state = judged
 	q.effect(k, s)
@@ -383,6 +310,7 @@ func (q *Queue) Pop(n int) int {
 		}
 		if q.entries[s].state == mark {
 			q.effect(EmitMark, s)
+			q.marks--
 		} else {
 			q.effect(Emit, s)
 			q.doneCount--

@@ -16,7 +16,20 @@ type model struct {
 	entries []*thing       // not yet popped, in order of arrival
 	gone    map[uint64]int // keyed: the latest completion among those of a key that left this segment
 	doneSeq int
+	// stalled: something was refused, or calls are suspended, and since then, at from, nothing was
+	// taken.
+	stalled, suspended bool
+	from               Time
 }
+
+// refused and taken say what the other side did.
+func (m *model) refused(now Time) {
+	if !m.stalled {
+		m.stalled, m.from = true, now
+	}
+}
+
+func (m *model) taken(now Time) { m.stalled, m.from = m.suspended, now }
 
 type thing struct {
 	id         ID
@@ -29,6 +42,7 @@ type thing struct {
 	deadline   Time
 	begun      bool
 	asked      bool // the queue asked for a decision
+	came       Time
 }
 
 func (m *model) find(id ID) *thing {
@@ -107,7 +121,6 @@ func run(t *rapid.T) {
 	}
 	cfg.MaxCalls = rapid.IntRange(1, cfg.Capacity).Draw(t, "calls")
 	q, m, now := New(cfg), &model{cfg: cfg, gone: map[uint64]int{}}, Time(0)
-	suspended := false
 	settle := func() {
 		running, bytes := 0, int64(0)
 		for i := 0; i < len(q.Effects); i++ {
@@ -115,7 +128,7 @@ func run(t *rapid.T) {
 			th := m.find(e.ID)
 			switch e.Kind {
 			case Call:
-				if th.calling || th.done || th.asked || suspended || e.Attempt != th.attempt+1 {
+				if th.calling || th.done || th.asked || m.suspended || e.Attempt != th.attempt+1 {
 					t.Fatalf("wrong call %+v of %+v", e, th)
 				}
 				if cfg.Timeout > 0 && e.Deadline <= now {
@@ -133,6 +146,11 @@ func run(t *rapid.T) {
 			case Timeout, HoldOver:
 				if th.done || th.asked || th.calling || (e.Kind == Timeout && (cfg.Timeout == 0 || !th.begun)) {
 					t.Fatalf("%v for %+v", e.Kind, th)
+				}
+				// Nobody fails before hold is over, counted from when nothing was taken any more
+				// (A40).
+				if e.Kind == HoldOver && (!m.stalled || q.Now() < max(m.from, th.came)+cfg.Hold) {
+					t.Fatalf("at %d the hold of %+v is over, with %+v", q.Now(), th, m)
 				}
 				th.asked = true
 				q.Finish(e.ID)
@@ -165,6 +183,13 @@ func run(t *rapid.T) {
 		if live := th.calling && th.attempt == attempt && m.find(th.id) == th; (verdict == Ignored) == live {
 			t.Fatalf("%v of call %d to %+v was judged %v", out, attempt, th, verdict)
 		}
+		switch {
+		case verdict == Ignored:
+		case out == Unavailable || out == Overloaded:
+			m.refused(now)
+		default:
+			m.taken(now)
+		}
 		switch verdict {
 		case Ignored:
 		case Waiting:
@@ -179,7 +204,7 @@ func run(t *rapid.T) {
 	for range steps {
 		switch rapid.SampledFrom([]string{"admit", "admit", "mark", "start", "start", "complete", "complete", "complete", "tick", "pop", "suspend", "resume", "stray"}).Draw(t, "event") {
 		case "admit":
-			th := &thing{key: uint64(rapid.IntRange(0, 3).Draw(t, "key")), bytes: int64(rapid.IntRange(0, 8).Draw(t, "size"))}
+			th := &thing{key: uint64(rapid.IntRange(0, 3).Draw(t, "key")), bytes: int64(rapid.IntRange(0, 8).Draw(t, "size")), came: now}
 			if q.Room() > 0 && q.Fits(th.bytes) {
 				th.id = q.Admit(now, th.bytes, th.key)
 				m.entries, all = append(m.entries, th), append(all, th)
@@ -215,16 +240,17 @@ func run(t *rapid.T) {
 		case "pop":
 			q.Pop(rapid.IntRange(1, 4).Draw(t, "n"))
 		case "suspend":
-			suspended = true
+			m.suspended = true
+			m.refused(now)
 			q.Suspend(now)
 		case "resume":
-			suspended = false
+			m.suspended = false
 			q.Resume(now)
 		}
 		settle()
 	}
 	// Whatever happened, everything leaves in the end (A30), and nothing is timed any more.
-	suspended = false
+	m.suspended = false
 	q.Resume(now)
 	for range 1000 {
 		q.Tick(now)

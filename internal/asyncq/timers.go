@@ -1,8 +1,7 @@
 package asyncq
 
-// A timer of an entry. Each entry has at most one of each kind: either its time
-// runs (limit: the deadline) or it is held (limit: the end of what it may be
-// held), and either it waits for its retry or for its hold to end (wake).
+// A timer of an entry. Each entry has at most one of each kind: its deadline, if its time runs
+// after it stood still (limit), and the end of its wait for a retry or of its hold (wake).
 type timerKind uint8
 
 const (
@@ -106,6 +105,9 @@ func (q *Queue) Next() (Time, bool) {
 	}
 	if h := q.timers.heap; len(h) > 0 && h[0].at < at {
 		at = h[0].at
+	}
+	if q.live > q.marks+q.doneCount { // else nobody waits
+		at = min(at, q.patience.check)
 	}
 	if q.pause > q.now && q.pause < at && (q.again.head != none || q.fresh.head != none) {
 		at = q.pause

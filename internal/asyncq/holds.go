@@ -1,0 +1,244 @@
+package asyncq
+
+// patience is how long the other side has taken nothing, and what follows (A40). An entry is taken
+// when its call ends otherwise than in a refusal. The queue is stalled from the first refusal, or
+// Suspend, until an entry is taken. While it is stalled an entry waits for at most Config.Hold,
+// from its admission or from the beginning of the stall, whichever is later. A call that is still
+// in progress then may be one that was taken, so nobody's hold is over before its end.
+type patience struct {
+	stalled bool
+	from    Time // when the stall began
+	check   Time // when the entries that wait are looked at; never if none can be overdue
+	tookAt  Time // when an entry was taken last
+
+	// Calls up to number asked were in progress at time askedAt, when the first hold was over, and
+	// so many of them still are. When none is, the holds that were over by then, at ripe, end.
+	asked         uint64
+	askedAt, ripe Time
+	open          int
+
+	// eldest is the oldest of the entries that were refused and not taken since, as far as the
+	// refusals told, and eldestFrom when it was refused first as such. It may be one that is
+	// refused while all others are taken. When it has been refused for Config.Hold, with others
+	// taken, it is called alone: alone is the number of that call, 0 for none.
+	eldest     int32
+	eldestFrom Time
+	alone      int
+
+	// delay is what those who are refused wait, unless the other side says how long, and grows when
+	// it has passed with nothing taken, at grows.
+	delay, grows Time
+}
+
+// aloneCalls is how often an entry is called alone before it has failed. A server that takes so
+// many entries a second may refuse the first of them for having taken another just before.
+const aloneCalls = 5
+
+// refused puts an entry aside whose call was (A40, A41); its time stands still. It is called again
+// when after has passed, or, while the queue is suspended, after Resume. False says that it has
+// waited for as long as it may while others were taken.
+func (q *Queue) refused(s int32, out Outcome, after Time) bool {
+	e, p := &q.entries[s], &q.patience
+	if q.suspended {
+		q.callAgain(s)
+		return true
+	}
+	switch {
+	case p.eldest == none || e.seq < q.entries[p.eldest].seq:
+		q.endAlone()
+		p.eldest, p.eldestFrom = s, q.now
+	case p.eldest == s && p.alone == aloneCalls:
+		return false
+	case p.eldest == s && q.now-p.eldestFrom >= q.cfg.Hold && p.tookAt >= p.eldestFrom:
+		p.alone++
+	}
+	e.state = held
+	q.heldCount++
+	// All wait alike, so that those who were refused most often, the oldest, do not wait longest.
+	if q.now >= p.grows {
+		p.delay = max(q.cfg.HoldDelay, min(2*p.delay, q.cfg.MaxHoldDelay))
+		p.grows = q.now + p.delay
+	}
+	if after <= 0 {
+		after = p.delay
+	}
+	wakes := q.now + min(after, q.cfg.Hold)
+	if p.alone > 0 && p.eldest == s {
+		wakes = min(wakes, q.now+max(q.cfg.Hold/(4*aloneCalls), 1)) // all others wait for it
+	}
+	q.setTimer(wake, s, wakes)
+	q.expectTaking(s)
+	if out == Overloaded && q.running == 0 {
+		// The load is not ours, or even one call is too much: the next record
+		// would be refused at once, and so on through the whole queue.
+		// It is not kept longer than that record, whatever the other side asks for.
+		q.pause = wakes
+		if over := q.holdOver(e); over > q.now {
+			q.pause = min(q.pause, over)
+		}
+	}
+	return true
+}
+
+// callAgain makes an entry ready that was called before. The oldest is called first.
+func (q *Queue) callAgain(s int32) {
+	e := &q.entries[s]
+	e.state = ready
+	q.expectTaking(s)
+	if tail := q.again.tail; tail == none || q.entries[tail].seq < e.seq {
+		q.pushBack(&q.again, s)
+		return
+	}
+	// Those that wait here were called after this one, most likely, so its place is near the head.
+	at := &q.again.head
+	for q.entries[*at].seq < e.seq {
+		at = &q.entries[*at].link
+	}
+	e.link, *at = *at, s
+}
+
+// Suspend says that no call can be made for now. What waits for one is held.
+func (q *Queue) Suspend(now Time) {
+	q.advance(now)
+	if q.suspended {
+		return
+	}
+	q.suspended = true
+	q.leaves(q.patience.eldest)
+	q.stall()
+	for s := q.again.head; s != none; {
+		e, next := &q.entries[s], q.entries[s].link
+		// A retry that waits for room to be called has its time running.
+		if e.started && e.left == 0 && !q.haltTimer(s) {
+			q.expire(s, Timeout)
+		} else {
+			q.expectTaking(s)
+		}
+		s = next
+	}
+}
+
+// Resume says that calls can be made again.
+func (q *Queue) Resume(now Time) {
+	q.advance(now)
+	q.suspended = false
+}
+
+// stall says that the other side has not taken what it might have.
+func (q *Queue) stall() {
+	if p := &q.patience; !p.stalled {
+		p.stalled, p.from = true, q.now
+		p.check = q.now + q.cfg.Hold // of all that wait by now
+	}
+}
+
+// taken says that the other side has taken an entry.
+func (q *Queue) taken(s int32) {
+	p := &q.patience
+	p.tookAt, p.delay, p.grows = q.now, 0, q.now
+	if p.stalled {
+		p.stalled, p.check, p.open = false, never, 0
+		if q.suspended {
+			q.stall() // anew
+		}
+	}
+	q.leaves(s)
+}
+
+// leaves says that an entry is no longer one that was refused and waits.
+func (q *Queue) leaves(s int32) {
+	if q.patience.eldest == s {
+		q.endAlone()
+		q.patience.eldest = none
+	}
+}
+
+// startAlone makes the calls of an entry that is called alone, and reports whether there is one.
+func (q *Queue) startAlone() bool {
+	p := &q.patience
+	if p.alone == 0 {
+		return false
+	}
+	// Calls without a timeout may never end.
+	if q.entries[p.eldest].state == ready && (q.running == 0 || q.cfg.Timeout == 0) {
+		q.unlink(&q.again, p.eldest)
+		q.call(p.eldest)
+	}
+	return true
+}
+
+// endAlone lets others be called again. That nothing was taken meanwhile says nothing.
+func (q *Queue) endAlone() {
+	p := &q.patience
+	if p.alone == 0 {
+		return
+	}
+	p.alone = 0
+	if p.stalled {
+		p.stalled = false
+		q.stall()
+	}
+}
+
+// callEnded counts a call that is over.
+func (q *Queue) callEnded(e *entry) {
+	q.running--
+	p := &q.patience
+	if p.open == 0 || e.call > p.asked {
+		return
+	}
+	if p.open--; p.open == 0 {
+		p.ripe, p.check = p.askedAt, q.now
+	}
+}
+
+// expectTaking sees to it that the entry is looked at when its hold is over.
+func (q *Queue) expectTaking(s int32) {
+	if p := &q.patience; p.stalled && p.open == 0 {
+		p.check = min(p.check, max(q.holdOver(&q.entries[s]), q.now))
+	}
+}
+
+// holdOver is when the hold of an entry is over that waits, if nothing is taken until then.
+func (q *Queue) holdOver(e *entry) Time { return max(q.patience.from, e.came) + q.cfg.Hold }
+
+// waits reports whether an entry waits for the other side to take it. A retry that waits for room
+// to be called does not: its time runs.
+func (q *Queue) waits(e *entry) bool {
+	return e.state == held || e.state == ready && (!e.started || e.left > 0 || q.cfg.Timeout == 0)
+}
+
+// endHolds ends the waiting of those whose hold is over, in the order of their arrival.
+func (q *Queue) endHolds() {
+	p := &q.patience
+	if p.alone > 0 {
+		p.check = never // endAlone sets it anew
+		return
+	}
+	by := p.ripe
+	if q.running == 0 {
+		by = q.now
+	}
+	next := never
+	over := q.scratch[:0]
+	for s := range q.entries {
+		e := &q.entries[s]
+		if !q.waits(e) {
+			continue
+		}
+		if at := q.holdOver(e); at > by {
+			next = min(next, at)
+		} else {
+			over = append(over, int32(s))
+		}
+	}
+	p.check = next
+	if next <= q.now {
+		p.asked, p.askedAt, p.open, p.check = q.limit.calls, q.now, q.running, never
+	}
+	q.scratch = over
+	q.sortByArrival(over)
+	for _, s := range over {
+		q.expire(s, HoldOver)
+	}
+}
