@@ -63,8 +63,10 @@ type Config struct {
 	// Capacity bounds the records and watermarks that are admitted and not yet
 	// emitted. Default 1000. A slot is freed by emission, not by completion.
 	Capacity int
-	// MaxBytes bounds the bytes of these records, as Sizer or their type counts
-	// them. One larger record passes alone. Default 64 MiB; NoMaxBytes for none.
+	// MaxBytes bounds the bytes of these records and of their results, as Sizer or their type
+	// counts them. One larger record passes alone. Results come of calls that have been made, so
+	// they can go beyond it; calls are then made one at a time until it is kept again. Default 64
+	// MiB; NoMaxBytes for none.
 	MaxBytes int64
 	// MaxCalls bounds the calls in progress. Default and upper bound: Capacity.
 	// A record that waits for its call holds a slot; its timer does not run. When

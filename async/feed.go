@@ -3,6 +3,7 @@ package async
 import (
 	"errors"
 	"iter"
+	"math"
 	"sync"
 )
 
@@ -11,20 +12,28 @@ import (
 type feed[IN any] struct {
 	wake  func()
 	bound int
+	most  int64 // bytes
+	size  func(*IN) int64
 	gone  chan struct{} // closed when the reader has returned
 
 	mu      sync.Mutex
 	space   sync.Cond
 	buf     []Record[IN]
 	spare   []Record[IN]
+	sizes   []int64 // of buf
+	bytes   int64   // of what was read and is not admitted yet, spare's included
+	out     int64   // of these, spare's
 	next    int64
 	ended   bool
 	stopped bool
 	err     error // of the input; set before ended
 }
 
-func newFeed[IN any](capacity int, wake func()) *feed[IN] {
-	f := &feed[IN]{wake: wake, bound: min(capacity, 256), gone: make(chan struct{})}
+func newFeed[IN any](cfg Config, size func(*IN) int64, wake func()) *feed[IN] {
+	f := &feed[IN]{wake: wake, bound: min(cfg.Capacity, 256), most: math.MaxInt64, size: size, gone: make(chan struct{})}
+	if cfg.MaxBytes > 0 {
+		f.most = cfg.MaxBytes / 8
+	}
 	f.space.L = &f.mu
 	return f
 }
@@ -56,8 +65,9 @@ func (f *feed[IN]) drain(in iter.Seq2[IN, error]) (err error) {
 }
 
 func (f *feed[IN]) put(v IN) bool {
+	bytes := f.size(&v)
 	f.mu.Lock()
-	for len(f.buf) >= f.bound && !f.stopped {
+	for !f.stopped && (len(f.buf) >= f.bound || f.bytes > 0 && f.bytes+bytes > f.most) {
 		f.space.Wait()
 	}
 	if f.stopped {
@@ -66,6 +76,8 @@ func (f *feed[IN]) put(v IN) bool {
 	}
 	f.buf = append(f.buf, Record[IN]{Value: v, Time: NoTime, Position: f.next})
 	f.next++
+	f.sizes = append(f.sizes, bytes)
+	f.bytes += bytes
 	first := len(f.buf) == 1
 	f.mu.Unlock()
 	if first {
@@ -81,6 +93,11 @@ func (f *feed[IN]) take(n int) ([]Record[IN], bool) {
 	clear(f.spare)
 	n = min(n, len(f.buf))
 	f.spare = append(f.spare[:0], f.buf[:n]...)
+	f.bytes, f.out = f.bytes-f.out, 0
+	for _, bytes := range f.sizes[:n] {
+		f.out += bytes
+	}
+	f.sizes = f.sizes[:copy(f.sizes, f.sizes[n:])]
 	rest := copy(f.buf, f.buf[n:])
 	clear(f.buf[rest:])
 	f.buf = f.buf[:rest]

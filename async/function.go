@@ -173,9 +173,12 @@ type FallbackMaker[IN, OUT any] interface {
 	Fallback(Failed[IN]) (Outputs[OUT], error)
 }
 
-// Sizer is implemented by a Function that knows the bytes a record takes, for
-// Config.MaxBytes. Without it a slice or string counts by its length, and anything else by the size of its type
-// alone.
+// Sizer is implemented by a Function that knows the bytes a record takes, for Config.MaxBytes.
+// Without it a record counts by its type, which is looked at once: its own size, and all that
+// strings, slices, maps, interfaces and pointers in it refer to, those in fields that are not
+// exported aside. RecordBytes may be called from several goroutines. It is needed where records
+// share memory, which would count for each of them, and where a type contains itself; a log line
+// says that.
 type Sizer[IN any] interface{ RecordBytes(IN) int }
 
 // Failed is a record that failed for good.

@@ -236,8 +236,18 @@ func (o *Operator[IN, OUT]) failRecord(id asyncq.ID, err error) {
 
 // ready says that a record has its outcome, which from now on waits for its turn.
 func (o *Operator[IN, OUT]) ready(id asyncq.ID) {
-	o.slots[id.Slot].since = o.queue.Now()
-	o.queue.Finish(id)
+	s := &o.slots[id.Slot]
+	s.since = o.queue.Now()
+	var bytes int64
+	switch {
+	case s.outs.kind == outputsOne:
+		bytes = o.outBytes(&s.outs.one)
+	case s.outs.kind == outputsMany:
+		for i := range s.outs.many {
+			bytes += o.outBytes(&s.outs.many[i])
+		}
+	}
+	o.queue.Finish(id, bytes)
 }
 
 func (o *Operator[IN, OUT]) makeFallback(f Failed[IN]) (outs Outputs[OUT], err error) {

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// Map calls fn for every value of in and yields the results in the order of the
-// input, with as many calls in progress as cfg allows. Values are read ahead by
-// at most the capacity, on a goroutine of their own.
+// Map calls fn for every value of in and yields the results in the order of the input, with as many
+// calls in progress as cfg allows. Values are read ahead on a goroutine of their own, by at most
+// the capacity, 256, and an eighth of cfg.MaxBytes; one larger value alone.
 //
 // The first failure ends the sequence: of the input, after the results of what
 // came before it; of a record, at once, as a *RecordError whose Position is the
@@ -61,7 +61,7 @@ func sequence[IN, OUT any](ctx context.Context, in iter.Seq2[IN, error], fn Func
 			return
 		}
 		defer op.Close()
-		feed := newFeed[IN](op.Config().Capacity, wake)
+		feed := newFeed(op.Config(), op.bytes, wake)
 		go feed.read(in)
 		defer feed.stop()
 

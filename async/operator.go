@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/internal/asyncq"
+	"github.com/tensorferry/tensorferry/internal/size"
 	"github.com/tensorferry/tensorferry/trace"
 )
 
@@ -62,7 +63,7 @@ type Stats struct {
 	// Suspended says why no calls are made at present; nil if they are.
 	Suspended error
 	// Limit is how many calls may be in progress at present, between 1 and
-	// MaxCalls; Bytes those of the queued records.
+	// MaxCalls; Bytes those of the queued records and of their results.
 	Limit, MaxCalls int
 	Bytes           int64
 	// Since Open: Admitted, which what was restored is as well, is Completed (with any number of results,
@@ -92,6 +93,7 @@ type Operator[IN, OUT any] struct {
 	predicate RetryPredicate[OUT]
 	fallback  FallbackMaker[IN, OUT]
 	bytes     func(*IN) int64
+	outBytes  func(*OUT) int64
 	letters   func([]Failed[IN])
 
 	queue  *asyncq.Queue
@@ -180,7 +182,8 @@ func NewOperator[IN, OUT any](fn Function[IN, OUT], order Order, cfg Config, sub
 	if cfg.OnError.Uses(Fallback) && o.fallback == nil {
 		return nil, fmt.Errorf("async: the action for some failures is fallback, and the function makes none; implement async.FallbackMaker")
 	}
-	o.bytes = sizeOf[IN](fn)
+	o.bytes = sizeOf[IN](fn, sub.Logger)
+	o.outBytes, _ = size.Of[OUT]()
 	o.queue = asyncq.New(asyncq.Config{
 		Capacity: cfg.Capacity, MaxCalls: cfg.MaxCalls, Order: asyncq.Order(order),
 		// The longest durations are added to the present time.

@@ -1,30 +1,24 @@
 package async
 
-import "reflect"
+import (
+	"log/slog"
+	"reflect"
 
-// sizeOf returns what counts the bytes of a record for Config.MaxBytes: the
-// function's own Sizer, else the length of a string or of a slice of plain
-// elements, else the size of the type. It is decided once, so that counting costs little.
-func sizeOf[IN any](fn any) func(*IN) int64 {
+	"github.com/tensorferry/tensorferry/internal/size"
+)
+
+// sizeOf returns what counts the bytes of a record for Config.MaxBytes: the function's own Sizer,
+// else what its type says. The logger is told where that may not be all.
+func sizeOf[IN any](fn any, log *slog.Logger) func(*IN) int64 {
 	if s, ok := fn.(Sizer[IN]); ok {
 		return func(v *IN) int64 { return int64(max(s.RecordBytes(*v), 0)) }
 	}
-	switch any((*IN)(nil)).(type) {
-	case *[]byte:
-		return func(v *IN) int64 { return int64(len(*any(v).(*[]byte))) }
-	case *string:
-		return func(v *IN) int64 { return int64(len(*any(v).(*string))) }
+	count, complete := size.Of[IN]()
+	if !complete {
+		log.Warn("the type of the records contains itself, so a record may count less than its bytes"+
+			" for the bound max_bytes; implement async.Sizer", "type", reflect.TypeFor[IN]().String())
 	}
-	t := reflect.TypeFor[IN]()
-	switch t.Kind() {
-	case reflect.String:
-		return func(v *IN) int64 { return int64(reflect.ValueOf(v).Elem().Len()) }
-	case reflect.Slice:
-		element := int64(t.Elem().Size())
-		return func(v *IN) int64 { return int64(reflect.ValueOf(v).Elem().Len()) * element }
-	}
-	size := int64(t.Size())
-	return func(*IN) int64 { return size }
+	return count
 }
 
 // hashKey is FNV-1a with 64 bits.

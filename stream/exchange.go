@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/internal/size"
 )
 
 // mark is what follows the records of an element.
@@ -52,6 +53,7 @@ func (edge[T]) links(senders, receivers int) any {
 
 func (edge[T]) outlet(env *taskEnv, after string, links any, sender int, x exchange) any {
 	o := &outlet[T]{env: env, keyed: x == byKey}
+	o.size, _ = size.Of[T]()
 	for _, l := range links.([][]*link[T])[sender] {
 		l.taken = env.wake
 		o.lanes = append(o.lanes, lane[T]{link: l})
@@ -77,6 +79,7 @@ type outlet[T any] struct {
 	idle
 	env   *taskEnv
 	keyed bool
+	size  func(*T) int64
 	lanes []lane[T]
 	turns int
 	over  bool
@@ -88,6 +91,7 @@ type lane[T any] struct {
 	// open is the slice that is being filled; waiting is what found the port full: at most
 	// what one emission, a barrier and the end make.
 	open    []Record[T]
+	bytes   int64 // of open
 	waiting []element[T]
 }
 
@@ -114,6 +118,12 @@ func (o *outlet[T]) records(recs []Record[T]) error {
 		if l.open == nil {
 			l.open = l.link.get()
 		}
+		bytes := o.size(&recs[i].Value)
+		if len(l.open) > 0 && l.bytes+bytes > sliceBytes {
+			l.seal(element[T]{})
+			l.open = l.link.get()
+		}
+		l.bytes += bytes
 		if l.open = append(l.open, recs[i]); len(l.open) == sliceSize {
 			l.seal(element[T]{})
 		}
@@ -133,7 +143,7 @@ func laneOf(key string, n int) int {
 
 // seal sends the open slice on, with a mark behind it.
 func (l *lane[T]) seal(e element[T]) {
-	e.recs, l.open = l.open, nil
+	e.recs, l.open, l.bytes = l.open, nil, 0
 	l.waiting = append(l.waiting, e)
 	l.send()
 }

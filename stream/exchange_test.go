@@ -286,3 +286,38 @@ func TestLaneOf(t *testing.T) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }
+
+// TestLargeRecordsCrossInSmallSlices: slices between goroutines are bounded in bytes as well, and
+// one larger record crosses alone.
+func TestLargeRecordsCrossInSmallSlices(t *testing.T) {
+	type picture struct{ Pixels []byte }
+	for each, want := range map[int]string{
+		sliceBytes / 4:     "[3 3 2]", // the type itself counts too
+		sliceBytes / 2:     "[1 1 1 1 1 1 1 1]",
+		2 * sliceBytes:     "[1 1 1 1 1 1 1 1]",
+		sliceBytes/2 - 100: "[2 2 2 2]",
+		1:                  "[8]",
+	} {
+		env := &taskEnv{wake: func() {}, parallelism: 1}
+		newTask(env)
+		links := edge[picture]{}.links(1, 1)
+		o := edge[picture]{}.outlet(env, "op", links, 0, inTurn).(*outlet[picture])
+		l := links.([][]*link[picture])[0][0]
+		l.put = func() {}
+		var recs []Record[picture]
+		for range 8 {
+			recs = append(recs, Record[picture]{Value: picture{make([]byte, each)}})
+		}
+		if err := o.records(recs); err != nil {
+			t.Fatal(err)
+		}
+		var got []int
+		for o.turn(time.Time{}); l.len() > 0; o.turn(time.Time{}) {
+			e, _ := l.take()
+			got = append(got, len(e.recs))
+		}
+		if fmt.Sprint(got) != want {
+			t.Errorf("records of %d bytes crossed in slices of %v; want %s", each, got, want)
+		}
+	}
+}

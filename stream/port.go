@@ -4,8 +4,10 @@ import "sync"
 
 // Sizes of what travels between goroutines.
 const (
-	// sliceSize is the number of records in a full slice.
-	sliceSize = 256
+	// sliceSize is the number of records in a full slice, and sliceBytes that of bytes: what
+	// reaches either is full. One larger record is a slice of its own.
+	sliceSize  = 256
+	sliceBytes = 256 << 10
 	// portSize is the number of elements that wait in a port.
 	portSize = 2
 )

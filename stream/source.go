@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/internal/size"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
@@ -57,6 +58,9 @@ type reader[T any] struct {
 	open     Reader[T]
 	live     Live[T] // nil: splits end, and are read one after another
 	all      LiveReader[T]
+
+	size           func(*T) int64
+	records, bytes int64 // of the last Read that returned some
 }
 
 // fetch reads once and puts what came into the port, which has room. It returns false
@@ -80,6 +84,7 @@ func (r *reader[T]) fetch(ctx context.Context) bool {
 	for i := range b.recs {
 		b.recs[i].Split = s.index
 	}
+	r.weigh(b.recs)
 	if b.err == nil && b.end {
 		if b.err = r.shut(); b.err != nil {
 			b.end = false
@@ -112,7 +117,7 @@ func (r *reader[T]) fetchLive(ctx context.Context) bool {
 				return errors.New("the source's OpenAll returned neither a reader nor an error")
 			}
 		}
-		b.split, b.recs, b.next, err = r.all.Read(ctx, r.get(), sliceSize)
+		b.split, b.recs, b.next, err = r.all.Read(ctx, r.get(), r.most())
 		return err
 	})
 	if err == nil {
@@ -131,6 +136,7 @@ func (r *reader[T]) fetchLive(ctx context.Context) bool {
 	for i := range b.recs {
 		b.recs[i].Split = b.split
 	}
+	r.weigh(b.recs)
 	r.offer(b)
 	return b.err == nil
 }
@@ -150,7 +156,27 @@ func (r *reader[T]) read(ctx context.Context, s *splitState) (recs []Record[T], 
 			return nil, next, errors.New("the source's Open returned neither a reader nor an error")
 		}
 	}
-	return r.open.Read(ctx, r.get(), sliceSize)
+	return r.open.Read(ctx, r.get(), r.most())
+}
+
+// most is how many records the next Read is asked for: as many as make a slice if they are like
+// those of the last one.
+func (r *reader[T]) most() int {
+	if r.records == 0 {
+		return sliceSize
+	}
+	return int(min(max(sliceBytes*r.records/max(r.bytes, 1), 1), sliceSize))
+}
+
+// weigh keeps how large the records of a Read were.
+func (r *reader[T]) weigh(recs []Record[T]) {
+	if len(recs) == 0 {
+		return
+	}
+	r.records, r.bytes = int64(len(recs)), 0
+	for i := range recs {
+		r.bytes += r.size(&recs[i].Value)
+	}
 }
 
 func (r *reader[T]) shut() error {
@@ -211,6 +237,7 @@ func newSourceHead[T any](env *taskEnv, name string, src Source[T], marks *water
 	h := &sourceHead[T]{env: env, next: next, marks: marks, top: async.NoTime, sent: async.NoTime}
 	h.counts = env.count(name)
 	h.reader = &reader[T]{operator: name, src: src}
+	h.reader.size, _ = size.Of[T]()
 	h.reader.live, _ = src.(Live[T])
 	h.reader.put = env.wake
 	h.reader.taken = func() {}

@@ -32,8 +32,9 @@ type Config struct {
 	Capacity, MaxCalls int
 	// Order is how entries leave.
 	Order Order
-	// MaxBytes bounds the bytes of entries not yet popped; one entry larger than that
-	// passes alone (A5). 0 is no bound.
+	// MaxBytes bounds the bytes of entries not yet popped, their results included; one entry larger
+	// than that passes alone (A5). Results of calls in progress may go beyond it; then calls are
+	// made one at a time until it is kept again. 0 is no bound.
 	MaxBytes int64
 	// Timeout in nanoseconds from an entry's first call; 0 is none.
 	Timeout Time

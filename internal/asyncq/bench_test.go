@@ -39,7 +39,7 @@ func life(b *testing.B, capacity int, order Order, retries int) {
 				out = Transient
 			}
 			if q.Complete(now, e.ID, e.Attempt, out, 0) == Decide {
-				q.Finish(e.ID)
+				q.Finish(e.ID, 0)
 			}
 		}
 		q.Effects = q.Effects[:0]

@@ -75,7 +75,7 @@ func (q *Queue) Start(now Time) {
 	if q.now < q.pause || q.suspended || q.failed || q.startAlone() {
 		return
 	}
-	for q.running < q.limit.now() {
+	for q.running < q.limit.now() && (q.running == 0 || !q.heavy()) {
 		var s int32
 		switch {
 		case q.again.head != none:
@@ -88,6 +88,10 @@ func (q *Queue) Start(now Time) {
 		q.call(s)
 	}
 }
+
+// heavy reports whether results have made the entries more than they may be: calls would make it
+// worse.
+func (q *Queue) heavy() bool { return q.cfg.MaxBytes > 0 && q.bytes > q.cfg.MaxBytes }
 
 func (q *Queue) call(s int32) {
 	q.runTimer(s)
@@ -278,13 +282,15 @@ func (q *Queue) expire(s int32, k Kind) {
 	q.effect(k, s)
 }
 
-// Finish says that a judged entry has its results.
-func (q *Queue) Finish(id ID) {
+// Finish says that a judged entry has its results, which take so many bytes until they leave.
+func (q *Queue) Finish(id ID, bytes int64) {
 	s := q.lookup(id)
 	if s == none || q.entries[s].state != judged {
 		panic("asyncq: finished an entry that was not judged")
 	}
 	q.entries[s].state = done
+	q.entries[s].bytes += bytes
+	q.bytes += bytes
 	q.doneCount++
 	switch q.cfg.Order {
 	case Unordered:

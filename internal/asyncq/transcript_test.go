@@ -123,7 +123,7 @@ func (p *player) play(w []string) ([]string, error) {
 	case "end":
 		q.End()
 	case "finish":
-		q.Finish(p.ids[arg(1)])
+		q.Finish(p.ids[arg(1)], 0)
 	case "fail":
 		q.Fail()
 	case "pop":
@@ -205,7 +205,7 @@ func (p *player) complete(w []string, say func(string, ...any)) {
 		verdict := p.q.Complete(p.now, id, attempt, outcome, after)
 		switch {
 		case outcome == Final && verdict == Decide:
-			p.q.Finish(id)
+			p.q.Finish(id, 0)
 		default:
 			say("%s %s", name, [...]string{"ignored", "waits", "decide", "expired", "held out"}[verdict])
 		}

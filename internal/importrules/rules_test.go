@@ -48,6 +48,7 @@ var rules = map[string]rule{
 	"tensor/jsoncodec": {ours: []string{"tensor"}},
 
 	"internal/asyncq":      {},
+	"internal/size":        {},
 	"internal/fsx":         {others: []string{sys}},
 	"internal/simfs":       {ours: []string{"internal/fsx"}},
 	"internal/importrules": {},
@@ -56,7 +57,7 @@ var rules = map[string]rule{
 	"trace/oteltrace":    {ours: []string{"trace"}, others: []string{otel + "/attribute", otel + "/codes", otel + "/trace"}},
 	"internal/otlptrace": {ours: []string{"trace", "trace/oteltrace"}, others: []string{otel, grpc}},
 
-	"async": {ours: []string{"internal/asyncq", "trace"}},
+	"async": {ours: []string{"internal/asyncq", "internal/size", "trace"}},
 
 	"sidecar/endpoint":     {others: []string{sys}},
 	"sidecar/shm":          {},
@@ -77,7 +78,7 @@ var rules = map[string]rule{
 
 	"stream/checkpoint": {ours: []string{"internal/fsx"}},
 	"stream/restart":    {},
-	"stream":            {ours: []string{"async", "stream/checkpoint", "stream/restart", "trace"}},
+	"stream":            {ours: []string{"async", "internal/size", "stream/checkpoint", "stream/restart", "trace"}},
 	"stream/streamtest": {ours: []string{"async"}},
 	"connector/kafka":   {ours: []string{"async", "stream", "stream/checkpoint", "trace"}, others: []string{franz}},
 	"connector/file":    {ours: []string{"async", "internal/fsx", "stream"}, others: []string{sys}},
