@@ -84,14 +84,27 @@ func (p sinkPlan) run(ctx context.Context) error {
 	return nil
 }
 
-// restore takes the states of a checkpoint and returns what must be carried out again.
+// restore takes the states of a checkpoint and returns what must be carried out again. One that
+// was kept before anything was read has no plan.
 func (c *committer) restore(r *restored) (plans []sinkPlan) {
 	for _, s := range c.sinks {
 		was := r.sinks[s.name]
 		s.state = was.state
-		plans = append(plans, sinkPlan{s, was.plan})
+		if was.planned {
+			plans = append(plans, sinkPlan{s, was.plan})
+		}
 	}
 	return plans
+}
+
+// state is what the committer of a sink remembers.
+func (c *committer) state(name string) []byte {
+	for _, s := range c.sinks {
+		if s.name == name {
+			return s.state
+		}
+	}
+	return nil
 }
 
 // begin starts the sinks of a run that has no checkpoint.

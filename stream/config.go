@@ -73,7 +73,8 @@ type Config struct {
 }
 
 // CheckpointConfig says when checkpoints are taken and how. One is taken at a
-// time. Whatever is set, one final checkpoint is taken at the end of the input.
+// time. Whatever is set, where the run begins is kept before anything is read, and one
+// final checkpoint is taken at the end of the input.
 type CheckpointConfig struct {
 	// Interval from the start of one checkpoint to that of the next. Default 0: no
 	// periodic checkpoints.
@@ -94,7 +95,8 @@ type CheckpointConfig struct {
 // goroutine at a time.
 type CheckpointStore interface {
 	// Write makes s durable, whole or not at all. When it returns nil, Newest
-	// finds s, also after a crash. When it fails, s may be found or not.
+	// finds s, also after a crash. When it fails, s may be found or not. Ids grow
+	// within a run. The first is 0, of the run's beginning: it is written before anything is read.
 	Write(ctx context.Context, s *checkpoint.Snapshot) error
 	// Newest returns the newest complete checkpoint of the run in progress. If there
 	// is none, the error is checkpoint.ErrNoCheckpoint.

@@ -29,9 +29,9 @@ type Split struct {
 // subtasks and must be safe for concurrent use.
 type Source[T any] interface {
 	// Splits cuts the input. It is called once for a run that starts afresh; the
-	// cut is kept in every checkpoint and given back after a restore. It must
-	// depend on the input and the source's options alone, never on parallelism or
-	// time. Splits are numbered in the order of the input.
+	// cut is kept in every checkpoint, the first time before anything is read, and given
+	// back after a restore. It must not depend on parallelism. Splits are numbered in the
+	// order of the input.
 	Splits(ctx context.Context) ([]Split, error)
 	// Verify says whether what the splits of a checkpoint name is still there and
 	// unchanged up to the given positions (next[i] for splits[i]). It is called

@@ -227,7 +227,6 @@ func (c *coordinator) assemble(now time.Time, p *pendingCheckpoint) (*checkpoint
 		return nil, err
 	}
 	for _, o := range c.operators {
-		snap.Counters = counts[o.name].counters(snap.Counters)
 		if o.kind == "" || o.kind == kindSink {
 			continue
 		}
@@ -254,7 +253,7 @@ func (c *coordinator) assemble(now time.Time, p *pendingCheckpoint) (*checkpoint
 	}
 	p.plans = plans
 	snap.Sections = append(snap.Sections, sinks...)
-	snap.Counters = append(jobTotals(c.operators, counts).counters(), snap.Counters...)
+	snap.Counters = countersOf(c.operators, counts)
 	return &snap, nil
 }
 

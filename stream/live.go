@@ -103,13 +103,9 @@ func (r *Run) elastic() map[string]Elastic {
 	return all
 }
 
-// assign asks the elastic sources for their splits, before an attempt that begins at from or, if that is nil, with the
-// initial cut.
-func (r *Run) assign(ctx context.Context, from *restored) error {
-	splits := r.cut
-	if from != nil {
-		splits = from.splits
-	}
+// assign asks the elastic sources for their splits, before an attempt that would begin with the given ones, and
+// puts them in their place.
+func (r *Run) assign(ctx context.Context, splits map[string][]splitState) error {
 	for name, e := range r.elastic() {
 		var was []Split
 		var next []int64

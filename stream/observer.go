@@ -12,11 +12,12 @@ type Event interface{ event() }
 // Started: every subtask of an attempt runs.
 type Started struct {
 	Attempt int
-	// Restored is the checkpoint it went on from, 0 if none.
+	// Restored is the checkpoint it went on from, 0 for the run's beginning.
 	Restored int64
 }
 
-// CheckpointCompleted: a checkpoint is durable and its results are published.
+// CheckpointCompleted: a checkpoint is durable and its results are published. Those that only say where
+// sources are read from, before anything is read, are not told of.
 type CheckpointCompleted struct {
 	ID       int64
 	Duration time.Duration

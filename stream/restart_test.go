@@ -163,7 +163,7 @@ func TestBarrierBehindAFailingRecord(t *testing.T) {
 				t.Errorf("%v: %+v, output %v", policy, p, d.values())
 			}
 			// Checkpoint 1 was declined; its number is not used again.
-			if ids := slices.Sorted(maps.Keys(d.snaps)); policy == async.Drain && ids[0] != 2 {
+			if ids := slices.Sorted(maps.Keys(d.snaps)); policy == async.Drain && !slices.Equal(ids[:2], []int64{0, 2}) {
 				t.Errorf("the checkpoints are %v", ids)
 			}
 		})

@@ -19,10 +19,14 @@ type restored struct {
 	async    map[string]checkpoint.Section
 	sinks    map[string]sinkState
 	counts   map[string]opCounts
+	counters []checkpoint.Counter // that counts was made of
 }
 
 // sinkState is what a committer left in a checkpoint.
-type sinkState struct{ state, plan []byte }
+type sinkState struct {
+	state, plan []byte
+	planned     bool // there is a plan, which may be empty
+}
 
 // restoreFrom reads a checkpoint for the operators of a plan. What it says of
 // other operators is an error, and so is what it lacks.
@@ -30,7 +34,7 @@ func restoreFrom(snap *checkpoint.Snapshot, stages []*stage) (*restored, error) 
 	r := &restored{
 		id: snap.ID, finished: snap.Finished,
 		splits: map[string][]splitState{}, async: map[string]checkpoint.Section{},
-		sinks: map[string]sinkState{}, counts: map[string]opCounts{},
+		sinks: map[string]sinkState{}, counts: map[string]opCounts{}, counters: snap.Counters,
 	}
 	want := map[string]string{}
 	for _, s := range stages {
@@ -60,7 +64,7 @@ func restoreFrom(snap *checkpoint.Snapshot, stages []*stage) (*restored, error) 
 				case partState:
 					s.state = p.Data
 				case partPlan:
-					s.plan = p.Data
+					s.plan, s.planned = p.Data, true
 				}
 			}
 			r.sinks[sec.Operator] = s
@@ -208,6 +212,17 @@ func restoreEntries[T any](env *taskEnv, operator string, keyed bool, s Serializ
 		recs[i] = mine[i].rec
 	}
 	return recs, marks, nil
+}
+
+// countersOf are the counters of a checkpoint: those of the job, and of each operator.
+func countersOf(operators []planned, counts map[string]opCounts) []checkpoint.Counter {
+	all := jobTotals(operators, counts).counters()
+	for _, o := range operators {
+		n := counts[o.name]
+		n.operator = o.name
+		all = n.counters(all)
+	}
+	return all
 }
 
 // base returns what a checkpoint counted of an operator; r may be nil.

@@ -43,9 +43,11 @@ func Rewind(from, newest *checkpoint.Snapshot, committers map[string]Committer) 
 		if err != nil {
 			return nil, fmt.Errorf("%s: cannot go back to checkpoint %d: %w", sec.Operator, from.ID, err)
 		}
-		sec.Parts = []checkpoint.Part{
-			{Split: -1, Name: partState, Data: state},
-			{Split: -1, Name: partPlan, Data: part(&newest.Sections[at], partPlan)},
+		sec.Parts = []checkpoint.Part{{Split: -1, Name: partState, Data: state}}
+		for _, p := range newest.Sections[at].Parts {
+			if p.Name == partPlan { // none where it publishes nothing
+				sec.Parts = append(sec.Parts, p)
+			}
 		}
 	}
 	return &back, nil

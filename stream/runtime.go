@@ -33,7 +33,9 @@ type Run struct {
 	committer committer
 	id        string
 	cut       map[string][]splitState // the initial splits of a run that began here
+	kept      map[string][]splitState // what the checkpoint of its beginning says; nil: there is none yet
 	lastID    int64
+	numbered  bool  // a checkpoint has had the number lastID, which may be 0
 	emitted   int64 // records in the checkpoint that is being completed
 	ran       bool  // every subtask has run at once, in some attempt
 }
@@ -150,7 +152,7 @@ func (r *Run) run(ctx context.Context) error {
 	}
 	for number := r.cfg.Attempt; ; number++ {
 		out := outcome{}
-		if err := r.unlessStopped(ctx, func(ctx context.Context) error { return r.assign(ctx, from) }); err != nil {
+		if err := r.unlessStopped(ctx, func(ctx context.Context) error { return r.settle(ctx, number, from) }); err != nil {
 			out.err = err
 		} else {
 			out = r.attempt(ctx, number, from)

@@ -72,7 +72,7 @@ func (s *sim) boot() {
 	case from != nil && from.finished:
 		s.end(nil)
 	default:
-		p.attempt(from)
+		p.settle(from)
 	}
 }
 
@@ -105,6 +105,15 @@ func (p *simProc) after(d time.Duration, label string, run func()) {
 			run()
 		}
 	})
+}
+
+// settle begins an attempt, unless it cannot keep where it reads from.
+func (p *simProc) settle(from *restored) {
+	if failed, err := p.run.tryToSettle(context.Background(), p.number, from); failed != nil || err != nil {
+		p.over(outcome{err: errors.Join(failed, err)})
+		return
+	}
+	p.attempt(from)
 }
 
 func (p *simProc) attempt(from *restored) {
@@ -279,7 +288,9 @@ func (p *simProc) coordinate() {
 func (p *simProc) over(out outcome) {
 	s := p.s
 	p.gone = true
-	p.run.lastID = p.coord.lastID
+	if p.coord != nil { // the attempt began
+		p.run.lastID, p.coord = p.coord.lastID, nil
+	}
 	p.drop()
 	if out.err == nil {
 		s.end(nil)
@@ -309,7 +320,7 @@ func (p *simProc) over(out outcome) {
 		case err != nil:
 			p.over(outcome{err: err})
 		default:
-			p.attempt(from)
+			p.settle(from)
 		}
 	})
 }

@@ -12,6 +12,9 @@ import (
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
+// placeNames are the properties that say where a job reads and writes.
+var placeNames = []string{"source", "sink", "dead letters"}
+
 // onErrorName begins the names of the properties that say what becomes of failures.
 const onErrorName = "on_error "
 
@@ -65,10 +68,19 @@ func identity(spec *job.Spec) []checkpoint.Property {
 
 // mended returns the checkpoint as the job with these properties would have written it, where the job
 // has been told what to do about failures that would have ended it. There were none, or there would be no
-// such checkpoint, so the results are those of a run that was told at once.
+// such checkpoint, so the results are those of a run that was told at once. Where a run has got no further than
+// its beginning, it has no results, and all may be mended but where it reads and writes.
 func mended(was *checkpoint.Snapshot, now []checkpoint.Property) *checkpoint.Snapshot {
 	is := *was
 	is.Identity = slices.Clone(was.Identity)
+	if was.ID == 0 {
+		is.Identity = slices.Clone(now)
+		for i, p := range is.Identity {
+			if at := slices.IndexFunc(was.Identity, func(q checkpoint.Property) bool { return q.Name == p.Name }); slices.Contains(placeNames, p.Name) && at >= 0 {
+				is.Identity[i] = was.Identity[at]
+			}
+		}
+	}
 	for _, p := range now {
 		named := func(q checkpoint.Property) bool { return q.Name == p.Name }
 		if strings.HasPrefix(p.Name, onErrorName) && !slices.ContainsFunc(was.Identity, named) {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/tensorferry/tensorferry/job"
@@ -52,6 +53,7 @@ type runner struct {
 	// finished: the run that was to be resumed had reached its end before.
 	finished bool
 	resumed  bool // from a checkpoint
+	ran      running
 	// started is where execute hands the run to drive.
 	started chan *stream.Run
 }
@@ -276,7 +278,7 @@ func (r *runner) execute(ctx context.Context) (err error) {
 		endpoint = e.Endpoint()
 	}
 	request := r.traffic.take
-	var observer []stream.Observer
+	observer := []stream.Observer{&r.ran}
 	if r.metrics != nil {
 		request = func(q sidecar.Request) {
 			r.traffic.take(q)
@@ -311,7 +313,7 @@ func (r *runner) execute(ctx context.Context) (err error) {
 		// Nothing but another job file or another model helps.
 		err = placed{r.spec.Fault("infer", "%v", err)}
 	}
-	if err != nil && r.store != nil && begun.Attempt == 0 && untouched(run.Progress()) {
+	if err != nil && r.store != nil && begun.Attempt == 0 && r.untouched(run.Progress()) {
 		// It failed before it did anything, as by a field that the model does not
 		// have. That is no run that anyone has to resume or discard.
 		err = also(err, r.store.Abandon())
@@ -333,8 +335,21 @@ func also(err, more error) error {
 	return errors.Join(err, more)
 }
 
-// untouched reports whether a run has read nothing and kept nothing.
-func untouched(p stream.Progress) bool { return p.Read == 0 && p.CheckpointsCompleted == 0 }
+// running is true once every subtask of a job has run.
+type running struct{ atomic.Bool }
+
+// Observe implements stream.Observer.
+func (r *running) Observe(e stream.Event) {
+	if _, ok := e.(stream.Started); ok {
+		r.Store(true)
+	}
+}
+
+// untouched reports whether nothing is lost with a run: it has read nothing and kept nothing. One that
+// reads topics has a beginning once it runs, behind which records come that it has not read yet.
+func (r *runner) untouched(p stream.Progress) bool {
+	return p.Read == 0 && p.CheckpointsCompleted == 0 && !(r.spec.Source.Kafka != nil && r.ran.Load())
+}
 
 // finish says how the run ended, and returns the exit code.
 func (r *runner) finish(began time.Time, run *stream.Run, stopped os.Signal, err error) int {
@@ -346,7 +361,7 @@ func (r *runner) finish(began time.Time, run *stream.Run, stopped os.Signal, err
 	if run != nil {
 		p = run.Progress()
 	}
-	idle := run == nil || !r.resumed && untouched(p) // nothing has come of it
+	idle := run == nil || !r.resumed && r.untouched(p) // nothing has come of it
 	switch {
 	case err == nil && r.finished:
 		fmt.Fprintf(out, "%s: the run had finished before; its results are in %s\n", r.spec.Name, sinkPlace(r.spec))

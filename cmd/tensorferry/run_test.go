@@ -318,13 +318,17 @@ func TestFrom(t *testing.T) {
 	s.write("job.yaml", doubles("checkpoint: {interval: 10ms, retain: 100}\n"+slowSidecar))
 	s.runUntil(143, []step{{"checkpoint completed\" checkpoint=3", syscall.SIGTERM, nil}}, "run", "job.yaml", "--log-level=debug")
 	before := s.output()
-	s.contains("stderr", s.run(exitUsage, "run", "job.yaml", "--from", "99").errors, "there is no such checkpoint: 99; the newest run has 1, 2, 3")
+	s.contains("stderr", s.run(exitUsage, "run", "job.yaml", "--from", "99").errors, "there is no such checkpoint: 99; the newest run has 1, 2, 3", "and 0, which is its beginning")
 	if s.output() != before {
 		t.Error("a refused run changed the results")
 	}
 	s.runUntil(143, []step{{"checkpoint completed", syscall.SIGTERM, nil}}, "run", "job.yaml", "--from", "1", "--log-level=debug")
 	if now := s.output(); !isPart(want, now) {
 		t.Errorf("after going back the results are\n%s", now)
+	}
+	s.runUntil(143, []step{{"checkpoint completed", syscall.SIGTERM, nil}}, "run", "job.yaml", "--from", "0", "--log-level=debug")
+	if now := s.output(); !isPart(want, now) {
+		t.Errorf("after going back to the beginning the results are\n%s", now)
 	}
 	s.write("job.yaml", doubles(quickSidecar))
 	s.run(exitOK, "run", "job.yaml", "--resume")
@@ -356,7 +360,7 @@ const hangs = "checkpoint: {interval: 1s, timeout: 500ms, tolerable_failures: 10
 // signal does not wait for it.
 func TestSecondSignal(t *testing.T) {
 	s := newShell(t)
-	in, _ := numbers(10)
+	in, want := numbers(10)
 	s.write("in.jsonl", in)
 	s.write("job.yaml", doubles(hangs))
 	r := s.runUntil(143, []step{{"a checkpoint failed", syscall.SIGTERM, nil}, {"stopping with a checkpoint", syscall.SIGINT, nil}}, "run", "job.yaml")
@@ -366,6 +370,17 @@ func TestSecondSignal(t *testing.T) {
 	}
 	s.leftovers()
 	s.contains("stderr", s.run(exitUsage, "run", "job.yaml").errors, "before its first checkpoint")
+	// Where it began is kept. A mistake in what it does may be mended, and not where it reads and writes.
+	s.contains("inspect", s.run(exitOK, "checkpoint", "inspect", "out/.checkpoints").out, "unfinished", "chk-00000000", "checkpoint  0\n")
+	good := doubles(quickSidecar)
+	s.write("job.yaml", strings.Replace(good, "in.jsonl", "other.jsonl", 1))
+	s.write("other.jsonl", in)
+	s.contains("stderr", s.run(exitUsage, "run", "job.yaml", "--resume").errors, "source was ", "discard the run with --fresh")
+	s.write("job.yaml", strings.Replace(good, "{field: twice}", "{field: double}", 1))
+	s.run(exitOK, "run", "job.yaml", "--resume")
+	if got := s.output(); got != strings.ReplaceAll(want, "twice", "double") {
+		t.Errorf("the mended job gave\n%s", got)
+	}
 }
 
 // TestStopTimeout: the same without a second signal.

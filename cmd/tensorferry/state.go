@@ -82,7 +82,7 @@ func (b beginning) refused(spec *job.Spec, store *checkpoint.Store) error {
 		return nil
 	}
 	at := "before its first checkpoint"
-	if st.Newest != nil {
+	if st.Newest != nil && st.Newest.ID > 0 {
 		at = fmt.Sprintf("at checkpoint %d", st.Newest.ID)
 	}
 	switch {

@@ -181,6 +181,17 @@ var (
 	Latest   = Start{kind: latest}
 )
 
+// String names a start as a job file does.
+func (s Start) String() string {
+	switch s.kind {
+	case latest:
+		return "latest"
+	case timestamp:
+		return s.at.Format(time.RFC3339Nano)
+	}
+	return "earliest"
+}
+
 // From starts at the first record whose time is not before t.
 func From(t time.Time) Start { return Start{timestamp, t} }
 
@@ -191,9 +202,11 @@ type Topics struct {
 	// Pattern is a regular expression that matches whole names of topics. Topics that begin with two underscores are
 	// never read by a pattern.
 	Pattern string
-	// Start is where partitions begin that no checkpoint, and no group, has an offset of. Partitions that
-	// appear while the job runs begin at their first record.
+	// Start is where partitions begin that no checkpoint, and no group, has an offset of. Partitions, and
+	// topics, that appear once the job, or the group, has begun are read from their first record.
 	Start Start
+	// OnExpired says what is done where the next record is not there any more. Default FailExpired.
+	OnExpired OnExpired
 	// Traces takes the trace context in each record's headers (W3C, traceparent and tracestate) into Record.Trace. Default: they are
 	// not looked at.
 	Traces bool

@@ -56,6 +56,7 @@ type Group struct {
 	prod  producer
 
 	lags    lags
+	skipped skipped
 	opening sync.Mutex
 	member  *kgo.Client
 	list    *listing
@@ -76,7 +77,8 @@ type Group struct {
 	commits bool // a commit is under way
 
 	// Of the run's goroutines, one at a time:
-	early     map[partition]bool  // the partitions that there were when this process began
+	begun     bool                // the group has, with these topics
+	ids       map[string]topicID  // of the topics that it reads
 	ready     bool                // the transactional id is this process's
 	committed map[partition]int64 // what the group has committed of splits
 	newest    *checkpoint.Snapshot
@@ -86,7 +88,7 @@ type Group struct {
 // NewGroup returns a group of which nothing is opened yet. What is wrong with the configuration is reported by Validate, and
 // when the job starts.
 func NewGroup(c GroupConfig) *Group {
-	g := &Group{cfg: c, changed: make(chan struct{}), owned: map[partition]bool{}, leaving: map[partition]bool{}}
+	g := &Group{cfg: c, changed: make(chan struct{}), owned: map[partition]bool{}, leaving: map[partition]bool{}, ids: map[string]topicID{}}
 	var errs [3]error
 	g.cfg.Config, errs[0] = c.Config.resolve()
 	g.match, errs[1] = c.Topics.resolve()

@@ -49,18 +49,14 @@ func (g *Group) Reach(ctx context.Context) error {
 		return err
 	}
 	defer cl.Close()
-	all, err := newListing(&g.cfg.Config, cl, g.cfg.Topics, g.match).partitions(ctx)
-	if err != nil {
+	if _, err := newListing(&g.cfg.Config, cl, g.cfg.Topics, g.match).partitions(ctx); err != nil {
 		return err
 	}
 	// What a predecessor of the same name has left open ends here, and not by its timeout.
 	if err := g.prod.reset(ctx); err != nil {
 		return err
 	}
-	g.early, g.ready = map[partition]bool{}, true
-	for _, p := range all {
-		g.early[p] = true
-	}
+	g.ready = true
 	return nil
 }
 
@@ -123,7 +119,7 @@ func (g *Group) assign(ctx context.Context) ([]stream.Split, []int64, error) {
 	var splits []stream.Split
 	var next []int64
 	for _, p := range mine {
-		splits, next = append(splits, p.split(at[p])), append(next, at[p])
+		splits, next = append(splits, placed{p, g.ids[p.Topic], at[p]}.split(at[p])), append(next, at[p])
 	}
 	g.cfg.Logger.Info("kafka: partitions assigned", "group", g.cfg.Group, "partitions", fmt.Sprint(mine))
 	return splits, next, nil
@@ -163,50 +159,81 @@ func (g *Group) fetchCommitted(ctx context.Context, of []partition) (kadm.Offset
 
 // offsets returns where partitions are to be read from.
 func (g *Group) offsets(ctx context.Context, of []partition) (map[partition]int64, error) {
+	was := g.committed
 	g.committed = map[partition]int64{}
-	out := map[partition]int64{}
 	if len(of) == 0 {
-		return out, nil
+		return nil, nil
 	}
 	got, err := g.fetchCommitted(ctx, of)
 	if err != nil {
 		return nil, err
 	}
-	var begin, appeared []partition
-	for _, p := range of {
-		o, ok := got.Lookup(p.Topic, p.ID)
-		switch {
-		case ok && o.At >= 0:
-			out[p], g.committed[p] = o.At, o.At
-		case g.early[p]:
-			begin = append(begin, p)
-		default:
-			appeared = append(appeared, p)
-		}
-	}
-	for _, c := range []struct {
-		start Start
-		of    []partition
-	}{{g.cfg.Start, begin}, {Earliest, appeared}} {
-		at, err := g.list.offsets(ctx, c.start, c.of)
-		if err != nil {
-			return nil, err
-		}
-		maps.Copy(out, at)
-	}
-	if len(begin) == 0 || g.cfg.Start.kind == earliest {
-		return out, nil
-	}
-	// The latest is another for whoever asks later: the next attempt, or the next owner, would begin behind records that nobody has read.
-	first := map[partition]int64{}
-	for _, p := range begin {
-		first[p] = out[p]
-	}
-	if err := g.commit(ctx, first, "tensorferry start"); err != nil {
+	if err := g.list.identify(ctx, of); err != nil {
 		return nil, err
 	}
-	maps.Copy(g.committed, first)
+	var missing []partition
+	var out map[partition]int64
+	for _, p := range of {
+		o, ok := got.Lookup(p.Topic, p.ID)
+		if ok && o.At >= 0 {
+			continue
+		}
+		missing = append(missing, p)
+		if at, read := was[p]; read {
+			if err := g.forgotten(p, at); err != nil {
+				return nil, err
+			}
+		}
+	}
+	maps.Copy(g.ids, g.list.ids)
+	if g.cfg.Start.kind == earliest {
+		// Whatever is new and whatever is not begins at its first record, which the checkpoint of the beginning commits.
+		if out, err = g.list.offsets(ctx, Earliest, missing); err != nil {
+			return nil, err
+		}
+	} else if present, _ := g.began(got); len(missing) > 0 || !present {
+		if got, err = g.begin(ctx, of); err != nil {
+			return nil, err
+		}
+	}
+	g.begun = true
+	var all []placed
+	for _, p := range of {
+		o, ok := got.Lookup(p.Topic, p.ID)
+		if !ok || o.At < 0 {
+			if _, begins := out[p]; !begins {
+				return nil, fmt.Errorf("kafka: %s: the group %q has no offset of it; was the topic deleted?", p, g.cfg.Group)
+			}
+			continue
+		}
+		_, id, _ := parseNote(o.Metadata)
+		all, g.committed[p] = append(all, placed{p, id, o.At}), o.At
+	}
+	if err := g.list.locate(ctx, all, g.cfg.OnExpired, &g.skipped); err != nil {
+		return nil, err
+	}
+	if out == nil {
+		out = map[partition]int64{}
+	}
+	for _, p := range all {
+		out[p.partition] = p.next
+	}
 	return out, nil
+}
+
+// forgotten judges that the group has no offset any more of a partition that this process had read up to one. Brokers forget
+// them with a topic that is deleted.
+func (g *Group) forgotten(p partition, at int64) error {
+	lost := &lostError{partition: p, next: at, extent: extent{0, -1}, was: g.ids[p.Topic], is: g.list.ids[p.Topic]}
+	switch {
+	case lost.was == "" || lost.is == "" || lost.was == lost.is:
+		return permanentError(fmt.Sprintf("kafka: %s: the consumer group %q was at offset %d and has none any more: it was deleted, or it has expired, which takes a group "+
+			"without members (offsets.retention.minutes); set it with Kafka's own tools while no member runs, or start again and read from the first record", p, g.cfg.Group, at))
+	case g.cfg.OnExpired != SkipExpired:
+		return lost
+	}
+	g.skipped.skip(g.cfg.Logger, lost, 0)
+	return nil
 }
 
 // GroupSource returns the source of a group's partitions.
@@ -236,6 +263,10 @@ func (s *groupSource[T]) Verify(context.Context, []stream.Split, []int64) error 
 // Lag returns how many records of this member's partitions have not been read; false while nobody knows yet.
 func (s *groupSource[T]) Lag() (records int64, known bool) { return s.g.lags.total() }
 
+// Skipped returns how many records of this member's partitions were skipped because they were gone before they were
+// read (SkipExpired).
+func (s *groupSource[T]) Skipped() int64 { return s.g.skipped.n.Load() }
+
 func (s *groupSource[T]) Changed(ctx context.Context) error { return s.g.waitChanged(ctx) }
 
 func (s *groupSource[T]) Assign(ctx context.Context, _ []stream.Split, _ []int64) ([]stream.Split, []int64, error) {
@@ -252,7 +283,7 @@ func (s *groupSource[T]) OpenAll(_ context.Context, splits []stream.LiveSplit) (
 	hold := g.hold
 	g.readers++
 	g.mu.Unlock()
-	r, err := openReader(&g.cfg.Config, s.decode, g.cfg.Traces, true, &g.lags, splits)
+	r, err := openReader(&g.cfg.Config, &g.cfg.Topics, s.decode, true, &g.lags, &g.skipped, splits)
 	if !hold && err == nil { // another subtask has failed before this one began
 		err = errors.Join(&LostError{g.cfg.Group}, r.Close())
 	}

@@ -8,10 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kerr"
-	"github.com/twmb/franz-go/pkg/kgo"
-
-	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/stream"
 )
 
@@ -36,7 +32,8 @@ type Source[T any] struct {
 	match func(string) bool
 	err   error
 
-	lags lags
+	lags    lags
+	skipped skipped
 
 	mu    sync.Mutex
 	known map[partition]bool // as of the last Assign
@@ -130,62 +127,52 @@ func (s *Source[T]) Splits(ctx context.Context) (splits []stream.Split, err erro
 			return err
 		}
 		at, err := l.offsets(ctx, s.cfg.Start, all)
-		for _, p := range all {
-			splits = append(splits, p.split(at[p]))
-		}
+		splits = l.splits(all, at)
 		return err
 	})
 	return splits, err
 }
 
-// lostError says that records are gone which had not been read. No restart brings them back.
-type lostError struct {
-	partition   partition
-	next, first int64
-}
-
-func (e *lostError) Error() string {
-	now := ""
-	if e.first >= 0 {
-		now = fmt.Sprintf("; the first there is now is %d", e.first)
-	}
-	return fmt.Sprintf("kafka: %s: the records from offset %d on were not read yet and are gone%s; "+
-		"keep them for longer (retention), or start afresh and accept the loss", e.partition, e.next, now)
-}
-
-func (e *lostError) Verdict() async.Verdict { return async.Verdict{Class: async.Permanent} }
-
-// Verify implements stream.Source. It refuses partitions that are gone, and offsets whose records are.
+// Verify implements stream.Source. It refuses partitions that are gone, and offsets whose records are, unless these are
+// to be skipped.
 func (s *Source[T]) Verify(ctx context.Context, splits []stream.Split, next []int64) error {
-	return s.ask(ctx, func(ctx context.Context, l *listing) error {
-		var all []partition
-		for _, split := range splits {
-			p, err := partitionOf(split)
-			if err != nil {
-				return err
-			}
-			all = append(all, p)
-		}
-		first, err := l.offsets(ctx, Earliest, all)
-		if err != nil {
-			return err
-		}
-		end, err := l.offsets(ctx, Latest, all)
-		if err != nil {
-			return err
-		}
-		for i, p := range all {
-			if next[i] < first[p] {
-				return &lostError{p, next[i], first[p]}
-			}
-			if next[i] > end[p] {
-				return fmt.Errorf("kafka: %s ends at offset %d and was read up to %d; it is not the one that was read; put the old one back, or start afresh",
-					p, end[p], next[i])
-			}
-		}
-		return nil
-	})
+	if s.cfg.OnExpired == SkipExpired {
+		return s.err // Assign skips them
+	}
+	_, _, err := s.Locate(ctx, splits, next)
+	return err
 }
+
+// Locate looks whether the positions of splits are there. Where they are not it returns those at which reading goes on, if
+// OnExpired says so, and else an error that says what is lost. What it returns may name the topics more exactly.
+func (s *Source[T]) Locate(ctx context.Context, splits []stream.Split, next []int64) (now []stream.Split, from []int64, err error) {
+	err = s.ask(ctx, func(ctx context.Context, l *listing) error {
+		now, from, err = s.locate(ctx, l, splits, next)
+		return err
+	})
+	return now, from, err
+}
+
+func (s *Source[T]) locate(ctx context.Context, l *listing, splits []stream.Split, next []int64) (now []stream.Split, from []int64, err error) {
+	var all []placed
+	for i, split := range splits {
+		p, err := placedAt(split, next[i])
+		if err != nil {
+			return nil, nil, err
+		}
+		all = append(all, p)
+	}
+	if err := l.locate(ctx, all, s.cfg.OnExpired, &s.skipped); err != nil {
+		return nil, nil, err
+	}
+	for i, p := range all {
+		now, from = append(now, p.split(splits[i].Start)), append(from, p.next)
+	}
+	return now, from, nil
+}
+
+// Skipped returns how many records were skipped because they were gone before they were read (SkipExpired).
+func (s *Source[T]) Skipped() int64 { return s.skipped.n.Load() }
 
 // Changed implements stream.Elastic: it returns when there are partitions that were not there before.
 func (s *Source[T]) Changed(ctx context.Context) error {
@@ -222,8 +209,14 @@ func wait(ctx context.Context, d time.Duration) bool {
 
 // Assign implements stream.Elastic. Partitions that no split has yet come behind the others, and are read from their first record.
 func (s *Source[T]) Assign(ctx context.Context, splits []stream.Split, next []int64) ([]stream.Split, []int64, error) {
-	err := s.ask(ctx, func(ctx context.Context, l *listing) error {
-		all, err := l.partitions(ctx)
+	err := s.ask(ctx, func(ctx context.Context, l *listing) (err error) {
+		if splits, next, err = s.locate(ctx, l, splits, next); err != nil {
+			return err
+		}
+		more, err := s.appeared(ctx, l, splits)
+		for _, split := range more {
+			splits, next = append(splits, split), append(next, split.Start)
+		}
 		if err != nil {
 			return err
 		}
@@ -236,20 +229,42 @@ func (s *Source[T]) Assign(ctx context.Context, splits []stream.Split, next []in
 			}
 			known[p], cut = true, append(cut, p)
 		}
-		all = slices.DeleteFunc(all, func(p partition) bool { return known[p] })
-		first, err := l.offsets(ctx, Earliest, all)
-		if err != nil {
-			return err
-		}
-		for _, p := range all {
-			splits, next, known[p] = append(splits, p.split(first[p])), append(next, first[p]), true
-		}
 		s.mu.Lock()
-		s.known, s.cut = known, append(cut, all...)
+		s.known, s.cut = known, cut
 		s.mu.Unlock()
 		return nil
 	})
 	return splits, next, err
+}
+
+// Appeared returns the partitions that are not among splits. They are read from their first record.
+func (s *Source[T]) Appeared(ctx context.Context, splits []stream.Split) (more []stream.Split, err error) {
+	err = s.ask(ctx, func(ctx context.Context, l *listing) error {
+		more, err = s.appeared(ctx, l, splits)
+		return err
+	})
+	return more, err
+}
+
+func (s *Source[T]) appeared(ctx context.Context, l *listing, splits []stream.Split) (more []stream.Split, err error) {
+	all, err := l.partitions(ctx)
+	if err != nil {
+		return nil, err
+	}
+	known := map[partition]bool{}
+	for _, split := range splits {
+		p, err := partitionOf(split)
+		if err != nil {
+			return nil, err
+		}
+		known[p] = true
+	}
+	all = slices.DeleteFunc(all, func(p partition) bool { return known[p] })
+	first, err := l.offsets(ctx, Earliest, all)
+	if err != nil {
+		return nil, err
+	}
+	return l.splits(all, first), nil
 }
 
 // Open implements stream.Source. It is not used: partitions have no end.
@@ -262,132 +277,5 @@ func (s *Source[T]) OpenAll(ctx context.Context, splits []stream.LiveSplit) (str
 	if s.err != nil {
 		return nil, s.err
 	}
-	return openReader(&s.cfg.Config, s.cfg.Decode, s.cfg.Traces, !s.cfg.Uncommitted, &s.lags, splits)
-}
-
-// reader reads partitions from given offsets.
-type reader[T any] struct {
-	cl     *kgo.Client
-	decode Decode[T]
-	traces bool
-	index  map[partition]int
-	next   map[partition]int64
-	rest   []fetched // and not yet handed out
-
-	committed bool // only what was committed is read
-	lags      *lags
-}
-
-// fetched are records of a partition.
-type fetched struct {
-	partition partition
-	recs      []*Record
-	next      int64 // behind recs, and what else stands there
-	end       int64 // of the partition
-}
-
-func openReader[T any](c *Config, decode Decode[T], traces, committed bool, behind *lags, splits []stream.LiveSplit) (*reader[T], error) {
-	r := &reader[T]{decode: decode, traces: traces, committed: committed, lags: behind, index: map[partition]int{}, next: map[partition]int64{}}
-	from := map[string]map[int32]kgo.Offset{}
-	for _, s := range splits {
-		p, err := partitionOf(s.Split)
-		if err != nil {
-			return nil, err
-		}
-		r.index[p], r.next[p] = s.Index, s.Position
-		if from[p.Topic] == nil {
-			from[p.Topic] = map[int32]kgo.Offset{}
-		}
-		from[p.Topic][p.ID] = kgo.NewOffset().At(s.Position)
-	}
-	opts := []kgo.Opt{
-		kgo.ConsumePartitions(from),
-		// An offset that is gone is a loss, which somebody must hear of.
-		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
-		// The ends of transactions are no records, and have offsets: a position in front of one would stay behind for ever, and point to what is
-		// deleted one day.
-		kgo.KeepControlRecords(),
-		kgo.FetchMaxBytes(16 << 20), kgo.FetchMaxPartitionBytes(1 << 20),
-	}
-	if committed {
-		opts = append(opts, kgo.FetchIsolationLevel(kgo.ReadCommitted()))
-	}
-	var err error
-	r.cl, err = c.client(opts...)
-	return r, err
-}
-
-// Read implements stream.LiveReader.
-func (r *reader[T]) Read(ctx context.Context, dst []stream.Record[T], most int) (int, []stream.Record[T], int64, error) {
-	for len(r.rest) == 0 {
-		fetches := r.cl.PollRecords(ctx, 16*most)
-		// Records that came as ctx ended must not be thrown away: the client does not hand them out again, and a reader may be used after a
-		// Read that ended.
-		if err := ctx.Err(); err != nil && fetches.Err0() == err {
-			return 0, dst, 0, err
-		}
-		var failed error
-		var at partition
-		fetches.EachError(func(topic string, id int32, err error) {
-			p := partition{topic, id}
-			if failed == nil {
-				at = p
-			}
-			switch {
-			case failed != nil:
-			case errors.Is(err, kerr.OffsetOutOfRange):
-				failed = &lostError{partition: p, next: r.next[p], first: -1}
-			default:
-				failed = fmt.Errorf("kafka: reading %s from offset %d on: %w", p, r.next[p], err)
-				if isPassing(err) {
-					failed = unanswered{failed}
-				}
-			}
-		})
-		if failed != nil {
-			return r.index[at], dst, r.next[at], failed
-		}
-		fetches.EachPartition(func(p kgo.FetchTopicPartition) {
-			n := len(p.Records)
-			if n == 0 {
-				return
-			}
-			f := fetched{partition: partition{p.Topic, p.Partition}, next: p.Records[n-1].Offset + 1, end: p.HighWatermark}
-			if r.committed {
-				f.end = p.LastStableOffset
-			}
-			f.recs = slices.DeleteFunc(p.Records, func(k *Record) bool { return k.Attrs.IsControl() })
-			r.rest = append(r.rest, f)
-		})
-	}
-	// Partitions take turns: what is left of this one goes behind the others.
-	f := r.rest[0]
-	r.rest = r.rest[1:]
-	recs, next := f.recs, f.next
-	if len(recs) > most {
-		f.recs = recs[most:]
-		recs, next = recs[:most], f.recs[0].Offset
-		r.rest = append(r.rest, f)
-	}
-	p := f.partition
-	index, ok := r.index[p]
-	if !ok {
-		return 0, dst, 0, fmt.Errorf("kafka: records of %s, which was not asked for", p)
-	}
-	dst, err := convert(r.decode, r.traces, recs, dst)
-	if err != nil {
-		return index, dst, r.next[p], err
-	}
-	r.next[p] = next
-	r.lags.set(p, f.end-next)
-	return index, dst, next, nil
-}
-
-// Close implements stream.LiveReader.
-func (r *reader[T]) Close() error {
-	r.cl.Close()
-	for p := range r.index {
-		r.lags.forget(p)
-	}
-	return nil
+	return openReader(&s.cfg.Config, &s.cfg.Topics, s.cfg.Decode, !s.cfg.Uncommitted, &s.lags, &s.skipped, splits)
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/tensorferry/tensorferry/stream"
 )
 
-// partition names one. It is what a checkpoint keeps of a split.
+// partition names one.
 type partition struct {
 	Topic string `json:"topic"`
 	ID    int32  `json:"partition"`
@@ -28,12 +28,33 @@ func comparePartitions(a, b partition) int {
 	return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.ID, b.ID))
 }
 
-func (p partition) split(start int64) stream.Split {
-	data, err := json.Marshal(p)
+// topicID tells a topic from another of the same name; empty: it is not known.
+type topicID string
+
+// splitForm is what a checkpoint keeps of a split. Those of earlier versions have no id.
+type splitForm struct {
+	partition
+	TopicID topicID `json:"topic_id,omitempty"`
+}
+
+// split describes a partition, of which it has the position.
+func (p placed) split(start int64) stream.Split {
+	data, err := json.Marshal(splitForm{p.partition, p.id})
 	if err != nil {
-		panic(err) // a text and a number always have a form
+		panic(err) // texts and numbers always have a form
 	}
 	return stream.Split{Data: data, Start: start}
+}
+
+// placedAt returns the position that a split has come to.
+func placedAt(s stream.Split, next int64) (placed, error) {
+	p, err := partitionOf(s)
+	if err != nil {
+		return placed{}, err
+	}
+	var f splitForm
+	err = json.Unmarshal(s.Data, &f)
+	return placed{p, f.TopicID, next}, err
 }
 
 // PartitionOf returns the partition that a split of a Source stands for.
@@ -54,11 +75,12 @@ type listing struct {
 	cfg   *Config
 	admin *kadm.Client
 	match func(string) bool
-	names []string // nil: every topic is asked for
+	names []string           // nil: every topic is asked for
+	ids   map[string]topicID // of the topics that were asked for last
 }
 
 func newListing(c *Config, cl *kgo.Client, t Topics, match func(string) bool) *listing {
-	return &listing{c, kadm.NewClient(cl), match, t.Names}
+	return &listing{cfg: c, admin: kadm.NewClient(cl), match: match, names: t.Names}
 }
 
 // partitions are those that there are, in order.
@@ -67,6 +89,7 @@ func (l *listing) partitions(ctx context.Context) ([]partition, error) {
 	if err != nil {
 		return nil, l.cfg.asked("asking the brokers for topics", err)
 	}
+	l.know(topics)
 	var all []partition
 	for _, t := range topics {
 		switch {
@@ -86,6 +109,40 @@ func (l *listing) partitions(ctx context.Context) ([]partition, error) {
 	}
 	slices.SortFunc(all, comparePartitions)
 	return all, nil
+}
+
+// know keeps the ids of topics. Brokers of old have none.
+func (l *listing) know(topics kadm.TopicDetails) {
+	l.ids = map[string]topicID{}
+	for _, t := range topics {
+		if t.Err == nil && t.ID != (kadm.TopicID{}) {
+			l.ids[t.Topic] = topicID(t.ID.String())
+		}
+	}
+}
+
+// identify asks for the ids of the topics of partitions.
+func (l *listing) identify(ctx context.Context, of []partition) error {
+	names := topicsOf(of)
+	if len(names) == 0 {
+		return nil // without names all are meant
+	}
+	topics, err := l.admin.ListTopics(ctx, names...)
+	if err != nil {
+		return l.cfg.asked("asking the brokers for topics", err)
+	}
+	l.know(topics)
+	return nil
+}
+
+// topicsOf are the topics of partitions, each once.
+func topicsOf(of []partition) (topics []string) {
+	for _, p := range of {
+		if !slices.Contains(topics, p.Topic) {
+			topics = append(topics, p.Topic)
+		}
+	}
+	return topics
 }
 
 // maxMessage is how many bytes the brokers take for a topic at once, if they tell.
@@ -110,12 +167,7 @@ func (l *listing) offsets(ctx context.Context, s Start, of []partition) (map[par
 	if len(of) == 0 {
 		return nil, nil
 	}
-	var topics []string
-	for _, p := range of {
-		if !slices.Contains(topics, p.Topic) {
-			topics = append(topics, p.Topic)
-		}
-	}
+	topics := topicsOf(of)
 	var listed kadm.ListedOffsets
 	var err error
 	switch s.kind {
@@ -141,4 +193,12 @@ func (l *listing) offsets(ctx context.Context, s Start, of []partition) (map[par
 		out[p] = o.Offset
 	}
 	return out, nil
+}
+
+// splits describes partitions, and where each begins.
+func (l *listing) splits(of []partition, at map[partition]int64) (all []stream.Split) {
+	for _, p := range of {
+		all = append(all, placed{p, l.ids[p.Topic], at[p]}.split(at[p]))
+	}
+	return all
 }

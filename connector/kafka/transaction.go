@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"time"
 
@@ -18,8 +19,8 @@ import (
 // transactionEnds is how long after its timeout brokers may take to end a transaction: they look for those every ten seconds.
 const transactionEnds = 15 * time.Second
 
-// note marks an offset with the checkpoint that committed it.
-func note(s *checkpoint.Snapshot) string { return fmt.Sprintf("tensorferry %s %d", s.Run, s.ID) }
+// markOf is the mark of offsets that a checkpoint has committed.
+func markOf(s *checkpoint.Snapshot) string { return fmt.Sprintf("tensorferry %s %d", s.Run, s.ID) }
 
 // Write implements stream.CheckpointStore: it commits the results and the offsets of a checkpoint.
 func (g *Group) Write(ctx context.Context, s *checkpoint.Snapshot) (err error) {
@@ -54,7 +55,7 @@ func (g *Group) Write(ctx context.Context, s *checkpoint.Snapshot) (err error) {
 	if gone != nil {
 		return gone
 	}
-	if err := g.commit(ctx, changed, note(s)); err != nil {
+	if err := g.commit(ctx, changed, markOf(s)); err != nil {
 		g.unsure = s
 		return err
 	}
@@ -66,7 +67,7 @@ func (g *Group) Write(ctx context.Context, s *checkpoint.Snapshot) (err error) {
 }
 
 // commit commits what was produced together with offsets.
-func (g *Group) commit(ctx context.Context, offsets map[partition]int64, note string) error {
+func (g *Group) commit(ctx context.Context, offsets map[partition]int64, mark string) error {
 	p := &g.prod
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -87,7 +88,7 @@ func (g *Group) commit(ctx context.Context, offsets map[partition]int64, note st
 		return err
 	}
 	if len(offsets) > 0 {
-		err := g.addAll(ctx, cl, offsets, note)
+		err := g.addAll(ctx, cl, offsets, mark)
 		if err != nil {
 			return fmt.Errorf("kafka: committing offsets: %w", p.explain(err))
 		}
@@ -105,7 +106,7 @@ func (g *Group) commit(ctx context.Context, offsets map[partition]int64, note st
 
 // addAll adds offsets to the present transaction. Without results there is none that the client knows of; then it is a
 // transaction of offsets alone.
-func (g *Group) addAll(ctx context.Context, cl *kgo.Client, offsets map[partition]int64, note string) error {
+func (g *Group) addAll(ctx context.Context, cl *kgo.Client, offsets map[partition]int64, mark string) error {
 	id, epoch, err := cl.ProducerID(ctx)
 	if err != nil {
 		return err
@@ -113,7 +114,9 @@ func (g *Group) addAll(ctx context.Context, cl *kgo.Client, offsets map[partitio
 	g.prod.open = true
 	for _, step := range []func() error{
 		func() error { return addOffsets(ctx, cl, g.prod.id, g.cfg.Group, id, epoch) },
-		func() error { return g.commitInTransaction(ctx, cl, id, epoch, offsets, note) },
+		func() error {
+			return g.commitInTransaction(ctx, cl, g.prod.id, id, epoch, offsets, mark, maps.Keys(offsets))
+		},
 		func() error {
 			if g.prod.began {
 				return nil
@@ -172,18 +175,19 @@ func addOffsets(ctx context.Context, cl *kgo.Client, txn, group string, id int64
 	return kerr.ErrorForCode(resp.ErrorCode)
 }
 
-func (g *Group) commitInTransaction(ctx context.Context, cl *kgo.Client, id int64, epoch int16, offsets map[partition]int64, note string) error {
+// commitInTransaction adds offsets to a transaction, as long as this member has the partitions that it must hold.
+func (g *Group) commitInTransaction(ctx context.Context, cl *kgo.Client, txn string, id int64, epoch int16, offsets map[partition]int64, mark string, held iter.Seq[partition]) error {
 	// The membership is looked at before the partitions. One that was lost and taken up again in between has a new generation, and others may
 	// have read these partitions since; the old one the brokers refuse.
 	member, generation := g.member.GroupMetadata()
 	g.mu.Lock()
-	err := g.holds(maps.Keys(offsets))
+	err := g.holds(held)
 	g.mu.Unlock()
 	if err != nil {
 		return err
 	}
 	req := kmsg.NewPtrTxnOffsetCommitRequest()
-	req.TransactionalID, req.Group, req.ProducerID, req.ProducerEpoch = g.prod.id, g.cfg.Group, id, epoch
+	req.TransactionalID, req.Group, req.ProducerID, req.ProducerEpoch = txn, g.cfg.Group, id, epoch
 	req.MemberID, req.Generation = member, generation
 	if g.cfg.Instance != "" {
 		req.InstanceID = &g.cfg.Instance
@@ -199,6 +203,7 @@ func (g *Group) commitInTransaction(ctx context.Context, cl *kgo.Client, id int6
 			req.Topics = append(req.Topics, t)
 		}
 		q := kmsg.NewTxnOffsetCommitRequestTopicPartition()
+		note := g.note(mark, p.Topic)
 		q.Partition, q.Offset, q.Metadata = p.ID, at, &note
 		req.Topics[i].Partitions = append(req.Topics[i].Partitions, q)
 	}
@@ -261,8 +266,10 @@ func (g *Group) isCommitted(ctx context.Context, s *checkpoint.Snapshot) (bool, 
 		return false, err
 	}
 	for _, p := range all {
-		if o, ok := got.Lookup(p.Topic, p.ID); ok && o.Metadata == note(s) {
-			return true, nil
+		if o, ok := got.Lookup(p.Topic, p.ID); ok {
+			if mark, _, _ := parseNote(o.Metadata); mark == markOf(s) {
+				return true, nil
+			}
 		}
 	}
 	return false, nil

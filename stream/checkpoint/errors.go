@@ -27,7 +27,7 @@ func (e *LockedError) Error() string {
 // new one would lose it. It must be resumed, or discarded.
 type UnfinishedError struct {
 	Dir, Run string
-	// Checkpoint is the id of its newest checkpoint; 0 if it has none.
+	// Checkpoint is the id of its newest checkpoint; 0 if it has none but that of its beginning.
 	Checkpoint int64
 }
 

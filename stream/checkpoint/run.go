@@ -37,7 +37,8 @@ type State struct {
 	// Started is when that run began, Starts how often a process started it.
 	Started time.Time
 	Starts  int
-	// Newest is its newest checkpoint that is whole; nil if it has none.
+	// Newest is its newest checkpoint that is whole; nil if it has none. With the id 0
+	// it says where the run began.
 	Newest *Snapshot
 	// Damaged tells of newer checkpoints that were passed over.
 	Damaged []error
@@ -229,6 +230,7 @@ func (s *Store) From(job, checkpoint string) (*Run, error) {
 		return nil, err
 	}
 	var have []string
+	start := ""
 	for _, info := range list {
 		if info.is(checkpoint) {
 			snap, err := s.Load(info.Path)
@@ -237,12 +239,16 @@ func (s *Store) From(job, checkpoint string) (*Run, error) {
 			}
 			return s.resume(st, snap)
 		}
+		if info.ID == 0 {
+			start = ", and 0, which is its beginning"
+			continue
+		}
 		have = append(have, strconv.FormatInt(info.ID, 10))
 	}
 	if have == nil {
-		return nil, fmt.Errorf("%w: %s; the newest run has none yet", ErrNoCheckpoint, checkpoint)
+		have = []string{"none yet"}
 	}
-	return nil, fmt.Errorf("%w: %s; the newest run has %s", ErrNoCheckpoint, checkpoint, strings.Join(have, ", "))
+	return nil, fmt.Errorf("%w: %s; the newest run has %s%s", ErrNoCheckpoint, checkpoint, strings.Join(have, ", "), start)
 }
 
 // is says whether a user's reference means this checkpoint.
@@ -362,13 +368,16 @@ func (s *Store) previous(r *Run) error {
 		} else if err != nil && !errors.Is(err, ErrCorrupt) {
 			return err
 		}
-		r.Previous = snap
+		if snap != nil && snap.ID > 0 { // else it has published nothing
+			r.Previous = snap
+		}
 	}
 	return nil
 }
 
 // sweep removes what crashes left: temporary files, folders of runs that never
-// began, and runs that have neither a checkpoint nor a use.
+// began, and runs that have neither a checkpoint, but for that of their beginning, nor
+// a use.
 func (s *Store) sweep() {
 	entries, err := s.fs.ReadDir(s.dir)
 	s.warn("can't look for leftovers", err)
@@ -384,8 +393,8 @@ func (s *Store) sweep() {
 			if strings.HasPrefix(f.Name, fsx.TempPrefix) {
 				s.warn("can't remove a temporary file", s.fs.Remove(filepath.Join(dir, f.Name)))
 			}
-			_, is := chkID(f.Name)
-			chk = chk || is
+			id, is := chkID(f.Name)
+			chk = chk || is && id > 0
 			marked = marked || f.Name == markerName
 		}
 		if e.Name != s.run && !(marked && chk) {

@@ -155,8 +155,8 @@ func (s *Store) Write(ctx context.Context, snap *Snapshot) error {
 	if n := len(list); n > 0 && snap.ID <= list[n-1].ID {
 		return fmt.Errorf("checkpoint: snapshot %d comes after snapshot %d of the same run; ids must grow", snap.ID, list[n-1].ID)
 	}
-	if snap.ID < 1 {
-		return fmt.Errorf("checkpoint: snapshot has the id %d; want 1 or more", snap.ID)
+	if snap.ID < 0 {
+		return fmt.Errorf("checkpoint: snapshot has the id %d; want 0 or more", snap.ID)
 	}
 	path := filepath.Join(s.dir, s.run, chkName(snap.ID))
 	if err := fsx.WriteFile(s.fs, path, Encode(snap)); err != nil {
@@ -177,6 +177,9 @@ func (s *Store) retire(list []Info) {
 	}
 	for _, i := range dead {
 		s.warn("can't remove an old checkpoint", s.fs.Remove(i.Path))
+	}
+	if list[len(list)-1].ID == 0 {
+		return // it replaces nothing yet, and may be abandoned
 	}
 	runs, err := s.runs()
 	s.warn("can't list earlier runs", err)

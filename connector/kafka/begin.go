@@ -1,0 +1,176 @@
+package kafka
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kversion"
+)
+
+// What a group has begun with stands in the metadata of its offsets, since it is kept nowhere else: a mark of who
+// committed the offset, the id of the topic, and which topics the group reads.
+const (
+	noteTopic = " topic="
+	noteOf    = " of="
+	// startMark is of offsets at which nobody has read yet.
+	startMark = "tensorferry start"
+	// longestSelection bounds a note: there is one for each partition.
+	longestSelection = 100
+)
+
+// note is the metadata of an offset.
+func (g *Group) note(mark, topic string) string {
+	return mark + noteTopic + string(g.ids[topic]) + noteOf + g.cfg.selection()
+}
+
+// parseNote returns what note was given. Offsets that others have committed, or earlier versions, say nothing.
+func parseNote(note string) (mark string, id topicID, selection string) {
+	mark, rest, _ := strings.Cut(note, noteTopic)
+	of, selection, _ := strings.Cut(rest, noteOf)
+	return mark, topicID(of), selection
+}
+
+// selection names the topics as a note does.
+func (t *Topics) selection() string {
+	s := "pattern:" + t.Pattern
+	if t.Pattern == "" {
+		s = "topics:" + strings.Join(slices.Sorted(slices.Values(t.Names)), ",")
+	}
+	if len(s) > longestSelection {
+		return fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(s)))
+	}
+	return s
+}
+
+// selects reports whether a selection is known to have a topic.
+func selects(selection, topic string) bool {
+	switch kind, of, _ := strings.Cut(selection, ":"); kind {
+	case "topics":
+		return slices.Contains(strings.Split(of, ","), topic)
+	case "pattern":
+		match, err := Topics{Pattern: of}.resolve()
+		return err == nil && match(topic)
+	}
+	return false
+}
+
+// began says of a group's offsets whether it has begun with the present topics, and, of a topic, whether a partition that
+// has no offset has appeared since the group began.
+func (g *Group) began(got kadm.OffsetResponses) (present bool, since func(topic string) bool) {
+	has := map[string]bool{} // topics of which there are offsets
+	var selections []string
+	got.Each(func(o kadm.OffsetResponse) {
+		if o.At < 0 {
+			return
+		}
+		has[o.Topic] = true
+		if _, _, s := parseNote(o.Metadata); s != "" && !slices.Contains(selections, s) {
+			selections = append(selections, s)
+		}
+	})
+	present = g.begun || slices.Contains(selections, g.cfg.selection())
+	return present, func(topic string) bool {
+		return present || has[topic] || slices.ContainsFunc(selections, func(s string) bool { return selects(s, topic) })
+	}
+}
+
+// begin commits where partitions begin of which the group has no offset, and returns the group's offsets. Whoever comes first
+// with these topics does it for all partitions that there are: what appears later is then known to be new, to any process.
+// It is done under a transactional id that the group's members share: who takes it up after another ends what that one has begun, so
+// nobody commits what another has not seen.
+func (g *Group) begin(ctx context.Context, mine []partition) (kadm.OffsetResponses, error) {
+	for {
+		got, err := g.tryToBegin(ctx, mine)
+		fenced := slices.ContainsFunc([]error{kerr.InvalidProducerEpoch, kerr.ProducerFenced, kerr.InvalidTxnState}, func(e error) bool { return errors.Is(err, e) })
+		if !fenced || !wait(ctx, 20*time.Millisecond+rand.N(200*time.Millisecond)) {
+			return got, err
+		}
+	}
+}
+
+// beginTimeout is after how long the brokers end the transaction of a member that was killed as it began.
+const beginTimeout = 10 * time.Second
+
+func (g *Group) tryToBegin(ctx context.Context, mine []partition) (kadm.OffsetResponses, error) {
+	txn := "tensorferry-" + g.cfg.Group + "/begin"
+	cl, err := g.cfg.client(kgo.TransactionalID(txn), kgo.TransactionTimeout(beginTimeout), kgo.MaxVersions(kversion.V3_8_0()))
+	if err != nil {
+		return nil, err
+	}
+	defer cl.Close()
+	id, epoch, err := cl.ProducerID(ctx)
+	if err != nil {
+		return nil, g.cfg.asked("taking up the transactional id "+txn, err)
+	}
+	all, err := g.list.partitions(ctx)
+	if err != nil {
+		return nil, err
+	}
+	maps.Copy(g.ids, g.list.ids)
+	got, err := g.fetchCommitted(ctx, all)
+	if err != nil {
+		return nil, err
+	}
+	has := func(p partition) bool {
+		o, ok := got.Lookup(p.Topic, p.ID)
+		return ok && o.At >= 0
+	}
+	present, since := g.began(got)
+	if present { // what others own is theirs to begin
+		all = slices.DeleteFunc(all, func(p partition) bool { return !slices.Contains(mine, p) })
+	}
+	var there, appeared []partition
+	for _, p := range all {
+		switch {
+		case has(p):
+		case since(p.Topic):
+			appeared = append(appeared, p)
+		default:
+			there = append(there, p)
+		}
+	}
+	first, err := g.list.offsets(ctx, g.cfg.Start, there)
+	if err != nil {
+		return nil, err
+	}
+	more, err := g.list.offsets(ctx, Earliest, appeared)
+	if err != nil {
+		return nil, err
+	}
+	offsets := map[partition]int64{}
+	maps.Copy(offsets, first)
+	maps.Copy(offsets, more)
+	var held []partition
+	if len(offsets) == 0 && !present {
+		// Everything has been read before, with other topics or by an earlier version: one offset tells of those of now.
+		o, _ := got.Lookup(mine[0].Topic, mine[0].ID)
+		offsets[mine[0]], held = o.At, mine[:1]
+	}
+	if len(offsets) == 0 {
+		return got, nil // another was faster
+	}
+	for _, step := range []func() error{
+		func() error { return addOffsets(ctx, cl, txn, g.cfg.Group, id, epoch) },
+		func() error {
+			return g.commitInTransaction(ctx, cl, txn, id, epoch, offsets, startMark, slices.Values(held))
+		},
+		func() error { return endTransaction(ctx, cl, txn, id, epoch) },
+	} {
+		if err := g.untilSettled(ctx, step); err != nil {
+			return nil, fmt.Errorf("kafka: committing where partitions begin: %w", refused(err))
+		}
+	}
+	g.cfg.Logger.Info("kafka: where partitions begin of which the group had no offset", "group", g.cfg.Group,
+		"there_when_it_began", len(there), "appeared_since", len(appeared), "start", g.cfg.Start.String())
+	return g.fetchCommitted(ctx, mine)
+}

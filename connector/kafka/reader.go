@@ -1,0 +1,215 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/tensorferry/tensorferry/stream"
+)
+
+// reader reads partitions from given offsets.
+type reader[T any] struct {
+	cfg    *Config
+	topics *Topics
+	cl     *kgo.Client
+	decode Decode[T]
+	index  map[partition]int
+	next   map[partition]int64
+	ids    map[partition]topicID
+	rest   []fetched // and not yet handed out
+	failed *failedFetch
+
+	committed bool // only what was committed is read
+	lags      *lags
+	skipped   *skipped
+}
+
+// fetched are records of a partition.
+type fetched struct {
+	partition partition
+	recs      []*Record
+	next      int64 // behind recs, and what else stands there
+	end       int64 // of the partition
+}
+
+// failedFetch is a failure that the client told of, which it may do once.
+type failedFetch struct {
+	partition partition
+	err       error
+}
+
+func openReader[T any](c *Config, t *Topics, decode Decode[T], committed bool, behind *lags, gone *skipped, splits []stream.LiveSplit) (*reader[T], error) {
+	r := &reader[T]{
+		cfg: c, topics: t, decode: decode, committed: committed, lags: behind, skipped: gone,
+		index: map[partition]int{}, next: map[partition]int64{}, ids: map[partition]topicID{},
+	}
+	for _, s := range splits {
+		p, err := placedAt(s.Split, s.Position)
+		if err != nil {
+			return nil, err
+		}
+		r.index[p.partition], r.next[p.partition], r.ids[p.partition] = s.Index, s.Position, p.id
+	}
+	return r, r.open()
+}
+
+// open makes the client, which reads on behind what was handed out.
+func (r *reader[T]) open() (err error) {
+	from := map[string]map[int32]kgo.Offset{}
+	for p, at := range r.next {
+		if from[p.Topic] == nil {
+			from[p.Topic] = map[int32]kgo.Offset{}
+		}
+		from[p.Topic][p.ID] = kgo.NewOffset().At(at)
+	}
+	opts := []kgo.Opt{
+		kgo.ConsumePartitions(from),
+		// An offset that is gone is a loss, which somebody must hear of.
+		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
+		// The ends of transactions are no records, and have offsets: a position in front of one would stay behind for ever, and point to what is
+		// deleted one day.
+		kgo.KeepControlRecords(),
+		kgo.FetchMaxBytes(16 << 20), kgo.FetchMaxPartitionBytes(1 << 20),
+	}
+	if r.committed {
+		opts = append(opts, kgo.FetchIsolationLevel(kgo.ReadCommitted()))
+	}
+	r.cl, err = r.cfg.client(opts...)
+	return err
+}
+
+// Read implements stream.LiveReader.
+func (r *reader[T]) Read(ctx context.Context, dst []stream.Record[T], most int) (int, []stream.Record[T], int64, error) {
+	for len(r.rest) == 0 {
+		if r.failed == nil {
+			if err := r.fetch(ctx, most); err != nil {
+				return 0, dst, 0, err
+			}
+		}
+		if r.failed == nil {
+			continue
+		}
+		at := r.failed.partition
+		if err := r.judge(ctx, at, r.failed.err); ctx.Err() != nil {
+			return 0, dst, 0, ctx.Err() // it is judged by the next Read
+		} else if err != nil {
+			return r.index[at], dst, r.next[at], err
+		}
+		r.failed = nil
+	}
+	// Partitions take turns: what is left of this one goes behind the others.
+	f := r.rest[0]
+	r.rest = r.rest[1:]
+	recs, next := f.recs, f.next
+	if len(recs) > most {
+		f.recs = recs[most:]
+		recs, next = recs[:most], f.recs[0].Offset
+		r.rest = append(r.rest, f)
+	}
+	p := f.partition
+	index, ok := r.index[p]
+	if !ok {
+		return 0, dst, 0, fmt.Errorf("kafka: records of %s, which was not asked for", p)
+	}
+	dst, err := convert(r.decode, r.topics.Traces, recs, dst)
+	if err != nil {
+		return index, dst, r.next[p], err
+	}
+	r.next[p] = next
+	r.lags.set(p, f.end-next)
+	return index, dst, next, nil
+}
+
+// fetch takes what the client has, or notes a failure that it tells of.
+func (r *reader[T]) fetch(ctx context.Context, most int) error {
+	fetches := r.cl.PollRecords(ctx, 16*most)
+	// Records that came as ctx ended must not be thrown away: the client does not hand them out again, and a reader may be used after a
+	// Read that ended.
+	if err := ctx.Err(); err != nil && fetches.Err0() == err {
+		return err
+	}
+	fetches.EachError(func(topic string, id int32, err error) {
+		if r.failed == nil {
+			r.failed = &failedFetch{partition{topic, id}, err}
+		}
+	})
+	if r.failed != nil {
+		return nil // the client is not asked again
+	}
+	fetches.EachPartition(func(p kgo.FetchTopicPartition) {
+		n := len(p.Records)
+		if n == 0 {
+			return
+		}
+		f := fetched{partition: partition{p.Topic, p.Partition}, next: p.Records[n-1].Offset + 1, end: p.HighWatermark}
+		if r.committed {
+			f.end = p.LastStableOffset
+		}
+		f.recs = slices.DeleteFunc(p.Records, func(k *Record) bool { return k.Attrs.IsControl() })
+		r.rest = append(r.rest, f)
+	})
+	return nil
+}
+
+// judge says what becomes of a failure. It returns nil where reading goes on, with a new client.
+func (r *reader[T]) judge(ctx context.Context, p partition, err error) error {
+	cut, isCut := errors.AsType[*kgo.ErrDataLoss](err)
+	if isCut || errors.Is(err, kerr.OffsetOutOfRange) || errors.Is(err, kerr.UnknownTopicID) {
+		at := placed{p, r.ids[p], r.next[p]}
+		there, is, asked := r.ask(ctx, at)
+		if asked != nil {
+			return asked
+		}
+		lost, to := at.lost(there, is), there.first
+		if isCut && lost == nil {
+			// Brokers have lost the records from there on. Others stand in their place.
+			to = cut.ResetTo
+			lost = &lostError{partition: p, next: cut.ConsumedTo, extent: extent{there.first, to}}
+		}
+		switch {
+		case lost == nil:
+		case r.topics.OnExpired != SkipExpired:
+			return lost
+		case lost.was != lost.is:
+			return unanswered{lost} // the next attempt is of the topic that there is
+		default:
+			r.skipped.skip(r.cfg.Logger, lost, to)
+			r.cl.Close()
+			r.next[p] = to
+			return r.open()
+		}
+	}
+	failed := fmt.Errorf("kafka: reading %s from offset %d on: %w", p, r.next[p], err)
+	if isPassing(err) || errors.Is(err, kerr.OffsetOutOfRange) { // which is in range again
+		return unanswered{failed}
+	}
+	return failed
+}
+
+// ask asks what there is of a partition, and of which topic.
+func (r *reader[T]) ask(ctx context.Context, p placed) (there extent, is topicID, err error) {
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.Timeout)
+	defer cancel()
+	cl, err := r.cfg.client()
+	if err != nil {
+		return there, "", err
+	}
+	defer cl.Close()
+	l := newListing(r.cfg, cl, *r.topics, nil)
+	all, err := l.extents(ctx, []placed{p})
+	return all[p.partition], l.ids[p.Topic], err
+}
+
+// Close implements stream.LiveReader.
+func (r *reader[T]) Close() error {
+	r.cl.Close()
+	for p := range r.index {
+		r.lags.forget(p)
+	}
+	return nil
+}

@@ -1,0 +1,104 @@
+package stream
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/tensorferry/tensorferry/stream/checkpoint"
+)
+
+// settle finds out what an attempt reads, and keeps it before the first record is read (A46): a
+// source may say something else when it is asked again. from is nil for the run's beginning. A
+// checkpoint that cannot be written is tolerated like any other, but nothing is read meanwhile.
+func (r *Run) settle(ctx context.Context, number int, from *restored) error {
+	for failures := 1; ; failures++ {
+		failed, err := r.tryToSettle(ctx, number, from)
+		if failed != nil && failures > r.cfg.Checkpoint.TolerableFailures {
+			return failed
+		}
+		if failed == nil {
+			return err
+		}
+		if err := r.pause(ctx, cmp.Or(r.cfg.Checkpoint.Interval, time.Second)); err != nil {
+			return err
+		}
+	}
+}
+
+// tryToSettle is settle once. failed says that the checkpoint could not be written.
+func (r *Run) tryToSettle(ctx context.Context, number int, from *restored) (failed, err error) {
+	was, splits := r.kept, r.cut
+	if from != nil {
+		was, splits = maps.Clone(from.splits), from.splits
+	}
+	if err := r.assign(ctx, splits); err != nil {
+		return nil, err
+	}
+	if was != nil && sameSplits(was, splits) {
+		return nil, nil
+	}
+	snap := r.positions(number, from, splits)
+	// A write that fails may have been done, so its number is not used again.
+	r.lastID, r.numbered = snap.ID, true
+	err = guard("Write of the checkpoint store", func() error { return r.cfg.Checkpoint.Store.Write(ctx, snap) })
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil, err
+	case err != nil:
+		r.note(CheckpointFailed{snap.ID, fmt.Errorf("cannot keep it: %w", err)})
+		return fmt.Errorf("checkpoint %d, of where the sources are read from, cannot be kept, and nothing is read before: %w", snap.ID, err), nil
+	case from == nil:
+		r.kept = maps.Clone(splits)
+	}
+	return nil, nil
+}
+
+// positions makes the checkpoint of an attempt that has read nothing yet. It publishes nothing, so
+// its sinks have no plans. That of a run's beginning has the number 0.
+func (r *Run) positions(number int, from *restored, splits map[string][]splitState) *checkpoint.Snapshot {
+	snap := r.header(number)
+	snap.ID, snap.Created = r.lastID+1, time.Now()
+	if from == nil && r.lastID == 0 && !r.numbered {
+		snap.ID = 0
+	}
+	if from != nil {
+		snap.Counters = from.counters
+	} else {
+		snap.Counters = countersOf(r.operators, nil)
+	}
+	for _, o := range r.operators {
+		sec := checkpoint.Section{Operator: o.name, Kind: o.kind, Parallelism: o.parallelism}
+		switch o.kind {
+		case "":
+			continue
+		case kindSource:
+			for _, s := range splits[o.name] {
+				sec.Parts = append(sec.Parts, checkpoint.Part{
+					Split: s.index, Subtask: s.index % o.parallelism, Name: partSplit, Data: appendSplit(nil, s),
+				})
+			}
+		case kindAsync:
+			if from != nil {
+				sec = from.async[o.name]
+			}
+		case kindSink:
+			sec.Parts = []checkpoint.Part{{Split: -1, Name: partState, Data: r.committer.state(o.name)}}
+		}
+		snap.Sections = append(snap.Sections, sec)
+	}
+	return &snap
+}
+
+// sameSplits reports whether two checkpoints would say the same of where sources are read from.
+func sameSplits(a, b map[string][]splitState) bool {
+	return maps.EqualFunc(a, b, func(a, b []splitState) bool {
+		return slices.EqualFunc(a, b, func(a, b splitState) bool {
+			return a.index == b.index && a.next == b.next && a.split.Start == b.split.Start && bytes.Equal(a.split.Data, b.split.Data)
+		})
+	})
+}
