@@ -27,11 +27,14 @@ type Panic struct {
 	Stack []byte
 }
 
-func (p *Panic) Error() string {
+func (p *Panic) Error() string { return Brief(p) + "\n" + string(p.Stack) }
+
+// Brief is the text of p without the stack, for who must not see that.
+func Brief(p *Panic) string {
 	if p.Value == ErrGoexit {
-		return fmt.Sprintf("%s did not return: %v\n%s", p.Where, ErrGoexit, p.Stack)
+		return fmt.Sprintf("%s did not return: %v", p.Where, ErrGoexit)
 	}
-	return fmt.Sprintf("panic in %s: %v\n%s", p.Where, p.Value, p.Stack)
+	return fmt.Sprintf("panic in %s: %v", p.Where, p.Value)
 }
 
 // Unwrap returns the panic's value if it was an error.
