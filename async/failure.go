@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/tensorferry/tensorferry/internal/guard"
 )
 
 // Class is what a failure is about, and so what can be done about it.
@@ -52,8 +54,13 @@ type Failure interface {
 	Verdict() Verdict
 }
 
-// VerdictOf returns what err means to the operator.
-func VerdictOf(err error) Verdict {
+// VerdictOf returns what err means to the operator. An error whose own methods panic has class Backend.
+func VerdictOf(err error) (v Verdict) {
+	defer func() {
+		if recover() != nil {
+			v = Verdict{Class: Backend}
+		}
+	}()
 	if f, ok := errors.AsType[Failure](err); ok {
 		return f.Verdict()
 	}
@@ -100,21 +107,11 @@ func (e *RecordError) Unwrap() error { return e.Err }
 // Verdict makes a RecordError a Failure.
 func (e *RecordError) Verdict() Verdict { return Verdict{Class: e.Class} }
 
-// PanicError is a panic of a user's function, caught and turned into a failure.
-type PanicError struct {
-	// Where names the function that panicked.
-	Where string
-	Value any
-	// Stack is the goroutine's stack at the panic.
-	Stack []byte
-}
+// PanicError is a panic of a user's function, caught and turned into a failure; or the end of its goroutine by
+// runtime.Goexit; or an error of it whose own methods do one of these, as those of a nil pointer do. Its fields are
+// Where (string), which names the function, Value (any), which it panicked with (ErrGoexit if it ended its goroutine),
+// and Stack ([]byte), the goroutine's stack at that moment. It wraps Value if that is an error.
+type PanicError = guard.Panic
 
-func (e *PanicError) Error() string {
-	return fmt.Sprintf("panic in %s: %v\n%s", e.Where, e.Value, e.Stack)
-}
-
-// Unwrap returns the panic's value if it was an error.
-func (e *PanicError) Unwrap() error {
-	err, _ := e.Value.(error)
-	return err
-}
+// ErrGoexit is the Value of a PanicError of a function that ended its goroutine.
+var ErrGoexit = guard.ErrGoexit

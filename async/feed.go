@@ -1,10 +1,11 @@
 package async
 
 import (
-	"errors"
 	"iter"
 	"math"
 	"sync"
+
+	"github.com/tensorferry/tensorferry/internal/guard"
 )
 
 // feed reads a sequence on a goroutine of its own and hands it over in slices,
@@ -41,8 +42,11 @@ func newFeed[IN any](cfg Config, size func(*IN) int64, wake func()) *feed[IN] {
 // read runs the sequence until it ends, fails or stop is called.
 func (f *feed[IN]) read(in iter.Seq2[IN, error]) {
 	defer close(f.gone)
-	err := errors.New("the input of Map did not return: it ended its goroutine (runtime.Goexit)")
+	err := ErrGoexit
 	defer func() {
+		if err == ErrGoexit {
+			err = guard.Exited("the input of Map")
+		}
 		f.mu.Lock()
 		f.err, f.ended = err, true
 		f.mu.Unlock()

@@ -2,18 +2,16 @@ package async
 
 import (
 	"context"
-	"errors"
 	"sync"
-)
 
-// errNotReturned is the outcome of a call that ended its goroutine; a test that calls FailNow there does.
-var errNotReturned = errors.New("the function did not return: it ended its goroutine (runtime.Goexit)")
+	"github.com/tensorferry/tensorferry/internal/guard"
+)
 
 // Func makes a Function of a plain blocking function, which is called from up to
 // workers goroutines in each subtask (0: as many as Config.MaxCalls). Its context ends at the
 // record's deadline and when the call is no longer wanted; f must then return,
-// since Close waits for it. A panic of f is the failure of its record, a *PanicError;
-// so it is, with another error, when f ends its goroutine (runtime.Goexit).
+// since Close waits for it. A panic of f is the failure of its record, a *PanicError; so it is when f ends its
+// goroutine (runtime.Goexit).
 func Func[IN, OUT any](f func(context.Context, IN) (OUT, error), workers int) Function[IN, OUT] {
 	return plain[IN, OUT]{f, workers}
 }
@@ -109,8 +107,11 @@ func (w *workers[IN, OUT]) do(j job[IN], report []Completion[OUT]) {
 	if j.ctx.Err() != nil {
 		return // nobody waits for it
 	}
-	report[0] = Completion[OUT]{ID: j.call.ID, Err: errNotReturned}
+	report[0] = Completion[OUT]{ID: j.call.ID, Err: ErrGoexit}
 	defer func() {
+		if report[0].Err == ErrGoexit {
+			report[0].Err = guard.Exited("the function")
+		}
 		// A failure after the call's end is that end, and the operator knows of it.
 		if report[0].Err == nil || j.ctx.Err() == nil {
 			w.done.Complete(report)

@@ -51,6 +51,13 @@ type Completer[OUT any] interface {
 	Resume()
 }
 
+// Failer is implemented by the Completer that an operator gives to Open.
+type Failer interface {
+	// Fail says that a user's function has broken which no record is to blame for, and how. The operator fails with
+	// why, as if Call had panicked (A9). It may be called from any goroutine and never blocks.
+	Fail(why error)
+}
+
 // Subtask describes one parallel instance of the operator to its caller.
 type Subtask struct {
 	// Job is the name of the job; empty outside of one.

@@ -3,6 +3,8 @@ package async
 import (
 	"sync"
 	"time"
+
+	"github.com/tensorferry/tensorferry/internal/guard"
 )
 
 // inbox is the Completer of an operator: where outcomes come in from any
@@ -26,7 +28,7 @@ type report struct {
 	at   time.Time
 	kind reportKind
 	n    int   // completions of a report
-	why  error // of a suspension
+	why  error // of a suspension or a failure
 }
 
 type reportKind uint8
@@ -35,6 +37,7 @@ const (
 	completed reportKind = iota
 	suspended
 	resumed
+	broken
 )
 
 func (b *inbox[OUT]) Complete(cs []Completion[OUT]) {
@@ -47,6 +50,9 @@ func (b *inbox[OUT]) Suspend(reason error) { b.post(report{kind: suspended, why:
 
 func (b *inbox[OUT]) Resume() { b.post(report{kind: resumed}, nil) }
 
+// Fail implements Failer.
+func (b *inbox[OUT]) Fail(why error) { b.post(report{kind: broken, why: why}, nil) }
+
 func (b *inbox[OUT]) post(r report, cs []Completion[OUT]) {
 	b.mu.Lock()
 	if b.closed {
@@ -57,7 +63,27 @@ func (b *inbox[OUT]) post(r report, cs []Completion[OUT]) {
 	b.letter.completions = append(b.letter.completions, cs...)
 	b.letter.reports = append(b.letter.reports, r)
 	b.mu.Unlock()
+	b.ring()
+}
+
+// ring wakes the host. That of a host whose own function for it fails comes by itself, and finds the failure.
+func (b *inbox[OUT]) ring() {
+	const where = "the function that wakes the operator's host"
+	returned := false
+	defer func() {
+		if returned {
+			return
+		}
+		why := guard.Exited(where)
+		if v := recover(); v != nil {
+			why = guard.Caught(where, v)
+		}
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.letter.reports = append(b.letter.reports, report{at: time.Now(), kind: broken, why: why})
+	}()
 	b.wake()
+	returned = true
 }
 
 // take returns what came in and leaves the emptied spare in its place.

@@ -3,9 +3,11 @@ package async
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"time"
 
 	"github.com/tensorferry/tensorferry/internal/asyncq"
+	"github.com/tensorferry/tensorferry/internal/guard"
 	"github.com/tensorferry/tensorferry/trace"
 )
 
@@ -24,23 +26,35 @@ func (o *Operator[IN, OUT]) takeReports() {
 		switch r.kind {
 		case completed:
 			for k := range completions[:r.n] {
+				o.vet(&completions[k])
 				o.judge(at, &completions[k])
 			}
 			completions = completions[r.n:]
 		case suspended:
-			if o.suspended = r.why; r.why == nil {
+			if o.suspended = guard.Error("the function", r.why); r.why == nil {
 				o.suspended = errors.New("calls are suspended")
 			}
 			o.queue.Suspend(at)
 		case resumed:
 			o.suspended = nil
 			o.queue.Resume(at)
+		case broken:
+			o.fail(guard.Error("the function", r.why))
 		}
 		o.settle()
 		if o.failed != nil {
 			return
 		}
 	}
+}
+
+// vet makes an error usable whose own methods panic. Many records may share one.
+func (o *Operator[IN, OUT]) vet(c *Completion[OUT]) {
+	if c.Err == nil || reflect.TypeOf(c.Err).Kind() == reflect.Pointer && c.Err == o.vetted {
+		return
+	}
+	c.Err = guard.Error("the function", c.Err)
+	o.vetted = c.Err
 }
 
 // judge decides what one completion means (A44): the queue knows what is late

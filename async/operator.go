@@ -6,10 +6,10 @@ import (
 	"log/slog"
 	"math"
 	"math/rand/v2"
-	"runtime/debug"
 	"time"
 
 	"github.com/tensorferry/tensorferry/internal/asyncq"
+	"github.com/tensorferry/tensorferry/internal/guard"
 	"github.com/tensorferry/tensorferry/internal/size"
 	"github.com/tensorferry/tensorferry/trace"
 )
@@ -113,6 +113,7 @@ type Operator[IN, OUT any] struct {
 	failed     error
 	suspended  error
 	refusal    error // the newest, of whichever record
+	vetted     error // the newest error of a completion whose methods were tried
 
 	calls    []Call[IN]
 	cancels  []CallID
@@ -162,9 +163,19 @@ func NewOperator[IN, OUT any](fn Function[IN, OUT], order Order, cfg Config, sub
 	if err != nil {
 		return nil, err
 	}
-	if l, ok := fn.(CallLimiter); ok && l.MaxCalls() > 0 {
-		cfg.MaxCalls = min(cfg.MaxCalls, l.MaxCalls())
+	if l, ok := fn.(CallLimiter); ok {
+		err := guard.Apart("MaxCalls of the function", func() error {
+			if limit := l.MaxCalls(); limit > 0 {
+				cfg.MaxCalls = min(cfg.MaxCalls, limit)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
 	}
+	in := &inbox[OUT]{wake: wake}
+	cfg.Tracer = guard.Tracer(cfg.Tracer, in.Fail)
 	sub.Config = cfg
 	if sub.Parallelism == 0 {
 		sub.Parallelism = 1
@@ -175,7 +186,7 @@ func NewOperator[IN, OUT any](fn Function[IN, OUT], order Order, cfg Config, sub
 	if sub.Logger == nil {
 		sub.Logger = slog.New(slog.DiscardHandler)
 	}
-	o := &Operator[IN, OUT]{cfg: cfg, sub: sub, order: order, fn: fn, base: time.Now(), inbox: &inbox[OUT]{wake: wake}}
+	o := &Operator[IN, OUT]{cfg: cfg, sub: sub, order: order, fn: fn, base: time.Now(), inbox: in}
 	o.onTimeout, _ = fn.(TimeoutHandler[IN, OUT])
 	o.predicate, _ = fn.(RetryPredicate[OUT])
 	o.fallback, _ = fn.(FallbackMaker[IN, OUT])
@@ -230,15 +241,11 @@ func (o *Operator[IN, OUT]) Room() int {
 // Admit takes up to Room records, which are the operator's from then on, and
 // returns how many it took: fewer than Room if their bytes are too many (Room is
 // then 0 until the next one fits in). Calls are made by the next Step.
-func (o *Operator[IN, OUT]) Admit(recs []Record[IN]) int {
+func (o *Operator[IN, OUT]) Admit(recs []Record[IN]) (n int) {
+	defer o.failOnPanic("RecordBytes")
 	now := o.clock(time.Time{})
 	o.look()
-	n := min(len(recs), o.Room())
-	for i := range recs[:n] {
-		if !o.admit(now, &recs[i]) {
-			n = i
-			break
-		}
+	for most := min(len(recs), o.Room()); n < most && o.admit(now, &recs[n]); n++ {
 	}
 	o.stats.Admitted += int64(n)
 	return n
@@ -428,6 +435,7 @@ func (o *Operator[IN, OUT]) admitBacklog(now asyncq.Time) {
 	if len(o.backlog) == 0 {
 		return
 	}
+	defer o.failOnPanic("RecordBytes")
 	n := 0
 	for ; n < len(o.backlog) && o.queue.Free() > 0; n++ {
 		if b := &o.backlog[n]; b.isMark {
@@ -467,7 +475,7 @@ func (o *Operator[IN, OUT]) makeCancels() {
 // failOnPanic, deferred, turns a panic of the user's code into the operator's failure (A9).
 func (o *Operator[IN, OUT]) failOnPanic(method string) {
 	if v := recover(); v != nil {
-		o.fail(&PanicError{Where: method + " of " + o.sub.Operator, Value: v, Stack: debug.Stack()})
+		o.fail(guard.Caught(method+" of "+o.sub.Operator, v))
 	}
 }
 
@@ -542,9 +550,11 @@ func queueID(id CallID) asyncq.ID {
 	return asyncq.ID{Slot: uint32(id.Entry), Gen: uint32(id.Entry >> 32)}
 }
 
-// recovered, deferred, turns a panic into *err.
+// recovered, deferred, turns a panic into *err, and an error that cannot be used.
 func recovered(where string, err *error) {
 	if v := recover(); v != nil {
-		*err = &PanicError{Where: where, Value: v, Stack: debug.Stack()}
+		*err = guard.Caught(where, v)
+	} else if *err != nil {
+		*err = guard.Error(where, *err)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/internal/guard"
 	"github.com/tensorferry/tensorferry/sidecar/endpoint"
 	"github.com/tensorferry/tensorferry/tensor"
 )
@@ -39,6 +40,7 @@ type channel[IN, OUT any] struct {
 
 	ctx    context.Context // of everything the channel does
 	cancel context.CancelFunc
+	giveUp context.CancelCauseFunc // ends the opening
 	tasks  sync.WaitGroup
 	close  sync.Once
 
@@ -56,7 +58,7 @@ func newChannel[IN, OUT any](cfg Config, ep endpoint.Endpoint, sub async.Subtask
 	c := &channel[IN, OUT]{
 		cfg: cfg, ep: ep, sub: sub, done: done,
 		name:     peerName{endpoint: cfg.Endpoint, model: cfg.Model},
-		log:      cmp.Or(cfg.Logger, sub.Logger, slog.New(slog.DiscardHandler)),
+		log:      guard.Logger(cmp.Or(cfg.Logger, sub.Logger, slog.New(slog.DiscardHandler))),
 		maxBytes: cfg.MaxBytes,
 	}
 	c.more.L = &c.mu
@@ -66,8 +68,12 @@ func newChannel[IN, OUT any](cfg Config, ep endpoint.Endpoint, sub async.Subtask
 // open connects, asks for the model, binds the codec and starts the goroutines.
 func (c *channel[IN, OUT]) open(ctx context.Context, bind binder[IN, OUT]) (err error) {
 	c.ctx, c.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	ctx, c.giveUp = context.WithCancelCause(ctx)
+	defer c.giveUp(nil)
 	if c.conn = c.cfg.Conn; c.conn == nil {
-		if c.own, err = dial(&c.cfg, c.ep); err != nil {
+		cfg := c.cfg
+		cfg.Dialer, cfg.TLS = guardedDialer(cfg.Dialer, c.broke), guard.TLS(cfg.TLS, c.broke)
+		if c.own, err = dial(&cfg, c.ep); err != nil {
 			return permanent{err}
 		}
 		c.conn = c.own
@@ -77,6 +83,10 @@ func (c *channel[IN, OUT]) open(ctx context.Context, bind binder[IN, OUT]) (err 
 		suspend: func(why error) { c.done.Suspend(why) }, resume: c.done.Resume, stopped: c.holdWaiting,
 	}
 	c.link.states, _ = c.conn.(stateful)
+	if c.own == nil {
+		c.conn = guardedConn{c.conn, c.broke}
+		c.link.conn = c.conn
+	}
 	patience := cmp.Or(c.cfg.OpenTimeout, c.sub.Config.Hold, async.DefaultHold)
 	if c.sig, err = c.link.awaitModel(ctx, c.cfg.Version, patience); err != nil {
 		return err
@@ -94,6 +104,14 @@ func (c *channel[IN, OUT]) open(ctx context.Context, bind binder[IN, OUT]) (err 
 	}
 	c.tasks.Go(func() { c.link.watch(c.ctx) })
 	return nil
+}
+
+// broke says that a function of the configuration has panicked, for which no record is to blame.
+func (c *channel[IN, OUT]) broke(why error) {
+	c.giveUp(why)
+	if f, ok := c.done.(async.Failer); ok {
+		f.Fail(why)
+	}
 }
 
 // maxRows is the most rows of a request: what the model, the configuration and an

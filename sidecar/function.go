@@ -3,9 +3,9 @@ package sidecar
 import (
 	"context"
 	"fmt"
-	"runtime/debug"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/internal/guard"
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
@@ -87,12 +87,10 @@ func (f *AsyncFunction[IN, OUT]) Open(ctx context.Context, sub async.Subtask, do
 
 // bound binds the codec; a panic of it is an error too.
 func bound[IN, OUT any](codec tensor.Codec[IN, OUT], sig tensor.Signature) (row tensor.RowCodec[IN, OUT], err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = &async.PanicError{Where: fmt.Sprintf("Bind of codec %T", codec), Value: v, Stack: debug.Stack()}
-		}
-	}()
-	row, err = codec.Bind(sig)
+	err = guard.Apart(fmt.Sprintf("Bind of codec %T", codec), func() (err error) {
+		row, err = codec.Bind(sig)
+		return err
+	})
 	if err == nil && row == nil {
 		err = fmt.Errorf("codec %T: Bind returned neither a row codec nor an error", codec)
 	}

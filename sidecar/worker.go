@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"google.golang.org/grpc/peer"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/internal/guard"
 	"github.com/tensorferry/tensorferry/sidecar/oip"
 	"github.com/tensorferry/tensorferry/tensor"
 	"github.com/tensorferry/tensorferry/trace"
@@ -42,6 +42,8 @@ type worker[IN, OUT any] struct {
 	group  *group[IN]    // of a request that shares, until it is over; under c.mu
 
 	traced []*trace.Context // of the rows that are sampled
+
+	at progress[IN] // of the request, for whoever takes it over
 }
 
 func newWorker[IN, OUT any](c *channel[IN, OUT]) *worker[IN, OUT] {
@@ -53,9 +55,21 @@ func newWorker[IN, OUT any](c *channel[IN, OUT]) *worker[IN, OUT] {
 }
 
 // run carries requests until the channel is closed, or one of them has become nobody's.
-func (w *worker[IN, OUT]) run() {
-	for w.carry() {
+func (w *worker[IN, OUT]) run() { w.goOn(w.carry) }
+
+// goOn does first, and then carries requests. If a function of the user's ends the goroutine, another one goes on with
+// the request.
+func (w *worker[IN, OUT]) goOn(first func() bool) {
+	returned := false
+	defer func() {
+		if !returned {
+			w.takeOver()
+		}
+	}()
+	for more := first(); more; {
+		more = w.carry()
 	}
+	returned = true
 }
 
 // carry carries one request.
@@ -71,37 +85,60 @@ func (w *worker[IN, OUT]) carry() bool {
 			w.use()
 		}
 	}
+	w.at = progress[IN]{r: r, maxBytes: maxBytes, stage: encoding}
 	w.encode(r.calls, maxBytes, most)
+	return w.dispatch()
+}
+
+// dispatch sends what was encoded, and settles what comes of it.
+func (w *worker[IN, OUT]) dispatch() bool {
+	r, maxBytes := w.at.r, w.at.maxBytes
+	w.at.stage = elsewhere
 	unfit := w.fill()
 	if w.c.sub.Config.Tracer != nil {
 		w.gatherTraced(r.calls)
 	}
 	ctx, cancel, id, rows := w.c.launch(w, r)
 	w.report() // what could not be encoded need not wait for an answer
-	ended := true
-	if rows > 0 {
-		written, err := false, unfit
-		if err == nil {
-			began := time.Now()
-			if len(w.traced) > 0 {
-				written, err = w.sendTraced(ctx, id, rows)
-			} else {
-				written, err = w.send(ctx, id)
-			}
-			if w.c.cfg.Observe != nil {
-				w.c.cfg.Observe(Request{rows, time.Since(began), err, w.c.sub.Operator, w.c.sub.Index})
-			}
-		}
-		cancel()
-		if w.shares {
-			if ended = err == nil || w.ended.Load(); !w.c.landed(w) {
-				w.c.share.give(w.slot, ended)
-				return false
-			}
-		}
-		w.settle(r, id, written, err)
+	if rows == 0 {
+		w.release(maxBytes, true)
+		return true
 	}
-	w.release(maxBytes, ended)
+	w.at.id, w.at.cancel = id, cancel
+	written, err := false, unfit
+	var broken error
+	if err == nil {
+		w.at.stage = sending
+		began := time.Now()
+		if len(w.traced) > 0 {
+			written, err = w.sendTraced(ctx, id, rows)
+		} else {
+			written, err = w.send(ctx, id)
+		}
+		if w.c.cfg.Observe != nil {
+			broken = w.observe(Request{rows, time.Since(began), err, w.c.sub.Operator, w.c.sub.Index})
+		}
+		w.at.stage = elsewhere
+	}
+	return w.land(written, err, broken)
+}
+
+// land takes the end of the request: what the RPC returned, or that a function of the user's is broken.
+func (w *worker[IN, OUT]) land(written bool, err, broken error) bool {
+	w.at.cancel()
+	w.at.ended = true
+	if w.shares {
+		if w.at.ended = err == nil && broken == nil || w.ended.Load(); !w.c.landed(w) {
+			w.c.share.give(w.slot, w.at.ended)
+			return false
+		}
+	}
+	if broken == nil {
+		w.settle(w.at.r, w.at.id, written, err)
+	} else {
+		w.failBroken(w.at.r, broken)
+	}
+	w.release(w.at.maxBytes, w.at.ended)
 	return true
 }
 
@@ -133,8 +170,17 @@ func (w *worker[IN, OUT]) encode(calls []async.Call[IN], maxBytes, most int) {
 	defer w.c.encoding.Unlock()
 	now := time.Now()
 	w.fates = slices.Grow(w.fates[:0], len(calls))[:len(calls)]
-	encoded, ragged := 0, 0
-	for i := range calls {
+	i, encoded, ragged := 0, 0, 0
+	defer func() {
+		if w.at.exit != nil { // what remains goes in another request
+			w.badRow(calls, i, w.at.exit)
+			for k := i + 1; k < len(calls); k++ {
+				w.fates[k] = later
+			}
+			w.checkRows(calls, encoded)
+		}
+	}()
+	for i = range calls {
 		call := &calls[i]
 		bytes := w.batch.Bytes()
 		switch {
@@ -161,10 +207,20 @@ func (w *worker[IN, OUT]) encode(calls []async.Call[IN], maxBytes, most int) {
 			w.fates[i] = later
 			ragged++
 		default:
-			w.fates[i] = gone
-			w.fail(call.ID, w.c.name.badRecord("the codec cannot encode it", err))
+			w.badRow(calls, i, err)
 		}
 	}
+	w.checkRows(calls, encoded)
+}
+
+// badRow completes a record that the codec refuses.
+func (w *worker[IN, OUT]) badRow(calls []async.Call[IN], i int, err error) {
+	w.fates[i] = gone
+	w.fail(calls[i].ID, w.c.name.badRecord("the codec cannot encode it", err))
+}
+
+// checkRows refuses a batch of other rows than the codec was asked for.
+func (w *worker[IN, OUT]) checkRows(calls []async.Call[IN], encoded int) {
 	if w.batch.Rows() != encoded {
 		// Rows and records no longer match: sending would mix their answers up.
 		err := w.c.name.badRecord("the codec cannot encode it", fmt.Errorf(
@@ -180,15 +236,24 @@ func (w *worker[IN, OUT]) encode(calls []async.Call[IN], maxBytes, most int) {
 
 // encodeRow appends one record, or leaves the batch as it was.
 func (w *worker[IN, OUT]) encodeRow(mark tensor.Mark, r *async.Record[IN]) (err error) {
+	const where = "Encode of the codec"
+	returned := false
 	defer func() {
+		if returned {
+			return
+		}
+		w.batch.Rollback(mark)
 		if v := recover(); v != nil {
-			w.batch.Rollback(mark)
-			err = &async.PanicError{Where: "Encode of the codec", Value: v, Stack: debug.Stack()}
+			err = guard.Caught(where, v)
+		} else {
+			w.at.exit = guard.Exited(where)
 		}
 	}()
-	if err := w.c.codec.encode(w.batch, r); err != nil {
+	err = w.c.codec.encode(w.batch, r)
+	returned = true
+	if err != nil {
 		w.batch.Rollback(mark)
-		return err
+		return guard.Error(where, err)
 	}
 	return w.batch.EndRow()
 }
@@ -217,15 +282,18 @@ func (w *worker[IN, OUT]) settle(r *group[IN], id string, written bool, err erro
 	if err == nil {
 		if err = oip.FillRowsFrom(w.rows, &w.resp, n, outputs); err == nil {
 			w.c.leave(r, nil)
+			w.at.stage, w.at.row = decoding, 0
 			w.decode(r)
-			w.report()
-			w.c.recycle(r)
 			return
 		}
 		err = oip.Error(codes.DataLoss, oip.ReasonBadOutput, err.Error())
 	}
 	if w.c.ctx.Err() != nil {
 		return // closed: nobody listens
+	}
+	if p, ok := errors.AsType[*async.PanicError](err); ok { // of a ready connection
+		w.failBroken(r, p)
+		return
 	}
 	if w.shares && w.unshared(r, err) {
 		return
@@ -322,27 +390,50 @@ func (w *worker[IN, OUT]) failAll(r *group[IN], f *failure) {
 
 // decode completes every row that is still wanted from the answer.
 func (w *worker[IN, OUT]) decode(r *group[IN]) {
-	for i := range r.calls {
-		c := &r.calls[i]
-		if r.fates[i] != wanted {
+	for w.at.row < len(r.calls) {
+		if w.decodeRows(r); w.at.row < len(r.calls) { // a panic, which costs its own record alone
+			w.badAnswer(r)
+		}
+	}
+	w.at.stage = elsewhere
+	w.report()
+	w.c.recycle(r)
+}
+
+// decodeRows goes on until the end, or until a row fails. One recover serves all rows up to it.
+func (w *worker[IN, OUT]) decodeRows(r *group[IN]) {
+	const where = "Decode of the codec"
+	returned := false
+	defer func() {
+		if returned {
+			return
+		}
+		if v := recover(); v != nil {
+			w.at.exit = guard.Caught(where, v)
+		} else {
+			w.at.exit = guard.Exited(where)
+		}
+	}()
+	for ; w.at.row < len(r.calls); w.at.row++ {
+		c := &r.calls[w.at.row]
+		if r.fates[w.at.row] != wanted {
 			continue
 		}
-		v, err := w.decodeRow(&c.Record, i)
+		v, err := w.c.codec.decode(&c.Record, w.rows, w.at.row)
 		if err != nil {
-			w.fail(c.ID, w.c.name.badRecord("the codec cannot decode the answer", err))
-			continue
+			w.at.exit = guard.Error(where, err)
+			break
 		}
 		w.out = append(w.out, async.Completion[OUT]{ID: c.ID, Outputs: async.One(v)})
 	}
+	returned = true
 }
 
-func (w *worker[IN, OUT]) decodeRow(r *async.Record[IN], i int) (v OUT, err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = &async.PanicError{Where: "Decode of the codec", Value: v, Stack: debug.Stack()}
-		}
-	}()
-	return w.c.codec.decode(r, w.rows, i)
+// badAnswer completes the row at which decoding has stopped.
+func (w *worker[IN, OUT]) badAnswer(r *group[IN]) {
+	w.fail(r.calls[w.at.row].ID, w.c.name.badRecord("the codec cannot decode the answer", w.at.exit))
+	w.at.exit = nil
+	w.at.row++
 }
 
 func (w *worker[IN, OUT]) fail(id async.CallID, err error) {

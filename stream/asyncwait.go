@@ -310,7 +310,7 @@ func (w *asyncWait[IN, OUT]) snapshot(b *barrier, st *async.Status[IN]) error {
 		if !seen {
 			splits = append(splits, r.Split)
 		}
-		err := guard("the serializer's Append", func() (err error) {
+		err := w.env.guard("the serializer's Append", func() (err error) {
 			data, err = appendEntry(data, i, r, w.serializer, &scratch)
 			return err
 		})

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/tensorferry/tensorferry/async"
 )
 
 // mailbox is an unbounded queue into one goroutine. What goes through is bounded
@@ -126,6 +128,10 @@ func (r *Run) coordinate(ctx context.Context, c *coordinator, inbox *mailbox[mes
 			}
 		}
 		c.effects = c.effects[:0]
+		if r.broken != nil && c.failed == nil && !c.over {
+			c.fail(r.broken)
+			continue
+		}
 		timer.Reset(until(time.Now(), c.next()))
 		select {
 		case <-inbox.wake:
@@ -186,7 +192,7 @@ func runTask(ctx context.Context, t *task, box *mailbox[control]) {
 	returned := false
 	defer func() {
 		if !returned {
-			err = fmt.Errorf("%s: %w", t.name(), errNotReturned)
+			err = t.exited()
 		}
 		if err != nil {
 			t.env.report(report{kind: taskFailed, task: t.env.id, err: err})
@@ -199,8 +205,9 @@ func runTask(ctx context.Context, t *task, box *mailbox[control]) {
 	returned = true
 }
 
-// errNotReturned is the failure of a user's function that ended its goroutine; a test that calls FailNow there does.
-var errNotReturned = errors.New("a function did not return: it ended its goroutine (runtime.Goexit)")
+// errNotReturned is wrapped by the failure of a user's function that ended its goroutine; a test that calls FailNow there
+// does.
+var errNotReturned = async.ErrGoexit
 
 // driveTask steps a task until it fails or ctx ends, with a goroutine for its
 // reader, if it has one, which is gone when driveTask returns.
@@ -256,7 +263,7 @@ func runReader(ctx context.Context, r fetcher, room <-chan struct{}) {
 	returned := false
 	defer func() {
 		if !returned {
-			r.broke(errNotReturned)
+			r.broke()
 		}
 		r.shut()
 	}()

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	guards "github.com/tensorferry/tensorferry/internal/guard"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 	"github.com/tensorferry/tensorferry/stream/restart"
 	"github.com/tensorferry/tensorferry/trace"
@@ -41,9 +42,9 @@ type Config struct {
 	// exponential-delay if there are periodic checkpoints, else none.
 	Restart restart.Config
 	// Logger takes what happens to the job as a whole; nothing is logged a
-	// record. Default: nothing is logged.
+	// record. A handler that panics fails nothing: the first time is told on standard error. Default: nothing is logged.
 	Logger *slog.Logger
-	// Observer is told of checkpoints, failures and restarts, for metrics.
+	// Observer is told of checkpoints, failures and restarts, for metrics. A panic of it fails the job.
 	// Default: nobody is.
 	Observer Observer
 	// Tracer is told of spans by the asynchronous operators whose async.Config has none of its own. Default: nobody is.
@@ -132,6 +133,7 @@ func (c Config) resolve() (Config, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
+	c.Logger = guards.Logger(c.Logger)
 	if c.Observer == nil {
 		c.Observer = nobody{}
 	}

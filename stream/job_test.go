@@ -255,7 +255,7 @@ func TestObserverThatEndsItsGoroutine(t *testing.T) {
 // TestFunctionsThatEndTheirGoroutine: a function of the user's that calls runtime.Goexit fails the job instead of hanging it.
 func TestFunctionsThatEndTheirGoroutine(t *testing.T) {
 	for where, build := range map[string]func(*Job){
-		"source (subtask 0 of 1)": func(j *Job) {
+		"map: record at split 0, position 0 failed": func(j *Job) {
 			Collect(Map(From(j, FromSlice(numbers(3))), func(v int) (int, error) {
 				runtime.Goexit()
 				return v, nil
@@ -264,10 +264,10 @@ func TestFunctionsThatEndTheirGoroutine(t *testing.T) {
 		"source: cannot read split 0 from position 0": func(j *Job) {
 			Collect(From(j, FromSeq(func(func(int, error) bool) { runtime.Goexit() }, true)))
 		},
-		`job "exit" failed: a function`: func(j *Job) {
+		"source: cannot cut the input into splits: Splits of source did not return": func(j *Job) {
 			Collect(From(j, &slowSource{Source: FromSlice(numbers(3)), splits: exits}))
 		},
-		"source: a function": func(j *Job) {
+		"source: Changed of source did not return": func(j *Job) {
 			Collect(From[int](j, leaver{&slowSource{Source: paced{10, time.Hour}}}))
 		},
 		"checkpoint 1": func(j *Job) {

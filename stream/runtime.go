@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
+	guards "github.com/tensorferry/tensorferry/internal/guard"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
@@ -37,6 +38,7 @@ type Run struct {
 	lastID    int64
 	numbered  bool  // a checkpoint has had the number lastID, which may be 0
 	emitted   int64 // records in the checkpoint that is being completed
+	broken    error // of the observer
 	ran       bool  // every subtask has run at once, in some attempt
 }
 
@@ -90,7 +92,7 @@ func (r *Run) end(err error) {
 	close(r.over)
 }
 
-// observe tells the observer, whose panics are not the job's.
+// observe tells the observer, whose panic fails the job, unless that is over.
 func (r *Run) observe(e Event) {
 	err := guard("Observe", func() error {
 		r.cfg.Observer.Observe(e)
@@ -98,13 +100,22 @@ func (r *Run) observe(e Event) {
 	})
 	if err != nil {
 		r.cfg.Logger.Error("the observer failed", "job", r.job.name, "error", err)
+		r.broken = err
+		r.tracker.set(func(p *Progress) { p.LastError = err })
 	}
 }
 
 func (r *Run) main(ctx context.Context) {
-	err := errNotReturned
-	defer func() { r.close(ctx, err) }()
+	var err error
+	returned := false
+	defer func() {
+		if !returned {
+			err = guards.Exited("a function of job " + r.job.name)
+		}
+		r.close(ctx, err)
+	}()
 	err = r.run(ctx)
+	returned = true
 }
 
 // close ends the run, of which err is what became.
@@ -112,6 +123,7 @@ func (r *Run) close(ctx context.Context, err error) {
 	if cerr := r.committer.close(); err == nil {
 		err = cerr
 	}
+	err = guards.Error("job "+r.job.name, err) // it may wrap the cause of the context's end, which is a user's
 	switch {
 	case err == nil, errors.Is(err, ErrStopped):
 	case ctx.Err() != nil:
@@ -157,6 +169,9 @@ func (r *Run) run(ctx context.Context) error {
 		} else {
 			out = r.attempt(ctx, number, from)
 		}
+		if r.broken != nil {
+			return r.broken
+		}
 		if out.changed {
 			r.tracker.set(func(p *Progress) {
 				if p.State != StateStopping {
@@ -192,7 +207,9 @@ func (r *Run) run(ctx context.Context) error {
 			}
 			r.tracker.set(func(p *Progress) { p.State, p.LastError, p.Restarts = StateRestarting, out.err, p.Restarts+1 })
 			r.cfg.Logger.Warn("the job failed and will restart", "job", r.job.name, "in", delay, "error", out.err)
-			r.observe(Restarting{Attempt: number + 1, Delay: delay, Err: out.err})
+			if r.observe(Restarting{Attempt: number + 1, Delay: delay, Err: out.err}); r.broken != nil {
+				return r.broken
+			}
 			if err := r.pause(ctx, delay); err != nil {
 				return err
 			}

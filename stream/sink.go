@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
+	guards "github.com/tensorferry/tensorferry/internal/guard"
 )
 
 // sinkWriter is the end of a chain in a sink. Pending results stay with it until a
@@ -36,6 +36,7 @@ func newSinkWriter[T any](env *taskEnv, name string, sink Sink[T]) any {
 
 func (w *sinkWriter[T]) open(ctx context.Context) (err error) {
 	w.ctx = ctx
+	defer func() { err = guards.Error("Open of "+w.counts.operator, err) }()
 	w.writer, err = w.sink.Open(ctx, SinkContext{
 		Operator: w.counts.operator, Subtask: w.env.index, Parallelism: w.env.parallelism,
 		Run: w.env.run, Attempt: w.env.attempt,
@@ -58,7 +59,7 @@ func (w *sinkWriter[T]) over(id int64, complete bool) {
 	if w.holder == nil || w.failed != nil {
 		return
 	}
-	if err := guard("Over of "+w.counts.operator, func() error { return w.holder.Over(id, complete) }); err != nil {
+	if err := w.env.guard("Over of "+w.counts.operator, func() error { return w.holder.Over(id, complete) }); err != nil {
 		w.failed = fmt.Errorf("%s: cannot go on behind checkpoint %d: %w", w.counts.operator, id, err)
 	}
 }
@@ -69,15 +70,23 @@ func (w *sinkWriter[T]) turn(time.Time) (bool, time.Time, error) { return false,
 
 func (w *sinkWriter[T]) records(recs []Record[T]) (err error) {
 	w.counts.in.Add(int64(len(recs)))
+	returned := false
 	defer func() {
+		where := "Write of "
 		if v := recover(); v != nil {
-			err = &async.PanicError{Where: "Write of " + w.counts.operator, Value: v, Stack: debug.Stack()}
+			err = guards.Caught(where+w.counts.operator, v)
+		} else if !returned {
+			err = guards.Exited(where + w.counts.operator)
+			defer func() { w.env.task.lost = err }()
+		} else if err != nil {
+			err = guards.Error(where+w.counts.operator, err)
 		}
 		if err != nil {
 			err = fmt.Errorf("%s: cannot write records from split %d, position %d on: %w", w.counts.operator, recs[0].Split, recs[0].Position, err)
 		}
 	}()
-	if err := w.writer.Write(recs); err != nil {
+	err = w.writer.Write(recs)
+	if returned = true; err != nil {
 		return err
 	}
 	w.counts.done.Add(int64(len(recs)))
@@ -92,7 +101,7 @@ func (w *sinkWriter[T]) watermark(m async.Watermark) error {
 
 func (w *sinkWriter[T]) barrier(b *barrier) error {
 	var more []Pending
-	err := guard("Prepare of "+w.counts.operator, func() (err error) {
+	err := w.env.guard("Prepare of "+w.counts.operator, func() (err error) {
 		more, err = w.writer.Prepare(w.ctx, b.id)
 		return err
 	})

@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime/debug"
 	"slices"
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
+	guards "github.com/tensorferry/tensorferry/internal/guard"
 	"github.com/tensorferry/tensorferry/internal/size"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
@@ -104,7 +104,7 @@ func (r *reader[T]) fetch(ctx context.Context) bool {
 // fetchLive is fetch for splits without an end.
 func (r *reader[T]) fetchLive(ctx context.Context) bool {
 	b := batch[T]{split: r.todo[0].index, next: r.todo[0].next}
-	err := guard("Read of "+r.operator, func() (err error) {
+	err := guards.Call("Read of "+r.operator, func() (err error) {
 		if r.all == nil {
 			splits := make([]LiveSplit, len(r.todo))
 			for i, s := range r.todo {
@@ -143,11 +143,7 @@ func (r *reader[T]) fetchLive(ctx context.Context) bool {
 
 func (r *reader[T]) read(ctx context.Context, s *splitState) (recs []Record[T], next int64, err error) {
 	next = s.next
-	defer func() {
-		if v := recover(); v != nil {
-			err = &async.PanicError{Where: "Read of " + r.operator, Value: v, Stack: debug.Stack()}
-		}
-	}()
+	defer caught("Read of ", r.operator, &err)
 	if r.open == nil {
 		if r.open, err = r.src.Open(ctx, s.split, s.next); err != nil {
 			return nil, next, err
@@ -184,16 +180,18 @@ func (r *reader[T]) shut() error {
 	r.open = nil
 	if all := r.all; all != nil {
 		r.all = nil
-		return guard("Close of "+r.operator, all.Close)
+		return guards.Call("Close of "+r.operator, all.Close)
 	}
 	if open == nil {
 		return nil
 	}
-	return guard("Close of "+r.operator, open.Close)
+	return guards.Call("Close of "+r.operator, open.Close)
 }
 
-// broke says that a fetch did not return, and why.
-func (r *reader[T]) broke(err error) {
+// broke says that a fetch did not return: a function of the source has ended the goroutine, in whose deferred function
+// this is called.
+func (r *reader[T]) broke() {
+	err := guards.Exited("Read of " + r.operator)
 	s := &r.todo[0]
 	r.offer(batch[T]{split: s.index, next: s.next, err: &ReadError{Operator: r.operator, Split: s.index, Position: s.next, Err: err}})
 }
@@ -201,7 +199,7 @@ func (r *reader[T]) broke(err error) {
 // fetcher is a reader without its type.
 type fetcher interface {
 	fetch(ctx context.Context) bool
-	broke(error)
+	broke()
 	full() bool
 	shut() error
 	onRoom(func())

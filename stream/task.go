@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"runtime/debug"
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
+	guards "github.com/tensorferry/tensorferry/internal/guard"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 	"github.com/tensorferry/tensorferry/trace"
 )
@@ -179,6 +179,7 @@ type task struct {
 	at     string // what runs, for panics
 
 	started bool
+	lost    error // why the goroutine ends, from whoever knows the place
 }
 
 func newTask(env *taskEnv) *task {
@@ -195,8 +196,16 @@ func (t *task) name() string {
 // rescue, deferred, turns a panic into *err with the operator's name.
 func (t *task) rescue(err *error) {
 	if v := recover(); v != nil {
-		*err = &async.PanicError{Where: t.name(), Value: v, Stack: debug.Stack()}
+		*err = guards.Caught(t.name(), v)
 	}
+}
+
+// exited says, in a deferred function, why the task's goroutine ends without having returned.
+func (t *task) exited() error {
+	if t.lost != nil {
+		return t.lost
+	}
+	return guards.Exited(t.name())
 }
 
 // open opens the chain from its end, so that nothing is called before what it calls is open.
@@ -264,12 +273,7 @@ func (t *task) step(now time.Time) (more bool, next time.Time, err error) {
 func (t *task) close() error {
 	var errs []error
 	one := func(op operator) {
-		var err error
-		func() {
-			defer t.rescue(&err)
-			err = op.close()
-		}()
-		errs = append(errs, err)
+		errs = append(errs, guard(t.name(), op.close)) // so that one that does not return is no other's leak
 	}
 	t.at = t.first
 	if t.head != nil {
@@ -290,14 +294,32 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-// guard calls a user's function and turns its panic into an error.
-func guard(where string, f func() error) (err error) {
+// guard calls a user's function, on a goroutine of its own, and turns its panic or Goexit, and an error that cannot be
+// used, into an error.
+func guard(where string, f func() error) error { return guards.Apart(where, f) }
+
+// guard is the same on the task's goroutine, which a Goexit ends.
+func (e *taskEnv) guard(where string, f func() error) (err error) {
+	returned := false
 	defer func() {
 		if v := recover(); v != nil {
-			err = &async.PanicError{Where: where, Value: v, Stack: debug.Stack()}
+			err = guards.Caught(where, v)
+		} else if !returned {
+			e.task.lost = guards.Exited(where)
 		}
 	}()
-	return f()
+	err = guards.Error(where, f())
+	returned = true
+	return err
+}
+
+// caught, deferred, turns a panic into *err, and an error that cannot be used.
+func caught(what, of string, err *error) {
+	if v := recover(); v != nil {
+		*err = guards.Caught(what+of, v)
+	} else if *err != nil {
+		*err = guards.Error(what+of, *err)
+	}
 }
 
 // begin makes the barrier of a checkpoint at the head of the chain.

@@ -1,9 +1,8 @@
 package stream
 
 import (
-	"runtime/debug"
-
 	"github.com/tensorferry/tensorferry/async"
+	guards "github.com/tensorferry/tensorferry/internal/guard"
 )
 
 // each appends what becomes of one record.
@@ -47,19 +46,22 @@ func (t *transform[IN, OUT]) records(recs []Record[IN]) error {
 
 // apply fills out. One recover serves a whole slice.
 func (t *transform[IN, OUT]) apply(recs []Record[IN]) (err error) {
-	i := 0
+	i, returned := 0, false
 	defer func() {
 		if v := recover(); v != nil {
-			err = failed(t.env, t.counts.operator, &recs[i],
-				&async.PanicError{Where: t.counts.operator, Value: v, Stack: debug.Stack()})
+			err = failed(t.env, t.counts.operator, &recs[i], guards.Caught(t.counts.operator, v))
+		} else if !returned {
+			t.env.task.lost = failed(t.env, t.counts.operator, &recs[i], guards.Exited(t.counts.operator))
 		}
 	}()
 	for i = range recs {
 		if t.out, err = t.each(&recs[i], t.out); err != nil {
-			return failed(t.env, t.counts.operator, &recs[i], err)
+			err = failed(t.env, t.counts.operator, &recs[i], guards.Error(t.counts.operator, err))
+			break
 		}
 	}
-	return nil
+	returned = true
+	return err
 }
 
 func (t *transform[IN, OUT]) watermark(w async.Watermark) error {

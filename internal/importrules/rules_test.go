@@ -52,23 +52,24 @@ var rules = map[string]rule{
 	"internal/fsx":         {others: []string{sys}},
 	"internal/simfs":       {ours: []string{"internal/fsx"}},
 	"internal/importrules": {},
+	"internal/guard":       {ours: []string{"trace"}},
 
 	"trace":              {},
 	"trace/oteltrace":    {ours: []string{"trace"}, others: []string{otel + "/attribute", otel + "/codes", otel + "/trace"}},
 	"internal/otlptrace": {ours: []string{"trace", "trace/oteltrace"}, others: []string{otel, grpc}},
 
-	"async": {ours: []string{"internal/asyncq", "internal/size", "trace"}},
+	"async": {ours: []string{"internal/asyncq", "internal/guard", "internal/size", "trace"}},
 
 	"sidecar/endpoint":     {others: []string{sys}},
 	"sidecar/shm":          {},
 	"sidecar/oip":          {ours: []string{"tensor"}, others: []string{grpc, protobuf, rpc}},
-	"sidecar":              {ours: []string{"async", "sidecar/endpoint", "sidecar/oip", "sidecar/shm", "tensor", "trace"}, others: []string{grpc, protobuf, rpc}},
+	"sidecar":              {ours: []string{"async", "internal/guard", "sidecar/endpoint", "sidecar/oip", "sidecar/shm", "tensor", "trace"}, others: []string{grpc, protobuf, rpc}},
 	"sidecar/backend":      {ours: []string{"tensor"}, others: []string{codes}},
 	"sidecar/backend/mock": {ours: []string{"sidecar/backend", "tensor"}, others: []string{codes}},
 	"sidecar/backend/onnx": {ours: []string{"sidecar/backend", "tensor"}, others: []string{gomlx, onnx, compute, protobuf}},
 	"sidecar/backend/ort":  {ours: []string{"sidecar/backend", "tensor"}, others: []string{ortgo}},
 	"sidecar/server": {
-		ours:   []string{"sidecar/backend", "sidecar/endpoint", "sidecar/oip", "tensor", "trace"},
+		ours:   []string{"internal/guard", "sidecar/backend", "sidecar/endpoint", "sidecar/oip", "tensor", "trace"},
 		others: []string{grpc, protobuf, rpc, metrics},
 	},
 	"sidecar/sidecartest": {
@@ -78,7 +79,7 @@ var rules = map[string]rule{
 
 	"stream/checkpoint": {ours: []string{"internal/fsx"}},
 	"stream/restart":    {},
-	"stream":            {ours: []string{"async", "internal/size", "stream/checkpoint", "stream/restart", "trace"}},
+	"stream":            {ours: []string{"async", "internal/guard", "internal/size", "stream/checkpoint", "stream/restart", "trace"}},
 	"stream/streamtest": {ours: []string{"async"}},
 	"connector/kafka":   {ours: []string{"async", "stream", "stream/checkpoint", "trace"}, others: []string{franz}},
 	"connector/file":    {ours: []string{"async", "internal/fsx", "stream"}, others: []string{sys}},

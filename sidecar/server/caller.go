@@ -2,17 +2,20 @@ package server
 
 import (
 	"context"
+	"log/slog"
 	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/stats"
 
+	"github.com/tensorferry/tensorferry/internal/guard"
 	"github.com/tensorferry/tensorferry/trace"
 )
 
 // watcher numbers the connections, so that callers can be treated alike, and
 // sees when an answer has been written. It is grpc's stats.Handler.
 type watcher struct {
+	log  *slog.Logger
 	last atomic.Uint64
 	open atomic.Int64
 }
@@ -69,7 +72,13 @@ func (w *watcher) HandleRPC(ctx context.Context, s stats.RPCStats) {
 	}
 	c := callOf(ctx)
 	if c.span != nil {
-		c.endSpan(end.EndTime, end.Error)
+		err := guard.Apart("End of a span", func() error {
+			c.endSpan(end.EndTime, end.Error)
+			return nil
+		})
+		if err != nil {
+			w.log.Error("the tracer failed", "error", err) // the call has its answer
+		}
 	}
 	if c.metrics != nil {
 		now := time.Now()

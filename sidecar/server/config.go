@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/tensorferry/tensorferry/internal/guard"
 	"github.com/tensorferry/tensorferry/sidecar/backend"
 	"github.com/tensorferry/tensorferry/trace"
 )
@@ -113,7 +114,7 @@ type Config struct {
 	Grace time.Duration
 
 	// Logger gets what happens to models and the server, nothing of each request.
-	// Nil: nothing is logged.
+	// A handler that panics fails nothing: the first time is told on standard error. Nil: nothing is logged.
 	Logger *slog.Logger
 
 	// NoReflection leaves out gRPC's server reflection, by which tools such as
@@ -125,7 +126,8 @@ type Config struct {
 	Tracer trace.Tracer
 
 	// Options are further options of the gRPC server, as credentials and chained
-	// interceptors. Those for message sizes and keepalive come from this package.
+	// interceptors. Those for message sizes and keepalive come from this package. A panic of an interceptor is the
+	// answer INTERNAL to its call; an interceptor of streams must be chained for that (grpc.ChainStreamInterceptor).
 	Options []grpc.ServerOption
 }
 
@@ -181,6 +183,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
+	c.Logger = guard.Logger(c.Logger)
 	if err := errors.Join(errs...); err != nil {
 		return c, fmt.Errorf("sidecar server: %w", err)
 	}

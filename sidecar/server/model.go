@@ -2,10 +2,11 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"runtime/debug"
 	"time"
 
+	"github.com/tensorferry/tensorferry/internal/guard"
 	"github.com/tensorferry/tensorferry/sidecar/backend"
 )
 
@@ -49,16 +50,13 @@ func (s *Server) loadModel(ctx context.Context, f *family, spec Model) (*model, 
 	if err != nil {
 		return nil, err
 	}
-	sig := loaded.Signature()
-	if err = sig.Validate(); err == nil && loaded.Instances() < 1 {
-		err = fmt.Errorf("the backend has %d instances", loaded.Instances())
-	}
+	known, err := vet(loaded)
 	if err != nil {
 		closeModel(loaded)
-		return nil, err
+		return nil, s.broke("the backend panicked while loading", err)
 	}
 	m := &model{name: f.name, version: spec.Version, family: f, metrics: s.metrics.of(f.name), unused: make(chan struct{})}
-	m.runner = newRunner(&s.cfg, f.name, loaded, s.admission, m.metrics)
+	m.runner = newRunner(&s.cfg, f.name, known, s.admission, m.metrics)
 	// The name is the server's affair, not the file's.
 	m.runner.sig.Model, m.runner.sig.Version = m.name, m.version
 	if err := s.warmUp(ctx, m); err != nil {
@@ -70,14 +68,20 @@ func (s *Server) loadModel(ctx context.Context, f *family, spec Model) (*model, 
 }
 
 func (s *Server) loadBackend(ctx context.Context, name string, spec Model) (loaded backend.Model, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			s.cfg.Logger.Error("the backend panicked while loading", "model", name, "panic", p, "stack", string(debug.Stack()))
-			err = fmt.Errorf("the backend panicked while loading: %v", p)
+	err = guard.Apart("Load of the backend", func() (err error) {
+		if spec.Load != nil {
+			loaded, err = spec.Load(ctx)
+		} else {
+			loaded, err = s.cfg.Backends.Load(ctx, spec.Location)
 		}
-	}()
-	if spec.Load != nil {
-		return spec.Load(ctx)
+		if err == nil && loaded == nil {
+			err = errors.New("the backend's Load returned neither a model nor an error")
+		}
+		return err
+	})
+	if p, ok := errors.AsType[*guard.Panic](err); ok {
+		s.cfg.Logger.Error("the backend panicked while loading", "model", name, "panic", guard.Brief(p), "stack", string(p.Stack))
+		err = fmt.Errorf("the backend panicked while loading: %s", guard.Brief(p))
 	}
-	return s.cfg.Backends.Load(ctx, spec.Location)
+	return loaded, err
 }

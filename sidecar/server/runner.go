@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"runtime/debug"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/tensorferry/tensorferry/internal/guard"
 	"github.com/tensorferry/tensorferry/sidecar/backend"
 	"github.com/tensorferry/tensorferry/sidecar/oip"
 	"github.com/tensorferry/tensorferry/tensor"
@@ -63,19 +63,41 @@ func newRunner(cfg *Config, name string, model backend.Model, adm *admission, me
 		work:    make(chan job, instances),
 	}
 	for range instances {
-		r.workers.Go(func() {
-			for j := range r.work {
-				v := r.run(j.ctx, j.batch)
-				r.update(func(now time.Time) {
-					r.cancel[j.batch]()
-					delete(r.cancel, j.batch)
-					j.batch.note()
-					r.batcher.finish(now, j.batch, v)
-				})
-			}
-		})
+		r.workers.Go(r.serve)
 	}
 	return r
+}
+
+// serve is the goroutine of an instance. If the backend ends it, another one takes its place.
+func (r *runner) serve() {
+	closed := false
+	defer func() {
+		if !closed {
+			r.workers.Go(r.serve)
+		}
+	}()
+	for j := range r.work {
+		r.carry(j)
+	}
+	closed = true
+}
+
+// carry runs a batch and reports its outcome, also if the backend does not return.
+func (r *runner) carry(j job) {
+	v, returned := verdict{}, false
+	defer func() {
+		if !returned {
+			v = r.broke(j.batch, guard.Exited("Run of the backend"))
+		}
+		r.update(func(now time.Time) {
+			r.cancel[j.batch]()
+			delete(r.cancel, j.batch)
+			j.batch.note()
+			r.batcher.finish(now, j.batch, v)
+		})
+	}()
+	v = r.run(j.ctx, j.batch)
+	returned = true
 }
 
 // do runs a request that the admission let in, and returns when it has its
@@ -160,10 +182,7 @@ func (r *runner) run(ctx context.Context, x *batch) (v verdict) {
 	defer func() {
 		x.run.ended, x.run.err = time.Now(), v.err
 		if p := recover(); p != nil {
-			r.logger.Error("the backend panicked", "model", r.name, "panic", p, "rows", x.rows, "stack", string(debug.Stack()))
-			v = r.failed(&failure{code: codes.Internal, reason: oip.ReasonBackendError,
-				message: fmt.Sprintf("the backend panicked: %v", p)})
-			x.run.err = v.err
+			v = r.broke(x, guard.Caught("Run of the backend", p))
 		}
 	}()
 	inputs, err := gather(x.pieces, &r.sig)
@@ -176,7 +195,10 @@ func (r *runner) run(ctx context.Context, x *batch) (v verdict) {
 	computed := time.Now()
 	x.run.computed = computed
 	r.metrics.batch(x, began, gathered, computed)
-	if err != nil {
+	if err = guard.Error("Run of the backend", err); err != nil {
+		if p, ok := err.(*guard.Panic); ok {
+			return r.broke(x, p)
+		}
 		return r.failed(err)
 	}
 	answers, err := scatter(x.pieces, x.rows, &r.sig, outputs)
@@ -185,6 +207,14 @@ func (r *runner) run(ctx context.Context, x *batch) (v verdict) {
 	}
 	r.statistics.batch(x.rows, len(x.pieces), gathered.Sub(began), computed.Sub(gathered), time.Since(computed))
 	return verdict{outputs: answers}
+}
+
+// broke is failed for a backend that panicked.
+func (r *runner) broke(x *batch, p *guard.Panic) verdict {
+	r.logger.Error("the backend panicked", "model", r.name, "panic", guard.Brief(p), "rows", x.rows, "stack", string(p.Stack))
+	v := r.failed(&failure{code: codes.Internal, reason: oip.ReasonBackendError, message: "the backend " + did(p)})
+	x.run.err = v.err
+	return v
 }
 
 func (r *runner) failed(err error) verdict {
@@ -215,11 +245,10 @@ func (r *runner) close(ctx context.Context) error {
 	}
 }
 
-func closeModel(m backend.Model) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("the backend panicked when it was closed: %v", p)
-		}
-	}()
-	return m.Close()
+func closeModel(m backend.Model) error {
+	err := guard.Apart("Close of the backend", m.Close)
+	if p, ok := err.(*guard.Panic); ok {
+		err = fmt.Errorf("the backend, when it was closed, %s\n%s", did(p), p.Stack)
+	}
+	return err
 }

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
+	"github.com/tensorferry/tensorferry/internal/guard"
 	"github.com/tensorferry/tensorferry/sidecar/oip"
 )
 
@@ -65,7 +66,7 @@ func New(cfg Config) (*Server, error) {
 		cfg:       cfg,
 		repo:      repo,
 		admission: &admission{maxRows: cfg.QueueRows, maxBytes: cfg.QueueBytes},
-		watcher:   &watcher{},
+		watcher:   &watcher{log: cfg.Logger},
 		health:    health.NewServer(),
 		failed:    make(chan error, 1),
 		idle:      make(chan struct{}),
@@ -75,23 +76,30 @@ func New(cfg Config) (*Server, error) {
 	s.drainCtx, s.drain = context.WithCancel(context.Background())
 	s.metrics = newMetrics(s)
 	s.setHealth()
-	s.grpc = grpc.NewServer(append([]grpc.ServerOption{
+	options := append([]grpc.ServerOption{
 		grpc.MaxRecvMsgSize(cfg.MaxMessageSize),
 		grpc.MaxSendMsgSize(cfg.MaxMessageSize),
 		grpc.MaxConcurrentStreams(uint32(cfg.MaxStreams)),
 		grpc.StatsHandler(s.watcher),
-		grpc.ChainUnaryInterceptor(s.unary),
 		grpc.ChainStreamInterceptor(s.stream),
 		// Clients ping every 30 s at most; half of that leaves room for clocks.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 15 * time.Second, PermitWithoutStream: true}),
 		// A caller that vanished without a word is noticed, and its work dropped.
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}),
 		grpc.WaitForHandlers(true),
-	}, cfg.Options...)...)
-	oip.RegisterGRPCInferenceServiceServer(s.grpc, &service{Server: s})
-	grpc_health_v1.RegisterHealthServer(s.grpc, s.health)
+	}, cfg.Options...)
+	err = guard.Apart("grpc.NewServer, with the Options,", func() error {
+		s.grpc = grpc.NewServer(options...)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("sidecar server: %w", err)
+	}
+	services := registrar{s.grpc, s}
+	oip.RegisterGRPCInferenceServiceServer(services, &service{Server: s})
+	grpc_health_v1.RegisterHealthServer(services, s.health)
 	if !cfg.NoReflection {
-		reflection.Register(s.grpc)
+		reflection.Register(services)
 	}
 	return s, nil
 }
@@ -115,7 +123,8 @@ func (s *Server) Start(listeners ...net.Listener) error {
 	}
 	for _, l := range listeners {
 		s.goroutines.Go(func() {
-			if err := s.grpc.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+			err := guard.Apart("serving", func() error { return s.grpc.Serve(guard.Listener(l, s.brokeListener)) })
+			if err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 				s.report(fmt.Errorf("sidecar server: serving on %v: %w", l.Addr(), err))
 			}
 		})
@@ -144,12 +153,16 @@ func (s *Server) StartHTTP(l net.Listener) error {
 	h := &http.Server{Handler: s.Handler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
 	s.http = append(s.http, h)
 	s.goroutines.Go(func() {
-		if err := h.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
+		err := guard.Apart("serving HTTP", func() error { return h.Serve(guard.Listener(l, s.brokeListener)) })
+		if err != nil && !errors.Is(err, http.ErrServerClosed) {
 			s.report(fmt.Errorf("sidecar server: serving HTTP on %v: %w", l.Addr(), err))
 		}
 	})
 	return nil
 }
+
+// brokeListener logs what a listener, or a connection of it, has done; its callers get an error.
+func (s *Server) brokeListener(err error) { s.cfg.Logger.Error("a listener failed", "error", err) }
 
 func (s *Server) report(err error) {
 	select {

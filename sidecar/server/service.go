@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"fmt"
-	"runtime/debug"
 	"slices"
 	"time"
 
@@ -186,36 +185,18 @@ func (s *Server) draining() *failure {
 		message: "the server is stopping and takes no new requests"}
 }
 
-// recovered turns a panic of a handler, which would end the process, into a status.
-func (s *Server) recovered(p any, method string) error {
-	s.cfg.Logger.Error("a handler panicked", "method", method, "panic", p, "stack", string(debug.Stack()))
-	return (&failure{code: codes.Internal, reason: oip.ReasonBackendError, message: fmt.Sprintf("the server panicked: %v", p)}).status("", "")
-}
-
-func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			resp, err = nil, s.recovered(p, info.FullMethod)
-		}
-	}()
-	return next(ctx, req)
-}
-
 // stream ends streams, as the health service's Watch, when the server drains, or they would keep it from stopping.
 // Those of requests end by themselves, with what they have.
-func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = s.recovered(p, info.FullMethod)
+func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+	return s.guarded(info.FullMethod, func() error {
+		if info.FullMethod == oip.GRPCInferenceService_ModelStreamInfer_FullMethodName {
+			return next(srv, ss)
 		}
-	}()
-	if info.FullMethod == oip.GRPCInferenceService_ModelStreamInfer_FullMethodName {
-		return next(srv, ss)
-	}
-	ctx, cancel := context.WithCancel(ss.Context())
-	defer cancel()
-	defer context.AfterFunc(s.drainCtx, cancel)()
-	return next(srv, &endingStream{ss, ctx})
+		ctx, cancel := context.WithCancel(ss.Context())
+		defer cancel()
+		defer context.AfterFunc(s.drainCtx, cancel)()
+		return next(srv, &endingStream{ss, ctx})
+	})
 }
 
 type endingStream struct {

@@ -101,17 +101,16 @@ func (s *service) finish(ctx context.Context, stream grpc.BidiStreamingServer[oi
 
 // streamed runs one request of a stream.
 func (s *service) streamed(ctx context.Context, msg *oip.ModelInferRequest) (out *oip.ModelStreamInferResponse) {
-	defer func() {
-		if p := recover(); p != nil {
-			out = failedAnswer(msg, s.recovered(p, oip.GRPCInferenceService_ModelStreamInfer_FullMethodName))
-		}
-	}()
 	// The stream's own call is not what is measured.
 	c := &call{began: time.Now()}
-	resp, err := s.ModelInfer(context.WithValue(ctx, callKey{}, c), msg)
-	if c.span != nil {
-		c.endSpan(time.Now(), err)
-	}
+	var resp *oip.ModelInferResponse
+	err := s.guarded(oip.GRPCInferenceService_ModelStreamInfer_FullMethodName, func() (err error) {
+		resp, err = s.ModelInfer(context.WithValue(ctx, callKey{}, c), msg)
+		if c.span != nil {
+			c.endSpan(time.Now(), err)
+		}
+		return err
+	})
 	if c.metrics != nil {
 		c.metrics.total.Observe(time.Since(c.began).Seconds())
 	}

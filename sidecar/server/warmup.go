@@ -2,13 +2,14 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"runtime/debug"
 	"slices"
 	"sync"
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/tensorferry/tensorferry/internal/guard"
 	"github.com/tensorferry/tensorferry/sidecar/backend"
 	"github.com/tensorferry/tensorferry/tensor"
 )
@@ -122,20 +123,21 @@ func zeroRows(sig *tensor.Signature, rows int) []tensor.Tensor {
 
 // rehearse runs a batch for nobody, as run does, and counts nothing.
 func (r *runner) rehearse(ctx context.Context, inputs []tensor.Tensor, rows int) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			r.logger.Error("the backend panicked", "model", r.name, "panic", p, "rows", rows, "stack", string(debug.Stack()))
-			err = fmt.Errorf("the backend panicked: %v", p)
-		}
-	}()
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	pieces := []piece{{req: &request{rows: rows, inputs: inputs}, to: rows}}
-	outputs, err := r.model.Run(ctx, inputs)
-	if err != nil {
+	err = guard.Apart("Run of the backend", func() error {
+		pieces := []piece{{req: &request{rows: rows, inputs: inputs}, to: rows}}
+		outputs, err := r.model.Run(ctx, inputs)
+		if err != nil {
+			return err
+		}
+		_, err = scatter(pieces, rows, &r.sig, outputs)
 		return err
+	})
+	if p, ok := err.(*guard.Panic); ok {
+		r.logger.Error("the backend panicked", "model", r.name, "panic", guard.Brief(p), "rows", rows, "stack", string(p.Stack))
+		err = errors.New("the backend " + did(p))
 	}
-	_, err = scatter(pieces, rows, &r.sig, outputs)
 	return err
 }

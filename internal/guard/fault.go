@@ -1,0 +1,170 @@
+package guard
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"runtime/debug"
+)
+
+// mostWrapped is how many errors one error may wrap. One that wraps itself is found by it.
+const mostWrapped = 1000
+
+// Error returns err if it can be used, and a *Panic with the place and the stack if one of its methods, or of the errors
+// that it wraps, panics or ends its goroutine: those of an error that is a nil pointer do. All the methods are called
+// once that errors, fmt, grpc and package async call. where names the function that returned it.
+func Error(where string, err error) error {
+	if err == nil || sound(err) {
+		return err
+	}
+	at := ""
+	failed := trial(func() { probe(err, &at, new(int)) })
+	if failed == nil {
+		return err
+	}
+	failed.Where = fmt.Sprintf("%s of the error (%s) that %s returned", at, typeName(err), where)
+	return failed
+}
+
+// sound reports whether err is one whose methods are known, as most are.
+func sound(err error) bool {
+	switch reflect.TypeOf(err) {
+	case plainType:
+		return !reflect.ValueOf(err).IsNil()
+	case wrappedType:
+		if reflect.ValueOf(err).IsNil() {
+			return false
+		}
+		inner := errors.Unwrap(err)
+		return inner == nil || sound(inner)
+	}
+	p, ok := err.(*Panic)
+	return ok && p != nil
+}
+
+var (
+	plainType   = reflect.TypeOf(errors.New(""))
+	wrappedType = reflect.TypeOf(fmt.Errorf("%w", ErrGoexit))
+)
+
+// asked is an error that no method Is or As knows.
+type asked struct{}
+
+func (*asked) Error() string { return "" }
+
+// others find methods of errors whose results are of packages that this one does not know: async and grpc. Each name is
+// a constant of its own, or the linker would keep every method of a program.
+var others = []func(reflect.Value) (string, reflect.Value){
+	func(v reflect.Value) (string, reflect.Value) { return "Verdict", v.MethodByName("Verdict") },
+	func(v reflect.Value) (string, reflect.Value) { return "GRPCStatus", v.MethodByName("GRPCStatus") },
+}
+
+// probe calls the methods of err and of what it wraps, and says in at which one it calls.
+func probe(err error, at *string, seen *int) {
+	if *at = "Unwrap"; *seen == mostWrapped {
+		panic(fmt.Sprintf("it wraps more than %d errors, or itself", mostWrapped))
+	}
+	*seen++
+	*at = "Error"
+	_ = err.Error()
+	if e, ok := err.(interface{ Is(error) bool }); ok {
+		*at = "Is"
+		e.Is((*asked)(nil))
+	}
+	if e, ok := err.(interface{ As(any) bool }); ok {
+		*at = "As"
+		e.As(new(*asked))
+	}
+	if e, ok := err.(interface{ Timeout() bool }); ok {
+		*at = "Timeout"
+		e.Timeout()
+	}
+	if e, ok := err.(interface{ Temporary() bool }); ok {
+		*at = "Temporary"
+		e.Temporary()
+	}
+	for _, find := range others {
+		name, m := find(reflect.ValueOf(err))
+		if m.IsValid() && m.Type().NumIn() == 0 {
+			*at = name
+			m.Call(nil)
+		}
+	}
+	*at = "Unwrap"
+	switch e := err.(type) {
+	case interface{ Unwrap() error }:
+		if inner := e.Unwrap(); inner != nil {
+			probe(inner, at, seen)
+		}
+	case interface{ Unwrap() []error }:
+		for _, inner := range e.Unwrap() {
+			if inner != nil {
+				probe(inner, at, seen)
+			}
+		}
+	}
+}
+
+// printable returns value if it can be printed and, if it is an error, used; else a text in its place.
+func printable(value any) any {
+	switch v := value.(type) {
+	case string, bool, int:
+		return value
+	case error:
+		if sound(v) || trial(func() { probe(v, new(string), new(int)) }) == nil {
+			return value
+		}
+	default:
+		if trial(func() { _ = fmt.Sprint(v) }) == nil {
+			return value
+		}
+	}
+	return "a value of type " + typeName(value) + ", whose methods panic themselves"
+}
+
+// trial runs f on a goroutine of its own and returns what became of it; nil: nothing. What it panics with is given as a
+// text, since its methods may not be called.
+func trial(f func()) (failed *Panic) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		returned := false
+		defer func() {
+			v := recover()
+			if returned {
+				return
+			}
+			failed = &Panic{Value: ErrGoexit, Stack: debug.Stack()}
+			switch v := v.(type) {
+			case nil:
+			case string:
+				failed.Value = v
+			case interface{ RuntimeError() }:
+				failed.Value = runtimeText(v)
+			default:
+				failed.Value = "a value of type " + typeName(v)
+			}
+		}()
+		f()
+		returned = true
+	}()
+	<-done
+	return failed
+}
+
+// runtimeText is the text of an error of the runtime. Users may make errors that look like one.
+func runtimeText(v any) (text string) {
+	if t := reflect.TypeOf(v); t.PkgPath() == "runtime" || t.Kind() == reflect.Pointer && t.Elem().PkgPath() == "runtime" {
+		return fmt.Sprint(v)
+	}
+	return "a value of type " + typeName(v)
+}
+
+// typeName names the type of a value, and says of a nil pointer that it is one.
+func typeName(value any) string {
+	name := fmt.Sprintf("%T", value)
+	if v := reflect.ValueOf(value); v.Kind() == reflect.Pointer && v.IsNil() {
+		name += ", a nil pointer where a nil interface is meant"
+	}
+	return name
+}

@@ -1,0 +1,135 @@
+package guard
+
+import (
+	"errors"
+	"net"
+	"time"
+)
+
+// Conn returns c, which is named by of, with methods whose panics are errors. They go to broke too. The connections of
+// package net are returned as they are.
+func Conn(of string, c net.Conn, broke func(error)) net.Conn {
+	switch c.(type) {
+	case *net.TCPConn, *net.UnixConn, *conn:
+		return c
+	}
+	return &conn{c, of, broke}
+}
+
+// Listener returns l with an Accept whose panic is an error, and with connections as of Conn.
+func Listener(l net.Listener, broke func(error)) net.Listener { return listener{l, broke} }
+
+type listener struct {
+	net.Listener
+	broke func(error)
+}
+
+func (l listener) Accept() (c net.Conn, err error) {
+	const where = "Accept of the listener"
+	returned := false
+	defer func() {
+		v := recover()
+		if returned {
+			return
+		}
+		if err = Exited(where); v != nil {
+			err = Caught(where, v)
+		}
+		l.broke(err)
+	}()
+	c, err = l.Listener.Accept()
+	switch {
+	case err != nil:
+		err = Error(where, err)
+	case c == nil:
+		err = errors.New("the listener's Accept returned neither a connection nor an error")
+	default:
+		c = Conn("the listener's connection", c, l.broke)
+	}
+	returned = true
+	return c, err
+}
+
+func (l listener) Close() error { return Apart("Close of the listener", l.Listener.Close) }
+
+// conn is a connection of a user's own type.
+type conn struct {
+	net.Conn
+	of    string
+	broke func(error)
+}
+
+// rescue, deferred, turns a panic of a method into *err.
+func (c *conn) rescue(method string, returned *bool, err *error) {
+	v := recover()
+	if *returned {
+		return
+	}
+	where := method + " of " + c.of
+	if *err = Exited(where); v != nil {
+		*err = Caught(where, v)
+	}
+	c.broke(*err)
+}
+
+func (c *conn) Read(p []byte) (n int, err error) {
+	returned := false
+	defer c.rescue("Read", &returned, &err)
+	if n, err = c.Conn.Read(p); err != nil {
+		err = Error("Read of "+c.of, err)
+	}
+	returned = true
+	return n, err
+}
+
+func (c *conn) Write(p []byte) (n int, err error) {
+	returned := false
+	defer c.rescue("Write", &returned, &err)
+	if n, err = c.Conn.Write(p); err != nil {
+		err = Error("Write of "+c.of, err)
+	}
+	returned = true
+	return n, err
+}
+
+func (c *conn) call(method string, f func() error) (err error) {
+	if err = Apart(method+" of "+c.of, f); err != nil {
+		if p, ok := errors.AsType[*Panic](err); ok {
+			c.broke(p)
+		}
+	}
+	return err
+}
+
+func (c *conn) Close() error { return c.call("Close", c.Conn.Close) }
+
+func (c *conn) SetDeadline(t time.Time) error {
+	return c.call("SetDeadline", func() error { return c.Conn.SetDeadline(t) })
+}
+
+func (c *conn) SetReadDeadline(t time.Time) error {
+	return c.call("SetReadDeadline", func() error { return c.Conn.SetReadDeadline(t) })
+}
+
+func (c *conn) SetWriteDeadline(t time.Time) error {
+	return c.call("SetWriteDeadline", func() error { return c.Conn.SetWriteDeadline(t) })
+}
+
+func (c *conn) LocalAddr() net.Addr { return c.address("LocalAddr", c.Conn.LocalAddr) }
+
+func (c *conn) RemoteAddr() net.Addr { return c.address("RemoteAddr", c.Conn.RemoteAddr) }
+
+// address returns the connection's own if its methods can be called.
+func (c *conn) address(method string, f func() net.Addr) net.Addr {
+	var known net.Addr
+	err := c.call(method, func() error {
+		if known = f(); known != nil {
+			_, _ = known.Network(), known.String()
+		}
+		return nil
+	})
+	if err != nil || known == nil {
+		return &net.UnixAddr{Net: "unknown"}
+	}
+	return known
+}

@@ -1,0 +1,64 @@
+package guard
+
+import (
+	"time"
+
+	"github.com/tensorferry/tensorferry/trace"
+)
+
+// Tracer returns t with spans whose panics go to broke, which may be called from any goroutine. After one, the span, or
+// all that the tracer would begin, is not traced any more.
+func Tracer(t trace.Tracer, broke func(error)) trace.Tracer {
+	if t == nil {
+		return nil
+	}
+	return &tracer{t, broke}
+}
+
+type tracer struct {
+	to    trace.Tracer
+	broke func(error)
+}
+
+func (t *tracer) Start(parent *trace.Context, name string, kind trace.Kind, at time.Time, links ...*trace.Context) (s trace.Span) {
+	defer t.rescue("Start of the tracer")
+	to := t.to.Start(parent, name, kind, at, links...)
+	if to == nil {
+		return nil
+	}
+	// Context is always the same. A span without one cannot be used.
+	own := to.Context()
+	if own == nil {
+		panic("Context of a span returned nil")
+	}
+	return &span{t: t, to: to, own: own}
+}
+
+func (t *tracer) rescue(where string) {
+	if v := recover(); v != nil {
+		t.broke(Caught(where, v))
+	}
+}
+
+type span struct {
+	t   *tracer
+	to  trace.Span
+	own *trace.Context
+}
+
+func (s *span) Context() *trace.Context { return s.own }
+
+func (s *span) Set(attrs ...trace.Attr) {
+	defer s.t.rescue("Set of a span")
+	s.to.Set(attrs...)
+}
+
+func (s *span) Event(at time.Time, name string, attrs ...trace.Attr) {
+	defer s.t.rescue("Event of a span")
+	s.to.Event(at, name, attrs...)
+}
+
+func (s *span) End(at time.Time, err error) {
+	defer s.t.rescue("End of a span")
+	s.to.End(at, err)
+}

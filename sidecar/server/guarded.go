@@ -1,0 +1,119 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+
+	"github.com/tensorferry/tensorferry/internal/guard"
+	"github.com/tensorferry/tensorferry/sidecar/backend"
+	"github.com/tensorferry/tensorferry/sidecar/oip"
+	"github.com/tensorferry/tensorferry/tensor"
+)
+
+// vetted is a backend's model that has been asked once for what never changes.
+type vetted struct {
+	backend.Model
+	sig       tensor.Signature
+	instances int
+	unwarmed  bool
+}
+
+func (v *vetted) Signature() tensor.Signature { return v.sig }
+func (v *vetted) Instances() int              { return v.instances }
+func (v *vetted) NoWarmUp() bool              { return v.unwarmed }
+
+// maxInstances bounds what a backend may say of itself: each has a goroutine.
+const maxInstances = 1 << 16
+
+// vet asks a model what it is.
+func vet(m backend.Model) (*vetted, error) {
+	v := &vetted{Model: m}
+	err := guard.Apart("Signature of the backend", func() error {
+		v.sig = m.Signature()
+		return v.sig.Validate()
+	})
+	if err == nil {
+		err = guard.Apart("Instances of the backend", func() error {
+			if v.instances = m.Instances(); v.instances < 1 || v.instances > maxInstances {
+				return fmt.Errorf("the backend has %d instances", v.instances)
+			}
+			return nil
+		})
+	}
+	if u, ok := m.(backend.Unwarmed); ok && err == nil {
+		err = guard.Apart("NoWarmUp of the backend", func() error {
+			v.unwarmed = u.NoWarmUp()
+			return nil
+		})
+	}
+	return v, err
+}
+
+// broke logs what a backend, or what it gave, has done, and returns the error for who asked.
+func (s *Server) broke(what string, err error) error {
+	p, ok := errors.AsType[*guard.Panic](err)
+	if !ok {
+		return err
+	}
+	s.cfg.Logger.Error(what, "panic", guard.Brief(p), "stack", string(p.Stack))
+	return errors.New(guard.Brief(p))
+}
+
+// did is what a backend did, for a message.
+func did(p *guard.Panic) string {
+	if p.Value == guard.ErrGoexit {
+		return "did not return: " + guard.ErrGoexit.Error()
+	}
+	return fmt.Sprintf("panicked: %v", p.Value)
+}
+
+// guarded calls f for a handler. Where functions of users run in it, it has a goroutine of its own that they may end.
+func (s *Server) guarded(method string, f func() error) error {
+	call := guard.Call
+	if s.cfg.Tracer != nil || len(s.cfg.Options) > 0 {
+		call = guard.Apart
+	}
+	err := call(method, f)
+	if p, ok := err.(*guard.Panic); ok {
+		return s.recovered(p, method)
+	}
+	return err
+}
+
+// recovered turns a panic of a handler, which would end the process, into a status.
+func (s *Server) recovered(p *guard.Panic, method string) error {
+	s.cfg.Logger.Error("a handler panicked", "method", method, "panic", guard.Brief(p), "stack", string(p.Stack))
+	return (&failure{code: codes.Internal, reason: oip.ReasonBackendError, message: "the server " + did(p)}).status("", "")
+}
+
+// registrar registers services whose unary handlers are guarded outside of every interceptor.
+type registrar struct {
+	*grpc.Server
+	s *Server
+}
+
+// RegisterService implements grpc.ServiceRegistrar.
+func (r registrar) RegisterService(desc *grpc.ServiceDesc, impl any) {
+	d := *desc
+	d.Methods = slices.Clone(d.Methods)
+	for i := range d.Methods {
+		m := &d.Methods[i]
+		name, handle := "/"+d.ServiceName+"/"+m.MethodName, m.Handler
+		m.Handler = func(srv any, ctx context.Context, decode func(any) error, chain grpc.UnaryServerInterceptor) (resp any, err error) {
+			err = r.s.guarded(name, func() (err error) {
+				resp, err = handle(srv, ctx, decode, chain)
+				return err
+			})
+			if err != nil {
+				resp = nil
+			}
+			return resp, err
+		}
+	}
+	r.Server.RegisterService(&d, impl)
+}
