@@ -72,11 +72,12 @@ func (c *channel[IN, OUT]) open(ctx context.Context, bind binder[IN, OUT]) (err 
 		}
 		c.conn = c.own
 	}
+	states, _ := c.conn.(stateful)
+	c.conn = shortConn{c.conn}
 	c.link = link{
 		conn: c.conn, backoff: c.cfg.Backoff, name: &c.name, version: c.cfg.Version, sig: &c.sig, log: c.log,
-		suspend: func(why error) { c.done.Suspend(why) }, resume: c.done.Resume, stopped: c.holdWaiting,
+		suspend: func(why error) { c.done.Suspend(why) }, resume: c.done.Resume, stopped: c.holdWaiting, states: states,
 	}
-	c.link.states, _ = c.conn.(stateful)
 	patience := cmp.Or(c.cfg.OpenTimeout, c.sub.Config.Hold, async.DefaultHold)
 	if c.sig, err = c.link.awaitModel(ctx, c.cfg.Version, patience); err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/internal/brief"
 	"github.com/tensorferry/tensorferry/stream"
 )
 
@@ -338,7 +339,7 @@ func (r *reader[T]) Read(ctx context.Context, dst []stream.Record[T], most int) 
 			case errors.Is(err, kerr.OffsetOutOfRange):
 				failed = &lostError{partition: p, next: r.next[p], first: -1}
 			default:
-				failed = fmt.Errorf("kafka: reading %s from offset %d on: %w", p, r.next[p], err)
+				failed = fmt.Errorf("kafka: reading %s from offset %d on: %w", p, r.next[p], brief.Error(err))
 				if isPassing(err) {
 					failed = unanswered{failed}
 				}
