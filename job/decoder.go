@@ -216,20 +216,6 @@ func (s *section) count(key string, least, most int) int {
 	return 0
 }
 
-func whole(n ast.Node) (int64, bool) {
-	i, ok := n.(*ast.IntegerNode)
-	if !ok {
-		return 0, false
-	}
-	switch x := i.Value.(type) {
-	case int64:
-		return x, true
-	case uint64:
-		return int64(x), x <= math.MaxInt64
-	}
-	return 0, false
-}
-
 // ratio reads a number within bounds.
 func (s *section) ratio(key string, least, most float64) float64 {
 	v, ok := s.values[key]

@@ -29,6 +29,9 @@ func (d *decoder) json(v value) json.RawMessage {
 		if t := n.GetToken(); t != nil && t.Type == token.StringType && isNumber(n.Value) {
 			return json.RawMessage(n.Value) // such as 1e3, which the parser takes for a text
 		}
+		if i, ok := whole(n); ok {
+			return strconv.AppendInt(nil, i, 10) // 08, likewise
+		}
 		return d.jsonText(v, n.Value)
 	case *ast.LiteralNode:
 		return d.jsonText(v, n.Value.Value)
@@ -69,6 +72,13 @@ func isNumber(text string) bool {
 func (d *decoder) number(v value, n any) json.RawMessage {
 	if text := strings.TrimSpace(v.node.GetToken().Value); json.Valid([]byte(text)) {
 		return json.RawMessage(text)
+	}
+	if i, ok := whole(v.node); ok {
+		return strconv.AppendInt(nil, i, 10)
+	}
+	if digits, ok := plain(v.node); ok && isOctal(digits) {
+		d.wrong(v, "a number in decimal")
+		return nil
 	}
 	if f, ok := n.(float64); ok && (math.IsNaN(f) || math.IsInf(f, 0)) {
 		d.wrong(v, "a number that JSON has")

@@ -78,14 +78,14 @@ func (c *channel[IN, OUT]) open(ctx context.Context, bind binder[IN, OUT]) (err 
 		}
 		c.conn = c.own
 	}
-	c.link = link{
-		conn: c.conn, backoff: c.cfg.Backoff, name: &c.name, version: c.cfg.Version, sig: &c.sig, log: c.log,
-		suspend: func(why error) { c.done.Suspend(why) }, resume: c.done.Resume, stopped: c.holdWaiting,
-	}
-	c.link.states, _ = c.conn.(stateful)
+	states, _ := c.conn.(stateful)
 	if c.own == nil {
 		c.conn = guardedConn{c.conn, c.broke}
-		c.link.conn = c.conn
+	}
+	c.conn = shortConn{c.conn}
+	c.link = link{
+		conn: c.conn, backoff: c.cfg.Backoff, name: &c.name, version: c.cfg.Version, sig: &c.sig, log: c.log,
+		suspend: func(why error) { c.done.Suspend(why) }, resume: c.done.Resume, stopped: c.holdWaiting, states: states,
 	}
 	patience := cmp.Or(c.cfg.OpenTimeout, c.sub.Config.Hold, async.DefaultHold)
 	if c.sig, err = c.link.awaitModel(ctx, c.cfg.Version, patience); err != nil {

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/mem"
 
 	"github.com/tensorferry/tensorferry/sidecar/endpoint"
+	"github.com/tensorferry/tensorferry/sidecar/oip"
 )
 
 const (
@@ -24,6 +25,10 @@ const (
 	keepaliveTime    = 30 * time.Second
 	keepaliveTimeout = 10 * time.Second
 )
+
+// maxStatus bounds a status, in bytes as it travels. A longer one than grpc's own bound, 16 MiB, breaks the connection
+// with all its calls. A server that keeps to what it is told ends a call with a longer one without its words.
+const maxStatus = 64 << 20
 
 // buffers are grpc's, for messages. Its own pool has nothing between 32 KiB and 1 MiB, and clears
 // a whole buffer for each message; most requests lie between.
@@ -70,6 +75,7 @@ func dial(cfg *Config, ep endpoint.Endpoint) (*grpc.ClientConn, error) {
 			MinConnectTimeout: connectTimeout,
 		}),
 		grpc.WithUserAgent("tensorferry"),
+		grpc.WithMaxHeaderListSize(maxStatus),
 		experimental.WithBufferPool(buffers()),
 	}
 	if cfg.SharedMemory > 0 {
@@ -83,4 +89,12 @@ func dial(cfg *Config, ep endpoint.Endpoint) (*grpc.ClientConn, error) {
 		opts = append(opts, grpc.WithAuthority("localhost"))
 	}
 	return grpc.NewClient(target, opts...)
+}
+
+// shortConn is a connection whose errors are short, whatever the server says (A66).
+type shortConn struct{ grpc.ClientConnInterface }
+
+// Invoke implements grpc.ClientConnInterface.
+func (c shortConn) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+	return oip.Shorten(c.ClientConnInterface.Invoke(ctx, method, args, reply, opts...))
 }

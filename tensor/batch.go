@@ -84,6 +84,9 @@ func (b *Batch) EndRow() error {
 	for i := range b.cols {
 		if err := b.cols[i].close(); err != nil {
 			b.truncate(b.rows)
+			if note := b.sig.FixedBatchNote(); note != "" {
+				err = fmt.Errorf("%w%s", err, note)
+			}
 			return err
 		}
 	}

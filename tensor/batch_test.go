@@ -8,6 +8,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -261,5 +262,17 @@ func TestBatchAgainstModel(t *testing.T) {
 		if len(rows) > 0 && b.Column(1).RowShape()[0] != int64(rows[0].n) {
 			t.Fatalf("step %d: row shape %v", step, b.Column(1).RowShape())
 		}
+	}
+}
+
+// Who gives too few values to a model with a fixed batch is told of it.
+func TestFixedBatchInErrors(t *testing.T) {
+	sig := Signature{Inputs: []Spec{{Name: "x", DType: FP32, Row: Shape{1, 4}}}, Outputs: []Spec{{Name: "y", DType: FP32, Row: Shape{1}}}}
+	b := NewBatch(&sig)
+	if err := AppendValues(b.Column(0), []float32{1, 2}); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.EndRow(); err == nil || !strings.Contains(err.Error(), "a row of 2 elements; FP32[1,4] has 4; the model has a fixed batch of 1") {
+		t.Error(err)
 	}
 }

@@ -61,6 +61,38 @@ func (s *Signature) MaxRows() int {
 	return s.MaxBatch
 }
 
+// FixedBatch returns the batch that the model was made for, if its shapes say so: it is not batched, and the first
+// dimension of all its tensors has one size. 0: there is none. Such a model takes that many rows, no more and no
+// fewer, so to the rest of this package its whole batch is one row, and the first dimension belongs to the row's shape.
+func (s *Signature) FixedBatch() int64 {
+	if s.Batched || len(s.Inputs) == 0 || len(s.Inputs[0].Row) == 0 {
+		return 0
+	}
+	n, deep := s.Inputs[0].Row[0], false
+	for _, specs := range [][]Spec{s.Inputs, s.Outputs} {
+		for _, t := range specs {
+			if len(t.Row) == 0 || t.Row[0] != n {
+				return 0
+			}
+		}
+	}
+	for _, t := range s.Inputs {
+		deep = deep || len(t.Row) > 1
+	}
+	if n < 1 || n > 1 && !deep { // vectors of one length are no batch
+		return 0
+	}
+	return n
+}
+
+// FixedBatchNote says it after a message about a shape, or is empty.
+func (s *Signature) FixedBatchNote() string {
+	if n := s.FixedBatch(); n > 0 {
+		return fmt.Sprintf("; the model has a fixed batch of %d, its first dimension", n)
+	}
+	return ""
+}
+
 // Validate checks that every input and output has a name of its own, a datatype and a possible shape.
 func (s *Signature) Validate() error {
 	var errs []error
@@ -101,6 +133,8 @@ func (s *Signature) String() string {
 		b.WriteString(" version " + s.Version)
 	}
 	switch {
+	case s.FixedBatch() > 0:
+		fmt.Fprintf(&b, " (a fixed batch of %d, as one row a request)", s.FixedBatch())
 	case !s.Batched:
 		b.WriteString(" (one row a request)")
 	case s.MaxBatch > 0:

@@ -67,13 +67,13 @@ func newServerFlags(name string) *serverFlags {
 	f := &serverFlags{set: flags(name)}
 	f.set.Var(&f.listen, "listen", "`ENDPOINT` to serve gRPC on; may be repeated")
 	f.set.StringVar(&f.health, "health", "", "`HOST:PORT` to serve /health and /metrics on, over HTTP")
-	f.set.IntVar(&f.maxBatch, "max-batch", server.DefaultMaxBatch, "most `ROWS` in a batch")
+	decimalVar(f.set, &f.maxBatch, "max-batch", server.DefaultMaxBatch, "most `ROWS` in a batch")
 	f.set.DurationVar(&f.window, "window", server.DefaultWindow, "how long a batch waits to be filled while others run; 0 for not at all")
-	f.set.IntVar(&f.queueRows, "queue-rows", server.DefaultQueueRows, "most `ROWS` that wait to be run")
-	f.set.Int64Var(&f.queueBytes, "queue-bytes", server.DefaultQueueBytes, "most `BYTES` of requests that wait to be run")
+	decimalVar(f.set, &f.queueRows, "queue-rows", server.DefaultQueueRows, "most `ROWS` that wait to be run")
+	decimalVar(f.set, &f.queueBytes, "queue-bytes", server.DefaultQueueBytes, "most `BYTES` of requests that wait to be run")
 	f.set.DurationVar(&f.queueTimeout, "queue-timeout", server.DefaultQueueTimeout, "longest wait in the queue")
 	f.set.DurationVar(&f.grace, "grace", server.DefaultGrace, "how long to finish requests when stopping")
-	f.set.IntVar(&f.maxMessage, "max-message", server.DefaultMaxMessageSize, "largest request and answer, in `BYTES`")
+	decimalVar(f.set, &f.maxMessage, "max-message", server.DefaultMaxMessageSize, "largest request and answer, in `BYTES`")
 	return f
 }
 

@@ -28,6 +28,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sasl"
 
+	"github.com/tensorferry/tensorferry/internal/brief"
 	"github.com/tensorferry/tensorferry/stream"
 )
 
@@ -153,6 +154,11 @@ func (l *logger) Log(level kgo.LogLevel, msg string, keyvals ...any) {
 	l.mu.Unlock()
 	if more > 0 {
 		keyvals = append(keyvals, "more_like_this_before", more)
+	}
+	for i, v := range keyvals {
+		if err, ok := v.(error); ok {
+			keyvals[i] = brief.Error(err)
+		}
 	}
 	to := slog.LevelWarn
 	if level == kgo.LogLevelError {

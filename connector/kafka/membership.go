@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/tensorferry/tensorferry/internal/brief"
 )
 
 // join makes this process a member.
@@ -49,7 +51,7 @@ func (g *Group) join() error {
 				if ctx.Err() != nil {
 					return
 				}
-				g.cfg.Logger.Warn("kafka: consumer group", "group", g.cfg.Group, "topic", topic, "partition", id, "error", err)
+				g.cfg.Logger.Warn("kafka: consumer group", "group", g.cfg.Group, "topic", topic, "partition", id, "error", brief.Error(err))
 			})
 		}
 	})

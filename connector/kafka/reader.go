@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/tensorferry/tensorferry/internal/brief"
 	"github.com/tensorferry/tensorferry/stream"
 )
 
@@ -184,7 +185,7 @@ func (r *reader[T]) judge(ctx context.Context, p partition, err error) error {
 			return r.open()
 		}
 	}
-	failed := fmt.Errorf("kafka: reading %s from offset %d on: %w", p, r.next[p], err)
+	failed := fmt.Errorf("kafka: reading %s from offset %d on: %w", p, r.next[p], brief.Error(err))
 	if isPassing(err) || errors.Is(err, kerr.OffsetOutOfRange) { // which is in range again
 		return unanswered{failed}
 	}

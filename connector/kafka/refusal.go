@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/internal/brief"
 )
 
 // permanentError is a failure that no restart mends.
@@ -50,8 +51,9 @@ var advice = map[*kerr.Error]string{
 	kerr.FencedInstanceID:                   "another process has joined the group as the same instance; want a name of its own for each",
 }
 
-// refused makes a refusal of an error, if it is one, and else returns it.
+// refused makes a refusal of an error, if it is one, and else returns it. What a broker said in it is kept short.
 func refused(err error) error {
+	err = brief.Error(err)
 	if e, ok := errors.AsType[*kerr.Error](err); ok && advice[e] != "" {
 		return &refusal{err, advice[e]}
 	}
@@ -75,7 +77,7 @@ type dialing struct {
 func (d *dialing) OnBrokerConnect(_ kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.last = err
+	d.last = brief.Error(err)
 }
 
 // asked explains the failure of a question.

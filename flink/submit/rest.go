@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/tensorferry/tensorferry/internal/brief"
 )
 
 // Cluster is Flink's own interface, for what Beam's job server does not do: its Cancel leaves the job running.
@@ -122,7 +124,7 @@ func (c Cluster) Stop(ctx context.Context, id string) (savepoint string, err err
 		switch {
 		case err == nil && at.Status.ID == "COMPLETED" && at.Operation.Location == "":
 			first, _, _ := strings.Cut(at.Operation.Cause.Stack, "\n")
-			return "", fmt.Errorf("submit: the savepoint of %s failed: %s", id, first)
+			return "", fmt.Errorf("submit: the savepoint of %s failed: %s", id, brief.Text(first))
 		case err == nil && at.Status.ID == "COMPLETED":
 			return at.Operation.Location, nil
 		case err == nil:

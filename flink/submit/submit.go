@@ -17,6 +17,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+
+	"github.com/tensorferry/tensorferry/internal/brief"
 )
 
 // answerTimeout bounds how long a job server is waited for, at each step.
@@ -124,8 +126,8 @@ func marshal(ctx context.Context, p *beam.Pipeline, pool string) (*pipepb.Pipeli
 }
 
 func dial(address string) (*grpc.ClientConn, error) {
-	return grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)))
+	return grpc.NewClient("passthrough:///"+address, append(short(), grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)))...)
 }
 
 // stage tells the artifact service that there is nothing to stage. It asks about every environment all the same.
@@ -195,7 +197,7 @@ func (j *Job) Wait(ctx context.Context, log *slog.Logger) error {
 			return fmt.Errorf("submit: the job server no longer tells about the job %s, which may go on: %w", j.ID, err)
 		}
 		if say := m.GetMessageResponse(); say != nil && say.GetImportance() >= jobpb.JobMessage_JOB_MESSAGE_ERROR {
-			text = say.GetMessageText()
+			text = brief.Text(say.GetMessageText())
 		}
 		if st := m.GetStateResponse(); st != nil {
 			log.Info("job", "id", j.ID, "state", st.GetState().String())

@@ -49,6 +49,7 @@ var rules = map[string]rule{
 
 	"internal/asyncq":      {},
 	"internal/size":        {},
+	"internal/brief":       {},
 	"internal/fsx":         {others: []string{sys}},
 	"internal/simfs":       {ours: []string{"internal/fsx"}},
 	"internal/importrules": {},
@@ -62,14 +63,14 @@ var rules = map[string]rule{
 
 	"sidecar/endpoint":     {others: []string{sys}},
 	"sidecar/shm":          {},
-	"sidecar/oip":          {ours: []string{"tensor"}, others: []string{grpc, protobuf, rpc}},
-	"sidecar":              {ours: []string{"async", "internal/guard", "sidecar/endpoint", "sidecar/oip", "sidecar/shm", "tensor", "trace"}, others: []string{grpc, protobuf, rpc}},
+	"sidecar/oip":          {ours: []string{"internal/brief", "tensor"}, others: []string{grpc, protobuf, rpc}},
+	"sidecar":              {ours: []string{"async", "internal/brief", "internal/guard", "sidecar/endpoint", "sidecar/oip", "sidecar/shm", "tensor", "trace"}, others: []string{grpc, protobuf, rpc}},
 	"sidecar/backend":      {ours: []string{"tensor"}, others: []string{codes}},
 	"sidecar/backend/mock": {ours: []string{"sidecar/backend", "tensor"}, others: []string{codes}},
 	"sidecar/backend/onnx": {ours: []string{"sidecar/backend", "tensor"}, others: []string{gomlx, onnx, compute, protobuf}},
 	"sidecar/backend/ort":  {ours: []string{"sidecar/backend", "tensor"}, others: []string{ortgo}},
 	"sidecar/server": {
-		ours:   []string{"internal/guard", "sidecar/backend", "sidecar/endpoint", "sidecar/oip", "tensor", "trace"},
+		ours:   []string{"internal/brief", "internal/guard", "sidecar/backend", "sidecar/endpoint", "sidecar/oip", "tensor", "trace"},
 		others: []string{grpc, protobuf, rpc, metrics},
 	},
 	"sidecar/sidecartest": {
@@ -81,7 +82,7 @@ var rules = map[string]rule{
 	"stream/restart":    {},
 	"stream":            {ours: []string{"async", "internal/guard", "internal/size", "stream/checkpoint", "stream/restart", "trace"}},
 	"stream/streamtest": {ours: []string{"async"}},
-	"connector/kafka":   {ours: []string{"async", "stream", "stream/checkpoint", "trace"}, others: []string{franz}},
+	"connector/kafka":   {ours: []string{"async", "internal/brief", "stream", "stream/checkpoint", "trace"}, others: []string{franz}},
 	"connector/file":    {ours: []string{"async", "internal/fsx", "stream"}, others: []string{sys}},
 
 	"connector/connectortest": {ours: []string{"async", "stream", "stream/checkpoint", "stream/restart"}},

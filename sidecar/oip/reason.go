@@ -11,8 +11,11 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/tensorferry/tensorferry/internal/brief"
 )
 
 // ErrorDomain is the domain of the reasons below in google.rpc.ErrorInfo.
@@ -128,6 +131,7 @@ func clean(text string) string { return strings.ToValidUTF8(text, "\uFFFD") }
 type Violation struct{ Field, Description string }
 
 // Details is what a failed call says. The details of the status are zero if the server, or the transport, gave none.
+// A text has at most 4 KiB, most have far less, and one that was longer ends with how long it was.
 type Details struct {
 	Code    codes.Code
 	Message string
@@ -151,18 +155,24 @@ func Parse(err error) Details {
 	if !ok {
 		st = status.FromContextError(err)
 	}
-	d := Details{Code: st.Code(), Message: st.Message()}
+	d := Details{Code: st.Code(), Message: brief.Text(st.Message())}
 	for _, any := range st.Details() {
 		switch m := any.(type) {
 		case *errdetails.ErrorInfo:
-			d.Reason, d.Domain, d.Metadata = m.Reason, m.Domain, maps.Clone(m.Metadata)
+			d.Reason, d.Domain, d.Metadata = brief.Cut(m.Reason, maxName), brief.Cut(m.Domain, maxName), shortMap(m.Metadata)
 		case *errdetails.RetryInfo:
 			if m.RetryDelay.IsValid() {
 				d.RetryAfter = max(m.RetryDelay.AsDuration(), 0)
 			}
 		case *errdetails.BadRequest:
 			for _, v := range m.FieldViolations {
-				d.Violations = append(d.Violations, Violation{Field: v.GetField(), Description: v.GetDescription()})
+				if n := len(d.Violations); n < maxListed {
+					most := maxName
+					if n == 0 {
+						most = brief.Most
+					}
+					d.Violations = append(d.Violations, Violation{Field: brief.Cut(v.GetField(), maxName), Description: brief.Cut(v.GetDescription(), most)})
+				}
 				if row, ok := badRow(v.GetField()); ok {
 					d.BadRows = append(d.BadRows, row)
 				}
@@ -172,6 +182,58 @@ func Parse(err error) Details {
 	slices.Sort(d.BadRows)
 	d.BadRows = slices.Compact(d.BadRows)
 	return d
+}
+
+// What is kept of the details of a status.
+const (
+	maxName   = 1 << 8 // bytes of a name, a value, and the description of a violation that is not the first
+	maxListed = 64     // violations, and entries of metadata
+	maxStatus = 16 << 10
+)
+
+func shortMap(m map[string]string) map[string]string {
+	if m == nil {
+		return nil
+	}
+	out := make(map[string]string, min(len(m), maxListed))
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		if len(out) < maxListed {
+			out[brief.Cut(k, maxName)] = brief.Cut(m[k], maxName)
+		}
+	}
+	return out
+}
+
+// Shorten returns the error of a call, made anew of what Parse keeps if the server said more than that. So nobody whom
+// it is handed to has to be careful with what is in it.
+func Shorten(err error) error {
+	st, ok := status.FromError(err)
+	if err == nil || ok && len(st.Message()) <= brief.Most && proto.Size(st.Proto()) <= maxStatus {
+		return err
+	}
+	if !ok && len(err.Error()) <= brief.Most {
+		return err
+	}
+	d := Parse(err)
+	short := status.New(d.Code, d.Message)
+	var details []protoadapt.MessageV1
+	if d.Reason != "" || d.Domain != "" {
+		details = append(details, &errdetails.ErrorInfo{Reason: d.Reason, Domain: d.Domain, Metadata: d.Metadata})
+	}
+	if d.RetryAfter > 0 {
+		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(d.RetryAfter)})
+	}
+	if d.Violations != nil {
+		bad := &errdetails.BadRequest{}
+		for _, v := range d.Violations {
+			bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{Field: v.Field, Description: v.Description})
+		}
+		details = append(details, bad)
+	}
+	if with, err := short.WithDetails(details...); err == nil {
+		short = with
+	}
+	return short.Err()
 }
 
 // badRow reads the 17 of inputs[NAME].rows[17]. The name may hold any characters.

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
@@ -16,6 +18,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
@@ -121,5 +124,46 @@ func TestErrorsOverTheWire(t *testing.T) {
 		if got := Parse(err); !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%v\ngives %+v\nwant  %+v", c.err, got, c.want)
 		}
+	}
+}
+
+// Of what a server says at length the beginning is kept, and everything that means something.
+func TestLongStatus(t *testing.T) {
+	long := strings.Repeat("wörter ", 1<<17)
+	var rows []int
+	for i := range 1000 {
+		rows = append(rows, i)
+	}
+	many := map[string]string{}
+	for i := range 1000 {
+		many[fmt.Sprint(i)] = "x"
+	}
+	opts := []Option{WithRetryAfter(time.Second), WithBadRows("x", long, rows...)}
+	for k, v := range many {
+		opts = append(opts, WithMetadata(k, v))
+	}
+	err := Error(codes.InvalidArgument, ReasonBadTensor, long, opts...)
+	short := Shorten(err)
+	for _, e := range []error{err, short} {
+		d := Parse(e)
+		if len(d.Message) > 4<<10 || !utf8.ValidString(d.Message) || !strings.HasSuffix(d.Message, "... (cut; it has 1048576 bytes)") {
+			t.Errorf("%d bytes: %.100s", len(d.Message), d.Message)
+		}
+		if d.Code != codes.InvalidArgument || !d.Ours() || d.Reason != ReasonBadTensor || d.RetryAfter != time.Second || len(d.Metadata) != 64 ||
+			len(d.Violations) != 64 || len(d.Violations[0].Description) > 4<<10 || len(d.BadRows) < 64 {
+			t.Errorf("%v %s %v, %d entries of metadata, %d violations, %d rows", d.Code, d.Reason, d.RetryAfter, len(d.Metadata), len(d.Violations), len(d.BadRows))
+		}
+	}
+	if n := proto.Size(status.Convert(short).Proto()); n > 16<<10 {
+		t.Errorf("%d bytes are left", n)
+	}
+	few := Error(codes.Internal, ReasonBackendError, "few words")
+	for _, e := range []error{nil, few, io.EOF, context.Canceled} {
+		if Shorten(e) != e {
+			t.Errorf("%v is not itself", e)
+		}
+	}
+	if e := Shorten(errors.New(long)); len(e.Error()) > 5<<10 {
+		t.Errorf("an error without a status has %d bytes", len(e.Error()))
 	}
 }

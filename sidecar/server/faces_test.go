@@ -50,7 +50,7 @@ func TestStream(t *testing.T) {
 				if i%2 == 1 {
 					req.Parameters = map[string]*oip.InferParameter{"triton_enable_empty_final_response": param(true)}
 				}
-				if err := stream.Send(req); err != nil {
+				if err := sent(stream.Send(req)); err != nil {
 					t.Error(err)
 				}
 			}
@@ -95,7 +95,7 @@ func TestStreamDrains(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i := range 3 {
-			if err := stream.Send(ask(float32(i))); err != nil {
+			if err := sent(stream.Send(ask(float32(i)))); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -130,7 +130,7 @@ func TestStreamCancelled(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i := range 10 {
-			if err := stream.Send(ask(float32(i))); err != nil {
+			if err := sent(stream.Send(ask(float32(i)))); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/tensorferry/tensorferry/internal/brief"
 	"github.com/tensorferry/tensorferry/sidecar/backend"
 	"github.com/tensorferry/tensorferry/sidecar/oip"
 )
@@ -77,17 +78,9 @@ const (
 	maxNamed       = 2 << 10 // for the names of bad rows
 )
 
-// clip shortens a text to most bytes, about.
-func clip(text string, most int) string {
-	if len(text) <= most {
-		return text
-	}
-	return strings.ToValidUTF8(text[:most], "") + " ..."
-}
-
 // status returns the error that the caller of model gets.
 func (f *failure) status(model, id string, opts ...oip.Option) error {
-	message := clip(f.message, maxMessage)
+	message := brief.Cut(f.message, maxMessage)
 	if f.reason == "" {
 		return status.Error(f.code, strings.ToValidUTF8(message, "\uFFFD"))
 	}
@@ -117,11 +110,11 @@ func badRowsStatus(r *request, model, id, firstInput string) (*failure, error) {
 	}
 	said := *first
 	if r.rows > 1 {
-		said.message = fmt.Sprintf("%s (row %s of %d)", clip(first.message, maxMessage-100), list(rows), r.rows)
+		said.message = fmt.Sprintf("%s (row %s of %d)", brief.Cut(first.message, maxMessage-100), list(rows), r.rows)
 	}
 	input := cmp.Or(first.input, firstInput)
 	rows = rows[:min(len(rows), 1+maxNamed/(len(input)+32))]
-	return &said, said.status(model, id, oip.WithBadRows(input, clip(first.message, maxDescription), rows...))
+	return &said, said.status(model, id, oip.WithBadRows(input, brief.Cut(first.message, maxDescription), rows...))
 }
 
 // list writes the first few numbers.

@@ -74,7 +74,7 @@ func parse(msg *oip.ModelInferRequest, sig *tensor.Signature) (*request, *badInp
 		}
 		if sig.Batched && len(shape) == 0 || !want.Row.Accepts(row) {
 			return nil, refuse(codes.InvalidArgument, oip.ReasonShapeMismatch, want.Name,
-				"input %q has shape %v; the model takes %v", want.Name, shape, want.Shape(sig.Batched))
+				"input %q has shape %v; the model takes %v%s", want.Name, shape, want.Shape(sig.Batched), sig.FixedBatchNote())
 		}
 		t := tensor.Tensor{Name: want.Name, DType: want.DType, Shape: shape, Raw: raws[k]}
 		if sig.Batched {

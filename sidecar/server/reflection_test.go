@@ -22,8 +22,9 @@ func TestReflection(t *testing.T) {
 			if err != nil {
 				return nil, err
 			}
-			if err := stream.Send(&grpc_reflection_v1.ServerReflectionRequest{
-				MessageRequest: &grpc_reflection_v1.ServerReflectionRequest_ListServices{}}); err != nil {
+			synctest.Wait() // a server that refuses the stream has said so: Send finds it over
+			if err := sent(stream.Send(&grpc_reflection_v1.ServerReflectionRequest{
+				MessageRequest: &grpc_reflection_v1.ServerReflectionRequest_ListServices{}})); err != nil {
 				return nil, err
 			}
 			resp, err := stream.Recv()

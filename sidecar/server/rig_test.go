@@ -3,6 +3,7 @@ package server_test
 import (
 	"context"
 	"encoding/binary"
+	"io"
 	"math"
 	"net"
 	"slices"
@@ -76,6 +77,15 @@ func (r *rig) conn() *grpc.ClientConn {
 
 func (r *rig) caller() oip.GRPCInferenceServiceClient {
 	return oip.NewGRPCInferenceServiceClient(r.conn())
+}
+
+// sent takes what Send of a client's stream has returned. Its io.EOF says only that the server has ended the stream; why
+// is in Recv, which the caller is about to ask.
+func sent(err error) error {
+	if err == io.EOF {
+		return nil
+	}
+	return err
 }
 
 func floats(vs ...float32) []byte {

@@ -135,7 +135,7 @@ func TestTracedStream(t *testing.T) {
 		bad := ask(2)
 		bad.Inputs[0].Name = "z"
 		for _, msg := range []any{ask(1), bad} {
-			if err := stream.SendMsg(msg); err != nil {
+			if err := sent(stream.SendMsg(msg)); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := stream.Recv(); err != nil {

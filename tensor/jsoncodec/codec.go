@@ -60,7 +60,7 @@ func newRow(m Mapping, sig *tensor.Signature) *row {
 		if !slices.Contains(r.enc.leaves, at) {
 			r.enc.leaves = append(r.enc.leaves, at)
 		}
-		r.enc.inputs = append(r.enc.inputs, newInput(in))
+		r.enc.inputs = append(r.enc.inputs, newInput(in, sig))
 	}
 	for _, field := range m.Reserved {
 		r.enc.root.child([]string{field}).reserved = true

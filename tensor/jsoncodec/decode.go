@@ -146,10 +146,11 @@ func (d *decoder) value(r *result, i int, src *tensor.Rows, row int) error {
 	return r.value(src.Output(o.index), row)
 }
 
-// value writes a row of an output.
+// value writes a row of an output. Whether it is an array is for the model to say and not for the data: where the model
+// leaves the length open, one element is an array of one.
 func (r *result) value(o *tensor.Output, row int) error {
-	shape := o.RowShape()
-	if len(shape) == 0 || len(shape) == 1 && shape[0] == 1 {
+	shape, declared := o.RowShape(), o.Spec().Row
+	if len(declared) == 0 || len(declared) == 1 && declared[0] == 1 {
 		return r.element(o, row, 0)
 	}
 	if o.RowElements() == 0 {

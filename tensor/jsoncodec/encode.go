@@ -115,7 +115,7 @@ type input struct {
 	leaf     int // the depth of the elements, from 1; 0: none has been seen
 }
 
-func newInput(spec tensor.Spec) input {
+func newInput(spec tensor.Spec, sig *tensor.Signature) input {
 	n, err := spec.Row.Elements()
 	in := input{spec: spec, dynamic: err != nil, elements: n, dims: make([]int64, len(spec.Row))}
 	what := "number"
@@ -135,14 +135,12 @@ func newInput(spec tensor.Spec) input {
 	default:
 		form = fmt.Sprintf("an array of %d %ss", n, what)
 	}
-	in.wants = fmt.Sprintf("input %q takes %s%v: %s", spec.Name, spec.DType, spec.Row, form)
+	in.wants = fmt.Sprintf("input %q takes %s%v: %s%s", spec.Name, spec.DType, spec.Row, form, sig.FixedBatchNote())
 	return in
 }
 
-// scalar: a row is one element, written without an array.
-func (in *input) scalar() bool {
-	return len(in.spec.Row) == 0 || len(in.spec.Row) == 1 && in.spec.Row[0] == 1
-}
+// scalar: a row is one element, however many dimensions of 1 it has, so that it needs no array.
+func (in *input) scalar() bool { return !in.dynamic && in.elements == 1 }
 
 func (in *input) wrong(n *node, what string) error {
 	return fmt.Errorf("field %q %s; %s", n.path, what, in.wants)

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -76,7 +77,13 @@ func runJob(w *world, args []string) int {
 	fs.StringVar(&o.Savepoint, "savepoint", "", "")
 	fs.BoolVar(&o.IgnoreLostState, "lost-state", false, "")
 	fs.DurationVar(&o.MaxBundleTime, "bundle-time", 0, "")
-	fs.IntVar(&o.MaxBundleSize, "bundle-size", 0, "")
+	fs.Func("bundle-size", "", func(text string) (err error) {
+		// Numbers of package flag take 010 for the octal of 8.
+		if o.MaxBundleSize, err = strconv.Atoi(text); err != nil {
+			err = errors.New("want a whole number")
+		}
+		return err
+	})
 	resume := fs.Bool("resume", false, "")
 	cluster := fs.String("flink", "", "")
 	detach := fs.Bool("detach", false, "")
