@@ -156,6 +156,7 @@ type entry struct {
 	resume  bool // held until Resume rather than until a time
 	behind  bool // keyed: an earlier one of its key has not left yet
 	starved bool // a further retry was allowed, and the budget had none
+	retry   bool // its next call is a retry
 	holds   uint8
 	gen     uint32
 	attempt uint32 // number of the newest call, for telling answers apart
@@ -208,6 +209,7 @@ type Queue struct {
 	scratch      []int32
 
 	heldCount, retryCount, doneCount int
+	holds, retries                   int64 // begun since New
 
 	suspended, draining, ended, failed bool
 }
@@ -282,9 +284,12 @@ func (q *Queue) Starved(id ID) bool {
 	return s != none && q.entries[s].starved
 }
 
-// Stats is a count of live entries by what they are doing.
+// Stats is a count of live entries by what they are doing, and what was done since New.
 type Stats struct {
 	Live, Calling, Held, Retrying, Done int
+	// Holds counts how often an entry was held, whether or not it had been called; Retries the calls that
+	// followed a failed one.
+	Holds, Retries int64
 	// Limit is how many calls may be in progress at present.
 	Limit int
 	Bytes int64
@@ -292,5 +297,6 @@ type Stats struct {
 
 // Stats returns the present counts.
 func (q *Queue) Stats() Stats {
-	return Stats{Live: q.live, Calling: q.running, Held: q.heldCount, Retrying: q.retryCount, Done: q.doneCount, Limit: q.limit.now(), Bytes: q.bytes}
+	return Stats{Live: q.live, Calling: q.running, Held: q.heldCount, Retrying: q.retryCount, Done: q.doneCount,
+		Holds: q.holds, Retries: q.retries, Limit: q.limit.now(), Bytes: q.bytes}
 }

@@ -64,7 +64,7 @@ func (q *Queue) alloc() int32 {
 	e := &q.entries[s]
 	e.gen++
 	e.seq = q.seq
-	e.started, e.resume, e.behind, e.starved = false, false, false, false
+	e.started, e.resume, e.behind, e.starved, e.retry = false, false, false, false, false
 	e.holds, e.attempt, e.tries, e.ends = 0, 0, 0, 0
 	e.link, e.knext, e.bnext = none, none, none
 	e.left, e.bytes = 0, 0
@@ -92,6 +92,10 @@ func (q *Queue) Start(now Time) {
 		e.state = calling
 		e.attempt++
 		e.call = q.limit.started()
+		if e.retry {
+			e.retry = false
+			q.retries++
+		}
 		q.running++
 		q.effect(Call, s)
 	}
@@ -142,7 +146,7 @@ func (q *Queue) Complete(now Time, id ID, attempt uint32, out Outcome, after Tim
 		if int(e.tries) < q.cfg.Retries && (q.cfg.Timeout == 0 || q.now+delay < e.deadline) {
 			if q.spend() {
 				e.tries++
-				e.state = retrying
+				e.state, e.retry = retrying, true
 				q.retryCount++
 				q.setTimer(wake, s, q.now+delay)
 				return Waiting
@@ -209,6 +213,7 @@ func (q *Queue) hold(s int32, after Time) {
 	e := &q.entries[s]
 	e.state, e.holdFrom, e.resume = held, q.now, q.suspended
 	q.heldCount++
+	q.holds++
 	q.setTimer(limit, s, q.now+e.holdLeft)
 	if q.suspended {
 		return
