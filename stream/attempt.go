@@ -120,7 +120,7 @@ func (r *Run) coordinate(ctx context.Context, c *coordinator, inbox *mailbox[mes
 			case halt:
 				r.tracker.set(func(p *Progress) {
 					if c.failed != nil && p.State == StateRunning {
-						p.State, p.LastError = StateRestarting, c.failed // until it is known that no restart follows
+						p.State, p.LastError = StateFailing, c.failed
 					}
 				})
 				cancel(c.failed)

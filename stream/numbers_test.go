@@ -148,7 +148,7 @@ func TestStateOfAFailure(t *testing.T) {
 			t.Errorf("before the failure it is %v", p.State)
 		}
 		time.Sleep(time.Second)
-		if p := r.Progress(); p.State != StateRestarting || !errors.Is(p.LastError, async.ErrTimeout) || worked(p, "op").Async.Timeouts != 1 {
+		if p := r.Progress(); p.State != StateFailing || !errors.Is(p.LastError, async.ErrTimeout) || worked(p, "op").Async.Timeouts != 1 {
 			t.Errorf("while it closes it is %v (%v), %+v", p.State, p.LastError, worked(p, "op"))
 		}
 		if err := r.Wait(); err == nil || r.Progress().State != StateFailed {

@@ -16,6 +16,7 @@ type State string
 const (
 	StateStarting   State = "starting"
 	StateRunning    State = "running"
+	StateFailing    State = "failing" // an attempt has failed and is being closed; what follows is not known yet
 	StateRestarting State = "restarting"
 	StateStopping   State = "stopping"
 	StateFinished   State = "finished"
