@@ -34,6 +34,7 @@ func (o *Operator[IN, OUT]) takeReports() {
 			if o.suspended = guard.Error("the function", r.why); r.why == nil {
 				o.suspended = errors.New("calls are suspended")
 			}
+			o.heldFor = o.suspended
 			o.queue.Suspend(at)
 		case resumed:
 			o.suspended = nil
@@ -90,11 +91,9 @@ func (o *Operator[IN, OUT]) judge(now asyncq.Time, c *Completion[OUT]) {
 	case asyncq.Waiting:
 		name := "held"
 		if outcome == asyncq.Transient {
-			o.stats.Retries++
 			name = "retrying"
 		} else {
-			o.stats.Holds++
-			o.refusal = c.Err
+			o.heldFor = c.Err
 		}
 		if s.span != nil {
 			s.span.Event(o.at(now), name, why(c.Err, v.Class)...)
@@ -130,9 +129,10 @@ func (o *Operator[IN, OUT]) worthRetrying(c *Completion[OUT], v Verdict) bool {
 }
 
 // settle carries out what the queue asks for, except emission: outcomes of
-// timers at once, calls and cancellations into the slices that makeCalls hands on.
+// timers at once, calls and cancellations into the slices that makeCalls hands on. What happened at the moment at
+// which the operator failed is counted and cancelled all the same.
 func (o *Operator[IN, OUT]) settle() {
-	for i := 0; i < len(o.queue.Effects) && o.failed == nil; i++ {
+	for i := 0; i < len(o.queue.Effects); i++ {
 		switch e := o.queue.Effects[i]; e.Kind {
 		case asyncq.Call:
 			s := &o.slots[e.ID.Slot]
@@ -146,8 +146,7 @@ func (o *Operator[IN, OUT]) settle() {
 			}
 			o.calls = append(o.calls, c)
 		case asyncq.Cancel:
-			o.called.add(time.Duration(o.queue.Now() - o.slots[e.ID.Slot].since))
-			o.cancels = append(o.cancels, callID(e.ID, e.Attempt))
+			o.cancel(e.ID, e.Attempt, o.queue.Now())
 		case asyncq.Timeout:
 			o.timeout(e.ID, e.Attempt, e.Deadline)
 		case asyncq.HoldOver:
@@ -157,16 +156,25 @@ func (o *Operator[IN, OUT]) settle() {
 	o.queue.Effects = o.queue.Effects[:0]
 }
 
+// cancel ends a call without an outcome.
+func (o *Operator[IN, OUT]) cancel(id asyncq.ID, attempt uint32, now asyncq.Time) {
+	o.called.add(time.Duration(now - o.slots[id.Slot].since))
+	o.cancels = append(o.cancels, callID(id, attempt))
+}
+
 // timeout decides a record that is out of time (A21, A22), by our clock or by
 // the other side's.
 func (o *Operator[IN, OUT]) timeout(id asyncq.ID, attempt uint32, deadline asyncq.Time) {
 	o.stats.Timeouts++
+	if o.failed != nil {
+		return
+	}
 	s := &o.slots[id.Slot]
 	if o.onTimeout == nil {
 		err := fmt.Errorf("%w (%v)", ErrTimeout, o.cfg.Timeout)
 		switch {
 		case s.err != nil && VerdictOf(s.err).Class == Timeout:
-			err = fmt.Errorf("%w: %w", ErrTimeout, s.err)
+			err = s.err // the other side says it, perhaps before our own timeout
 		case s.err != nil:
 			err = fmt.Errorf("%w; the last attempt: %w", err, s.err)
 		}
@@ -193,6 +201,9 @@ func (o *Operator[IN, OUT]) timeout(id asyncq.ID, attempt uint32, deadline async
 
 // holdOver decides a record that was held for as long as it may (A40, A41).
 func (o *Operator[IN, OUT]) holdOver(id asyncq.ID) {
+	if o.failed != nil {
+		return
+	}
 	// Why no call can be made at present is newer than the record's own last failure. A record that
 	// was not called has none.
 	why, class := o.suspended, Transport
@@ -200,7 +211,7 @@ func (o *Operator[IN, OUT]) holdOver(id asyncq.ID) {
 		why = o.slots[id.Slot].err
 	}
 	if why == nil {
-		why = o.refusal
+		why = o.heldFor
 	}
 	if why == nil {
 		why = errors.New("no call could be made")
@@ -277,8 +288,9 @@ func (o *Operator[IN, OUT]) makeFallback(f Failed[IN]) (outs Outputs[OUT], err e
 // they wrap may be of another.
 type timeoutError struct{ error }
 
-func (e timeoutError) Unwrap() error    { return e.error }
-func (e timeoutError) Verdict() Verdict { return Verdict{Class: Timeout} }
+func (e timeoutError) Unwrap() error        { return e.error }
+func (e timeoutError) Is(target error) bool { return target == ErrTimeout }
+func (e timeoutError) Verdict() Verdict     { return Verdict{Class: Timeout} }
 
 type holdError struct {
 	class Class

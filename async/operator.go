@@ -62,6 +62,8 @@ type Stats struct {
 	Queued, InFlight, Held, Retrying, Done int
 	// Suspended says why no calls are made at present; nil if they are.
 	Suspended error
+	// HeldFor is the newest failure, or suspension, for which a record was held; nil while none is.
+	HeldFor error
 	// Limit is how many calls may be in progress at present, between 1 and
 	// MaxCalls; Bytes those of the queued records and of their results.
 	Limit, MaxCalls int
@@ -69,12 +71,14 @@ type Stats struct {
 	// Since Open: Admitted, which what was restored is as well, is Completed (with any number of results,
 	// fallbacks included), Dropped, DeadLettered, and what is Queued.
 	Admitted, Completed, Dropped, DeadLettered int64
-	// Calls, Timeouts, Retries, Holds and Fallbacks count since Open.
+	// Since Open: Calls were made; Retries are those of them that followed a failed one; Timeouts are records
+	// whose time was over, Holds how often a record was held, called before or not, and Fallbacks results that
+	// the function made for records that failed. What ends the operator is counted too.
 	Calls, Timeouts, Retries, Holds, Fallbacks int64
 	// Drained counts the records that left while barriers waited, Snapshotted those that went
 	// into checkpoints (A38).
 	Drained, Snapshotted int64
-	// Since Open, by how long it took: Call, from a call to its outcome or its cancellation; HeadOfLine,
+	// Since Open, by how long it took: Call, from a call to its outcome or its cancellation, which Close is too; HeadOfLine,
 	// from a record's outcome until it left, which waited for those before it and for room behind;
 	// Latency, from a record's admission until it left; Drain, how long each barrier waited.
 	Call, HeadOfLine, Latency, Drain Histogram
@@ -112,8 +116,8 @@ type Operator[IN, OUT any] struct {
 	closed     bool
 	failed     error
 	suspended  error
-	refusal    error // the newest, of whichever record
 	vetted     error // the newest error of a completion whose methods were tried
+	heldFor    error
 
 	calls    []Call[IN]
 	cancels  []CallID
@@ -313,6 +317,7 @@ func (o *Operator[IN, OUT]) left() int64 {
 // AbortBarrier gives a barrier up that has not passed; admission resumes.
 func (o *Operator[IN, OUT]) AbortBarrier(id int64) {
 	if o.barrier == id {
+		o.drained(time.Now())
 		o.barrier = 0
 		o.queue.Undrain()
 	}
@@ -372,7 +377,7 @@ func (o *Operator[IN, OUT]) Step(now time.Time, max int, out Emitter[OUT]) (Stat
 	return st, nil
 }
 
-// mayPass says whether the barrier has waited for what it must wait for, and measures that.
+// mayPass says whether the barrier has waited for what it must wait for.
 func (o *Operator[IN, OUT]) mayPass(now time.Time) bool {
 	if o.cfg.Checkpoint == Snapshot {
 		return true
@@ -381,9 +386,16 @@ func (o *Operator[IN, OUT]) mayPass(now time.Time) bool {
 	if !over && (len(o.backlog) > 0 || !o.queue.Empty()) {
 		return false
 	}
-	o.stats.Drain.Add(now.Sub(o.drainFrom))
-	o.stats.Drained += o.left() - o.drainStart
+	o.drained(now)
 	return true
+}
+
+// drained measures how long the present barrier has waited for what was in flight, whether it passes now or is given up.
+func (o *Operator[IN, OUT]) drained(now time.Time) {
+	if o.barrier != 0 && o.cfg.Checkpoint == Drain {
+		o.stats.Drain.Add(now.Sub(o.drainFrom))
+		o.stats.Drained += o.left() - o.drainStart
+	}
 }
 
 func (o *Operator[IN, OUT]) step(now asyncq.Time, max int, out Emitter[OUT]) {
@@ -520,6 +532,13 @@ func (o *Operator[IN, OUT]) Stats() Stats {
 	s.Call, s.HeadOfLine, s.Latency = o.called.of, o.waited.of, o.stayed.of
 	s.Queued, s.InFlight, s.Held, s.Retrying, s.Done = int(s.Admitted-o.left()), q.Calling, q.Held, q.Retrying, q.Done
 	s.Suspended, s.Limit, s.MaxCalls, s.Bytes = o.suspended, q.Limit, o.cfg.MaxCalls, q.Bytes
+	s.Holds, s.Retries = q.Holds, q.Retries
+	if q.Held > 0 {
+		s.HeldFor = o.heldFor
+	}
+	if o.closed {
+		s.InFlight = 0 // all were cancelled
+	}
 	return s
 }
 
@@ -530,6 +549,7 @@ func (o *Operator[IN, OUT]) Close() (err error) {
 		return nil
 	}
 	o.closed = true
+	o.drained(time.Now())
 	o.fail(errClosed)
 	o.inbox.close()
 	o.abandonSpans()
@@ -537,7 +557,8 @@ func (o *Operator[IN, OUT]) Close() (err error) {
 		return nil
 	}
 	defer recovered("Close of "+o.sub.Operator, &err)
-	o.queue.InCall(func(id asyncq.ID, attempt uint32) { o.cancels = append(o.cancels, callID(id, attempt)) })
+	now := o.clock(time.Time{})
+	o.queue.InCall(func(id asyncq.ID, attempt uint32) { o.cancel(id, attempt, now) })
 	o.makeCancels()
 	return o.caller.Close()
 }

@@ -233,16 +233,34 @@ func (l *link) probe(ctx context.Context) *Error {
 	defer cancel()
 	ready, err := l.modelReady(ctx, l.version)
 	switch {
-	case over(ctx):
-		return l.away(fmt.Sprintf("connected, but no answer within %v", probeTimeout))
-	case err != nil && err.kind == ErrUnreachable:
-		return err
-	case err != nil:
-		return l.away("connected, but the model is not there yet: " + err.Message)
-	case !ready:
-		return l.notReady()
+	case err == nil && ready:
+		err = l.compare(ctx)
+	case err == nil:
+		err = l.notReady()
+	default:
+		err = l.notYet(err)
 	}
-	return l.compare(ctx)
+	if err != nil && over(ctx) {
+		return l.silent(probeTimeout)
+	}
+	return err
+}
+
+// notYet is why calls wait for a server that is connected, and answers so when it is asked for the model. What it says of
+// a model that it does not know, and of one that it cannot tell of, may pass while it starts.
+func (l *link) notYet(err *Error) *Error {
+	if err.kind == ErrUnreachable {
+		return err
+	}
+	e := l.away("connected, but the model is not there yet: " + err.Message)
+	e.Code, e.Reason, e.advice = err.Code, err.Reason, ""
+	switch err.kind {
+	case ErrOverloaded, ErrTimeout:
+		e.kind = err.kind
+	default:
+		e.kind = ErrNotReady
+	}
+	return e
 }
 
 // compare looks whether the model is still the one that the codec was bound to. What
@@ -251,7 +269,7 @@ func (l *link) compare(ctx context.Context) *Error {
 	sig, err := l.askModel(ctx, l.version)
 	switch {
 	case err != nil && (err.hold || err.Class != async.Permanent):
-		return l.away("connected, but the model is not there yet: " + err.Message)
+		return l.notYet(err)
 	case err != nil:
 		return err
 	}

@@ -21,8 +21,10 @@ func (l *link) awaitModel(ctx context.Context, version string, patience time.Dur
 	outer := ctx
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	last := l.away("no answer")
+	began := time.Now()
+	var last *Error
 	for n := 0; ; n++ {
+		asked := time.Now()
 		sig, err := l.askModel(ctx, version)
 		switch {
 		case err == nil:
@@ -31,7 +33,12 @@ func (l *link) awaitModel(ctx context.Context, version string, patience time.Dur
 			l.awaitConnection(ctx)
 			return sig, nil
 		case over(ctx):
-			// The last answer says more than that time was over.
+			// What was answered a moment ago says more than that time was over; that nobody could be reached before
+			// does not, if somebody can be now.
+			silent := l.silent(time.Since(asked))
+			if last == nil || silent.kind == ErrTimeout && (last.kind == ErrUnreachable || time.Since(asked) >= probeTimeout) {
+				last = silent
+			}
 		case !err.hold && err.Class != async.Timeout:
 			return sig, err
 		default:
@@ -46,9 +53,10 @@ func (l *link) awaitModel(ctx context.Context, version string, patience time.Dur
 			return sig, fmt.Errorf("sidecar %s: opening was given up: %w", l.name.endpoint, context.Cause(outer))
 		}
 		if over(ctx) {
-			last.Message = fmt.Sprintf("waited %v for it: %s", patience, last.Message)
-			last.hold = false
-			return sig, last
+			why := *last
+			why.Message = fmt.Sprintf("waited %v for it: %s", time.Since(began).Round(time.Millisecond), last.Message)
+			why.hold = false
+			return sig, &why
 		}
 	}
 }
@@ -105,6 +113,18 @@ func (l *link) askModel(ctx context.Context, version string) (tensor.Signature, 
 	}
 	sig.Model = l.name.model // what requests ask for, whatever the server calls it
 	return sig, l.configure(ctx, version, &sig)
+}
+
+// silent is why a question got no answer in its time: the server is slow if there is a connection to it, and out of reach
+// if there is none. A connection that does not tell is one.
+func (l *link) silent(within time.Duration) *Error {
+	within = within.Round(time.Millisecond)
+	if l.state() != connectivity.Ready {
+		return l.away(fmt.Sprintf("no connection, and no answer, within %v", within))
+	}
+	e := l.away(fmt.Sprintf("connected, but no answer within %v", within))
+	e.Code, e.kind, e.advice = DeadlineExceeded, ErrTimeout, "it is slow, or stands still; look at its load and its log"
+	return e
 }
 
 // starting reports whether the server says that it is not ready: a model that it does

@@ -241,14 +241,14 @@ func (w *asyncWait[IN, OUT]) turn(time.Time) (moved bool, next time.Time, err er
 	}
 	// The operators behind this one may have taken their time since the step began.
 	st, err := w.op.Step(time.Now(), room, w)
+	// Step can have admitted restored records, or freed room for the queue, or failed, which is to be seen too.
+	w.measure()
 	if err == nil {
 		err = w.err
 	}
 	if err != nil {
 		return false, time.Time{}, err
 	}
-	// Step can have admitted restored records, or freed room for the queue.
-	w.measure()
 	if b := w.passing; b != nil && st.Barrier == b.id {
 		w.passing, w.moved = nil, true
 		if err := w.snapshot(b, &st); err != nil {
@@ -360,5 +360,10 @@ func (w *asyncWait[IN, OUT]) close() error {
 	if w.op == nil {
 		return nil
 	}
+	w.measure() // closing may take its time
+	defer func() {
+		w.measure()
+		w.counts.gone()
+	}()
 	return w.op.Close()
 }

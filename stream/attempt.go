@@ -120,6 +120,11 @@ func (r *Run) coordinate(ctx context.Context, c *coordinator, inbox *mailbox[mes
 					m.err = publish(ctx, e.plans)
 				})
 			case halt:
+				r.tracker.set(func(p *Progress) {
+					if c.failed != nil && p.State == StateRunning {
+						p.State, p.LastError = StateFailing, c.failed
+					}
+				})
 				cancel(c.failed)
 			case note:
 				r.note(e.event)
@@ -142,6 +147,9 @@ func (r *Run) coordinate(ctx context.Context, c *coordinator, inbox *mailbox[mes
 			r.tracker.set(func(p *Progress) { p.State = StateStopping })
 			c.stop(time.Now())
 		case <-ctx.Done():
+			if p := c.now; p != nil && p.phase == collecting {
+				r.note(CheckpointFailed{p.id, context.Cause(ctx)})
+			}
 			return outcome{err: context.Cause(ctx)}
 		}
 		messages = inbox.receive(messages[:0])

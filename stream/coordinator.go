@@ -349,7 +349,7 @@ func (c *coordinator) fail(err error) {
 			return
 		}
 		c.now = nil
-		c.effect(effect{kind: note, event: CheckpointFailed{p.id, fmt.Errorf("declined, since a task failed: %w", err)}})
+		c.effect(effect{kind: note, event: CheckpointFailed{p.id, fmt.Errorf("declined, since the job failed: %w", err)}})
 	}
 	c.finish(outcome{err: err, shut: c.shut})
 }

@@ -35,6 +35,21 @@ func (c *counts) setStats(s *async.Stats) {
 	c.mu.Unlock()
 }
 
+// gone says that the subtask is no more: it leaves what it has done, and has nothing in hand.
+func (c *counts) gone() {
+	c.held.Store(0)
+	c.mu.Lock()
+	c.stats = past(c.stats)
+	c.mu.Unlock()
+}
+
+// past leaves what a subtask has done, without what it has in hand.
+func past(s async.Stats) async.Stats {
+	s.Queued, s.InFlight, s.Held, s.Retrying, s.Done, s.Limit, s.MaxCalls, s.Bytes = 0, 0, 0, 0, 0, 0, 0, 0
+	s.Suspended, s.HeldFor = nil, nil
+	return s
+}
+
 func (c *counts) getStats() async.Stats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -50,6 +65,9 @@ func addStats(a, b async.Stats) async.Stats {
 	a.Done += b.Done
 	if a.Suspended == nil {
 		a.Suspended = b.Suspended
+	}
+	if a.HeldFor == nil {
+		a.HeldFor = b.HeldFor
 	}
 	a.Limit += b.Limit
 	a.MaxCalls += b.MaxCalls

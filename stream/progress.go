@@ -16,6 +16,7 @@ type State string
 const (
 	StateStarting   State = "starting"
 	StateRunning    State = "running"
+	StateFailing    State = "failing" // an attempt has failed and is being closed; what follows is not known yet
 	StateRestarting State = "restarting"
 	StateStopping   State = "stopping"
 	StateFinished   State = "finished"
@@ -24,7 +25,8 @@ const (
 )
 
 // Progress is a run at one moment. After a restart the numbers of records go back
-// to those of the checkpoint that was restored.
+// to those of the checkpoint that was restored, save those in Worked. A subtask that has ended, or has not been
+// opened, has nothing in hand: no record in flight, no call, no limit.
 type Progress struct {
 	State State
 	// Attempt counts the starts of the run before the present one, Restarts those
@@ -32,6 +34,9 @@ type Progress struct {
 	Attempt, Restarts int
 	// Totals of the run, of all the processes it ran in.
 	Totals
+	// Before are those of Totals that earlier processes had done: what the checkpoint counts that this call of Run
+	// went on from. So Totals less Before are this call's, and what a rate is made of.
+	Before Totals
 	// InFlight counts the records that asynchronous operators hold.
 	InFlight int64
 	// Committed counts the records in published results.
@@ -42,7 +47,8 @@ type Progress struct {
 	// done again after a restart counts again. Of Held and of what Async has of the present it holds the present.
 	Worked []SubtaskProgress
 	// Checkpoints that were completed and given up in this call of Run; the last one
-	// completed, when, and how long it took.
+	// completed, by this call or before it, when, and how long it took, which is 0 where nobody knows: where it was
+	// completed before this call, or by a restart.
 	CheckpointsCompleted, CheckpointsFailed int64
 	LastCheckpoint                          int64
 	LastCheckpointAt                        time.Time
@@ -53,7 +59,7 @@ type Progress struct {
 	Began time.Time
 }
 
-// Totals are the records of a whole job. Read equals Completed, Dropped and DeadLettered
+// Totals are the records of a whole job. While its subtasks run, Read equals Completed, Dropped and DeadLettered
 // together, and what is in flight, unless other operators drop or multiply records between two that wait.
 type Totals struct {
 	// Read were taken from the sources. Completed have their outcome, of 0 to n
@@ -84,6 +90,9 @@ type SubtaskProgress struct {
 	// at the end of the input.
 	Watermark async.EventTime
 }
+
+// Settled counts the records that have their outcome, whatever it is.
+func (t Totals) Settled() int64 { return t.Completed + t.Dropped + t.DeadLettered }
 
 // counters of a whole job, as they stand in a checkpoint.
 func (t Totals) counters() []checkpoint.Counter {
@@ -163,8 +172,16 @@ func (t *tracker) attempt(base *restored, tasks []*task) {
 		t.live = append(t.live, k.counts...)
 	}
 	if base != nil {
-		t.p.Committed = jobTotals(t.operators, base.counts).Emitted
+		t.p.Committed = t.based().Emitted
 	}
+}
+
+// based are the totals of the checkpoint that the present attempt went on from. Under t.mu.
+func (t *tracker) based() Totals {
+	if t.base == nil {
+		return Totals{}
+	}
+	return jobTotals(t.operators, t.base.counts)
 }
 
 // retire keeps what the tasks of an attempt that is over have done. Under t.mu.
@@ -175,16 +192,10 @@ func (t *tracker) retire() {
 	for _, c := range t.live {
 		at := place{c.operator, c.subtask}
 		w := t.past[at].now(c)
-		w.held, w.stats, w.mark = 0, past(w.stats), async.NoTime
+		w.mark = async.NoTime
 		t.past[at] = w
 	}
 	t.live = nil
-}
-
-// past leaves what a subtask has done, without what it has in hand.
-func past(s async.Stats) async.Stats {
-	s.Queued, s.InFlight, s.Held, s.Retrying, s.Done, s.Suspended, s.Limit, s.MaxCalls, s.Bytes = 0, 0, 0, 0, 0, nil, 0, 0, 0
-	return s
 }
 
 func (t *tracker) set(f func(*Progress)) {

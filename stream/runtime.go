@@ -305,6 +305,7 @@ func (r *Run) begin(ctx context.Context) (*restored, error) {
 			return nil, fmt.Errorf("cannot go on from checkpoint %d: %w", snap.ID, err)
 		}
 		from, refused, err := r.take(ctx, snap)
+		r.tracker.set(func(p *Progress) { p.Before = r.tracker.based() })
 		return from, errors.Join(refused, err)
 	}
 	id := r.cfg.RunID
@@ -383,7 +384,13 @@ func (r *Run) goBack(ctx context.Context) (from *restored, refused, err error) {
 		return nil, nil, r.committer.clean(ctx)
 	}
 	r.lastID = max(r.lastID, snap.ID)
-	return r.take(ctx, snap)
+	before := r.tracker.progress().LastCheckpoint
+	from, refused, err = r.take(ctx, snap)
+	if from != nil && snap != r.cfg.Resume && snap.ID > before {
+		// It was kept, and the job failed before its results were published, which they are now.
+		r.tracker.set(func(p *Progress) { p.CheckpointsCompleted++ })
+	}
+	return from, refused, err
 }
 
 // take goes back to a checkpoint: what it holds is published again, and what it does
@@ -405,7 +412,9 @@ func (r *Run) take(ctx context.Context, snap *checkpoint.Snapshot) (from *restor
 		return nil, nil, fmt.Errorf("checkpoint %d: %w", snap.ID, err)
 	}
 	if r.tracker.progress().LastCheckpoint < snap.ID {
-		r.tracker.set(func(p *Progress) { p.LastCheckpoint, p.LastCheckpointAt = snap.ID, snap.Created })
+		r.tracker.set(func(p *Progress) {
+			p.LastCheckpoint, p.LastCheckpointAt, p.LastCheckpointTook = snap.ID, snap.Created, 0
+		})
 	}
 	r.tracker.attempt(from, nil)
 	return from, nil, nil

@@ -60,25 +60,25 @@ func (l *metricList) fill(job string) {
 	of(counter, false, "records_dropped_total", "Records that failed and were dropped.", func(s *sub) float64 { return float64(s.Dropped) })
 	of(counter, false, "records_dead_lettered_total", "Records that failed and went to the dead letters.", func(s *sub) float64 { return float64(s.DeadLettered) })
 	of(counter, true, "calls_total", "Calls of records, retries included.", func(s *sub) float64 { return float64(s.Async.Calls) })
-	of(counter, true, "timeouts_total", "Records whose time was over.", func(s *sub) float64 { return float64(s.Async.Timeouts) })
-	of(counter, true, "retries_total", "Attempts after the first.", func(s *sub) float64 { return float64(s.Async.Retries) })
-	of(counter, true, "holds_total", "Times that a record was held for a server that was overloaded or away.", func(s *sub) float64 { return float64(s.Async.Holds) })
+	of(counter, true, "timeouts_total", "Records whose time was over, that which failed the job included.", func(s *sub) float64 { return float64(s.Async.Timeouts) })
+	of(counter, true, "retries_total", "Calls of records after a call of them that failed.", func(s *sub) float64 { return float64(s.Async.Retries) })
+	of(counter, true, "holds_total", "Times that a record was held for a server that took no calls, whether or not it had been called.", func(s *sub) float64 { return float64(s.Async.Holds) })
 	of(counter, true, "fallbacks_total", "Results that were made without the model.", func(s *sub) float64 { return float64(s.Async.Fallbacks) })
 	of(gauge, true, "queued_records", "Records admitted and not yet emitted.", func(s *sub) float64 { return float64(s.Async.Queued) })
 	of(gauge, true, "in_flight_calls", "Calls in progress.", func(s *sub) float64 { return float64(s.Async.InFlight) })
-	of(gauge, true, "held_records", "Records that wait for a server that is overloaded or away.", func(s *sub) float64 { return float64(s.Async.Held) })
+	of(gauge, true, "held_records", "Records that wait for a server that takes no calls.", func(s *sub) float64 { return float64(s.Async.Held) })
 	of(gauge, true, "retrying_records", "Records that wait for their next attempt.", func(s *sub) float64 { return float64(s.Async.Retrying) })
 	of(gauge, true, "parked_results", "Results that wait for their turn to leave.", func(s *sub) float64 { return float64(s.Async.Done) })
 	of(gauge, true, "call_limit", "Calls that may be in progress at present.", func(s *sub) float64 { return float64(s.Async.Limit) })
-	of(gauge, true, "connected", "1 if calls can be made, 0 while the server is away.", func(s *sub) float64 { return truth(s.Async.Suspended == nil) })
+	of(gauge, true, "connected", "1 if calls can be made; 0 while the server is away, and while the subtask does not run.", func(s *sub) float64 { return truth(s.Async.MaxCalls > 0 && s.Async.Suspended == nil) })
 
 	times := func(name, help string, of func(*async.Stats) *async.Histogram) {
 		l.ofSubtasks = append(l.ofSubtasks, subtaskMetric{desc: desc(name, help, subtaskLabels...), async: true, histogram: of})
 	}
-	times("call_seconds", "Time from a record's call to its answer or failure.", func(s *async.Stats) *async.Histogram { return &s.Call })
+	times("call_seconds", "Time from a record's call to its answer, failure or cancellation.", func(s *async.Stats) *async.Histogram { return &s.Call })
 	times("head_of_line_wait_seconds", "Time from a record's outcome until it left, behind those before it.", func(s *async.Stats) *async.Histogram { return &s.HeadOfLine })
 	times("latency_seconds", "Time from a record's admission until it left.", func(s *async.Stats) *async.Histogram { return &s.Latency })
-	times("drain_seconds", "Time that a checkpoint's barrier waited for what was in flight.", func(s *async.Stats) *async.Histogram { return &s.Drain })
+	times("drain_seconds", "Time that a checkpoint's barrier waited for what was in flight, until it passed or was given up.", func(s *async.Stats) *async.Histogram { return &s.Drain })
 
 	ofJob := func(kind prometheus.ValueType, name, help string, value func(*stream.Progress) float64) {
 		l.ofJob = append(l.ofJob, jobMetric{desc(name, help), kind, value})
@@ -86,13 +86,13 @@ func (l *metricList) fill(job string) {
 	ofJob(counter, "restarts_total", "Restarts after a failure.", func(p *stream.Progress) float64 { return float64(p.Restarts) })
 	ofJob(counter, "checkpoints_completed_total", "Checkpoints whose results are published.", func(p *stream.Progress) float64 { return float64(p.CheckpointsCompleted) })
 	ofJob(counter, "checkpoints_failed_total", "Checkpoints that were given up.", func(p *stream.Progress) float64 { return float64(p.CheckpointsFailed) })
-	ofJob(gauge, "last_checkpoint_timestamp_seconds", "When the last checkpoint was completed; 0 before the first.", func(p *stream.Progress) float64 {
+	ofJob(gauge, "last_checkpoint_timestamp_seconds", "When the last checkpoint was completed, by this process or before it; 0 before the first.", func(p *stream.Progress) float64 {
 		if p.LastCheckpointAt.IsZero() {
 			return 0
 		}
 		return float64(p.LastCheckpointAt.UnixMilli()) / 1e3
 	})
-	ofJob(gauge, "published_results", "Results that are published, of the whole run.", func(p *stream.Progress) float64 { return float64(p.Committed) })
+	ofJob(gauge, "published_results", "Results that are published, of the whole run, with those of earlier processes.", func(p *stream.Progress) float64 { return float64(p.Committed) })
 }
 
 func truth(b bool) float64 {
@@ -110,7 +110,7 @@ func (m *metrics) makeHistograms() {
 	seconds := prometheus.ExponentialBuckets(1e-3, 2, 18)
 	m.checkpoint = prometheus.NewHistogram(opts("checkpoint_seconds", "Time from the start of a checkpoint to the publishing of its results.", seconds))
 	m.commit = prometheus.NewHistogram(opts("commit_seconds", "Time that keeping a checkpoint and publishing its results took.", seconds))
-	m.requestSeconds = prometheus.NewHistogramVec(opts("request_seconds", "Time from sending a request to the model server to its answer.", prometheus.ExponentialBuckets(100e-6, 2, 18)), subtaskLabels)
+	m.requestSeconds = prometheus.NewHistogramVec(opts("request_seconds", "Time from sending a request to the model server to its answer, failure or cancellation.", prometheus.ExponentialBuckets(100e-6, 2, 18)), subtaskLabels)
 	m.batchRows = prometheus.NewHistogramVec(opts("batch_rows", "Records in each request to the model server.", prometheus.ExponentialBuckets(1, 2, 12)), subtaskLabels)
 }
 

@@ -39,13 +39,8 @@ func newMetrics(address, job string, withPprof bool) (*metrics, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &metrics{registry: prometheus.NewRegistry(), listener: l, job: job,
-		progress: func() stream.Progress { return stream.Progress{State: stream.StateStarting} },
-	}
-	m.list.fill(job)
-	m.makeHistograms()
-	m.registry.MustRegister(m, m.checkpoint, m.commit, m.requestSeconds, m.batchRows)
-
+	m := collectMetrics(job)
+	m.listener = l
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /health", m.health)
@@ -58,6 +53,17 @@ func newMetrics(address, job string, withPprof bool) (*metrics, error) {
 	}
 	m.server = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	return m, nil
+}
+
+// collectMetrics makes what newMetrics serves.
+func collectMetrics(job string) *metrics {
+	m := &metrics{registry: prometheus.NewRegistry(), job: job,
+		progress: func() stream.Progress { return stream.Progress{State: stream.StateStarting} },
+	}
+	m.list.fill(job)
+	m.makeHistograms()
+	m.registry.MustRegister(m, m.checkpoint, m.commit, m.requestSeconds, m.batchRows)
+	return m
 }
 
 // watch shows a run from now on.
@@ -103,7 +109,7 @@ func healthOf(s stream.State) (word string, ok bool) {
 	case stream.StateFinished, stream.StateStopped, stream.StateFailed:
 		return "stopped", false
 	}
-	return string(s), false // starting, restarting, stopping
+	return string(s), false // starting, failing, restarting, stopping
 }
 
 // health answers 200 while the job runs, and 503 else.

@@ -185,6 +185,16 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("docs/metrics.md has %s, which is not served", m[1])
 		}
 	}
+	// Since when each counts: what can only rise is this process's, what is there at present is so now, or of the whole run.
+	for _, m := range regexp.MustCompile("(?m)^\\| `(\\w+)` \\| (\\w+) \\| [^|]+ \\| (\\w+) \\| ").FindAllStringSubmatch(docs, -1) {
+		ok := m[3] == "process"
+		if m[2] == "gauge" {
+			ok = m[3] == "now" || m[3] == "run"
+		}
+		if !ok {
+			t.Errorf("docs/metrics.md says that the %s %s counts since %q", m[2], m[1], m[3])
+		}
+	}
 	// Whatever they name is served, by the job or the sidecar. That Prometheus can parse them is checked by tools/alerts.
 	for what, text := range map[string]string{"the dashboard": dashboard, "the alerts": alerts} {
 		used := regexp.MustCompile(`tensorferry_(job|sidecar)_\w+`).FindAllString(text, -1)
@@ -226,7 +236,7 @@ func TestMetrics(t *testing.T) {
 // TestHealth: what each state is at /health, and whether a load balancer may take it for healthy.
 func TestHealth(t *testing.T) {
 	for state, want := range map[stream.State]string{
-		stream.StateStarting: "starting 503", stream.StateRunning: "ready 200", stream.StateRestarting: "restarting 503", stream.StateStopping: "stopping 503",
+		stream.StateStarting: "starting 503", stream.StateRunning: "ready 200", stream.StateFailing: "failing 503", stream.StateRestarting: "restarting 503", stream.StateStopping: "stopping 503",
 		stream.StateFinished: "stopped 503", stream.StateStopped: "stopped 503", stream.StateFailed: "stopped 503",
 	} {
 		p := stream.Progress{State: state, Restarts: 2, LastCheckpoint: 7, LastError: errors.New("broken")}

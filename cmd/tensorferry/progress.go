@@ -1,8 +1,11 @@
 package main
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -45,22 +48,27 @@ type meter struct {
 	window []sample
 }
 
+// sample is what this process had done at a moment: records that have their outcome, also those that a restart
+// brought again, and requests. No number of it ever goes down.
 type sample struct {
-	at                  time.Time
-	out, requests, rows int64
-	latency             async.Histogram
+	at                      time.Time
+	settled, requests, rows int64
+	latency                 async.Histogram
 }
 
 const rateWindow = 2 * time.Second
 
-// add takes a sample. A restart takes counts back; the window then begins anew.
+// add takes a sample. The first one of a run stands behind that of its beginning, at which nothing had been done.
 func (m *meter) add(g *glance) {
-	now := sample{at: g.at, out: g.Completed + g.Dropped + g.DeadLettered, requests: g.requests, rows: g.rows}
+	now := sample{at: g.at, requests: g.requests, rows: g.rows}
 	for i := range g.Worked {
-		now.latency = now.latency.Plus(g.Worked[i].Async.Latency)
+		if w := &g.Worked[i]; w.Name == inferName {
+			now.settled += w.Completed + w.Dropped + w.DeadLettered
+			now.latency = now.latency.Plus(w.Async.Latency)
+		}
 	}
-	if n := len(m.window); n > 0 && now.out < m.window[n-1].out {
-		m.window = m.window[:0]
+	if len(m.window) == 0 && !g.Began.IsZero() {
+		m.window = append(m.window, sample{at: g.Began})
 	}
 	m.window = append(m.window, now)
 	for len(m.window) > 2 && now.at.Sub(m.window[1].at) >= rateWindow {
@@ -70,14 +78,38 @@ func (m *meter) add(g *glance) {
 
 func (m *meter) ends() (first, last *sample) { return &m.window[0], &m.window[len(m.window)-1] }
 
-// rate is in records a second; 0 before there are two samples.
-func (m *meter) rate() float64 {
+// rate is of the records that got their outcome lately; see rateOf.
+func (m *meter) rate() (float64, bool) {
 	first, last := m.ends()
-	span := last.at.Sub(first.at).Seconds()
-	if span <= 0 {
-		return 0
+	return rateOf(last.settled-first.settled, last.at.Sub(first.at))
+}
+
+// rateOf is in records a second; false if no time has passed, so that nobody knows.
+func rateOf(records int64, took time.Duration) (rate float64, known bool) {
+	if took <= 0 {
+		return 0, false
 	}
-	return float64(last.out-first.out) / span
+	return float64(records) / took.Seconds(), true
+}
+
+// rateText writes a rate, or a dash if it is not known. A slow one is no 0.
+func rateText(rate float64, known bool) string {
+	switch {
+	case !known:
+		return "-"
+	case rate < 10:
+		return strconv.FormatFloat(rate, 'g', 2, 64) + "/s"
+	}
+	return group(int64(math.Round(rate))) + "/s"
+}
+
+// rateAttr is rateText for a log line.
+func rateAttr(rate float64) slog.Attr {
+	if rate < 10 {
+		short, _ := strconv.ParseFloat(strconv.FormatFloat(rate, 'g', 2, 64), 64)
+		return slog.Float64("rate", short)
+	}
+	return slog.Int64("rate", int64(math.Round(rate)))
 }
 
 // latency is how long the records that left lately had been in the operator.
@@ -86,33 +118,83 @@ func (m *meter) latency() async.Histogram {
 	return last.latency.Minus(first.latency)
 }
 
-// batch is the mean of records in a request lately; 0 if there was none.
-func (m *meter) batch() float64 {
-	first, last := m.ends()
-	if last.requests == first.requests {
-		return 0
+// percentiles writes p50, p95 and p99, in this order.
+func (m *meter) percentiles() (texts [3]string) {
+	h := m.latency()
+	for i, q := range [...]float64{0.5, 0.95, 0.99} {
+		d := h.Quantile(q)
+		if texts[i] = millis(d); d >= async.HistogramBound(async.HistogramBuckets-1) {
+			texts[i] = ">" + texts[i] // how much more is not known
+		}
 	}
-	return float64(last.rows-first.rows) / float64(last.requests-first.requests)
+	return texts
 }
 
-// server says whether calls can be made, and how many if it is fewer than there might be. It is empty while nothing runs.
+// batch is the mean of records in a request lately, a dash if there was none.
+func (m *meter) batch() string {
+	first, last := m.ends()
+	if last.requests == first.requests {
+		return "-"
+	}
+	return strconv.FormatFloat(float64(last.rows-first.rows)/float64(last.requests-first.requests), 'f', 1, 64)
+}
+
+// server says whether calls can be made, and how many if it is fewer than there might be; and of a server that does not
+// take them, what it was that happened last. It is empty while nothing runs.
 func (g *glance) server() string {
 	var s async.Stats
 	for i := range g.Operators {
 		a := &g.Operators[i].Async
 		s.Limit, s.MaxCalls, s.Held = s.Limit+a.Limit, s.MaxCalls+a.MaxCalls, s.Held+a.Held
+		s.HeldFor = cmp.Or(s.HeldFor, a.HeldFor)
 	}
+	held := group(int64(s.Held)) + " held"
+	allowed := fmt.Sprintf("%s of %s calls allowed", group(int64(s.Limit)), group(int64(s.MaxCalls)))
 	switch why := suspension(&g.Progress); {
-	case g.State == stream.StateRestarting:
-		return "" // what is known is of the attempt that failed
 	case why != nil:
-		return fmt.Sprintf("away, %s held: %v", group(int64(s.Held)), why)
+		return fmt.Sprintf("%s%s, %s: %v", standing(why), g.partly(), held, why)
 	case s.MaxCalls == 0:
 		return ""
-	case s.Limit < s.MaxCalls || s.Held > 0:
-		return fmt.Sprintf("overloaded, %s of %s calls allowed, %s held", group(int64(s.Limit)), group(int64(s.MaxCalls)), group(int64(s.Held)))
+	case s.Held > 0 && standing(s.HeldFor) == overloaded:
+		return overloaded + ", " + allowed + ", " + held
+	case s.Held > 0:
+		return fmt.Sprintf("%s, %s: %v", standing(s.HeldFor), held, s.HeldFor)
+	case s.Limit < s.MaxCalls:
+		return "connected, " + allowed
 	}
 	return "connected"
+}
+
+const overloaded = "overloaded"
+
+// standing is in a word why a server takes no calls.
+func standing(why error) string {
+	switch {
+	case errors.Is(why, sidecar.ErrNotReady):
+		return "not ready"
+	case errors.Is(why, sidecar.ErrTimeout):
+		return "slow"
+	case errors.Is(why, sidecar.ErrOverloaded), async.VerdictOf(why).Class == async.Overload:
+		return overloaded
+	}
+	return "away"
+}
+
+// partly says of how many subtasks a suspension is, if others make calls.
+func (g *glance) partly() string {
+	open, suspended := 0, 0
+	for i := range g.Worked {
+		if s := &g.Worked[i].Async; s.MaxCalls > 0 {
+			open++
+			if s.Suspended != nil {
+				suspended++
+			}
+		}
+	}
+	if suspended == open {
+		return ""
+	}
+	return fmt.Sprintf(" for %d of %d subtasks", suspended, open)
 }
 
 // behind is how far the last subtask is behind in event time; false if none has a watermark.
@@ -129,7 +211,7 @@ func (g *glance) behind() (most time.Duration, known bool) {
 func (m *meter) block(g *glance, width int) (lines []string) {
 	row := func(label string, items ...string) { lines = append(lines, wrap(label, width, items...)...) }
 	lines = []string{fmt.Sprintf("%s  %s  %s", m.name, g.State, seconds(g.at.Sub(m.began)))}
-	row("  records", "in "+group(g.Read), "out "+group(g.Emitted), "committed "+group(g.Committed), group(int64(m.rate()))+"/s")
+	row("  records", "in "+group(g.Read), "out "+group(g.Emitted), "committed "+group(g.Committed), rateText(m.rate()))
 	var lag []string
 	if g.unread >= 0 {
 		lag = append(lag, group(g.unread)+" not read")
@@ -140,13 +222,9 @@ func (m *meter) block(g *glance, width int) (lines []string) {
 	if lag != nil {
 		row("  lag", lag...)
 	}
-	batch := "-"
-	if b := m.batch(); b > 0 {
-		batch = strconv.FormatFloat(b, 'f', 1, 64)
-	}
-	row("  in flight", group(g.InFlight), "batch "+batch)
-	l := m.latency()
-	row("  latency", "p50 "+millis(l.Quantile(0.5)), "p95 "+millis(l.Quantile(0.95)), "p99 "+millis(l.Quantile(0.99)))
+	row("  in flight", group(g.InFlight), "batch "+m.batch())
+	p := m.percentiles()
+	row("  latency", "p50 "+p[0], "p95 "+p[1], "p99 "+p[2])
 	if s := g.server(); s != "" {
 		row("  server", s)
 	}
@@ -169,15 +247,17 @@ func (m *meter) block(g *glance, width int) (lines []string) {
 
 // attrs is what a log line says.
 func (m *meter) attrs(g *glance) []any {
-	l := m.latency()
+	p := m.percentiles()
 	a := []any{
 		slog.String("state", string(g.State)),
 		slog.Int64("in", g.Read), slog.Int64("out", g.Emitted), slog.Int64("committed", g.Committed),
 		slog.Int64("dropped", g.Dropped), slog.Int64("dead_lettered", g.DeadLettered),
-		slog.Int64("rate", int64(m.rate())), slog.Int64("in_flight", g.InFlight),
-		slog.String("p50", millis(l.Quantile(0.5))), slog.String("p95", millis(l.Quantile(0.95))), slog.String("p99", millis(l.Quantile(0.99))),
-		slog.String("batch", strconv.FormatFloat(m.batch(), 'f', 1, 64)),
 	}
+	if rate, known := m.rate(); known {
+		a = append(a, rateAttr(rate))
+	}
+	a = append(a, slog.Int64("in_flight", g.InFlight),
+		slog.String("p50", p[0]), slog.String("p95", p[1]), slog.String("p99", p[2]), slog.String("batch", m.batch()))
 	if g.unread >= 0 {
 		a = append(a, slog.Int64("lag", g.unread))
 	}

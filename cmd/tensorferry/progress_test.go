@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -19,11 +20,12 @@ func TestMeter(t *testing.T) {
 	var requests traffic
 	at := func(ms int, done int64) *glance {
 		g := &glance{
-			Progress: stream.Progress{State: stream.StateRunning, InFlight: 100, Totals: stream.Totals{Read: done + 100, Completed: done, Emitted: done}},
+			Progress: stream.Progress{State: stream.StateRunning, Began: start, InFlight: 100, Totals: stream.Totals{Read: done + 100, Completed: done, Emitted: done}},
 			at:       start.Add(time.Duration(ms) * time.Millisecond), unread: -1, requests: requests.requests.Load(), rows: requests.rows.Load(),
 		}
 		for i := range stays {
-			g.Worked = append(g.Worked, stream.SubtaskProgress{Subtask: i, Watermark: async.NoTime, OperatorProgress: stream.OperatorProgress{Async: async.Stats{Latency: stays[i]}}})
+			g.Worked = append(g.Worked, stream.SubtaskProgress{Subtask: i, Watermark: async.NoTime, OperatorProgress: stream.OperatorProgress{
+				Name: inferName, Completed: done / 2, Async: async.Stats{Latency: stays[i]}}})
 		}
 		m.add(g)
 		return g
@@ -36,7 +38,7 @@ func TestMeter(t *testing.T) {
 	}
 	g := at(0, 0)
 	show(g, 80, `digits  running  0.0s
-  records      in 100   out 0   committed 0   0/s
+  records      in 100   out 0   committed 0   -
   in flight    100   batch -
   latency      p50 -   p95 -   p99 -
   checkpoints  0   none yet   failed 0   restarts 0`)
@@ -52,8 +54,8 @@ func TestMeter(t *testing.T) {
 		requests.take(sidecar.Request{Rows: 31})
 		g = at(ms, int64(ms)) // 1000 a second
 	}
-	if m.rate() != 1000 || m.batch() != 30.5 {
-		t.Errorf("rate %v, batch %v; want 1000/s and 30.5", m.rate(), m.batch())
+	if rate, known := m.rate(); rate != 1000 || !known || m.batch() != "30.5" {
+		t.Errorf("rate %v, batch %v; want 1000/s and 30.5", rate, m.batch())
 	}
 	if len(m.window) > 12 {
 		t.Errorf("%d samples are kept of a window of %v", len(m.window), rateWindow)
@@ -68,7 +70,7 @@ func TestMeter(t *testing.T) {
 	g.CheckpointsCompleted, g.LastCheckpointAt, g.LastCheckpointTook = 1234, start.Add(9*time.Second), 5*time.Millisecond
 	g.unread = 12345
 	g.Worked[0].Watermark, g.Worked[1].Watermark = async.At(g.at.Add(-3*time.Second)), async.EndOfTime
-	g.Operators = []stream.OperatorProgress{{Name: "infer", Async: async.Stats{Limit: 250, MaxCalls: 1000, Held: 60}}}
+	g.Operators = []stream.OperatorProgress{{Name: "infer", Async: async.Stats{Limit: 250, MaxCalls: 1000, Held: 60, HeldFor: sidecar.ErrOverloaded}}}
 	show(g, 80, `digits  running  10.0s
   records      in 10,100   out 10,000   committed 0   1,000/s
   lag          12,345 not read   event time 3.0s behind
@@ -85,24 +87,108 @@ func TestMeter(t *testing.T) {
 			t.Errorf("a log line has no %s: %s", want, said)
 		}
 	}
-	g.Operators[0].Async.Suspended = errors.New("the connection is lost")
-	if got, want := g.server(), "away, 60 held: the connection is lost"; got != want {
-		t.Errorf("the server is %q, want %q", got, want)
+}
+
+// TestServer: what is said of the server is what happened last.
+func TestServer(t *testing.T) {
+	type stats = async.Stats
+	running := func(s stats) stats {
+		s.Limit, s.MaxCalls = cmp.Or(s.Limit, 8), 8
+		return s
 	}
-	g.State = stream.StateRestarting
-	if got := g.server(); got != "" {
-		t.Errorf("while the job waits for its restart the server is %q, want nothing", got)
+	lost := errors.New("the connection is lost")
+	for _, c := range []struct {
+		want string
+		subs []stats
+	}{
+		{"", []stats{{}}}, // nothing runs, or not yet
+		{"connected", []stats{running(stats{}), running(stats{})}},
+		{"connected, 10 of 16 calls allowed", []stats{running(stats{Limit: 2}), running(stats{})}}, // it was overloaded
+		{"overloaded, 10 of 16 calls allowed, 3 held", []stats{running(stats{Limit: 2, Held: 3, HeldFor: sidecar.ErrOverloaded}), running(stats{})}},
+		{"not ready, 3 held: the server or its model is not ready", []stats{running(stats{Held: 3, HeldFor: sidecar.ErrNotReady})}},
+		{"away, 5 held: the connection is lost", []stats{running(stats{Suspended: lost, Held: 3}), running(stats{Suspended: lost, Held: 2})}},
+		{"away for 1 of 2 subtasks, 5 held: the connection is lost", []stats{running(stats{Suspended: lost, Held: 5}), running(stats{})}},
+		{"slow, 5 held: the request ran out of time", []stats{running(stats{Suspended: sidecar.ErrTimeout, Held: 5})}},
+		{"not ready, 0 held: the server or its model is not ready", []stats{running(stats{Suspended: sidecar.ErrNotReady})}},
+	} {
+		g := glance{Progress: stream.Progress{Operators: []stream.OperatorProgress{{Name: inferName}}}}
+		for i, s := range c.subs {
+			g.Worked = append(g.Worked, stream.SubtaskProgress{Subtask: i, OperatorProgress: stream.OperatorProgress{Name: inferName, Async: s}})
+			all := &g.Operators[0].Async
+			all.Limit, all.MaxCalls, all.Held = all.Limit+s.Limit, all.MaxCalls+s.MaxCalls, all.Held+s.Held
+			all.Suspended, all.HeldFor = cmp.Or(all.Suspended, s.Suspended), cmp.Or(all.HeldFor, s.HeldFor)
+		}
+		if got := g.server(); got != c.want {
+			t.Errorf("of %+v it says %q, want %q", c.subs, got, c.want)
+		}
 	}
-	g.State = stream.StateStopping
-	g.Operators[0].Async = async.Stats{Limit: 1000, MaxCalls: 1000}
-	if got := g.server(); got != "connected" {
-		t.Errorf("the server is %q, want connected", got)
+}
+
+// TestRate: it is that of this process alone, known from the first look on, over restarts, and no 0 where something moves.
+func TestRate(t *testing.T) {
+	start := time.Now()
+	m := &meter{}
+	for _, c := range []struct {
+		at      time.Duration
+		total   int64 // of all processes; a restart takes it back
+		settled int64 // by this one
+		text    string
+		attr    string
+	}{
+		{0, 5000, 0, "-", ""},
+		{5 * time.Second, 6000, 1000, "200/s", "rate=200"},
+		{10 * time.Second, 6000, 1000, "0/s", "rate=0"},
+		{15 * time.Second, 5000, 1000, "0/s", "rate=0"},      // a restart
+		{20 * time.Second, 6001, 2001, "200/s", "rate=200"},  // and it is 1 further than before
+		{25 * time.Second, 6003, 2003, "0.4/s", "rate=0.4"},  // a slow model
+		{30 * time.Second, 6052, 2052, "9.8/s", "rate=9.8"},  //
+		{35 * time.Second, 6152, 2152, "20/s", "rate=20"},    //
+		{40 * time.Second, 6e7, 5e7, "9,999,570/s", "99570"}, //
+	} {
+		g := &glance{Progress: stream.Progress{Began: start, Totals: stream.Totals{Completed: c.total}, Before: stream.Totals{Completed: 5000}}, at: start.Add(c.at), unread: -1}
+		for i := range int64(3) { // one settled record of three has each outcome
+			w := stream.OperatorProgress{Name: inferName}
+			*[]*int64{&w.Completed, &w.Dropped, &w.DeadLettered}[i] = (c.settled + i) / 3
+			g.Worked = append(g.Worked, stream.SubtaskProgress{OperatorProgress: w, Subtask: int(i)})
+		}
+		// What other operators did with the same records is not counted again.
+		g.Worked = append(g.Worked, stream.SubtaskProgress{OperatorProgress: stream.OperatorProgress{Name: sinkName, Completed: c.settled}})
+		m.add(g)
+		said := fmt.Sprint(m.attrs(g)...)
+		if got := rateText(m.rate()); got != c.text || !strings.Contains(said, c.attr) || strings.Contains(said, "rate=") != (c.attr != "") {
+			t.Errorf("after %v the rate is %s, and in a log line %s; want %s", c.at, got, said, c.text)
+		}
 	}
-	// A restart takes the counts back; the rate must not go below 0.
-	at(10_200, 4000)
-	at(10_400, 4100)
-	if m.rate() != 500 {
-		t.Errorf("after a restart the rate is %v, want 500/s", m.rate())
+	// The first look may be at once, or after a while with nothing done.
+	for took, want := range map[time.Duration]string{-time.Second: "-", 0: "-", time.Second: "0/s"} {
+		if got := rateText(rateOf(0, took)); got != want {
+			t.Errorf("the rate of nothing in %v is %s, want %s", took, got, want)
+		}
+	}
+}
+
+// TestPercentilesOfLittle: nothing is no 0, one record is its own median, and what lies above all bounds is not put at the last.
+func TestPercentilesOfLittle(t *testing.T) {
+	m := &meter{}
+	g := &glance{Progress: stream.Progress{Began: time.Now(), Worked: []stream.SubtaskProgress{{OperatorProgress: stream.OperatorProgress{Name: inferName}}}}, at: time.Now()}
+	for _, c := range []struct {
+		add  time.Duration
+		want [3]string
+	}{
+		{-1, [3]string{"-", "-", "-"}},
+		{20 * time.Millisecond, [3]string{"19ms", "25ms", "25ms"}}, // within its bucket of the histogram, 12.8 to 25.6 ms
+		{time.Hour, [3]string{"26ms", ">104.9s", ">104.9s"}},
+	} {
+		if c.add >= 0 {
+			g.Worked[0].Async.Latency.Add(c.add)
+		}
+		m.add(g)
+		if got := m.percentiles(); got != c.want {
+			t.Errorf("after %v: %v, want %v", c.add, got, c.want)
+		}
+		if c.add < 0 && m.batch() != "-" {
+			t.Errorf("the mean of no requests is %s", m.batch())
+		}
 	}
 }
 

@@ -197,9 +197,9 @@ func (r *runner) drive() int {
 			}
 		case <-timeout:
 			cancel(errStopTimeout)
-		case now := <-tick.C:
+		case <-tick.C:
 			if run != nil {
-				r.report(m, now, run)
+				r.report(m, run)
 			}
 		case err := <-done:
 			select {
@@ -215,8 +215,9 @@ func (r *runner) drive() int {
 }
 
 // report shows where the run stands.
-func (r *runner) report(m *meter, now time.Time, run *stream.Run) {
-	g := glance{Progress: run.Progress(), at: now, requests: r.traffic.requests.Load(), rows: r.traffic.rows.Load(), unread: -1}
+func (r *runner) report(m *meter, run *stream.Run) {
+	// The time is that of the numbers: a terminal that stood still may have kept the tick for long.
+	g := glance{Progress: run.Progress(), at: time.Now(), requests: r.traffic.requests.Load(), rows: r.traffic.rows.Load(), unread: -1}
 	if r.parts.lag != nil {
 		if n, known := r.parts.lag(); known {
 			g.unread = n
@@ -345,10 +346,16 @@ func (r *running) Observe(e stream.Event) {
 	}
 }
 
-// untouched reports whether nothing is lost with a run: it has read nothing and kept nothing. One that
-// reads topics has a beginning once it runs, behind which records come that it has not read yet.
+// untouched reports whether nothing is lost with a run: this process has read nothing and kept nothing,
+// in any attempt. One that reads topics has a beginning once it runs, behind which records come that it
+// has not read yet.
 func (r *runner) untouched(p stream.Progress) bool {
-	return p.Read == 0 && p.CheckpointsCompleted == 0 && !(r.spec.Source.Kafka != nil && r.ran.Load())
+	for i := range p.Worked {
+		if p.Worked[i].In > 0 {
+			return false
+		}
+	}
+	return p.CheckpointsCompleted == 0 && !(r.spec.Source.Kafka != nil && r.ran.Load())
 }
 
 // finish says how the run ended, and returns the exit code.
@@ -403,15 +410,15 @@ func (r *runner) finish(began time.Time, run *stream.Run, stopped os.Signal, err
 func (r *runner) summary(out io.Writer, how string, took time.Duration, p *stream.Progress) {
 	fmt.Fprintf(out, "%s: %s in %s: %s records read, %s results in %s\n", r.spec.Name, how, seconds(took),
 		group(p.Read), group(p.Committed), sinkPlace(r.spec))
+	if p.Before.Read > 0 {
+		fmt.Fprintf(out, "  of these %s records and %s results since it was resumed\n", group(p.Read-p.Before.Read), group(p.Committed-p.Before.Emitted))
+	}
 	if p.Dropped > 0 {
 		fmt.Fprintf(out, "  %s records failed and were dropped\n", group(p.Dropped))
 	}
 	if p.DeadLettered > 0 {
 		fmt.Fprintf(out, "  %s records failed and are in %s\n", group(p.DeadLettered), lettersPlace(r.spec))
 	}
-	rate := "-"
-	if s := took.Seconds(); s > 0 {
-		rate = group(int64(float64(p.Read)/s)) + "/s"
-	}
+	rate := rateText(rateOf(p.Settled()-p.Before.Settled(), took))
 	fmt.Fprintf(out, "  %s   checkpoints %d, failed %d   restarts %d\n", rate, p.CheckpointsCompleted, p.CheckpointsFailed, p.Restarts)
 }

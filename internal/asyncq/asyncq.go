@@ -157,6 +157,7 @@ type entry struct {
 	inList  bool // in the list of deadlines
 	behind  bool // keyed: an earlier one of its key has not left yet
 	starved bool // a further retry was allowed, and the budget had none
+	retry   bool // its next call is a retry
 	gen     uint32
 	attempt uint32 // number of the newest call, for telling answers apart
 	tries   int32  // retries scheduled so far
@@ -209,6 +210,7 @@ type Queue struct {
 	scratch      []int32
 
 	heldCount, retryCount, doneCount int
+	holds, retries                   int64 // begun since New
 
 	suspended, draining, ended, failed bool
 }
@@ -284,10 +286,13 @@ func (q *Queue) Starved(id ID) bool {
 	return s != none && q.entries[s].starved
 }
 
-// Stats is a count of live entries by what they are doing. While calls are suspended, what waits
-// for one is held.
+// Stats is a count of live entries by what they are doing, and what was done since New. While calls
+// are suspended, what waits for one is held.
 type Stats struct {
 	Live, Calling, Held, Retrying, Done int
+	// Holds counts how often an entry was held, whether or not it had been called; Retries the calls that
+	// followed a failed one.
+	Holds, Retries int64
 	// Limit is how many calls may be in progress at present.
 	Limit int
 	Bytes int64
@@ -297,10 +302,15 @@ type Stats struct {
 func (q *Queue) Stats() Stats {
 	held := q.heldCount
 	if q.suspended {
-		held = q.live - q.marks - q.running - q.retryCount - q.doneCount
+		held += q.waiting()
 	}
 	return Stats{
 		Live: q.live, Calling: q.running, Held: held, Retrying: q.retryCount, Done: q.doneCount,
-		Limit: q.limit.now(), Bytes: q.bytes,
+		Holds: q.holds, Retries: q.retries, Limit: q.limit.now(), Bytes: q.bytes,
 	}
+}
+
+// waiting counts the entries that wait for a call and are not held.
+func (q *Queue) waiting() int {
+	return q.live - q.marks - q.running - q.heldCount - q.retryCount - q.doneCount
 }

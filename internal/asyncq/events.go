@@ -24,6 +24,9 @@ func (q *Queue) Admit(now Time, bytes int64, key uint64) ID {
 	}
 	e.state = ready
 	q.pushBack(&q.fresh, s)
+	if q.suspended {
+		q.holds++
+	}
 	q.expectTaking(s)
 	return ID{uint32(s), e.gen}
 }
@@ -62,7 +65,7 @@ func (q *Queue) alloc() int32 {
 	e := &q.entries[s]
 	e.gen++
 	e.seq = q.seq
-	e.started, e.behind, e.starved = false, false, false
+	e.started, e.behind, e.starved, e.retry = false, false, false, false
 	e.attempt, e.tries, e.ends = 0, 0, 0
 	e.link, e.knext, e.bnext = none, none, none
 	e.left, e.bytes = 0, 0
@@ -99,6 +102,10 @@ func (q *Queue) call(s int32) {
 	e.state = calling
 	e.attempt++
 	e.call = q.limit.started()
+	if e.retry {
+		e.retry = false
+		q.retries++
+	}
 	q.running++
 	q.effect(Call, s)
 }
@@ -145,7 +152,7 @@ func (q *Queue) Complete(now Time, id ID, attempt uint32, out Outcome, after Tim
 		if int(e.tries) < q.cfg.Retries && (q.cfg.Timeout == 0 || q.now+delay < e.deadline) {
 			if q.spend() {
 				e.tries++
-				e.state = retrying
+				e.state, e.retry = retrying, true
 				q.retryCount++
 				q.setTimer(wake, s, q.now+delay)
 				return Waiting
@@ -248,6 +255,7 @@ func (q *Queue) Tick(now Time) {
 		} else {
 			q.retryCount--
 			if q.suspended {
+				q.holds++
 				q.haltTimer(t.slot) // its deadline is later, or it would have fired first
 			}
 		}

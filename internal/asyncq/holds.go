@@ -40,6 +40,7 @@ const aloneCalls = 5
 func (q *Queue) refused(s int32, out Outcome, after Time) bool {
 	e, p := &q.entries[s], &q.patience
 	if q.suspended {
+		q.holds++
 		q.callAgain(s)
 		return true
 	}
@@ -54,6 +55,7 @@ func (q *Queue) refused(s int32, out Outcome, after Time) bool {
 	}
 	e.state = held
 	q.heldCount++
+	q.holds++
 	// All wait alike, so that those who were refused most often, the oldest, do not wait longest.
 	if q.now >= p.grows {
 		p.delay = max(q.cfg.HoldDelay, min(2*p.delay, q.cfg.MaxHoldDelay))
@@ -106,10 +108,12 @@ func (q *Queue) Suspend(now Time) {
 	q.suspended = true
 	q.leaves(q.patience.eldest)
 	q.stall()
+	q.holds += int64(q.waiting())
 	for s := q.again.head; s != none; {
 		e, next := &q.entries[s], q.entries[s].link
 		// A retry that waits for room to be called has its time running.
 		if e.started && e.left == 0 && !q.haltTimer(s) {
+			q.holds--
 			q.expire(s, Timeout)
 		} else {
 			q.expectTaking(s)

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"bytes"
+	"testing"
+	"time"
+
+	"github.com/tensorferry/tensorferry/job"
+	"github.com/tensorferry/tensorferry/stream"
+)
+
+// TestSummary: totals are of the whole run and say what part of them this process did; the rate is its own.
+func TestSummary(t *testing.T) {
+	spec, err := job.Parse("job.yaml", "/jobs", []byte("name: a\nsource: {file: {path: in}}\ninfer: {model: m, endpoint: 'h:1'}\nsink: {file: {path: out}}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &runner{spec: spec}
+	for _, c := range []struct {
+		took time.Duration
+		p    stream.Progress
+		want string
+	}{
+		{2 * time.Second, stream.Progress{Totals: stream.Totals{Read: 1000, Completed: 1000, Emitted: 1000}, Committed: 1000, CheckpointsCompleted: 3},
+			`a: finished in 2.0s: 1,000 records read, 1,000 results in /jobs/out
+  500/s   checkpoints 3, failed 0   restarts 0
+`},
+		{2 * time.Second, stream.Progress{Totals: stream.Totals{Read: 1000, Completed: 990, Dropped: 10, Emitted: 990}, Committed: 990, Restarts: 1,
+			Before: stream.Totals{Read: 960, Completed: 955, Dropped: 5, Emitted: 955}},
+			`a: finished in 2.0s: 1,000 records read, 990 results in /jobs/out
+  of these 40 records and 35 results since it was resumed
+  10 records failed and were dropped
+  20/s   checkpoints 0, failed 0   restarts 1
+`},
+		{4 * time.Second, stream.Progress{Totals: stream.Totals{Read: 1}}, "a: finished in 4.0s: 1 records read, 0 results in /jobs/out\n  0/s   checkpoints 0, failed 0   restarts 0\n"},
+		{4 * time.Second, stream.Progress{Totals: stream.Totals{Read: 1, Completed: 1}}, "a: finished in 4.0s: 1 records read, 0 results in /jobs/out\n  0.25/s   checkpoints 0, failed 0   restarts 0\n"},
+		{0, stream.Progress{}, "a: finished in 0.0s: 0 records read, 0 results in /jobs/out\n  -   checkpoints 0, failed 0   restarts 0\n"},
+	} {
+		var out bytes.Buffer
+		if r.summary(&out, "finished", c.took, &c.p); out.String() != c.want {
+			t.Errorf("%+v:\n%s\nwant\n%s", c.p, &out, c.want)
+		}
+	}
+}
+
+// TestUntouched: a run that has read something has begun, also where a restart took its totals back,
+// and so has one that runs and reads topics.
+func TestUntouched(t *testing.T) {
+	read := []stream.SubtaskProgress{{}, {OperatorProgress: stream.OperatorProgress{Name: sourceName, In: 7}}}
+	for _, c := range []struct {
+		p    stream.Progress
+		want bool
+	}{
+		{stream.Progress{}, true},
+		{stream.Progress{Worked: make([]stream.SubtaskProgress, 2)}, true},
+		{stream.Progress{Worked: read}, false},
+		{stream.Progress{Totals: stream.Totals{Read: 7}, Worked: read}, false},
+		{stream.Progress{CheckpointsCompleted: 1}, false},
+	} {
+		r := &runner{spec: &job.Spec{}}
+		if got := r.untouched(c.p); got != c.want {
+			t.Errorf("%+v: %v", c.p, got)
+		}
+	}
+	r := &runner{spec: &job.Spec{Source: job.Source{Kafka: &job.KafkaSource{}}}}
+	if !r.untouched(stream.Progress{}) {
+		t.Error("a run of topics that never ran")
+	}
+	r.ran.Store(true)
+	if r.untouched(stream.Progress{}) {
+		t.Error("a run of topics that ran")
+	}
+}
