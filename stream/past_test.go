@@ -100,7 +100,7 @@ func pastOf[T any](name string, values ...T) pastType {
 
 var pastTypes = []pastType{
 	pastOf("int", math.MinInt64, -1, 0, 1, math.MaxInt64),
-	pastOf("float", 0.1, -0.0, math.MaxFloat64, math.SmallestNonzeroFloat64, 1e21),
+	pastOf("float", 0.1, 0.0, math.MaxFloat64, math.SmallestNonzeroFloat64, 1e21),
 	pastOf("text", "", "a", "<&>\u2028\x00\x7f", "\U0001F600", "null", `"`),
 	pastOf("truth", true, false, true),
 	pastOf("bytes", nil, []byte{}, []byte{1, 2, 255}, []byte("abc"), nil),
