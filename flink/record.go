@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"unicode/utf8"
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/register"
@@ -68,11 +69,28 @@ type FailedRecord struct {
 }
 
 // The coder is ours, so that Flink's side sees bytes alone: of Beam's rows, which Go makes of structs, it reads some otherwise.
-func encodeFailed(f FailedRecord) ([]byte, error) { return json.Marshal(f) }
+func encodeFailed(f FailedRecord) ([]byte, error) {
+	form := failedForm{FailedRecord: f}
+	if !utf8.ValidString(f.Record.Key) {
+		form.Key = []byte(f.Record.Key)
+	}
+	return json.Marshal(form)
+}
 
-func decodeFailed(b []byte) (f FailedRecord, err error) {
-	err = json.Unmarshal(b, &f)
-	return f, err
+func decodeFailed(b []byte) (FailedRecord, error) {
+	var form failedForm
+	err := json.Unmarshal(b, &form)
+	if form.Key != nil {
+		form.Record.Key = string(form.Key)
+	}
+	return form.FailedRecord, err
+}
+
+// failedForm is a FailedRecord in JSON.
+type failedForm struct {
+	FailedRecord
+	// Key is the record's where it is no text: that of a record of Kafka may be any bytes.
+	Key []byte `json:",omitempty"`
 }
 
 // RecordMaker makes the function of Records: of JSON objects.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/graph/mtime"
@@ -42,6 +43,22 @@ func TestRecordCoder(t *testing.T) {
 			if _, err := decodeRecord(b[:n]); !errors.Is(err, errRecord) {
 				t.Fatalf("%+v cut to %d bytes: error %v", r, n, err)
 			}
+		}
+	}
+}
+
+// Bytes that are no text come through as they are, and what was encoded before they did is read.
+func TestFailedRecordCoder(t *testing.T) {
+	for _, key := range []string{"", "k", "ü", "\xff\x00", "\uFFFD"} {
+		f := FailedRecord{Record: Record{Value: []byte{0, 0xff}, Key: key, Split: 1, Position: math.MaxInt64}, Class: "record", Error: "why", Attempts: 2, At: -3}
+		b, err := encodeFailed(f)
+		got, derr := decodeFailed(b)
+		if err != nil || derr != nil || !sameRecord(got.Record, f.Record) || got.Class != f.Class || got.Error != f.Error || got.Attempts != 2 || got.At != -3 {
+			t.Errorf("%+v came back as %+v: %v, %v", f, got, err, derr)
+		}
+		before, err := json.Marshal(f)
+		if got, derr := decodeFailed(before); err != nil || derr != nil || utf8.ValidString(key) && !sameRecord(got.Record, f.Record) {
+			t.Errorf("%s was read as %+v: %v, %v", before, got, err, derr)
 		}
 	}
 }

@@ -320,8 +320,12 @@ func (w *asyncWait[IN, OUT]) snapshot(b *barrier, st *async.Status[IN]) error {
 		}
 		bySplit[r.Split] = data
 	}
+	name := partLaidOut
+	if ownSerializer(w.serializer) {
+		name = partOwn
+	}
 	for _, s := range splits {
-		add(s, partEntries, bySplit[s])
+		add(s, name, bySplit[s])
 	}
 	if len(marks) > 0 {
 		add(-1, partMarks, appendMarks(nil, marks))

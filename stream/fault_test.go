@@ -108,12 +108,12 @@ func (c trapCommitter) Clean(ctx context.Context) error {
 
 type trapSerializer struct {
 	p trap
-	jsonSerializer[int]
+	Serializer[int]
 }
 
 func (s trapSerializer) Append(dst []byte, v int) ([]byte, error) {
 	s.p.spring("the serializer's Append")
-	return s.jsonSerializer.Append(dst, v)
+	return s.Serializer.Append(dst, v)
 }
 
 // TestPanics: a panic of any function that a user gives is an error of the job, with its place and
@@ -130,7 +130,7 @@ func TestPanics(t *testing.T) {
 				m := Map(From(j, trapSource{p}, Name("in")), func(v int) (int, error) { p.spring("map"); return v, nil })
 				k := KeyBy(m, func(int) string { p.spring("keyby"); return "k" })
 				slow := async.Func(func(_ context.Context, v int) (int, error) { time.Sleep(10 * time.Millisecond); return v, nil }, 0)
-				w := UnorderedWait(k, slow, async.Config{Capacity: 5}, WithSerializer[int](trapSerializer{p, jsonSerializer[int]{}}))
+				w := UnorderedWait(k, slow, async.Config{Capacity: 5}, WithSerializer[int](trapSerializer{p, testSerializer}))
 				To(w, trapSink{p}, Name("out"))
 				err := j.Run(t.Context())
 				e, ok := errors.AsType[*async.PanicError](err)
@@ -281,28 +281,41 @@ func TestStoreErrors(t *testing.T) {
 	}
 }
 
+var ringsSerializer, _ = serializerFor[map[string][]*ringed](nil)
+
 // FuzzEntries: no bytes make the decoders panic or take memory beyond their size, and what was written comes back.
 func FuzzEntries(f *testing.F) {
 	var scratch []byte
-	good, err := appendEntry(nil, 3, &Record[int]{Value: 42, Time: -5, Key: "k", Position: 1 << 40}, Serializer[int](jsonSerializer[int]{}), &scratch)
+	good, err := appendEntry(nil, 3, &Record[int]{Value: 42, Time: -5, Key: "k", Position: 1 << 40}, testSerializer, &scratch)
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Add(good)
 	f.Add(appendMarks(nil, []async.QueuedWatermark{{Before: 2, Mark: async.Watermark{Time: 9, Idle: true}}}))
 	f.Add(appendSplit(nil, splitState{split: Split{Data: []byte("x"), Start: 3}, next: 5, done: true}))
+	ring := &ringed{Name: "a"}
+	ring.Next = ring
+	if good, err = ringsSerializer.Append(nil, map[string][]*ringed{"a": {nil, ring, ring, {}}, "b": nil}); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
 	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01})
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if all, err := decodeEntries(data, 1, Serializer[int](jsonSerializer[int]{})); err == nil {
+		if all, err := decodeEntries(data, 1, testSerializer); err == nil {
 			var again []byte
 			for _, e := range all {
-				if again, err = appendEntry(again, e.seq, &e.rec, Serializer[int](jsonSerializer[int]{}), &scratch); err != nil {
+				if again, err = appendEntry(again, e.seq, &e.rec, testSerializer, &scratch); err != nil {
 					t.Fatal(err)
 				}
 			}
-			back, err := decodeEntries(again, 1, Serializer[int](jsonSerializer[int]{}))
+			back, err := decodeEntries(again, 1, testSerializer)
 			if err != nil || !slices.Equal(all, back) {
 				t.Fatalf("%v came back as %v, %v", all, back, err)
+			}
+		}
+		if v, err := ringsSerializer.Decode(data); err == nil {
+			if _, err := ringsSerializer.Append(nil, v); err != nil {
+				t.Fatal(err)
 			}
 		}
 		if marks, err := decodeMarks(data); err == nil {

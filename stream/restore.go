@@ -192,8 +192,12 @@ func restoreEntries[T any](env *taskEnv, operator string, keyed bool, s Serializ
 			if marks, err = decodeMarks(p.Data); err != nil {
 				return nil, nil, fmt.Errorf("checkpoint %d, %s: %w", env.restore.id, operator, err)
 			}
-		case p.Name == partEntries && (keyed || ours):
-			all, err := decodeEntries(p.Data, p.Split, s)
+		case holdsRecords(p.Name) && (keyed || ours):
+			reader, err := readerOf(p.Name, s)
+			var all []keptEntry[T]
+			if err == nil {
+				all, err = decodeEntries(p.Data, p.Split, reader)
+			}
 			if err != nil {
 				return nil, nil, fmt.Errorf("checkpoint %d, %s: %w", env.restore.id, operator, err)
 			}
@@ -223,6 +227,20 @@ func countersOf(operators []planned, counts map[string]opCounts) []checkpoint.Co
 		all = n.counters(all)
 	}
 	return all
+}
+
+// readerOf returns what reads the values of a part; s is the operator's serializer.
+func readerOf[T any](part string, s Serializer[T]) (valueReader[T], error) {
+	own := ownSerializer(s)
+	switch {
+	case part == partLaidOut && own:
+		return serializerFor[T](nil) // there was none of its own then
+	case part == partOwn && !own:
+		return nil, errors.New("its records were kept by a serializer of the job's own; set it again (stream.WithSerializer)")
+	case part == partEntries && !own:
+		return jsonSerializer[T]{}, nil
+	}
+	return s, nil
 }
 
 // base returns what a checkpoint counted of an operator; r may be nil.

@@ -1,7 +1,6 @@
 package stream
 
 import (
-	"encoding"
 	"encoding/json"
 	"fmt"
 	"reflect"
@@ -16,16 +15,30 @@ type Serializer[T any] interface {
 	Decode(data []byte) (T, error)
 }
 
-// jsonSerializer is the default.
-type jsonSerializer[T any] struct{}
+// layoutSerializer is the default: values lie in a checkpoint as their type's layout says.
+type layoutSerializer[T any] struct{ layout *layout }
 
-func (jsonSerializer[T]) Append(dst []byte, v T) ([]byte, error) {
-	if raw, ok := any(v).(json.RawMessage); ok && raw != nil {
-		return append(dst, raw...), nil // digit for digit, also where it is not compact
+func (s layoutSerializer[T]) Append(dst []byte, v T) ([]byte, error) {
+	if raw, ok := any(&v).(*json.RawMessage); ok { // what jobs of the command are made of
+		return appendBytes(append(dst, tagBytes), *raw), nil
 	}
-	data, err := json.Marshal(v)
-	return append(dst, data...), err
+	return appendValue(dst, s.layout, v)
 }
+
+func appendValue[T any](dst []byte, l *layout, v T) ([]byte, error) {
+	w := layoutWriter{dst: append(dst, l.tag)}
+	err := w.value(l, reflect.ValueOf(&v).Elem())
+	return w.dst, err
+}
+
+func (s layoutSerializer[T]) Decode(data []byte) (v T, err error) {
+	r := layoutReader{form: form{data: data}}
+	err = r.whole(s.layout, reflect.ValueOf(&v).Elem())
+	return v, err
+}
+
+// jsonSerializer reads what the default one wrote into checkpoints of version 1.
+type jsonSerializer[T any] struct{}
 
 func (jsonSerializer[T]) Decode(data []byte) (v T, err error) {
 	if raw, ok := any(&v).(*json.RawMessage); ok {
@@ -36,72 +49,37 @@ func (jsonSerializer[T]) Decode(data []byte) (v T, err error) {
 	return v, err
 }
 
-// refusing stands in where JSON would lose a part of the value.
+// refusing stands in where the default serializer would lose a part of the value.
 type refusing[T any] struct{ err error }
 
 func (r refusing[T]) Append(dst []byte, _ T) ([]byte, error) { return dst, r.err }
 func (r refusing[T]) Decode([]byte) (v T, err error)         { return v, r.err }
 
-// serializerFor returns the serializer for records of type T: the given one, else JSON, if
-// that keeps every part of T.
+// ownSerializer says whether a serializer is one that the user gave.
+func ownSerializer[T any](s Serializer[T]) bool {
+	switch s.(type) {
+	case layoutSerializer[T], refusing[T]:
+		return false
+	}
+	return true
+}
+
+// serializerFor returns the serializer for records of type T: the given one, else the default,
+// if that keeps every part of T.
 func serializerFor[T any](given any) (Serializer[T], error) {
+	t := reflect.TypeFor[T]()
 	if given != nil {
 		s, ok := given.(Serializer[T])
 		if !ok {
-			return nil, fmt.Errorf("the serializer is a %T; want one for records of type %v", given, reflect.TypeFor[T]())
+			return nil, fmt.Errorf("the serializer is a %T; want one for records of type %v", given, t)
 		}
 		return s, nil
 	}
-	if why := lossy(reflect.TypeFor[T](), map[reflect.Type]bool{}); why != "" {
-		err := fmt.Errorf("the snapshot policy keeps records of type %v in checkpoints, and JSON cannot: %s; "+
-			"set stream.WithSerializer, or the drain policy", reflect.TypeFor[T](), why)
+	l, err := layoutOf(t)
+	if err != nil {
+		err = fmt.Errorf("the snapshot policy keeps records of type %v in checkpoints, and they would not come back as they are: %w; "+
+			"set stream.WithSerializer, or the drain policy", t, err)
 		return refusing[T]{err}, err
 	}
-	return jsonSerializer[T]{}, nil
-}
-
-var (
-	marshaler   = reflect.TypeFor[json.Marshaler]()
-	unmarshaler = reflect.TypeFor[json.Unmarshaler]()
-	textWriter  = reflect.TypeFor[encoding.TextMarshaler]()
-	textReader  = reflect.TypeFor[encoding.TextUnmarshaler]()
-)
-
-// lossy says what JSON would lose or refuse of a type, and "" if it keeps everything.
-func lossy(t reflect.Type, seen map[reflect.Type]bool) string {
-	if seen[t] {
-		return ""
-	}
-	seen[t] = true
-	p := reflect.PointerTo(t)
-	if (p.Implements(marshaler) && p.Implements(unmarshaler)) || (p.Implements(textWriter) && p.Implements(textReader)) {
-		return ""
-	}
-	switch t.Kind() {
-	case reflect.Chan, reflect.Func, reflect.Complex64, reflect.Complex128, reflect.UnsafePointer, reflect.Uintptr:
-		return fmt.Sprintf("%v has no JSON form", t)
-	case reflect.Interface:
-		return fmt.Sprintf("what is in the interface %v comes back as another type", t)
-	case reflect.Map:
-		if why := lossy(t.Key(), seen); why != "" {
-			return why
-		}
-		return lossy(t.Elem(), seen)
-	case reflect.Pointer, reflect.Slice, reflect.Array:
-		return lossy(t.Elem(), seen)
-	case reflect.Struct:
-		for i := range t.NumField() {
-			f := t.Field(i)
-			if !f.IsExported() && !f.Anonymous {
-				return fmt.Sprintf("field %s of %v is not exported", f.Name, t)
-			}
-			if f.Tag.Get("json") == "-" {
-				return fmt.Sprintf("field %s of %v is left out of JSON", f.Name, t)
-			}
-			if why := lossy(f.Type, seen); why != "" {
-				return why
-			}
-		}
-	}
-	return ""
+	return layoutSerializer[T]{l}, nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/tensorferry/tensorferry/async"
 )
@@ -15,8 +16,11 @@ const (
 	kindAsync  = "async"
 	kindSink   = "sink"
 
-	partSplit   = "split"
+	partSplit = "split"
+	// Records in flight: in checkpoints of version 1, as their layout says, and by a serializer of the user's own.
 	partEntries = "entries"
+	partLaidOut = "entries-2"
+	partOwn     = "entries-own"
 	partMarks   = "watermarks"
 	partState   = "state"
 	partPlan    = "plan"
@@ -63,14 +67,23 @@ func appendEntry[T any](dst []byte, seq int, r *Record[T], s Serializer[T], scra
 	dst = binary.AppendUvarint(dst, uint64(seq))
 	dst = binary.AppendVarint(dst, int64(r.Time))
 	dst = binary.AppendVarint(dst, r.Position)
-	dst = binary.AppendUvarint(dst, uint64(len(r.Key)))
-	dst = append(dst, r.Key...)
-	dst = binary.AppendUvarint(dst, uint64(len(value)))
-	return append(dst, value...), nil
+	dst = appendString(dst, r.Key)
+	return appendString(dst, value), nil
 }
 
-// decodeEntries reads the entries of one part.
-func decodeEntries[T any](data []byte, split int, s Serializer[T]) ([]keptEntry[T], error) {
+// holdsRecords says whether a part of that name holds records in flight.
+func holdsRecords(part string) bool {
+	return part == partEntries || part == partLaidOut || part == partOwn
+}
+
+// valueReader is the half of a Serializer that reads.
+type valueReader[T any] interface {
+	Decode(data []byte) (T, error)
+}
+
+// decodeEntries reads the entries of one part. The values share no memory with data, which another restart may need
+// as it is.
+func decodeEntries[T any](data []byte, split int, s valueReader[T]) ([]keptEntry[T], error) {
 	f := form{data: data}
 	var all []keptEntry[T]
 	for len(f.data) > 0 {
@@ -79,7 +92,7 @@ func decodeEntries[T any](data []byte, split int, s Serializer[T]) ([]keptEntry[
 		e.rec.Time = async.EventTime(f.signed())
 		e.rec.Position = f.signed()
 		e.rec.Key = string(f.bytes())
-		value := f.bytes()
+		value := slices.Clone(f.bytes())
 		if f.err != nil {
 			return nil, fmt.Errorf("entries of split %d: %w", split, f.err)
 		}
@@ -132,8 +145,18 @@ type form struct {
 var errForm = errors.New("the bytes are not what this program writes")
 
 func (f *form) unsigned() uint64 {
+	v := f.word()
+	if v > 1<<62 {
+		f.fail()
+		return 0
+	}
+	return v
+}
+
+// word reads a number of all 64 bits.
+func (f *form) word() uint64 {
 	v, n := binary.Uvarint(f.data)
-	if n <= 0 || v > 1<<62 {
+	if n <= 0 {
 		f.fail()
 		return 0
 	}

@@ -51,7 +51,7 @@ func TestStopAndResume(t *testing.T) {
 				for _, sec := range snap.Sections {
 					for _, p := range sec.Parts {
 						if sec.Kind == kindAsync {
-							all, err := decodeEntries(p.Data, p.Split, jsonSerializer[int]{})
+							all, err := decodeEntries(p.Data, p.Split, testSerializer)
 							if err != nil {
 								t.Fatal(err)
 							}

@@ -67,6 +67,11 @@ func waited[IN, OUT any](s *Stream[IN], fn async.Function[IN, OUT], order async.
 	if split && cfg.OnError == (async.OnError{}) {
 		cfg.OnError = async.OnError{BadRecord: async.DeadLetter, Timeout: async.DeadLetter, Backend: async.DeadLetter}
 	}
+	serializer, serr := serializerFor[IN](o.serializer)
+	if serr != nil && o.serializer == nil && s.job.cfg.Checkpoint.Interval == 0 && cfg.Timeout != async.NoTimeout {
+		// The only checkpoint that could hold records is that of a stop, which can as well wait for them.
+		cfg.Checkpoint, cfg.DrainLimit = async.Drain, 0
+	}
 	resolved, bad := cfg.Resolve(order)
 	switch letters := cfg.OnError.Uses(async.DeadLetter); {
 	case letters && !split:
@@ -77,13 +82,8 @@ func waited[IN, OUT any](s *Stream[IN], fn async.Function[IN, OUT], order async.
 	if _, makes := fn.(async.FallbackMaker[IN, OUT]); cfg.OnError.Uses(async.Fallback) && !makes {
 		bad = errors.Join(bad, errors.New("some failures have the action fallback, and the function makes none; implement async.FallbackMaker"))
 	}
-	serializer, serr := serializerFor[IN](o.serializer)
-	if !keeps(resolved) || s.job.cfg.Checkpoint.Interval == 0 {
-		// JSON need not fit where no checkpoint holds a record; a serializer of
-		// the wrong type is a mistake all the same.
-		if o.serializer == nil {
-			serr = nil
-		}
+	if o.serializer == nil && (!keeps(resolved) || s.job.cfg.Checkpoint.Interval == 0) {
+		serr = nil // no checkpoint holds a record; a serializer of the wrong type is a mistake all the same
 	}
 	n := take(s, "async", o, errors.Join(err, bad, serr))
 	n.waits, n.splits = true, split

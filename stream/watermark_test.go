@@ -98,7 +98,7 @@ func TestQueuedWatermarksComeBack(t *testing.T) {
 		fn := &held{}
 		rec := &recorder{space: 100, env: env}
 		w := newAsyncWait(env, &node{name: "op"}, async.Function[int, int](fn), async.Unordered,
-			async.Config{Capacity: 3}, Serializer[int](jsonSerializer[int]{}), input[int](rec))
+			async.Config{Capacity: 3}, testSerializer, input[int](rec))
 		if err := w.open(t.Context()); err != nil {
 			t.Fatal(err)
 		}

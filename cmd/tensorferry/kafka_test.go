@@ -22,12 +22,18 @@ type kafkaShell struct {
 }
 
 func newKafkaShell(t *testing.T, partitions int32, topics ...string) *kafkaShell {
+	return &kafkaShell{newShell(t), startBroker(t, partitions, topics...)}
+}
+
+// startBroker returns the address of a fake broker.
+func startBroker(t *testing.T, partitions int32, topics ...string) string {
+	t.Helper()
 	fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(partitions, topics...))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(fake.Close)
-	return &kafkaShell{newShell(t), fake.ListenAddrs()[0]}
+	return fake.ListenAddrs()[0]
 }
 
 func (s *kafkaShell) client(opts ...kgo.Opt) *kgo.Client {

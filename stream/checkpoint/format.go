@@ -22,7 +22,7 @@ const (
 	magic = "TFCHKPT\n"
 	// Version is the version of the format that Encode writes and the newest
 	// that Decode reads.
-	Version = 1
+	Version = 2
 
 	frameHead    = 1
 	frameSection = 2
