@@ -13,7 +13,8 @@ import (
 // parallel; a panic in it fails the read. Splits, positions and times stay as they are.
 //
 // The reader is asked for one record at a time, so it may use one object for all of them. A
-// source that gives its values away costs less, and should. What wraps a Live or an Elastic source is one too.
+// source that gives its values away costs less, and should. What wraps a Live, an Elastic
+// or an Apart source is one too, and so it is with a reader that is a Describer.
 func Copying[T any](source Source[T], copy func(T) T) Source[T] {
 	if source == nil {
 		return nil // which From refuses
@@ -55,8 +56,17 @@ func (s copyingSource[T]) Open(ctx context.Context, split Split, position int64)
 	if err != nil || r == nil {
 		return nil, err // From's reader says what a nil reader means
 	}
-	return copyingReader[T]{r, s.copy}, nil
+	c := copyingReader[T]{r, s.copy}
+	if d, ok := r.(Describer); ok {
+		return struct {
+			copyingReader[T]
+			Describer
+		}{c, d}, nil
+	}
+	return c, nil
 }
+
+func (s copyingSource[T]) wrapped() any { return s.Source }
 
 type copyingReader[T any] struct {
 	Reader[T]

@@ -28,6 +28,7 @@ type LiveReader[T any] interface {
 	// Read appends about max records of one split to dst and returns them with the
 	// split's index and the position behind the last of them. It blocks until there is one, or none but a greater position, where
 	// a log has entries that are no records, and returns ctx.Err() when ctx ends. Each split is read in its order; none is left waiting while others go on.
+	// These splits have no end, so io.EOF is a failure as any other error.
 	Read(ctx context.Context, dst []Record[T], max int) (split int, recs []Record[T], next int64, err error)
 	Close() error
 }

@@ -145,8 +145,11 @@ func (r *seqReader[T]) Read(ctx context.Context, dst []Record[T], _ int) ([]Reco
 		return dst, r.at, err
 	}
 	v, err, ok := r.next()
-	if err != nil || !ok {
-		return dst, r.at, cmp.Or(err, io.EOF)
+	switch {
+	case !ok:
+		return dst, r.at, io.EOF
+	case err != nil: // also if it is io.EOF: a sequence ends otherwise
+		return dst, r.at, fmt.Errorf("the sequence yielded an error: %w", err)
 	}
 	dst = append(dst, Record[T]{Value: v, Time: async.NoTime, Position: r.at})
 	r.at++

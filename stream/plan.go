@@ -45,10 +45,13 @@ type sourceNode struct {
 	verify func(context.Context, []Split, []int64) error
 	// elastic is nil for a source whose splits stay.
 	elastic Elastic
+	// apart is nil for a source that cannot tell what it reads from what its job writes.
+	apart Apart
 }
 
 type sinkNode struct {
 	committer func(context.Context) (Committer, error)
+	sink      any
 }
 
 // stage is a chain of operators that one goroutine runs, in parallel subtasks. Behind

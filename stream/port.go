@@ -65,8 +65,9 @@ func (p *port[E]) len() int {
 
 // recycler hands used slices back to whoever fills them.
 type recycler[T any] struct {
-	mu   sync.Mutex
-	free [][]Record[T]
+	mu    sync.Mutex
+	free  [][]Record[T]
+	texts [][]byte
 }
 
 // get returns an empty slice with room.
@@ -91,5 +92,27 @@ func (r *recycler[T]) give(s []Record[T]) {
 	defer r.mu.Unlock()
 	if len(r.free) < portSize+2 {
 		r.free = append(r.free, s[:0])
+	}
+}
+
+// text returns an empty text, with room if one was given back.
+func (r *recycler[T]) text() []byte {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	k := len(r.texts)
+	if k == 0 {
+		return []byte{}
+	}
+	b := r.texts[k-1]
+	r.texts = r.texts[:k-1]
+	return b
+}
+
+// giveText takes a text back that nobody needs any more.
+func (r *recycler[T]) giveText(b []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.texts) < portSize+2 {
+		r.texts = append(r.texts, b[:0])
 	}
 }

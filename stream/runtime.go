@@ -151,6 +151,9 @@ func (r *Run) plan(stages []*stage) {
 // run is the life of the job: attempts, and what lies between them.
 func (r *Run) run(ctx context.Context) error {
 	super := &supervisor{strategy: r.cfg.strategy, jitter: mrand.Float64}
+	if err := r.unlessStopped(ctx, r.apart); err != nil {
+		return err
+	}
 	if err := r.unlessStopped(ctx, r.openCommitters); err != nil {
 		return err
 	}

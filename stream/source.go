@@ -35,7 +35,8 @@ type batch[T any] struct {
 	split int
 	recs  []Record[T]
 	next  int64
-	end   bool // of the split
+	data  []byte // what Split.Data is from next on; nil: as it was
+	end   bool   // of the split
 	err   error
 }
 
@@ -45,6 +46,7 @@ type splitState struct {
 	split Split
 	next  int64
 	done  bool
+	own   bool // split.Data is this attempt's, and nobody else has it
 }
 
 // reader reads the splits of one subtask, one after another. fetch is called by
@@ -74,10 +76,8 @@ func (r *reader[T]) fetch(ctx context.Context) bool {
 	}
 	s := &r.todo[0]
 	b := batch[T]{split: s.index, next: s.next}
-	b.recs, b.next, b.err = r.read(ctx, s)
-	if errors.Is(b.err, io.EOF) {
-		b.end, b.err = true, nil
-	}
+	b.end, b.err = r.read(ctx, s, &b)
+	b.end = b.end && b.err == nil
 	if b.err == nil && len(b.recs) == 0 && !b.end {
 		b.err = errors.New("the reader returned neither records nor an end nor an error")
 	}
@@ -117,7 +117,9 @@ func (r *reader[T]) fetchLive(ctx context.Context) bool {
 				return errors.New("the source's OpenAll returned neither a reader nor an error")
 			}
 		}
-		b.split, b.recs, b.next, err = r.all.Read(ctx, r.get(), r.most())
+		if b.split, b.recs, b.next, err = r.all.Read(ctx, r.get(), r.most()); err == io.EOF {
+			err = fmt.Errorf("the reader says that its input has ended, and the splits of a live source have no end: %w", err)
+		}
 		return err
 	})
 	if err == nil {
@@ -141,18 +143,26 @@ func (r *reader[T]) fetchLive(ctx context.Context) bool {
 	return b.err == nil
 }
 
-func (r *reader[T]) read(ctx context.Context, s *splitState) (recs []Record[T], next int64, err error) {
-	next = s.next
+// read reads once, into b. end says that this was the last time.
+func (r *reader[T]) read(ctx context.Context, s *splitState, b *batch[T]) (end bool, err error) {
 	defer caught("Read of ", r.operator, &err)
 	if r.open == nil {
 		if r.open, err = r.src.Open(ctx, s.split, s.next); err != nil {
-			return nil, next, err
+			return false, err
 		}
 		if r.open == nil {
-			return nil, next, errors.New("the source's Open returned neither a reader nor an error")
+			return false, errors.New("the source's Open returned neither a reader nor an error")
 		}
 	}
-	return r.open.Read(ctx, r.get(), r.most())
+	b.recs, b.next, err = r.open.Read(ctx, r.get(), r.most())
+	// An error that wraps io.EOF says that something else has ended than the split.
+	if end = err == io.EOF; end {
+		err = nil
+	}
+	if d, ok := r.open.(Describer); ok && err == nil {
+		b.data = d.Describe(r.text())
+	}
+	return end, err
 }
 
 // most is how many records the next Read is asked for: as many as make a slice if they are like
@@ -309,6 +319,12 @@ func (h *sourceHead[T]) pull(now time.Time) (moved bool, err error) {
 	if h.off == len(h.now.recs) {
 		s := &h.splits[h.now.split/h.env.parallelism]
 		s.next = h.now.next
+		if h.now.data != nil {
+			if s.own {
+				h.reader.giveText(s.split.Data)
+			}
+			s.split.Data, s.own = h.now.data, true
+		}
 		if h.now.end {
 			s.done = true
 			h.undone--

@@ -32,6 +32,7 @@ func From[T any](j *Job, src Source[T], opts ...Option) *Stream[T] {
 	if src != nil {
 		n.source = &sourceNode{splits: src.Splits, verify: src.Verify}
 		n.source.elastic, _ = src.(Elastic)
+		n.source.apart = apartOf(src)
 	}
 	n.head = func(env *taskEnv, next any) head {
 		return newSourceHead(env, n.name, src, o.watermarks, next.(input[T]))
@@ -125,7 +126,7 @@ func To[T any](s *Stream[T], sink Sink[T], opts ...Option) {
 	}
 	n := take(s, "sink", o, err)
 	if sink != nil {
-		n.sink = &sinkNode{committer: sink.Committer}
+		n.sink = &sinkNode{committer: sink.Committer, sink: sink}
 	}
 	n.make = func(env *taskEnv, _, _ any) any { return newSinkWriter(env, n.name, sink) }
 }

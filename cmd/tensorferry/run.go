@@ -234,6 +234,12 @@ func (r *runner) report(m *meter, run *stream.Run) {
 
 // execute is the run from the lock on its checkpoints to the last of its results.
 func (r *runner) execute(ctx context.Context) (err error) {
+	if faults := checkApart(ctx, r.spec, r.parts, true); faults != nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		return errors.Join(faults...)
+	}
 	if r.store, err = openStore(r.spec, r.log); err != nil {
 		return err
 	}

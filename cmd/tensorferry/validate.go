@@ -38,6 +38,7 @@ func validateJob(w *world, args []string) int {
 	if err := checkSource(context.Background(), spec, p.source); err != nil {
 		faults = append(faults, err)
 	}
+	faults = append(faults, checkApart(context.Background(), spec, p, false)...)
 	if faults != nil {
 		fmt.Fprintln(w.stderr, errors.Join(faults...))
 		return exitUsage

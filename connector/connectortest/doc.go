@@ -124,7 +124,7 @@ func readSplit[T any](t *testing.T, in Input[T], splits []stream.Split, i int, a
 		for {
 			recs, next, err := r.Read(t.Context(), nil, most)
 			take(recs, next)
-			if errors.Is(err, io.EOF) {
+			if err == io.EOF {
 				return all, ends
 			}
 			if err != nil || len(recs) == 0 {

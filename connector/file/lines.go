@@ -81,6 +81,11 @@ func (l *lines) take(to, next int) ([]byte, int64, error) {
 	return line, at, nil
 }
 
+// since returns what was taken since the given offset, or the last of it.
+func (l *lines) since(offset int64) []byte {
+	return l.buf[l.start-int(min(l.offset-offset, int64(l.start))) : l.start]
+}
+
 // longLine says that a line is beyond its bound.
 type longLine int
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 
 	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/stream"
@@ -43,7 +44,12 @@ type reader[T any] struct {
 	taken  int64                    // lines so far
 	number func(offset int64) int64 // of the line at offset; nil: lines were taken from the first on
 	decode decoder[T]
-	close  func() error
+	// atEnd, if set, is asked at the end whether what was read was all right.
+	atEnd func(context.Context) error
+	// sniff: the input is looked at before its first record.
+	sniff bool
+	read  stretch // up to the end of the last Read
+	close func() error
 	// failed is what the next Read returns, after the records before it.
 	failed error
 }
@@ -59,24 +65,31 @@ func (r *reader[T]) Read(ctx context.Context, dst []stream.Record[T], most int) 
 	if err := ctx.Err(); err != nil {
 		return dst, next, err
 	}
-	before := len(dst)
+	before, from := len(dst), next
 	for len(dst)-before < max(most, 1) {
 		if r.lines.offset >= r.end {
-			return dst, next, io.EOF
+			return r.over(ctx, dst, from)
 		}
 		line, at, err := r.lines.next(ctx, len(dst) == before)
 		if err == io.EOF {
-			return dst, next, io.EOF
+			return r.over(ctx, dst, from)
 		}
 		if err == errNoLine {
 			break
 		}
-		if _, long := err.(longLine); long {
+		_, long := err.(longLine)
+		if r.sniff && (err == nil || long) {
+			r.sniff = false
+			if kind := foreign(r.lines.buf[:r.lines.end]); kind != "" {
+				return r.fail(dst, before, next, &foreignError{r.name, kind})
+			}
+		}
+		if long {
 			r.taken++
 			return r.fail(dst, before, next, &LineError{Path: r.name, Offset: at, Line: r.line(at), Err: err})
 		}
 		if err != nil {
-			if ctx.Err() == nil {
+			if _, changed := err.(*ChangedError); ctx.Err() == nil && !changed {
 				err = fmt.Errorf("file: reading %s at byte %d: %w", r.name, at, err)
 			}
 			return dst, next, err
@@ -95,7 +108,20 @@ func (r *reader[T]) Read(ctx context.Context, dst []stream.Record[T], most int) 
 		}
 		next = r.lines.offset
 	}
+	r.read.add(r.lines.since(from), next)
 	return dst, next, nil
+}
+
+// over ends the last Read, which began at from.
+func (r *reader[T]) over(ctx context.Context, dst []stream.Record[T], from int64) ([]stream.Record[T], int64, error) {
+	next := r.lines.offset
+	r.read.add(r.lines.since(from), next)
+	if r.atEnd != nil {
+		if err := r.atEnd(ctx); err != nil {
+			return dst, next, err
+		}
+	}
+	return dst, next, io.EOF
 }
 
 func (r *reader[T]) line(offset int64) int64 {
@@ -122,6 +148,24 @@ func (r *reader[T]) Close() error {
 	err := r.close()
 	r.close = nil
 	return err
+}
+
+// cutReader reads a split of a file, and tells checkpoints what it has read.
+type cutReader[T any] struct {
+	*reader[T]
+	data []byte // of the split, as it was opened
+	bare []byte // cut without what was read, and without the last brace
+}
+
+// Describe implements stream.Describer.
+func (r *cutReader[T]) Describe(dst []byte) []byte {
+	if r.read.At == r.read.From {
+		return append(dst, r.data...)
+	}
+	dst = append(append(dst, r.bare...), `,"read":{"from":`...)
+	dst = append(strconv.AppendInt(dst, r.read.From, 10), `,"at":`...)
+	dst = append(strconv.AppendInt(dst, r.read.At, 10), `,"sum":`...)
+	return append(strconv.AppendUint(dst, uint64(r.read.Sum), 10), "}}"...)
 }
 
 // trim cuts JSON's white space off both ends.
@@ -157,7 +201,7 @@ func (s *section) read(ctx context.Context, p []byte) (int, error) {
 	if err == io.EOF {
 		err = nil
 		if n == 0 {
-			err = fmt.Errorf("the file has shrunk to %d bytes and was %d when it was cut into splits", s.pos, s.cut.Size)
+			err = shrunk(s.cut, s.pos)
 		}
 	}
 	return n, err
@@ -173,8 +217,11 @@ func firstLine(f *os.File, c cut) (int64, error) {
 		if i := bytes.IndexByte(buf[:n], '\n'); i >= 0 {
 			return pos + int64(i) + 1, nil
 		}
+		if n == 0 && err == io.EOF {
+			return 0, shrunk(c, pos)
+		}
 		if n == 0 && err != nil {
-			return 0, err
+			return 0, fmt.Errorf("file: reading %s: %w", c.Path, err)
 		}
 		pos += int64(n)
 	}

@@ -1,6 +1,7 @@
 package file
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,9 +9,6 @@ import (
 	"log/slog"
 	"math"
 	"os"
-	"path/filepath"
-	"slices"
-	"strings"
 	"sync"
 
 	"github.com/tensorferry/tensorferry/stream"
@@ -25,9 +23,12 @@ const (
 // SourceConfig describes a source of JSON Lines. Its zero value, but for Paths,
 // is the documented defaults.
 type SourceConfig[T any] struct {
-	// Paths are files or patterns (filepath.Match), read in the order given; what
-	// a pattern matches is read in the order of names. A file that several of
-	// them name is read once. A path that names nothing is an error.
+	// Paths are files or patterns, read in the order given. What a pattern matches is read in the order of
+	// the paths, byte by byte. An element of a pattern is as in filepath.Match, but that names which begin
+	// with a dot are matched only by an element that does; the element ** stands for any number of folders
+	// (no hidden ones, and none that are links), none included. What a shell would understand otherwise is
+	// an error: ** beside other characters, {a,b}, [!a], [[:digit:]]. A file that several names or links lead to
+	// is read once, under the first of them. A path that names nothing is an error.
 	Paths []string
 	// SplitSize is how many bytes of a file make a split. Default 16 MiB.
 	SplitSize int64
@@ -68,6 +69,7 @@ type Source[T any] struct {
 
 	mu    sync.Mutex
 	files []string // of the splits, by their numbers
+	seen  map[string]*sight
 }
 
 // File returns the file of a split, by the split's number in the job that was started last.
@@ -80,10 +82,14 @@ func (s *Source[T]) File(split int) (path string, ok bool) {
 	return s.files[split], true
 }
 
-func (s *Source[T]) keep(files []string) {
+// keep remembers the files of splits as they are at the beginning of an attempt.
+func (s *Source[T]) keep(files []string, seen map[string]look) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.files = files
+	for path, l := range seen {
+		s.see(path, l)
+	}
 }
 
 // JSONLines reads files whose lines are JSON values of type T, with the defaults
@@ -108,6 +114,18 @@ func NewRawSource(c SourceConfig[json.RawMessage]) *Source[json.RawMessage] {
 	return &Source[json.RawMessage]{config: c, decode: rawDecoder(c.Time, c.Unchecked)}
 }
 
+// Validate says what is wrong with the configuration, as far as it can be known without looking at files.
+func (s *Source[T]) Validate() error {
+	_, err := s.config.resolve()
+	errs := []error{err}
+	for _, path := range s.config.Paths {
+		if _, _, err := s.elements(path); err != nil {
+			errs = append(errs, fmt.Errorf("file: the pattern %s: %w", path, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // cut is what a checkpoint keeps of a split: a byte range of a file as it was.
 type cut struct {
 	Path string `json:"path"`
@@ -116,60 +134,84 @@ type cut struct {
 	// The split has the lines that begin in [Start, End).
 	Start int64 `json:"start"`
 	End   int64 `json:"end"`
-	// Prefix is the checksum of the file's beginning.
+	// Prefix is the checksum of the file's beginning, Tail that of what lay before its end. Checkpoints of
+	// earlier versions have no Tail.
 	Prefix string `json:"prefix"`
+	Tail   string `json:"tail,omitempty"`
+	// Read is a checksum of what was read before the position that a checkpoint has.
+	Read *stretch `json:"read,omitempty"`
 }
 
-// Splits implements stream.Source.
+// Splits implements stream.Source. It refuses files that plainly hold something else than lines.
 func (s *Source[T]) Splits(ctx context.Context) ([]stream.Split, error) {
 	c, err := s.config.resolve()
 	if err != nil {
 		return nil, err
 	}
-	paths, err := expand(c.Paths)
+	all, err := s.expand(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var splits []stream.Split
 	var files []string
-	for _, path := range paths {
+	seen := map[string]look{}
+	for _, found := range all {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		size, prefix, err := fingerprint(path, math.MaxInt64)
+		l, err := firstLook(found.path)
 		if err != nil {
 			return nil, err
 		}
-		for start := int64(0); start < size; {
+		for start, size := int64(0), l.info.Size(); start < size; {
 			end := size
 			if size-start > c.SplitSize {
 				end = start + c.SplitSize
 			}
-			data, err := json.Marshal(cut{Path: path, Size: size, Start: start, End: end, Prefix: prefix})
+			data, err := json.Marshal(cut{Path: found.path, Size: size, Start: start, End: end, Prefix: l.prefix, Tail: l.tail})
 			if err != nil {
 				return nil, err
 			}
-			splits, files = append(splits, stream.Split{Data: data, Start: start}), append(files, path)
+			splits, files = append(splits, stream.Split{Data: data, Start: start}), append(files, found.path)
 			start = end
 		}
+		l.head = nil
+		seen[found.path] = l
 	}
-	s.keep(files)
+	s.keep(files, seen)
 	return splits, nil
 }
 
-// Verify implements stream.Source. It refuses a file that is gone, whose
-// beginning has changed, or that is too short for what is still to be read. What has been appended, and
-// files that the paths match by now and did not when they were cut, are not read; the logger is told.
+// firstLook looks at a file that is to be cut.
+func firstLook(path string) (look, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return look{}, fmt.Errorf("file: %w", err)
+	}
+	defer f.Close()
+	l, err := lookAt(f, math.MaxInt64)
+	if err != nil {
+		return l, err
+	}
+	if kind := foreign(l.head); kind != "" {
+		return l, &foreignError{path, kind}
+	}
+	return l, nil
+}
+
+// Verify implements stream.Source. It refuses a file that is gone, that has changed where it shows (at
+// its beginning, before its end, or before a position), or that is too short for what is still to be
+// read. What has been appended, and files that the paths match by now and did not when they were cut,
+// are not read; the logger is told.
 func (s *Source[T]) Verify(ctx context.Context, splits []stream.Split, next []int64) error {
 	if len(splits) != len(next) {
 		return fmt.Errorf("file: %d splits and %d positions; want one for each", len(splits), len(next))
 	}
-	type seen struct {
-		size   int64
-		prefix string
-	}
-	files := map[string]seen{}
+	seen := map[string]look{}
 	var names []string
+	var known fileSet
+	var f *os.File // of the split before, mostly
+	defer func() { f.Close() }()
 	for i, split := range splits {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -178,36 +220,51 @@ func (s *Source[T]) Verify(ctx context.Context, splits []stream.Split, next []in
 		if err != nil {
 			return err
 		}
-		f, ok := files[c.Path]
-		if !ok {
-			if f.size, f.prefix, err = fingerprint(c.Path, c.Size); err != nil {
-				return fmt.Errorf("%w; the job can't go on without it: put it back, or start afresh", err)
-			}
-			files[c.Path] = f
-			if f.size > c.Size {
-				s.warn("a file has grown since the run began, which reads it as it was then", "file", c.Path, "was", c.Size, "is", f.size)
+		names = append(names, c.Path)
+		if f == nil || f.Name() != c.Path {
+			f.Close()
+			if f, err = os.Open(c.Path); err != nil {
+				return fmt.Errorf("file: %w; the job can't go on without it: put it back, or start afresh", err)
 			}
 		}
-		names = append(names, c.Path)
-		if f.prefix != c.Prefix {
-			return fmt.Errorf("file: %s is not the file that was being read: its beginning has changed; put the old one back, or start afresh", c.Path)
+		l, ok := seen[c.Path]
+		if !ok {
+			if l, err = lookAt(f, c.Size); err != nil {
+				return err
+			}
+			l.head = nil
+			seen[c.Path] = l
+			known.add(found{c.Path, l.info})
+			s.between(c, l)
 		}
 		need := next[i]
 		if next[i] < c.End {
 			need = c.Size // the last line that begins in the split may reach that far
 		}
-		if f.size < need {
-			return fmt.Errorf("file: %s has shrunk to %d bytes and was %d when it was cut into splits; put the old one back, or start afresh",
-				c.Path, f.size, c.Size)
+		if err := l.suits(c, need); err != nil {
+			return err
+		}
+		if c.Read != nil && c.Read.At <= next[i] {
+			same, err := c.Read.in(f)
+			if err != nil {
+				return err
+			}
+			if !same {
+				return &ChangedError{c.Path, fmt.Sprintf("is not the file that was being read: what lies before byte %d, up to where it was read, has changed", c.Read.At)}
+			}
 		}
 	}
-	s.keep(names)
-	if s.config.Logger != nil {
-		now, _ := expand(s.config.Paths) // a missing file has been judged above
-		for _, path := range now {
-			if info, err := os.Stat(path); err == nil && info.Size() > 0 && !slices.Contains(names, path) {
-				s.warn("a file has come since the run began, which does not read it", "file", path)
-			}
+	s.keep(names, seen)
+	if s.config.Logger == nil {
+		return nil
+	}
+	now, err := s.expand(ctx)
+	if err != nil && len(now) == 0 {
+		return nil // a missing file has been judged above
+	}
+	for _, f := range now {
+		if _, ok := known.has(f.info); !ok && f.info.Size() > 0 {
+			s.warn("a file has come since the run began, which does not read it", "file", f.path)
 		}
 	}
 	return nil
@@ -232,26 +289,37 @@ func (s *Source[T]) Open(ctx context.Context, split stream.Split, position int64
 	if position < c.Start || position > c.Size {
 		return nil, fmt.Errorf("file: position %d is outside the split from byte %d to %d of %s", position, c.Start, c.End, c.Path)
 	}
+	c.Read = nil
+	bare, err := json.Marshal(c)
+	if err != nil {
+		return nil, err
+	}
 	f, err := os.Open(c.Path)
 	if err != nil {
 		return nil, fmt.Errorf("file: %w", err)
+	}
+	if err := s.unchanged(ctx, f, c); err != nil {
+		f.Close()
+		return nil, err
 	}
 	begin := position
 	if position == c.Start && position > 0 {
 		// The range may begin inside a line, which is then the split before's.
 		if begin, err = firstLine(f, c); err != nil {
 			f.Close()
-			return nil, fmt.Errorf("file: reading %s: %w", c.Path, err)
+			return nil, err
 		}
 	}
-	return &reader[T]{
+	r := &reader[T]{
 		name:   c.Path,
 		lines:  newLines(&section{f: f, cut: c, pos: begin}, begin, config.MaxLine, s.decode.keeps),
 		end:    c.End,
 		number: func(offset int64) int64 { return lineNumber(f, offset) },
 		decode: s.decode,
+		atEnd:  func(ctx context.Context) error { return s.unchanged(ctx, f, c) },
 		close:  f.Close,
-	}, nil
+	}
+	return &cutReader[T]{r, split.Data, bytes.TrimSuffix(bare, []byte("}"))}, nil
 }
 
 func parseCut(split stream.Split) (cut, error) {
@@ -263,55 +331,4 @@ func parseCut(split stream.Split) (cut, error) {
 		return c, fmt.Errorf("file: the split's description is damaged: bytes %d to %d of %d in %q", c.Start, c.End, c.Size, c.Path)
 	}
 	return c, nil
-}
-
-// expand returns the files that paths name, in their order, each once.
-func expand(paths []string) ([]string, error) {
-	if len(paths) == 0 {
-		return nil, errors.New("file: the source has no paths; name at least one file")
-	}
-	var all []string
-	var errs []error
-	for _, p := range paths {
-		found, err := match(p)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		for _, f := range found {
-			if !slices.Contains(all, f) {
-				all = append(all, f)
-			}
-		}
-	}
-	return all, errors.Join(errs...)
-}
-
-func match(path string) ([]string, error) {
-	info, err := os.Stat(path)
-	switch {
-	case err == nil && info.Mode().IsRegular():
-		return []string{filepath.Clean(path)}, nil
-	case err == nil && info.IsDir():
-		return nil, fmt.Errorf("file: %s is a folder; name the files in it, as in %s", path, filepath.Join(path, "*.jsonl"))
-	case err == nil:
-		return nil, fmt.Errorf("file: %s is not a regular file, so it can't be cut and read again; use standard input for pipes", path)
-	case !strings.ContainsAny(path, `*?[`):
-		return nil, fmt.Errorf("file: %w", err)
-	}
-	names, err := filepath.Glob(path)
-	if err != nil {
-		return nil, fmt.Errorf("file: the pattern %s: %w", path, err)
-	}
-	var found []string
-	for _, name := range names {
-		if info, err := os.Stat(name); err == nil && info.Mode().IsRegular() {
-			found = append(found, filepath.Clean(name))
-		}
-	}
-	if found == nil {
-		return nil, fmt.Errorf("file: the pattern %s matches no file", path)
-	}
-	slices.Sort(found)
-	return found, nil
 }

@@ -80,11 +80,7 @@ func (s *StdinSource[T]) Open(_ context.Context, split stream.Split, position in
 	if position != 0 || s.opened.Swap(true) {
 		return nil, onceError("can't be read again after a failure; read a file to be able to restart")
 	}
-	f := s.config.Input
-	if f == nil {
-		f = os.Stdin
-	}
-	in, err := newWaiter(f)
+	in, err := newWaiter(s.input())
 	if err != nil {
 		return nil, fmt.Errorf("file: standard input: %w", err)
 	}
@@ -93,6 +89,14 @@ func (s *StdinSource[T]) Open(_ context.Context, split stream.Split, position in
 		lines:  newLines(in, 0, c.MaxLine, s.decode.keeps),
 		end:    math.MaxInt64,
 		decode: s.decode,
+		sniff:  true,
 		close:  in.close,
 	}, nil
+}
+
+func (s *StdinSource[T]) input() *os.File {
+	if s.config.Input != nil {
+		return s.config.Input
+	}
+	return os.Stdin
 }

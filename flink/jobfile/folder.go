@@ -30,10 +30,31 @@ type folderMark struct {
 	Fields json.RawMessage `json:"fields"`
 }
 
+// origin is what tells the splits of one input from those of another. Whatever else their description says by now, or will say,
+// a folder stays that of the job whose results it holds.
+type origin struct {
+	Path   string `json:"path"`
+	Size   int64  `json:"size"`
+	Start  int64  `json:"start"`
+	End    int64  `json:"end"`
+	Prefix string `json:"prefix"`
+}
+
+func originOf(s stream.Split) (in origin, err error) {
+	err = json.Unmarshal(s.Data, &in)
+	return in, err
+}
+
 func markOf(spec *job.Spec, splits []stream.Split) (folderMark, error) {
 	h := sha256.New()
 	for _, s := range splits {
-		fmt.Fprintf(h, "%d %d %s\n", s.Start, len(s.Data), s.Data)
+		data := s.Data
+		if in, err := originOf(s); err == nil {
+			if data, err = json.Marshal(in); err != nil {
+				return folderMark{}, err
+			}
+		}
+		fmt.Fprintf(h, "%d %d %s\n", s.Start, len(data), data)
 	}
 	i := &spec.Infer
 	fields, err := json.Marshal([]any{i.Inputs, i.Outputs, i.OnError, i.Overwrite, i.Version})

@@ -93,6 +93,7 @@ func Check(spec *job.Spec) []error {
 		refuse("infer.drain_limit", "want none on Flink: what is in flight cannot go into its checkpoints")
 	}
 	checkKafka(spec, refuse)
+	faults = append(faults, checkApart(spec)...)
 	_, err := inference.OperatorConfig(spec)
 	check(err)
 	if err := inference.CheckEndpoint(spec); err != nil {

@@ -103,6 +103,7 @@ type readFn struct {
 	Again []string
 
 	src  stream.Source[json.RawMessage]
+	seen map[string]bool // files, by their paths
 	recs []stream.Record[json.RawMessage]
 }
 
@@ -110,7 +111,7 @@ type readFn struct {
 func (f *readFn) Setup() error {
 	job, err := arrived(f.Job)
 	if err == nil {
-		f.src = job.source()
+		f.src, f.seen = job.source(), map[string]bool{}
 	}
 	return err
 }
@@ -125,10 +126,18 @@ func (f *readFn) ProcessElement(ctx context.Context, s split, emit func(beam.Eve
 			return fmt.Errorf("source: are there results of split %d: %w", s.Index, err)
 		}
 	}
-	// What the job was submitted with may have been replaced since, or be another file on this machine.
+	// What the job was submitted with may have been replaced since, or be another file on this machine. Once this instance has seen it,
+	// it stays the one that it was then, which Open checks.
 	cut := stream.Split{Data: s.Data, Start: s.Start}
-	if err := f.src.Verify(ctx, []stream.Split{cut}, []int64{s.Start}); err != nil {
+	of, err := originOf(cut)
+	if err != nil {
 		return fmt.Errorf("source: %w", err)
+	}
+	if !f.seen[of.Path] {
+		if err := f.src.Verify(ctx, []stream.Split{cut}, []int64{s.Start}); err != nil {
+			return fmt.Errorf("source: %w", err)
+		}
+		f.seen[of.Path] = true
 	}
 	for _, dir := range f.Again {
 		if err := os.Remove(filepath.Join(dir, wholeName(s.Index))); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -147,7 +156,7 @@ func (f *readFn) ProcessElement(ctx context.Context, s split, emit func(beam.Eve
 			emit(eventtime.ToBeam(recs[i].Time), flink.Record{Value: recs[i].Value, Key: recs[i].Key, Split: s.Index, Position: recs[i].Position})
 		}
 		clear(f.recs)
-		if errors.Is(err, io.EOF) {
+		if err == io.EOF { // and nothing that wraps it
 			return nil
 		}
 		if err != nil {

@@ -142,12 +142,12 @@ func stage(ctx context.Context, ready *jobpb.PrepareJobResponse) error {
 	if err != nil {
 		return err
 	}
-	if err := stream.Send(&jobpb.ArtifactResponseWrapper{StagingToken: ready.GetStagingSessionToken()}); err != nil && !errors.Is(err, io.EOF) {
+	if err := stream.Send(&jobpb.ArtifactResponseWrapper{StagingToken: ready.GetStagingSessionToken()}); err != nil && err != io.EOF {
 		return err
 	}
 	for {
 		in, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
+		if err == io.EOF {
 			return stream.CloseSend()
 		}
 		if err != nil {
@@ -160,7 +160,7 @@ func stage(ctx context.Context, ready *jobpb.PrepareJobResponse) error {
 		answer := &jobpb.ArtifactResponseWrapper{Response: &jobpb.ArtifactResponseWrapper_ResolveArtifactResponse{
 			ResolveArtifactResponse: &jobpb.ResolveArtifactsResponse{Replacements: ask.GetArtifacts()},
 		}}
-		if err := stream.Send(answer); err != nil && !errors.Is(err, io.EOF) {
+		if err := stream.Send(answer); err != nil && err != io.EOF {
 			return err
 		}
 	}
@@ -191,7 +191,7 @@ func (j *Job) Wait(ctx context.Context, log *slog.Logger) error {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			if errors.Is(err, io.EOF) {
+			if err == io.EOF {
 				return j.ended(ctx, text)
 			}
 			return fmt.Errorf("submit: the job server no longer tells about the job %s, which may go on: %w", j.ID, err)

@@ -338,7 +338,7 @@ func fillInputs(msg *oip.ModelInferRequest, places []place) *badInput {
 		}
 		data := make([]byte, p.size)
 		if _, err := p.region.file.ReadAt(data, int64(p.region.offset+p.offset)); err != nil {
-			if errors.Is(err, io.EOF) {
+			if err == io.EOF {
 				err = errShrunk
 			}
 			return &badInput{failure{code: codes.InvalidArgument, reason: oip.ReasonBadTensor, message: fmt.Sprintf(

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
 	"io"
 	"time"
 
@@ -56,7 +55,7 @@ func (s *service) ModelStreamInfer(stream grpc.BidiStreamingServer[oip.ModelInfe
 		select {
 		case answer, ok := <-pending:
 			if !ok {
-				if errors.Is(ended, io.EOF) {
+				if ended == io.EOF {
 					return nil
 				}
 				return ended

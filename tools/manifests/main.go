@@ -51,7 +51,7 @@ func checkFile(text []byte) (docs int, err error) {
 	var pods []corev1.PodSpec
 	for r := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(text))); ; docs++ {
 		doc, err := r.Read()
-		if errors.Is(err, io.EOF) {
+		if err == io.EOF {
 			break
 		}
 		if err != nil {

@@ -1,0 +1,268 @@
+package file
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/tensorferry/tensorferry/stream"
+)
+
+// Folder is what writes files into a folder: a Sink, a checkpoint.Store, an Output.
+type Folder interface {
+	// Dir is the folder, which need not be there yet.
+	Dir() string
+	// Files are the names that the files have or will have, from Dir on, as patterns in the form of
+	// filepath.Match.
+	Files() []string
+}
+
+// Output is a Folder of which no more is known than this.
+type Output struct {
+	Path  string
+	Names []string
+}
+
+// Dir implements Folder.
+func (o Output) Dir() string { return o.Path }
+
+// Files implements Folder.
+func (o Output) Files() []string { return o.Names }
+
+// SinkFiles are the names of the files of a Sink, published ones and pending ones, as Folder has them.
+func SinkFiles() []string {
+	return []string{partPrefix + "[0-9a-z]*[0-9]-[0-9a-z]*[0-9]" + partSuffix, pendingPrefix + "*"}
+}
+
+// Dir implements Folder.
+func (s *Sink[T]) Dir() string { return s.config.Dir }
+
+// Files implements Folder.
+func (s *Sink[T]) Files() []string { return SinkFiles() }
+
+// written returns the file that standard output is, if it is one.
+func (s *StdoutSink[T]) written() os.FileInfo {
+	c, _ := s.config.resolve()
+	f, ok := c.Output.(*os.File)
+	if !ok {
+		return nil
+	}
+	return regular(f)
+}
+
+func regular(f *os.File) os.FileInfo {
+	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
+		return info
+	}
+	return nil
+}
+
+// outputs are the places where a job writes files.
+type outputs struct {
+	places []place
+	stdout []os.FileInfo
+	// there are the files that are in the places already; known says that they were looked for.
+	there fileSet
+	known bool
+}
+
+// place is a folder and the names in it. base is the folder itself, or the nearest one above it that is
+// there; the names are from base on.
+type place struct {
+	dir, base string
+	info      os.FileInfo
+	names     [][]element
+}
+
+func outputsOf(own []any) (o outputs, err error) {
+	for _, w := range own {
+		switch w := w.(type) {
+		case interface{ written() os.FileInfo }:
+			if info := w.written(); info != nil {
+				o.stdout = append(o.stdout, info)
+			}
+		case Folder:
+			p, err := placeOf(w)
+			if err != nil {
+				return o, err
+			}
+			if p.info != nil {
+				o.places = append(o.places, p)
+			}
+		}
+	}
+	return o, nil
+}
+
+func placeOf(f Folder) (p place, err error) {
+	if p.dir = f.Dir(); p.dir == "" {
+		return p, nil // which the sink itself will say
+	}
+	if p.base, err = filepath.Abs(p.dir); err != nil {
+		return p, fmt.Errorf("file: %w", err)
+	}
+	var rest []element
+	for {
+		if p.info, err = os.Stat(p.base); err == nil {
+			break
+		}
+		above := filepath.Dir(p.base)
+		if above == p.base {
+			return p, nil
+		}
+		rest = append([]element{literalElement(filepath.Base(p.base))}, rest...)
+		p.base = above
+	}
+	for _, name := range f.Files() {
+		_, elems, err := parsePattern(name)
+		if err != nil {
+			return p, fmt.Errorf("file: the name %s: %w", name, err)
+		}
+		p.names = append(p.names, append(rest[:len(rest):len(rest)], elems...))
+	}
+	return p, nil
+}
+
+// writes reports whether a pattern matches a name in the place, from a folder on in which it is looked for.
+func (p *place) writes(folder os.FileInfo, rest []element) bool {
+	if !os.SameFile(folder, p.info) {
+		return false
+	}
+	for _, name := range p.names {
+		if pathsMeet(rest, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// writes reports whether a file is, or will be, written by the job, however it is named.
+func (o *outputs) writes(ctx context.Context, f found) bool {
+	// A link may lead to it.
+	if real, err := filepath.EvalSymlinks(f.path); err == nil {
+		if real, err = filepath.Abs(real); err == nil && o.holds(real) {
+			return true
+		}
+	}
+	// Or it is a further name of it.
+	_, names := inode(f.info)
+	return names > 1 && o.has(ctx, f.info)
+}
+
+func (o *outputs) isStdout(info os.FileInfo) bool {
+	return slices.ContainsFunc(o.stdout, func(out os.FileInfo) bool { return os.SameFile(out, info) })
+}
+
+// has reports whether a file is one of those that are in the places already.
+func (o *outputs) has(ctx context.Context, info os.FileInfo) bool {
+	if !o.known {
+		o.known = true
+		w := walk{ctx: ctx, file: func(path string) {
+			if info, err := os.Stat(path); err == nil {
+				o.there.add(found{path, info})
+			}
+		}}
+		for _, p := range o.places {
+			for _, name := range p.names {
+				_ = w.from(p.base, name) // what cannot be looked at is not compared
+			}
+		}
+	}
+	_, ok := o.there.has(info)
+	return ok
+}
+
+// holds reports whether a path without links is of a name in one of the places.
+func (o *outputs) holds(path string) bool {
+	for _, p := range o.places {
+		base, err := filepath.EvalSymlinks(p.base)
+		if err != nil {
+			continue
+		}
+		rest, err := filepath.Rel(base, path)
+		if err != nil || rest == ".." || strings.HasPrefix(rest, ".."+string(filepath.Separator)) {
+			continue
+		}
+		for _, name := range p.names {
+			if pathsMeet(literalElements(rest), name) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+var _ stream.Apart = (*Source[int])(nil)
+
+// Apart implements stream.Apart: what a job writes is never its own input. It knows a Folder, and
+// standard output where that is a file.
+func (s *Source[T]) Apart(ctx context.Context, own ...any) error {
+	o, err := outputsOf(own)
+	if err != nil || len(o.places)+len(o.stdout) == 0 {
+		return err
+	}
+	for _, path := range s.config.Paths {
+		root, elems, err := s.elements(path)
+		if err != nil {
+			continue // which Splits says
+		}
+		var into string
+		w := walk{ctx: ctx, folder: func(dir string, rest []element) {
+			info, err := os.Stat(dir)
+			for _, p := range o.places {
+				if err == nil && into == "" && p.writes(info, rest) {
+					into = p.dir
+				}
+			}
+		}}
+		_ = w.from(root, elems) // Splits says what cannot be looked at
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if into != "" {
+			return fmt.Errorf("file: %s matches what the job itself writes into %s; keep its input apart, in another folder or under other names", path, into)
+		}
+	}
+	all, _ := s.quiet().expand(ctx)
+	for _, f := range all {
+		if o.isStdout(f.info) || o.writes(ctx, f) {
+			return fmt.Errorf("file: %s is a file that the job itself writes, by another name; keep its input apart", f.path)
+		}
+	}
+	return ctx.Err()
+}
+
+// elements are those of one of the source's paths.
+func (s *Source[T]) elements(path string) (root string, elems []element, err error) {
+	if _, err := os.Stat(path); err != nil && hasMeta(path) {
+		return parsePattern(path)
+	}
+	root = rootOf(path)
+	return root, literalElements(path[len(root):]), nil
+}
+
+// quiet is the source without its logger.
+func (s *Source[T]) quiet() *Source[T] {
+	c := s.config
+	c.Logger = nil
+	return &Source[T]{config: c}
+}
+
+// Apart implements stream.Apart, for standard input that is a file.
+func (s *StdinSource[T]) Apart(ctx context.Context, own ...any) error {
+	info := regular(s.input())
+	if info == nil {
+		return nil
+	}
+	o, err := outputsOf(own)
+	if err != nil {
+		return err
+	}
+	if o.isStdout(info) || o.has(ctx, info) {
+		return fmt.Errorf("file: standard input is a file that the job itself writes; keep its input apart")
+	}
+	return nil
+}

@@ -1,0 +1,198 @@
+package file
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// found is a file that a path names.
+type found struct {
+	path string
+	info os.FileInfo
+}
+
+// expand returns the files that the source's paths name, in their order, each file once: under the
+// name that comes first, however many names and links it has.
+func (s *Source[T]) expand(ctx context.Context) ([]found, error) {
+	if len(s.config.Paths) == 0 {
+		return nil, errors.New("file: the source has no paths; name at least one file")
+	}
+	var all []found
+	var errs []error
+	var once fileSet
+	for _, p := range s.config.Paths {
+		some, err := s.match(ctx, p)
+		if err != nil {
+			errs = append(errs, err)
+		}
+		for _, f := range some {
+			if was, new := once.add(f); new {
+				all = append(all, f)
+			} else if was.path != f.path {
+				s.warn("two names of one file, which is read once", "file", was.path, "is also", f.path)
+			}
+		}
+	}
+	return all, errors.Join(errs...)
+}
+
+// match returns the files that one path names, in the order of their names, byte by byte.
+func (s *Source[T]) match(ctx context.Context, path string) ([]found, error) {
+	info, err := os.Stat(path)
+	switch {
+	case err == nil && info.Mode().IsRegular():
+		return []found{{filepath.Clean(path), info}}, nil
+	case err == nil && info.IsDir():
+		return nil, fmt.Errorf("file: %s is a folder; name the files in it, as in %s", path, filepath.Join(path, "*.jsonl"))
+	case err == nil:
+		return nil, fmt.Errorf("file: %s is not a regular file, so it can't be cut and read again; use standard input for pipes", path)
+	case !hasMeta(path):
+		return nil, fmt.Errorf("file: %w", err)
+	}
+	root, elems, err := parsePattern(path)
+	if err != nil {
+		return nil, fmt.Errorf("file: the pattern %s: %w", path, err)
+	}
+	var all []found
+	w := walk{ctx: ctx, file: func(path string) {
+		switch info, err := os.Stat(path); {
+		case err == nil && info.Mode().IsRegular():
+			all = append(all, found{filepath.Clean(path), info})
+		case errors.Is(err, fs.ErrNotExist):
+			if _, err := os.Lstat(path); err == nil {
+				s.warn("a link leads nowhere, so nothing is read of it", "link", path)
+			}
+		case err != nil:
+			s.warn("a file that a pattern matches cannot be looked at, so it is not read", "error", err)
+		}
+	}}
+	if err := w.from(root, elems); err != nil {
+		return nil, fmt.Errorf("file: the pattern %s: %w", path, err)
+	}
+	if all == nil {
+		return nil, fmt.Errorf("file: the pattern %s matches no file", path)
+	}
+	slices.SortFunc(all, func(a, b found) int { return cmp.Compare(a.path, b.path) })
+	return slices.CompactFunc(all, func(a, b found) bool { return a.path == b.path }), nil
+}
+
+// walk goes through the folders in which files may be that a pattern matches.
+type walk struct {
+	ctx context.Context
+	// folder, if set, is told of each folder, with what is left of the pattern there.
+	folder func(dir string, rest []element)
+	// file, if set, is told of each name that the whole pattern matches, whatever it is of.
+	file func(path string)
+	// seen are the folders that were gone through, with how much of the pattern was left.
+	seen map[visit]bool
+}
+
+type visit struct {
+	dir  string
+	left int
+}
+
+func (w *walk) from(root string, elems []element) error {
+	w.seen = map[visit]bool{}
+	return w.in(root, elems)
+}
+
+// in looks for the rest of a pattern in a folder; "" is the present one.
+func (w *walk) in(dir string, elems []element) error {
+	v := visit{dir, len(elems)}
+	if len(elems) == 0 || w.seen[v] {
+		return nil
+	}
+	w.seen[v] = true
+	if err := w.ctx.Err(); err != nil {
+		return err
+	}
+	if w.folder != nil {
+		w.folder(cmp.Or(dir, "."), elems)
+	}
+	e, rest := elems[0], elems[1:]
+	if e.literal {
+		return w.next(join(dir, e.name), rest)
+	}
+	if e.deep() {
+		if err := w.in(dir, rest); err != nil {
+			return err
+		}
+	}
+	entries, err := os.ReadDir(cmp.Or(dir, "."))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("%w, so what may be in there would be missing; have it readable, or take a pattern that does not reach it", err)
+	}
+	for _, entry := range entries {
+		path := join(dir, entry.Name())
+		switch {
+		case !e.deep():
+			if e.matches(entry.Name()) {
+				err = w.next(path, rest)
+			}
+		case entry.IsDir() && entry.Name()[0] != '.': // links to folders might lead round in circles
+			err = w.in(path, elems)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// next goes on behind an element that has matched a name.
+func (w *walk) next(path string, rest []element) error {
+	if len(rest) == 0 {
+		if w.file != nil {
+			w.file(path)
+		}
+		return nil
+	}
+	if info, err := os.Stat(path); err != nil || !info.IsDir() {
+		return nil
+	}
+	return w.in(path, rest)
+}
+
+func join(dir, name string) string {
+	if dir == "" || os.IsPathSeparator(dir[len(dir)-1]) {
+		return dir + name
+	}
+	return dir + string(filepath.Separator) + name
+}
+
+// fileSet holds files, each once, whatever their names.
+type fileSet struct{ files map[uint64][]found }
+
+// add puts a file in, unless it is there: then it returns the one that is.
+func (s *fileSet) add(f found) (was found, added bool) {
+	id, _ := inode(f.info)
+	if was, ok := s.has(f.info); ok {
+		return was, false
+	}
+	if s.files == nil {
+		s.files = map[uint64][]found{}
+	}
+	s.files[id] = append(s.files[id], f)
+	return f, true
+}
+
+// has returns the file of the set that info is of.
+func (s *fileSet) has(info os.FileInfo) (found, bool) {
+	id, _ := inode(info)
+	for _, f := range s.files[id] {
+		if os.SameFile(f.info, info) {
+			return f, true
+		}
+	}
+	return found{}, false
+}

@@ -1,0 +1,52 @@
+package kafka
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/tensorferry/tensorferry/stream"
+)
+
+// target is implemented by the sinks.
+type target interface {
+	// target returns where records go for which Encode sets no topic.
+	target() (c *Config, topic string)
+}
+
+func (s *Sink[T]) target() (*Config, string) { return &s.cfg.Config, s.cfg.Topic }
+
+func (s *groupSink[T]) target() (*Config, string) { return &s.g.cfg.Config, s.cfg.Topic }
+
+var (
+	_ stream.Apart = (*Source[int])(nil)
+	_ stream.Apart = (*groupSource[int])(nil)
+)
+
+// Apart implements stream.Apart: what a job writes is never its own input. It compares the topics of
+// sinks that have a broker in common with the source; a topic that an Encode chooses is not known.
+func (s *Source[T]) Apart(_ context.Context, own ...any) error {
+	return apart(&s.cfg.Config, s.match, own)
+}
+
+func (s *groupSource[T]) Apart(_ context.Context, own ...any) error {
+	return apart(&s.g.cfg.Config, s.g.match, own)
+}
+
+func apart(c *Config, match func(string) bool, own []any) error {
+	for _, w := range own {
+		t, ok := w.(target)
+		if !ok || match == nil { // which is reported when topics are looked for
+			continue
+		}
+		to, topic := t.target()
+		shared := slices.ContainsFunc(to.Brokers, func(b string) bool {
+			return slices.ContainsFunc(c.Brokers, func(o string) bool { return strings.EqualFold(b, o) })
+		})
+		if topic != "" && shared && match(topic) {
+			return fmt.Errorf("kafka: the topic %s is the job's own output and would be its input too; write to another topic, or read others", topic)
+		}
+	}
+	return nil
+}

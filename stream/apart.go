@@ -1,0 +1,43 @@
+package stream
+
+import (
+	"context"
+	"fmt"
+)
+
+// wrapper is implemented by the sources of this package that wrap another one.
+type wrapper interface{ wrapped() any }
+
+// apartOf returns what of a source, or of one that it wraps, is Apart; nil if nothing is.
+func apartOf(src any) Apart {
+	for {
+		if a, ok := src.(Apart); ok {
+			return a
+		}
+		w, ok := src.(wrapper)
+		if !ok {
+			return nil
+		}
+		src = w.wrapped()
+	}
+}
+
+// apart asks the sources whether they read what the job itself writes.
+func (r *Run) apart(ctx context.Context) error {
+	own := []any{r.cfg.Checkpoint.Store}
+	for _, n := range r.job.nodes {
+		if n.sink != nil {
+			own = append(own, n.sink.sink)
+		}
+	}
+	for _, n := range r.job.nodes {
+		if n.source == nil || n.source.apart == nil {
+			continue
+		}
+		err := guard("Apart of "+n.name, func() error { return n.source.apart.Apart(ctx, own...) })
+		if err != nil {
+			return fmt.Errorf("%s: %w", n.name, err)
+		}
+	}
+	return nil
+}
