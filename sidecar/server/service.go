@@ -181,11 +181,6 @@ func (s *Server) full() *failure {
 		message: fmt.Sprintf("the queue is full (%d rows, %d bytes); wait and send less", s.cfg.QueueRows, s.cfg.QueueBytes)}
 }
 
-func (s *Server) draining() *failure {
-	return &failure{code: codes.Unavailable, reason: oip.ReasonDraining, retry: s.cfg.RetryDelay,
-		message: "the server is stopping and takes no new requests"}
-}
-
 // recovered turns a panic of a handler, which would end the process, into a status.
 func (s *Server) recovered(p any, method string) error {
 	s.cfg.Logger.Error("a handler panicked", "method", method, "panic", p, "stack", string(debug.Stack()))
