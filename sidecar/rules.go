@@ -49,6 +49,7 @@ var rules = [...]rule{
 
 	{codes.Unavailable, oip.ReasonDraining, "", ErrNotReady, async.Transport, holdRows, false, ""},
 	{codes.Unavailable, oip.ReasonModelLoading, "", ErrNotReady, async.Transport, holdRows, false, ""},
+	{codes.Unavailable, oip.ReasonInterrupted, "", ErrUnreachable, async.Transport, lostRows, false, ""},
 	// Triton's queue policies answer UNAVAILABLE, and so did the repository of older ones.
 	{codes.Unavailable, "", "exceeds maximum queue size", ErrOverloaded, async.Overload, holdRows, false, ""},
 	{codes.Unavailable, "", "request timeout expired", ErrTimeout, async.Timeout, failRows, true,

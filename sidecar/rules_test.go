@@ -36,6 +36,7 @@ func TestErrorTable(t *testing.T) {
 		{oip.Error(codes.ResourceExhausted, oip.ReasonMemoryPressure, "full"), ErrOverloaded, holdRows, hold(async.Overload, 0)},
 		{oip.Error(codes.ResourceExhausted, oip.ReasonQueueFull, "a batch larger than max rows", after), ErrOverloaded, holdRows, hold(async.Overload, wait)},
 		{oip.Error(codes.Unavailable, oip.ReasonDraining, "stopping", after), ErrNotReady, holdRows, hold(async.Transport, wait)},
+		{oip.Error(codes.Unavailable, oip.ReasonInterrupted, "stopping"), ErrUnreachable, lostRows, hold(async.Transport, 0)},
 		{oip.Error(codes.Unavailable, oip.ReasonModelLoading, "loading", after), ErrNotReady, holdRows, hold(async.Transport, wait)},
 		{oip.Error(codes.DeadlineExceeded, oip.ReasonQueueTimeout, "waited"), ErrTimeout, failRows, ends(async.Timeout)},
 		{oip.Error(codes.InvalidArgument, oip.ReasonBadTensor, "nan"), ErrBadRecord, findRow, ends(async.BadRecord)},

@@ -26,9 +26,12 @@ const (
 	// ReasonQueueFull and ReasonMemoryPressure come with RESOURCE_EXHAUSTED: overload. Wait and send less.
 	ReasonQueueFull      = "QUEUE_FULL"
 	ReasonMemoryPressure = "MEMORY_PRESSURE"
-	// ReasonDraining and ReasonModelLoading come with UNAVAILABLE: wait until the server is ready.
+	// ReasonDraining and ReasonModelLoading come with UNAVAILABLE: the request was never taken. Wait until the server is ready.
 	ReasonDraining     = "DRAINING"
 	ReasonModelLoading = "MODEL_LOADING"
+	// ReasonInterrupted comes with UNAVAILABLE: the server took the request and gave it up, since it is stopping. The model
+	// may have run all of its rows, some or none. A client that does not know the reason takes it for a lost connection.
+	ReasonInterrupted = "INTERRUPTED"
 	// ReasonQueueTimeout comes with DEADLINE_EXCEEDED: the request waited too long and was never run.
 	ReasonQueueTimeout = "QUEUE_TIMEOUT"
 	// ReasonBadTensor, ReasonShapeMismatch and ReasonUnknownInput come with INVALID_ARGUMENT: the record is at fault.

@@ -170,19 +170,23 @@ func (b *batcher) expire(now time.Time, r *request) {
 	}
 }
 
-// abandonAll ends every request.
-func (b *batcher) abandonAll(now time.Time, err error) {
+// abandonAll ends every request: with untaken those of which no row has gone to the model, as interrupted the others.
+func (b *batcher) abandonAll(now time.Time, untaken error) {
 	for b.oldest != nil {
+		err := untaken
+		if b.oldest.taken > 0 { // it is larger than a batch: some of its rows wait, and others do not
+			err = errInterrupted
+		}
 		b.fail(now, b.oldest, err)
 	}
 	for _, pieces := range b.suspect {
 		for _, p := range pieces {
-			b.fail(now, p.req, err)
+			b.fail(now, p.req, errInterrupted)
 		}
 	}
 	for _, x := range b.running {
 		for _, p := range x.pieces {
-			b.fail(now, p.req, err)
+			b.fail(now, p.req, errInterrupted)
 		}
 	}
 }

@@ -127,6 +127,34 @@ func TestConformance40WindowOfARunBatch(t *testing.T) {
 	s.want(t, "0 run busy", "3 run a+b", "15 run c")
 }
 
+// Of what is given up, that of which no row has gone to the model was never taken.
+func TestGivenUp(t *testing.T) {
+	s := newScript(2, 1, 0)
+	s.submit("failed", 1, 1)
+	s.finish(verdict{})
+	s.submit("a", 1, 1)
+	s.submit("b", 1, 1)
+	s.submit("c", 2, 1)
+	s.finish(verdict{})    // of a; b and c run together
+	s.submit("wide", 3, 3) // waits
+	s.finish(contentFailure)
+	s.submit("late", 4, 1)
+	s.log = nil
+	untaken := &failure{message: "untaken"}
+	s.b.abandonAll(s.now, untaken)
+	s.step()
+	// b and c wait to be run alone, or one of them runs.
+	s.want(t, "0 cancel b", "0 answer wide untaken", "0 answer late untaken", "0 answer c "+errInterrupted.message, "0 answer b "+errInterrupted.message)
+
+	s = newScript(2, 1, 0)
+	s.submit("wide", 1, 3) // two rows run, and one waits
+	s.submit("next", 2, 1)
+	s.log = nil
+	s.b.abandonAll(s.now, untaken)
+	s.step()
+	s.want(t, "0 cancel wide[0:2]", "0 answer wide "+errInterrupted.message, "0 answer next untaken")
+}
+
 func TestWindowCountsOnlyWhileBusy(t *testing.T) {
 	s := newScript(4, 2, 10*time.Millisecond)
 	s.submit("a", 1, 4)

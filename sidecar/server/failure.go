@@ -46,6 +46,20 @@ var (
 	errCallerLate = &failure{code: codes.DeadlineExceeded, message: "the time that the caller gave the request passed before it was run"}
 )
 
+// draining is what a server that stops says of requests that it does not take.
+func (s *Server) draining() *failure {
+	return &failure{code: codes.Unavailable, reason: oip.ReasonDraining, retry: s.cfg.RetryDelay,
+		message: "the server is stopping and takes no new requests"}
+}
+
+var (
+	// errClosed is for requests that come after the end, of which there are none.
+	errClosed = &failure{code: codes.Unavailable, reason: oip.ReasonDraining, message: "the server has stopped"}
+	// errInterrupted is for requests that a stopping server gives up when rows of them have gone to the model.
+	errInterrupted = &failure{code: codes.Unavailable, reason: oip.ReasonInterrupted,
+		message: "the server is stopping and gave the request up; the model may have run it"}
+)
+
 // failureOf reads an error of a backend, and the rows that it names.
 func failureOf(err error) (*failure, []int) {
 	if f, ok := errors.AsType[*failure](err); ok {

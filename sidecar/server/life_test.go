@@ -139,30 +139,54 @@ func TestShutdown(t *testing.T) {
 	})
 }
 
-// Beyond the grace period what is left fails, with DRAINING, and nothing stays.
+// What a stopping server says of a request tells whether the model can have had it: DRAINING of what was never taken, INTERRUPTED of
+// what it gives up half-way. So it is by calls and on a stream, whether the grace period ends or there is none.
 func TestShutdownBeyondGrace(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := serve(t, server.Config{Grace: 2 * time.Second}, mock.Config{Faults: []mock.Fault{{Kind: mock.Hang}}})
-		c := r.caller()
-		var wg sync.WaitGroup
-		for range 2 {
-			wg.Go(func() {
-				_, err := c.ModelInfer(t.Context(), ask(1))
-				if d := oip.Parse(err); d.Code != codes.Unavailable || d.Reason != oip.ReasonDraining {
-					t.Errorf("%v", err)
+	for name, grace := range map[string]time.Duration{"grace": 2 * time.Second, "none": -1} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := serve(t, server.Config{Grace: grace, MaxBatch: 2, QueueTimeout: time.Hour}, mock.Config{Latency: time.Second, Faults: []mock.Fault{
+					{Kind: mock.Hang, First: 2}}})
+				c := r.caller()
+				stream, err := r.caller().ModelStreamInfer(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				var wg sync.WaitGroup
+				want := func(rows int, reason string) {
+					wg.Go(func() {
+						_, err := c.ModelInfer(t.Context(), ask(make([]float32, rows)...))
+						// Without grace the connection may end before the answer.
+						if d := oip.Parse(err); d.Code != codes.Unavailable || d.Reason != reason && (grace > 0 || d.Reason != "") {
+							t.Errorf("of %d rows, want %s: %v", rows, reason, err)
+						}
+					})
+					synctest.Wait()
+				}
+				want(5, oip.ReasonInterrupted) // two rows have run, two run, and one waits
+				want(1, oip.ReasonDraining)
+				if err := sent(stream.Send(ask(1))); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(1500 * time.Millisecond)
+				began := time.Now()
+				if err := r.srv.Shutdown(context.Background()); err != nil {
+					t.Error(err)
+				}
+				if d := time.Since(began); d != max(grace, 0) {
+					t.Errorf("it took %v", d)
+				}
+				wg.Wait()
+				got, err := stream.Recv()
+				switch reason := got.GetInferResponse().GetParameters()["error_reason"].GetStringParam(); {
+				case err == nil && reason != oip.ReasonDraining:
+					t.Errorf("on the stream: %v", got)
+				case err != nil && grace > 0:
+					t.Errorf("on the stream: %v", err)
 				}
 			})
-		}
-		synctest.Wait()
-		began := time.Now()
-		if err := r.srv.Shutdown(context.Background()); err != nil {
-			t.Error(err)
-		}
-		if d := time.Since(began); d != 2*time.Second {
-			t.Errorf("it took %v", d)
-		}
-		wg.Wait()
-	})
+		})
+	}
 }
 
 // A backend that never returns is named, and does not keep the server for ever.

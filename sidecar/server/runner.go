@@ -43,9 +43,6 @@ type job struct {
 	batch *batch
 }
 
-// errClosed is for requests that come after the end, of which there are none.
-var errClosed = &failure{code: codes.Unavailable, reason: oip.ReasonDraining, message: "the server has stopped"}
-
 // errNobodyWaits ends the context of a batch whose callers have all gone.
 var errNobodyWaits = errors.New("nobody waits for the answer any more")
 
@@ -120,8 +117,8 @@ func (r *runner) do(ctx context.Context, req *request) {
 }
 
 // abort ends everything that waits or runs.
-func (r *runner) abort(err error) {
-	r.update(func(now time.Time) { r.batcher.abandonAll(now, err) })
+func (r *runner) abort(untaken error) {
+	r.update(func(now time.Time) { r.batcher.abandonAll(now, untaken) })
 }
 
 // update tells the batcher what happened and does what it wants done.

@@ -180,11 +180,6 @@ func (s *Server) full() *failure {
 		message: fmt.Sprintf("the queue is full (%d rows, %d bytes); wait and send less", s.cfg.QueueRows, s.cfg.QueueBytes)}
 }
 
-func (s *Server) draining() *failure {
-	return &failure{code: codes.Unavailable, reason: oip.ReasonDraining, retry: s.cfg.RetryDelay,
-		message: "the server is stopping and takes no new requests"}
-}
-
 // stream ends streams, as the health service's Watch, when the server drains, or they would keep it from stopping.
 // Those of requests end by themselves, with what they have.
 func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {

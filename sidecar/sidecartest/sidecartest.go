@@ -197,6 +197,11 @@ func (s *Server) Stop() { s.stop(false) }
 func (s *Server) stop(kill bool) {
 	s.life <- struct{}{}
 	defer func() { <-s.life }()
+	s.end(kill)
+}
+
+// end is stop for who has s.life.
+func (s *Server) end(kill bool) {
 	srv := s.Serving()
 	if srv == nil {
 		return
@@ -222,6 +227,7 @@ func (s *Server) Close() {
 	s.Kill()
 	s.life <- struct{}{}
 	s.closed = true
+	s.end(true) // what a Restart has started in between
 	<-s.life
 	s.crashing.Wait()
 }
