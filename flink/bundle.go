@@ -10,6 +10,7 @@ import (
 
 	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/flink/internal/idle"
+	"github.com/tensorferry/tensorferry/internal/guard"
 )
 
 // pools are those of the lanes, one for each pair of types.
@@ -47,7 +48,11 @@ func (b *bundle[IN, OUT]) start() { b.lane, b.seen = nil, 0 }
 func (b *bundle[IN, OUT]) process(ctx context.Context, rec *async.Record[IN]) error {
 	if b.lane == nil {
 		l, err := lanesOf[IN, OUT]().Take(ctx, b.key, func(ctx context.Context, index int) (*lane[IN, OUT], error) {
-			fn, err := b.make()
+			var fn async.Function[IN, OUT]
+			err := guard.Apart("the Maker's Function", func() (err error) {
+				fn, err = b.make()
+				return err
+			})
 			if err != nil {
 				return nil, err
 			}

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/internal/guard"
 	"github.com/tensorferry/tensorferry/sidecar"
 )
 
@@ -32,6 +33,7 @@ type Failure struct {
 
 // failureOf makes a Failure of the error of a transform.
 func failureOf(operator string, err error) *Failure {
+	err = guard.Error(operator, err)
 	f := &Failure{Operator: operator, Class: async.VerdictOf(err).Class.String(), Split: -1, Position: -1, Message: err.Error(), cause: err}
 	if r, ok := errors.AsType[*async.RecordError](err); ok {
 		f.Split, f.Position = r.Split, r.Position

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/flink/internal/idle"
+	"github.com/tensorferry/tensorferry/internal/guard"
 )
 
 // lane is an operator that bundles are run on, one after another. While a bundle is being processed the operator is driven by
@@ -35,6 +36,7 @@ type lane[IN, OUT any] struct {
 	one    [1]async.Record[IN]
 	out    results[OUT]
 	failed []async.Failed[IN]
+	broken error // the lane's own goroutine was ended by a function of the user's
 }
 
 // results is the Emitter of a lane. There are no watermarks: Beam keeps those.
@@ -82,14 +84,10 @@ func (l *lane[IN, OUT]) keep(ctx context.Context) {
 				l.mu.Unlock()
 				return
 			}
-			// A failure is the next bundle step's to report.
-			st, _ := l.op.Step(time.Now(), 0, &l.out)
-			if !st.Next.IsZero() {
-				l.alarm.Store(st.Next.UnixNano())
-				timer.Reset(time.Until(st.Next))
+			if next := l.alone(); !next.IsZero() {
+				timer.Reset(time.Until(next))
 				due = timer.C
 			}
-			l.mu.Unlock()
 		}
 		select {
 		case <-l.bored:
@@ -98,6 +96,25 @@ func (l *lane[IN, OUT]) keep(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// alone steps the operator without a bundle, and says when it must step again. It unlocks mu, also if a function of the
+// user's ends the goroutine.
+func (l *lane[IN, OUT]) alone() time.Time {
+	returned := false
+	defer func() {
+		if !returned {
+			l.broken = guard.Exited("a function of the operator")
+		}
+		l.mu.Unlock()
+	}()
+	// A failure is the next bundle step's to report.
+	st, _ := l.op.Step(time.Now(), 0, &l.out)
+	if !st.Next.IsZero() {
+		l.alarm.Store(st.Next.UnixNano())
+	}
+	returned = true
+	return st.Next
 }
 
 // taker takes what leaves a lane: from the bundle's goroutine, in order.
@@ -169,6 +186,9 @@ const turn = 1024
 // step does what is due and passes on what has left.
 func (l *lane[IN, OUT]) step(to taker[IN, OUT]) (async.Status[IN], error) {
 	st, err := l.op.Step(time.Now(), turn, &l.out)
+	if err == nil {
+		err = l.broken
+	}
 	l.next = st.Next
 	if err != nil {
 		return st, err

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/internal/guard"
 	"github.com/tensorferry/tensorferry/stream"
 )
 
@@ -48,15 +49,16 @@ func validJSON(line []byte, v *json.RawMessage) error {
 	return errors.New("not JSON")
 }
 
-// record fills in r from a line.
+// record fills in r from a line. A panic of the value's own methods, or of time, is an error of this line.
 func (d *decoder[T]) record(r *stream.Record[T], line []byte) (err error) {
+	defer guard.Recover("reading the value of a line, or its time", &err)
 	r.Time = async.NoTime
 	if err = d.value(line, &r.Value); err != nil {
-		return fmt.Errorf("the line is not a JSON value of the kind that is wanted: %w", err)
+		return fmt.Errorf("the line is not a JSON value of the kind that is wanted: %w", guard.Error("UnmarshalJSON of the value", err))
 	}
 	if d.time != nil {
 		if r.Time, err = d.time(r.Value); err != nil {
-			return fmt.Errorf("no event time: %w", err)
+			return fmt.Errorf("no event time: %w", guard.Error("Time of the source", err))
 		}
 	}
 	return nil

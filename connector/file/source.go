@@ -11,6 +11,7 @@ import (
 	"os"
 	"sync"
 
+	"github.com/tensorferry/tensorferry/internal/guard"
 	"github.com/tensorferry/tensorferry/stream"
 )
 
@@ -272,7 +273,7 @@ func (s *Source[T]) Verify(ctx context.Context, splits []stream.Split, next []in
 
 func (s *Source[T]) warn(message string, args ...any) {
 	if s.config.Logger != nil {
-		s.config.Logger.Warn("file: "+message, args...)
+		guard.Logger(s.config.Logger).Warn("file: "+message, args...)
 	}
 }
 

@@ -29,6 +29,7 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl"
 
 	"github.com/tensorferry/tensorferry/internal/brief"
+	"github.com/tensorferry/tensorferry/internal/guard"
 	"github.com/tensorferry/tensorferry/stream"
 )
 
@@ -92,6 +93,7 @@ func (c Config) resolve() (Config, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
+	c.Logger = guard.Logger(c.Logger)
 	c.dialing = &dialing{} // of all clients that are made with c
 	return c, errors.Join(errs...)
 }
@@ -103,16 +105,31 @@ func (c *Config) client(opts ...kgo.Opt) (*kgo.Client, error) {
 	}
 	all := []kgo.Opt{kgo.SeedBrokers(c.Brokers...), kgo.ClientID(c.ClientID), kgo.WithLogger(&logger{log: c.Logger}), kgo.WithHooks(c.dialing)}
 	if c.TLS != nil {
-		all = append(all, kgo.DialTLSConfig(c.TLS))
+		all = append(all, kgo.DialTLSConfig(guard.TLS(c.TLS, c.brokeTLS)))
 	}
 	if c.SASL != nil {
-		all = append(all, kgo.SASL(c.SASL))
+		m, err := guardedMechanism(c.SASL)
+		if err != nil {
+			return nil, fmt.Errorf("kafka: %w", err)
+		}
+		all = append(all, kgo.SASL(m))
 	}
-	cl, err := kgo.NewClient(append(append(all, opts...), c.Options...)...)
+	var cl *kgo.Client
+	err := guard.Apart("franz-go, with the Options,", func() (err error) {
+		cl, err = kgo.NewClient(append(append(all, opts...), c.Options...)...)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("kafka: %w", err)
 	}
 	return cl, nil
+}
+
+// brokeTLS logs what a function of the TLS configuration has done; the handshake fails with it.
+func (c *Config) brokeTLS(err error) {
+	if log := guard.Logger(c.Logger); log != nil {
+		log.Error("kafka: a function of the TLS configuration failed", "error", err)
+	}
 }
 
 // logger passes franz-go's words on. While brokers are away a client says the same many times a second; of each
@@ -243,11 +260,22 @@ type Decode[T any] func(r *Record) (T, error)
 func Raw[T ~[]byte](r *Record) (T, error) { return T(r.Value), nil }
 
 // convert makes records of a job of those of a partition.
-func convert[T any](decode Decode[T], traces bool, from []*Record, dst []stream.Record[T]) ([]stream.Record[T], error) {
-	for _, r := range from {
+func convert[T any](decode Decode[T], traces bool, from []*Record, dst []stream.Record[T]) (_ []stream.Record[T], err error) {
+	i := 0
+	defer func() {
+		if v := recover(); v != nil {
+			err = guard.Caught("Decode of the source", v)
+		}
+		if err != nil {
+			r := from[i]
+			err = fmt.Errorf("kafka: the record of %s, partition %d, offset %d cannot be decoded: %w", r.Topic, r.Partition, r.Offset, err)
+		}
+	}()
+	var r *Record
+	for i, r = range from {
 		v, err := decode(r)
 		if err != nil {
-			return dst, fmt.Errorf("kafka: the record of %s, partition %d, offset %d cannot be decoded: %w", r.Topic, r.Partition, r.Offset, err)
+			return dst, guard.Error("Decode of the source", err)
 		}
 		dst = append(dst, stream.Record[T]{
 			Value: v, Position: r.Offset, Key: string(r.Key), Time: stream.EventTime(max(r.Timestamp.UnixMilli(), math.MinInt64+2)),

@@ -55,7 +55,7 @@ func (p *producer) client() (*kgo.Client, error) {
 		return p.cl, nil
 	}
 	cfg := SinkConfig[struct{}]{Partitioner: p.cfg.Partitioner, Compression: p.cfg.Compression}
-	cl, err := p.cfg.client(append(cfg.producing(),
+	cl, err := p.cfg.client(append(cfg.producing(p.failed.set),
 		kgo.ProducerBatchMaxBytesFn(p.batch), kgo.TransactionalID(p.id), kgo.TransactionTimeout(p.cfg.TransactionTimeout),
 		// Offsets are added to the transaction by requests of our own, which suit this form of the protocol.
 		kgo.MaxVersions(kversion.V3_8_0()),

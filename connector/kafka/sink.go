@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/internal/guard"
 	"github.com/tensorferry/tensorferry/stream"
 )
 
@@ -99,8 +100,8 @@ func (c *SinkConfig[T]) reach(ctx context.Context, cfg *Config, cl *kgo.Client) 
 	return nil
 }
 
-// producing are the options of a client that writes.
-func (c *SinkConfig[T]) producing() []kgo.Opt {
+// producing are the options of a client that writes. broke is told what the Partitioner has done.
+func (c *SinkConfig[T]) producing(broke func(error)) []kgo.Opt {
 	// Records wait here while brokers are slow or away; the client's own bound is one of their number alone.
 	opts := []kgo.Opt{kgo.RequiredAcks(kgo.AllISRAcks()), kgo.MaxBufferedBytes(mostRecord + overhead)}
 	if c.MaxRecord > 0 { // a Group has several sinks
@@ -110,7 +111,7 @@ func (c *SinkConfig[T]) producing() []kgo.Opt {
 		opts = append(opts, kgo.DefaultProduceTopic(c.Topic))
 	}
 	if c.Partitioner != nil {
-		opts = append(opts, kgo.RecordPartitioner(c.Partitioner))
+		opts = append(opts, kgo.RecordPartitioner(guardedPartitioner(c.Partitioner, broke)))
 	}
 	if len(c.Compression) > 0 {
 		opts = append(opts, kgo.ProducerBatchCompression(c.Compression...))
@@ -120,7 +121,11 @@ func (c *SinkConfig[T]) producing() []kgo.Opt {
 
 // encode makes the record of a result.
 func (c *SinkConfig[T]) encode(r *stream.Record[T]) (*Record, error) {
-	k, err := c.Encode(r)
+	var k *Record
+	err := guard.Call("Encode of the sink", func() (err error) {
+		k, err = c.Encode(r)
+		return err
+	})
 	if err == nil && k == nil {
 		err = errors.New("it was encoded as nothing")
 	}
@@ -214,11 +219,12 @@ func (s *Sink[T]) Open(ctx context.Context, _ stream.SinkContext) (stream.Writer
 	if s.err != nil {
 		return nil, s.err
 	}
-	cl, err := s.cfg.client(s.cfg.producing()...)
-	if err != nil {
+	w := &writer[T]{cfg: &s.cfg, ctx: ctx}
+	var err error
+	if w.cl, err = s.cfg.client(s.cfg.producing(w.failed.set)...); err != nil {
 		return nil, err
 	}
-	return &writer[T]{cfg: &s.cfg, cl: cl, ctx: ctx}, nil
+	return w, nil
 }
 
 // Committer implements stream.Sink.

@@ -77,12 +77,12 @@ var rules = map[string]rule{
 		others: []string{grpc, protobuf, rpc},
 	},
 
-	"stream/checkpoint": {ours: []string{"internal/fsx"}},
+	"stream/checkpoint": {ours: []string{"internal/fsx", "internal/guard"}},
 	"stream/restart":    {},
 	"stream":            {ours: []string{"async", "internal/guard", "internal/size", "stream/checkpoint", "stream/restart", "trace"}},
 	"stream/streamtest": {ours: []string{"async"}},
-	"connector/kafka":   {ours: []string{"async", "internal/brief", "stream", "stream/checkpoint", "trace"}, others: []string{franz}},
-	"connector/file":    {ours: []string{"async", "internal/fsx", "stream"}, others: []string{sys}},
+	"connector/kafka":   {ours: []string{"async", "internal/brief", "internal/guard", "stream", "stream/checkpoint", "trace"}, others: []string{franz}},
+	"connector/file":    {ours: []string{"async", "internal/fsx", "internal/guard", "stream"}, others: []string{sys}},
 
 	"connector/connectortest": {ours: []string{"async", "stream", "stream/checkpoint", "stream/restart"}},
 	"job":                     {ours: []string{"tensor"}, others: []string{yaml}},

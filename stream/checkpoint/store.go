@@ -15,6 +15,7 @@ import (
 	"sync"
 
 	"github.com/tensorferry/tensorferry/internal/fsx"
+	"github.com/tensorferry/tensorferry/internal/guard"
 )
 
 // DefaultRetain is how many checkpoints of a run are kept.
@@ -65,7 +66,7 @@ type Info struct {
 // If another process has the lock it fails with a *LockedError. Close gives the
 // lock back.
 func Open(dir string, opts Options) (*Store, error) {
-	s := &Store{dir: dir, opts: opts, fs: opts.FS, log: opts.Logger}
+	s := &Store{dir: dir, opts: opts, fs: opts.FS, log: guard.Logger(opts.Logger)}
 	if s.fs == nil {
 		s.fs = fsx.OS
 	}
