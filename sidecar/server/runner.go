@@ -159,6 +159,9 @@ func (r *runner) run(ctx context.Context, x *batch) (v verdict) {
 	x.run = run{began: began, rows: x.rows, requests: len(x.pieces)}
 	defer func() {
 		x.run.ended, x.run.err = time.Now(), v.err
+		if !x.run.gathered.IsZero() {
+			r.metrics.batch(x) // whatever became of it, also a panic
+		}
 		if p := recover(); p != nil {
 			r.logger.Error("the backend panicked", "model", r.name, "panic", p, "rows", x.rows, "stack", string(debug.Stack()))
 			v = r.failed(&failure{code: codes.Internal, reason: oip.ReasonBackendError,
@@ -175,7 +178,6 @@ func (r *runner) run(ctx context.Context, x *batch) (v verdict) {
 	outputs, err := r.model.Run(ctx, inputs)
 	computed := time.Now()
 	x.run.computed = computed
-	r.metrics.batch(x, began, gathered, computed)
 	if err != nil {
 		return r.failed(err)
 	}
