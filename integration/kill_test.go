@@ -16,9 +16,9 @@ import (
 
 // The job's process is killed, again and again, and resumed: the committed bytes are those of an undisturbed run.
 func TestJobKilledAndResumed(t *testing.T) {
-	for _, endpoint := range []string{"unix", "127.0.0.1:17411"} {
+	for _, endpoint := range []string{"unix", "tcp"} {
 		for _, parallelism := range []int{1, 2, 4} {
-			t.Run(fmt.Sprintf("%s/parallelism=%d", strings.SplitN(endpoint, ":", 2)[0], parallelism), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s/parallelism=%d", endpoint, parallelism), func(t *testing.T) {
 				w := newWorld(t, 3000*parallelism, endpoint)
 				w.mock("--latency", "10ms", "--jitter", "20ms", "--seed", fmt.Sprint(parallelism))
 				job := w.job(parallelism, "")
@@ -70,9 +70,9 @@ func noPending(t *testing.T, w *world) {
 
 // The sidecar's process is killed and started again: the job goes on by itself.
 func TestSidecarKilledAndRestarted(t *testing.T) {
-	for _, endpoint := range []string{"unix", "127.0.0.1:17412"} {
+	for _, endpoint := range []string{"unix", "tcp"} {
 		for _, parallelism := range []int{1, 2, 4} {
-			t.Run(fmt.Sprintf("%s/parallelism=%d", strings.SplitN(endpoint, ":", 2)[0], parallelism), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s/parallelism=%d", endpoint, parallelism), func(t *testing.T) {
 				w := newWorld(t, 3000*parallelism, endpoint)
 				latency := []string{"--latency", "10ms", "--jitter", "20ms"}
 				s := w.mock(latency...)
@@ -176,7 +176,7 @@ func TestDigitsThroughASidecarProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, endpoint := range []string{"unix", "127.0.0.1:17413"} {
+	for _, endpoint := range []string{"unix", "tcp"} {
 		dir := t.TempDir()
 		if endpoint == "unix" {
 			endpoint = "unix://" + filepath.Join(dir, "digits.sock")

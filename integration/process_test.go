@@ -7,6 +7,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -134,10 +136,28 @@ func newWorld(t *testing.T, n int, endpoint string) *world {
 	t.Helper()
 	in, want := records(t, n)
 	w := &world{t: t, dir: filepath.Dir(in), want: want, endpoint: endpoint}
-	if endpoint == "unix" {
+	switch endpoint {
+	case "unix":
 		w.endpoint = "unix://" + filepath.Join(w.dir, "s.sock")
+	case "tcp":
+		w.endpoint = freeAddress(t)
 	}
 	return w
+}
+
+// freeAddress is one that nobody listens on. It is none of those that the system gives to connections, where a client that
+// dials again and again while nobody listens would meet itself one day.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	for range 100 {
+		address := fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(10_000))
+		if l, err := net.Listen("tcp", address); err == nil {
+			l.Close()
+			return address
+		}
+	}
+	t.Fatal("no port is free")
+	return ""
 }
 
 // mock starts the scripted sidecar, at the same endpoint each time.

@@ -146,34 +146,35 @@ func sorted(lines string) string {
 
 func TestDropAndFallback(t *testing.T) {
 	in, _ := numbers(100)
-	in += "{\"n\":\n"
+	const bad = "{\"n\":\n"
 	cases := []struct {
 		name, infer, faults string
-		// of the 100 numbers and the line that is no JSON
-		answer  func(n int) string
-		dropped int
+		more                string // behind the 100 numbers
+		answer              func(n int) string
+		dropped             int
 	}{
-		{"drop", "  on_error: {record: drop}", "&fault=bad@row=13",
+		{"drop", "  on_error: {record: drop}", "&fault=bad@row=13", bad,
 			func(n int) string {
 				if n == 13 {
 					return ""
 				}
 				return fmt.Sprintf("{\"n\": %d,\"twice\":%d}\n", n, 2*n)
 			}, 2},
-		{"fallback", "  max_batch: 1\n  retry: {max: 0}\n  on_error: {record: drop, backend: {fallback: {twice: -1.0, why: [odd, {}]}}}", "&fault=INTERNAL@row=13",
+		{"fallback", "  max_batch: 1\n  retry: {max: 0}\n  on_error: {record: drop, backend: {fallback: {twice: -1.0, why: [odd, {}]}}}", "&fault=INTERNAL@row=13", bad,
 			func(n int) string {
 				if n == 13 {
 					return "{\"n\": 13,\"twice\":-1.0,\"why\":[\"odd\",{}]}\n"
 				}
 				return fmt.Sprintf("{\"n\": %d,\"twice\":%d}\n", n, 2*n)
 			}, 1},
-		{"fallback of a timeout", "  timeout: 20ms\n  overwrite: true\n  on_error: {record: drop, timeout: {fallback: {n: null}}}", "&fault=hang@all",
-			func(int) string { return "{\"n\": null}\n" }, 1},
+		// Without the bad line: the time of one that waits behind requests without an answer may be over before anybody looks at it.
+		{"fallback of a timeout", "  timeout: 20ms\n  overwrite: true\n  on_error: {record: drop, timeout: {fallback: {n: null}}}", "&fault=hang@all", "",
+			func(int) string { return "{\"n\": null}\n" }, 0},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			s := newShell(t)
-			s.write("in.jsonl", in)
+			s.write("in.jsonl", in+c.more)
 			s.write("job.yaml", failing(c.infer, c.faults, ""))
 			out := s.run(exitOK, "run", "job.yaml").out
 			var want strings.Builder
@@ -183,8 +184,11 @@ func TestDropAndFallback(t *testing.T) {
 			if got := s.output(); got != want.String() {
 				t.Errorf("the results are\n%s\nwant\n%s", got, want.String())
 			}
-			s.contains("stdout", out, fmt.Sprintf("  %d records failed and were dropped", c.dropped))
-			s.balance("out/.checkpoints", 101, 101-c.dropped, c.dropped, 0, 101-c.dropped)
+			if c.dropped > 0 {
+				s.contains("stdout", out, fmt.Sprintf("  %d records failed and were dropped", c.dropped))
+			}
+			n := 100 + len(c.more)/len(bad)
+			s.balance("out/.checkpoints", n, n-c.dropped, c.dropped, 0, n-c.dropped)
 		})
 	}
 }

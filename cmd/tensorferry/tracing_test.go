@@ -183,23 +183,35 @@ func TestTracesOfKafka(t *testing.T) {
 	}
 }
 
-// TestAbsentCollector: nobody at the other end, or somebody who never answers, changes nothing but a line in the log.
-func TestAbsentCollector(t *testing.T) {
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
+// nobodyAt is an address that refuses connections for as long as the test runs: its port is that of a connection of the
+// test's own, so that nobody else comes to listen on it.
+func nobodyAt(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	closed.Close()
+	t.Cleanup(func() { l.Close() })
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c.LocalAddr().String()
+}
+
+// TestAbsentCollector: nobody at the other end, or somebody who never answers, changes nothing but a line in the log.
+func TestAbsentCollector(t *testing.T) {
 	silent, err := net.Listen("tcp", "127.0.0.1:0") // connections wait to be accepted, for ever
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	for _, l := range []net.Listener{closed, silent} {
+	for _, endpoint := range []string{nobodyAt(t), silent.Addr().String()} {
 		s := newShell(t)
 		in, want := numbers(6_000) // more than wait to be sent
 		s.write("in.jsonl", in)
-		s.write("job.yaml", doubles(quickSidecar+"trace: {endpoint: '"+l.Addr().String()+"', sample: 1}\n"))
+		s.write("job.yaml", doubles(quickSidecar+"trace: {endpoint: '"+endpoint+"', sample: 1}\n"))
 		r := s.run(exitOK, "run", "job.yaml")
 		if s.output() != want {
 			t.Error("the results are not those of a job without traces")

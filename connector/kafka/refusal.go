@@ -67,17 +67,30 @@ func isRefusal(err error) bool {
 }
 
 // dialing keeps how the last attempt to reach a broker failed. A client tries again and again, and says in the end only that
-// its time was up.
+// its time was up. And it keeps what is connected: a broker that is slow is within reach, whatever became of others.
 type dialing struct {
 	mu   sync.Mutex
 	last error
+	open map[net.Conn]bool
 }
 
 // OnBrokerConnect implements kgo.HookBrokerConnect.
-func (d *dialing) OnBrokerConnect(_ kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
+func (d *dialing) OnBrokerConnect(_ kgo.BrokerMetadata, _ time.Duration, conn net.Conn, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.last = brief.Error(err)
+	if d.last = brief.Error(err); err == nil {
+		if d.open == nil {
+			d.open = map[net.Conn]bool{}
+		}
+		d.open[conn] = true
+	}
+}
+
+// OnBrokerDisconnect implements kgo.HookBrokerDisconnect.
+func (d *dialing) OnBrokerDisconnect(_ kgo.BrokerMetadata, conn net.Conn) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.open, conn)
 }
 
 // asked explains the failure of a question.
@@ -109,9 +122,12 @@ func (unanswered) Verdict() async.Verdict { return async.Verdict{Class: async.Tr
 
 func (c *Config) explained(what string, err error) error {
 	c.dialing.mu.Lock()
-	last := c.dialing.last
+	last, connected := c.dialing.last, len(c.dialing.open) > 0
 	c.dialing.mu.Unlock()
-	if last == nil || errors.Is(last, context.Canceled) {
+	if connected && errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("kafka: %s: a broker of %s is connected, and there was no answer for %v: %w", what, strings.Join(c.Brokers, ", "), c.Timeout, err)
+	}
+	if last == nil || connected || errors.Is(last, context.Canceled) {
 		return fmt.Errorf("kafka: %s: %w", what, err)
 	}
 	last = refused(last)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -246,12 +245,7 @@ func TestNoFlink(t *testing.T) {
 	_, err = c.Stop(t.Context(), "j")
 	wantError(t, err, "submit: Flink at "+c.Address)
 
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.Address = l.Addr().String()
-	l.Close()
+	c.Address = nobodyAt(t)
 	wantError(t, c.Cancel(t.Context(), "j"), "submit: Flink at "+c.Address, "refused")
 	wantError(t, Cluster{Address: "http://[bad"}.Cancel(t.Context(), "j"), "submit: Flink at http://[bad")
 }

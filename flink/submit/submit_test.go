@@ -280,13 +280,25 @@ func TestServersThatDoNotTakeIt(t *testing.T) {
 	})
 }
 
-func TestNoServer(t *testing.T) {
+// nobodyAt is an address that refuses connections for as long as the test runs: its port is that of a connection of the
+// test's own, so that nobody else comes to listen on it.
+func nobodyAt(t *testing.T) string {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	absent := l.Addr().String()
-	l.Close()
+	t.Cleanup(func() { l.Close() })
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c.LocalAddr().String()
+}
+
+func TestNoServer(t *testing.T) {
+	absent := nobodyAt(t)
 	silent, err := net.Listen("tcp", "127.0.0.1:0") // nobody accepts
 	if err != nil {
 		t.Fatal(err)

@@ -260,16 +260,29 @@ func TestEndedByItsRunner(t *testing.T) {
 	}
 }
 
-// A TaskManager that is not there is waited for, which Close ends.
-func TestRunnerThatIsAbsent(t *testing.T) {
+// nobodyAt is an address that refuses connections for as long as the test runs: its port is that of a connection of the
+// test's own, so that nobody else comes to listen on it.
+func nobodyAt(t *testing.T) string {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.Close()
+	t.Cleanup(func() { l.Close() })
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c.LocalAddr().String()
+}
+
+// A TaskManager that is not there is waited for, which Close ends.
+func TestRunnerThatIsAbsent(t *testing.T) {
+	absent := nobodyAt(t)
 	p := newPool(t)
 	for _, provision := range []bool{true, false} {
-		req := (&runner{address: l.Addr().String()}).request("w")
+		req := (&runner{address: absent}).request("w")
 		if !provision {
 			req.WorkerId, req.ProvisionEndpoint = "v", nil
 		}

@@ -3,10 +3,12 @@ package fsx
 import (
 	"bufio"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"testing"
 )
 
@@ -52,11 +54,16 @@ func TestOS(t *testing.T) {
 // holdLock makes the test binary a process that takes a lock and waits.
 const holdLock = "FSX_TEST_HOLD_LOCK"
 
+// held is the lock of such a process: one that nothing refers to is given back when its memory is collected.
+var held io.Closer
+
 func TestMain(m *testing.M) {
 	if name := os.Getenv(holdLock); name != "" {
-		if _, err := OS.Lock(name); err != nil {
+		var err error
+		if held, err = OS.Lock(name); err != nil {
 			os.Exit(3)
 		}
+		runtime.GC()
 		os.Stdout.WriteString("held\n")
 		select {}
 	}

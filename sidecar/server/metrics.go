@@ -1,8 +1,6 @@
 package server
 
 import (
-	"time"
-
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -44,13 +42,13 @@ func newMetrics(s *Server) *metrics {
 				"to answer written) of each request, batch (gathering its rows) and compute (running it) of each batch.",
 			Buckets: seconds}, []string{"model", "stage"}),
 		failed: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: ns, Name: "failed_batches_total",
-			Help: "Batches that failed, including those run to find the rows at fault."}, []string{"model"}),
+			Help: "Batches that failed, including those run to find the rows at fault, and those whose rows could not be gathered."}, []string{"model"}),
 	}
 	m.registry.MustRegister(m.requests, m.refused, m.inFlight, m.batchRows, m.stages, m.failed,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: ns, Name: "queue_rows",
-			Help: "Rows that wait to be run."}, func() float64 { rows, _ := s.admission.held(); return float64(rows) }),
+			Help: "Rows of requests that wait to be run, wholly or in part."}, func() float64 { rows, _ := s.admission.held(); return float64(rows) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: ns, Name: "queue_bytes",
-			Help: "Bytes of requests that wait to be run."}, func() float64 { _, bytes := s.admission.held(); return float64(bytes) }),
+			Help: "Bytes of requests that wait to be run, wholly or in part."}, func() float64 { _, bytes := s.admission.held(); return float64(bytes) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: ns, Name: "connections",
 			Help: "Open gRPC connections."}, func() float64 { return float64(s.Connections()) }),
 	)
@@ -66,8 +64,13 @@ func (m *metrics) of(model string) *modelMetrics {
 	}
 }
 
-func (m *modelMetrics) batch(x *batch, began, gathered, computed time.Time) {
+// batch takes the run of a batch whose rows were gathered.
+func (m *modelMetrics) batch(x *batch) {
+	computed := x.run.computed
+	if computed.IsZero() {
+		computed = x.run.ended // the backend did not return
+	}
 	m.batchRows.Observe(float64(x.rows))
-	m.gather.Observe(gathered.Sub(began).Seconds())
-	m.compute.Observe(computed.Sub(gathered).Seconds())
+	m.gather.Observe(x.run.gathered.Sub(x.run.began).Seconds())
+	m.compute.Observe(computed.Sub(x.run.gathered).Seconds())
 }

@@ -178,6 +178,9 @@ func (r *runner) run(ctx context.Context, x *batch) (v verdict) {
 	x.run = run{began: began, rows: x.rows, requests: len(x.pieces)}
 	defer func() {
 		x.run.ended, x.run.err = time.Now(), v.err
+		if !x.run.gathered.IsZero() {
+			r.metrics.batch(x) // whatever became of it, also a panic
+		}
 		if p := recover(); p != nil {
 			v = r.broke(x, guard.Caught("Run of the backend", p))
 		}
@@ -191,7 +194,6 @@ func (r *runner) run(ctx context.Context, x *batch) (v verdict) {
 	outputs, err := r.model.Run(ctx, inputs)
 	computed := time.Now()
 	x.run.computed = computed
-	r.metrics.batch(x, began, gathered, computed)
 	if err = guard.Error("Run of the backend", err); err != nil {
 		if p, ok := err.(*guard.Panic); ok {
 			return r.broke(x, p)

@@ -77,7 +77,7 @@ func (s *service) ModelInfer(ctx context.Context, msg *oip.ModelInferRequest) (*
 
 // infer returns the answer, or the error with the failure it was made of, if any,
 // and the model's name if there is such a model.
-func (s *service) infer(ctx context.Context, msg *oip.ModelInferRequest) (_ *oip.ModelInferResponse, model string, _ *failure, err error) {
+func (s *service) infer(ctx context.Context, msg *oip.ModelInferRequest) (resp *oip.ModelInferResponse, model string, _ *failure, err error) {
 	name, id := msg.GetModelName(), msg.GetId()
 	fail := func(f *failure, opts ...oip.Option) (*oip.ModelInferResponse, string, *failure, error) {
 		return nil, model, f, f.status(name, id, opts...)
@@ -97,7 +97,8 @@ func (s *service) infer(ctx context.Context, msg *oip.ModelInferRequest) (_ *oip
 	r, call, began := m.runner, callOf(ctx), time.Now()
 	call.metrics = m.metrics
 	var queued time.Duration
-	defer func() { r.statistics.request(err == nil, time.Since(began), queued) }()
+	rows := 0
+	defer func() { r.statistics.request(resp != nil, rows, time.Since(began), queued) }()
 	shared, bad := s.fetch(ctx, msg)
 	if shared != nil {
 		defer shared.release()
@@ -118,7 +119,7 @@ func (s *service) infer(ctx context.Context, msg *oip.ModelInferRequest) (_ *oip
 	if !s.admission.enter(req.rows, req.bytes) {
 		return fail(s.full(), oip.WithMetadata("queue_rows", fmt.Sprint(s.cfg.QueueRows)), oip.WithMetadata("queue_bytes", fmt.Sprint(s.cfg.QueueBytes)))
 	}
-	req.caller = connection(ctx)
+	req.caller, rows = connection(ctx), req.rows
 	req.due, _ = ctx.Deadline()
 	req.traced = call.span != nil
 	if d := timeout(msg); d > 0 {

@@ -45,7 +45,6 @@ func (s *statistics) batch(rows, requests int, input, infer, output time.Duratio
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.batches++
-	s.rows += uint64(rows)
 	s.input.add(requests, input)
 	s.infer.add(requests, infer)
 	s.output.add(requests, output)
@@ -62,8 +61,8 @@ func (s *statistics) batch(rows, requests int, input, infer, output time.Duratio
 	size.output.add(1, output)
 }
 
-// request counts a request that ended, after so long in all and so long in the queue.
-func (s *statistics) request(ok bool, total, queued time.Duration) {
+// request counts a request of so many rows that ended, after so long in all and so long in the queue.
+func (s *statistics) request(ok bool, rows int, total, queued time.Duration) {
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -72,6 +71,7 @@ func (s *statistics) request(ok bool, total, queued time.Duration) {
 		s.fail.add(1, total)
 		return
 	}
+	s.rows += uint64(rows)
 	s.success.add(1, total)
 	s.queue.add(1, queued)
 }
