@@ -153,9 +153,12 @@ func (s *severed) mend() {
 	s.cut, s.conns = false, nil
 }
 
-func (b *broker) start(name string) *member {
+func (b *broker) start(name string) *member { return b.startAt(name, Earliest) }
+
+func (b *broker) startAt(name string, s Start) *member {
 	m := &member{b: b, cut: &severed{b: b}}
 	cfg := b.group(name)
+	cfg.Start = s
 	cfg.Options = append(cfg.Options, kgo.Dialer(m.cut.dial))
 	cfg.TransactionTimeout = 20 * time.Second
 	m.g = NewGroup(cfg)
