@@ -178,7 +178,7 @@ func TestKafka(t *testing.T) {
 func testStopped(t *testing.T, c *flinkenv.Cluster, broker *kafkaenv.Broker) {
 	p := newPipe(t, c, broker, sidecartest.Script{Latency: 20 * time.Millisecond})
 	p.send(40_000)
-	run, id := p.submit(p.job(2, ", capacity: 40", "checkpoint: {interval: 300ms}"), "--flink", c.REST())
+	run, id := p.submit(p.job(2, ", capacity: 40", "checkpoint: {interval: 300ms}"), "--accept-growing-state", "--flink", c.REST())
 	p.have(5_000)
 	p.eventually("checkpoints while calls are in flight", func() bool { return c.Checkpoints(id).Counts.Completed >= 3 && p.sidecar.Status().Rows > 0 })
 	path := p.stop(run)
@@ -206,7 +206,7 @@ func testStopped(t *testing.T, c *flinkenv.Cluster, broker *kafkaenv.Broker) {
 func testKafkaKilled(t *testing.T, c *flinkenv.Cluster, broker *kafkaenv.Broker) {
 	p := newPipe(t, c, broker, sidecartest.Script{Latency: 20 * time.Millisecond})
 	p.send(40_000)
-	run, id := p.submit(p.job(2, ", capacity: 40", "checkpoint: {interval: 300ms}", "restart: {strategy: fixed-delay, attempts: 100, delay: 200ms}"), "--flink", c.REST())
+	run, id := p.submit(p.job(2, ", capacity: 40", "checkpoint: {interval: 300ms}", "restart: {strategy: fixed-delay, attempts: 100, delay: 200ms}"), "--accept-growing-state", "--flink", c.REST())
 	p.killEverything()
 	p.have(p.sent)
 	t.Logf("%d of %d results are doubled; %+v; %q", p.doubled(), p.sent, c.Checkpoints(id).Counts, p.failures(id))

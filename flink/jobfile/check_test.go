@@ -16,10 +16,11 @@ import (
 
 // These are jobs, but for further keys of infer and sections.
 const (
-	fromFiles = "name: digits\nsource: {file: {path: in.jsonl}}\nsink: {file: {path: out}}\ninfer:\n  endpoint: unix:///run/nobody.sock\n  model: m\n"
-	fromKafka = "name: digits\nsource: {kafka: {brokers: \"h:1\", topic: in}}\nsink: {file: {path: out}}\ninfer:\n  endpoint: unix:///run/nobody.sock\n  model: m\n"
-	pipe      = "name: digits\nsource: {kafka: {brokers: \"h:1\", topic: in, group: g}}\nsink: {kafka: {topic: out}}\ninfer:\n  endpoint: unix:///run/nobody.sock\n  model: m\n"
-	brought   = "name: digits\nsource: {file: {path: in.jsonl}}\nsink: {file: {path: out}}\ninfer:\n  model: m\n"
+	fromFiles    = "name: digits\nsource: {file: {path: in.jsonl}}\nsink: {file: {path: out}}\ninfer:\n  endpoint: unix:///run/nobody.sock\n  model: m\n"
+	fromKafka    = "name: digits\nsource: {kafka: {brokers: \"h:1\", topic: in}}\nsink: {file: {path: out}}\ninfer:\n  endpoint: unix:///run/nobody.sock\n  model: m\n"
+	pipe         = "name: digits\nsource: {kafka: {brokers: \"h:1\", topic: in, group: g}}\nsink: {kafka: {topic: out}}\ninfer:\n  endpoint: unix:///run/nobody.sock\n  model: m\n"
+	filesToTopic = "name: digits\nsource: {file: {path: in.jsonl}}\nsink: {kafka: {topic: out, brokers: \"h:1\"}}\ninfer:\n  endpoint: unix:///run/nobody.sock\n  model: m\n"
+	brought      = "name: digits\nsource: {file: {path: in.jsonl}}\nsink: {file: {path: out}}\ninfer:\n  model: m\n"
 )
 
 // faults writes what Check finds without the folder's name.
@@ -84,8 +85,9 @@ func TestNotes(t *testing.T) {
 		rate     = "failure-rate cannot travel"
 		fixed    = "becomes a fixed delay of 2s"
 		restarts = "a permanent failure restarts the job"
+		grows    = "job.yaml:2:10: source.kafka: topics read through Beam fill the TaskManager's heap"
 	)
-	every := []string{files, once, cluster, group, trace, rate, fixed, restarts}
+	every := []string{files, once, cluster, group, trace, rate, fixed, restarts, grows}
 	for _, c := range []struct {
 		text string
 		want []string
@@ -93,11 +95,11 @@ func TestNotes(t *testing.T) {
 		{fromFiles, []string{files, restarts}},
 		{fromFiles + "restart: {strategy: none}\n", []string{files}},
 		{fromFiles + "trace: {endpoint: \"h:4317\"}\n", []string{files, trace, restarts}},
-		{fromKafka, []string{once, restarts}},
-		{fromKafka + "checkpoint: {interval: 1s, dir: cp}\nrestart: {strategy: none}\n", []string{once, cluster}},
-		{fromKafka + "restart: {strategy: failure-rate, max_failures: 2, interval: 1m}\n", []string{once, rate, restarts}},
-		{fromKafka + "restart: {strategy: exponential-delay, initial_delay: 2s}\n", []string{once, fixed, restarts}},
-		{pipe, []string{once, group, restarts}},
+		{fromKafka, []string{grows, once, restarts}},
+		{fromKafka + "checkpoint: {interval: 1s, dir: cp}\nrestart: {strategy: none}\n", []string{grows, once, cluster}},
+		{fromKafka + "restart: {strategy: failure-rate, max_failures: 2, interval: 1m}\n", []string{grows, once, rate, restarts}},
+		{fromKafka + "restart: {strategy: exponential-delay, initial_delay: 2s}\n", []string{grows, once, fixed, restarts}},
+		{pipe, []string{grows, once, group, restarts}},
 	} {
 		notes := strings.Join(Notes(load(t, c.text)), "\n")
 		for _, n := range every {
@@ -108,6 +110,30 @@ func TestNotes(t *testing.T) {
 			if strings.Contains(notes, n) != want {
 				t.Errorf("of\n%s\nthe notes are\n%s\nwant %q in them: %v", c.text, notes, n, want)
 			}
+		}
+	}
+}
+
+// What grows is what Beam keeps for each resumption of a splittable DoFn: the jobs that are said to
+// grow are those that have one.
+func TestGrowingState(t *testing.T) {
+	b := newBroker(t, 1, "in", "out")
+	for _, text := range []string{fromFiles, filesToTopic, fromKafka, pipe, doubling} {
+		dir := t.TempDir()
+		put(t, filepath.Join(dir, "in.jsonl"), "{}\n")
+		spec := loadIn(t, dir, strings.NewReplacer("h:1", b.address(), "\n%s", "").Replace(text))
+		edges, _, err := build(t, spec, false).Build()
+		if err != nil {
+			t.Fatal(err)
+		}
+		splittable := 0
+		for _, e := range edges {
+			if e.DoFn != nil && e.DoFn.IsSplittable() {
+				splittable++
+			}
+		}
+		if err := GrowingState(spec); (err != nil) != (splittable > 0) {
+			t.Errorf("%d splittable DoFns, and the state grows: %v; of\n%s", splittable, err, text)
 		}
 	}
 }

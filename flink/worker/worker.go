@@ -48,7 +48,9 @@ func New(log *slog.Logger) *Pool {
 	return p
 }
 
-// Serve answers at l until Close. beam.Init must have been called.
+// Serve answers at l until Close. beam.Init must have been called. Nobody is asked who he is:
+// whoever reaches l can have the pool run what pipelines are made of, which reads and writes files
+// as this process's user.
 func (p *Pool) Serve(l net.Listener) error {
 	if !beam.Initialized() {
 		return errors.New("worker: call beam.Init before Serve")

@@ -102,12 +102,17 @@ func jobFile(t *testing.T) string { return jobFileTo(t, "{file: {path: out}}") }
 
 // jobFileTo is jobFile with a sink.
 func jobFileTo(t *testing.T, sink string) string {
+	return jobFileOf(t, "{file: {path: in.jsonl}}", sink)
+}
+
+// jobFileOf is jobFile with a source and a sink.
+func jobFileOf(t *testing.T, source, sink string) string {
 	t.Helper()
 	dir := t.TempDir()
 	for name, text := range map[string]string{
 		"in.jsonl": `{"x":[1]}` + "\n",
 		"job.yaml": `name: digits
-source: {file: {path: in.jsonl}}
+source: ` + source + `
 infer: {endpoint: "unix:///run/nobody.sock", model: model, outputs: {y: {field: y}}}
 sink: ` + sink + "\n"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
@@ -119,6 +124,7 @@ sink: ` + sink + "\n"} {
 
 func TestUsage(t *testing.T) {
 	good, refused := jobFile(t), jobFileTo(t, "{stdout: {}}")
+	topics := jobFileOf(t, `{kafka: {brokers: "h:1", topic: in}}`, "{file: {path: out}}")
 	for _, c := range []struct {
 		args      string
 		code      int
@@ -157,6 +163,9 @@ func TestUsage(t *testing.T) {
 		{"validate testdata/absent.yaml", exitUsage, "", "absent.yaml: no such file"},
 		{"validate " + good, exitOK, "job.yaml: ok\n", ""},
 		{"validate " + refused, exitUsage, "", "job.yaml:4:8: sink.stdout: want a folder"},
+		{"validate " + topics, exitOK, "run wants --accept-growing-state for such a job", ""},
+		{"validate " + topics, exitOK, "job.yaml: ok\n", ""},
+		{"help run", exitOK, "--accept-growing-state", ""},
 		// Its own sidecar runs in the worker.
 		{"validate ../../../examples/digits/job.yaml", exitOK, "note: restart.strategy exponential-delay becomes a fixed delay of 1s", ""},
 		{"validate ../../../examples/digits/job.yaml", exitOK, "../../../examples/digits/job.yaml: ok\n", ""},

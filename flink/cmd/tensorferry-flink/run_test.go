@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -50,6 +51,50 @@ func TestRun(t *testing.T) {
 			o := s.Prepared().GetPipelineOptions().AsMap()
 			if s.Prepared().GetJobName() != "digits" || o["beam:option:max_bundle_size:v1"] != 1. || o["beam:option:number_of_execution_retries:v1"] != 0. {
 				t.Errorf("it was submitted as %v", o)
+			}
+		})
+	}
+}
+
+// A job that reads topics is begun only by who says that its state may grow. One that goes on, and
+// one that reads files, whatever it writes to, is not held up.
+func TestRunWithTopics(t *testing.T) {
+	const files, topic, folder = "{file: {path: in.jsonl}}", `{kafka: {brokers: "127.0.0.1:1", topic: in}}`, "{file: {path: out}}"
+	const named = `{kafka: {topic: out, brokers: "127.0.0.1:1"}}`
+	for name, c := range map[string]struct {
+		source, sink, flags string
+		refused             bool
+	}{
+		"topics":                   {topic, folder, "", true},
+		"topics, detached":         {topic, folder, "--detach", true},
+		"topics, to topics":        {`{kafka: {brokers: "127.0.0.1:1", topic: in, group: g}}`, "{kafka: {topic: out}}", "", true},
+		"topics by a pattern":      {`{kafka: {brokers: "127.0.0.1:1", pattern: "in.*"}}`, folder, "", true},
+		"topics, as if it went on": {topic, folder, "--resume", true},
+		"topics, not accepted":     {topic, folder, "--accept-growing-state=false", true},
+		"topics, accepted":         {topic, folder, "--accept-growing-state", false},
+		"topics, from a savepoint": {topic, folder, "--savepoint /s", false},
+		"files":                    {files, folder, "", false},
+		"files to topics":          {files, named, "", false},
+		"files to topics, resumed": {files, named, "--resume", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := jobserver.Start(t, jobserver.Script{})
+			w := newWorld()
+			file := jobFileOf(t, c.source, c.sink)
+			code := dispatch(&w.world, append([]string{"run", file, "--job-server", s.Address}, strings.Fields(c.flags)...))
+			if c.refused {
+				w.has(t, code, exitUsage, "", "job.yaml:2:10: source.kafka: topics read through Beam fill the TaskManager's heap")
+				w.has(t, code, exitUsage, "", "or give --accept-growing-state\n")
+				if _, err := os.Stat(filepath.Join(filepath.Dir(file), "out")); s.Prepared() != nil || err == nil {
+					t.Errorf("it was refused and left something: submitted %v, folder %v", s.Prepared(), err)
+				}
+				return
+			}
+			if w.has(t, code, exitOK, "digits: ", "submitted"); s.Prepared() == nil {
+				t.Error("nothing was submitted")
+			}
+			if said := strings.Contains(w.errs.String(), "fill the TaskManager's heap"); said != (c.source == topic) {
+				t.Errorf("it says that the heap fills: %v\n%s", said, w.errs.String())
 			}
 		})
 	}

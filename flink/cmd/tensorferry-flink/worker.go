@@ -17,7 +17,9 @@ import (
 const workerDetails = `Serves workers to the Flink TaskManager on this machine: one pool beside each, next to the model server. A
 job finds it at the address of run --worker-pool, which is the same on all machines.
 
-  --listen HOST:PORT  where TaskManagers ask for workers (default 127.0.0.1:50000). Whoever reaches it can use it
+  --listen HOST:PORT  where TaskManagers ask for workers (default 127.0.0.1:50000). Without a host it
+                      is loopback. Whoever reaches it can have work done here, files read and
+                      written among it, as the user of this process
   --log-format FORMAT text or json (default text)
 
 SIGTERM ends it. Jobs that have records here fail and start again by Flink's restart strategy; a supervisor should start the pool again.
@@ -36,7 +38,7 @@ func runWorker(w *world, args []string) int {
 	if !slices.Contains([]string{"text", "json"}, *format) {
 		return usage(w, "worker", "--log-format is %q; want text or json", *format)
 	}
-	l, err := net.Listen("tcp", *listen)
+	l, err := net.Listen("tcp", listenAt(*listen))
 	if _, ok := errors.AsType[*net.AddrError](err); ok {
 		return usage(w, "worker", "--listen: %v", err)
 	}
@@ -49,6 +51,10 @@ func runWorker(w *world, args []string) int {
 	served := make(chan error, 1)
 	go func() { served <- p.Serve(l) }()
 	log.Info("the worker pool is ready", "address", l.Addr().String())
+	if at, ok := l.Addr().(*net.TCPAddr); ok && !at.IP.IsLoopback() {
+		log.Warn("others than this machine may reach the worker pool, and have work done here as this user; listen on 127.0.0.1, or keep strangers from the port",
+			"address", at.String())
+	}
 	select {
 	case err := <-served:
 		fmt.Fprintf(w.stderr, "tensorferry-flink worker: %v\n", err)
@@ -60,6 +66,15 @@ func runWorker(w *world, args []string) int {
 		<-served
 		return exitOK
 	}
+}
+
+// listenAt is the address for --listen. A port without a host would be that of all interfaces,
+// which only a host that says so is.
+func listenAt(address string) string {
+	if host, port, err := net.SplitHostPort(address); err == nil && host == "" {
+		return net.JoinHostPort("127.0.0.1", port)
+	}
+	return address
 }
 
 // closeLimit bounds how long a worker pool that ends closes what its workers have kept. The unit for systemd waits a little longer.

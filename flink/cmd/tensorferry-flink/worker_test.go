@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"log/slog"
+	"net"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -18,6 +19,25 @@ func TestWorkerEndsBySignal(t *testing.T) {
 	w.signals <- syscall.SIGTERM
 	code := dispatch(&w.world, []string{"worker", "--listen", "127.0.0.1:0", "--log-format", "json"})
 	w.has(t, code, exitOK, "", `"msg":"the worker pool ends","signal":"terminated"`)
+}
+
+// Only a host that says so lets others than this machine in, and then the log says it.
+func TestWorkerListensOnLoopback(t *testing.T) {
+	for listen, others := range map[string]bool{":0": false, "127.0.0.1:0": false, "localhost:0": false, "0.0.0.0:0": true, "[::]:0": true} {
+		w := newWorld()
+		w.signals <- syscall.SIGTERM
+		w.has(t, dispatch(&w.world, []string{"worker", "--listen", listen}), exitOK, "", "the worker pool is ready")
+		if said := w.errs.String(); strings.Contains(said, "others than this machine may reach the worker pool") != others {
+			t.Errorf("--listen %s: want a warning: %v; it says\n%s", listen, others, said)
+		}
+	}
+	at, err := net.ResolveTCPAddr("tcp", listenAt(":50000"))
+	if err != nil || !at.IP.IsLoopback() || at.Port != 50000 {
+		t.Errorf("a port without a host is %v (%v)", at, err)
+	}
+	if !strings.HasPrefix(defaultPool, "127.0.0.1:") {
+		t.Errorf("by default it is %s", defaultPool)
+	}
 }
 
 // kept is something that bundles use.
