@@ -34,7 +34,7 @@ func (o Output) Files() []string { return o.Names }
 
 // SinkFiles are the names of the files of a Sink, published ones and pending ones, as Folder has them.
 func SinkFiles() []string {
-	return []string{partPrefix + "[0-9a-z]*[0-9]-[0-9a-z]*[0-9]" + partSuffix, pendingPrefix + "*"}
+	return []string{partPrefix + "[0-9a-z]*[0-9]-[0-9a-z]*[0-9]" + partSuffix, pendingPrefix + "*" + partSuffix}
 }
 
 // Dir implements Folder.

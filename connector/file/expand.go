@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 )
 
 // found is a file that a path names.
@@ -47,7 +48,7 @@ func (s *Source[T]) match(ctx context.Context, path string) ([]found, error) {
 	info, err := os.Stat(path)
 	switch {
 	case err == nil && info.Mode().IsRegular():
-		return []found{{filepath.Clean(path), info}}, nil
+		return []found{{tidy(path), info}}, nil
 	case err == nil && info.IsDir():
 		return nil, fmt.Errorf("file: %s is a folder; name the files in it, as in %s", path, filepath.Join(path, "*.jsonl"))
 	case err == nil:
@@ -63,7 +64,7 @@ func (s *Source[T]) match(ctx context.Context, path string) ([]found, error) {
 	w := walk{ctx: ctx, file: func(path string) {
 		switch info, err := os.Stat(path); {
 		case err == nil && info.Mode().IsRegular():
-			all = append(all, found{filepath.Clean(path), info})
+			all = append(all, found{tidy(path), info})
 		case errors.Is(err, fs.ErrNotExist):
 			if _, err := os.Lstat(path); err == nil {
 				s.warn("a link leads nowhere, so nothing is read of it", "link", path)
@@ -80,6 +81,15 @@ func (s *Source[T]) match(ctx context.Context, path string) ([]found, error) {
 	}
 	slices.SortFunc(all, func(a, b found) int { return cmp.Compare(a.path, b.path) })
 	return slices.CompactFunc(all, func(a, b found) bool { return a.path == b.path }), nil
+}
+
+// tidy is filepath.Clean for a path of a file that is there: behind a link, .. is another folder than
+// the one before it.
+func tidy(path string) string {
+	if strings.Contains(path, "..") {
+		return path
+	}
+	return filepath.Clean(path)
 }
 
 // walk goes through the folders in which files may be that a pattern matches.

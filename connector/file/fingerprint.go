@@ -27,11 +27,16 @@ type look struct {
 	prefix, tail string
 }
 
+// lookAt looks at a file that had the given size; -1: the one that it has.
 func lookAt(f *os.File, size int64) (l look, err error) {
 	if l.info, err = f.Stat(); err != nil {
 		return l, fmt.Errorf("file: %w", err)
 	}
-	now := min(size, l.info.Size())
+	now := l.info.Size()
+	if size < 0 {
+		size = now
+	}
+	now = min(now, size)
 	l.head = make([]byte, min(prefixSize, now))
 	if _, err := f.ReadAt(l.head, 0); err != nil {
 		return l, fmt.Errorf("file: reading %s: %w", f.Name(), err)

@@ -24,6 +24,8 @@ type element struct {
 	// literal: there is no wildcard in it, and name is the only name that it matches.
 	literal bool
 	name    string
+	// hidden: the names that it matches begin with a dot, and the element itself does.
+	hidden bool
 }
 
 // token is one character of a name, or any number of any (star).
@@ -100,7 +102,7 @@ func literalElements(path string) (elems []element) {
 }
 
 func literalElement(name string) element {
-	e := element{literal: true, name: name, tokens: []token{}}
+	e := element{literal: true, name: name, hidden: strings.HasPrefix(name, "."), tokens: []token{}}
 	for _, c := range name {
 		e.tokens = append(e.tokens, token{set: []runes{{c, c}}})
 	}
@@ -147,6 +149,7 @@ func parseElement(text string) (element, error) {
 				at += n
 				c, n = utf8.DecodeRuneInString(text[at:])
 			}
+			e.hidden = e.hidden || c == '.' && len(e.tokens) == 0
 			e.tokens = append(e.tokens, token{set: []runes{{c, c}}})
 			name.WriteString(text[at : at+n])
 		}
@@ -203,15 +206,10 @@ func except(set []runes) (rest []runes) {
 	return append(rest, runes{from, utf8.MaxRune})
 }
 
-// hidden reports whether the names of an element begin with a dot.
-func (e *element) hidden() bool {
-	return len(e.tokens) > 0 && !e.tokens[0].star && slices.Equal(e.tokens[0].set, []runes{{'.', '.'}})
-}
-
 // matches reports whether an element that is not ** matches a name. One that begins with a dot is
 // matched only by an element that does, as in a shell.
 func (e *element) matches(name string) bool {
-	if strings.HasPrefix(name, ".") && !e.hidden() {
+	if strings.HasPrefix(name, ".") && !e.hidden {
 		return false
 	}
 	ok, err := filepath.Match(e.text, name)
@@ -221,7 +219,7 @@ func (e *element) matches(name string) bool {
 // meets reports whether there is a name that both elements match, of which names is the one of
 // files that a program makes.
 func (e *element) meets(names *element) bool {
-	if names.hidden() && !e.hidden() {
+	if names.hidden && !e.hidden {
 		return false
 	}
 	return meet(e.tokens, names.tokens)
@@ -256,7 +254,7 @@ func pathsMeet(pattern, names []element) bool {
 		case i == len(pattern):
 			return j == len(names)
 		case pattern[i].deep():
-			return rest(i+1, j) || j < len(names) && !names[j].hidden() && rest(i, j+1)
+			return rest(i+1, j) || j < len(names) && !names[j].hidden && rest(i, j+1)
 		}
 		return j < len(names) && pattern[i].meets(&names[j]) && rest(i+1, j+1)
 	})

@@ -190,7 +190,7 @@ func firstLook(path string) (look, error) {
 		return look{}, fmt.Errorf("file: %w", err)
 	}
 	defer f.Close()
-	l, err := lookAt(f, math.MaxInt64)
+	l, err := lookAt(f, -1)
 	if err != nil {
 		return l, err
 	}

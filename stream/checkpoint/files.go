@@ -6,7 +6,7 @@ import "github.com/tensorferry/tensorferry/internal/fsx"
 // filepath.Match. None of them is anybody's input.
 func Files() []string {
 	return []string{
-		"lock", runPrefix + "*/" + markerName, runPrefix + "*/" + chkPrefix + "*",
+		"lock", runPrefix + "*/" + markerName, runPrefix + "*/" + chkPrefix + "[0-9]*[0-9]",
 		fsx.TempPrefix + "*", runPrefix + "*/" + fsx.TempPrefix + "*",
 	}
 }

@@ -1,0 +1,152 @@
+package file
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"unicode/utf16"
+
+	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/stream"
+)
+
+func zipped(t *testing.T, text string, level int) string {
+	t.Helper()
+	var b bytes.Buffer
+	w, err := gzip.NewWriterLevel(&b, level)
+	if err == nil {
+		_, err = w.Write([]byte(text))
+	}
+	if err == nil {
+		err = w.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+func wideForm(text string, width int, order binary.AppendByteOrder) string {
+	var b []byte
+	if width == 2 {
+		for _, u := range utf16.Encode([]rune(text)) {
+			b = order.AppendUint16(b, u)
+		}
+	} else {
+		for _, r := range text {
+			b = order.AppendUint32(b, uint32(r))
+		}
+	}
+	return string(b)
+}
+
+// foreignInputs are inputs, and what they are taken for; nothing: lines, of which the first may be bad.
+func foreignInputs(t *testing.T) map[string]struct{ data, kind string } {
+	lines := strings.Repeat("{\"n\":1,\"text\":\"fünf 五\"}\n", 20)
+	all := map[string]struct{ data, kind string }{
+		"gzip":                {zipped(t, lines, gzip.DefaultCompression), "gzip data"},
+		"gzip, stored":        {zipped(t, lines, gzip.NoCompression), "gzip data"},
+		"gzip of nothing":     {zipped(t, "", gzip.DefaultCompression), "gzip data"},
+		"zstd":                {"\x28\xb5\x2f\xfd\x04\x58" + lines, "Zstandard data"},
+		"zstd, skippable":     {"\x5a\x2a\x4d\x18\x04\x00\x00\x00abcd\x28\xb5\x2f\xfd", "Zstandard or LZ4 data"},
+		"bzip2":               {"BZh91AY&SY\x01\x02\x03\n\x04", "bzip2 data"},
+		"bzip2 of nothing":    {"BZh9\x17rE8P\x90\x00\x00\x00\x00", "bzip2 data"},
+		"xz":                  {"\xfd7zXZ\x00\x00\x04\xe6\xd6\n\xb4F", "xz data"},
+		"lz4":                 {"\x04\x22\x4d\x18\x64\x40\xa7" + lines, "LZ4 data"},
+		"snappy":              {"\xff\x06\x00\x00sNaPpY\x01" + lines, "Snappy data"},
+		"zip":                 {"PK\x03\x04\x0a\x00\x00\x00\x00\x00" + lines, "a zip archive"},
+		"empty zip":           {"PK\x05\x06" + strings.Repeat("\x00", 18), "a zip archive"},
+		"7z":                  {"7z\xbc\xaf\x27\x1c\x00\x04", "a 7z archive"},
+		"tar":                 {"in.jsonl" + strings.Repeat("\x00", 249) + "ustar  \x00" + strings.Repeat("\x00", 247) + lines, "a tar archive"},
+		"Parquet":             {"PAR1\x15\x04\x15\x0a\n" + lines + "PAR1", "a Parquet file"},
+		"Avro":                {"Obj\x01\x04\x16avro.schema" + lines, "an Avro file"},
+		"ORC":                 {"ORC\x0a\x06\x12\x04\x08\x01\x50\x00" + lines, "an ORC file"},
+		"Arrow":               {"ARROW1\x00\x00\xff\xff\xff\xff\x10\x00\x00\x00", "an Arrow file"},
+		"Arrow stream":        {"\xff\xff\xff\xff\xa8\x00\x00\x00\x10\x00\x00\x00", "an Arrow stream"},
+		"lines":               {lines, ""},
+		"lines with a mark":   {string(byteOrderMark) + lines, ""},
+		"nothing":             {"", ""},
+		"blanks":              {"\n\r\n \n", ""},
+		"no JSON first":       {"nope\n" + lines, ""},
+		"a header first":      {"ORCHID,PAR1,BZh9\n" + lines, ""},
+		"a magic word first":  {"PAR1 begins a Parquet file, ORC another, Obj Avro\n" + lines, ""},
+		"no UTF-8 first":      {"\xff\xfe\xfd\x00\x80\n" + lines, ""},
+		"a wide record first": {wideForm("{\"n\":1}", 2, binary.LittleEndian) + "\n" + lines, ""},
+		"the other way round": {wideForm("{\"n\":1}", 2, binary.BigEndian) + "\n" + lines, ""},
+		"zeros first":         {strings.Repeat("\x00", 600) + "\n" + lines, ""},
+		"all ones first":      {strings.Repeat("\xff", 600) + "\n" + lines, ""},
+		"PK first":            {"PK\n" + lines, ""},
+		"BZh first":           {"BZh9\n" + lines, ""},
+		"one byte":            {"\x1f", ""},
+	}
+	for name, text := range map[string]string{"": lines, ", one line": "{\"n\":1}", ", short": "1\n2\n", ", blank first": "\n\n" + lines, ", long": strings.Repeat(lines, 200)} {
+		for _, width := range []int{2, 4} {
+			kind := map[int]string{2: "text in UTF-16", 4: "text in UTF-32"}[width]
+			for order, o := range map[string]binary.AppendByteOrder{" LE": binary.LittleEndian, " BE": binary.BigEndian} {
+				all[kind+order+name] = struct{ data, kind string }{wideForm(text, width, o), kind}
+				all[kind+order+name+", marked"] = struct{ data, kind string }{wideForm("\ufeff"+text, width, o), kind}
+			}
+		}
+	}
+	return all
+}
+
+// What is plainly no JSON Lines is refused before the first record, whatever becomes of records that are bad.
+func TestForeignInput(t *testing.T) {
+	for name, tt := range foreignInputs(t) {
+		for _, unchecked := range []bool{false, true} {
+			path := tempFile(t, "in.jsonl", tt.data)
+			_, err := NewRawSource(SourceConfig[json.RawMessage]{Paths: []string{path}, Unchecked: unchecked, SplitSize: 100}).Splits(ctx)
+			checkForeign(t, name, err, path, tt.kind)
+
+			in, err := os.Open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			recs, _, err := readAll(NewRawStdin(StdinConfig[json.RawMessage]{Input: in, Unchecked: unchecked}), stream.Split{}, 0, 5)
+			in.Close()
+			if bad := (*LineError)(nil); errors.As(err, &bad) {
+				err = nil // a record
+			}
+			checkForeign(t, name+" on standard input", err, "standard input", tt.kind)
+			if tt.kind != "" && len(recs) > 0 {
+				t.Errorf("%s: %d records", name, len(recs))
+			}
+		}
+	}
+}
+
+func checkForeign(t *testing.T, name string, err error, where, kind string) {
+	t.Helper()
+	want := "file: " + where + " is not JSON Lines in UTF-8: it seems to be " + kind
+	if kind == "" && err != nil || kind != "" && (err == nil || !strings.Contains(err.Error(), want) || async.VerdictOf(err).Class != async.Permanent) {
+		t.Errorf("%s: %v; want %q", name, err, kind)
+	}
+}
+
+// A line that is too long may be none.
+func TestForeignInputWithoutLines(t *testing.T) {
+	in, err := os.Open(tempFile(t, "in", "\x28\xb5\x2f\xfd"+strings.Repeat("\x01", 1000)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	_, _, err = readAll(NewRawStdin(StdinConfig[json.RawMessage]{Input: in, MaxLine: 100}), stream.Split{}, 0, 5)
+	checkForeign(t, "a long line", err, "standard input", "Zstandard data")
+}
+
+// One such file among many is enough.
+func TestForeignFileAmongOthers(t *testing.T) {
+	tree(t, "in/a.jsonl", "in/c.jsonl")
+	if err := os.WriteFile("in/b.jsonl", []byte(zipped(t, "{}\n", 6)), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	_, err := RawJSONLines("in/*").Splits(ctx)
+	checkForeign(t, "the second of three", err, filepath.Join("in", "b.jsonl"), "gzip data")
+}
