@@ -83,11 +83,11 @@ func TestOnlyEOFIsAnEnd(t *testing.T) {
 		"Open":                       {endings{open: io.EOF}, "cannot read split 0 from position 0: EOF", io.EOF},
 		"Close":                      {endings{read: io.EOF, close: io.EOF}, "cannot read split 0 from position 2: EOF", io.EOF},
 		"Splits":                     {endings{splits: io.EOF}, "cannot cut the input into splits: EOF", io.EOF},
-		"wrapped, copied":            {Copying[int](endings{read: wrapped}, same), "the connection broke", io.EOF},
+		"wrapped, copied":            {Copying[int](endings{read: wrapped}, unchanged), "the connection broke", io.EOF},
 		"live, io.EOF":               {liveEndings{endings{read: io.EOF}}, "splits of a live source have no end: EOF", io.EOF},
 		"live, wrapped":              {liveEndings{endings{read: wrapped}}, "the connection broke: EOF", io.EOF},
 		"live, OpenAll":              {liveEndings{endings{open: io.EOF}}, "cannot read split 0 from position 0: EOF", io.EOF},
-		"live, copied":               {Copying[int](liveEndings{endings{read: io.EOF}}, same), "splits of a live source have no end", io.EOF},
+		"live, copied":               {Copying[int](liveEndings{endings{read: io.EOF}}, unchanged), "splits of a live source have no end", io.EOF},
 		"a sequence":                 {seq(nil), "", nil},
 		"a sequence with io.EOF":     {seq(io.EOF), "the sequence yielded an error: EOF", io.EOF},
 		"a sequence with it wrapped": {seq(wrapped), "the connection broke", io.EOF},
@@ -179,7 +179,7 @@ func TestDescriber(t *testing.T) {
 			s := knowing{t: t, n: n, batch: 7, got: new([]string)}
 			src := func() Source[int] {
 				if copied {
-					return Copying[int](s, same)
+					return Copying[int](s, unchanged)
 				}
 				return s
 			}
@@ -251,7 +251,7 @@ func TestApartIsAsked(t *testing.T) {
 	own := errors.New("its own")
 	for name, wrap := range map[string]func(Source[int]) Source[int]{
 		"itself": func(s Source[int]) Source[int] { return s },
-		"copied": func(s Source[int]) Source[int] { return Copying(Copying(s, same), same) },
+		"copied": func(s Source[int]) Source[int] { return Copying(Copying(s, unchanged), unchanged) },
 	} {
 		sink, letters := &Collected[int]{pending: map[int64][]Record[int]{}}, &Collected[async.Failed[int]]{pending: map[int64][]Record[async.Failed[int]]{}}
 		store := NewMemoryStore()
@@ -277,4 +277,4 @@ func TestApartIsAsked(t *testing.T) {
 	}
 }
 
-func same(v int) int { return v }
+func unchanged(v int) int { return v }
