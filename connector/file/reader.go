@@ -153,19 +153,29 @@ func (r *reader[T]) Close() error {
 // cutReader reads a split of a file, and tells checkpoints what it has read.
 type cutReader[T any] struct {
 	*reader[T]
-	data []byte // of the split, as it was opened
-	bare []byte // cut without what was read, and without the last brace
+	bare []byte // the split's description without what was read, and without the last brace
+	// last is the description with the last stretch that was long enough to tell much; nil: there was none.
+	last []byte
 }
 
 // Describe implements stream.Describer.
 func (r *cutReader[T]) Describe(dst []byte) []byte {
-	if r.read.At == r.read.From {
-		return append(dst, r.data...)
+	if r.read.At-r.read.From >= tailSize {
+		r.last = r.describe(r.last[:0])
+	} else if r.last == nil {
+		return r.describe(dst)
 	}
-	dst = append(append(dst, r.bare...), `,"read":{"from":`...)
-	dst = append(strconv.AppendInt(dst, r.read.From, 10), `,"at":`...)
-	dst = append(strconv.AppendInt(dst, r.read.At, 10), `,"sum":`...)
-	return append(strconv.AppendUint(dst, uint64(r.read.Sum), 10), "}}"...)
+	return append(dst, r.last...)
+}
+
+func (r *cutReader[T]) describe(dst []byte) []byte {
+	dst = append(dst, r.bare...)
+	if r.read.At > r.read.From {
+		dst = append(strconv.AppendInt(append(dst, `,"read":{"from":`...), r.read.From, 10), `,"at":`...)
+		dst = append(strconv.AppendInt(dst, r.read.At, 10), `,"sum":`...)
+		dst = append(strconv.AppendUint(dst, uint64(r.read.Sum), 10), '}')
+	}
+	return append(dst, '}')
 }
 
 // trim cuts JSON's white space off both ends.

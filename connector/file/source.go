@@ -290,7 +290,10 @@ func (s *Source[T]) Open(ctx context.Context, split stream.Split, position int64
 	if position < c.Start || position > c.Size {
 		return nil, fmt.Errorf("file: position %d is outside the split from byte %d to %d of %s", position, c.Start, c.End, c.Path)
 	}
-	c.Read = nil
+	var last []byte
+	if c.Read != nil {
+		c.Read, last = nil, bytes.Clone(split.Data)
+	}
 	bare, err := json.Marshal(c)
 	if err != nil {
 		return nil, err
@@ -320,7 +323,7 @@ func (s *Source[T]) Open(ctx context.Context, split stream.Split, position int64
 		atEnd:  func(ctx context.Context) error { return s.unchanged(ctx, f, c) },
 		close:  f.Close,
 	}
-	return &cutReader[T]{r, split.Data, bytes.TrimSuffix(bare, []byte("}"))}, nil
+	return &cutReader[T]{r, bytes.TrimSuffix(bare, []byte("}")), last}, nil
 }
 
 func parseCut(split stream.Split) (cut, error) {
