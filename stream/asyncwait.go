@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
+	guards "github.com/tensorferry/tensorferry/internal/guard"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
@@ -137,13 +138,26 @@ func (w *asyncWait[IN, OUT]) records(recs []Record[IN]) error {
 	w.counts.in.Add(int64(len(recs)))
 	w.moved = true
 	if w.empty() && w.passing == nil {
-		recs = recs[w.op.Admit(recs):]
+		recs = recs[w.admitted(recs):]
 	}
 	w.behind += len(recs)
 	for i := range recs {
 		w.queue = append(w.queue, waiting[IN]{rec: recs[i]})
 	}
 	return nil
+}
+
+// admitted is Admit of op. What ends the goroutine in it is not the head's, whose turn it is.
+func (w *asyncWait[IN, OUT]) admitted(recs []Record[IN]) int {
+	returned := false
+	defer func() {
+		if !returned {
+			w.env.task.lost = guards.Exited("a function of " + w.counts.operator)
+		}
+	}()
+	n := w.op.Admit(recs)
+	returned = true
+	return n
 }
 
 func (w *asyncWait[IN, OUT]) watermark(m async.Watermark) error {

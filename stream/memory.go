@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/tensorferry/tensorferry/async"
+	guards "github.com/tensorferry/tensorferry/internal/guard"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
@@ -121,7 +122,7 @@ func (s *seqSource[T]) Verify(context.Context, []Split, []int64) error {
 }
 
 func (s *seqSource[T]) Open(_ context.Context, _ Split, position int64) (Reader[T], error) {
-	next, stop := iter.Pull2(s.seq)
+	next, stop := iter.Pull2(guarded(s.seq))
 	r := &seqReader[T]{next: next, stop: stop}
 	for r.at < position {
 		if _, err, ok := next(); err != nil || !ok {
@@ -131,6 +132,27 @@ func (s *seqSource[T]) Open(_ context.Context, _ Split, position int64) (Reader[
 		r.at++
 	}
 	return r, nil
+}
+
+// guarded is seq with a panic of it as an error, and with the stack, which iter.Pull2 would lose.
+func guarded[T any](seq iter.Seq2[T, error]) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		const where = "the sequence"
+		returned := false
+		defer func() {
+			if returned {
+				return
+			}
+			err := guards.Exited(where)
+			if v := recover(); v != nil {
+				err = guards.Caught(where, v)
+			}
+			var zero T
+			yield(zero, err)
+		}()
+		seq(func(v T, err error) bool { return yield(v, guards.Error(where, err)) })
+		returned = true
+	}
 }
 
 type seqReader[T any] struct {

@@ -51,14 +51,19 @@ func validJSON(line []byte, v *json.RawMessage) error {
 
 // record fills in r from a line. A panic of the value's own methods, or of time, is an error of this line.
 func (d *decoder[T]) record(r *stream.Record[T], line []byte) (err error) {
-	defer guard.Recover("reading the value of a line, or its time", &err)
+	where := "UnmarshalJSON of the value"
+	defer func() {
+		if v := recover(); v != nil {
+			err = guard.Caught(where, v)
+		}
+	}()
 	r.Time = async.NoTime
 	if err = d.value(line, &r.Value); err != nil {
-		return fmt.Errorf("the line is not a JSON value of the kind that is wanted: %w", guard.Error("UnmarshalJSON of the value", err))
+		return fmt.Errorf("the line is not a JSON value of the kind that is wanted: %w", guard.Error(where, err))
 	}
-	if d.time != nil {
+	if where = "Time of the source"; d.time != nil {
 		if r.Time, err = d.time(r.Value); err != nil {
-			return fmt.Errorf("no event time: %w", guard.Error("Time of the source", err))
+			return fmt.Errorf("no event time: %w", guard.Error(where, err))
 		}
 	}
 	return nil

@@ -25,29 +25,19 @@ type listener struct {
 }
 
 func (l listener) Accept() (c net.Conn, err error) {
-	const where = "Accept of the listener"
-	returned := false
-	defer func() {
-		v := recover()
-		if returned {
-			return
+	err = Apart("Accept of the listener", func() (err error) {
+		if c, err = l.Listener.Accept(); err == nil && c == nil {
+			err = errors.New("the listener's Accept returned neither a connection nor an error")
 		}
-		if err = Exited(where); v != nil {
-			err = Caught(where, v)
+		return err
+	})
+	if err != nil {
+		if p, ok := err.(*Panic); ok {
+			l.broke(p)
 		}
-		l.broke(err)
-	}()
-	c, err = l.Listener.Accept()
-	switch {
-	case err != nil:
-		err = Error(where, err)
-	case c == nil:
-		err = errors.New("the listener's Accept returned neither a connection nor an error")
-	default:
-		c = Conn("the listener's connection", c, l.broke)
+		return nil, err
 	}
-	returned = true
-	return c, err
+	return Conn("the listener's connection", c, l.broke), nil
 }
 
 func (l listener) Close() error { return Apart("Close of the listener", l.Listener.Close) }
@@ -59,44 +49,28 @@ type conn struct {
 	broke func(error)
 }
 
-// rescue, deferred, turns a panic of a method into *err.
-func (c *conn) rescue(method string, returned *bool, err *error) {
-	v := recover()
-	if *returned {
-		return
-	}
-	where := method + " of " + c.of
-	if *err = Exited(where); v != nil {
-		*err = Caught(where, v)
-	}
-	c.broke(*err)
-}
+// Read and Write are called by goroutines of others, which must not be ended.
 
 func (c *conn) Read(p []byte) (n int, err error) {
-	returned := false
-	defer c.rescue("Read", &returned, &err)
-	if n, err = c.Conn.Read(p); err != nil {
-		err = Error("Read of "+c.of, err)
-	}
-	returned = true
+	err = c.call("Read", func() (err error) {
+		n, err = c.Conn.Read(p)
+		return err
+	})
 	return n, err
 }
 
 func (c *conn) Write(p []byte) (n int, err error) {
-	returned := false
-	defer c.rescue("Write", &returned, &err)
-	if n, err = c.Conn.Write(p); err != nil {
-		err = Error("Write of "+c.of, err)
-	}
-	returned = true
+	err = c.call("Write", func() (err error) {
+		n, err = c.Conn.Write(p)
+		return err
+	})
 	return n, err
 }
 
-func (c *conn) call(method string, f func() error) (err error) {
-	if err = Apart(method+" of "+c.of, f); err != nil {
-		if p, ok := errors.AsType[*Panic](err); ok {
-			c.broke(p)
-		}
+func (c *conn) call(method string, f func() error) error {
+	err := Apart(method+" of "+c.of, f)
+	if p, ok := err.(*Panic); ok {
+		c.broke(p)
 	}
 	return err
 }

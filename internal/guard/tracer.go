@@ -20,10 +20,12 @@ type tracer struct {
 	broke func(error)
 }
 
-func (t *tracer) Start(parent *trace.Context, name string, kind trace.Kind, at time.Time, links ...*trace.Context) (s trace.Span) {
-	defer t.rescue("Start of the tracer")
+func (t *tracer) Start(parent *trace.Context, name string, kind trace.Kind, at time.Time, links ...*trace.Context) trace.Span {
+	returned := false
+	defer t.rescue("Start of the tracer", &returned)
 	to := t.to.Start(parent, name, kind, at, links...)
 	if to == nil {
+		returned = true
 		return nil
 	}
 	// Context is always the same. A span without one cannot be used.
@@ -31,12 +33,18 @@ func (t *tracer) Start(parent *trace.Context, name string, kind trace.Kind, at t
 	if own == nil {
 		panic("Context of a span returned nil")
 	}
+	returned = true
 	return &span{t: t, to: to, own: own}
 }
 
-func (t *tracer) rescue(where string) {
-	if v := recover(); v != nil {
+func (t *tracer) rescue(where string, returned *bool) {
+	v := recover()
+	switch {
+	case *returned:
+	case v != nil:
 		t.broke(Caught(where, v))
+	default:
+		t.broke(Exited(where))
 	}
 }
 
@@ -49,16 +57,22 @@ type span struct {
 func (s *span) Context() *trace.Context { return s.own }
 
 func (s *span) Set(attrs ...trace.Attr) {
-	defer s.t.rescue("Set of a span")
+	returned := false
+	defer s.t.rescue("Set of a span", &returned)
 	s.to.Set(attrs...)
+	returned = true
 }
 
 func (s *span) Event(at time.Time, name string, attrs ...trace.Attr) {
-	defer s.t.rescue("Event of a span")
+	returned := false
+	defer s.t.rescue("Event of a span", &returned)
 	s.to.Event(at, name, attrs...)
+	returned = true
 }
 
 func (s *span) End(at time.Time, err error) {
-	defer s.t.rescue("End of a span")
+	returned := false
+	defer s.t.rescue("End of a span", &returned)
 	s.to.End(at, err)
+	returned = true
 }

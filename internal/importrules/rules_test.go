@@ -53,6 +53,7 @@ var rules = map[string]rule{
 	"internal/simfs":       {ours: []string{"internal/fsx"}},
 	"internal/importrules": {},
 	"internal/guard":       {ours: []string{"trace"}},
+	"internal/callbacks":   {},
 
 	"trace":              {},
 	"trace/oteltrace":    {ours: []string{"trace"}, others: []string{otel + "/attribute", otel + "/codes", otel + "/trace"}},

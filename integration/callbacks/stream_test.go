@@ -1,0 +1,342 @@
+package callbacks
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/stream"
+	"github.com/tensorferry/tensorferry/stream/checkpoint"
+	"github.com/tensorferry/tensorferry/stream/restart"
+)
+
+// source gives 0 to 9, one every 10 ms.
+type source struct{ *trap }
+
+func (s source) Splits(context.Context) ([]stream.Split, error) {
+	return []stream.Split{{}}, s.spring("stream.Source.Splits")
+}
+
+func (s source) Verify(context.Context, []stream.Split, []int64) error {
+	return s.spring("stream.Source.Verify")
+}
+
+func (s source) Open(_ context.Context, _ stream.Split, position int64) (stream.Reader[int], error) {
+	return &reader{s.trap, position}, s.spring("stream.Source.Open")
+}
+
+type reader struct {
+	*trap
+	at int64
+}
+
+func (r *reader) Read(ctx context.Context, dst []stream.Record[int], _ int) ([]stream.Record[int], int64, error) {
+	if err := r.spring("stream.Reader.Read"); err != nil {
+		return dst, r.at, err
+	}
+	if r.at == 10 {
+		return dst, r.at, io.EOF
+	}
+	wait(ctx)
+	dst = append(dst, stream.Record[int]{Value: int(r.at), Time: async.NoTime, Position: r.at})
+	r.at++
+	return dst, r.at, ctx.Err()
+}
+
+func (r *reader) Close() error { return r.spring("stream.Reader.Close") }
+
+func wait(ctx context.Context) {
+	select {
+	case <-time.After(10 * time.Millisecond):
+	case <-ctx.Done():
+	}
+}
+
+// live is a source without an end, whose splits may change.
+type live struct{ source }
+
+func (l live) OpenAll(context.Context, []stream.LiveSplit) (stream.LiveReader[int], error) {
+	return &liveReader{l.trap, 0}, l.spring("stream.Live.OpenAll")
+}
+
+func (l live) Changed(ctx context.Context) error {
+	if err := l.spring("stream.Elastic.Changed"); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (l live) Assign(_ context.Context, splits []stream.Split, next []int64) ([]stream.Split, []int64, error) {
+	return splits, next, l.spring("stream.Elastic.Assign")
+}
+
+type liveReader struct {
+	*trap
+	at int64
+}
+
+func (r *liveReader) Read(ctx context.Context, dst []stream.Record[int], _ int) (int, []stream.Record[int], int64, error) {
+	if err := r.spring("stream.LiveReader.Read"); err != nil {
+		return 0, dst, r.at, err
+	}
+	wait(ctx)
+	r.at++
+	return 0, append(dst, stream.Record[int]{Value: 2, Time: async.NoTime, Position: r.at - 1}), r.at, ctx.Err()
+}
+
+func (r *liveReader) Close() error { return r.spring("stream.LiveReader.Close") }
+
+// sink throws results away.
+type sink struct{ *trap }
+
+func (s sink) Open(context.Context, stream.SinkContext) (stream.Writer[int], error) {
+	return writer{s.trap}, s.spring("stream.Sink.Open")
+}
+
+func (s sink) Committer(context.Context) (stream.Committer, error) {
+	return committer{s.trap}, s.spring("stream.Sink.Committer")
+}
+
+type writer struct{ *trap }
+
+func (w writer) Write([]stream.Record[int]) error { return w.spring("stream.Writer.Write") }
+func (w writer) Prepare(context.Context, int64) ([]stream.Pending, error) {
+	return nil, w.spring("stream.Writer.Prepare")
+}
+func (w writer) Close() error { return w.spring("stream.Writer.Close") }
+func (w writer) Full() bool {
+	w.spring("stream.Holder.Full")
+	return false
+}
+func (w writer) Over(int64, bool) error { return w.spring("stream.Holder.Over") }
+
+type committer struct{ *trap }
+
+func (c committer) Begin(context.Context, []byte) ([]byte, error) {
+	return nil, c.spring("stream.Committer.Begin")
+}
+func (c committer) Plan([]byte, []stream.Pending) (next, plan []byte, err error) {
+	return nil, nil, c.spring("stream.Committer.Plan")
+}
+func (c committer) Commit(context.Context, []byte) error { return c.spring("stream.Committer.Commit") }
+func (c committer) Clean(context.Context) error          { return c.spring("stream.Committer.Clean") }
+func (c committer) Close() error                         { return c.spring("stream.Committer.Close") }
+
+// store keeps checkpoints in memory.
+type store struct {
+	*trap
+	stream.CheckpointStore
+}
+
+func (s store) Write(ctx context.Context, snap *checkpoint.Snapshot) error {
+	if err := s.spring("stream.CheckpointStore.Write"); err != nil {
+		return err
+	}
+	return s.CheckpointStore.Write(ctx, snap)
+}
+
+func (s store) Newest(ctx context.Context) (*checkpoint.Snapshot, error) {
+	if err := s.spring("stream.CheckpointStore.Newest"); err != nil {
+		return nil, err
+	}
+	return s.CheckpointStore.Newest(ctx)
+}
+
+type serializer struct{ *trap }
+
+func (s serializer) Append(dst []byte, v int) ([]byte, error) {
+	return fmt.Append(dst, v), s.spring("stream.Serializer.Append")
+}
+
+func (s serializer) Decode(data []byte) (v int, err error) {
+	if err := s.spring("stream.Serializer.Decode"); err != nil {
+		return 0, err
+	}
+	return v, json.Unmarshal(data, &v)
+}
+
+type observer struct{ *trap }
+
+func (o observer) Observe(stream.Event) { o.spring("stream.Observer.Observe") }
+
+// inJob runs a job with every function and method that there is, each a place for the trap. At one of those that are for
+// a restart, the job fails once by itself and restarts.
+func inJob(t *testing.T, tr *trap) error {
+	return virtual(func(t *testing.T, tr *trap) error {
+		cfg := stream.Config{
+			Checkpoint: stream.CheckpointConfig{Interval: 10 * time.Millisecond, Store: store{tr, stream.NewMemoryStore()}},
+			Restart:    restart.Config{Strategy: restart.None},
+			Observer:   observer{tr}, Tracer: tracer{tr}, Logger: tr.logger(),
+		}
+		switch tr.at {
+		case "stream.Source.Verify", "stream.CheckpointStore.Newest", "stream.Serializer.Decode", "stream.Config.Logger":
+			cfg.Restart = restart.Config{Strategy: restart.FixedDelay, Attempts: 1, Delay: time.Millisecond}
+		}
+		j := stream.New("job", cfg)
+		failed := cfg.Restart.Strategy == restart.None
+		s := stream.Map(stream.From(j, stream.Source[int](source{tr})), func(v int) (int, error) {
+			if v == 9 && !failed {
+				failed = true
+				return 0, errAgain
+			}
+			return v, tr.spring("stream.Map(fn)")
+		})
+		s = stream.FlatMap(s, func(v int, emit func(int)) error {
+			emit(v)
+			return tr.spring("stream.FlatMap(fn)")
+		})
+		s = stream.Filter(s, func(int) bool {
+			tr.spring("stream.Filter(keep)")
+			return true
+		})
+		s = stream.KeyBy(s, func(int) string {
+			tr.spring("stream.KeyBy(key)")
+			return "k"
+		})
+		s = stream.UnorderedWait(s, function{tr}, async.Config{
+			Capacity: 20, Timeout: time.Second, Retry: async.Retry{Max: 1}, OnError: async.OnError{Backend: action(tr)},
+		}, stream.WithSerializer[int](serializer{tr}))
+		stream.To(s, stream.Sink[int](sink{tr}))
+		return j.Run(t.Context())
+	})(t, tr)
+}
+
+// action is what becomes of a failure: results in its place, unless the failure itself is to be seen.
+func action(tr *trap) async.Action {
+	if strings.HasPrefix(tr.at, "error.") || tr.at == "async.Failure.Verdict" {
+		return async.Fail
+	}
+	return async.Fallback
+}
+
+// inLiveJob runs a job over a source without an end, and stops it.
+func inLiveJob(t *testing.T, tr *trap) error {
+	return virtual(func(t *testing.T, tr *trap) error {
+		j := stream.New("job", stream.Config{Restart: restart.Config{Strategy: restart.None}})
+		stream.To(stream.From(j, stream.Source[int](live{source{tr}})), stream.Sink[int](sink{tr}))
+		run := j.Start(t.Context())
+		time.Sleep(100 * time.Millisecond)
+		run.Stop()
+		if err := run.Wait(); !errors.Is(err, stream.ErrStopped) {
+			return err
+		}
+		return nil
+	})(t, tr)
+}
+
+// from runs a job over a source.
+func from(make func(tr *trap) stream.Source[int]) func(*testing.T, *trap) error {
+	return virtual(func(t *testing.T, tr *trap) error {
+		j := stream.New("job", stream.Config{})
+		stream.Collect(stream.From(j, make(tr)))
+		return j.Run(t.Context())
+	})
+}
+
+// keyedBy runs a job with a keyed operator.
+func keyedBy(split bool, at string) func(*testing.T, *trap) error {
+	return virtual(func(t *testing.T, tr *trap) error {
+		j := stream.New("job", stream.Config{})
+		in := stream.From(j, stream.FromSlice([]int{2}))
+		key := func(int) string {
+			tr.spring(at)
+			return "k"
+		}
+		if split {
+			results, letters := stream.KeyedWaitSplit(in, key, function{tr}, async.Config{})
+			stream.Collect(results)
+			stream.Collect(letters)
+		} else {
+			stream.Collect(stream.KeyedWait(in, key, function{tr}, async.Config{}))
+		}
+		return j.Run(t.Context())
+	})
+}
+
+var streamRows = map[string]row{
+	"stream.CheckpointConfig.Store": {why: nested},
+	"stream.CheckpointStore.Newest": {run: inJob, where: "Newest of the checkpoint store", returns: true},
+	"stream.CheckpointStore.Write":  {run: inJob, where: "Write of the checkpoint store", returns: true},
+	"stream.Committer.Begin":        {run: inJob, where: "Begin of sink", returns: true},
+	"stream.Committer.Clean":        {run: inJob, where: "Clean of sink", returns: true},
+	"stream.Committer.Close":        {run: inJob, where: "Close of sink", returns: true},
+	"stream.Committer.Commit":       {run: inJob, where: "Commit of sink", returns: true},
+	"stream.Committer.Plan":         {run: inJob, where: "Plan of sink", returns: true},
+	"stream.Config.Logger":          {run: loggingJob, returns: true, check: harmless},
+	"stream.Config.Observer":        {why: nested},
+	"stream.Config.Tracer":          {why: nested},
+	"stream.Copying(source)":        {why: nested},
+	"stream.Elastic.Assign":         {run: inLiveJob, where: "Assign of source", returns: true},
+	"stream.Elastic.Changed":        {run: inLiveJob, where: "Changed of source", returns: true},
+	"stream.Filter(keep)":           {run: inJob, where: "filter"},
+	"stream.FlatMap(fn)":            {run: inJob, where: "flatmap", returns: true},
+	"stream.From(src)":              {why: nested},
+	"stream.Holder.Full":            {run: inJob, where: "subtask 0 of 1"},
+	"stream.Holder.Over":            {run: inJob, where: "Over of sink", returns: true},
+	"stream.KeyBy(key)":             {run: inJob, where: "keyby"},
+	"stream.KeyedWait(fn)":          {why: nested},
+	"stream.KeyedWait(key)":         {run: keyedBy(false, "stream.KeyedWait(key)"), where: "keyby"},
+	"stream.KeyedWaitSplit(fn)":     {why: nested},
+	"stream.KeyedWaitSplit(key)":    {run: keyedBy(true, "stream.KeyedWaitSplit(key)"), where: "keyby"},
+	"stream.Live.OpenAll":           {run: inLiveJob, where: "Read of source", returns: true},
+	"stream.LiveReader.Close":       {run: inLiveJob, returns: true, check: harmless}, // it has been read
+	"stream.LiveReader.Read":        {run: inLiveJob, where: "Read of source", returns: true},
+	"stream.Map(fn)":                {run: inJob, where: "map", returns: true},
+	"stream.Observer.Observe":       {run: inJob, where: "Observe"},
+	"stream.OrderedWait(fn)":        {why: nested},
+	"stream.OrderedWaitSplit(fn)":   {why: nested},
+	"stream.Reader.Close":           {run: inJob, where: "of source", returns: true},
+	"stream.Reader.Read":            {run: inJob, where: "Read of source", returns: true},
+	"stream.Rewind(committers)":     {why: onCallers},
+	"stream.Rewinder.Rewind":        {why: onCallers},
+	"stream.Serializer.Append":      {run: inJob, where: "the serializer's Append", returns: true},
+	"stream.Serializer.Decode":      {run: inJob, where: "the serializer's Decode", returns: true},
+	"stream.Sink.Committer":         {run: inJob, where: "Committer of sink", returns: true},
+	"stream.Sink.Open":              {run: inJob, where: "sink", returns: true},
+	"stream.Source.Open":            {run: inJob, where: "Read of source", returns: true},
+	"stream.Source.Splits":          {run: inJob, where: "Splits of source", returns: true},
+	"stream.Source.Verify":          {run: inJob, where: "Verify of source", returns: true},
+	"stream.To(sink)":               {why: nested},
+	"stream.UnorderedWait(fn)":      {why: nested},
+	"stream.UnorderedWaitSplit(fn)": {why: nested},
+	"stream.WithSerializer(s)":      {why: nested},
+	"stream.Writer.Close":           {run: inJob, returns: true, check: harmless}, // logged: the results are published
+	"stream.Writer.Prepare":         {run: inJob, where: "Prepare of sink", returns: true},
+	"stream.Writer.Write":           {run: inJob, where: "Write of sink", returns: true},
+
+	"stream.Copying(copy)": {where: "Read of source", run: from(func(tr *trap) stream.Source[int] {
+		return stream.Copying(stream.FromSlice([]int{1}), func(v int) int {
+			tr.spring("stream.Copying(copy)")
+			return v
+		})
+	})},
+	"stream.FromSeq(seq)": {where: "the sequence", returns: true, run: from(func(tr *trap) stream.Source[int] {
+		return stream.FromSeq(func(yield func(int, error) bool) { yield(1, tr.spring("stream.FromSeq(seq)")) }, false)
+	})},
+}
+
+// loggingJob is a job that logs a restart.
+func loggingJob(t *testing.T, tr *trap) error {
+	own := &trap{at: "log", mistake: tr.mistake}
+	err := virtual(func(t *testing.T, _ *trap) error {
+		j := stream.New("job", stream.Config{Logger: own.logger(), Restart: restart.Config{Strategy: restart.FixedDelay, Attempts: 1}})
+		failed := false
+		stream.Collect(stream.Map(stream.From(j, stream.FromSlice([]int{1})), func(v int) (int, error) {
+			if !failed {
+				failed = true
+				return 0, errAgain
+			}
+			return v, nil
+		}))
+		return j.Run(t.Context())
+	})(t, tr)
+	tr.sprung.Store(own.sprung.Load())
+	return err
+}
