@@ -247,7 +247,11 @@ func (w *asyncWait[IN, OUT]) turn(time.Time) (moved bool, next time.Time, err er
 		err = w.err
 	}
 	if err != nil {
+		w.counts.open.Store(false)
 		return false, time.Time{}, err
+	}
+	if !w.counts.open.Load() {
+		w.counts.open.Store(true)
 	}
 	if b := w.passing; b != nil && st.Barrier == b.id {
 		w.passing, w.moved = nil, true
@@ -360,6 +364,7 @@ func (w *asyncWait[IN, OUT]) close() error {
 	if w.op == nil {
 		return nil
 	}
+	w.counts.open.Store(false)
 	w.measure() // closing may take its time
 	defer func() {
 		w.measure()

@@ -36,12 +36,12 @@ func idleNow(p Progress) (wrong []string) {
 	}
 	for _, w := range p.Worked {
 		all = append(all, w.Async)
-		if w.Held != 0 {
-			wrong = append(wrong, fmt.Sprintf("%s holds %d records", w.Name, w.Held))
+		if w.Held != 0 || w.Open {
+			wrong = append(wrong, fmt.Sprintf("%s holds %d records, open %v", w.Name, w.Held, w.Open))
 		}
 	}
 	for _, s := range all {
-		if s.Queued+s.InFlight+s.Held+s.Retrying+s.Done+s.Limit+s.MaxCalls != 0 || s.Bytes != 0 || s.Suspended != nil || s.HeldFor != nil {
+		if s.Queued+s.InFlight+s.Held+s.Retrying+s.Done != 0 || s.Bytes != 0 || s.Suspended != nil || s.HeldFor != nil {
 			wrong = append(wrong, fmt.Sprintf("calls %+v", s))
 		}
 	}
@@ -144,11 +144,11 @@ func TestStateOfAFailure(t *testing.T) {
 		Collect(OrderedWait(From(j, FromSlice(numbers(10))), async.Function[int, int](slowToClose{stuck(7, 1)}), async.Config{Timeout: time.Second}, Name("op")))
 		r := j.Start(t.Context())
 		time.Sleep(500 * time.Millisecond)
-		if p := r.Progress(); p.State != StateRunning {
-			t.Errorf("before the failure it is %v", p.State)
+		if p := r.Progress(); p.State != StateRunning || !p.Worked[1].Open || p.Worked[0].Open {
+			t.Errorf("before the failure it is %v, %+v", p.State, p.Worked)
 		}
 		time.Sleep(time.Second)
-		if p := r.Progress(); p.State != StateFailing || !errors.Is(p.LastError, async.ErrTimeout) || worked(p, "op").Async.Timeouts != 1 {
+		if p := r.Progress(); p.State != StateFailing || p.Worked[1].Open || !errors.Is(p.LastError, async.ErrTimeout) || worked(p, "op").Async.Timeouts != 1 {
 			t.Errorf("while it closes it is %v (%v), %+v", p.State, p.LastError, worked(p, "op"))
 		}
 		if err := r.Wait(); err == nil || r.Progress().State != StateFailed {

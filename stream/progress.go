@@ -26,7 +26,7 @@ const (
 
 // Progress is a run at one moment. After a restart the numbers of records go back
 // to those of the checkpoint that was restored, save those in Worked. A subtask that has ended, or has not been
-// opened, has nothing in hand: no record in flight, no call, no limit.
+// opened, has nothing in hand: no record in flight and no call.
 type Progress struct {
 	State State
 	// Attempt counts the starts of the run before the present one, Restarts those
@@ -86,6 +86,9 @@ type SubtaskProgress struct {
 	OperatorProgress
 	// Subtask counts from 0.
 	Subtask int
+	// Open: it is one of an asynchronous operator, and makes calls at present or would if Async.Suspended were nil. The
+	// limit of one that has ended is what it was then.
+	Open bool
 	// Watermark is the last that it passed on: async.NoTime if there was none or it is idle, async.EndOfTime
 	// at the end of the input.
 	Watermark async.EventTime
@@ -155,11 +158,12 @@ type work struct {
 	opCounts
 	stats async.Stats
 	mark  async.EventTime
+	open  bool
 }
 
 // now adds what a subtask has done to what was done before.
 func (w work) now(c *counts) work {
-	return work{w.plus(c.now()), addStats(w.stats, c.getStats()), async.EventTime(c.mark.Load())}
+	return work{w.plus(c.now()), addStats(w.stats, c.getStats()), async.EventTime(c.mark.Load()), c.open.Load()}
 }
 
 // attempt makes the counts of new tasks the live ones.
@@ -192,7 +196,7 @@ func (t *tracker) retire() {
 	for _, c := range t.live {
 		at := place{c.operator, c.subtask}
 		w := t.past[at].now(c)
-		w.mark = async.NoTime
+		w.stats, w.mark, w.open = past(w.stats), async.NoTime, false
 		t.past[at] = w
 	}
 	t.live = nil
@@ -237,7 +241,7 @@ func (t *tracker) progress() Progress {
 	for _, o := range t.operators {
 		for i := range o.parallelism {
 			if w, known := all[place{o.name, i}]; known {
-				p.Worked = append(p.Worked, SubtaskProgress{OperatorProgress{o.name, w.in, w.done, w.dropped, w.lettered, w.out, w.held, w.stats}, i, w.mark})
+				p.Worked = append(p.Worked, SubtaskProgress{OperatorProgress{o.name, w.in, w.done, w.dropped, w.lettered, w.out, w.held, w.stats}, i, w.open, w.mark})
 			}
 		}
 		n := counts[o.name]
