@@ -241,7 +241,8 @@ func (w *asyncWait[IN, OUT]) turn(time.Time) (moved bool, next time.Time, err er
 	}
 	// The operators behind this one may have taken their time since the step began.
 	st, err := w.op.Step(time.Now(), room, w)
-	// Step can have admitted restored records, or freed room for the queue, or failed, which is to be seen too.
+	// Step can have admitted restored records, or freed room for the queue, or failed, which is
+	// to be seen too.
 	w.measure()
 	if err == nil {
 		err = w.err

@@ -36,7 +36,8 @@ func (c *counts) setStats(s *async.Stats) {
 	c.mu.Unlock()
 }
 
-// gone says that the subtask is no more: it leaves what it has done and what its limit was, and has nothing in hand.
+// gone says that the subtask is no more: it leaves what it has done and what its limit was, and
+// has nothing in hand.
 func (c *counts) gone() {
 	c.held.Store(0)
 	c.mu.Lock()

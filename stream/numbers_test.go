@@ -60,8 +60,8 @@ func stuck(value int, calls int64) async.Function[int, int] {
 	}, 100)
 }
 
-// TestNumbersOfAFailure: what ended an attempt is in its numbers, whether or not a restart follows; nothing is shown as
-// present while nothing runs; and what was done is kept.
+// TestNumbersOfAFailure: what ended an attempt is in its numbers, whether or not a restart
+// follows; nothing is shown as present while nothing runs; and what was done is kept.
 func TestNumbersOfAFailure(t *testing.T) {
 	for _, c := range []struct {
 		parallelism int
@@ -157,8 +157,8 @@ func TestStateOfAFailure(t *testing.T) {
 	})
 }
 
-// TestNumbersOfAResumption: what earlier processes did is told apart from what this one did, also after a restart to
-// where this one began.
+// TestNumbersOfAResumption: what earlier processes did is told apart from what this one did, also
+// after a restart to where this one began.
 func TestNumbersOfAResumption(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDisk()
@@ -211,7 +211,8 @@ func TestNumbersOfAResumption(t *testing.T) {
 	})
 }
 
-// TestNumbersOfCheckpoints: each that was begun is completed or given up, also where the job failed in the middle of it.
+// TestNumbersOfCheckpoints: each that was begun is completed or given up, also where the job
+// failed in the middle of it.
 func TestNumbersOfCheckpoints(t *testing.T) {
 	every := CheckpointConfig{Interval: time.Second}
 	run := func(t *testing.T, cfg Config, d *disk, n int, fn async.Function[int, int], acfg async.Config) *Run {

@@ -24,8 +24,8 @@ const (
 	StateFailed     State = "failed"
 )
 
-// Progress is a run at one moment. After a restart the numbers of records go back
-// to those of the checkpoint that was restored, save those in Worked. A subtask that has ended, or has not been
+// Progress is a run at one moment. After a restart the numbers of records go back to those of the
+// checkpoint that was restored, save those in Worked. A subtask that has ended, or has not been
 // opened, has nothing in hand: no record in flight and no call.
 type Progress struct {
 	State State
@@ -34,8 +34,9 @@ type Progress struct {
 	Attempt, Restarts int
 	// Totals of the run, of all the processes it ran in.
 	Totals
-	// Before are those of Totals that earlier processes had done: what the checkpoint counts that this call of Run
-	// went on from. So Totals less Before are this call's, and what a rate is made of.
+	// Before are those of Totals that earlier processes had done: what the checkpoint counts that
+	// this call of Run went on from. So Totals less Before are this call's, and what a rate is
+	// made of.
 	Before Totals
 	// InFlight counts the records that asynchronous operators hold.
 	InFlight int64
@@ -46,9 +47,9 @@ type Progress struct {
 	// Worked is what this call of Run has done, by operator in the same order, and by subtask. It never goes down: what was
 	// done again after a restart counts again. Of Held and of what Async has of the present it holds the present.
 	Worked []SubtaskProgress
-	// Checkpoints that were completed and given up in this call of Run; the last one
-	// completed, by this call or before it, when, and how long it took, which is 0 where nobody knows: where it was
-	// completed before this call, or by a restart.
+	// Checkpoints that were completed and given up in this call of Run; the last one completed,
+	// by this call or before it, when, and how long it took, which is 0 where nobody knows: where
+	// it was completed before this call, or by a restart.
 	CheckpointsCompleted, CheckpointsFailed int64
 	LastCheckpoint                          int64
 	LastCheckpointAt                        time.Time
@@ -59,8 +60,9 @@ type Progress struct {
 	Began time.Time
 }
 
-// Totals are the records of a whole job. While its subtasks run, Read equals Completed, Dropped and DeadLettered
-// together, and what is in flight, unless other operators drop or multiply records between two that wait.
+// Totals are the records of a whole job. While its subtasks run, Read equals Completed, Dropped
+// and DeadLettered together, and what is in flight, unless other operators drop or multiply
+// records between two that wait.
 type Totals struct {
 	// Read were taken from the sources. Completed have their outcome, of 0 to n
 	// results, at the last asynchronous operator of a stream (at the
@@ -86,8 +88,8 @@ type SubtaskProgress struct {
 	OperatorProgress
 	// Subtask counts from 0.
 	Subtask int
-	// Open: it is one of an asynchronous operator, and makes calls at present or would if Async.Suspended were nil. The
-	// limit of one that has ended is what it was then.
+	// Open: it is one of an asynchronous operator, and makes calls at present or would if
+	// Async.Suspended were nil. The limit of one that has ended is what it was then.
 	Open bool
 	// Watermark is the last that it passed on: async.NoTime if there was none or it is idle, async.EndOfTime
 	// at the end of the input.

@@ -48,8 +48,8 @@ type meter struct {
 	window []sample
 }
 
-// sample is what this process had done at a moment: records that have their outcome, also those that a restart
-// brought again, and requests. No number of it ever goes down.
+// sample is what this process had done at a moment: records that have their outcome, also those
+// that a restart brought again, and requests. No number of it ever goes down.
 type sample struct {
 	at                      time.Time
 	settled, requests, rows int64
@@ -58,7 +58,8 @@ type sample struct {
 
 const rateWindow = 2 * time.Second
 
-// add takes a sample. The first one of a run stands behind that of its beginning, at which nothing had been done.
+// add takes a sample. The first one of a run stands behind that of its beginning, at which
+// nothing had been done.
 func (m *meter) add(g *glance) {
 	now := sample{at: g.at, requests: g.requests, rows: g.rows}
 	for i := range g.Worked {
@@ -139,8 +140,9 @@ func (m *meter) batch() string {
 	return strconv.FormatFloat(float64(last.rows-first.rows)/float64(last.requests-first.requests), 'f', 1, 64)
 }
 
-// server says whether calls can be made, and how many if it is fewer than there might be; and of a server that does not
-// take them, what it was that happened last. It is empty while nothing runs.
+// server says whether calls can be made, and how many if it is fewer than there might be; and of
+// a server that does not take them, what it was that happened last. It is empty while nothing
+// runs.
 func (g *glance) server() string {
 	var s async.Stats
 	open, suspended := 0, 0

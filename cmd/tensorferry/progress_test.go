@@ -123,7 +123,8 @@ func TestServer(t *testing.T) {
 	}
 }
 
-// TestRate: it is that of this process alone, known from the first look on, over restarts, and no 0 where something moves.
+// TestRate: it is that of this process alone, known from the first look on, over restarts, and no
+// 0 where something moves.
 func TestRate(t *testing.T) {
 	start := time.Now()
 	m := &meter{}
@@ -166,7 +167,8 @@ func TestRate(t *testing.T) {
 	}
 }
 
-// TestPercentilesOfLittle: nothing is no 0, one record is its own median, and what lies above all bounds is not put at the last.
+// TestPercentilesOfLittle: nothing is no 0, one record is its own median, and what lies above all
+// bounds is not put at the last.
 func TestPercentilesOfLittle(t *testing.T) {
 	m := &meter{}
 	g := &glance{Progress: stream.Progress{Began: time.Now(), Worked: []stream.SubtaskProgress{{OperatorProgress: stream.OperatorProgress{Name: inferName}}}}, at: time.Now()}

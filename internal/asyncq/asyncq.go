@@ -287,8 +287,8 @@ func (q *Queue) Starved(id ID) bool {
 // Stats is a count of live entries by what they are doing, and what was done since New.
 type Stats struct {
 	Live, Calling, Held, Retrying, Done int
-	// Holds counts how often an entry was held, whether or not it had been called; Retries the calls that
-	// followed a failed one.
+	// Holds counts how often an entry was held, whether or not it had been called; Retries the
+	// calls that followed a failed one.
 	Holds, Retries int64
 	// Limit is how many calls may be in progress at present.
 	Limit int
