@@ -128,9 +128,9 @@ func (o *Operator[IN, OUT]) worthRetrying(c *Completion[OUT], v Verdict) bool {
 	}
 }
 
-// settle carries out what the queue asks for, except emission: outcomes of
-// timers at once, calls and cancellations into the slices that makeCalls hands on. What happened at the moment at
-// which the operator failed is counted and cancelled all the same.
+// settle carries out what the queue asks for, except emission: outcomes of timers at once, calls
+// and cancellations into the slices that makeCalls hands on. What happened at the moment at which
+// the operator failed is counted and cancelled all the same.
 func (o *Operator[IN, OUT]) settle() {
 	for i := 0; i < len(o.queue.Effects); i++ {
 		switch e := o.queue.Effects[i]; e.Kind {

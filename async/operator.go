@@ -71,16 +71,18 @@ type Stats struct {
 	// Since Open: Admitted, which what was restored is as well, is Completed (with any number of results,
 	// fallbacks included), Dropped, DeadLettered, and what is Queued.
 	Admitted, Completed, Dropped, DeadLettered int64
-	// Since Open: Calls were made; Retries are those of them that followed a failed one; Timeouts are records
-	// whose time was over, Holds how often a record was held, called before or not, and Fallbacks results that
-	// the function made for records that failed. What ends the operator is counted too.
+	// Since Open: Calls were made; Retries are those of them that followed a failed one; Timeouts
+	// are records whose time was over, Holds how often a record was held, called before or not,
+	// and Fallbacks results that the function made for records that failed. What ends the
+	// operator is counted too.
 	Calls, Timeouts, Retries, Holds, Fallbacks int64
 	// Drained counts the records that left while barriers waited, Snapshotted those that went
 	// into checkpoints (A38).
 	Drained, Snapshotted int64
-	// Since Open, by how long it took: Call, from a call to its outcome or its cancellation, which Close is too; HeadOfLine,
-	// from a record's outcome until it left, which waited for those before it and for room behind;
-	// Latency, from a record's admission until it left; Drain, how long each barrier waited.
+	// Since Open, by how long it took: Call, from a call to its outcome or its cancellation,
+	// which Close is too; HeadOfLine, from a record's outcome until it left, which waited for
+	// those before it and for room behind; Latency, from a record's admission until it left;
+	// Drain, how long each barrier waited.
 	Call, HeadOfLine, Latency, Drain Histogram
 }
 
@@ -390,7 +392,8 @@ func (o *Operator[IN, OUT]) mayPass(now time.Time) bool {
 	return true
 }
 
-// drained measures how long the present barrier has waited for what was in flight, whether it passes now or is given up.
+// drained measures how long the present barrier has waited for what was in flight, whether it
+// passes now or is given up.
 func (o *Operator[IN, OUT]) drained(now time.Time) {
 	if o.barrier != 0 && o.cfg.Checkpoint == Drain {
 		o.stats.Drain.Add(now.Sub(o.drainFrom))

@@ -11,7 +11,8 @@ import (
 	"github.com/tensorferry/tensorferry/async"
 )
 
-// figures are fields of async.Stats by their names. A histogram is how many it counted, and how long they took together.
+// figures are fields of async.Stats by their names. A histogram is how many it counted, and how
+// long they took together.
 type figures map[string]any
 
 type timed struct {
@@ -23,7 +24,8 @@ const ms = time.Millisecond
 
 var errGone = errors.New("gone")
 
-// statsCases make every number of async.Stats move by a known amount, the failure of the operator included.
+// statsCases make every number of async.Stats move by a known amount, the failure of the operator
+// included.
 var statsCases = []struct {
 	name string
 	cfg  async.Config
@@ -161,7 +163,8 @@ var statsCases = []struct {
 	}, figures{"Admitted": int64(2), "Completed": int64(1), "Queued": 1}},
 }
 
-// TestStats: each number says what happened, up to what ended the operator; and there is none that no case moves.
+// TestStats: each number says what happened, up to what ended the operator; and there is none
+// that no case moves.
 func TestStats(t *testing.T) {
 	moved := map[string]bool{}
 	for _, c := range statsCases {
@@ -190,7 +193,8 @@ func TestStats(t *testing.T) {
 						t.Errorf("%s is %v, want %v", field, got, want)
 					}
 				}
-				// Every call is in progress or was timed, every record is queued or has its outcome.
+				// Every call is in progress or was timed, every record is queued or has its
+				// outcome.
 				if stats.Call.Count()+int64(stats.InFlight) != stats.Calls || stats.Admitted != stats.Completed+stats.Dropped+stats.DeadLettered+int64(stats.Queued) {
 					t.Errorf("it does not add up: %+v", stats)
 				}
@@ -204,7 +208,8 @@ func TestStats(t *testing.T) {
 	}
 }
 
-// TestTimeoutOfTheOtherSide: what it says is told as it is, since no time of ours was over; it is a timeout all the same.
+// TestTimeoutOfTheOtherSide: what it says is told as it is, since no time of ours was over; it is
+// a timeout all the same.
 func TestTimeoutOfTheOtherSide(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, async.Ordered, async.Config{Timeout: time.Hour}, nil)

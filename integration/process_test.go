@@ -145,8 +145,9 @@ func newWorld(t *testing.T, n int, endpoint string) *world {
 	return w
 }
 
-// freeAddress is one that nobody listens on. It is none of those that the system gives to connections, where a client that
-// dials again and again while nobody listens would meet itself one day.
+// freeAddress is one that nobody listens on. It is none of those that the system gives to
+// connections, where a client that dials again and again while nobody listens would meet itself
+// one day.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	for range 100 {

@@ -246,8 +246,9 @@ func (l *link) probe(ctx context.Context) *Error {
 	return err
 }
 
-// notYet is why calls wait for a server that is connected, and answers so when it is asked for the model. What it says of
-// a model that it does not know, and of one that it cannot tell of, may pass while it starts.
+// notYet is why calls wait for a server that is connected, and answers so when it is asked for
+// the model. What it says of a model that it does not know, and of one that it cannot tell of,
+// may pass while it starts.
 func (l *link) notYet(err *Error) *Error {
 	if err.kind == ErrUnreachable {
 		return err

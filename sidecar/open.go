@@ -33,8 +33,8 @@ func (l *link) awaitModel(ctx context.Context, version string, patience time.Dur
 			l.awaitConnection(ctx)
 			return sig, nil
 		case over(ctx):
-			// What was answered a moment ago says more than that time was over; that nobody could be reached before
-			// does not, if somebody can be now.
+			// What was answered a moment ago says more than that time was over; that nobody could
+			// be reached before does not, if somebody can be now.
 			silent := l.silent(time.Since(asked))
 			if last == nil || silent.kind == ErrTimeout && (last.kind == ErrUnreachable || time.Since(asked) >= probeTimeout) {
 				last = silent
@@ -115,8 +115,8 @@ func (l *link) askModel(ctx context.Context, version string) (tensor.Signature, 
 	return sig, l.configure(ctx, version, &sig)
 }
 
-// silent is why a question got no answer in its time: the server is slow if there is a connection to it, and out of reach
-// if there is none. A connection that does not tell is one.
+// silent is why a question got no answer in its time: the server is slow if there is a connection
+// to it, and out of reach if there is none. A connection that does not tell is one.
 func (l *link) silent(within time.Duration) *Error {
 	within = within.Round(time.Millisecond)
 	if l.state() != connectivity.Ready {

@@ -130,7 +130,8 @@ func TestStandingAtOpening(t *testing.T) {
 	})
 }
 
-// TestStandingInMidRun: why calls are held is what happened last, and follows it (A72). It is held in every case.
+// TestStandingInMidRun: why calls are held is what happened last, and follows it (A72). It is
+// held in every case.
 func TestStandingInMidRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPeer(t)

@@ -255,13 +255,18 @@ func (w *asyncWait[IN, OUT]) turn(time.Time) (moved bool, next time.Time, err er
 	}
 	// The operators behind this one may have taken their time since the step began.
 	st, err := w.op.Step(time.Now(), room, w)
-	// Step can have admitted restored records, or freed room for the queue, or failed, which is to be seen too.
+	// Step can have admitted restored records, or freed room for the queue, or failed, which is
+	// to be seen too.
 	w.measure()
 	if err == nil {
 		err = w.err
 	}
 	if err != nil {
+		w.counts.open.Store(false)
 		return false, time.Time{}, err
+	}
+	if !w.counts.open.Load() {
+		w.counts.open.Store(true)
 	}
 	if b := w.passing; b != nil && st.Barrier == b.id {
 		w.passing, w.moved = nil, true
@@ -378,6 +383,7 @@ func (w *asyncWait[IN, OUT]) close() error {
 	if w.op == nil {
 		return nil
 	}
+	w.counts.open.Store(false)
 	w.measure() // closing may take its time
 	defer func() {
 		w.measure()

@@ -16,6 +16,7 @@ type counts struct {
 	// emitted; held are admitted and have no outcome yet.
 	in, done, dropped, lettered, out, held atomic.Int64
 	mark                                   atomic.Int64 // event time of the watermark that was passed on last
+	open                                   atomic.Bool  // an asynchronous operator makes calls
 
 	mu    sync.Mutex
 	stats async.Stats // an asynchronous operator's own numbers, as of its last turn
@@ -35,12 +36,15 @@ func (c *counts) setStats(s *async.Stats) {
 	c.mu.Unlock()
 }
 
-// gone says that the subtask is no more: it leaves what it has done, and has nothing in hand.
+// gone says that the subtask is no more: it leaves what it has done and what its limit was, and
+// has nothing in hand.
 func (c *counts) gone() {
 	c.held.Store(0)
 	c.mu.Lock()
+	defer c.mu.Unlock()
+	limit, most := c.stats.Limit, c.stats.MaxCalls
 	c.stats = past(c.stats)
-	c.mu.Unlock()
+	c.stats.Limit, c.stats.MaxCalls = limit, most
 }
 
 // past leaves what a subtask has done, without what it has in hand.

@@ -36,12 +36,12 @@ func idleNow(p Progress) (wrong []string) {
 	}
 	for _, w := range p.Worked {
 		all = append(all, w.Async)
-		if w.Held != 0 {
-			wrong = append(wrong, fmt.Sprintf("%s holds %d records", w.Name, w.Held))
+		if w.Held != 0 || w.Open {
+			wrong = append(wrong, fmt.Sprintf("%s holds %d records, open %v", w.Name, w.Held, w.Open))
 		}
 	}
 	for _, s := range all {
-		if s.Queued+s.InFlight+s.Held+s.Retrying+s.Done+s.Limit+s.MaxCalls != 0 || s.Bytes != 0 || s.Suspended != nil || s.HeldFor != nil {
+		if s.Queued+s.InFlight+s.Held+s.Retrying+s.Done != 0 || s.Bytes != 0 || s.Suspended != nil || s.HeldFor != nil {
 			wrong = append(wrong, fmt.Sprintf("calls %+v", s))
 		}
 	}
@@ -60,8 +60,8 @@ func stuck(value int, calls int64) async.Function[int, int] {
 	}, 100)
 }
 
-// TestNumbersOfAFailure: what ended an attempt is in its numbers, whether or not a restart follows; nothing is shown as
-// present while nothing runs; and what was done is kept.
+// TestNumbersOfAFailure: what ended an attempt is in its numbers, whether or not a restart
+// follows; nothing is shown as present while nothing runs; and what was done is kept.
 func TestNumbersOfAFailure(t *testing.T) {
 	for _, c := range []struct {
 		parallelism int
@@ -144,11 +144,11 @@ func TestStateOfAFailure(t *testing.T) {
 		Collect(OrderedWait(From(j, FromSlice(numbers(10))), async.Function[int, int](slowToClose{stuck(7, 1)}), async.Config{Timeout: time.Second}, Name("op")))
 		r := j.Start(t.Context())
 		time.Sleep(500 * time.Millisecond)
-		if p := r.Progress(); p.State != StateRunning {
-			t.Errorf("before the failure it is %v", p.State)
+		if p := r.Progress(); p.State != StateRunning || !p.Worked[1].Open || p.Worked[0].Open {
+			t.Errorf("before the failure it is %v, %+v", p.State, p.Worked)
 		}
 		time.Sleep(time.Second)
-		if p := r.Progress(); p.State != StateFailing || !errors.Is(p.LastError, async.ErrTimeout) || worked(p, "op").Async.Timeouts != 1 {
+		if p := r.Progress(); p.State != StateFailing || p.Worked[1].Open || !errors.Is(p.LastError, async.ErrTimeout) || worked(p, "op").Async.Timeouts != 1 {
 			t.Errorf("while it closes it is %v (%v), %+v", p.State, p.LastError, worked(p, "op"))
 		}
 		if err := r.Wait(); err == nil || r.Progress().State != StateFailed {
@@ -157,8 +157,8 @@ func TestStateOfAFailure(t *testing.T) {
 	})
 }
 
-// TestNumbersOfAResumption: what earlier processes did is told apart from what this one did, also after a restart to
-// where this one began.
+// TestNumbersOfAResumption: what earlier processes did is told apart from what this one did, also
+// after a restart to where this one began.
 func TestNumbersOfAResumption(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDisk()
@@ -211,7 +211,8 @@ func TestNumbersOfAResumption(t *testing.T) {
 	})
 }
 
-// TestNumbersOfCheckpoints: each that was begun is completed or given up, also where the job failed in the middle of it.
+// TestNumbersOfCheckpoints: each that was begun is completed or given up, also where the job
+// failed in the middle of it.
 func TestNumbersOfCheckpoints(t *testing.T) {
 	every := CheckpointConfig{Interval: time.Second}
 	run := func(t *testing.T, cfg Config, d *disk, n int, fn async.Function[int, int], acfg async.Config) *Run {

@@ -24,9 +24,9 @@ const (
 	StateFailed     State = "failed"
 )
 
-// Progress is a run at one moment. After a restart the numbers of records go back
-// to those of the checkpoint that was restored, save those in Worked. A subtask that has ended, or has not been
-// opened, has nothing in hand: no record in flight, no call, no limit.
+// Progress is a run at one moment. After a restart the numbers of records go back to those of the
+// checkpoint that was restored, save those in Worked. A subtask that has ended, or has not been
+// opened, has nothing in hand: no record in flight and no call.
 type Progress struct {
 	State State
 	// Attempt counts the starts of the run before the present one, Restarts those
@@ -34,8 +34,9 @@ type Progress struct {
 	Attempt, Restarts int
 	// Totals of the run, of all the processes it ran in.
 	Totals
-	// Before are those of Totals that earlier processes had done: what the checkpoint counts that this call of Run
-	// went on from. So Totals less Before are this call's, and what a rate is made of.
+	// Before are those of Totals that earlier processes had done: what the checkpoint counts that
+	// this call of Run went on from. So Totals less Before are this call's, and what a rate is
+	// made of.
 	Before Totals
 	// InFlight counts the records that asynchronous operators hold.
 	InFlight int64
@@ -46,9 +47,9 @@ type Progress struct {
 	// Worked is what this call of Run has done, by operator in the same order, and by subtask. It never goes down: what was
 	// done again after a restart counts again. Of Held and of what Async has of the present it holds the present.
 	Worked []SubtaskProgress
-	// Checkpoints that were completed and given up in this call of Run; the last one
-	// completed, by this call or before it, when, and how long it took, which is 0 where nobody knows: where it was
-	// completed before this call, or by a restart.
+	// Checkpoints that were completed and given up in this call of Run; the last one completed,
+	// by this call or before it, when, and how long it took, which is 0 where nobody knows: where
+	// it was completed before this call, or by a restart.
 	CheckpointsCompleted, CheckpointsFailed int64
 	LastCheckpoint                          int64
 	LastCheckpointAt                        time.Time
@@ -59,8 +60,9 @@ type Progress struct {
 	Began time.Time
 }
 
-// Totals are the records of a whole job. While its subtasks run, Read equals Completed, Dropped and DeadLettered
-// together, and what is in flight, unless other operators drop or multiply records between two that wait.
+// Totals are the records of a whole job. While its subtasks run, Read equals Completed, Dropped
+// and DeadLettered together, and what is in flight, unless other operators drop or multiply
+// records between two that wait.
 type Totals struct {
 	// Read were taken from the sources. Completed have their outcome, of 0 to n
 	// results, at the last asynchronous operator of a stream (at the
@@ -86,6 +88,9 @@ type SubtaskProgress struct {
 	OperatorProgress
 	// Subtask counts from 0.
 	Subtask int
+	// Open: it is one of an asynchronous operator, and makes calls at present or would if
+	// Async.Suspended were nil. The limit of one that has ended is what it was then.
+	Open bool
 	// Watermark is the last that it passed on: async.NoTime if there was none or it is idle, async.EndOfTime
 	// at the end of the input.
 	Watermark async.EventTime
@@ -155,11 +160,12 @@ type work struct {
 	opCounts
 	stats async.Stats
 	mark  async.EventTime
+	open  bool
 }
 
 // now adds what a subtask has done to what was done before.
 func (w work) now(c *counts) work {
-	return work{w.plus(c.now()), addStats(w.stats, c.getStats()), async.EventTime(c.mark.Load())}
+	return work{w.plus(c.now()), addStats(w.stats, c.getStats()), async.EventTime(c.mark.Load()), c.open.Load()}
 }
 
 // attempt makes the counts of new tasks the live ones.
@@ -192,7 +198,7 @@ func (t *tracker) retire() {
 	for _, c := range t.live {
 		at := place{c.operator, c.subtask}
 		w := t.past[at].now(c)
-		w.mark = async.NoTime
+		w.stats, w.mark, w.open = past(w.stats), async.NoTime, false
 		t.past[at] = w
 	}
 	t.live = nil
@@ -237,7 +243,7 @@ func (t *tracker) progress() Progress {
 	for _, o := range t.operators {
 		for i := range o.parallelism {
 			if w, known := all[place{o.name, i}]; known {
-				p.Worked = append(p.Worked, SubtaskProgress{OperatorProgress{o.name, w.in, w.done, w.dropped, w.lettered, w.out, w.held, w.stats}, i, w.mark})
+				p.Worked = append(p.Worked, SubtaskProgress{OperatorProgress{o.name, w.in, w.done, w.dropped, w.lettered, w.out, w.held, w.stats}, i, w.open, w.mark})
 			}
 		}
 		n := counts[o.name]

@@ -167,7 +167,8 @@ func TestDropAndFallback(t *testing.T) {
 				}
 				return fmt.Sprintf("{\"n\": %d,\"twice\":%d}\n", n, 2*n)
 			}, 1},
-		// Without the bad line: the time of one that waits behind requests without an answer may be over before anybody looks at it.
+		// Without the bad line: the time of one that waits behind requests without an answer may
+		// be over before anybody looks at it.
 		{"fallback of a timeout", "  timeout: 20ms\n  overwrite: true\n  on_error: {record: drop, timeout: {fallback: {n: null}}}", "&fault=hang@all", "",
 			func(int) string { return "{\"n\": null}\n" }, 0},
 	}

@@ -34,8 +34,8 @@ type scene struct {
 	moved map[string]bool // metrics that were something else than 0
 }
 
-// want compares figures of the page, over subtasks; "name operator" is that of one operator, of a histogram how many
-// (name_count) or how much in all (name_sum).
+// want compares figures of the page, over subtasks; "name operator" is that of one operator, of a
+// histogram how many (name_count) or how much in all (name_sum).
 func (s *scene) want(when string, figs map[string]float64) {
 	s.Helper()
 	synctest.Wait()
@@ -285,7 +285,8 @@ var scenes = []struct {
 		s.start(stream.Config{}, lingering{10}, takes(map[int]time.Duration{3: 30 * time.Second}), async.Config{Timeout: time.Hour}, stream.BoundedOutOfOrderness(5*time.Second))
 		s.m.watch(s.run, func() (int64, bool) { return 42, true })
 		time.Sleep(20 * time.Second)
-		// The newest record is of second 9, so the watermark is 1 ms before second 4. Behind record 3 it has not left.
+		// The newest record is of second 9, so the watermark is 1 ms before second 4. Behind
+		// record 3 it has not left.
 		s.want("while one is slow", map[string]float64{"watermark_lag_seconds source": 16.001, "watermark_lag_seconds infer": 0, "consumer_lag_records": 42})
 		time.Sleep(20 * time.Second)
 		s.want("later", map[string]float64{"watermark_lag_seconds source": 36.001, "watermark_lag_seconds infer": 36.001, "watermark_lag_seconds sink": 36.001})
@@ -313,7 +314,8 @@ var scenes = []struct {
 	}},
 }
 
-// TestFigures: every metric of a job says what happened, by the number; and there is none that no scene moves.
+// TestFigures: every metric of a job says what happened, by the number; and there is none that no
+// scene moves.
 func TestFigures(t *testing.T) {
 	moved := map[string]bool{}
 	for _, c := range scenes {

@@ -69,8 +69,8 @@ func (l *metricList) fill(job string) {
 	of(gauge, true, "held_records", "Records that wait for a server that takes no calls.", func(s *sub) float64 { return float64(s.Async.Held) })
 	of(gauge, true, "retrying_records", "Records that wait for their next attempt.", func(s *sub) float64 { return float64(s.Async.Retrying) })
 	of(gauge, true, "parked_results", "Results that wait for their turn to leave.", func(s *sub) float64 { return float64(s.Async.Done) })
-	of(gauge, true, "call_limit", "Calls that may be in progress at present.", func(s *sub) float64 { return float64(s.Async.Limit) })
-	of(gauge, true, "connected", "1 if calls can be made; 0 while the server is away, and while the subtask does not run.", func(s *sub) float64 { return truth(s.Async.MaxCalls > 0 && s.Async.Suspended == nil) })
+	of(gauge, true, "call_limit", "Calls that may be in progress at present.", func(s *sub) float64 { return truth(s.Open) * float64(s.Async.Limit) })
+	of(gauge, true, "connected", "1 if calls can be made; 0 while the server is away, and while the subtask does not run.", func(s *sub) float64 { return truth(s.Open && s.Async.Suspended == nil) })
 
 	times := func(name, help string, of func(*async.Stats) *async.Histogram) {
 		l.ofSubtasks = append(l.ofSubtasks, subtaskMetric{desc: desc(name, help, subtaskLabels...), async: true, histogram: of})

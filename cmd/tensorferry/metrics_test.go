@@ -185,7 +185,8 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("docs/metrics.md has %s, which is not served", m[1])
 		}
 	}
-	// Since when each counts: what can only rise is this process's, what is there at present is so now, or of the whole run.
+	// Since when each counts: what can only rise is this process's, what is there at present is
+	// so now, or of the whole run.
 	for _, m := range regexp.MustCompile("(?m)^\\| `(\\w+)` \\| (\\w+) \\| [^|]+ \\| (\\w+) \\| ").FindAllStringSubmatch(docs, -1) {
 		ok := m[3] == "process"
 		if m[2] == "gauge" {

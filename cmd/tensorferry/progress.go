@@ -48,8 +48,8 @@ type meter struct {
 	window []sample
 }
 
-// sample is what this process had done at a moment: records that have their outcome, also those that a restart
-// brought again, and requests. No number of it ever goes down.
+// sample is what this process had done at a moment: records that have their outcome, also those
+// that a restart brought again, and requests. No number of it ever goes down.
 type sample struct {
 	at                      time.Time
 	settled, requests, rows int64
@@ -58,7 +58,8 @@ type sample struct {
 
 const rateWindow = 2 * time.Second
 
-// add takes a sample. The first one of a run stands behind that of its beginning, at which nothing had been done.
+// add takes a sample. The first one of a run stands behind that of its beginning, at which
+// nothing had been done.
 func (m *meter) add(g *glance) {
 	now := sample{at: g.at, requests: g.requests, rows: g.rows}
 	for i := range g.Worked {
@@ -139,22 +140,33 @@ func (m *meter) batch() string {
 	return strconv.FormatFloat(float64(last.rows-first.rows)/float64(last.requests-first.requests), 'f', 1, 64)
 }
 
-// server says whether calls can be made, and how many if it is fewer than there might be; and of a server that does not
-// take them, what it was that happened last. It is empty while nothing runs.
+// server says whether calls can be made, and how many if it is fewer than there might be; and of
+// a server that does not take them, what it was that happened last. It is empty while nothing
+// runs.
 func (g *glance) server() string {
 	var s async.Stats
-	for i := range g.Operators {
-		a := &g.Operators[i].Async
-		s.Limit, s.MaxCalls, s.Held = s.Limit+a.Limit, s.MaxCalls+a.MaxCalls, s.Held+a.Held
-		s.HeldFor = cmp.Or(s.HeldFor, a.HeldFor)
+	open, suspended := 0, 0
+	for i := range g.Worked {
+		if w := &g.Worked[i]; w.Open {
+			open++
+			if w.Async.Suspended != nil {
+				suspended++
+			}
+			s.Limit, s.MaxCalls, s.Held = s.Limit+w.Async.Limit, s.MaxCalls+w.Async.MaxCalls, s.Held+w.Async.Held
+			s.Suspended, s.HeldFor = cmp.Or(s.Suspended, w.Async.Suspended), cmp.Or(s.HeldFor, w.Async.HeldFor)
+		}
+	}
+	partly := ""
+	if suspended < open {
+		partly = fmt.Sprintf(" for %d of %d subtasks", suspended, open)
 	}
 	held := group(int64(s.Held)) + " held"
 	allowed := fmt.Sprintf("%s of %s calls allowed", group(int64(s.Limit)), group(int64(s.MaxCalls)))
-	switch why := suspension(&g.Progress); {
-	case why != nil:
-		return fmt.Sprintf("%s%s, %s: %v", standing(why), g.partly(), held, why)
-	case s.MaxCalls == 0:
+	switch {
+	case open == 0:
 		return ""
+	case s.Suspended != nil:
+		return fmt.Sprintf("%s%s, %s: %v", standing(s.Suspended), partly, held, s.Suspended)
 	case s.Held > 0 && standing(s.HeldFor) == overloaded:
 		return overloaded + ", " + allowed + ", " + held
 	case s.Held > 0:
@@ -178,23 +190,6 @@ func standing(why error) string {
 		return overloaded
 	}
 	return "away"
-}
-
-// partly says of how many subtasks a suspension is, if others make calls.
-func (g *glance) partly() string {
-	open, suspended := 0, 0
-	for i := range g.Worked {
-		if s := &g.Worked[i].Async; s.MaxCalls > 0 {
-			open++
-			if s.Suspended != nil {
-				suspended++
-			}
-		}
-	}
-	if suspended == open {
-		return ""
-	}
-	return fmt.Sprintf(" for %d of %d subtasks", suspended, open)
 }
 
 // behind is how far the last subtask is behind in event time; false if none has a watermark.

@@ -70,7 +70,8 @@ func TestMeter(t *testing.T) {
 	g.CheckpointsCompleted, g.LastCheckpointAt, g.LastCheckpointTook = 1234, start.Add(9*time.Second), 5*time.Millisecond
 	g.unread = 12345
 	g.Worked[0].Watermark, g.Worked[1].Watermark = async.At(g.at.Add(-3*time.Second)), async.EndOfTime
-	g.Operators = []stream.OperatorProgress{{Name: "infer", Async: async.Stats{Limit: 250, MaxCalls: 1000, Held: 60, HeldFor: sidecar.ErrOverloaded}}}
+	last := &g.Worked[1]
+	last.Open, last.Async.Limit, last.Async.MaxCalls, last.Async.Held, last.Async.HeldFor = true, 250, 1000, 60, sidecar.ErrOverloaded
 	show(g, 80, `digits  running  10.0s
   records      in 10,100   out 10,000   committed 0   1,000/s
   lag          12,345 not read   event time 3.0s behind
@@ -101,7 +102,7 @@ func TestServer(t *testing.T) {
 		want string
 		subs []stats
 	}{
-		{"", []stats{{}}}, // nothing runs, or not yet
+		{"", nil}, // nothing runs, or not yet
 		{"connected", []stats{running(stats{}), running(stats{})}},
 		{"connected, 10 of 16 calls allowed", []stats{running(stats{Limit: 2}), running(stats{})}}, // it was overloaded
 		{"overloaded, 10 of 16 calls allowed, 3 held", []stats{running(stats{Limit: 2, Held: 3, HeldFor: sidecar.ErrOverloaded}), running(stats{})}},
@@ -111,12 +112,10 @@ func TestServer(t *testing.T) {
 		{"slow, 5 held: the request ran out of time", []stats{running(stats{Suspended: sidecar.ErrTimeout, Held: 5})}},
 		{"not ready, 0 held: the server or its model is not ready", []stats{running(stats{Suspended: sidecar.ErrNotReady})}},
 	} {
-		g := glance{Progress: stream.Progress{Operators: []stream.OperatorProgress{{Name: inferName}}}}
+		// One that has ended says nothing about the server of now.
+		g := glance{Progress: stream.Progress{Worked: []stream.SubtaskProgress{{OperatorProgress: stream.OperatorProgress{Name: inferName, Async: stats{Limit: 1, MaxCalls: 8}}}}}}
 		for i, s := range c.subs {
-			g.Worked = append(g.Worked, stream.SubtaskProgress{Subtask: i, OperatorProgress: stream.OperatorProgress{Name: inferName, Async: s}})
-			all := &g.Operators[0].Async
-			all.Limit, all.MaxCalls, all.Held = all.Limit+s.Limit, all.MaxCalls+s.MaxCalls, all.Held+s.Held
-			all.Suspended, all.HeldFor = cmp.Or(all.Suspended, s.Suspended), cmp.Or(all.HeldFor, s.HeldFor)
+			g.Worked = append(g.Worked, stream.SubtaskProgress{Subtask: i, Open: true, OperatorProgress: stream.OperatorProgress{Name: inferName, Async: s}})
 		}
 		if got := g.server(); got != c.want {
 			t.Errorf("of %+v it says %q, want %q", c.subs, got, c.want)
@@ -124,7 +123,8 @@ func TestServer(t *testing.T) {
 	}
 }
 
-// TestRate: it is that of this process alone, known from the first look on, over restarts, and no 0 where something moves.
+// TestRate: it is that of this process alone, known from the first look on, over restarts, and no
+// 0 where something moves.
 func TestRate(t *testing.T) {
 	start := time.Now()
 	m := &meter{}
@@ -167,7 +167,8 @@ func TestRate(t *testing.T) {
 	}
 }
 
-// TestPercentilesOfLittle: nothing is no 0, one record is its own median, and what lies above all bounds is not put at the last.
+// TestPercentilesOfLittle: nothing is no 0, one record is its own median, and what lies above all
+// bounds is not put at the last.
 func TestPercentilesOfLittle(t *testing.T) {
 	m := &meter{}
 	g := &glance{Progress: stream.Progress{Began: time.Now(), Worked: []stream.SubtaskProgress{{OperatorProgress: stream.OperatorProgress{Name: inferName}}}}, at: time.Now()}

@@ -9,7 +9,8 @@ import (
 	"github.com/tensorferry/tensorferry/stream"
 )
 
-// TestSummary: totals are of the whole run and say what part of them this process did; the rate is its own.
+// TestSummary: totals are of the whole run and say what part of them this process did; the rate
+// is its own.
 func TestSummary(t *testing.T) {
 	spec, err := job.Parse("job.yaml", "/jobs", []byte("name: a\nsource: {file: {path: in}}\ninfer: {model: m, endpoint: 'h:1'}\nsink: {file: {path: out}}\n"))
 	if err != nil {

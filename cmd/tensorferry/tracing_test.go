@@ -183,8 +183,8 @@ func TestTracesOfKafka(t *testing.T) {
 	}
 }
 
-// nobodyAt is an address that refuses connections for as long as the test runs: its port is that of a connection of the
-// test's own, so that nobody else comes to listen on it.
+// nobodyAt is an address that refuses connections for as long as the test runs: its port is that
+// of a connection of the test's own, so that nobody else comes to listen on it.
 func nobodyAt(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -200,7 +200,8 @@ func nobodyAt(t *testing.T) string {
 	return c.LocalAddr().String()
 }
 
-// TestAbsentCollector: nobody at the other end, or somebody who never answers, changes nothing but a line in the log.
+// TestAbsentCollector: nobody at the other end, or somebody who never answers, changes nothing
+// but a line in the log.
 func TestAbsentCollector(t *testing.T) {
 	silent, err := net.Listen("tcp", "127.0.0.1:0") // connections wait to be accepted, for ever
 	if err != nil {

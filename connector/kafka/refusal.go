@@ -66,8 +66,9 @@ func isRefusal(err error) bool {
 	return ok
 }
 
-// dialing keeps how the last attempt to reach a broker failed. A client tries again and again, and says in the end only that
-// its time was up. And it keeps what is connected: a broker that is slow is within reach, whatever became of others.
+// dialing keeps how the last attempt to reach a broker failed. A client tries again and again,
+// and says in the end only that its time was up. And it keeps what is connected: a broker that is
+// slow is within reach, whatever became of others.
 type dialing struct {
 	mu   sync.Mutex
 	last error

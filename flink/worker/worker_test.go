@@ -260,8 +260,8 @@ func TestEndedByItsRunner(t *testing.T) {
 	}
 }
 
-// nobodyAt is an address that refuses connections for as long as the test runs: its port is that of a connection of the
-// test's own, so that nobody else comes to listen on it.
+// nobodyAt is an address that refuses connections for as long as the test runs: its port is that
+// of a connection of the test's own, so that nobody else comes to listen on it.
 func nobodyAt(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -290,8 +290,8 @@ func (q *Queue) Starved(id ID) bool {
 // are suspended, what waits for one is held.
 type Stats struct {
 	Live, Calling, Held, Retrying, Done int
-	// Holds counts how often an entry was held, whether or not it had been called; Retries the calls that
-	// followed a failed one.
+	// Holds counts how often an entry was held, whether or not it had been called; Retries the
+	// calls that followed a failed one.
 	Holds, Retries int64
 	// Limit is how many calls may be in progress at present.
 	Limit int

@@ -54,7 +54,8 @@ func TestOS(t *testing.T) {
 // holdLock makes the test binary a process that takes a lock and waits.
 const holdLock = "FSX_TEST_HOLD_LOCK"
 
-// held is the lock of such a process: one that nothing refers to is given back when its memory is collected.
+// held is the lock of such a process: one that nothing refers to is given back when its memory is
+// collected.
 var held io.Closer
 
 func TestMain(m *testing.M) {

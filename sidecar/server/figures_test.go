@@ -41,8 +41,8 @@ func (r *rig) shown() map[string]float64 {
 
 const second = time.Second
 
-// sidecarScenes make every metric of a sidecar move by a known amount, each told by what happened. send sends a
-// request in the background.
+// sidecarScenes make every metric of a sidecar move by a known amount, each told by what
+// happened. send sends a request in the background.
 var sidecarScenes = []struct {
 	name  string
 	cfg   server.Config
@@ -83,7 +83,8 @@ var sidecarScenes = []struct {
 	}},
 }
 
-// TestFigures: every metric of a sidecar says what happened, by the number; and there is none that no scene moves.
+// TestFigures: every metric of a sidecar says what happened, by the number; and there is none
+// that no scene moves.
 func TestFigures(t *testing.T) {
 	moved := map[string]bool{}
 	for _, c := range sidecarScenes {
@@ -160,8 +161,9 @@ func TestFiguresOfAPanic(t *testing.T) {
 	})
 }
 
-// TestStatisticsOfAFailure: the rows of a request that failed in the end were not answered, although a batch of it ran well;
-// and the two batches of one request are one inference of all its rows.
+// TestStatisticsOfAFailure: the rows of a request that failed in the end were not answered,
+// although a batch of it ran well; and the two batches of one request are one inference of all
+// its rows.
 func TestStatisticsOfAFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := serve(t, server.Config{MaxBatch: 2}, mock.Config{Latency: second, Faults: []mock.Fault{{Kind: mock.Fail, Error: backend.Error{Code: codes.Internal, Reason: oip.ReasonBackendError}, Row: new(3.0)}}})

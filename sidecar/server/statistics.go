@@ -61,7 +61,8 @@ func (s *statistics) batch(rows, requests int, input, infer, output time.Duratio
 	size.output.add(1, output)
 }
 
-// request counts a request of so many rows that ended, after so long in all and so long in the queue.
+// request counts a request of so many rows that ended, after so long in all and so long in the
+// queue.
 func (s *statistics) request(ok bool, rows int, total, queued time.Duration) {
 	now := time.Now()
 	s.mu.Lock()
