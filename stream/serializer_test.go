@@ -323,7 +323,8 @@ type (
 	}
 )
 
-// TestTypesMayGrow: fields that a later version of the program has more are zero; what would be lost is an error.
+// TestTypesMayGrow: fields that a later version of the program has more are zero; what would be
+// lost is an error.
 func TestTypesMayGrow(t *testing.T) {
 	first, err := serializerFor[changingOne](nil)
 	if err != nil {
@@ -448,7 +449,8 @@ func TestTypesThatAreRefused(t *testing.T) {
 	}
 }
 
-// A record that is kept is not the one that is used: what happens to it after a restore does not change the checkpoint.
+// A record that is kept is not the one that is used: what happens to it after a restore does not
+// change the checkpoint.
 func TestRestoredRecordsAreTheirOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var attempts atomic.Int32

@@ -17,7 +17,8 @@ const (
 	kindSink   = "sink"
 
 	partSplit = "split"
-	// Records in flight: in checkpoints of version 1, as their layout says, and by a serializer of the user's own.
+	// Records in flight: in checkpoints of version 1, as their layout says, and by a serializer of
+	// the user's own.
 	partEntries = "entries"
 	partLaidOut = "entries-2"
 	partOwn     = "entries-own"
@@ -81,8 +82,8 @@ type valueReader[T any] interface {
 	Decode(data []byte) (T, error)
 }
 
-// decodeEntries reads the entries of one part. The values share no memory with data, which another restart may need
-// as it is.
+// decodeEntries reads the entries of one part. The values share no memory with data, which another
+// restart may need as it is.
 func decodeEntries[T any](data []byte, split int, s valueReader[T]) ([]keptEntry[T], error) {
 	f := form{data: data}
 	var all []keptEntry[T]
