@@ -76,9 +76,7 @@ func (d *decoder) deadLetter(v value) *DeadLetter {
 	s := d.one(v, "file", "kafka")
 	to := &DeadLetter{}
 	if v, ok := s.values["file"]; ok {
-		f := d.section(v, "path")
-		f.missing("path", want)
-		to.File = &FileSink{Path: f.file("path", want)}
+		to.File = d.fileSink(v, want)
 	}
 	if v, ok := s.values["kafka"]; ok {
 		to.Kafka = d.kafkaSink(v)

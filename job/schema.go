@@ -278,9 +278,7 @@ func (d *decoder) distinct(v value, outputs map[string]Field) {
 func (d *decoder) sink(v value) (sink Sink) {
 	s := d.one(v, "file", "stdout", "kafka")
 	if v, ok := s.values["file"]; ok {
-		f := d.section(v, "path")
-		f.missing("path", "a folder for the results")
-		sink.File = &FileSink{Path: f.file("path", "a folder for the results")}
+		sink.File = d.fileSink(v, "a folder for the results")
 	}
 	if v, ok := s.values["stdout"]; ok {
 		d.section(v)
@@ -290,6 +288,12 @@ func (d *decoder) sink(v value) (sink Sink) {
 		sink.Kafka = d.kafkaSink(v)
 	}
 	return sink
+}
+
+func (d *decoder) fileSink(v value, want string) *FileSink {
+	f := d.section(v, "path", "consumed")
+	f.missing("path", want)
+	return &FileSink{Path: f.file("path", want), Consumed: f.flag("consumed", false)}
 }
 
 func (d *decoder) checkpoint(v value) Checkpoint {

@@ -206,7 +206,11 @@ type DeadLetter struct {
 }
 
 // FileSink writes JSON Lines files into a folder.
-type FileSink struct{ Path string }
+type FileSink struct {
+	Path string
+	// Consumed says that others take published files away.
+	Consumed bool
+}
 
 // Checkpoint says when checkpoints are taken and where they are kept.
 type Checkpoint struct {

@@ -339,12 +339,15 @@ func (w *asyncWait[IN, OUT]) snapshot(b *barrier, st *async.Status[IN]) error {
 		}
 		bySplit[r.Split] = data
 	}
-	name := partLaidOut
-	if ownSerializer(w.serializer) {
-		name = partOwn
-	}
 	for _, s := range splits {
-		add(s, name, bySplit[s])
+		add(s, partEntries, bySplit[s])
+	}
+	if len(splits) > 0 {
+		form := formLayout
+		if ownSerializer(w.serializer) {
+			form = formOwn
+		}
+		add(-1, partForm, []byte(form))
 	}
 	if len(marks) > 0 {
 		add(-1, partMarks, appendMarks(nil, marks))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
@@ -105,6 +106,27 @@ func (c *committer) state(name string) []byte {
 		}
 	}
 	return nil
+}
+
+// check asks whether what the sinks have published is still there. refused says that it is not;
+// err, that this could not be found out for now.
+func (c *committer) check(ctx context.Context) (refused, err error) {
+	for _, s := range c.sinks {
+		checker, ok := s.c.(Checker)
+		if !ok {
+			continue
+		}
+		err := guard("Check of "+s.name, func() error { return checker.Check(ctx, s.state) })
+		if err == nil {
+			continue
+		}
+		err = fmt.Errorf("%s: %w", s.name, err)
+		if async.VerdictOf(err).Class == async.Permanent {
+			return err, nil
+		}
+		return nil, err
+	}
+	return nil, nil
 }
 
 // begin starts the sinks of a run that has no checkpoint.

@@ -137,3 +137,11 @@ type Committer interface {
 	Clean(ctx context.Context) error
 	Close() error
 }
+
+// Checker is a Committer that can tell whether what it has published is still there.
+type Checker interface {
+	// Check says what is missing or has changed of all that was published up to a state, whose plan
+	// has been carried out. It is called before a run goes on from a checkpoint, also from the last
+	// one of a finished run. An error whose class is async.Permanent ends the run.
+	Check(ctx context.Context, state []byte) error
+}

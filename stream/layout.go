@@ -12,10 +12,10 @@ import (
 	"time"
 )
 
-// A value in a checkpoint is a tag, which says what kind of value it is, and its content. Numbers are
-// varints, lengths and counts unsigned ones. What a list or a map holds is of one type, so its tag is there
-// once. The fields of a struct are there by their names: a later version of the program may have more of
-// them, or in another order.
+// A value in a checkpoint is a tag, which says what kind of value it is, and its content. Numbers
+// are varints, lengths and counts unsigned ones. What a list or a map holds is of one type, so its
+// tag is there once. The fields of a struct are there by their names: a later version of the
+// program may have more of them, or in another order.
 const (
 	tagBool       = 'o' // 0 or 1
 	tagInt        = 'i' // of any size
@@ -69,8 +69,9 @@ type methodPair struct {
 type gobWriter interface{ GobEncode() ([]byte, error) }
 type gobReader interface{ GobDecode([]byte) error }
 
-// methodPairs are in the order in which they are preferred: the first are made for keeping values, the last for
-// showing them. The linker keeps methods that are asked for by a constant name, so each name stands here.
+// methodPairs are in the order in which they are preferred: the first are made for keeping values,
+// the last for showing them. The linker keeps methods that are asked for by a constant name, so
+// each name stands here.
 var methodPairs = []methodPair{
 	{tagGob, reflect.TypeFor[gobWriter](), reflect.TypeFor[gobReader](), "GobEncode", "GobDecode",
 		func(v any) ([]byte, error) { return v.(gobWriter).GobEncode() },
@@ -209,7 +210,8 @@ type partError string
 
 func (e partError) Error() string { return string(e) }
 
-// byMethods lays a type out by methods of its own that write and read it. why says what is wrong without them.
+// byMethods lays a type out by methods of its own that write and read it. why says what is wrong
+// without them.
 func (l *layout) byMethods(why error) error {
 	if l.typ.Name() == "" {
 		return why
@@ -233,8 +235,8 @@ func (l *layout) byMethods(why error) error {
 	return why
 }
 
-// inherits says whether a struct has a method only because one of its embedded fields has it. Such a
-// method knows nothing of the other fields.
+// inherits says whether a struct has a method only because one of its embedded fields has it. Such
+// a method knows nothing of the other fields.
 func (l *layout) inherits(name string, methodOf func(reflect.Type) (reflect.Method, bool)) bool {
 	if l.typ.Kind() != reflect.Struct {
 		return false
@@ -256,8 +258,9 @@ func (l *layout) inherits(name string, methodOf func(reflect.Type) (reflect.Meth
 	return !slices.ContainsFunc(written(l.typ, methodOf), func(own string) bool { return !slices.Contains(embedded, own) })
 }
 
-// written names the functions that somebody wrote for a method of a type or of pointers to it. The compiler makes
-// others, which only pass the call on; where it puts the whole function into one of these, that has the function's name.
+// written names the functions that somebody wrote for a method of a type or of pointers to it. The
+// compiler makes others, which only pass the call on; where it puts the whole function into one of
+// these, that has the function's name.
 func written(t reflect.Type, methodOf func(reflect.Type) (reflect.Method, bool)) (names []string) {
 	for _, t := range []reflect.Type{t, reflect.PointerTo(t)} {
 		m, ok := methodOf(t)

@@ -81,7 +81,8 @@ func (r *layoutReader) float32() float64 {
 
 func (r *layoutReader) float64() float64 { return math.Float64frombits(bits.ReverseBytes64(r.word())) }
 
-// value reads the content of v, which can be set and is zero. What is wrong with the bytes is in r.err.
+// value reads the content of v, which can be set and is zero. What is wrong with the bytes is in
+// r.err.
 func (r *layoutReader) value(l *layout, v reflect.Value) error {
 	switch l.tag {
 	case tagBool:
@@ -207,7 +208,8 @@ func (r *layoutReader) parts(l *layout, v reflect.Value) error {
 	return nil
 }
 
-// refer reads whether a pointer or a map is nil, one that was met before, or a new one, whose content follows.
+// refer reads whether a pointer or a map is nil, one that was met before, or a new one, whose
+// content follows.
 func (r *layoutReader) refer(v reflect.Value, make func() reflect.Value) (follows bool) {
 	n := r.unsigned()
 	switch {
@@ -225,8 +227,8 @@ func (r *layoutReader) refer(v reflect.Value, make func() reflect.Value) (follow
 	return false
 }
 
-// fields reads a struct. A field that the type has and the checkpoint lacks stays zero; the other way
-// round something would be lost.
+// fields reads a struct. A field that the type has and the checkpoint lacks stays zero; the other
+// way round something would be lost.
 func (r *layoutReader) fields(l *layout, v reflect.Value) error {
 	n := r.count()
 	for i := 0; i < n && r.err == nil; i++ {

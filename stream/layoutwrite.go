@@ -24,7 +24,8 @@ type layoutWriter struct {
 	index map[reference]int // of met, where these are many
 }
 
-// reference is a pointer or a map. A pointer to a struct and one to its first field differ in their type.
+// reference is a pointer or a map. A pointer to a struct and one to its first field differ in their
+// type.
 type reference struct {
 	address uintptr
 	typ     reflect.Type
@@ -223,8 +224,8 @@ const (
 	inPlace // of the database of time zones
 )
 
-// time writes the second, the nanosecond and where the time is; but for UTC also the offset, and a name. What a
-// monotonic clock says has no meaning in another process.
+// time writes the second, the nanosecond and where the time is; but for UTC also the offset, and a
+// name. What a monotonic clock says has no meaning in another process.
 func (w *layoutWriter) time(t time.Time) {
 	w.signed(t.Unix())
 	w.unsigned(uint64(t.Nanosecond()))

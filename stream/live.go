@@ -85,7 +85,7 @@ func Positions(s *checkpoint.Snapshot, source string) ([]SplitPosition, error) {
 func Kept(s *checkpoint.Snapshot) bool {
 	for _, sec := range s.Sections {
 		for _, p := range sec.Parts {
-			if sec.Kind == kindAsync && holdsRecords(p.Name) && len(p.Data) > 0 {
+			if sec.Kind == kindAsync && p.Name == partEntries && len(p.Data) > 0 {
 				return true
 			}
 		}

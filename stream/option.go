@@ -59,13 +59,14 @@ func IdleAfter(d time.Duration) Option {
 	return Option{"IdleAfter", func(o *options) { o.marks().idle = d }}
 }
 
-// WithSerializer says how the records before an OrderedWait or UnorderedWait are
-// kept in checkpoints under the Snapshot policy. Default: by the parts of their type, exactly as they are, whatever
-// their form in JSON. A struct may gain fields until the checkpoint is restored, which are then zero; any other change
-// of the type is an error at the restore. A type that has interfaces, functions, channels or fields that are
-// not exported is kept by its own methods: GobEncode, MarshalBinary, MarshalText or MarshalJSON, and their counterparts.
-// If it has none the job does not start, unless it has no checkpoint interval or the Drain policy. What several slices
-// share is kept once for each; a time loses the reading of its monotonic clock.
+// WithSerializer says how the records before an OrderedWait or UnorderedWait are kept in
+// checkpoints under the Snapshot policy. Default: by the parts of their type, exactly as they are,
+// whatever their form in JSON. A struct may gain fields until the checkpoint is restored, which are
+// then zero; any other change of the type is an error at the restore. A type that has interfaces,
+// functions, channels or fields that are not exported is kept by its own methods: GobEncode,
+// MarshalBinary, MarshalText or MarshalJSON, and their counterparts. If it has none the job does
+// not start, unless it has no checkpoint interval or the Drain policy. What several slices share is
+// kept once for each; a time loses the reading of its monotonic clock.
 func WithSerializer[T any](s Serializer[T]) Option {
 	return Option{"WithSerializer", func(o *options) { o.serializer = s }}
 }

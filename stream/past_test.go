@@ -65,8 +65,8 @@ type pastType struct {
 	build func(j *stream.Job, hang chan<- struct{})
 }
 
-// pastOf makes a pipeline of some values. With hang only the first two are answered, and each call that will
-// not be is told there.
+// pastOf makes a pipeline of some values. With hang only the first two are answered, and each call
+// that will not be is told there.
 func pastOf[T any](name string, values ...T) pastType {
 	show := func(v T) string {
 		if raw, ok := any(v).(json.RawMessage); ok {
@@ -159,8 +159,8 @@ func runPast(t *testing.T, leave bool) {
 	}
 }
 
-// TestTypesOfThePast: records in flight of every kind of type come back from a checkpoint, also from one of an earlier
-// commit. testdata/past/README.md says how it was made.
+// TestTypesOfThePast: records in flight of every kind of type come back from a checkpoint, also
+// from one of an earlier commit. testdata/past/README.md says how it was made.
 func TestTypesOfThePast(t *testing.T) {
 	kept, err := filepath.Abs("testdata/past")
 	if err != nil {

@@ -181,6 +181,7 @@ func restoreEntries[T any](env *taskEnv, operator string, keyed bool, s Serializ
 	}
 	var mine []kept
 	var marks []async.QueuedWatermark
+	form := string(part(&sec, partForm))
 	for _, p := range sec.Parts {
 		ours := p.Subtask == env.index
 		if !same && p.Split >= 0 {
@@ -192,8 +193,8 @@ func restoreEntries[T any](env *taskEnv, operator string, keyed bool, s Serializ
 			if marks, err = decodeMarks(p.Data); err != nil {
 				return nil, nil, fmt.Errorf("checkpoint %d, %s: %w", env.restore.id, operator, err)
 			}
-		case holdsRecords(p.Name) && (keyed || ours):
-			reader, err := readerOf(p.Name, s)
+		case p.Name == partEntries && (keyed || ours):
+			reader, err := readerOf(form, s)
 			var all []keptEntry[T]
 			if err == nil {
 				all, err = decodeEntries(p.Data, p.Split, reader)
@@ -229,15 +230,15 @@ func countersOf(operators []planned, counts map[string]opCounts) []checkpoint.Co
 	return all
 }
 
-// readerOf returns what reads the values of a part; s is the operator's serializer.
-func readerOf[T any](part string, s Serializer[T]) (valueReader[T], error) {
+// readerOf returns what reads values of a form; s is the operator's serializer.
+func readerOf[T any](form string, s Serializer[T]) (valueReader[T], error) {
 	own := ownSerializer(s)
 	switch {
-	case part == partLaidOut && own:
+	case form == formLayout && own:
 		return serializerFor[T](nil) // there was none of its own then
-	case part == partOwn && !own:
+	case form == formOwn && !own:
 		return nil, errors.New("its records were kept by a serializer of the job's own; set it again (stream.WithSerializer)")
-	case part == partEntries && !own:
+	case form == "" && !own:
 		return jsonSerializer[T]{}, nil
 	}
 	return s, nil

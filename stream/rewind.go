@@ -61,3 +61,16 @@ func part(sec *checkpoint.Section, name string) []byte {
 	}
 	return nil
 }
+
+// Published calls f for each sink of a checkpoint's job, with what its committer left there: its
+// state, and the plan that was to be carried out when the checkpoint was complete.
+func Published(s *checkpoint.Snapshot, f func(sink string, state, plan []byte) error) error {
+	for i := range s.Sections {
+		if sec := &s.Sections[i]; sec.Kind == kindSink {
+			if err := f(sec.Operator, part(sec, partState), part(sec, partPlan)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

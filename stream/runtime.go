@@ -411,6 +411,9 @@ func (r *Run) take(ctx context.Context, snap *checkpoint.Snapshot) (from *restor
 	if err := publish(ctx, r.committer.restore(from)); err != nil {
 		return nil, nil, fmt.Errorf("checkpoint %d: %w", snap.ID, err)
 	}
+	if refused, err := r.committer.check(ctx); refused != nil || err != nil {
+		return nil, refused, err
+	}
 	if err := r.committer.clean(ctx); err != nil {
 		return nil, nil, fmt.Errorf("checkpoint %d: %w", snap.ID, err)
 	}

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// BenchmarkSnapshot keeps records as they are kept now, and as JSON, in turn. time-ratio and size-ratio are
-// of the former to the latter.
+// BenchmarkSnapshot keeps records as they are kept now, and as JSON, in turn. time-ratio and
+// size-ratio are of the former to the latter.
 func BenchmarkSnapshot(b *testing.B) {
 	type features struct {
 		ID     int64

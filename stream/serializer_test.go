@@ -323,7 +323,8 @@ type (
 	}
 )
 
-// TestTypesMayGrow: fields that a later version of the program has more are zero; what would be lost is an error.
+// TestTypesMayGrow: fields that a later version of the program has more are zero; what would be
+// lost is an error.
 func TestTypesMayGrow(t *testing.T) {
 	first, err := serializerFor[changingOne](nil)
 	if err != nil {
@@ -448,7 +449,8 @@ func TestTypesThatAreRefused(t *testing.T) {
 	}
 }
 
-// A record that is kept is not the one that is used: what happens to it after a restore does not change the checkpoint.
+// A record that is kept is not the one that is used: what happens to it after a restore does not
+// change the checkpoint.
 func TestRestoredRecordsAreTheirOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var attempts atomic.Int32
@@ -499,4 +501,61 @@ func TestStopWithRecordsThatCannotBeKept(t *testing.T) {
 			t.Errorf("%d results, %v", len(out.Results()), err)
 		}
 	})
+}
+
+// textSerializer is a user's own.
+type textSerializer struct{}
+
+func (textSerializer) Append(dst []byte, v int) ([]byte, error) {
+	return fmt.Appendf(dst, "<%d>", v), nil
+}
+func (textSerializer) Decode(data []byte) (v int, err error) {
+	_, err = fmt.Sscanf(string(data), "<%d>", &v)
+	return v, err
+}
+
+// TestSerializersChange between two lives of a job: what the first life kept is read as it was written, or refused.
+func TestSerializersChange(t *testing.T) {
+	for _, c := range []struct {
+		before, after []Option
+		want          string
+	}{
+		{nil, nil, ""},
+		{nil, []Option{WithSerializer[int](textSerializer{})}, ""},
+		{[]Option{WithSerializer[int](textSerializer{})}, []Option{WithSerializer[int](textSerializer{})}, ""},
+		{[]Option{WithSerializer[int](textSerializer{})}, nil, "its records were kept by a serializer of the job's own; set it again"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			d := newDisk()
+			run := func(cfg Config, opts []Option, took time.Duration) *Run {
+				cfg.Checkpoint = CheckpointConfig{Interval: 10 * time.Millisecond, Store: d}
+				j := New("change", cfg)
+				fn := async.Func(func(_ context.Context, v int) (int, error) { time.Sleep(took); return 2 * v, nil }, 0)
+				To(UnorderedWait(From(j, FromSlice(numbers(100))), fn, async.Config{Capacity: 10, Timeout: time.Hour}, opts...), Sink[int](diskSink{d}))
+				return j.Start(t.Context())
+			}
+			first := run(Config{}, c.before, time.Minute)
+			time.Sleep(time.Second)
+			first.Stop()
+			if err := first.Wait(); err != ErrStopped {
+				t.Fatal(err)
+			}
+			snap, err := d.Newest(t.Context())
+			if err != nil || !Kept(snap) {
+				t.Fatal(snap, err)
+			}
+			err = run(Config{Resume: snap, LastID: snap.ID}, c.after, time.Millisecond).Wait()
+			if c.want != "" {
+				if err == nil || !strings.Contains(err.Error(), c.want) {
+					t.Errorf("it ended with %v", err)
+				}
+				return
+			}
+			got := d.values()
+			slices.Sort(got)
+			if err != nil || !isDoubled(got, 100) {
+				t.Errorf("%d results, %v", len(got), err)
+			}
+		})
+	}
 }

@@ -16,14 +16,17 @@ const (
 	kindAsync  = "async"
 	kindSink   = "sink"
 
-	partSplit = "split"
-	// Records in flight: in checkpoints of version 1, as their layout says, and by a serializer of the user's own.
+	partSplit   = "split"
 	partEntries = "entries"
-	partLaidOut = "entries-2"
-	partOwn     = "entries-own"
-	partMarks   = "watermarks"
-	partState   = "state"
-	partPlan    = "plan"
+	// partForm says how the values of the entries are written. In checkpoints of version 1, where there is none,
+	// it is formOwn or JSON.
+	partForm  = "form"
+	partMarks = "watermarks"
+	partState = "state"
+	partPlan  = "plan"
+
+	formLayout = "layout" // as the layout of their type says
+	formOwn    = "own"    // by a serializer of the user's own
 )
 
 // splitForm is a split in a checkpoint.
@@ -71,18 +74,13 @@ func appendEntry[T any](dst []byte, seq int, r *Record[T], s Serializer[T], scra
 	return appendString(dst, value), nil
 }
 
-// holdsRecords says whether a part of that name holds records in flight.
-func holdsRecords(part string) bool {
-	return part == partEntries || part == partLaidOut || part == partOwn
-}
-
 // valueReader is the half of a Serializer that reads.
 type valueReader[T any] interface {
 	Decode(data []byte) (T, error)
 }
 
-// decodeEntries reads the entries of one part. The values share no memory with data, which another restart may need
-// as it is.
+// decodeEntries reads the entries of one part. The values share no memory with data, which another
+// restart may need as it is.
 func decodeEntries[T any](data []byte, split int, s valueReader[T]) ([]keptEntry[T], error) {
 	f := form{data: data}
 	var all []keptEntry[T]

@@ -50,7 +50,7 @@ func TestStopAndResume(t *testing.T) {
 				published, kept := len(d.values()), 0
 				for _, sec := range snap.Sections {
 					for _, p := range sec.Parts {
-						if sec.Kind == kindAsync {
+						if sec.Kind == kindAsync && p.Name == partEntries {
 							all, err := decodeEntries(p.Data, p.Split, testSerializer)
 							if err != nil {
 								t.Fatal(err)

@@ -69,7 +69,8 @@ func waited[IN, OUT any](s *Stream[IN], fn async.Function[IN, OUT], order async.
 	}
 	serializer, serr := serializerFor[IN](o.serializer)
 	if serr != nil && o.serializer == nil && s.job.cfg.Checkpoint.Interval == 0 && cfg.Timeout != async.NoTimeout {
-		// The only checkpoint that could hold records is that of a stop, which can as well wait for them.
+		// The only checkpoint that could hold records is that of a stop, which can as well wait for
+		// them.
 		cfg.Checkpoint, cfg.DrainLimit = async.Drain, 0
 	}
 	resolved, bad := cfg.Resolve(order)

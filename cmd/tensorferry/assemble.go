@@ -133,7 +133,7 @@ func newSink(spec *job.Spec, w *world, g *kafka.Group, log *slog.Logger) (stream
 	case spec.Sink.Kafka != nil:
 		return newKafkaSink(spec, spec.Sink.Kafka, "sink.kafka", topics.Encoder(spec.Sink.Kafka, whereIn(g)), g, log)
 	}
-	return file.NewRawSink(file.SinkConfig{Dir: spec.Sink.File.Path, Job: spec.Name}), nil
+	return file.NewRawSink(file.SinkConfig{Dir: spec.Sink.File.Path, Job: spec.Name, Consumed: spec.Sink.File.Consumed}), nil
 }
 
 // interval is the time between checkpoints. Results go to standard output and from Kafka anywhere when

@@ -1,27 +1,42 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 
+	"github.com/tensorferry/tensorferry/connector/file"
+	"github.com/tensorferry/tensorferry/stream"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
-const checkpointDetails = `Shows what is in a checkpoint: the run it is of, its counters, and the state of
+const checkpointDetails = `inspect shows what is in a checkpoint: the run it is of, its counters, and the state of
 each operator. PATH is a job's checkpoint folder, of which the newest checkpoint
-is shown and the others are listed, or the file of one checkpoint. Nothing is
-locked or changed.
+is shown and the others are listed, or the file of one checkpoint.
+
+verify reads a job's checkpoint folder, or the file of one checkpoint, and all result files
+and dead letters that its run has published, and compares their sizes and checksums.
+What is wrong is listed, and the exit code is then 1.
+
+Nothing is locked or changed.
 `
 
 func checkpointCommand(w *world, args []string) int {
-	rest, code, ok := parse(w, flags("checkpoint"), args, 2, `"inspect" and a folder or file`)
+	rest, code, ok := parse(w, flags("checkpoint"), args, 2, `"inspect" or "verify", and a folder or file`)
 	if !ok {
 		return code
 	}
-	if rest[0] != "inspect" {
-		return usage(w, "checkpoint", "unknown word %q, want inspect", rest[0])
+	var err error
+	switch rest[0] {
+	case "inspect":
+		err = inspect(w, rest[1])
+	case "verify":
+		err = verify(context.Background(), w, rest[1])
+	default:
+		return usage(w, "checkpoint", "unknown word %q, want inspect or verify", rest[0])
 	}
-	if err := inspect(w, rest[1]); err != nil {
+	if err != nil {
 		fmt.Fprintf(w.stderr, "tensorferry checkpoint: %v\n", err)
 		return exitFailed
 	}
@@ -34,33 +49,17 @@ func inspect(w *world, path string) error {
 		return err
 	}
 	if !info.IsDir() {
-		data, err := os.ReadFile(path)
+		snap, err := load(path)
 		if err != nil {
 			return err
 		}
-		snap, err := checkpoint.Decode(data)
-		if err != nil {
-			return fmt.Errorf("%s: %w", path, err)
-		}
 		return checkpoint.Describe(w.stdout, snap)
 	}
-	store, err := checkpoint.Open(path, checkpoint.Options{ReadOnly: true})
+	state, all, err := openFolder(path)
 	if err != nil {
 		return err
-	}
-	defer store.Close()
-	state, err := store.State()
-	if err != nil {
-		return err
-	}
-	if state.Phase == checkpoint.Empty {
-		return fmt.Errorf("the folder %s holds no run", path)
 	}
 	fmt.Fprintf(w.stdout, "job %s, run %s, started %d time(s), %s\n", state.Job, state.Run, state.Starts, state.Phase)
-	all, err := store.List()
-	if err != nil {
-		return err
-	}
 	for _, c := range all {
 		fmt.Fprintf(w.stdout, "  %s, %d bytes\n", c.Path, c.Size)
 	}
@@ -73,4 +72,105 @@ func inspect(w *world, path string) error {
 	}
 	fmt.Fprintln(w.stdout)
 	return checkpoint.Describe(w.stdout, state.Newest)
+}
+
+// load reads the file of one checkpoint.
+func load(path string) (*checkpoint.Snapshot, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	snap, err := checkpoint.Decode(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return snap, nil
+}
+
+// openFolder reads a checkpoint folder without locking it.
+func openFolder(path string) (state checkpoint.State, all []checkpoint.Info, err error) {
+	store, err := checkpoint.Open(path, checkpoint.Options{ReadOnly: true})
+	if err != nil {
+		return state, nil, err
+	}
+	defer store.Close()
+	all, err = store.List()
+	if err != nil {
+		return state, nil, err
+	}
+	if state, err = store.State(); err == nil && state.Phase == checkpoint.Empty {
+		err = fmt.Errorf("the folder %s holds no run", path)
+	}
+	return state, all, err
+}
+
+// verify checks the checkpoints at path, and all that the newest of them says was published.
+func verify(ctx context.Context, w *world, path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	var newest *checkpoint.Snapshot
+	var wrong []string
+	if info.IsDir() {
+		_, all, err := openFolder(path)
+		if err != nil && !errors.Is(err, checkpoint.ErrCorrupt) {
+			return err
+		}
+		for _, c := range all {
+			snap, err := load(c.Path)
+			if err != nil {
+				wrong = append(wrong, err.Error())
+				continue
+			}
+			fmt.Fprintf(w.stdout, "%s: checkpoint %d of job %s, %d bytes\n", c.Path, snap.ID, snap.Job, c.Size)
+			newest = snap
+		}
+		if len(all) == 0 {
+			fmt.Fprintln(w.stdout, "no checkpoint yet")
+		}
+	} else {
+		if newest, err = load(path); err != nil {
+			return err
+		}
+		fmt.Fprintf(w.stdout, "%s: checkpoint %d of job %s, %d bytes\n", path, newest.ID, newest.Job, info.Size())
+	}
+	if newest != nil {
+		err = stream.Published(newest, func(sink string, state, plan []byte) error {
+			v, ours, err := file.VerifyParts(ctx, state, plan)
+			switch {
+			case err != nil:
+				return fmt.Errorf("%s: %w", sink, err)
+			case !ours:
+				fmt.Fprintf(w.stdout, "%s: it has no files\n", sink)
+				return nil
+			}
+			fmt.Fprintf(w.stdout, "%s: %d files, %d bytes, in %s\n", sink, v.Parts, v.Bytes, v.Dir)
+			for _, some := range []struct {
+				n   int
+				say string
+			}{
+				{v.Pending, "still have hidden names; the next start publishes them"},
+				{v.Unknown, "were published by an earlier version, and their checksums are not known"},
+				{v.Taken, "were taken away, as they may be"},
+			} {
+				if some.n > 0 {
+					fmt.Fprintf(w.stdout, "  %d %s\n", some.n, some.say)
+				}
+			}
+			wrong = append(wrong, v.Wrong...)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if len(wrong) == 0 {
+		fmt.Fprintln(w.stdout, "all is well")
+		return nil
+	}
+	for _, one := range wrong {
+		fmt.Fprintf(w.stderr, "wrong: %s\n", one)
+	}
+	return fmt.Errorf("%d thing(s) are not as they were written", len(wrong))
 }

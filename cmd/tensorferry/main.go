@@ -72,7 +72,7 @@ func commands() []command {
 	return []command{
 		{"run", "run JOB.yaml [flags]", "run a job", runDetails, runJob},
 		{"validate", "validate JOB.yaml [flags]", "check a job file without running it", validateDetails, validateJob},
-		{"checkpoint", "checkpoint inspect PATH", "show what is in a checkpoint", checkpointDetails, checkpointCommand},
+		{"checkpoint", "checkpoint inspect|verify PATH", "show what is in a checkpoint, or check what it needs", checkpointDetails, checkpointCommand},
 		{"sidecar", "sidecar --listen ENDPOINT --model NAME=FILE [flags]", "serve models", "", untilSignal(runSidecar)},
 		{"mock-sidecar", "mock-sidecar --listen ENDPOINT [flags]", "serve a scripted model, for tests", "", untilSignal(runMockSidecar)},
 		{"version", "version", "say which build this is", "Prints the version, the commit it was built from, and the Go release and system it was built with and for.\n", versionCommand},

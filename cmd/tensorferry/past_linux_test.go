@@ -22,9 +22,10 @@ import (
 // keepPast makes TestCheckpointsOfThePast write checkpoints into testdata (see the README there).
 var keepPast = flag.String("keep-past", "", "the commit for which checkpoints are kept in testdata/past")
 
-// past is a job that is broken off and resumed. Both ends are run with today's code, and the second one
-// also with what the code of an earlier commit left. The paths in the checkpoints hold in whatever folder the
-// test stands, since they begin at the working folder, by a name that every process has for it.
+// past is a job that is broken off and resumed. Both ends are run with today's code, and the second
+// one also with what the code of an earlier commit left. The paths in the checkpoints hold in
+// whatever folder the test stands, since they begin at the working folder, by a name that every
+// process has for it.
 type past struct {
 	name string
 	// leave writes the job file and the input, and leaves a run.
@@ -70,7 +71,8 @@ var pasts = []past{
 	}, resumeFlight},
 	{"keyed", func(s *shell) {
 		lettered(s, "keyed\n  key: {field: n}\n  barrier: snapshot")
-		// With less room all records would wait in front of the operator, and a barrier behind them.
+		// With less room all records would wait in front of the operator, and a barrier behind
+		// them.
 		s.write("job.yaml", strings.Replace(s.read("job.yaml"), "capacity: 16", "capacity: 1000\n  max_batch: 16", 1))
 		leaveFlight(s)
 	}, resumeFlight},
@@ -136,15 +138,6 @@ func pastShell(t *testing.T) *shell {
 	dir := t.TempDir()
 	t.Chdir(dir)
 	return &shell{t, filepath.Join(dir, "job")}
-}
-
-func (s *shell) read(name string) string {
-	s.Helper()
-	b, err := os.ReadFile(filepath.Join(s.dir, name))
-	if err != nil {
-		s.Fatal(err)
-	}
-	return string(b)
 }
 
 func (s *shell) same(got, want string) {
@@ -278,8 +271,8 @@ func resumeFlight(s *shell) {
 	s.balance("job/out/.checkpoints", pastMany+2, pastMany-len(bad), 0, len(bad)+2, pastMany-len(bad))
 }
 
-// leavePending leaves a run whose newest checkpoint is complete, and its results and dead letters have
-// not been published: a stranger's file is in their way, as a crash between the two would be.
+// leavePending leaves a run whose newest checkpoint is complete, and its results and dead letters
+// have not been published: a stranger's file is in their way, as a crash between the two would be.
 func leavePending(s *shell) {
 	lettered(s, "ordered")
 	last := filepath.Join(s.dir, "out", "part-00003-00000.jsonl")

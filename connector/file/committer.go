@@ -21,6 +21,11 @@ type committer struct {
 	dir     string
 	abs     string // dir, from the root
 	pending string // begins the job's pending names
+	lists   string // begins the names of the job's lists of parts
+	// many is from how many lines on they move to the list.
+	many int
+	// consumed: others may take parts away.
+	consumed bool
 }
 
 // extent says how many parts of a split there are: 0 to N-1.
@@ -41,6 +46,12 @@ type sinkState struct {
 	// Retired are what the last plan was to take away. A crash may have kept it
 	// from that, so whoever replaces this run must still know them.
 	Retired []extent `json:"retired,omitempty"`
+	// List and Recent say of which size the parts are, see published.go. Of those that a program
+	// published that did not keep it they say nothing.
+	List   listing `json:"list,omitzero"`
+	Recent string  `json:"recent,omitempty"`
+	// Consumed: others may have taken parts away.
+	Consumed bool `json:"consumed,omitempty"`
 }
 
 // sinkPlan is what Commit does.
@@ -48,13 +59,17 @@ type sinkPlan struct {
 	Moves []move `json:"moves,omitempty"`
 	// Remove names the parts of earlier runs that have no successor here.
 	Remove []removal `json:"remove,omitempty"`
+	// List is the name of the run's list, Append what is to be added to it, if anything.
+	List   string    `json:"list,omitempty"`
+	Append *addition `json:"append,omitempty"`
 }
 
 type move struct {
 	From string `json:"from"`
 	To   string `json:"to"`
-	// Bytes is the file's size.
-	Bytes int64 `json:"bytes"`
+	// Bytes is the file's size, Sum its checksum.
+	Bytes int64  `json:"bytes"`
+	Sum   string `json:"sum,omitempty"`
 	// Replace: what has the name is an earlier run's.
 	Replace bool `json:"replace,omitempty"`
 }
@@ -95,11 +110,22 @@ func parseState(b []byte) (sinkState, error) {
 	}
 	for _, list := range [][]extent{st.Parts, st.Stale, st.Retired} {
 		ordered := slices.IsSortedFunc(list, func(a, b extent) int { return cmp.Compare(a.Split, b.Split) })
-		if !ordered || slices.ContainsFunc(list, func(e extent) bool { return e.Split < 0 || e.N < 0 }) {
+		if !ordered || st.List.Bytes < 0 || slices.ContainsFunc(list, func(e extent) bool { return e.Split < 0 || e.N < 0 }) {
 			return st, errors.New("file: the sink's state in the checkpoint is damaged")
 		}
 	}
 	return st, nil
+}
+
+// parsePlan reads a plan; none is one that does nothing.
+func parsePlan(b []byte) (p sinkPlan, err error) {
+	if len(b) == 0 {
+		return p, nil
+	}
+	if err := json.Unmarshal(b, &p); err != nil {
+		return p, fmt.Errorf("file: the sink's plan in the checkpoint is not one of this sink: %w", err)
+	}
+	return p, nil
 }
 
 // Begin implements stream.Committer.
@@ -110,7 +136,7 @@ func (c *committer) Begin(ctx context.Context, previous []byte) ([]byte, error) 
 	if err := fsx.MkdirAll(c.fs, c.dir); err != nil {
 		return nil, fmt.Errorf("file: making the folder %s: %w", c.dir, err)
 	}
-	st := sinkState{Dir: c.abs}
+	st := sinkState{Dir: c.abs, List: c.newList()}
 	if len(previous) > 0 {
 		// A state of another sink, or about another folder, says nothing of this one.
 		if old, err := parseState(previous); err == nil && old.Dir == c.abs {
@@ -163,10 +189,14 @@ func (c *committer) Plan(state []byte, pending []stream.Pending) (next, plan []b
 			return nil, nil, fmt.Errorf("file: a pending result of split %d is not one of this sink", one.Split)
 		}
 		n := parts[one.Split]
-		p.Moves = append(p.Moves, move{From: f.Name, To: partName(one.Split, n), Bytes: f.Bytes, Replace: n < count(st.Stale, one.Split)})
+		p.Moves = append(p.Moves, move{From: f.Name, To: partName(one.Split, n), Bytes: f.Bytes, Sum: f.Sum, Replace: n < count(st.Stale, one.Split)})
 		parts[one.Split] = n + 1
 	}
-	after := sinkState{Dir: st.Dir, Retired: st.Stale}
+	after := sinkState{Dir: st.Dir, Retired: st.Stale, List: st.List, Recent: st.Recent, Consumed: c.consumed}
+	if after.List.Name == "" {
+		after.List = c.newList() // the run was begun by a program that kept none
+	}
+	p.List, p.Append = after.List.Name, after.record(p.Moves, c.many)
 	for split, n := range parts {
 		after.Parts = append(after.Parts, extent{Split: split, N: n})
 	}
@@ -209,13 +239,18 @@ func (c *committer) Commit(ctx context.Context, plan []byte) error {
 	if len(plan) == 0 {
 		return nil
 	}
-	var p sinkPlan
-	if err := json.Unmarshal(plan, &p); err != nil {
-		return fmt.Errorf("file: the sink's plan in the checkpoint is not one of this sink: %w", err)
+	p, err := parsePlan(plan)
+	if err != nil {
+		return err
 	}
 	todo, stale, err := c.inspect(ctx, p)
 	if err != nil {
 		return err
+	}
+	if p.Append != nil {
+		if err := c.append(p.Append); err != nil {
+			return err
+		}
 	}
 	for _, name := range stale {
 		if err := c.fs.Remove(filepath.Join(c.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -223,6 +258,9 @@ func (c *committer) Commit(ctx context.Context, plan []byte) error {
 		}
 	}
 	if p.replaces() {
+		if err := c.removeOldLists(p.List); err != nil {
+			return err
+		}
 		// They are gone for good before the first new one shows, so that two runs
 		// are never seen together. A process that was killed may have removed them
 		// and not come to this.
@@ -253,6 +291,9 @@ func (c *committer) syncDir() error {
 // inspect says which moves of a plan are still to be done, and which parts must
 // go first. It changes nothing, so a plan that can't be carried out does no harm.
 func (c *committer) inspect(ctx context.Context, p sinkPlan) (todo []move, stale []string, err error) {
+	if a := p.Append; a != nil && (filepath.Base(a.To.Name) != a.To.Name || !strings.HasPrefix(a.To.Name, listPrefix) || a.To.Bytes < 0) {
+		return nil, nil, fmt.Errorf("file: the sink's plan in the checkpoint is damaged: it would write %q", a.To.Name)
+	}
 	for _, m := range p.Moves {
 		if err := ctx.Err(); err != nil {
 			return nil, nil, err
@@ -318,7 +359,7 @@ func (c *committer) Clean(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if !strings.HasPrefix(e.Name, c.pending) {
+		if !strings.HasPrefix(e.Name, c.pending) && !strings.HasPrefix(e.Name, fsx.TempPrefix+c.lists) {
 			continue
 		}
 		if err := c.fs.Remove(filepath.Join(c.dir, e.Name)); err != nil && !errors.Is(err, fs.ErrNotExist) {

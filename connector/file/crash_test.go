@@ -112,7 +112,7 @@ func drive(d *simfs.Disk, how int) error {
 
 // goOn carries one run to its end, and says whether it was the last.
 func goOn(d *simfs.Disk, store *checkpoint.Store, r *checkpoint.Run) (last bool, err error) {
-	sink := NewRawSink(SinkConfig{Dir: "out", Job: "job", FS: d, MaxOpen: 1})
+	sink := NewRawSink(SinkConfig{Dir: "out", Job: "job", FS: d, MaxOpen: 1, many: 2 + r.Attempt%4})
 	c, err := sink.Committer(ctx)
 	if err != nil {
 		return false, err
@@ -139,6 +139,9 @@ func goOn(d *simfs.Disk, store *checkpoint.Store, r *checkpoint.Run) (last bool,
 			}
 		}
 		now.State, err = c.Begin(ctx, previous.State)
+	}
+	if err == nil && r.Restore != nil {
+		err = c.(stream.Checker).Check(ctx, now.State)
 	}
 	if err == nil {
 		err = c.Clean(ctx)
@@ -196,6 +199,9 @@ func goOn(d *simfs.Disk, store *checkpoint.Store, r *checkpoint.Run) (last bool,
 			return false, err
 		}
 		pending = nil
+		if err := c.(stream.Checker).Check(ctx, now.State); err != nil {
+			return false, err
+		}
 		if finished {
 			return now.Input == "b", nil
 		}

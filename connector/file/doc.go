@@ -22,7 +22,8 @@
 // pending file for each split, under a hidden name; at a checkpoint they are
 // synced, and when the checkpoint is complete they get their final names,
 // part-<split>-<n>.jsonl. These sort in the order of the input, so `cat part-*`
-// is the job's output, and a crash at any instant changes nothing about it.
+// is the job's output, and a crash at any instant changes nothing about it. A hidden
+// list beside them has their sizes and checksums: a run does not go on without its parts.
 // StdoutSink and RawStdoutSink write to standard output when a checkpoint is
 // complete; after a crash the last checkpoint's lines may be written once more.
 package file

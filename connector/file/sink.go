@@ -28,9 +28,15 @@ type SinkConfig struct {
 	// MaxOpen bounds the files that the writer of one subtask holds open, one for
 	// each split that it has records of. Default 32.
 	MaxOpen int
+	// Consumed says that others take published parts away, so that a run goes on although some are
+	// missing. Parts that are there must have the size with which they were written all the same.
+	// Default: a run whose parts are missing does not go on.
+	Consumed bool
 	// FS is the file system. Default: the operating system's. Others are for
 	// tests of crashes.
 	FS fsx.FS
+
+	many int // see committer
 }
 
 func (c SinkConfig) resolve() (SinkConfig, error) {
@@ -45,6 +51,9 @@ func (c SinkConfig) resolve() (SinkConfig, error) {
 	}
 	if c.FS == nil {
 		c.FS = fsx.OS
+	}
+	if c.many == 0 {
+		c.many = manyRecent
 	}
 	return c, nil
 }
@@ -143,5 +152,5 @@ func (s *Sink[T]) Committer(context.Context) (stream.Committer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("file: %w", err)
 	}
-	return &committer{fs: c.FS, dir: c.Dir, abs: abs, pending: pendingOf(c.Job)}, nil
+	return &committer{fs: c.FS, dir: c.Dir, abs: abs, pending: pendingOf(c.Job), lists: listsOf(c.Job), many: c.many, consumed: c.Consumed}, nil
 }

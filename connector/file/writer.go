@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -39,6 +40,7 @@ type part[T any] struct {
 	split int
 	name  string
 	size  int64
+	sum   uint32 // of the bytes
 	// f and buf are nil while the file is closed to make room for others.
 	f   fsx.File
 	buf *buffer[T]
@@ -54,6 +56,7 @@ type buffer[T any] struct {
 func (p *part[T]) Write(b []byte) (int, error) {
 	n, err := p.f.Write(b)
 	p.size += int64(n)
+	p.sum = crc32.Update(p.sum, castagnoli, b[:n])
 	return n, err
 }
 
@@ -61,6 +64,7 @@ func (p *part[T]) Write(b []byte) (int, error) {
 type pendingForm struct {
 	Name  string `json:"name"`
 	Bytes int64  `json:"bytes"`
+	Sum   string `json:"sum"`
 }
 
 // Write implements stream.Writer.
@@ -194,7 +198,7 @@ func (w *writer[T]) Prepare(ctx context.Context, _ int64) ([]stream.Pending, err
 		if err := w.release(p, true); err != nil {
 			return nil, w.fail(err)
 		}
-		data, err := json.Marshal(pendingForm{Name: p.name, Bytes: p.size})
+		data, err := json.Marshal(pendingForm{Name: p.name, Bytes: p.size, Sum: fmt.Sprintf("%08x", p.sum)})
 		if err != nil {
 			return nil, w.fail(err)
 		}

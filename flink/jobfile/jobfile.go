@@ -83,6 +83,13 @@ func Check(spec *job.Spec) []error {
 	if spec.Sink.Stdout {
 		refuse("sink.stdout", "want a folder that every worker can write to; standard output is that of one process")
 	}
+	const done = "want none on Flink: which splits are done is seen by their files"
+	if f := spec.Sink.File; f != nil && f.Consumed {
+		refuse("sink.file.consumed", done)
+	}
+	if d := spec.DeadLetter; d != nil && d.File != nil && d.File.Consumed {
+		refuse("dead_letter.file.consumed", done)
+	}
 	i := &spec.Infer
 	switch {
 	case i.Order == job.OrderKeyed:
