@@ -166,8 +166,43 @@ func TestSourceLosesNothingSilently(t *testing.T) {
 		if err := s.Verify(t.Context(), splits, []int64{100}); err != nil {
 			t.Errorf("at its end: %v", err)
 		}
-		if err := s.Verify(t.Context(), splits, []int64{101}); err == nil {
-			t.Error("behind its end: no error")
+		// As after an unclean election.
+		beyond := func(err error) {
+			t.Helper()
+			lost, ok := errors.AsType[*lostError](err)
+			if !ok || lost.extent != (extent{0, 100}) || !strings.Contains(err.Error(), "in, partition 0: it ends at offset 100 and was read up to 101; the first there is now is 0") {
+				t.Errorf("behind its end: %v", err)
+			}
+		}
+		beyond(s.Verify(t.Context(), splits, []int64{101}))
+		far, err := s.OpenAll(t.Context(), []stream.LiveSplit{{Split: splits[0], Position: 101}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer far.Close()
+		_, _, _, err = far.Read(t.Context(), nil, 10)
+		beyond(err)
+		// The client notices by itself what was cut while it reads.
+		cut := &kgo.ErrDataLoss{Topic: "in", ConsumedTo: 80, ResetTo: 60}
+		open := func(how OnExpired) *reader[[]byte] {
+			s := b.source(Topics{Names: []string{"in"}, OnExpired: how})
+			r, err := s.OpenAll(t.Context(), []stream.LiveSplit{{Split: splits[0], Position: 80}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return r.(*reader[[]byte])
+		}
+		r1, r2 := open(FailExpired), open(SkipExpired)
+		defer r1.Close()
+		defer func() { r2.Close() }()
+		if err := r1.judge(t.Context(), partition{"in", 0}, cut); err == nil || !strings.Contains(err.Error(), "it ends at offset 60 and was read up to 80") {
+			t.Errorf("cut while it is read: %v", err)
+		}
+		if err := r2.judge(t.Context(), partition{"in", 0}, cut); err != nil {
+			t.Error(err)
+		}
+		if _, recs, _, err := r2.Read(t.Context(), nil, 10); err != nil || len(recs) == 0 || recs[0].Position != 60 {
+			t.Errorf("it goes on with %v, %v; want offset 60", recs, err)
 		}
 		cl := b.client()
 		defer cl.Close()
