@@ -166,10 +166,7 @@ func (r *runner) run(ctx context.Context, x *batch) (v verdict) {
 			x.run.err = v.err
 		}
 	}()
-	inputs, err := gather(x.pieces, &r.sig)
-	if err != nil {
-		return r.failed(err)
-	}
+	inputs := gather(x.pieces, &r.sig)
 	gathered := time.Now()
 	x.run.gathered = gathered
 	outputs, err := r.model.Run(ctx, inputs)
