@@ -3,6 +3,7 @@ package server
 import (
 	"cmp"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/tensorferry/tensorferry/tensor"
@@ -34,10 +35,11 @@ type batcher struct {
 	timeout   time.Duration // the longest wait in the queue
 	instances int
 
-	groups  map[string]*group
-	suspect [][]piece // parts of failed batches, each to be run alone
-	turn    bool      // the last batch was a suspect one: now others have theirs
-	running []*batch
+	groups    map[string]*group
+	suspect   [][]piece // parts of failed batches, each to be run alone
+	suspected int       // rows in suspect
+	turn      bool      // the last batch was a suspect one: now others have theirs
+	running   []*batch
 
 	oldest, newest *request // queued requests in the order of arrival
 
@@ -61,13 +63,19 @@ type request struct {
 	due    time.Time       // the caller's deadline, zero for none; set by the runner
 	bytes  int64           // set by the runner, for the admission
 	inputs []tensor.Tensor // set by the runner
-	answer chan struct{}   // the runner's: closed when done
-	traced bool            // set by the service: somebody wants to know the runs
-	runs   []run           // of the batches that it was in, if traced; the runner's
+	walk   sync.Once       // of starts, which are gather's
+	starts [][]int
+	answer chan struct{} // the runner's: closed when done
+	traced bool          // set by the service: somebody wants to know the runs
+	runs   []run         // of the batches that it was in, if traced; the runner's
 
 	arrived    time.Time
 	started    time.Time // when its first rows were taken
 	prev, next *request  // in the order of arrival, while queued
+	line       *line     // of its caller, while queued
+	behind     *request  // the next in that line
+	before     *request  // and the one before it
+	suspects   int       // pieces of it in suspect
 	queued     bool
 	taken      int // rows that were taken into a batch
 	settled    int // rows whose outcome is known
@@ -116,19 +124,6 @@ type verdict struct {
 	outputs [][]tensor.Tensor
 }
 
-type group struct {
-	key   string
-	ring  []*line
-	lines map[uint64]*line
-	rows  int // not yet taken
-}
-
-// line is what one caller has in a group, in order.
-type line struct {
-	caller   uint64
-	requests []*request
-}
-
 func newBatcher(maxRows, instances int, window, timeout time.Duration) *batcher {
 	return &batcher{maxRows: maxRows, window: window, timeout: timeout, instances: instances, groups: map[string]*group{}}
 }
@@ -149,11 +144,17 @@ func (b *batcher) submit(now time.Time, r *request) {
 	}
 	l := g.lines[r.caller]
 	if l == nil {
-		l = &line{caller: r.caller}
+		l = &line{caller: r.caller, group: g}
 		g.lines[r.caller] = l
-		g.ring = append(g.ring, l)
+		g.append(l)
 	}
-	l.requests = append(l.requests, r)
+	r.line = l
+	if r.before = l.last; r.before != nil {
+		r.before.behind = r
+	} else {
+		l.first = r
+	}
+	l.last = r
 	g.rows += r.rows
 }
 
@@ -179,10 +180,8 @@ func (b *batcher) abandonAll(now time.Time, untaken error) {
 		}
 		b.fail(now, b.oldest, err)
 	}
-	for _, pieces := range b.suspect {
-		for _, p := range pieces {
-			b.fail(now, p.req, errInterrupted)
-		}
+	for len(b.suspect) > 0 {
+		b.fail(now, b.suspect[0][0].req, errInterrupted) // which takes it out
 	}
 	for _, x := range b.running {
 		for _, p := range x.pieces {
@@ -220,8 +219,49 @@ func (b *batcher) finish(now time.Time, x *batch, v verdict) {
 		b.settle(now, p)
 	default:
 		left, right := halve(x.pieces)
-		b.suspect = append(b.suspect, left, right)
+		b.doubt(left)
+		b.doubt(right)
 	}
+}
+
+// doubt notes a part of a failed batch, to be run alone, but for what nobody waits for any more.
+func (b *batcher) doubt(pieces []piece) {
+	pieces = slices.DeleteFunc(pieces, func(p piece) bool { return p.req.done })
+	if len(pieces) == 0 {
+		return
+	}
+	for _, p := range pieces {
+		b.suspected += p.to - p.from
+		p.req.suspects++
+	}
+	b.suspect = append(b.suspect, pieces)
+}
+
+// trust takes the next part of a failed batch out.
+func (b *batcher) trust() []piece {
+	pieces := b.suspect[0]
+	b.suspect[0] = nil // the slice goes on, and would keep their tensors
+	b.suspect = b.suspect[1:]
+	for _, p := range pieces {
+		b.suspected -= p.to - p.from
+		p.req.suspects--
+	}
+	return pieces
+}
+
+// forget takes what is in doubt of a request out, which is done.
+func (b *batcher) forget(r *request) {
+	for i := 0; r.suspects > 0 && i < len(b.suspect); i++ {
+		b.suspect[i] = slices.DeleteFunc(b.suspect[i], func(p piece) bool {
+			if p.req != r {
+				return false
+			}
+			b.suspected -= p.to - p.from
+			r.suspects--
+			return true
+		})
+	}
+	b.suspect = slices.DeleteFunc(b.suspect, func(pieces []piece) bool { return len(pieces) == 0 })
 }
 
 // refuse takes the outcome of a batch some rows of which the model named. The
@@ -229,25 +269,22 @@ func (b *batcher) finish(now time.Time, x *batch, v verdict) {
 // and their answers are of no use; other requests run again.
 func (b *batcher) refuse(now time.Time, x *batch, v verdict) {
 	var again []piece
-	at := 0
+	at, rows := 0, v.badRows
 	for _, p := range x.pieces {
-		named := false
-		for _, row := range v.badRows {
-			if row >= at && row < at+p.to-p.from {
-				named = true
-				p.req.fault(p.from+row-at, v.err)
-			}
+		end, named := at+p.to-p.from, false
+		for len(rows) > 0 && rows[0] < end {
+			named = true
+			p.req.fault(p.from+rows[0]-at, v.err)
+			rows = rows[1:]
 		}
-		at += p.to - p.from
+		at = end
 		if named {
 			b.settle(now, p)
-		} else if !p.req.done {
+		} else {
 			again = append(again, p)
 		}
 	}
-	if len(again) > 0 {
-		b.suspect = append(b.suspect, again)
-	}
+	b.doubt(again)
 }
 
 // fault notes a row that failed alone. A request that is done belongs to whoever
@@ -281,6 +318,9 @@ func (b *batcher) fail(now time.Time, r *request, err error) {
 	if r.taken == 0 {
 		return
 	}
+	if r.suspects > 0 {
+		b.forget(r)
+	}
 	for _, x := range b.running {
 		wanted := func(p piece) bool { return !p.req.done }
 		if !slices.ContainsFunc(x.pieces, wanted) && !slices.Contains(b.effects.cancels, x) {
@@ -289,8 +329,7 @@ func (b *batcher) fail(now time.Time, r *request, err error) {
 	}
 }
 
-// dequeue takes a request out of the order of arrival. In its line it stays until
-// the line is next looked at.
+// dequeue takes a request out of the order of arrival and out of its line.
 func (b *batcher) dequeue(r *request) {
 	if !r.queued {
 		return
@@ -308,11 +347,10 @@ func (b *batcher) dequeue(r *request) {
 		b.newest = r.prev
 	}
 	r.prev, r.next = nil, nil
-	if g := b.groups[r.key]; g != nil {
-		g.rows -= r.rows - r.taken
-		if g.rows == 0 {
-			delete(b.groups, r.key)
-		}
+	g := r.line.group
+	r.leave()
+	if g.rows -= r.rows - r.taken; g.rows == 0 {
+		delete(b.groups, r.key)
 	}
 }
 
@@ -364,9 +402,8 @@ func (b *batcher) pick(now time.Time) *batch {
 				best, since = g, oldest
 			}
 		}
-		if len(b.suspect) > 0 && (best == nil || !b.turn || b.searched() >= b.maxRows) {
-			pieces := slices.DeleteFunc(b.suspect[0], func(p piece) bool { return p.req.done || expired(now, p.req) && b.late(now, p.req) })
-			b.suspect = b.suspect[1:]
+		if len(b.suspect) > 0 && (best == nil || !b.turn || b.suspected >= b.maxRows) {
+			pieces := slices.DeleteFunc(b.trust(), func(p piece) bool { return p.req.done || expired(now, p.req) && b.late(now, p.req) })
 			if len(pieces) == 0 {
 				continue
 			}
@@ -381,18 +418,6 @@ func (b *batcher) pick(now time.Time) *batch {
 			return newBatch(now, pieces)
 		}
 	}
-}
-
-// searched returns how many rows are in parts of failed batches, as far as that matters.
-func (b *batcher) searched() (rows int) {
-	for _, pieces := range b.suspect {
-		for _, p := range pieces {
-			if rows += p.to - p.from; rows >= b.maxRows {
-				return rows
-			}
-		}
-	}
-	return rows
 }
 
 func newBatch(now time.Time, pieces []piece) *batch {
@@ -416,20 +441,18 @@ func (b *batcher) late(now time.Time, r *request) bool {
 // smaller.
 func (b *batcher) take(now time.Time, g *group) []piece {
 	var pieces []piece
-	var waiting []*line // their next request does not fit into what is left
 	room := b.maxRows
-	for room > 0 && len(g.ring) > 0 {
-		l := g.ring[0]
-		g.ring = g.ring[1:]
-		r := l.head(now, b)
+	for l := g.first; l != nil && room > 0; {
+		next := l.next
+		r := b.head(now, l)
 		if r == nil {
-			delete(g.lines, l.caller)
+			l = next
 			continue
 		}
 		n := r.rows - r.taken
 		if n > room {
 			if r.rows <= b.maxRows && len(pieces) > 0 {
-				waiting = append(waiting, l)
+				l = next // it does not fit into what is left, and keeps its turn
 				continue
 			}
 			n = room
@@ -440,53 +463,30 @@ func (b *batcher) take(now time.Time, g *group) []piece {
 		pieces = append(pieces, piece{r, r.taken, r.taken + n})
 		room -= n
 		if r.taken+n == r.rows {
-			l.requests = l.requests[1:]
 			b.dequeue(r) // before its rows are counted as taken: the group loses them here
 			r.taken += n
 		} else {
 			r.taken += n
 			g.rows -= n
 		}
-		if len(l.requests) == 0 {
-			delete(g.lines, l.caller)
-		} else {
-			g.ring = append(g.ring, l)
+		if l.first != nil {
+			g.cut(l)
+			g.append(l)
+			if next == nil {
+				next = l // it was the last, and is again
+			}
 		}
+		l = next
 	}
-	g.ring = append(waiting, g.ring...)
 	return pieces
 }
 
-// head returns the first request of the line that is still wanted.
-func (l *line) head(now time.Time, b *batcher) *request {
-	for len(l.requests) > 0 {
-		r := l.requests[0]
-		if !r.done && expired(now, r) {
-			b.late(now, r)
-		}
-		if !r.done {
-			return r
-		}
-		l.requests = l.requests[1:]
+// head returns the first request of a line that is in time, or nil, and then the line is gone.
+func (b *batcher) head(now time.Time, l *line) *request {
+	for l.first != nil && expired(now, l.first) {
+		b.late(now, l.first)
 	}
-	return nil
-}
-
-// oldest returns when the oldest request of the group arrived that still waits.
-func (g *group) oldest() time.Time {
-	var at time.Time
-	for _, l := range g.ring {
-		for _, r := range l.requests {
-			if r.done {
-				continue
-			}
-			if at.IsZero() || r.arrived.Before(at) {
-				at = r.arrived
-			}
-			break
-		}
-	}
-	return at
+	return l.first
 }
 
 // halve cuts a batch of more than one row in two, between requests where it can

@@ -460,6 +460,7 @@ func TestBatcherProperties(t *testing.T) {
 					}
 				}
 			}
+			consistent(t, b)
 			// A free instance and nothing that runs means that nothing waits.
 			if len(running) == 0 && len(b.groups) > 0 {
 				t.Fatal("idle, and rows wait")

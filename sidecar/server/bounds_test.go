@@ -60,6 +60,52 @@ func TestTimeoutParameterWhileBusy(t *testing.T) {
 	})
 }
 
+// All that a caller can make large in a request counts towards the bytes that wait. A request that
+// is too large for them passes alone.
+func TestQueueBytesCountTheWholeRequest(t *testing.T) {
+	const large = 64 << 10
+	text := func(n int) map[string]*oip.InferParameter {
+		return map[string]*oip.InferParameter{"p": {ParameterChoice: &oip.InferParameter_StringParam{StringParam: strings.Repeat("x", n)}}}
+	}
+	for name, change := range map[string]func(*oip.ModelInferRequest){
+		"id":                     func(r *oip.ModelInferRequest) { r.Id = strings.Repeat("x", large) },
+		"parameter":              func(r *oip.ModelInferRequest) { r.Parameters = text(large) },
+		"parameter of an input":  func(r *oip.ModelInferRequest) { r.Inputs[0].Parameters = text(large) },
+		"parameter of an output": func(r *oip.ModelInferRequest) { r.Outputs = output("y", text(large)) },
+		"typed contents of a byte": func(r *oip.ModelInferRequest) {
+			r.RawInputContents, r.Inputs[0].Contents, r.Inputs[0].Shape = nil, &oip.InferTensorContents{Fp32Contents: make([]float32, large/4)}, []int64{large / 4, 1}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := serve(t, server.Config{QueueBytes: 32 << 10, QueueTimeout: time.Minute, MaxBatch: 1 << 16}, mock.Config{Latency: time.Second, MaxBatch: 1 << 16}).caller()
+				var wg sync.WaitGroup
+				call := func(large bool, code codes.Code) {
+					req := ask(1)
+					if large {
+						change(req)
+					}
+					wg.Go(func() {
+						if _, err := c.ModelInfer(t.Context(), req); oip.Parse(err).Code != code {
+							t.Errorf("large %v: %v, want %v", large, err, code)
+						}
+					})
+					time.Sleep(time.Millisecond)
+				}
+				call(false, codes.OK) // runs
+				call(false, codes.OK) // waits
+				call(true, codes.ResourceExhausted)
+				call(false, codes.OK)
+				wg.Wait()
+				call(false, codes.OK)                // runs
+				call(true, codes.OK)                 // waits alone
+				call(false, codes.ResourceExhausted) // has no room beside it
+				wg.Wait()
+			})
+		})
+	}
+}
+
 // refusing names every row as a bad one, with many words.
 type refusing struct{ *mock.Model }
 

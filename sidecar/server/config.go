@@ -88,7 +88,8 @@ type Config struct {
 	// QueueRows is the most rows that wait to be run. A request of more rows is
 	// refused as too large. Default 16,384.
 	QueueRows int
-	// QueueBytes is the most bytes of requests that wait to be run; a larger
+	// QueueBytes is the most bytes of requests that wait to be run, counted in memory
+	// and with all that a request brings: tensors, parameters, names, its id. A larger
 	// request passes alone. Default 256 MiB.
 	QueueBytes int64
 	// QueueTimeout is the longest wait in the queue. Default 10 s.

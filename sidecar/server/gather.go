@@ -11,30 +11,65 @@ import (
 )
 
 // gather returns the inputs of a batch: the rows of its pieces, one after the
-// other. A batch that is one whole request is that request's own memory.
-func gather(pieces []piece, sig *tensor.Signature) ([]tensor.Tensor, error) {
+// other. A batch that is one piece is its request's own memory.
+func gather(pieces []piece, sig *tensor.Signature) []tensor.Tensor {
 	if p := pieces[0]; len(pieces) == 1 && p.from == 0 && p.to == p.req.rows {
-		return p.req.inputs, nil
+		return p.req.inputs
 	}
 	out := make([]tensor.Tensor, len(sig.Inputs))
 	parts := make([]tensor.Tensor, len(pieces))
 	for i := range out {
 		for k, p := range pieces {
-			parts[k] = p.req.inputs[i]
-			if p.from > 0 || p.to < p.req.rows {
-				var err error
-				if parts[k], err = parts[k].Slice(int64(p.from), int64(p.to)); err != nil {
-					return nil, err
-				}
-			}
+			parts[k] = p.input(i)
 		}
 		out[i] = join(parts)
 	}
-	return out, nil
+	return out
 }
 
-// join puts tensors with the same row shape together.
+// input returns the piece's rows of an input, which was checked. Memory is shared.
+func (p piece) input(i int) tensor.Tensor {
+	t := p.req.inputs[i]
+	if p.from == 0 && p.to == p.req.rows {
+		return t
+	}
+	each := len(t.Raw) / p.req.rows
+	from, to := p.from*each, p.to*each
+	if t.DType == tensor.Bytes {
+		starts := p.req.rowStarts()[i]
+		from, to = starts[p.from], starts[p.to]
+	}
+	t.Raw = t.Raw[from:to:to]
+	t.Shape = append(tensor.Shape{int64(p.to - p.from)}, t.Shape[1:]...)
+	return t
+}
+
+// rowStarts returns, for each input of BYTES, where its rows start and the last one ends. They are
+// found once, by the first piece that needs them: a request is cut into as many pieces as it has
+// rows, and to walk all of it for each would take the square of its size.
+func (r *request) rowStarts() [][]int {
+	r.walk.Do(func() {
+		r.starts = make([][]int, len(r.inputs))
+		for i, t := range r.inputs {
+			if t.DType != tensor.Bytes {
+				continue
+			}
+			each, _ := t.Shape[1:].Elements() // was checked
+			starts := make([]int, r.rows+1)
+			for row := range r.rows {
+				starts[row+1] = starts[row] + elementsSize(t.Raw[starts[row]:], int(each))
+			}
+			r.starts[i] = starts
+		}
+	})
+	return r.starts
+}
+
+// join puts tensors with the same row shape together. One alone is left as it is.
 func join(parts []tensor.Tensor) tensor.Tensor {
+	if len(parts) == 1 {
+		return parts[0]
+	}
 	size, rows := 0, int64(0)
 	for _, t := range parts {
 		size += len(t.Raw)

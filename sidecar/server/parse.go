@@ -23,7 +23,8 @@ type badInput struct {
 }
 
 // parse checks a message against the model's signature. The request it returns
-// has the inputs in the signature's order.
+// has the inputs in the signature's order. Typed contents become raw ones, and
+// the message loses them.
 func parse(msg *oip.ModelInferRequest, sig *tensor.Signature) (*request, *badInput) {
 	refuse := func(code codes.Code, reason, input, format string, args ...any) *badInput {
 		return &badInput{failure{code: code, reason: reason, message: fmt.Sprintf(format, args...)}, input}
@@ -101,10 +102,12 @@ func parse(msg *oip.ModelInferRequest, sig *tensor.Signature) (*request, *badInp
 					"input %q has the byte %d as element %d; a BOOL is 0 or 1", want.Name, t.Raw[at], at)
 			}
 		}
+		in.Contents = nil // they are in t now, and would wait with the message
 		r.inputs[i] = t
-		r.bytes += int64(len(t.Raw))
+		r.bytes += int64(cap(t.Raw))
 	}
 	r.key = key(msg, sig, r.inputs)
+	r.bytes += held(msg) + int64(len(r.key))
 	return r, nil
 }
 

@@ -185,10 +185,7 @@ func (r *runner) run(ctx context.Context, x *batch) (v verdict) {
 			v = r.broke(x, guard.Caught("Run of the backend", p))
 		}
 	}()
-	inputs, err := gather(x.pieces, &r.sig)
-	if err != nil {
-		return r.failed(err)
-	}
+	inputs := gather(x.pieces, &r.sig)
 	gathered := time.Now()
 	x.run.gathered = gathered
 	outputs, err := r.model.Run(ctx, inputs)
