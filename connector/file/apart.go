@@ -32,7 +32,8 @@ func (o Output) Dir() string { return o.Path }
 // Files implements Folder.
 func (o Output) Files() []string { return o.Names }
 
-// SinkFiles are the names of the files of a Sink, published ones and pending ones, as Folder has them.
+// SinkFiles are the names of the files of a Sink, published ones and pending ones, as Folder has
+// them.
 func SinkFiles() []string {
 	return []string{partPrefix + "[0-9a-z]*[0-9]-[0-9a-z]*[0-9]" + partSuffix, pendingPrefix + "*" + partSuffix}
 }
@@ -69,8 +70,8 @@ type outputs struct {
 	known bool
 }
 
-// place is a folder and the names in it. base is the folder itself, or the nearest one above it that is
-// there; the names are from base on.
+// place is a folder and the names in it. base is the folder itself, or the nearest one above it
+// that is there; the names are from base on.
 type place struct {
 	dir, base string
 	info      os.FileInfo
@@ -126,7 +127,8 @@ func placeOf(f Folder) (p place, err error) {
 	return p, nil
 }
 
-// writes reports whether a pattern matches a name in the place, from a folder on in which it is looked for.
+// writes reports whether a pattern matches a name in the place, from a folder on in which it is
+// looked for.
 func (p *place) writes(folder os.FileInfo, rest []element) bool {
 	if !os.SameFile(folder, p.info) {
 		return false

@@ -3,6 +3,8 @@ package jobfile
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"slices"
 
 	"github.com/tensorferry/tensorferry/connector/file"
 	"github.com/tensorferry/tensorferry/internal/fsx"
@@ -11,10 +13,12 @@ import (
 	"github.com/tensorferry/tensorferry/stream"
 )
 
-// files are the names of the files in the folders of a job's results and dead letters, as file.Folder has them.
+// files are the names of the files in the folders of a job's results and dead letters, as
+// file.Folder has them.
 var files = []string{"part-[0-9]*[0-9].jsonl", pendingPrefix + "*", markName, fsx.TempPrefix + "*"}
 
-// checkApart says what is wrong with the source's patterns, and whether the job would read what it writes itself.
+// checkApart says what is wrong with the source's patterns, and whether the job would read what it
+// writes itself.
 func checkApart(spec *job.Spec) (faults []error) {
 	var source stream.Apart
 	check := func(at string, own any) {
@@ -41,8 +45,9 @@ func checkApart(spec *job.Spec) (faults []error) {
 	default:
 		return nil
 	}
-	for at, dir := range sinks(spec) {
-		check(at, file.Output{Path: dir, Names: files})
+	folders := sinks(spec)
+	for _, at := range slices.Sorted(maps.Keys(folders)) {
+		check(at, file.Output{Path: folders[at], Names: files})
 	}
 	topic := func(k *job.KafkaSink, at string) {
 		if k == nil {
