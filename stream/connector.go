@@ -55,20 +55,21 @@ type Reader[T any] interface {
 	Close() error
 }
 
-// Describer is implemented by a Reader that knows its split the better the more it has read of it, as
-// by a checksum of what lies before a position.
+// Describer is implemented by a Reader that knows its split the better the more it has read of it,
+// as by a checksum of what lies before a position.
 type Describer interface {
-	// Describe appends to dst what a checkpoint is to keep as Split.Data when its position is the one that
-	// the last Read returned, or lies behind it and before that of the next. Verify and Open get it back. It is
-	// called after each Read that did not fail, by the same goroutine. What it appends belongs to the caller.
+	// Describe appends to dst what a checkpoint is to keep as Split.Data when its position is the
+	// one that the last Read returned, or lies behind it and before that of the next. Verify and
+	// Open get it back. It is called after each Read that did not fail, by the same goroutine. What
+	// it appends belongs to the caller.
 	Describe(dst []byte) []byte
 }
 
 // Apart is implemented by a Source that can tell what it reads from what its own job writes.
 type Apart interface {
-	// Apart returns an error if the source reads, or would read in another run, what any of own writes:
-	// these are the sinks of its job and its checkpoint store. What it cannot tell is no error. It is
-	// called before anything is opened or read; an error ends the job.
+	// Apart returns an error if the source reads, or would read in another run, what any of own
+	// writes: these are the sinks of its job and its checkpoint store. What it cannot tell is no
+	// error. It is called before anything is opened or read; an error ends the job.
 	Apart(ctx context.Context, own ...any) error
 }
 

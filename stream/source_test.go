@@ -16,7 +16,8 @@ import (
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
-// endings is a source whose methods return given errors; its reader has two records of each split first.
+// endings is a source whose methods return given errors; its reader has two records of each split
+// first.
 type endings struct{ splits, verify, open, read, close error }
 
 func (s endings) Splits(context.Context) ([]Split, error)        { return []Split{{}, {}}, s.splits }
@@ -60,8 +61,8 @@ func (r *liveEndingsReader) Read(ctx context.Context, dst []Record[int], max int
 	return 0, dst, next, err
 }
 
-// A split ends with io.EOF of its reader's Read. Everything else that is called EOF, or wraps it, is the failure of
-// something, behind which there are records.
+// A split ends with io.EOF of its reader's Read. Everything else that is called EOF, or wraps it,
+// is the failure of something, behind which there are records.
 func TestOnlyEOFIsAnEnd(t *testing.T) {
 	wrapped := fmt.Errorf("the connection broke: %w", io.EOF)
 	seq := func(err error) Source[int] {
@@ -112,8 +113,9 @@ func TestOnlyEOFIsAnEnd(t *testing.T) {
 	}
 }
 
-// knowing is a source of 0..n-1 in one split that describes it by what was read of it. What it gets back must be the
-// description of the position that it gets with it, or of one before it in the same batch.
+// knowing is a source of 0..n-1 in one split that describes it by what was read of it. What it gets
+// back must be the description of the position that it gets with it, or of one before it in the
+// same batch.
 type knowing struct {
 	t     *testing.T
 	n     int64
@@ -171,7 +173,8 @@ func (r *knowingReader) Describe(dst []byte) []byte { return fmt.Appendf(dst, "r
 
 func (r *knowingReader) Close() error { return nil }
 
-// What a reader says of its split is in the checkpoint with the position that it belongs to, and comes back with it.
+// What a reader says of its split is in the checkpoint with the position that it belongs to, and
+// comes back with it.
 func TestDescriber(t *testing.T) {
 	for _, copied := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"maps"
+	"slices"
 
 	"github.com/tensorferry/tensorferry/connector/file"
 	"github.com/tensorferry/tensorferry/job"
@@ -16,25 +18,34 @@ func checkApart(ctx context.Context, spec *job.Spec, p parts, runs bool) (faults
 	if !ok || spec.Source.Stdin != nil && !runs {
 		return nil
 	}
-	check := func(at string, own any) {
-		switch {
-		case spec.Source.File != nil:
-			at = "source.file.path"
-		case spec.Source.Stdin != nil:
-			at = "source.stdin"
-		}
-		if err := source.Apart(ctx, own); err != nil {
-			faults = append(faults, spec.Fault(at, "%v", err))
-		}
-	}
+	own := map[string]any{} // with the places in the file that say where it goes
 	if !spec.Sink.Stdout || runs {
-		check("sink.kafka.topic", p.sink)
+		own["sink.kafka.topic"] = p.sink
 	}
 	if p.letters != nil {
-		check("dead_letter.kafka.topic", p.letters)
+		own["dead_letter.kafka.topic"] = p.letters
 	}
 	if dir := stateDir(spec); dir != "" {
-		check("checkpoint.dir", file.Output{Path: dir, Names: checkpoint.Files()})
+		own["checkpoint.dir"] = file.Output{Path: dir, Names: checkpoint.Files()}
+	}
+	if spec.Source.Kafka == nil { // of files the input is the one that is named wrongly
+		at := "source.file.path"
+		if spec.Source.Stdin != nil {
+			at = "source.stdin"
+		}
+		var all []any
+		for _, to := range slices.Sorted(maps.Keys(own)) {
+			all = append(all, own[to])
+		}
+		if err := source.Apart(ctx, all...); err != nil {
+			faults = append(faults, spec.Fault(at, "%v", err))
+		}
+		return faults
+	}
+	for _, at := range slices.Sorted(maps.Keys(own)) {
+		if err := source.Apart(ctx, own[at]); err != nil {
+			faults = append(faults, spec.Fault(at, "%v", err))
+		}
 	}
 	return faults
 }

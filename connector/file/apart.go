@@ -32,16 +32,13 @@ func (o Output) Dir() string { return o.Path }
 // Files implements Folder.
 func (o Output) Files() []string { return o.Names }
 
-// SinkFiles are the names of the files of a Sink, published ones and pending ones, as Folder has them.
-func SinkFiles() []string {
-	return []string{partPrefix + "[0-9a-z]*[0-9]-[0-9a-z]*[0-9]" + partSuffix, pendingPrefix + "*" + partSuffix}
-}
-
 // Dir implements Folder.
 func (s *Sink[T]) Dir() string { return s.config.Dir }
 
-// Files implements Folder.
-func (s *Sink[T]) Files() []string { return SinkFiles() }
+// Files implements Folder: its files are published ones and pending ones.
+func (s *Sink[T]) Files() []string {
+	return []string{partPrefix + "[0-9a-z]*[0-9]-[0-9a-z]*[0-9]" + partSuffix, pendingPrefix + "*" + partSuffix}
+}
 
 // written returns the file that standard output is, if it is one.
 func (s *StdoutSink[T]) written() os.FileInfo {
@@ -67,14 +64,16 @@ type outputs struct {
 	// there are the files that are in the places already; known says that they were looked for.
 	there fileSet
 	known bool
+	// real are folders without the links in their paths.
+	real map[string]string
 }
 
-// place is a folder and the names in it. base is the folder itself, or the nearest one above it that is
-// there; the names are from base on.
+// place is a folder and the names in it. base is the folder itself, or the nearest one above it
+// that is there, and real is base without links; the names are from base on.
 type place struct {
-	dir, base string
-	info      os.FileInfo
-	names     [][]element
+	dir, base, real string
+	info            os.FileInfo
+	names           [][]element
 }
 
 func outputsOf(own []any) (o outputs, err error) {
@@ -116,6 +115,9 @@ func placeOf(f Folder) (p place, err error) {
 		rest = append([]element{literalElement(filepath.Base(p.base))}, rest...)
 		p.base = above
 	}
+	if p.real, err = filepath.EvalSymlinks(p.base); err != nil {
+		return p, fmt.Errorf("file: %w", err)
+	}
 	for _, name := range f.Files() {
 		_, elems, err := parsePattern(name)
 		if err != nil {
@@ -126,7 +128,8 @@ func placeOf(f Folder) (p place, err error) {
 	return p, nil
 }
 
-// writes reports whether a pattern matches a name in the place, from a folder on in which it is looked for.
+// writes reports whether a pattern matches a name in the place, from a folder on in which it is
+// looked for.
 func (p *place) writes(folder os.FileInfo, rest []element) bool {
 	if !os.SameFile(folder, p.info) {
 		return false
@@ -142,10 +145,8 @@ func (p *place) writes(folder os.FileInfo, rest []element) bool {
 // writes reports whether a file is, or will be, written by the job, however it is named.
 func (o *outputs) writes(ctx context.Context, f found) bool {
 	// A link may lead to it.
-	if real, err := filepath.EvalSymlinks(f.path); err == nil {
-		if real, err = filepath.Abs(real); err == nil && o.holds(real) {
-			return true
-		}
+	if o.holds(o.realPath(f.path)) {
+		return true
 	}
 	// Or it is a further name of it.
 	_, names := inode(f.info)
@@ -175,14 +176,35 @@ func (o *outputs) has(ctx context.Context, info os.FileInfo) bool {
 	return ok
 }
 
+// realPath returns the path of a file without links.
+func (o *outputs) realPath(path string) string {
+	if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() {
+		if real, err := filepath.EvalSymlinks(path); err == nil {
+			path = real
+		}
+	}
+	dir := filepath.Dir(path)
+	real, ok := o.real[dir]
+	if !ok {
+		var err error
+		if real, err = filepath.Abs(dir); err == nil {
+			real, err = filepath.EvalSymlinks(real)
+		}
+		if err != nil {
+			real = dir
+		}
+		if o.real == nil {
+			o.real = map[string]string{}
+		}
+		o.real[dir] = real
+	}
+	return join(real, filepath.Base(path))
+}
+
 // holds reports whether a path without links is of a name in one of the places.
 func (o *outputs) holds(path string) bool {
 	for _, p := range o.places {
-		base, err := filepath.EvalSymlinks(p.base)
-		if err != nil {
-			continue
-		}
-		rest, err := filepath.Rel(base, path)
+		rest, err := filepath.Rel(p.real, path)
 		if err != nil || rest == ".." || strings.HasPrefix(rest, ".."+string(filepath.Separator)) {
 			continue
 		}

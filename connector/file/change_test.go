@@ -30,7 +30,8 @@ func manyLines(n int, mark string) string {
 
 const lineSize = 38 // of manyLines
 
-// oldFile makes a file that was last written to an hour ago, so that the clock of the file system has moved on.
+// oldFile makes a file that was last written to an hour ago, so that the clock of the file system
+// has moved on.
 func oldFile(t *testing.T, path, data string) {
 	t.Helper()
 	err := os.WriteFile(path, []byte(data), 0o666)
@@ -85,8 +86,8 @@ const prefixLines = 2 * prefixSize / lineSize // more than what the checksum of 
 func fileChanges(t *testing.T, is string) []struct {
 	name   string
 	change func(path string)
-	// during and before are what is said when that happens while a split of the file is read, and before it is opened;
-	// empty: its records are those that were there.
+	// during and before are what is said when that happens while a split of the file is read, and
+	// before it is opened; empty: its records are those that were there.
 	during, before string
 } {
 	n := len(is)
@@ -116,7 +117,8 @@ func fileChanges(t *testing.T, is string) []struct {
 	}
 }
 
-// Within an attempt a file stays the one that it was when it was cut, or the reader says what has become of it.
+// Within an attempt a file stays the one that it was when it was cut, or the reader says what has
+// become of it.
 func TestFileChangesWhileItIsRead(t *testing.T) {
 	is := manyLines(4*prefixLines, "i")
 	for _, size := range []int64{50_000, int64(len(is))} {
@@ -130,7 +132,8 @@ func TestFileChangesWhileItIsRead(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				// Behind a split that was read nothing may have gone wrong; the last is the one to look at.
+				// Behind a split that was read nothing may have gone wrong; the last is the one to
+				// look at.
 				last := splits[len(splits)-1]
 				if len(splits) > 1 {
 					if _, _, err := readAll(s, splits[0], splits[0].Start, 100); err != nil {
@@ -174,7 +177,8 @@ func TestFileChangesWhileItIsRead(t *testing.T) {
 	}
 }
 
-// Another file that had not been opened when it changed is noticed as well, and the job ends at once.
+// Another file that had not been opened when it changed is noticed as well, and the job ends at
+// once.
 func TestFileChangesWhileAJobRuns(t *testing.T) {
 	is := manyLines(2*prefixLines, "i")
 	for _, tt := range fileChanges(t, is) {
@@ -221,7 +225,8 @@ type observing func(stream.Event)
 
 func (f observing) Observe(e stream.Event) { f(e) }
 
-// From a checkpoint a file is gone on with if it is the same where that can be seen, whatever its place on the disk.
+// From a checkpoint a file is gone on with if it is the same where that can be seen, whatever its
+// place on the disk.
 func TestFileChangesBetweenAttempts(t *testing.T) {
 	is := manyLines(4*prefixLines, "i")
 	other := manyLines(4*prefixLines, "o")

@@ -13,8 +13,9 @@
 // exactly one split whatever the cut. A record's position is the byte offset of
 // its line. Stdin and RawStdin read standard input, which can be read once only.
 //
-// A file stays the one that was cut, or the job ends (ChangedError). A split's description in a checkpoint has
-// checksums of the file's beginning, of what lay before its end, and of what was read last before the position.
+// A file stays the one that was cut, or the job ends (ChangedError). A split's description in a
+// checkpoint has checksums of the file's beginning, of what lay before its end, and of what was
+// read last before the position.
 //
 // # Sinks
 //

@@ -83,8 +83,8 @@ func (s *Source[T]) match(ctx context.Context, path string) ([]found, error) {
 	return slices.CompactFunc(all, func(a, b found) bool { return a.path == b.path }), nil
 }
 
-// tidy is filepath.Clean for a path of a file that is there: behind a link, .. is another folder than
-// the one before it.
+// tidy is filepath.Clean for a path of a file that is there: behind a link, .. is another folder
+// than the one before it.
 func tidy(path string) string {
 	if strings.Contains(path, "..") {
 		return path
@@ -149,7 +149,7 @@ func (w *walk) in(dir string, elems []element) error {
 			if e.matches(entry.Name()) {
 				err = w.next(path, rest)
 			}
-		case entry.IsDir() && entry.Name()[0] != '.': // links to folders might lead round in circles
+		case entry.IsDir() && entry.Name()[0] != '.': // links might lead round in circles
 			err = w.in(path, elems)
 		}
 		if err != nil {

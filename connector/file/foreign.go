@@ -35,8 +35,8 @@ var magics = []struct{ begins, kind string }{
 	{"PARE\x15", "a Parquet file"},
 }
 
-// foreign says what the beginning of an input shows it to be, if that is plainly no JSON Lines; else
-// it returns "". Of lines the first may be anything: a bad record is no foreign file.
+// foreign says what the beginning of an input shows it to be, if that is plainly no JSON Lines;
+// else it returns "". Of lines the first may be anything: a bad record is no foreign file.
 func foreign(head []byte) string {
 	for _, m := range magics {
 		if bytes.HasPrefix(head, []byte(m.begins)) {

@@ -46,7 +46,8 @@ func wideForm(text string, width int, order binary.AppendByteOrder) string {
 	return string(b)
 }
 
-// foreignInputs are inputs, and what they are taken for; nothing: lines, of which the first may be bad.
+// foreignInputs are inputs, and what they are taken for; nothing: lines, of which the first may be
+// bad.
 func foreignInputs(t *testing.T) map[string]struct{ data, kind string } {
 	lines := strings.Repeat("{\"n\":1,\"text\":\"fünf 五\"}\n", 20)
 	all := map[string]struct{ data, kind string }{
@@ -97,7 +98,8 @@ func foreignInputs(t *testing.T) map[string]struct{ data, kind string } {
 	return all
 }
 
-// What is plainly no JSON Lines is refused before the first record, whatever becomes of records that are bad.
+// What is plainly no JSON Lines is refused before the first record, whatever becomes of records
+// that are bad.
 func TestForeignInput(t *testing.T) {
 	for name, tt := range foreignInputs(t) {
 		for _, unchecked := range []bool{false, true} {

@@ -51,7 +51,8 @@ func (e *element) deep() bool { return e.tokens == nil }
 // escapes: a backslash takes the meaning away from what follows it, as in filepath.Match.
 const escapes = runtime.GOOS != "windows"
 
-// hasMeta reports whether a path holds anything that makes a pattern of it, or that a shell would take for one.
+// hasMeta reports whether a path holds anything that makes a pattern of it, or that a shell would
+// take for one.
 func hasMeta(path string) bool { return strings.ContainsAny(path, `*?[{`) }
 
 // parsePattern cuts a pattern into elements. root is the folder where its search begins.
@@ -159,7 +160,8 @@ func parseElement(text string) (element, error) {
 	return e, nil
 }
 
-// parseClass reads a class of characters such as [a-z], which filepath.Match has found to be well formed.
+// parseClass reads a class of characters such as [a-z], which filepath.Match has found to be well
+// formed.
 func parseClass(text string) (set []runes, n int, err error) {
 	at := 1
 	not := strings.HasPrefix(text[at:], "^")

@@ -181,7 +181,8 @@ func TestWalkEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// Two patterns meet where there is a name that both match, and one meets a name where it matches it.
+// Two patterns meet where there is a name that both match, and one meets a name where it matches
+// it.
 func TestPatternsMeet(t *testing.T) {
 	seed := rand.Uint64()
 	r := rand.New(rand.NewPCG(seed, 0))

@@ -154,7 +154,8 @@ func (r *reader[T]) Close() error {
 type cutReader[T any] struct {
 	*reader[T]
 	bare []byte // the split's description without what was read, and without the last brace
-	// last is the description with the last stretch that was long enough to tell much; nil: there was none.
+	// last is the description with the last stretch that was long enough to tell much; nil: there
+	// was none.
 	last []byte
 }
 

@@ -33,8 +33,8 @@ type sight struct {
 	grown        bool // the logger knows that it has grown
 }
 
-// settle is how long a file may look rewritten while bytes are being appended to it: its time is set
-// before its size.
+// settle is how long a file may look rewritten while bytes are being appended to it: its time is
+// set before its size.
 const settle = 50 * time.Millisecond
 
 // unchanged returns an error if a file that is open is not the one that was last seen, or was

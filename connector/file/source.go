@@ -24,12 +24,13 @@ const (
 // SourceConfig describes a source of JSON Lines. Its zero value, but for Paths,
 // is the documented defaults.
 type SourceConfig[T any] struct {
-	// Paths are files or patterns, read in the order given. What a pattern matches is read in the order of
-	// the paths, byte by byte. An element of a pattern is as in filepath.Match, but that names which begin
-	// with a dot are matched only by an element that does; the element ** stands for any number of folders
-	// (no hidden ones, and none that are links), none included. What a shell would understand otherwise is
-	// an error: ** beside other characters, {a,b}, [!a], [[:digit:]]. A file that several names or links lead to
-	// is read once, under the first of them. A path that names nothing is an error.
+	// Paths are files or patterns, read in the order given. What a pattern matches is read in the
+	// order of the paths, byte by byte. An element of a pattern is as in filepath.Match, but that
+	// names which begin with a dot are matched only by an element that does; the element ** stands
+	// for any number of folders (no hidden ones, and none that are links), none included. What a
+	// shell would understand otherwise is an error: ** beside other characters, {a,b}, [!a],
+	// [[:digit:]]. A file that several names or links lead to is read once, under the first of
+	// them. A path that names nothing is an error.
 	Paths []string
 	// SplitSize is how many bytes of a file make a split. Default 16 MiB.
 	SplitSize int64
@@ -115,7 +116,8 @@ func NewRawSource(c SourceConfig[json.RawMessage]) *Source[json.RawMessage] {
 	return &Source[json.RawMessage]{config: c, decode: rawDecoder(c.Time, c.Unchecked)}
 }
 
-// Validate says what is wrong with the configuration, as far as it can be known without looking at files.
+// Validate says what is wrong with the configuration, as far as it can be known without looking at
+// files.
 func (s *Source[T]) Validate() error {
 	_, err := s.config.resolve()
 	errs := []error{err}
@@ -135,8 +137,8 @@ type cut struct {
 	// The split has the lines that begin in [Start, End).
 	Start int64 `json:"start"`
 	End   int64 `json:"end"`
-	// Prefix is the checksum of the file's beginning, Tail that of what lay before its end. Checkpoints of
-	// earlier versions have no Tail.
+	// Prefix is the checksum of the file's beginning, Tail that of what lay before its end.
+	// Checkpoints of earlier versions have no Tail.
 	Prefix string `json:"prefix"`
 	Tail   string `json:"tail,omitempty"`
 	// Read is a checksum of what was read before the position that a checkpoint has.
@@ -200,10 +202,10 @@ func firstLook(path string) (look, error) {
 	return l, nil
 }
 
-// Verify implements stream.Source. It refuses a file that is gone, that has changed where it shows (at
-// its beginning, before its end, or before a position), or that is too short for what is still to be
-// read. What has been appended, and files that the paths match by now and did not when they were cut,
-// are not read; the logger is told.
+// Verify implements stream.Source. It refuses a file that is gone, that has changed where it shows
+// (at its beginning, before its end, or before a position), or that is too short for what is still
+// to be read. What has been appended, and files that the paths match by now and did not when they
+// were cut, are not read; the logger is told.
 func (s *Source[T]) Verify(ctx context.Context, splits []stream.Split, next []int64) error {
 	if len(splits) != len(next) {
 		return fmt.Errorf("file: %d splits and %d positions; want one for each", len(splits), len(next))

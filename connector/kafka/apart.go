@@ -24,8 +24,9 @@ var (
 	_ stream.Apart = (*groupSource[int])(nil)
 )
 
-// Apart implements stream.Apart: what a job writes is never its own input. It compares the topics of
-// sinks that have a broker in common with the source; a topic that an Encode chooses is not known.
+// Apart implements stream.Apart: what a job writes is never its own input. It compares the topics
+// of sinks that have a broker in common with the source; a topic that an Encode chooses is not
+// known.
 func (s *Source[T]) Apart(_ context.Context, own ...any) error {
 	return apart(&s.cfg.Config, s.match, own)
 }

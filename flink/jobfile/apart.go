@@ -3,58 +3,56 @@ package jobfile
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"slices"
 
 	"github.com/tensorferry/tensorferry/connector/file"
 	"github.com/tensorferry/tensorferry/internal/fsx"
 	"github.com/tensorferry/tensorferry/job"
 	"github.com/tensorferry/tensorferry/job/topics"
-	"github.com/tensorferry/tensorferry/stream"
 )
 
-// files are the names of the files in the folders of a job's results and dead letters, as file.Folder has them.
+// files are the names of the files in the folders of a job's results and dead letters, as
+// file.Folder has them.
 var files = []string{"part-[0-9]*[0-9].jsonl", pendingPrefix + "*", markName, fsx.TempPrefix + "*"}
 
-// checkApart says what is wrong with the source's patterns, and whether the job would read what it writes itself.
+// checkApart says what is wrong with the source's patterns, and whether the job would read what it
+// writes itself.
 func checkApart(spec *job.Spec) (faults []error) {
-	var source stream.Apart
-	check := func(at string, own any) {
-		if spec.Source.File != nil {
-			at = "source.file.path"
-		}
-		if err := source.Apart(context.Background(), own); err != nil {
+	ships := shipped{*spec}
+	refuse := func(at string, err error) {
+		if err != nil {
 			faults = append(faults, spec.Fault(at, "%v", err))
 		}
 	}
 	switch {
 	case spec.Source.File != nil:
-		src := shipped{*spec}.source()
-		if err := src.Validate(); err != nil {
-			return []error{spec.Fault("source.file.path", "%v", err)}
+		source, own := ships.source(), []any{}
+		for _, dir := range slices.Sorted(maps.Values(sinks(spec))) {
+			own = append(own, file.Output{Path: dir, Names: files})
 		}
-		source = src
+		err := source.Validate()
+		if err == nil {
+			err = source.Apart(context.Background(), own...)
+		}
+		refuse("source.file.path", err)
 	case spec.Source.Kafka != nil:
-		src, err := shipped{*spec}.live()
+		source, err := ships.live()
 		if err != nil {
 			return nil // which is said elsewhere
 		}
-		source = src
-	default:
-		return nil
-	}
-	for at, dir := range sinks(spec) {
-		check(at, file.Output{Path: dir, Names: files})
-	}
-	topic := func(k *job.KafkaSink, at string) {
-		if k == nil {
-			return
+		check := func(at string, k *job.KafkaSink) {
+			if k == nil {
+				return
+			}
+			if sink, err := topics.NewSink(spec, k, at, topics.Encoder(k, nil), slog.Default()); err == nil {
+				refuse(at+".topic", source.Apart(context.Background(), sink))
+			}
 		}
-		if sink, err := topics.NewSink(spec, k, at, topics.Encoder(k, nil), slog.Default()); err == nil {
-			check(at+".topic", sink)
+		check("sink.kafka", spec.Sink.Kafka)
+		if spec.DeadLetter != nil {
+			check("dead_letter.kafka", spec.DeadLetter.Kafka)
 		}
-	}
-	topic(spec.Sink.Kafka, "sink.kafka")
-	if spec.DeadLetter != nil {
-		topic(spec.DeadLetter.Kafka, "dead_letter.kafka")
 	}
 	return faults
 }

@@ -20,7 +20,8 @@ import (
 	"github.com/tensorferry/tensorferry/stream"
 )
 
-// What a job writes is never its own input, and a pattern that means something else elsewhere is none.
+// What a job writes is never its own input, and a pattern that means something else elsewhere is
+// none.
 func TestCheckInput(t *testing.T) {
 	const letters = "  on_error: {record: dead_letter}\n"
 	for name, c := range map[string]struct{ text, old, by, want string }{

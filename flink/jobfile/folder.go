@@ -30,8 +30,8 @@ type folderMark struct {
 	Fields json.RawMessage `json:"fields"`
 }
 
-// origin is what tells the splits of one input from those of another. Whatever else their description says by now, or will say,
-// a folder stays that of the job whose results it holds.
+// origin is what tells the splits of one input from those of another. Whatever else their
+// description says by now, or will say, a folder stays that of the job whose results it holds.
 type origin struct {
 	Path   string `json:"path"`
 	Size   int64  `json:"size"`

@@ -126,8 +126,9 @@ func (f *readFn) ProcessElement(ctx context.Context, s split, emit func(beam.Eve
 			return fmt.Errorf("source: are there results of split %d: %w", s.Index, err)
 		}
 	}
-	// What the job was submitted with may have been replaced since, or be another file on this machine. Once this instance has seen it,
-	// it stays the one that it was then, which Open checks.
+	// What the job was submitted with may have been replaced since, or be another file on this
+	// machine. Once this instance has seen it, it stays the one that it was then, which Open
+	// checks.
 	cut := stream.Split{Data: s.Data, Start: s.Start}
 	of, err := originOf(cut)
 	if err != nil {
