@@ -85,6 +85,16 @@ type (
 		embedded
 		ID int
 	}
+	parts struct {
+		Bytes [4]byte
+		At    time.Time
+		N     big.Int
+		Map   map[[2]byte]*level
+	}
+	withParts struct {
+		parts
+		Of parts
+	}
 	within struct {
 		time.Time
 		Name string
@@ -190,6 +200,7 @@ func TestRecordsComeBackAsTheyAre(t *testing.T) {
 		"duration":             same(time.Hour, -1),
 		"two names":            same(twice{1, 2}),
 		"left out":             same(hiddenName{1, 2}, hiddenName{1, 0}),
+		"parts":                same(withParts{}, withParts{parts{[4]byte{1}, time.Unix(1, 2).UTC(), *big.NewInt(9), map[[2]byte]*level{{3}: new(level)}}, parts{}}),
 		"case":                 same(lowerAndUpper{1, 2}),
 		"shadowed":             same(shadowing{embedded{"a", "b"}, 3}),
 		"time within":          same(within{time.Unix(5, 6).UTC(), "name"}, within{}),

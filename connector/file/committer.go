@@ -309,18 +309,19 @@ func (c *committer) inspect(ctx context.Context, p sinkPlan) (todo []move, stale
 			}
 		}
 		switch {
+		case errFrom != nil && errTo != nil && c.consumed: // done before, and taken away
 		case errFrom != nil && errTo != nil:
-			return nil, nil, fmt.Errorf("file: %s holds neither %s nor %s, of which the checkpoint needs one: part of the output was removed, or the folder is another one; put it back, or start afresh",
+			return nil, nil, lost("file: %s holds neither %s nor %s, of which the checkpoint needs one: part of the output was removed, or the folder is another one; put it back, or start afresh",
 				c.dir, m.From, m.To)
 		case errFrom != nil && to.Size != m.Bytes:
-			return nil, nil, fmt.Errorf("file: %s has %d bytes and %d were written; put it back as it was, or start afresh",
+			return nil, nil, lost("file: %s has %d bytes and %d were written; put it back as it was, or start afresh",
 				filepath.Join(c.dir, m.To), to.Size, m.Bytes)
 		case errFrom != nil: // done before
 		case from.Size != m.Bytes:
-			return nil, nil, fmt.Errorf("file: %s has %d bytes and %d were synced; the disk has lost data, start afresh",
+			return nil, nil, lost("file: %s has %d bytes and %d were synced; the disk has lost data, start afresh",
 				filepath.Join(c.dir, m.From), from.Size, m.Bytes)
 		case errTo == nil && !m.Replace:
-			return nil, nil, fmt.Errorf("file: %s exists and this job did not write it; move it away, and resume",
+			return nil, nil, lost("file: %s exists and this job did not write it; move it away, and resume",
 				filepath.Join(c.dir, m.To))
 		default:
 			todo = append(todo, m)

@@ -138,22 +138,19 @@ func (l listing) begins(list []byte) bool {
 }
 
 func (c *committer) listLost(l listing) error {
-	return &lostError{c.dir, []string{l.Name + ", the list of the parts, is missing or is not what was written"}}
+	return lost("file: %s, the list of the parts, is missing or is not what was written; put it back, or start afresh",
+		filepath.Join(c.dir, l.Name))
 }
 
-// lostError says what has become of what was published. No restart brings it back.
-type lostError struct {
-	dir   string
-	wrong []string
-}
+// lostError says what has become of results. No restart brings them back.
+type lostError struct{ text string }
 
-func (e *lostError) Error() string {
-	return fmt.Sprintf("file: what the job has published in %s is not there as it was: %s; put it back, or start afresh; "+
-		"if others take parts away, say so (consumed)", e.dir, some(e.wrong))
-}
+func (e *lostError) Error() string { return e.text }
 
 // Verdict makes a lostError an async.Failure.
 func (e *lostError) Verdict() async.Verdict { return async.Verdict{Class: async.Permanent} }
+
+func lost(format string, args ...any) error { return &lostError{fmt.Sprintf(format, args...)} }
 
 // partInfo is what is known of a part: nothing if it was published by a program that kept no list.
 type partInfo struct {
@@ -216,7 +213,8 @@ func (c *committer) Check(ctx context.Context, state []byte) error {
 		return nil
 	})
 	if err == nil && len(wrong) > 0 {
-		err = &lostError{c.dir, wrong}
+		err = lost("file: what the job has published in %s is not there as it was: %s; put it back, or start afresh; "+
+			"if others take parts away, say so (consumed)", c.dir, some(wrong))
 	}
 	return err
 }
@@ -279,6 +277,12 @@ func (c *committer) each(ctx context.Context, st sinkState, todo sinkPlan, f fun
 				p.file = from
 			}
 			p.size, p.there = sizes[p.file]
+			if p.wrong() != "" {
+				// It may be a link to what was moved.
+				if e, err := c.fs.Stat(filepath.Join(c.dir, p.file)); err == nil && !e.Dir {
+					p.size, p.there = e.Size, true
+				}
+			}
 			if err := f(p); err != nil {
 				return err
 			}

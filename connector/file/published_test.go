@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -110,6 +111,16 @@ func TestConsumedParts(t *testing.T) {
 	}
 	if err := o.check(); err != nil {
 		t.Error(err)
+	}
+	o.write(t, raw(0, "[1]")...)
+	plan := o.plan(t)
+	for range 2 {
+		if err := o.c.Commit(ctx, plan); err != nil {
+			t.Fatal(err)
+		}
+		if err := o.d.Remove(filepath.Join("out", partName(0, 3))); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
 	}
 	o.publish(t, 1)
 	if _, there := o.d.Files("out")[partName(0, 0)]; there {

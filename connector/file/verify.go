@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/tensorferry/tensorferry/internal/fsx"
 )
@@ -70,7 +71,7 @@ func VerifyParts(ctx context.Context, state, plan []byte) (v Verified, ours bool
 		return nil
 	})
 	if lost, ok := errors.AsType[*lostError](err); ok {
-		v.Wrong, err = append(v.Wrong, filepath.Join(st.Dir, lost.wrong[0])), nil
+		v.Wrong, err = append(v.Wrong, strings.TrimPrefix(lost.text, "file: ")), nil
 	}
 	return v, true, err
 }
