@@ -38,7 +38,8 @@ NAME@VERSION=FILE is one of several
 versions; a request that names none is answered by the greatest.
 
 DIR holds models as NAME/VERSION/model.onnx, VERSION a number. All of them are
-loaded at the start. With --model-control explicit those of --load are, and
+loaded at the start. A model that fails to load leaves the others serving, and
+/health and /health/NAME say so; with --strict the process ends. With --model-control explicit those of --load are, and
 clients may load and unload models while the server runs.
 
 `
@@ -153,7 +154,7 @@ func runSidecar(ctx context.Context, args []string, stdout, stderr io.Writer) in
 	var cert, key, clientCA string
 	var repository, control, warmUp string
 	var preload listFlag
-	var noReflection, noSharedMemory bool
+	var noReflection, noSharedMemory, strict bool
 	var warmUpTimeout time.Duration
 	f.set.Var(&models, "model", "`NAME=FILE` or NAME@VERSION=FILE of a model; may be repeated")
 	f.set.StringVar(&repository, "repository", "", "`DIR` with models, as NAME/VERSION/model.onnx")
@@ -161,6 +162,7 @@ func runSidecar(ctx context.Context, args []string, stdout, stderr io.Writer) in
 	f.set.Var(&preload, "load", "`NAME` of a model in the repository to load at the start, with --model-control explicit; may be repeated")
 	f.set.StringVar(&warmUp, "warm-up", "1,max", "`ROWS,...` of the batches of zeros that a model is run with before it is ready; max, or off")
 	f.set.DurationVar(&warmUpTimeout, "warm-up-timeout", server.DefaultWarmUpTimeout, "longest time of a model's warm-up")
+	f.set.BoolVar(&strict, "strict", false, "end with 1 if a model fails to load at the start, which else leaves the others serving")
 	f.set.BoolVar(&noReflection, "no-reflection", false, "leave out gRPC's server reflection")
 	f.set.BoolVar(&noSharedMemory, "no-shared-memory", false, "take no tensors in shared memory, which callers on this machine may else name")
 	f.set.StringVar(&cert, "tls-cert", "", "`FILE` with the certificate to show on TCP endpoints")
@@ -192,7 +194,7 @@ func runSidecar(ctx context.Context, args []string, stdout, stderr io.Writer) in
 		Logger: logger,
 	}
 	cfg.Repository, cfg.Preload, cfg.Explicit = repository, preload, control == "explicit"
-	cfg.NoReflection, cfg.NoSharedMemory, cfg.WarmUpTimeout = noReflection, noSharedMemory, warmUpTimeout
+	cfg.NoReflection, cfg.NoSharedMemory, cfg.WarmUpTimeout, cfg.Strict = noReflection, noSharedMemory, warmUpTimeout, strict
 	if cfg.WarmUp, err = parseWarmUp(warmUp); err != nil {
 		return wrong(exitUsage, err)
 	}
@@ -285,10 +287,13 @@ func runSidecar(ctx context.Context, args []string, stdout, stderr io.Writer) in
 		return wrong(exitFailed, err)
 	}
 	if err := srv.WaitReady(ctx); err != nil {
-		if ctx.Err() == nil {
-			return wrong(exitFailed, err)
+		switch {
+		case ctx.Err() != nil:
+			return exitOK // told to stop while it was loading
+		case !srv.Ready():
+			return wrong(exitFailed, err) // with --strict, or there is no other
 		}
-		return exitOK // told to stop while it was loading
+		logger.Warn("serving without the models that failed to load; --strict ends the process instead", "error", err)
 	}
 	for _, line := range ready {
 		fmt.Fprintln(stdout, line)

@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"io"
 	"math/big"
 	"net"
@@ -201,6 +202,32 @@ func TestSidecarRefusals(t *testing.T) {
 		if code := f(t.Context(), []string{"-h"}, &out, &errs); code != exitOK || !strings.Contains(out.String(), "--listen ENDPOINT") || errs.Len() > 0 {
 			t.Errorf("-h: exit %d, %q, %q", code, out.String(), errs.String())
 		}
+	}
+}
+
+// A model that fails to load leaves the others serving, unless --strict.
+func TestSidecarServesWithoutAModelThatFails(t *testing.T) {
+	args := []string{"--listen", "127.0.0.1:0", "--health", "127.0.0.1:0", "--model", "model=mock:double", "--model", "broken=none.onnx"}
+	s := serve(t, runSidecar, 2, args...)
+	if err := inferDouble(t, s.grpcAt(0), insecure.NewCredentials()); err != nil {
+		t.Error(err)
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	for path, want := range map[string]string{"": "200 READY\nbroken FAILED\n", "/model": "200 READY\n", "/broken": "503 NOT_READY\n"} {
+		resp, err := client.Get("http://" + strings.TrimPrefix(s.ready[1], "health on ") + "/health" + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if got := fmt.Sprintf("%d %s", resp.StatusCode, body); err != nil || got != want {
+			t.Errorf("/health%s: %q, %v; want %q", path, got, err, want)
+		}
+	}
+	var out, errs bytes.Buffer
+	code := runSidecar(t.Context(), append(args, "--strict"), &out, &errs)
+	if code != exitFailed || !strings.Contains(errs.String(), `model "broken"`) || out.Len() > 0 {
+		t.Errorf("with --strict: exit %d, stderr %q, stdout %q", code, errs.String(), out.String())
 	}
 }
 

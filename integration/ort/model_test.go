@@ -22,6 +22,7 @@ type node struct {
 	op  string
 	in  []string
 	out string
+	to  uint64 // the attribute; 0: none
 }
 
 // msg builds a message of ONNX's protobuf.
@@ -59,7 +60,11 @@ func write(t testing.TB, ins, outs []tensor.Spec, nodes ...node) string {
 		for _, in := range n.in {
 			m = m.text(1, in)
 		}
-		graph = graph.sub(1, m.text(2, n.out).text(4, n.op))
+		m = m.text(2, n.out).text(4, n.op)
+		if n.to != 0 {
+			m = m.sub(5, msg{}.text(1, "to").number(3, n.to).number(20, 2)) // an INT
+		}
+		graph = graph.sub(1, m)
 	}
 	graph = graph.text(2, "graph")
 	for _, s := range ins {

@@ -152,7 +152,7 @@ func TestDatatypes(t *testing.T) {
 				t.Run(fmt.Sprintf("%v/%s/%d", dt, kind, fixed), func(t *testing.T) {
 					path := write(t, []tensor.Spec{{Name: "a", DType: dt, Row: whole}, {Name: "b", DType: dt, Row: whole}},
 						[]tensor.Spec{{Name: "y", DType: dt, Row: whole}, {Name: "x", DType: dt, Row: whole}},
-						node{"Identity", []string{"a"}, "x"}, node{"Identity", []string{"b"}, "y"})
+						node{"Identity", []string{"a"}, "x", 0}, node{"Identity", []string{"b"}, "y", 0})
 					m, err := library.Load(t.Context(), path, ort.Options{FixedBatch: fixed})
 					if kind == "dynamic" && (dt == tensor.FP16 || dt == tensor.BF16) {
 						if err == nil || !strings.Contains(err.Error(), "of any size") {
@@ -197,7 +197,7 @@ func TestDatatypes(t *testing.T) {
 func TestZeroByteIsRefused(t *testing.T) {
 	spec := []tensor.Spec{{Name: "x", DType: tensor.Bytes, Row: tensor.Shape{-1, 1}}}
 	out := []tensor.Spec{{Name: "y", DType: tensor.Bytes, Row: tensor.Shape{-1, 1}}}
-	m := load(t, write(t, spec, out, node{"Identity", []string{"x"}, "y"}), ort.Options{})
+	m := load(t, write(t, spec, out, node{"Identity", []string{"x"}, "y", 0}), ort.Options{})
 	raw := []byte("\x01\x00\x00\x00a\x03\x00\x00\x00b\x00c\x00\x00\x00\x00")
 	_, err := m.Run(t.Context(), []tensor.Tensor{{Name: "x", DType: tensor.Bytes, Shape: tensor.Shape{3, 1}, Raw: raw}})
 	var bad *backend.RowsError
@@ -206,6 +206,26 @@ func TestZeroByteIsRefused(t *testing.T) {
 	}
 	if _, err := m.Run(t.Context(), []tensor.Tensor{{Name: "x", DType: tensor.Bytes, Shape: tensor.Shape{3, 1}, Raw: raw[:7]}}); err == nil {
 		t.Error("strings cut short were taken")
+	}
+}
+
+// A model that reads numbers from strings is loaded without being asked what an empty one is, which
+// it could not say. It is not warmed up with these either.
+func TestStringsThatAreNumbers(t *testing.T) {
+	m := load(t, write(t, []tensor.Spec{{Name: "x", DType: tensor.Bytes, Row: tensor.Shape{-1, 1}}},
+		[]tensor.Spec{{Name: "y", DType: tensor.FP32, Row: tensor.Shape{-1, 1}}}, node{"Cast", []string{"x"}, "y", elements[tensor.FP32]}), ort.Options{})
+	if u, ok := m.(backend.Unwarmed); !ok || !u.NoWarmUp() {
+		t.Error("it is to be warmed up")
+	}
+	ask := func(raw string) ([]tensor.Tensor, error) {
+		return m.Run(t.Context(), []tensor.Tensor{{Name: "x", DType: tensor.Bytes, Shape: tensor.Shape{2, 1}, Raw: []byte(raw)}})
+	}
+	out, err := ask("\x03\x00\x00\x001.5\x02\x00\x00\x00-2")
+	if err != nil || !bytes.Equal(out[0].Raw, []byte("\x00\x00\xc0\x3f\x00\x00\x00\xc0")) {
+		t.Errorf("%v, %v", out, err)
+	}
+	if _, err := ask("\x03\x00\x00\x001.5\x00\x00\x00\x00"); err == nil {
+		t.Error("an empty string is a number by now, and the model may be asked for it")
 	}
 }
 
@@ -244,7 +264,7 @@ func TestRunStopsWithItsContext(t *testing.T) {
 	last := "x"
 	for i := range 400 {
 		next := "v" + strconv.Itoa(i)
-		nodes = append(nodes, node{"MatMul", []string{last, "x"}, next})
+		nodes = append(nodes, node{"MatMul", []string{last, "x"}, next, 0})
 		last = next
 	}
 	m, err := library.Load(t.Context(), write(t, []tensor.Spec{{Name: "x", DType: tensor.FP32, Row: shape}},
@@ -309,7 +329,7 @@ func TestNothingLeaks(t *testing.T) {
 	rows := digits(t)[:32]
 	m := load(t, digitsFile, ort.Options{})
 	path := write(t, []tensor.Spec{{Name: "x", DType: tensor.Bytes, Row: tensor.Shape{-1, 3}}},
-		[]tensor.Spec{{Name: "y", DType: tensor.Bytes, Row: tensor.Shape{-1, 3}}}, node{"Identity", []string{"x"}, "y"})
+		[]tensor.Spec{{Name: "y", DType: tensor.Bytes, Row: tensor.Shape{-1, 3}}}, node{"Identity", []string{"x"}, "y", 0})
 	texts := load(t, path, ort.Options{})
 	words := []tensor.Tensor{{Name: "x", DType: tensor.Bytes, Shape: tensor.Shape{20, 3}, Raw: payload(tensor.Bytes, 60)}}
 	var before int

@@ -103,7 +103,7 @@ func Start(ctx context.Context, spec *job.Spec, log *slog.Logger, tracer trace.T
 	cfg := server.Config{
 		Backends: Backends(), MaxBatch: s.MaxBatch, Window: s.Window,
 		QueueRows: s.QueueRows, QueueBytes: s.QueueBytes, QueueTimeout: s.QueueTimeout,
-		MaxMessageSize: spec.Infer.MaxMessage, Logger: log.With("part", "sidecar"), Tracer: tracer,
+		MaxMessageSize: spec.Infer.MaxMessage, Logger: log.With("part", "sidecar"), Tracer: tracer, Strict: true,
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Models)) {
 		cfg.Models = append(cfg.Models, server.Model{Name: name, Location: location(s.Models[name])})

@@ -41,7 +41,8 @@ type Model interface {
 }
 
 // Unwarmed is what a Model may implement that is not always to be run before
-// requests run it, because its runs are counted.
+// requests run it: because its runs are counted, or because rows of zeros and empty
+// strings are nothing that it takes.
 type Unwarmed interface {
 	// NoWarmUp reports whether the server leaves out the warm-up.
 	NoWarmUp() bool

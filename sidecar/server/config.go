@@ -67,12 +67,17 @@ type Config struct {
 	Preload []string
 	// Backends are the kinds of model that can be loaded.
 	Backends backend.Registry
+	// Strict says that the server is not ready as long as a model that it was asked for at
+	// its start has failed to load. Without it such a model leaves the others serving, and the
+	// server is ready if one of them is loaded.
+	Strict bool
 
 	// WarmUp is the batches of zeros that a version is run with before it takes
 	// requests, by their number of rows; 0 stands for the most that a batch may have,
 	// which larger ones are cut to. Nil: 1 and the most. Empty and not nil: none. It
-	// is left out for inputs with dimensions of any size and for a backend.Unwarmed. A version that fails at it
-	// is not loaded.
+	// is left out for inputs with dimensions of any size and for a backend.Unwarmed. A version
+	// that fails at it is not loaded, unless it has inputs that are strings: it may want others
+	// than empty ones.
 	WarmUp []int
 	// WarmUpTimeout is how long the warm-up of a version may take. Default 1 min.
 	WarmUpTimeout time.Duration

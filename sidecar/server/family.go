@@ -28,7 +28,8 @@ type family struct {
 	past     []state  // versions that are not there, and why
 	failed   *failure // why no version takes requests; nil: one does, or will
 	note     string   // what is to be said of those that do
-	wanted   bool     // the server is not ready before this family is
+	wanted   bool     // asked for at the start, and neither loaded nor unloaded since
+	loaded   bool     // at some time
 	startErr error    // of the load at the server's start
 }
 
@@ -114,7 +115,7 @@ func (f *family) replace(fresh []*model) []*model {
 	old := f.versions
 	slices.SortFunc(fresh, func(a, b *model) int { return compareVersions(b.version, a.version) })
 	f.versions = fresh
-	f.loading, f.past, f.failed, f.note, f.wanted = nil, nil, nil, "", false
+	f.loading, f.past, f.failed, f.note, f.wanted, f.loaded = nil, nil, nil, "", false, true
 	f.retire(old)
 	return old
 }
@@ -173,6 +174,36 @@ func (f *family) closed(m *model) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.retiring = slices.DeleteFunc(f.retiring, func(r *model) bool { return r == m })
+}
+
+// missing says of a family that was asked for at the start and is not there whether it has failed
+// or is still being loaded.
+func (f *family) missing() (failed, loading bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.wanted {
+		return false, false
+	}
+	select {
+	case <-f.first:
+		return true, false
+	default:
+		return false, true
+	}
+}
+
+// wasLoaded reports whether it is loaded, or was.
+func (f *family) wasLoaded() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.loaded
+}
+
+// serves reports whether a version takes requests.
+func (f *family) serves() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.versions) > 0
 }
 
 // live returns every version that is not closed.

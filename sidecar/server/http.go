@@ -1,25 +1,45 @@
 package server
 
 import (
-	"io"
+	"fmt"
 	"net/http"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
 // Handler returns the HTTP face of the server: /health answers READY with 200 or
-// NOT_READY with 503, and /metrics is for Prometheus.
+// NOT_READY with 503, and names the models that failed to load, a line each; /health/MODEL
+// answers the same of one model; /metrics is for Prometheus.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		if !s.Ready() {
-			w.WriteHeader(http.StatusServiceUnavailable)
-			io.WriteString(w, "NOT_READY\n")
+		sayReady(w, s.Ready())
+		for _, f := range s.repo.all() {
+			// Why is in the log and in the repository's index: it may name files, and anybody may
+			// read this.
+			if failed, _ := f.missing(); failed {
+				fmt.Fprintf(w, "%s FAILED\n", f.name)
+			}
+		}
+	})
+	mux.HandleFunc("GET /health/{model...}", func(w http.ResponseWriter, r *http.Request) {
+		f := s.repo.family(r.PathValue("model"))
+		if f == nil {
+			http.Error(w, "no such model", http.StatusNotFound)
 			return
 		}
-		io.WriteString(w, "READY\n")
+		sayReady(w, f.serves() && !s.isDraining())
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{}))
 	return mux
+}
+
+func sayReady(w http.ResponseWriter, ready bool) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	if !ready {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		fmt.Fprintln(w, "NOT_READY")
+		return
+	}
+	fmt.Fprintln(w, "READY")
 }

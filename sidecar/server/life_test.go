@@ -29,62 +29,98 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
+// A model that fails to load leaves the others serving, and is named. With Strict the server is not
+// ready, and it is not either where nothing is loaded.
 func TestLoading(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		lis := bufconn.Listen(1 << 16)
-		srv, err := server.New(server.Config{
-			Backends: backend.Registry{Schemes: map[string]backend.Loader{"mock": mock.Loader()}},
-			Models: []server.Model{{Name: "m", Location: "mock:double?load_time=1s"}, {Name: "bad", Location: "mock:double?load_error=gone"},
-				{Name: "boom", Location: "x", Load: func(context.Context) (backend.Model, error) { panic("boom") }}},
+	for name, c := range map[string]struct {
+		strict, alone bool
+		settled       string // what health says when all is settled
+	}{
+		"others serve": {false, false, "200 READY|bad FAILED|boom FAILED SERVING, of m: 200 READY, of bad: 503 NOT_READY, of nobody: 404 no such model; ServerReady true"},
+		"strict":       {true, false, "503 NOT_READY|bad FAILED|boom FAILED NOT_SERVING, of m: 200 READY, of bad: 503 NOT_READY, of nobody: 404 no such model; ServerReady false"},
+		"no others":    {false, true, "503 NOT_READY|bad FAILED|boom FAILED NOT_SERVING, of m: 404 no such model, of bad: 503 NOT_READY, of nobody: 404 no such model; ServerReady false"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { loading(t, c.strict, c.alone, c.settled) })
 		})
+	}
+}
+
+func loading(t *testing.T, strict, alone bool, settled string) {
+	lis := bufconn.Listen(1 << 16)
+	cfg := server.Config{
+		Strict:   strict,
+		Backends: backend.Registry{Schemes: map[string]backend.Loader{"mock": mock.Loader()}},
+		Models: []server.Model{{Name: "bad", Location: "mock:double?load_error=gone"},
+			{Name: "boom", Location: "x", Load: func(context.Context) (backend.Model, error) { panic("boom") }}},
+	}
+	if !alone {
+		cfg.Models = append(cfg.Models, server.Model{Name: "m", Location: "mock:double?load_time=1s"})
+	}
+	srv, err := server.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer srv.Close()
+	if err := srv.Start(lis); err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{t: t, srv: srv, lis: lis}
+	c := r.caller()
+	health := grpc_health_v1.NewHealthClient(r.conn())
+	get := func(path string) string {
+		w := httptest.NewRecorder()
+		srv.Handler().ServeHTTP(w, httptest.NewRequest("GET", path, nil))
+		return fmt.Sprintf("%d %s", w.Code, strings.ReplaceAll(strings.TrimSpace(w.Body.String()), "\n", "|"))
+	}
+	status := func() string {
+		h, err := health.Check(t.Context(), &grpc_health_v1.HealthCheckRequest{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer srv.Close()
-		if err := srv.Start(lis); err != nil {
+		ready, err := c.ServerReady(t.Context(), &oip.ServerReadyRequest{})
+		if err != nil {
 			t.Fatal(err)
 		}
-		r := &rig{t: t, srv: srv, lis: lis}
-		c := r.caller()
-		health := grpc_health_v1.NewHealthClient(r.conn())
-		status := func() string {
-			w := httptest.NewRecorder()
-			srv.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/health", nil))
-			h, err := health.Check(t.Context(), &grpc_health_v1.HealthCheckRequest{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			return fmt.Sprintf("%d %s %v", w.Code, strings.TrimSpace(w.Body.String()), h.Status)
-		}
-		synctest.Wait()
+		return fmt.Sprintf("%s %v, of m: %s, of bad: %s, of nobody: %s; ServerReady %v", get("/health"), h.Status,
+			get("/health/m"), get("/health/bad"), get("/health/nobody"), ready.Ready)
+	}
+	synctest.Wait()
+	if !alone {
 		_, err = c.ModelInfer(t.Context(), ask(1))
 		if d := oip.Parse(err); d.Code != codes.Unavailable || d.Reason != oip.ReasonModelLoading || d.RetryAfter != server.DefaultRetryDelay {
 			t.Errorf("while it loads: %v", err)
 		}
-		if got := status(); got != "503 NOT_READY NOT_SERVING" {
+		if got := status(); !strings.HasPrefix(got, "503 NOT_READY|bad FAILED|boom FAILED NOT_SERVING, of m: 503 NOT_READY") {
 			t.Errorf("while it loads: %s", got)
 		}
-		err = srv.WaitReady(t.Context())
-		if err == nil || !strings.Contains(err.Error(), `model "bad"`) || !strings.Contains(err.Error(), "gone") || !strings.Contains(err.Error(), "boom") {
-			t.Errorf("WaitReady: %v", err)
-		}
+	}
+	err = srv.WaitReady(t.Context())
+	if err == nil || !strings.Contains(err.Error(), `model "bad"`) || !strings.Contains(err.Error(), "gone") || !strings.Contains(err.Error(), "boom") {
+		t.Errorf("WaitReady: %v", err)
+	}
+	synctest.Wait()
+	if !alone {
 		resp, err := c.ModelInfer(t.Context(), ask(1))
 		doubled(t, resp, err, 1)
-		for _, name := range []string{"bad", "boom"} {
-			q := ask(1)
-			q.ModelName = name
-			_, err = c.ModelInfer(t.Context(), q)
-			if d := oip.Parse(err); d.Code != codes.FailedPrecondition || d.Reason != oip.ReasonModelLoadFailed {
-				t.Errorf("%s: %v", name, err)
-			}
+	}
+	for _, name := range []string{"bad", "boom"} {
+		q := ask(1)
+		q.ModelName = name
+		_, err = c.ModelInfer(t.Context(), q)
+		if d := oip.Parse(err); d.Code != codes.FailedPrecondition || d.Reason != oip.ReasonModelLoadFailed {
+			t.Errorf("%s: %v", name, err)
 		}
-		if got := status(); got != "503 NOT_READY NOT_SERVING" {
-			t.Errorf("with a model that failed: %s", got)
+		if ready, err := c.ModelReady(t.Context(), &oip.ModelReadyRequest{Name: name}); err != nil || ready.Ready {
+			t.Errorf("%s is ready: %v, %v", name, ready, err)
 		}
-		if err := srv.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	}
+	if got := status(); got != settled {
+		t.Errorf("when all is settled: %s\nwant %s", got, settled)
+	}
+	if err := srv.Close(); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestShutdown(t *testing.T) {

@@ -333,6 +333,7 @@ func TestWarmUp(t *testing.T) {
 			{"bytes", server.Config{QueueBytes: 12}, mock.Config{}, 2, 4},
 			{"dynamic", server.Config{}, mock.Config{Inputs: []tensor.Spec{{Name: "x", DType: tensor.FP32, Row: tensor.Shape{-1}}}}, 0, 0},
 			{"strings", server.Config{WarmUp: []int{3}}, mock.Config{Inputs: []tensor.Spec{{Name: "x", DType: tensor.Bytes, Row: tensor.Shape{2}}}}, 1, 3},
+			{"strings that it refuses", server.Config{WarmUp: []int{3}}, mock.Config{Faults: []mock.Fault{{Kind: mock.Short}}, Inputs: []tensor.Spec{{Name: "x", DType: tensor.Bytes, Row: tensor.Shape{2}}}}, 1, 3},
 			{"counted", server.Config{}, mock.Config{NoWarmUp: true}, 0, 0},
 			{"unbatched", server.Config{}, mock.Config{Unbatched: true}, 1, 1},
 			{"refused", server.Config{WarmUp: []int{1}}, mock.Config{Faults: []mock.Fault{{Kind: mock.BadRow, Row: new(float64)}}}, 1, 1},

@@ -136,6 +136,7 @@ func (s *Server) Start(listeners ...net.Listener) error {
 					f.startErr = fail
 				}
 				close(f.first)
+				s.setHealth()
 			})
 		})
 	}
@@ -207,22 +208,23 @@ func (s *Server) WaitReady(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// Ready reports whether the server takes requests and every model that it was
-// asked for at its start is, or was, loaded: what is loaded or unloaded later
-// changes nothing.
+// Ready reports whether the server takes requests and every model that it was asked for at its
+// start is, or was, loaded, or, unless Config.Strict is set, has failed to load while another one
+// has not. What is loaded or unloaded later changes nothing.
 func (s *Server) Ready() bool {
 	if s.isDraining() {
 		return false
 	}
+	missing, loaded := false, false
 	for _, f := range s.repo.all() {
-		f.mu.Lock()
-		wanted := f.wanted
-		f.mu.Unlock()
-		if wanted {
+		failed, loading := f.missing()
+		if loading || failed && s.cfg.Strict {
 			return false
 		}
+		missing = missing || failed
+		loaded = loaded || f.wasLoaded()
 	}
-	return true
+	return loaded || !missing
 }
 
 // Connections returns the number of open gRPC connections.

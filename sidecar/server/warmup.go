@@ -29,6 +29,7 @@ func (s *Server) warmUp(ctx context.Context, m *model) error {
 			return nil
 		}
 	}
+	strings := slices.ContainsFunc(r.sig.Inputs, func(in tensor.Spec) bool { return in.DType == tensor.Bytes })
 	ctx, cancel := context.WithTimeoutCause(ctx, s.cfg.WarmUpTimeout,
 		fmt.Errorf("it takes longer than %v; run smaller batches in it, or none, or allow more time", s.cfg.WarmUpTimeout))
 	defer cancel()
@@ -54,9 +55,10 @@ func (s *Server) warmUp(ctx context.Context, m *model) error {
 			return context.Cause(ctx)
 		}
 		if i := slices.IndexFunc(errs, func(err error) bool { return err != nil }); i >= 0 {
-			// A model that refuses what the rows hold has run.
-			if f, _ := failureOf(errs[i]); f.code == codes.InvalidArgument {
-				log.Info("the model refuses rows of zeros, so its warm-up may be incomplete", "rows", rows, "error", errs[i])
+			// A model that refuses what the rows hold has run. And there is no string that means
+			// nothing: it may read numbers from them, of which an empty one is none.
+			if f, _ := failureOf(errs[i]); f.code == codes.InvalidArgument || strings {
+				log.Info("the model refuses rows of zeros, or of empty strings, so its warm-up may be incomplete", "rows", rows, "error", errs[i])
 				continue
 			}
 			return fmt.Errorf("a batch of %d rows of zeros: %w", rows, errs[i])

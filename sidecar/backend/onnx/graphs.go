@@ -2,10 +2,9 @@ package onnx
 
 import (
 	"encoding/binary"
-	"fmt"
 	"sync"
+	"sync/atomic"
 
-	"github.com/gomlx/gomlx/pkg/core/graph"
 	mlcontext "github.com/gomlx/gomlx/pkg/ml/context"
 
 	"github.com/tensorferry/tensorferry/tensor"
@@ -30,6 +29,9 @@ type compiled struct {
 	exec  *mlcontext.Exec
 	users int
 	used  int64
+
+	tried atomic.Bool // to build it
+	err   error       // why it cannot be; read when it was tried
 }
 
 // take returns the graph for inputs of these shapes, which belongs to the caller
@@ -97,23 +99,4 @@ func (g *graphs) close() {
 		c.exec.Finalize()
 	}
 	g.kept = nil
-}
-
-// compile makes an executor. The graph itself is built when it is first run.
-func (m *Model) compile() (*mlcontext.Exec, error) {
-	names := make([]string, len(m.sig.Inputs))
-	for i, in := range m.sig.Inputs {
-		names[i] = in.Name
-	}
-	exec, err := mlcontext.NewExecAny(m.engine, m.weights, func(ctx *mlcontext.Context, nodes []*graph.Node) []*graph.Node {
-		inputs := make(map[string]*graph.Node, len(nodes))
-		for i, n := range nodes {
-			inputs[names[i]] = n
-		}
-		return m.model.CallGraph(ctx, nodes[0].Graph(), inputs, m.names...)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("compile: %w", err)
-	}
-	return exec, nil
 }

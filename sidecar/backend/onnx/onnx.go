@@ -24,6 +24,7 @@ import (
 	"math/bits"
 	"slices"
 	"strconv"
+	"sync"
 
 	"github.com/gomlx/gomlx/backends"
 	"github.com/gomlx/gomlx/backends/simplego"
@@ -32,7 +33,6 @@ import (
 	"github.com/gomlx/gomlx/pkg/core/tensors"
 	mlcontext "github.com/gomlx/gomlx/pkg/ml/context"
 	"github.com/gomlx/onnx-gomlx/onnx"
-	"github.com/gomlx/onnx-gomlx/onnx/parser"
 
 	"github.com/tensorferry/tensorferry/sidecar/backend"
 	"github.com/tensorferry/tensorferry/tensor"
@@ -91,11 +91,12 @@ type Model struct {
 	sig     tensor.Signature
 	opts    Options
 	engine  backends.Backend
-	model   onnx.Model
 	weights *mlcontext.Context
 	names   []string // of the outputs
-	limits  map[string]int64
 	graphs  graphs
+	file
+
+	compiling sync.Mutex // held while a graph is built
 }
 
 // Load reads the model from a file. Unless its rows have dimensions of any size,
@@ -114,15 +115,11 @@ func Load(ctx context.Context, path string, opts Options) (_ *Model, err error) 
 			err = fmt.Errorf("onnx: %s: %v", path, p)
 		}
 	}()
-	limits, err := vet(path)
+	f, err := read(path)
 	if err != nil {
 		return nil, fmt.Errorf("onnx: %s: %w", path, err)
 	}
-	parsed, err := parser.ParseFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("onnx: %w", err)
-	}
-	m := &Model{opts: opts, model: parsed, weights: mlcontext.New(), limits: limits}
+	m := &Model{opts: opts, file: f, weights: mlcontext.New()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, m.Close())
@@ -133,11 +130,11 @@ func Load(ctx context.Context, path string, opts Options) (_ *Model, err error) 
 	if m.engine, err = simplego.New("ops_sequential"); err != nil {
 		return nil, fmt.Errorf("onnx: %w", err)
 	}
-	if err := parsed.VariablesToContext(m.weights); err != nil {
-		return nil, fmt.Errorf("onnx: %s: %w", path, err)
+	if err := caught(func() error { return m.model.VariablesToContext(m.weights) }); err != nil {
+		return nil, fmt.Errorf("onnx: %s: its weights cannot be read in pure Go; use ONNX Runtime: %w", path, err)
 	}
 	m.weights = m.weights.Reuse()
-	m.graphs.build = m.compile
+	m.graphs.build = func() (*mlcontext.Exec, error) { return m.executor(m.names) }
 	if err := m.describe(path); err != nil {
 		return nil, fmt.Errorf("onnx: %s: %w", path, err)
 	}
@@ -220,13 +217,22 @@ var engineType = func() map[tensor.DType]dtypes.DType {
 	return out
 }()
 
-// probe runs one row: of zeros, and of ones where the model may divide by a whole number.
+// probe runs one row: of zeros, and of ones where the model may divide by a whole number. A row
+// with dimensions of any size is not run: the graph is built for the least of them, and only an
+// operator that is not there at all is an error, since another size may be what the model wants.
 func (m *Model) probe(ctx context.Context) error {
 	inputs := make([]tensor.Tensor, len(m.sig.Inputs))
+	open := false
 	for i, spec := range m.sig.Inputs {
-		n, err := spec.Row.Elements()
+		row := slices.Clone(spec.Row)
+		for d := range row {
+			if row[d] == tensor.Dynamic {
+				row[d], open = 1, true
+			}
+		}
+		n, err := row.Elements()
 		if err != nil {
-			return nil // of any size
+			return nil // too many to be run
 		}
 		inputs[i] = tensor.Tensor{Name: spec.Name, DType: spec.DType, Raw: make([]byte, int(n)*spec.DType.Size())}
 		if _, indices := m.limits[spec.Name]; !indices && whole[spec.DType] {
@@ -237,9 +243,12 @@ func (m *Model) probe(ctx context.Context) error {
 		if m.sig.Batched {
 			inputs[i].Shape = tensor.Shape{1}
 		}
-		inputs[i].Shape = append(inputs[i].Shape, spec.Row...)
+		inputs[i].Shape = append(inputs[i].Shape, row...)
 	}
-	_, err := m.Run(ctx, inputs)
+	_, err := m.run(ctx, inputs, !open, true)
+	if e, ok := errors.AsType[*unsupported](err); open && !(ok && e.missing) {
+		return nil
+	}
 	return err
 }
 
@@ -265,7 +274,13 @@ func (m *Model) Close() (err error) {
 }
 
 // Run implements backend.Model. A batch that has begun is not interrupted.
-func (m *Model) Run(ctx context.Context, inputs []tensor.Tensor) (_ []tensor.Tensor, err error) {
+func (m *Model) Run(ctx context.Context, inputs []tensor.Tensor) ([]tensor.Tensor, error) {
+	return m.run(ctx, inputs, true, false)
+}
+
+// run builds the graph for a batch where there is none yet, and runs it if it is to. Of a probe
+// that fails the operator is to blame, and not what the batch holds.
+func (m *Model) run(ctx context.Context, inputs []tensor.Tensor, execute, probe bool) (_ []tensor.Tensor, err error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
@@ -293,6 +308,9 @@ func (m *Model) Run(ctx context.Context, inputs []tensor.Tensor) (_ []tensor.Ten
 	}()
 	args := make([]any, len(inputs))
 	for i := range inputs {
+		if want := m.sig.Inputs[i]; inputs[i].DType != want.DType {
+			return nil, fmt.Errorf("onnx: input %q is %s; the model takes %s", want.Name, inputs[i].DType, want)
+		}
 		if err := m.check(&inputs[i]); err != nil {
 			return nil, err
 		}
@@ -308,8 +326,21 @@ func (m *Model) Run(ctx context.Context, inputs []tensor.Tensor) (_ []tensor.Ten
 		return nil, fmt.Errorf("onnx: %w", err)
 	}
 	defer m.graphs.give(g)
-	results, err := g.exec.Exec(args...)
+	if err := m.compile(g, args); err != nil {
+		return nil, fmt.Errorf("onnx: %w", err)
+	}
+	if !execute {
+		return nil, nil
+	}
+	results, err := runGraph(g.exec, args)
 	held = append(held, results...)
+	if err != nil && probe {
+		err = m.unsupported(err, func(exec *mlcontext.Exec) error {
+			results, err := runGraph(exec, args)
+			held = append(held, results...)
+			return err
+		})
+	}
 	if err != nil {
 		return nil, fmt.Errorf("onnx: %w", err)
 	}

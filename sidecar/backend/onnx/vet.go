@@ -1,37 +1,20 @@
 package onnx
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 )
 
-// vet refuses what GoMLX would compute without an error and otherwise than the operators' specification
-// (https://onnx.ai/onnx/operators) says, and what would end the process: a graph with a cycle, which its reader follows for
-// ever, weights that are larger than their data, and data outside of the model's folder. GoMLX looks at no operator set's version
-// and passes over attributes that it does not know. limits are, for inputs that are indices into a weight, how many
+// vet refuses what GoMLX would compute without an error and otherwise than the operators'
+// specification (https://onnx.ai/onnx/operators) says, and what would end the process: a graph with
+// a cycle, which its reader follows for ever, weights that are larger than their data, and data
+// outside of the model's folder. GoMLX looks at no operator set's version and passes over
+// attributes that it does not know. limits are, for inputs that are indices into a weight, how many
 // entries that has: what is out of range would be taken for the nearest.
-func vet(path string) (limits map[string]int64, err error) {
-	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
-		return nil, errors.New("it is not a regular file")
-	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	return vetModel(data, filepath.Dir(path))
-}
-
-// vetModel is vet of a file's content.
-func vetModel(data []byte, folder string) (limits map[string]int64, err error) {
-	m, err := parseModel(data)
-	if err != nil {
-		return nil, err
-	}
+func vet(m message, folder string) (limits map[string]int64, err error) {
 	v := vetter{folder: folder, opset: 1, values: map[string]value{}, limits: map[string]int64{}}
 	for o := range m.messages("opset_import") {
 		if d := o.text("domain"); d == "" || d == "ai.onnx" {

@@ -219,7 +219,16 @@ func FuzzVet(f *testing.F) {
 	f.Add(whole)
 	dir := f.TempDir()
 	f.Fuzz(func(t *testing.T, data []byte) {
-		limits, err := vetModel(data, dir)
+		m, err := parseModel(data)
+		if err != nil || !m.has("graph") {
+			return
+		}
+		m.dropWeights()
+		_ = m.checkFace()
+		limits, err := vet(m, dir)
+		if err == nil {
+			m.needed()
+		}
 		for name, n := range limits {
 			if err == nil && n < 0 {
 				t.Errorf("%q has %d entries", name, n)

@@ -52,8 +52,8 @@ func Open(file string) (*Library, error) {
 	return opened.lib, nil
 }
 
-// Load reads the model from a file and, unless its rows have dimensions of any size, runs it
-// once. The reading itself does not look at ctx.
+// Load reads the model from a file and, unless its rows have strings or dimensions of any size,
+// runs it once. The reading itself does not look at ctx.
 func (l *Library) Load(ctx context.Context, path string, opts Options) (backend.Model, error) {
 	cuda, err := opts.normal()
 	if err != nil {

@@ -39,19 +39,24 @@ func (m *model) Close() error {
 	return m.session.Destroy()
 }
 
-// probe runs one row of zeros.
+// NoWarmUp implements backend.Unwarmed. No string means nothing: a model may read numbers from
+// them, and an empty one is no number.
+func (m *model) NoWarmUp() bool {
+	return slices.ContainsFunc(m.sig.Inputs, func(in tensor.Spec) bool { return in.DType == tensor.Bytes })
+}
+
+// probe runs one row of zeros, if a row of zeros can be made.
 func (m *model) probe(ctx context.Context) error {
+	if m.NoWarmUp() {
+		return nil
+	}
 	inputs := make([]tensor.Tensor, len(m.sig.Inputs))
 	for i, spec := range m.sig.Inputs {
 		n, err := spec.Row.Elements()
 		if err != nil || n == 0 {
 			return nil // of any size
 		}
-		size := spec.DType.Size()
-		if spec.DType == tensor.Bytes {
-			size = 4 // the length of an empty one
-		}
-		inputs[i] = tensor.Tensor{Name: spec.Name, DType: spec.DType, Shape: tensor.Shape{}, Raw: make([]byte, int(n)*size)}
+		inputs[i] = tensor.Tensor{Name: spec.Name, DType: spec.DType, Shape: tensor.Shape{}, Raw: make([]byte, int(n)*spec.DType.Size())}
 		if m.sig.Batched {
 			inputs[i].Shape = tensor.Shape{1}
 		}
