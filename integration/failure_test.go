@@ -146,7 +146,7 @@ func TestErrorTable(t *testing.T) {
 		{codes.Canceled, "", "", 1, restarts, sidecar.ErrCancelled, async.Backend},
 		{codes.InvalidArgument, "BAD_TENSOR", "", 1, ends, sidecar.ErrBadRecord, async.BadRecord},
 		{codes.InvalidArgument, "SHAPE_MISMATCH", "", 1, ends, sidecar.ErrBadRecord, async.BadRecord},
-		{codes.InvalidArgument, "UNKNOWN_INPUT", "", 1, ends, sidecar.ErrBadRecord, async.BadRecord},
+		{codes.InvalidArgument, "UNKNOWN_INPUT", "", 1, ends, sidecar.ErrMismatch, async.Permanent},
 		{codes.NotFound, "MODEL_NOT_FOUND", "", 1, ends, sidecar.ErrModelNotFound, async.Permanent},
 		{codes.FailedPrecondition, "MODEL_LOAD_FAILED", "", 1, ends, sidecar.ErrModelUnusable, async.Permanent},
 		{codes.FailedPrecondition, "VERSION_MISMATCH", "", 1, ends, sidecar.ErrModelUnusable, async.Permanent},

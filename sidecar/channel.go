@@ -50,6 +50,10 @@ type channel[IN, OUT any] struct {
 	maxBytes int // of a request; lowered when a side refuses what was sent
 	requests uint64
 	closed   bool
+	accused  accused[OUT]
+	// completing is held while outcomes are handed over, so that they come one slice after the other.
+	completing sync.Mutex
+	versions   versions
 	// away are workers whose requests nobody waits for any more, in the middle of Cancel.
 	away []*worker[IN, OUT]
 }
@@ -60,6 +64,7 @@ func newChannel[IN, OUT any](cfg Config, ep endpoint.Endpoint, sub async.Subtask
 		name:     peerName{endpoint: cfg.Endpoint, model: cfg.Model},
 		log:      guard.Logger(cmp.Or(cfg.Logger, sub.Logger, slog.New(slog.DiscardHandler))),
 		maxBytes: cfg.MaxBytes,
+		accused:  accused[OUT]{asked: make(chan struct{}, 1)},
 	}
 	c.more.L = &c.mu
 	return c
@@ -102,6 +107,7 @@ func (c *channel[IN, OUT]) open(ctx context.Context, bind binder[IN, OUT]) (err 
 	for range c.cfg.Window {
 		c.tasks.Go(newWorker(c).run)
 	}
+	c.tasks.Go(c.judgeAccused)
 	c.tasks.Go(func() { c.link.watch(c.ctx) })
 	return nil
 }
@@ -195,6 +201,13 @@ func (c *channel[IN, OUT]) Close() (err error) {
 		}
 	})
 	return err
+}
+
+// complete hands outcomes over.
+func (c *channel[IN, OUT]) complete(rows []async.Completion[OUT]) {
+	c.completing.Lock()
+	defer c.completing.Unlock()
+	c.done.Complete(rows)
 }
 
 // wake wakes a worker for each request that is due. Under c.mu.

@@ -34,7 +34,7 @@ type Config struct {
 	// name, and is used in messages.
 	Endpoint string
 	// Model is the model's name on the server, and Version its version; empty: the
-	// server chooses.
+	// server chooses, and answers of any version are taken.
 	Model, Version string
 	// MaxBatch bounds the rows of a request. Default 256. The model's own bound
 	// and the operator's capacity divided by Window bound it too.

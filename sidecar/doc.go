@@ -28,6 +28,10 @@
 // names none, halves are sent until the rows that fail alone are known. These
 // further requests count as no attempts.
 //
+// Before a row is blamed the server is asked whether the model is still the one that the codec was
+// bound to. One that was replaced in place by a model with other tensors makes every row look bad, and is
+// an ErrMismatch, for good.
+//
 // # A lost connection
 //
 // The operator is told with Suspend, and with Resume when the server answers

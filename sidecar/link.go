@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,6 +14,7 @@ import (
 	"google.golang.org/grpc/connectivity"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/internal/brief"
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
@@ -30,6 +33,7 @@ type link struct {
 	name    *peerName
 	version string            // that requests ask for
 	sig     *tensor.Signature // that the codec was bound to
+	told    told              // what the server said of the model then
 	log     *slog.Logger
 
 	// suspend and resume tell the operator; stopped gives back what waits in the channel.
@@ -90,7 +94,7 @@ func (l *link) goDown(why *Error) {
 func (l *link) goUp(seen uint64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.losses != seen {
+	if why := l.down.Load(); l.losses != seen || why != nil && !why.hold {
 		return false
 	}
 	l.down.Store(nil)
@@ -104,9 +108,16 @@ func (l *link) goUp(seen uint64) bool {
 func (l *link) end(why *Error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if before := l.down.Load(); before != nil && !before.hold {
+		return
+	}
 	l.down.Store(why)
-	l.log.Error("sidecar: connected again, and the model cannot be used any more", "endpoint", l.name.endpoint, "reason", why.Message)
+	l.log.Error("sidecar: the model cannot be used any more", "endpoint", l.name.endpoint, "reason", why.Message)
 	l.resume()
+	l.stopped(why)
+	if l.kick != nil {
+		l.kick()
+	}
 }
 
 // watch runs until ctx ends, or the model has become another.
@@ -117,8 +128,12 @@ func (l *link) watch(ctx context.Context) {
 	failed := 0 // probes in a row, on a connection that says it is ready
 	for wasDown := false; ctx.Err() == nil; {
 		l.mu.Lock()
-		seen, down := l.losses, l.down.Load() != nil
+		seen, why := l.losses, l.down.Load()
 		l.mu.Unlock()
+		if why != nil && !why.hold {
+			return
+		}
+		down := why != nil
 		if down && !wasDown {
 			pause = ups.end()
 		}
@@ -267,23 +282,87 @@ func (l *link) notYet(err *Error) *Error {
 // compare looks whether the model is still the one that the codec was bound to. What
 // the server does not tell now it may tell at the next probe.
 func (l *link) compare(ctx context.Context) *Error {
-	sig, err := l.askModel(ctx, l.version)
+	sig, _, err := l.askModel(ctx, l.version)
 	switch {
 	case err != nil && (err.hold || err.Class != async.Permanent):
 		return l.notYet(err)
 	case err != nil:
 		return err
 	}
-	now, then := sig, *l.sig
+	return l.changed(&sig)
+}
+
+// changed is the failure of a codec that was bound to another model; nil: it is the same.
+func (l *link) changed(sig *tensor.Signature) *Error {
+	now, then := *sig, *l.sig
 	now.MaxBatch, then.MaxBatch = 0, 0 // a bound that changed is met by splitting
-	if now.String() != then.String() {
-		return &Error{
-			Code: FailedPrecondition, Model: l.name.model, Endpoint: l.name.endpoint, Class: async.Permanent, kind: ErrMismatch,
-			Message: fmt.Sprintf("the server has another model by this name since it was connected again: %s; it was %s", sig.String(), l.sig.String()),
-			advice:  "start the job again, which binds its codec to the new one",
+	if now.String() == then.String() {
+		return nil
+	}
+	return &Error{
+		Code: FailedPrecondition, Model: l.name.model, Endpoint: l.name.endpoint, Class: async.Permanent, kind: ErrMismatch,
+		Message: brief.Text(fmt.Sprintf("the server has another model by this name now (%s): %s; it was %s", differences(&then, &now), now.String(), then.String())),
+		advice:  "start the job again, which binds its codec to the new one",
+	}
+}
+
+// differences lists what is not as it was.
+func differences(then, now *tensor.Signature) string {
+	var out []string
+	if then.Batched != now.Batched {
+		out = append(out, map[bool]string{true: "it takes batches", false: "it takes no batches"}[now.Batched])
+	}
+	list := func(kind string, then, now []tensor.Spec) {
+		find := func(specs []tensor.Spec, name string) int {
+			return slices.IndexFunc(specs, func(s tensor.Spec) bool { return s.Name == name })
+		}
+		for _, s := range then {
+			if i := find(now, s.Name); i < 0 {
+				out = append(out, fmt.Sprintf("%s %s is gone", kind, s))
+			} else if was := s.String(); now[i].String() != was {
+				out = append(out, fmt.Sprintf("%s %s is %s", kind, was, now[i]))
+			}
+		}
+		for _, s := range now {
+			if find(then, s.Name) < 0 {
+				out = append(out, fmt.Sprintf("%s %s is new", kind, s))
+			}
 		}
 	}
-	return nil
+	list("input", then.Inputs, now.Inputs)
+	list("output", then.Outputs, now.Outputs)
+	if out == nil {
+		out = []string{"the order of its inputs or outputs"}
+	}
+	return strings.Join(out, ", ")
+}
+
+// verify asks whether the model is still the one that the codec was bound to, with one question as long as it is. The answer counts for
+// everything that the server said before it was asked.
+func (l *link) verify(ctx context.Context) *Error {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	_, said, err := l.describe(ctx, l.version)
+	if err == nil && said.signature == l.told.signature {
+		return nil
+	}
+	switch {
+	case err == nil:
+		err = l.compare(ctx) // what the configuration says of it counts too
+	case err.kind == ErrModelNotFound && err.Reason == "":
+		err = err.held()
+	}
+	if err != nil && err.Class != async.Permanent || over(ctx) {
+		return l.away("it was asked whether the model is still the same, without an answer: " + message(err))
+	}
+	return err
+}
+
+func message(err *Error) string {
+	if err == nil {
+		return "no time was left"
+	}
+	return err.Message
 }
 
 // away is the reason for which calls are held.

@@ -37,7 +37,8 @@ type peerServer struct {
 	live        func() error     // of ModelReady, before ready
 	modelConfig *oip.ModelConfig // nil: not served
 	infer       func(ctx context.Context, req *oip.ModelInferRequest, rows [][]float32) error
-	shared      *sharedMemory // nil: not served
+	answer      func(resp *oip.ModelInferResponse) // changes an answer
+	shared      *sharedMemory                      // nil: not served
 
 	mu       sync.Mutex
 	listener *bufconn.Listener
@@ -49,6 +50,28 @@ type peerServer struct {
 	peak     int
 	accepted int
 	log      [][][]float32 // the rows of each request
+	asked    int           // for the metadata
+}
+
+// replace puts another model in the place of the one there is. The connection stays.
+func (p *peerServer) replace(sig tensor.Signature) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.sig = sig
+}
+
+func (p *peerServer) signature() *tensor.Signature {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	sig := p.sig
+	return &sig
+}
+
+// questions is how often the metadata were asked for.
+func (p *peerServer) questions() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.asked
 }
 
 func newPeer(t testing.TB, row ...int64) *peerServer {
@@ -175,16 +198,20 @@ func (p *peerServer) ModelMetadata(context.Context, *oip.ModelMetadataRequest) (
 			return nil, err
 		}
 	}
-	return oip.Metadata(&p.sig, "test"), nil
+	p.mu.Lock()
+	p.asked++
+	p.mu.Unlock()
+	return oip.Metadata(p.signature(), "test"), nil
 }
 
 func (p *peerServer) ModelInfer(ctx context.Context, req *oip.ModelInferRequest) (*oip.ModelInferResponse, error) {
 	if p.shared != nil {
 		return p.shared.infer(ctx, p, req)
 	}
+	sig := p.signature()
 	shape := req.Inputs[0].Shape
 	n := int(shape[0])
-	in, out := tensor.NewRows(&tensor.Signature{Batched: true, Outputs: p.sig.Inputs}), tensor.NewBatch(&tensor.Signature{Batched: true, Inputs: p.sig.Outputs})
+	in, out := tensor.NewRows(&tensor.Signature{Batched: true, Outputs: sig.Inputs}), tensor.NewBatch(&tensor.Signature{Batched: true, Inputs: sig.Outputs})
 	if err := in.Set(0, tensor.FP32, shape, req.RawInputContents[0], n); err != nil {
 		return nil, err
 	}
@@ -208,7 +235,11 @@ func (p *peerServer) ModelInfer(ctx context.Context, req *oip.ModelInferRequest)
 			return nil, err
 		}
 	}
-	return oip.NewResponse(req.ModelName, "1", req.Id, []tensor.Tensor{{Name: p.sig.Outputs[0].Name, DType: tensor.FP32, Shape: shape, Raw: out.Column(0).Raw()}}), nil
+	resp := oip.NewResponse(req.ModelName, "1", req.Id, []tensor.Tensor{{Name: sig.Outputs[0].Name, DType: tensor.FP32, Shape: shape, Raw: out.Column(0).Raw()}})
+	if p.answer != nil {
+		p.answer(resp)
+	}
+	return resp, nil
 }
 
 // sizes are the rows of each request so far.

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/connectivity"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/internal/brief"
 	"github.com/tensorferry/tensorferry/sidecar/oip"
 	"github.com/tensorferry/tensorferry/tensor"
 )
@@ -25,9 +26,10 @@ func (l *link) awaitModel(ctx context.Context, version string, patience time.Dur
 	var last *Error
 	for n := 0; ; n++ {
 		asked := time.Now()
-		sig, err := l.askModel(ctx, version)
+		sig, told, err := l.askModel(ctx, version)
 		switch {
 		case err == nil:
+			l.told = told
 			// grpc lets calls through a moment before it says that it is ready; the watcher
 			// would take what it says before for a loss.
 			l.awaitConnection(ctx)
@@ -83,36 +85,52 @@ func (l *link) awaitConnection(ctx context.Context) {
 	}
 }
 
+// told is what a server's metadata say of a model, before the configuration has its say.
+type told struct {
+	name      string // that the server has for it, which may be another than requests have
+	signature string
+}
+
 // askModel asks whether the model is ready, and for what the server tells of it.
-func (l *link) askModel(ctx context.Context, version string) (tensor.Signature, *Error) {
+func (l *link) askModel(ctx context.Context, version string) (tensor.Signature, told, *Error) {
 	// Not ServerReady: a server says no to that for as long as any other model of it is
 	// broken. A no, and an error, may also mean that there is no such model; the metadata
 	// tell.
 	ready, err := l.modelReady(ctx, version)
 	if err != nil && err.kind == ErrUnreachable {
-		return tensor.Signature{}, err
+		return tensor.Signature{}, told{}, err
 	}
-	var meta oip.ModelMetadataResponse
-	failed := l.conn.Invoke(ctx, oip.GRPCInferenceService_ModelMetadata_FullMethodName,
-		&oip.ModelMetadataRequest{Name: l.name.model, Version: version}, &meta)
+	sig, said, failed := l.describe(ctx, version)
 	if failed != nil {
-		err := l.name.understand(failed, "").Error
-		if err.kind == ErrModelNotFound && l.starting(ctx) {
+		if failed.kind == ErrModelNotFound && l.starting(ctx) {
 			e := l.notReady()
-			e.Message = "the server does not know the model, and says that it is not ready itself: " + err.Message
-			return tensor.Signature{}, e
+			e.Message = "the server does not know the model, and says that it is not ready itself: " + failed.Message
+			return sig, said, e
 		}
-		return tensor.Signature{}, err
+		return sig, said, failed
 	}
 	if err == nil && !ready {
-		return tensor.Signature{}, l.notReady()
+		return sig, said, l.notReady()
 	}
-	sig, failed := oip.SignatureOf(&meta, version)
-	if failed != nil {
-		return sig, l.unusable(failed)
+	return sig, said, l.configure(ctx, version, &sig)
+}
+
+// describe asks for the model's metadata alone.
+func (l *link) describe(ctx context.Context, version string) (tensor.Signature, told, *Error) {
+	var meta oip.ModelMetadataResponse
+	err := l.conn.Invoke(ctx, oip.GRPCInferenceService_ModelMetadata_FullMethodName,
+		&oip.ModelMetadataRequest{Name: l.name.model, Version: version}, &meta)
+	if err != nil {
+		return tensor.Signature{}, told{}, l.name.understand(err, "").Error
 	}
+	sig, err := oip.SignatureOf(&meta, version)
+	if err != nil {
+		return sig, told{}, l.unusable(err)
+	}
+	said := told{name: sig.Model}
 	sig.Model = l.name.model // what requests ask for, whatever the server calls it
-	return sig, l.configure(ctx, version, &sig)
+	said.signature = sig.String()
+	return sig, said, nil
 }
 
 // silent is why a question got no answer in its time: the server is slow if there is a connection
@@ -136,6 +154,7 @@ func (l *link) starting(ctx context.Context) bool {
 }
 
 func (l *link) unusable(err error) *Error {
+	err = brief.Error(err) // it has names of the server's
 	return &Error{
 		Code: FailedPrecondition, Message: err.Error(), Model: l.name.model, Endpoint: l.name.endpoint,
 		Class: async.Permanent, kind: ErrModelUnusable, cause: err,
@@ -190,7 +209,7 @@ func (p *peerName) mismatch(sig *tensor.Signature, err error) *Error {
 		message = fmt.Sprintf("%s (the model, as the server describes it: %s)", message, model)
 	}
 	return &Error{
-		Code: FailedPrecondition, Message: message,
+		Code: FailedPrecondition, Message: brief.Text(message),
 		Model: p.model, Endpoint: p.endpoint, Class: async.Permanent, kind: ErrMismatch, cause: err,
 	}
 }

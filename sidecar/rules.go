@@ -36,6 +36,8 @@ const (
 	findRow
 	// splitRows: too much for one message. Send less.
 	splitRows
+	// misfit: the request does not suit the model, whatever its rows hold. All of them fail, for good.
+	misfit
 )
 
 // The first rule that matches counts. What stands at the top of a code are words of
@@ -66,6 +68,9 @@ var rules = [...]rule{
 	{codes.Canceled, "", "", ErrCancelled, async.Backend, failRows, false,
 		"this side did not cancel it; look at the server's log, and at proxies on the way"},
 
+	// Names come from the codec and not from the record.
+	{codes.InvalidArgument, oip.ReasonUnknownInput, "", ErrMismatch, async.Permanent, misfit, false,
+		"the codec was bound to a model with other inputs; start the job again, which binds it anew"},
 	// MLServer, of a model that is loading.
 	{codes.InvalidArgument, "", "is not ready yet", ErrNotReady, async.Transport, holdRows, false, ""},
 	// Triton, where the model's configuration could not be read before.

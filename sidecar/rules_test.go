@@ -41,7 +41,7 @@ func TestErrorTable(t *testing.T) {
 		{oip.Error(codes.DeadlineExceeded, oip.ReasonQueueTimeout, "waited"), ErrTimeout, failRows, ends(async.Timeout)},
 		{oip.Error(codes.InvalidArgument, oip.ReasonBadTensor, "nan"), ErrBadRecord, findRow, ends(async.BadRecord)},
 		{oip.Error(codes.InvalidArgument, oip.ReasonShapeMismatch, "shape"), ErrBadRecord, findRow, ends(async.BadRecord)},
-		{oip.Error(codes.InvalidArgument, oip.ReasonUnknownInput, "name"), ErrBadRecord, findRow, ends(async.BadRecord)},
+		{oip.Error(codes.InvalidArgument, oip.ReasonUnknownInput, "name"), ErrMismatch, misfit, ends(async.Permanent)},
 		{oip.Error(codes.NotFound, oip.ReasonModelNotFound, "model"), ErrModelNotFound, failRows, ends(async.Permanent)},
 		{oip.Error(codes.FailedPrecondition, oip.ReasonModelLoadFailed, "file"), ErrModelUnusable, failRows, ends(async.Permanent)},
 		{oip.Error(codes.FailedPrecondition, oip.ReasonVersionMismatch, "2"), ErrModelUnusable, failRows, ends(async.Permanent)},

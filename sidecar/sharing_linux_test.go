@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -68,6 +69,43 @@ func TestSharedMemory(t *testing.T) {
 		}
 		if len(offsets) > 6 {
 			t.Errorf("%d places for requests; there are 6 slots", len(offsets))
+		}
+		c.Close()
+		p.shared.check(t)
+	})
+}
+
+// An answer that names another request, or another model, is nobody's result with shared memory either; the slots are free again.
+func TestSharedAnswersAreIdentified(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, cfg := sharingPeer(t, 3)
+		cfg.MaxBatch, cfg.Window, cfg.SharedMemory = 1, 2, 4*minSlot
+		var n atomic.Int64
+		p.answer = func(resp *oip.ModelInferResponse) {
+			if n.Add(1)%2 == 1 {
+				resp.Id = "op/0.0-1000"
+			}
+		}
+		r := newRecorder(t)
+		c := r.open(cfg)
+		r.call(rampOf(40, 3)...)
+		r.await()
+		failed := 0
+		for i, v := range r.records {
+			switch out := r.outcome[uint64(i)]; {
+			case errors.Is(out.Err, ErrBadOutput):
+				failed++
+			case out.Err != nil || out.Outputs.At(0)[0] != 2*v[0]:
+				t.Errorf("record %d: %+v", i, out)
+			}
+		}
+		if failed != 20 {
+			t.Errorf("%d records failed of the 20 whose answers named another request", failed)
+		}
+		for i, q := range p.shared.requests() {
+			if q.in.Size == 0 {
+				t.Errorf("request %d had no slot: those before it were not given back", i)
+			}
 		}
 		c.Close()
 		p.shared.check(t)

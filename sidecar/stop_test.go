@@ -64,6 +64,8 @@ func TestNoRowRunsTwice(t *testing.T) {
 						default:
 						}
 					}
+					keep.mu.Lock()
+					defer keep.mu.Unlock()
 					// What was not said to be untaken may have run.
 					var went, answered [5]int
 					for _, call := range s.Log() {

@@ -33,6 +33,7 @@ type worker[IN, OUT any] struct {
 	resp  oip.ModelInferResponse
 	fates []fate
 	out   []async.Completion[OUT]
+	doubt []async.Completion[OUT] // what the server blames on the row, before it is known whose fault it is
 
 	slot   *slot         // that the batch is encoded into; nil: none
 	own    *tensor.Batch // for requests without a slot, and
@@ -280,13 +281,19 @@ func (w *worker[IN, OUT]) settle(r *group[IN], id string, written bool, err erro
 		outputs = w.slot.outputs
 	}
 	if err == nil {
+		if f := w.c.identify(&w.resp, id); f != nil {
+			w.judge(r, f, n)
+			w.report()
+			w.c.recycle(r)
+			return
+		}
 		if err = oip.FillRowsFrom(w.rows, &w.resp, n, outputs); err == nil {
 			w.c.leave(r, nil)
 			w.at.stage, w.at.row = decoding, 0
 			w.decode(r)
 			return
 		}
-		err = oip.Error(codes.DataLoss, oip.ReasonBadOutput, err.Error())
+		err = oip.Shorten(oip.Error(codes.DataLoss, oip.ReasonBadOutput, err.Error()))
 	}
 	if w.c.ctx.Err() != nil {
 		return // closed: nobody listens
@@ -369,7 +376,7 @@ func (w *worker[IN, OUT]) failNamed(r *group[IN], f *failure) bool {
 		if r.fates[i] == wanted {
 			r.fates[i] = gone
 			r.live--
-			w.fail(r.calls[i].ID, f.Error)
+			w.blame(r.calls[i].ID, f)
 		}
 	}
 	return named
@@ -384,7 +391,7 @@ func (w *worker[IN, OUT]) failAll(r *group[IN], f *failure) {
 		if r.fates[i] != wanted || f.Class == async.Timeout && !c.Deadline.IsZero() && !now.Before(c.Deadline) {
 			continue
 		}
-		w.fail(c.ID, f.Error)
+		w.blame(c.ID, f)
 	}
 }
 
@@ -436,14 +443,28 @@ func (w *worker[IN, OUT]) badAnswer(r *group[IN]) {
 	w.at.row++
 }
 
+// blame completes a row with what the server says of its request. Where that is about the content, others look into it first.
+func (w *worker[IN, OUT]) blame(id async.CallID, f *failure) {
+	if f.do == findRow || f.do == misfit {
+		w.doubt = append(w.doubt, async.Completion[OUT]{ID: id, Err: f.Error})
+		return
+	}
+	w.fail(id, f.Error)
+}
+
 func (w *worker[IN, OUT]) fail(id async.CallID, err error) {
 	w.out = append(w.out, async.Completion[OUT]{ID: id, Err: err})
 }
 
 // report hands over what has been completed, with one wake-up.
 func (w *worker[IN, OUT]) report() {
+	if len(w.doubt) > 0 {
+		w.c.accuse(w.doubt)
+		clear(w.doubt)
+		w.doubt = w.doubt[:0]
+	}
 	if len(w.out) > 0 {
-		w.c.done.Complete(w.out)
+		w.c.complete(w.out)
 		clear(w.out) // results must not be kept alive
 		w.out = w.out[:0]
 	}

@@ -86,6 +86,61 @@ func TestStream(t *testing.T) {
 	})
 }
 
+// Every answer says which request it is to, and of which model and version it is: by call and on a stream, good or bad, whatever
+// version was asked for.
+func TestAnswersNameThemselves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := serve(t, server.Config{}, mock.Config{Jitter: 5 * time.Millisecond, Instances: 8})
+		stream, err := r.caller().ModelStreamInfer(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := r.caller()
+		named := func(how string, i int, resp *oip.ModelInferResponse, version string) {
+			if resp.GetId() != fmt.Sprint("r/", i) || resp.GetModelName() != "m" || resp.GetModelVersion() != version {
+				t.Errorf("%s, request %d: the answer is to %q, of %q version %q", how, i, resp.GetId(), resp.GetModelName(), resp.GetModelVersion())
+			}
+		}
+		for i := range 20 {
+			req := ask(float32(i))
+			req.Id = fmt.Sprint("r/", i)
+			if i%2 == 1 {
+				req.ModelVersion = "1"
+			}
+			bad := i%5 == 4
+			if bad {
+				req.Inputs[0].Datatype = "FP64"
+			}
+			if err := sent(stream.Send(req)); err != nil {
+				t.Fatal(err)
+			}
+			resp, err := c.ModelInfer(t.Context(), req)
+			if bad {
+				if d := oip.Parse(err); d.Metadata[oip.MetaModel] != "m" || d.Metadata[oip.MetaRequestID] != req.Id {
+					t.Errorf("request %d: %v", i, err)
+				}
+				continue
+			}
+			doubled(t, resp, err, float32(i))
+			named("by call", i, resp, "1")
+		}
+		for i := range 20 {
+			got, err := stream.Recv()
+			if err != nil {
+				t.Fatal(err)
+			}
+			version := "1"
+			if i%5 == 4 && i%2 == 0 {
+				version = "" // it was refused before one was chosen
+			}
+			named("on the stream", i, got.InferResponse, version)
+			if i%5 != 4 {
+				doubled(t, got.InferResponse, nil, float32(i))
+			}
+		}
+	})
+}
+
 // A server that drains answers what a stream has sent, and ends it.
 func TestStreamDrains(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
