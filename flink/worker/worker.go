@@ -17,6 +17,8 @@ import (
 	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/util/grpcx"
 	"google.golang.org/grpc"
+
+	"github.com/tensorferry/tensorferry/internal/guard"
 )
 
 // Pool runs workers. Workers of different jobs share the process and its channels' pool, not their state.
@@ -42,7 +44,7 @@ type running struct{ cancel context.CancelFunc }
 
 // New returns a pool that serves nothing yet.
 func New(log *slog.Logger) *Pool {
-	p := &Pool{log: log, server: grpc.NewServer(), workers: map[name]*running{}}
+	p := &Pool{log: guard.Logger(log), server: grpc.NewServer(), workers: map[name]*running{}}
 	p.root, p.cancel = context.WithCancel(context.Background())
 	fnpb.RegisterBeamFnExternalWorkerPoolServer(p.server, p)
 	return p

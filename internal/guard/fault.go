@@ -7,8 +7,12 @@ import (
 	"runtime/debug"
 )
 
-// mostWrapped is how many errors one error may wrap. One that wraps itself is found by it.
-const mostWrapped = 1000
+const (
+	// deepest is how far errors may wrap one another. One that wraps itself is found by it.
+	deepest = 1000
+	// mostTried is of how many errors that one wraps the methods are tried.
+	mostTried = 10000
+)
 
 // Error returns err if it can be used, and a *Panic with the place and the stack if one of its methods, or of the errors
 // that it wraps, panics or ends its goroutine: those of an error that is a nil pointer do. All the methods are called
@@ -18,7 +22,7 @@ func Error(where string, err error) error {
 		return err
 	}
 	at := ""
-	failed := trial(func() { probe(err, &at, new(int)) })
+	failed := trial(func() { probe(err, &at, 0, new(int)) })
 	if failed == nil {
 		return err
 	}
@@ -60,11 +64,13 @@ var others = []func(reflect.Value) (string, reflect.Value){
 }
 
 // probe calls the methods of err and of what it wraps, and says in at which one it calls.
-func probe(err error, at *string, seen *int) {
-	if *at = "Unwrap"; *seen == mostWrapped {
-		panic(fmt.Sprintf("it wraps more than %d errors, or itself", mostWrapped))
+func probe(err error, at *string, depth int, tried *int) {
+	if depth == deepest {
+		panic("it wraps itself")
 	}
-	*seen++
+	if *tried++; *tried > mostTried {
+		return
+	}
 	*at = "Error"
 	_ = err.Error()
 	if e, ok := err.(interface{ Is(error) bool }); ok {
@@ -94,12 +100,12 @@ func probe(err error, at *string, seen *int) {
 	switch e := err.(type) {
 	case interface{ Unwrap() error }:
 		if inner := e.Unwrap(); inner != nil {
-			probe(inner, at, seen)
+			probe(inner, at, depth+1, tried)
 		}
 	case interface{ Unwrap() []error }:
 		for _, inner := range e.Unwrap() {
 			if inner != nil {
-				probe(inner, at, seen)
+				probe(inner, at, depth+1, tried)
 			}
 		}
 	}
@@ -111,7 +117,7 @@ func printable(value any) any {
 	case string, bool, int:
 		return value
 	case error:
-		if sound(v) || trial(func() { probe(v, new(string), new(int)) }) == nil {
+		if sound(v) || trial(func() { probe(v, new(string), 0, new(int)) }) == nil {
 			return value
 		}
 	default:
