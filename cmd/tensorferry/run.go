@@ -113,6 +113,7 @@ func runJob(w *world, args []string) int {
 		}
 		return exitFailed // taken, say, which may pass
 	}
+	r.metrics.skipped = r.parts.skipped
 	r.log.Info("metrics", "url", "http://"+r.metrics.listener.Addr().String()+"/metrics")
 	served := make(chan error, 1)
 	go func() { served <- r.metrics.serve() }()
@@ -345,8 +346,9 @@ func (r *running) Observe(e stream.Event) {
 	}
 }
 
-// untouched reports whether nothing is lost with a run: it has read nothing and kept nothing. One that
-// reads topics has a beginning once it runs, behind which records come that it has not read yet.
+// untouched reports whether nothing is lost with a run: it has read nothing and kept nothing. One
+// that reads topics has a beginning once it runs, behind which records come that it has not read
+// yet.
 func (r *runner) untouched(p stream.Progress) bool {
 	return p.Read == 0 && p.CheckpointsCompleted == 0 && !(r.spec.Source.Kafka != nil && r.ran.Load())
 }
