@@ -7,11 +7,26 @@ import (
 	"github.com/tensorferry/tensorferry/trace"
 )
 
-// EventTime is a record's own time in milliseconds since the Unix epoch.
+// EventTime is a record's own time in milliseconds since the Unix epoch, from MinTime to MaxTime.
 type EventTime int64
 
 // NoTime says that a record or a watermark carries no event time.
 const NoTime EventTime = math.MinInt64
+
+// MinTime and MaxTime bound event times: 0001-01-01T00:00:00Z and 9999-12-31T23:59:59.999Z. A
+// source that gives a record a time beyond them, as one in microseconds is, gives it none: the
+// runtime counts such records and takes them to have NoTime, so that no watermark follows them.
+const (
+	MinTime EventTime = -62_135_596_800_000
+	MaxTime EventTime = 253_402_300_799_999
+)
+
+// BadTime is out of range. A source gives it to a record whose time cannot be said in milliseconds
+// at all.
+const BadTime EventTime = NoTime + 1
+
+// Valid reports whether t is from MinTime to MaxTime.
+func (t EventTime) Valid() bool { return MinTime <= t && t <= MaxTime }
 
 // EndOfTime is the watermark after the last record of a bounded input.
 const EndOfTime EventTime = math.MaxInt64
@@ -24,10 +39,15 @@ func (t EventTime) Time() time.Time {
 	return time.UnixMilli(int64(t))
 }
 
-// At returns the event time of a time.Time, and NoTime for the zero Time.
+// At returns the event time of a time.Time: NoTime for the zero Time, and BadTime for one out of
+// range.
 func At(t time.Time) EventTime {
 	if t.IsZero() {
 		return NoTime
+	}
+	// In milliseconds a time far away would be another.
+	if s := t.Unix(); s < int64(MinTime)/1000 || s > int64(MaxTime)/1000 {
+		return BadTime
 	}
 	return EventTime(t.UnixMilli())
 }

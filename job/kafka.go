@@ -42,6 +42,9 @@ type KafkaSource struct {
 	// host's choice, which is the earliest.
 	Start string
 	At    time.Time
+	// SkipExpired: where the next record is gone reading goes on at the first there is. Else the
+	// job ends.
+	SkipExpired bool
 	// Format is FormatJSON or FormatRaw, never empty.
 	Format Format
 	// Meta is the field in which a record of FormatJSON gets what else Kafka has of it; empty: none.
@@ -176,7 +179,7 @@ func (s *section) format() Format {
 }
 
 func (d *decoder) kafkaSource(v value) *KafkaSource {
-	s := d.section(v, "brokers", "topic", "pattern", "group", "instance", "session_timeout", "transaction_timeout", "start", "format", "meta", "discover", "uncommitted", "watermark", "tls", "sasl")
+	s := d.section(v, "brokers", "topic", "pattern", "group", "instance", "session_timeout", "transaction_timeout", "start", "on_expired", "format", "meta", "discover", "uncommitted", "watermark", "tls", "sasl")
 	s.missing("brokers", brokersWant)
 	k := &KafkaSource{
 		Kafka: d.kafka(s), Topics: d.texts(s, "topic", topicWant),
@@ -187,6 +190,7 @@ func (d *decoder) kafkaSource(v value) *KafkaSource {
 		SessionTimeout: s.duration("session_timeout", ""), TransactionTimeout: s.duration("transaction_timeout", ""),
 		Uncommitted: s.flag("uncommitted", false),
 		Watermark:   s.duration("watermark", ""),
+		SkipExpired: s.choice("on_expired", "fail", "earliest") == "earliest",
 	}
 	if !s.broken && s.has("topic") == s.has("pattern") {
 		d.fault(v.at, "%s: want either topic or pattern", v.path)

@@ -74,7 +74,7 @@ func (r *Run) attempt(ctx context.Context, number int, from *restored) outcome {
 			job: r.job.name, run: r.id, attempt: number, logger: r.cfg.Logger, tracer: r.cfg.Tracer,
 			wake:    box.ring,
 			report:  func(k report) { inbox.send(message{report: &k}) },
-			restore: from, splits: splits,
+			restore: from, splits: splits, untimely: r.untimely,
 		}
 	})
 	c := &coordinator{

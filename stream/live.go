@@ -104,8 +104,8 @@ func (r *Run) elastic() map[string]Elastic {
 	return all
 }
 
-// assign asks the elastic sources for their splits, before an attempt that would begin with the given ones, and
-// puts them in their place.
+// assign asks the elastic sources for their splits, before an attempt that would begin with the
+// given ones, and puts them in their place.
 func (r *Run) assign(ctx context.Context, splits map[string][]splitState) error {
 	for name, e := range r.elastic() {
 		var was []Split

@@ -16,8 +16,8 @@ type Started struct {
 	Restored int64
 }
 
-// CheckpointCompleted: a checkpoint is durable and its results are published. Those that only say where
-// sources are read from, before anything is read, are not told of.
+// CheckpointCompleted: a checkpoint is durable and its results are published. Those that only say
+// where sources are read from, before anything is read, are not told of.
 type CheckpointCompleted struct {
 	ID       int64
 	Duration time.Duration

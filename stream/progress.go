@@ -3,6 +3,7 @@ package stream
 import (
 	"maps"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
@@ -54,6 +55,9 @@ type Progress struct {
 	LastCheckpoint                          int64
 	LastCheckpointAt                        time.Time
 	LastCheckpointTook                      time.Duration
+	// Untimed counts the records that were read in this call of Run with a time out of range
+	// (async.MinTime to async.MaxTime), and so have none.
+	Untimed int64
 	// LastError is the newest failure, of a restart or of a checkpoint; nil if there was none.
 	LastError error
 	// Began is when Run was called.
@@ -145,6 +149,7 @@ type tracker struct {
 	operators []planned
 	base      *restored
 	live      []*counts
+	untimed   atomic.Int64
 	// past is what the attempts before the present one did.
 	past map[place]work
 }
@@ -224,6 +229,7 @@ func (t *tracker) progress() Progress {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	p := t.p
+	p.Untimed = t.untimed.Load()
 	counts := map[string]opCounts{}
 	for _, o := range t.operators {
 		counts[o.name] = base(t.base, o.name)

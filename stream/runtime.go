@@ -448,6 +448,14 @@ func (r *Run) verify(ctx context.Context, splits map[string][]splitState) (refus
 	return nil, nil
 }
 
+// untimely is told of a record whose time is out of range, and which so has none.
+func (r *Run) untimely(operator string, split int, position int64, t async.EventTime) {
+	if r.tracker.untimed.Add(1) == 1 {
+		r.cfg.Logger.Warn("records have times out of range (years 1 to 9999) and are taken to have none; this is said once, and counted", "job", r.job.name,
+			"operator", operator, "split", split, "position", position, "time_ms", int64(t))
+	}
+}
+
 // header is what all checkpoints of an attempt have in common.
 func (r *Run) header(number int) checkpoint.Snapshot {
 	return checkpoint.Snapshot{Job: r.job.name, Run: r.id, Attempt: number, Identity: slices.Clone(r.cfg.Identity)}

@@ -130,7 +130,7 @@ func (p *simProc) attempt(from *restored) {
 			id: len(p.tasks) - 1, index: index, parallelism: st.parallelism, job: "sim", run: "run", attempt: p.number,
 			logger: p.run.cfg.Logger, wake: func() { p.wake(t) },
 			report:  func(r report) { p.send(message{report: &r}) },
-			restore: from, splits: splits,
+			restore: from, splits: splits, untimely: p.run.untimely,
 		}
 	})
 	for i, t := range tasks {

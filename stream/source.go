@@ -344,6 +344,12 @@ func (h *sourceHead[T]) let(now time.Time, recs []Record[T]) error {
 			return err
 		}
 	}
+	for i := range recs {
+		if t := recs[i].Time; !t.Valid() && t != async.NoTime {
+			h.env.untimely(h.counts.operator, recs[i].Split, recs[i].Position, t)
+			recs[i].Time = async.NoTime
+		}
+	}
 	h.off += len(recs)
 	h.counts.in.Add(int64(len(recs)))
 	h.counts.done.Add(int64(len(recs)))

@@ -87,7 +87,7 @@ func decodeEntries[T any](data []byte, split int, s valueReader[T]) ([]keptEntry
 	for len(f.data) > 0 {
 		e := keptEntry[T]{seq: int(f.unsigned())}
 		e.rec.Split = split
-		e.rec.Time = async.EventTime(f.signed())
+		e.rec.Time = sane(async.EventTime(f.signed()))
 		e.rec.Position = f.signed()
 		e.rec.Key = string(f.bytes())
 		value := slices.Clone(f.bytes())
@@ -104,6 +104,14 @@ func decodeEntries[T any](data []byte, split int, s valueReader[T]) ([]keptEntry
 		all = append(all, e)
 	}
 	return all, nil
+}
+
+// sane returns a time as it is if it can be one. Earlier versions took any number for one.
+func sane(t async.EventTime) async.EventTime {
+	if t.Valid() || t == async.EndOfTime {
+		return t
+	}
+	return async.NoTime
 }
 
 func appendMarks(dst []byte, marks []async.QueuedWatermark) []byte {
@@ -124,12 +132,15 @@ func decodeMarks(data []byte) ([]async.QueuedWatermark, error) {
 	var all []async.QueuedWatermark
 	for len(f.data) > 0 {
 		m := async.QueuedWatermark{Before: int(f.unsigned())}
-		m.Mark.Time = async.EventTime(f.signed())
+		t := async.EventTime(f.signed())
+		m.Mark.Time = sane(t)
 		m.Mark.Idle = f.unsigned() == 1
 		if f.err != nil {
 			return nil, fmt.Errorf("watermarks: %w", f.err)
 		}
-		all = append(all, m)
+		if m.Mark.Time == t || m.Mark.Idle {
+			all = append(all, m)
+		}
 	}
 	return all, nil
 }

@@ -131,6 +131,7 @@ type taskEnv struct {
 	report             func(report)
 	restore            *restored               // nil: from the beginning
 	splits             map[string][]splitState // of each source
+	untimely           func(operator string, split int, position int64, t async.EventTime)
 
 	task *task
 }

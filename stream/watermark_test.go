@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -202,6 +203,60 @@ func TestSourceWatermarks(t *testing.T) {
 	pull()
 	if got, want := strings.Join(rec.log, " "), "0 W(6) 1 W(8) 2 idle W(8) 3 W(16) 4 5 W(end) end"; got != want {
 		t.Errorf("got %q; want %q", got, want)
+	}
+}
+
+// TestTimesOutOfRange: what is no time is none, in a record of any source and in a checkpoint of an earlier version, and no
+// watermark follows it (A61).
+func TestTimesOutOfRange(t *testing.T) {
+	const far = 1_700_000_000_000_000 // microseconds, taken for milliseconds
+	times := []EventTime{10, far, 20, async.BadTime, -far, async.EndOfTime, async.MaxTime + 1, async.MinTime, async.NoTime, 30}
+	j := New("times", Config{})
+	out := Collect(From[int](j, timed(times), BoundedOutOfOrderness(time.Hour*24*365*290)))
+	r := j.Start(t.Context())
+	if err := r.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	var got []EventTime
+	for _, rec := range out.Records() {
+		got = append(got, rec.Time)
+	}
+	want := []EventTime{10, async.NoTime, 20, async.NoTime, async.NoTime, async.NoTime, async.NoTime, async.MinTime, async.NoTime, 30}
+	if !slices.Equal(got, want) || r.Progress().Untimed != 5 {
+		t.Errorf("the times are %v, %d are counted; want %v and 5", got, r.Progress().Untimed, want)
+	}
+
+	env := &taskEnv{wake: func() {}, parallelism: 1, splits: map[string][]splitState{"source": {{}}}, untimely: func(string, int, int64, EventTime) {}}
+	newTask(env)
+	rec := &recorder{space: 100}
+	h := newSourceHead(env, "source", Source[int](timed(times)), &watermarks{}, input[int](rec)).(*sourceHead[int])
+	for range times {
+		h.reader.fetch(t.Context())
+		for moved := true; moved; {
+			var err error
+			if moved, err = h.pull(time.Now()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if got, want := strings.Join(rec.log, " "), "0 W(9) 1 2 W(19) 3 4 5 6 7 8 9 W(29)"; got != want {
+		t.Errorf("got %q; want %q", got, want)
+	}
+
+	marks := []async.QueuedWatermark{
+		{Before: 1, Mark: async.Watermark{Time: 5}}, {Before: 2, Mark: async.Watermark{Time: far}}, {Before: 3, Mark: async.Watermark{Time: far, Idle: true}},
+	}
+	back, err := decodeMarks(appendMarks(nil, marks))
+	if err != nil || len(back) != 2 || back[0].Mark.Time != 5 || back[1].Mark.Time != async.NoTime || !back[1].Mark.Idle {
+		t.Errorf("watermarks come back as %v, %v", back, err)
+	}
+	var scratch []byte
+	data, err := appendEntry(nil, 0, &Record[int]{Time: far}, Serializer[int](jsonSerializer[int]{}), &scratch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all, err := decodeEntries(data, 0, Serializer[int](jsonSerializer[int]{})); err != nil || all[0].rec.Time != async.NoTime {
+		t.Errorf("a record comes back as %+v, %v", all, err)
 	}
 }
 

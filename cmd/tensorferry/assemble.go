@@ -26,6 +26,9 @@ type parts struct {
 	group   *kafka.Group        // nil unless the job is from Kafka to Kafka
 	// lag is how many records of the source are there and have not been read; nil if it cannot tell.
 	lag func() (records int64, known bool)
+	// skipped is how many records of the source were gone before they were read, and skipped; nil
+	// if it skips none.
+	skipped func() int64
 	// tracer is nil unless the job has a trace section and runs.
 	tracer   trace.Tracer
 	operator async.Config
@@ -61,6 +64,9 @@ func newParts(spec *job.Spec, w *world, log *slog.Logger) (p parts, faults []err
 	check(err)
 	if s, ok := p.source.(interface{ Lag() (int64, bool) }); ok {
 		p.lag = s.Lag
+	}
+	if s, ok := p.source.(interface{ Skipped() int64 }); ok {
+		p.skipped = s.Skipped
 	}
 	p.sink, err = newSink(spec, w, p.group, log)
 	check(err)

@@ -102,6 +102,24 @@ func (r *upToReader) Read(_ context.Context, dst []stream.Record[int], _ int) ([
 
 func (r *upToReader) Close() error { return nil }
 
+// untimed is upTo with four records whose time is out of range.
+type untimed struct{ upTo }
+
+func (u untimed) Open(ctx context.Context, s stream.Split, at int64) (stream.Reader[int], error) {
+	r, err := u.upTo.Open(ctx, s, at)
+	return &untimedReader{r}, err
+}
+
+type untimedReader struct{ stream.Reader[int] }
+
+func (r *untimedReader) Read(ctx context.Context, dst []stream.Record[int], most int) ([]stream.Record[int], int64, error) {
+	dst, next, err := r.Reader.Read(ctx, dst, most)
+	for i := range dst[:min(4, len(dst))] {
+		dst[i].Time = async.BadTime
+	}
+	return dst, next, err
+}
+
 // lingering is upTo with an end that comes an hour later.
 type lingering struct{ upTo }
 
@@ -176,11 +194,13 @@ func (a away) Open(ctx context.Context, sub async.Subtask, done async.Completer[
 	return a.Function.Open(ctx, sub, done)
 }
 
-// slowStore takes half a second to keep a checkpoint.
+// slowStore takes half a second to keep a checkpoint, but for that of the beginning.
 type slowStore struct{ stream.CheckpointStore }
 
 func (s slowStore) Write(ctx context.Context, c *checkpoint.Snapshot) error {
-	time.Sleep(500 * time.Millisecond)
+	if c.ID > 0 {
+		time.Sleep(500 * time.Millisecond)
+	}
 	return s.CheckpointStore.Write(ctx, c)
 }
 
@@ -294,6 +314,12 @@ var scenes = []struct {
 		s.want("when nobody knows", map[string]float64{"consumer_lag_records": 0})
 		s.end(nil)
 		s.want("at the end of the input", map[string]float64{"watermark_lag_seconds source": 0})
+	}},
+	{"times that are none, and records that were gone", func(s *scene) {
+		s.m.skipped = func() int64 { return 5 }
+		s.start(stream.Config{}, untimed{upTo(10)}, takes(nil), async.Config{})
+		s.end(nil)
+		s.want("at the end", map[string]float64{"records_untimed_total": 4, "records_skipped_total": 5})
 	}},
 	{"requests", func(s *scene) {
 		srv := sidecartest.Start(s.T, sidecartest.Script{Latency: 20 * ms})

@@ -20,6 +20,7 @@ type metricList struct {
 	ready      *prometheus.Desc
 	watermark  *prometheus.Desc
 	lag        *prometheus.Desc
+	skipped    *prometheus.Desc
 }
 
 // subtaskMetric is a number or a histogram of each subtask. Those of asynchronous operators alone are left out
@@ -48,6 +49,7 @@ func (l *metricList) fill(job string) {
 	}
 	l.ready = desc("ready", "1 while every subtask runs, as /health has it.")
 	l.watermark = desc("watermark_lag_seconds", "Time by which the watermark that was passed on last is behind the clock.", subtaskLabels...)
+	l.skipped = desc("records_skipped_total", "Records of the source that were gone before they were read, and were skipped.")
 	l.lag = desc("consumer_lag_records", "Records of the source that are there and have not been read.")
 
 	const counter, gauge = prometheus.CounterValue, prometheus.GaugeValue
@@ -83,6 +85,7 @@ func (l *metricList) fill(job string) {
 	ofJob := func(kind prometheus.ValueType, name, help string, value func(*stream.Progress) float64) {
 		l.ofJob = append(l.ofJob, jobMetric{desc(name, help), kind, value})
 	}
+	ofJob(counter, "records_untimed_total", "Records whose event time was out of range, and which have none.", func(p *stream.Progress) float64 { return float64(p.Untimed) })
 	ofJob(counter, "restarts_total", "Restarts after a failure.", func(p *stream.Progress) float64 { return float64(p.Restarts) })
 	ofJob(counter, "checkpoints_completed_total", "Checkpoints whose results are published.", func(p *stream.Progress) float64 { return float64(p.CheckpointsCompleted) })
 	ofJob(counter, "checkpoints_failed_total", "Checkpoints that were given up.", func(p *stream.Progress) float64 { return float64(p.CheckpointsFailed) })
@@ -134,6 +137,7 @@ func (m *metrics) Describe(to chan<- *prometheus.Desc) {
 	to <- m.list.ready
 	to <- m.list.watermark
 	to <- m.list.lag
+	to <- m.list.skipped
 	for _, d := range m.list.ofSubtasks {
 		to <- d.desc
 	}
@@ -150,6 +154,9 @@ func (m *metrics) Collect(to chan<- prometheus.Metric) {
 	to <- prometheus.MustNewConstMetric(l.ready, prometheus.GaugeValue, truth(ready))
 	if known {
 		to <- prometheus.MustNewConstMetric(l.lag, prometheus.GaugeValue, float64(lag))
+	}
+	if m.skipped != nil {
+		to <- prometheus.MustNewConstMetric(l.skipped, prometheus.CounterValue, float64(m.skipped()))
 	}
 	for i := range p.Worked {
 		s := &p.Worked[i]

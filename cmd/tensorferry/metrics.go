@@ -28,6 +28,8 @@ type metrics struct {
 	progress func() stream.Progress
 	lag      func() (records int64, known bool) // nil: the source has none
 
+	skipped func() int64 // set before anything is served; nil: the source skips nothing
+
 	checkpoint, commit        prometheus.Histogram
 	requestSeconds, batchRows *prometheus.HistogramVec
 	list                      metricList

@@ -137,7 +137,7 @@ func TestCheckpointsOfThePast(t *testing.T) {
 func pastShell(t *testing.T) *shell {
 	dir := t.TempDir()
 	t.Chdir(dir)
-	return &shell{t, filepath.Join(dir, "job")}
+	return &shell{T: t, dir: filepath.Join(dir, "job")}
 }
 
 func (s *shell) same(got, want string) {
@@ -367,8 +367,7 @@ func leaveKafkaToFiles(s *shell) {
 }
 
 func resumeKafkaToFiles(s *shell) {
-	k := brokerFor(s, 2, "in")
-	k.fillIn(0, pastMany)
+	k, _ := inputFor(s, "in")
 	s.quick()
 	s.write("job.yaml", strings.Replace(topicJob(k.brokers, "kafka: {brokers: BROKERS, topic: in, start: earliest}", "file: {path: out}"), "&latency=0s+3ms", "", 1))
 	k.runWhile(func() {
@@ -442,8 +441,7 @@ func leaveKafkaToKafka(s *shell) {
 
 // resumeKafkaToKafka: what lies behind the group's offsets is answered, and nothing else.
 func resumeKafkaToKafka(s *shell) {
-	k := brokerFor(s, 2, "in", "out")
-	k.fillIn(0, pastMany)
+	k, same := inputFor(s, "in", "out")
 	var states []groupState
 	if err := json.Unmarshal([]byte(s.read("group.json")), &states); err != nil {
 		s.Fatal(err)
@@ -456,7 +454,9 @@ func resumeKafkaToKafka(s *shell) {
 		offsets.Add(kadm.Offset{Topic: "in", Partition: o.Partition, At: o.At, LeaderEpoch: -1, Metadata: o.Note})
 		before[int(o.Partition)] = o.At
 	}
-	if err := kadm.NewClient(cl).CommitAllOffsets(s.Context(), "g", offsets); err != nil {
+	if same { // the group has them, and its results are there
+		clear(before)
+	} else if err := kadm.NewClient(cl).CommitAllOffsets(s.Context(), "g", offsets); err != nil {
 		s.Fatal(err)
 	}
 	_, all := numbers(pastMany)
@@ -483,5 +483,18 @@ func resumeKafkaToKafka(s *shell) {
 // brokerFor is a shell's own broker.
 func brokerFor(s *shell, partitions int32, topics ...string) *kafkaShell {
 	s.Helper()
-	return &kafkaShell{s, startBroker(s.T, partitions, topics...)}
+	s.brokers = startBroker(s.T, partitions, topics...)
+	return &kafkaShell{s, s.brokers}
+}
+
+// inputFor has the topic in with its numbers. A checkpoint knows a topic that it has read by its id,
+// so one of this test is read where it is. Older checkpoints know it by its name alone.
+func inputFor(s *shell, topics ...string) (k *kafkaShell, same bool) {
+	s.Helper()
+	if s.brokers != "" {
+		return &kafkaShell{s, s.brokers}, true
+	}
+	k = brokerFor(s, 2, topics...)
+	k.fillIn(0, pastMany)
+	return k, false
 }

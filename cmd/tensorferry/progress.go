@@ -262,6 +262,9 @@ func (m *meter) attrs(g *glance) []any {
 	if s := g.server(); s != "" {
 		a = append(a, slog.String("server", s))
 	}
+	if g.Untimed > 0 {
+		a = append(a, slog.Int64("untimed", g.Untimed))
+	}
 	a = append(a, slog.Int64("checkpoints", g.CheckpointsCompleted), slog.Int64("checkpoints_failed", g.CheckpointsFailed))
 	if !g.LastCheckpointAt.IsZero() {
 		a = append(a, slog.String("checkpoint_age", seconds(g.at.Sub(g.LastCheckpointAt))))

@@ -113,6 +113,7 @@ func runJob(w *world, args []string) int {
 		}
 		return exitFailed // taken, say, which may pass
 	}
+	r.metrics.skipped = r.parts.skipped
 	r.log.Info("metrics", "url", "http://"+r.metrics.listener.Addr().String()+"/metrics")
 	served := make(chan error, 1)
 	go func() { served <- r.metrics.serve() }()

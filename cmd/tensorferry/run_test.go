@@ -53,10 +53,12 @@ func (c *console) String() string {
 type shell struct {
 	*testing.T
 	dir string
+	// brokers are those of the first half of a past that is resumed in the same test; "": none.
+	brokers string
 }
 
 func newShell(t *testing.T) *shell {
-	s := &shell{t, t.TempDir()}
+	s := &shell{T: t, dir: t.TempDir()}
 	t.Chdir(s.dir)
 	return s
 }
@@ -370,7 +372,8 @@ func TestSecondSignal(t *testing.T) {
 	}
 	s.leftovers()
 	s.contains("stderr", s.run(exitUsage, "run", "job.yaml").errors, "before its first checkpoint")
-	// Where it began is kept. A mistake in what it does may be mended, and not where it reads and writes.
+	// Where it began is kept. A mistake in what it does may be mended, and not where it reads and
+	// writes.
 	s.contains("inspect", s.run(exitOK, "checkpoint", "inspect", "out/.checkpoints").out, "unfinished", "chk-00000000", "checkpoint  0\n")
 	good := doubles(quickSidecar)
 	s.write("job.yaml", strings.Replace(good, "in.jsonl", "other.jsonl", 1))
@@ -444,7 +447,7 @@ func TestMistakes(t *testing.T) {
 	s.write("foreign/part-00000-00000.jsonl", "{}\n")
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			s := &shell{t, s.dir}
+			s := &shell{T: t, dir: s.dir}
 			s.write("job.yaml", c.job)
 			s.contains("stderr", s.run(c.code, "run", "job.yaml", "--log-level=error").errors, c.wants...)
 		})

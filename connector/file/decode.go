@@ -72,8 +72,9 @@ func (d *decoder[T]) record(r *stream.Record[T], line []byte) (err error) {
 // TimeField returns a function for SourceConfig.Time of raw records, which are
 // objects: the event time is in the named field, as a whole number of
 // milliseconds since the Unix epoch or as text in the form of RFC 3339. A record
-// without the field, or with null in it, has no event time. It allocates nothing
-// unless the field is text.
+// without the field, or with null in it, has no event time, and neither has one whose
+// time is out of range (async.MinTime to async.MaxTime), which the runtime counts. It
+// allocates nothing unless the field is text.
 func TimeField(name string) func(json.RawMessage) (stream.EventTime, error) {
 	return func(record json.RawMessage) (stream.EventTime, error) {
 		v, err := topField(record, name)
@@ -101,10 +102,13 @@ func eventTime(v json.RawMessage) (stream.EventTime, error) {
 		if err != nil {
 			return 0, fmt.Errorf("%q is not a time such as 2026-01-02T15:04:05Z", text)
 		}
-		return stream.EventTime(t.UnixMilli()), nil
+		return async.At(t), nil
 	}
 	ms, err := strconv.ParseInt(string(v), 10, 64)
-	if err != nil || stream.EventTime(ms) == async.NoTime {
+	if errors.Is(err, strconv.ErrRange) || err == nil && !stream.EventTime(ms).Valid() {
+		return async.BadTime, nil
+	}
+	if err != nil {
 		return 0, fmt.Errorf("%.40s is neither a whole number of milliseconds nor a text", v)
 	}
 	return stream.EventTime(ms), nil

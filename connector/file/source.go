@@ -36,7 +36,8 @@ type SourceConfig[T any] struct {
 	SplitSize int64
 	// MaxLine bounds a line, in bytes; a longer one fails. Default 16 MiB.
 	MaxLine int
-	// Time returns a record's event time, or async.NoTime. It is called from
+	// Time returns a record's event time, or async.NoTime. One out of range is none. It is called
+	// from
 	// several goroutines. Default: records have no time.
 	Time func(T) (stream.EventTime, error)
 	// Unchecked makes raw records of all lines that are not blank, also of those that are not JSON,

@@ -451,6 +451,9 @@ func TestTimeField(t *testing.T) {
 		`{"ts":1700000000123}`: 1700000000123, `{"a":[{"ts":1},"}"],"ts":-5 }`: -5, `{"x":{"ts":1}}`: async.NoTime,
 		`{"ts":null}`: async.NoTime, ` { "b" : "\"ts\":1" , "ts" : "1970-01-01T00:00:01.5Z" } `: 1500,
 		`{"t\u0073":7}`: 7, `{"ts":1,"ts":2}`: 2, `{}`: async.NoTime, `{"a":-1.5e3,"b":true,"ts":3}`: 3,
+		`{"ts":253402300799999}`: async.MaxTime, `{"ts":-62135596800000}`: async.MinTime,
+		`{"ts":253402300800000}`: async.BadTime, `{"ts":1700000000123456}`: async.BadTime, `{"ts":-9223372036854775808}`: async.BadTime,
+		`{"ts":99999999999999999999}`: async.BadTime, `{"ts":"0000-12-31T23:59:59Z"}`: async.BadTime, `{"ts":"9999-12-31T23:59:59.999Z"}`: async.MaxTime,
 	} {
 		if got, err := f([]byte(record)); err != nil || got != want {
 			t.Errorf("%s: %d, %v; want %d", record, got, err, want)
@@ -458,7 +461,7 @@ func TestTimeField(t *testing.T) {
 	}
 	for record, want := range map[string]string{
 		`[1]`: "not a JSON object", `{"ts":1.5}`: "whole number", `{"ts":"now"}`: "is not a time", `{"ts":{}}`: "whole number",
-		`{"ts":-9223372036854775808}`: "whole number", `{"ts"`: "not a JSON object", ``: "not a JSON object", `{"ts":"`: "not a JSON object",
+		`{"ts"`: "not a JSON object", ``: "not a JSON object", `{"ts":"`: "not a JSON object",
 	} {
 		if _, err := f([]byte(record)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v; want %q", record, err, want)

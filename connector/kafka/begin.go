@@ -17,8 +17,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kversion"
 )
 
-// What a group has begun with stands in the metadata of its offsets, since it is kept nowhere else: a mark of who
-// committed the offset, the id of the topic, and which topics the group reads.
+// What a group has begun with stands in the metadata of its offsets, since it is kept nowhere else:
+// a mark of who committed the offset, the id of the topic, and which topics the group reads.
 const (
 	noteTopic = " topic="
 	noteOf    = " of="
@@ -33,7 +33,8 @@ func (g *Group) note(mark, topic string) string {
 	return mark + noteTopic + string(g.ids[topic]) + noteOf + g.cfg.selection()
 }
 
-// parseNote returns what note was given. Offsets that others have committed, or earlier versions, say nothing.
+// parseNote returns what note was given. Offsets that others have committed, or earlier versions,
+// say nothing.
 func parseNote(note string) (mark string, id topicID, selection string) {
 	mark, rest, _ := strings.Cut(note, noteTopic)
 	of, selection, _ := strings.Cut(rest, noteOf)
@@ -64,8 +65,8 @@ func selects(selection, topic string) bool {
 	return false
 }
 
-// began says of a group's offsets whether it has begun with the present topics, and, of a topic, whether a partition that
-// has no offset has appeared since the group began.
+// began says of a group's offsets whether it has begun with the present topics, and, of a topic,
+// whether a partition that has no offset has appeared since the group began.
 func (g *Group) began(got kadm.OffsetResponses) (present bool, since func(topic string) bool) {
 	has := map[string]bool{} // topics of which there are offsets
 	var selections []string
@@ -84,10 +85,11 @@ func (g *Group) began(got kadm.OffsetResponses) (present bool, since func(topic 
 	}
 }
 
-// begin commits where partitions begin of which the group has no offset, and returns the group's offsets. Whoever comes first
-// with these topics does it for all partitions that there are: what appears later is then known to be new, to any process.
-// It is done under a transactional id that the group's members share: who takes it up after another ends what that one has begun, so
-// nobody commits what another has not seen.
+// begin commits where partitions begin of which the group has no offset, and returns the group's
+// offsets. Whoever comes first with these topics does it for all partitions that there are: what
+// appears later is then known to be new, to any process. It is done under a transactional id that
+// the group's members share: who takes it up after another ends what that one has begun, so nobody
+// commits what another has not seen.
 func (g *Group) begin(ctx context.Context, mine []partition) (kadm.OffsetResponses, error) {
 	for {
 		got, err := g.tryToBegin(ctx, mine)
@@ -98,7 +100,8 @@ func (g *Group) begin(ctx context.Context, mine []partition) (kadm.OffsetRespons
 	}
 }
 
-// beginTimeout is after how long the brokers end the transaction of a member that was killed as it began.
+// beginTimeout is after how long the brokers end the transaction of a member that was killed as it
+// began.
 const beginTimeout = 10 * time.Second
 
 func (g *Group) tryToBegin(ctx context.Context, mine []partition) (kadm.OffsetResponses, error) {
@@ -152,7 +155,8 @@ func (g *Group) tryToBegin(ctx context.Context, mine []partition) (kadm.OffsetRe
 	maps.Copy(offsets, more)
 	var held []partition
 	if len(offsets) == 0 && !present {
-		// Everything has been read before, with other topics or by an earlier version: one offset tells of those of now.
+		// Everything has been read before, with other topics or by an earlier version: one offset
+		// tells of those of now.
 		o, _ := got.Lookup(mine[0].Topic, mine[0].ID)
 		offsets[mine[0]], held = o.At, mine[:1]
 	}

@@ -90,8 +90,9 @@ func seconds(n int) func(*stream.Run) {
 	return func(*stream.Run) { time.Sleep(time.Duration(n) * time.Second) }
 }
 
-// What is new is judged against the group, and not against the process: what was there when the group began is read from the latest
-// records of that time, and what has appeared since from its first.
+// What is new is judged against the group, and not against the process: what was there when the
+// group began is read from the latest records of that time, and what has appeared since from its
+// first.
 func TestGroupKnowsWhatIsNew(t *testing.T) {
 	in, wide := Topics{Names: []string{"in"}}, Topics{Pattern: "in.*"}
 	for _, c := range []struct {
@@ -200,7 +201,8 @@ func TestGroupKnowsWhatIsNew(t *testing.T) {
 	}
 }
 
-// Members that begin at once, while records come, and are killed as they do: none is left out from the first beginning on, and none is read twice.
+// Members that begin at once, while records come, and are killed as they do: none is left out from
+// the first beginning on, and none is read twice.
 func TestGroupBeginsOnce(t *testing.T) {
 	for _, kill := range []kmsg.Key{-1, kmsg.InitProducerID, kmsg.AddOffsetsToTxn, kmsg.TxnOffsetCommit, kmsg.EndTxn} {
 		t.Run(kmsg.NameForKey(int16(kill)), func(t *testing.T) {
@@ -263,7 +265,8 @@ func TestGroupBeginsOnce(t *testing.T) {
 	}
 }
 
-// A member that stands still as it begins, while another begins and reads, does not set that one's offsets back.
+// A member that stands still as it begins, while another begins and reads, does not set that one's
+// offsets back.
 func TestGroupBeginningIsFenced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBroker(t, 4, "in", "out")

@@ -55,7 +55,8 @@ func results(t *testing.T, dir string) (n int) {
 	return n
 }
 
-// The latest offsets are those of the moment in which a job began, whatever ends it before its first checkpoint.
+// The latest offsets are those of the moment in which a job began, whatever ends it before its
+// first checkpoint.
 func TestSourceBeginsOnce(t *testing.T) {
 	for _, c := range []struct {
 		name     string

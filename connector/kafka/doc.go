@@ -18,7 +18,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"regexp"
 	"slices"
 	"strings"
@@ -28,6 +27,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sasl"
 
+	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/internal/brief"
 	"github.com/tensorferry/tensorferry/internal/guard"
 	"github.com/tensorferry/tensorferry/stream"
@@ -225,8 +225,9 @@ type Topics struct {
 	// Pattern is a regular expression that matches whole names of topics. Topics that begin with two underscores are
 	// never read by a pattern.
 	Pattern string
-	// Start is where partitions begin that no checkpoint, and no group, has an offset of. Partitions, and
-	// topics, that appear once the job, or the group, has begun are read from their first record.
+	// Start is where partitions begin that no checkpoint, and no group, has an offset of.
+	// Partitions, and topics, that appear once the job, or the group, has begun are read from their
+	// first record.
 	Start Start
 	// OnExpired says what is done where the next record is not there any more. Default FailExpired.
 	OnExpired OnExpired
@@ -259,6 +260,21 @@ type Decode[T any] func(r *Record) (T, error)
 // Raw is a Decode that takes the value as it is. A tombstone has an empty one.
 func Raw[T ~[]byte](r *Record) (T, error) { return T(r.Value), nil }
 
+// EventTime is the time of a record: async.NoTime where it has none, and async.BadTime where it has
+// one that is out of range. In Kafka that is one before 1970, such as -1, and what the client
+// cannot say: a time after 2262, such as one in microseconds.
+func EventTime(r *Record) stream.EventTime {
+	if r.Timestamp.IsZero() {
+		return async.NoTime
+	}
+	// The client counts nanoseconds in 64 bits, which a time after 2262 overflows. Kafka's times
+	// are whole milliseconds, and what has overflowed is none any more.
+	if r.Timestamp.Nanosecond()%1e6 != 0 || r.Timestamp.UnixMilli() < 0 {
+		return async.BadTime
+	}
+	return async.At(r.Timestamp)
+}
+
 // convert makes records of a job of those of a partition.
 func convert[T any](decode Decode[T], traces bool, from []*Record, dst []stream.Record[T]) (_ []stream.Record[T], err error) {
 	i := 0
@@ -278,7 +294,7 @@ func convert[T any](decode Decode[T], traces bool, from []*Record, dst []stream.
 			return dst, guard.Error("Decode of the source", err)
 		}
 		dst = append(dst, stream.Record[T]{
-			Value: v, Position: r.Offset, Key: string(r.Key), Time: stream.EventTime(max(r.Timestamp.UnixMilli(), math.MinInt64+2)),
+			Value: v, Position: r.Offset, Key: string(r.Key), Time: EventTime(r),
 		})
 		if traces {
 			dst[len(dst)-1].Trace = contextIn(r.Headers)

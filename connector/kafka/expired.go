@@ -9,15 +9,16 @@ import (
 	"github.com/tensorferry/tensorferry/async"
 )
 
-// OnExpired says what is done where the next record to be read is not there any more: it was deleted before it was read
-// (retention), brokers have lost it, or its topic was deleted and made anew.
+// OnExpired says what is done where the next record to be read is not there any more: it was
+// deleted before it was read (retention), brokers have lost it, or its topic was deleted and made
+// anew.
 type OnExpired uint8
 
 const (
 	// FailExpired ends the job: records are lost, and somebody has to know. The default.
 	FailExpired OnExpired = iota
-	// SkipExpired goes on at the first record that there is, and logs and counts what it skips. Where a topic was made anew,
-	// or ends before the position, that is its beginning.
+	// SkipExpired goes on at the first record that there is, and logs and counts what it skips.
+	// Where a topic was made anew, or ends before the position, that is its beginning.
 	SkipExpired
 )
 
@@ -79,7 +80,8 @@ type placed struct {
 	next int64
 }
 
-// lost returns what is lost at a position, given what there is and the topic's present id; nil: nothing.
+// lost returns what is lost at a position, given what there is and the topic's present id; nil:
+// nothing.
 func (p placed) lost(there extent, is topicID) *lostError {
 	lost := &lostError{partition: p.partition, next: p.next, extent: there, was: p.id, is: is}
 	if lost.was == "" || lost.is == "" { // brokers, or checkpoints, that know none
@@ -91,7 +93,8 @@ func (p placed) lost(there extent, is topicID) *lostError {
 	return lost
 }
 
-// locate looks whether positions are there. Where they are not it puts those that there are in their place, or fails.
+// locate looks whether positions are there. Where they are not it puts those that there are in
+// their place, or fails.
 func (l *listing) locate(ctx context.Context, all []placed, how OnExpired, count *skipped) error {
 	there, err := l.extents(ctx, all)
 	if err != nil {
@@ -120,7 +123,8 @@ func (l *listing) extents(ctx context.Context, all []placed) (map[partition]exte
 	if err := l.identify(ctx, of); err != nil {
 		return nil, err
 	}
-	// The end is asked for first: what is deleted meanwhile cannot make it smaller than the beginning.
+	// The end is asked for first: what is deleted meanwhile cannot make it smaller than the
+	// beginning.
 	end, err := l.offsets(ctx, Latest, of)
 	if err != nil {
 		return nil, err

@@ -60,7 +60,8 @@ func (l *lines) has(text string) bool {
 	return strings.Contains(l.b.String(), text)
 }
 
-// expiring is a job of partition 0 of "in" with its state at offset 100, before something happens to the topic.
+// expiring is a job of partition 0 of "in" with its state at offset 100, before something happens
+// to the topic.
 type expiring struct {
 	t   *testing.T
 	b   *broker
@@ -119,8 +120,8 @@ func waitFor(r *stream.Run) error {
 	}
 }
 
-// Where the next record is gone the job ends, and says what there is; or goes on at the first there is, if it is told to, and counts
-// what it has skipped.
+// Where the next record is gone the job ends, and says what there is; or goes on at the first there
+// is, if it is told to, and counts what it has skipped.
 func TestExpired(t *testing.T) {
 	for _, c := range []struct {
 		name    string
@@ -175,7 +176,8 @@ func TestExpired(t *testing.T) {
 								run, end = e.start()
 							}
 							defer end()
-							// With a topic brokers forget its offsets. Who was not there begins to read another topic.
+							// With a topic brokers forget its offsets. Who was not there begins to
+							// read another topic.
 							forgotten := group && !running && c.skips == 0
 							if how == FailExpired && !forgotten {
 								err := waitFor(run)
@@ -208,7 +210,8 @@ func TestExpired(t *testing.T) {
 	}
 }
 
-// Where an offset of a group is left although its topic was made anew, the note of the offset tells.
+// Where an offset of a group is left although its topic was made anew, the note of the offset
+// tells.
 func TestExpiredOffsetOfAnotherTopic(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBroker(t, 1, "in", "out")

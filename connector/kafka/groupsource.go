@@ -187,7 +187,8 @@ func (g *Group) offsets(ctx context.Context, of []partition) (map[partition]int6
 	}
 	maps.Copy(g.ids, g.list.ids)
 	if g.cfg.Start.kind == earliest {
-		// Whatever is new and whatever is not begins at its first record, which the checkpoint of the beginning commits.
+		// Whatever is new and whatever is not begins at its first record, which the checkpoint of
+		// the beginning commits.
 		if out, err = g.list.offsets(ctx, Earliest, missing); err != nil {
 			return nil, err
 		}
@@ -221,8 +222,8 @@ func (g *Group) offsets(ctx context.Context, of []partition) (map[partition]int6
 	return out, nil
 }
 
-// forgotten judges that the group has no offset any more of a partition that this process had read up to one. Brokers forget
-// them with a topic that is deleted.
+// forgotten judges that the group has no offset any more of a partition that this process had read
+// up to one. Brokers forget them with a topic that is deleted.
 func (g *Group) forgotten(p partition, at int64) error {
 	lost := &lostError{partition: p, next: at, extent: extent{0, -1}, was: g.ids[p.Topic], is: g.list.ids[p.Topic]}
 	switch {
@@ -263,8 +264,8 @@ func (s *groupSource[T]) Verify(context.Context, []stream.Split, []int64) error 
 // Lag returns how many records of this member's partitions have not been read; false while nobody knows yet.
 func (s *groupSource[T]) Lag() (records int64, known bool) { return s.g.lags.total() }
 
-// Skipped returns how many records of this member's partitions were skipped because they were gone before they were
-// read (SkipExpired).
+// Skipped returns how many records of this member's partitions were skipped because they were gone
+// before they were read (SkipExpired).
 func (s *groupSource[T]) Skipped() int64 { return s.g.skipped.n.Load() }
 
 func (s *groupSource[T]) Changed(ctx context.Context) error { return s.g.waitChanged(ctx) }

@@ -72,8 +72,8 @@ func (r *reader[T]) open() (err error) {
 		kgo.ConsumePartitions(from),
 		// An offset that is gone is a loss, which somebody must hear of.
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
-		// The ends of transactions are no records, and have offsets: a position in front of one would stay behind for ever, and point to what is
-		// deleted one day.
+		// The ends of transactions are no records, and have offsets: a position in front of one
+		// would stay behind for ever, and point to what is deleted one day.
 		kgo.KeepControlRecords(),
 		kgo.FetchMaxBytes(16 << 20), kgo.FetchMaxPartitionBytes(1 << 20),
 	}
@@ -129,8 +129,8 @@ func (r *reader[T]) Read(ctx context.Context, dst []stream.Record[T], most int) 
 // fetch takes what the client has, or notes a failure that it tells of.
 func (r *reader[T]) fetch(ctx context.Context, most int) error {
 	fetches := r.cl.PollRecords(ctx, 16*most)
-	// Records that came as ctx ended must not be thrown away: the client does not hand them out again, and a reader may be used after a
-	// Read that ended.
+	// Records that came as ctx ended must not be thrown away: the client does not hand them out
+	// again, and a reader may be used after a Read that ended.
 	if err := ctx.Err(); err != nil && fetches.Err0() == err {
 		return err
 	}

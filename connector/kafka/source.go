@@ -133,8 +133,8 @@ func (s *Source[T]) Splits(ctx context.Context) (splits []stream.Split, err erro
 	return splits, err
 }
 
-// Verify implements stream.Source. It refuses partitions that are gone, and offsets whose records are, unless these are
-// to be skipped.
+// Verify implements stream.Source. It refuses partitions that are gone, and offsets whose records
+// are, unless these are to be skipped.
 func (s *Source[T]) Verify(ctx context.Context, splits []stream.Split, next []int64) error {
 	if s.cfg.OnExpired == SkipExpired {
 		return s.err // Assign skips them
@@ -143,8 +143,9 @@ func (s *Source[T]) Verify(ctx context.Context, splits []stream.Split, next []in
 	return err
 }
 
-// Locate looks whether the positions of splits are there. Where they are not it returns those at which reading goes on, if
-// OnExpired says so, and else an error that says what is lost. What it returns may name the topics more exactly.
+// Locate looks whether the positions of splits are there. Where they are not it returns those at
+// which reading goes on, if OnExpired says so, and else an error that says what is lost. What it
+// returns may name the topics more exactly.
 func (s *Source[T]) Locate(ctx context.Context, splits []stream.Split, next []int64) (now []stream.Split, from []int64, err error) {
 	err = s.ask(ctx, func(ctx context.Context, l *listing) error {
 		now, from, err = s.locate(ctx, l, splits, next)
@@ -171,7 +172,8 @@ func (s *Source[T]) locate(ctx context.Context, l *listing, splits []stream.Spli
 	return now, from, nil
 }
 
-// Skipped returns how many records were skipped because they were gone before they were read (SkipExpired).
+// Skipped returns how many records were skipped because they were gone before they were read
+// (SkipExpired).
 func (s *Source[T]) Skipped() int64 { return s.skipped.n.Load() }
 
 // Changed implements stream.Elastic: it returns when there are partitions that were not there before.

@@ -175,7 +175,8 @@ func addOffsets(ctx context.Context, cl *kgo.Client, txn, group string, id int64
 	return kerr.ErrorForCode(resp.ErrorCode)
 }
 
-// commitInTransaction adds offsets to a transaction, as long as this member has the partitions that it must hold.
+// commitInTransaction adds offsets to a transaction, as long as this member has the partitions that
+// it must hold.
 func (g *Group) commitInTransaction(ctx context.Context, cl *kgo.Client, txn string, id int64, epoch int16, offsets map[partition]int64, mark string, held iter.Seq[partition]) error {
 	// The membership is looked at before the partitions. One that was lost and taken up again in between has a new generation, and others may
 	// have read these partitions since; the old one the brokers refuse.

@@ -153,19 +153,18 @@ func (f *discoverFn) look(ctx context.Context, known []split) (fresh []split, er
 		return f.First, nil
 	}
 	var all []stream.Split
+	for _, k := range known {
+		all = append(all, stream.Split{Data: k.Data, Start: k.Start})
+	}
 	if len(known) == 0 {
 		all, err = f.src.Splits(ctx)
 	} else {
-		next := make([]int64, len(known))
-		for i, s := range known {
-			all, next[i] = append(all, stream.Split{Data: s.Data, Start: s.Start}), s.Start
-		}
-		all, _, err = f.src.Assign(ctx, all, next)
+		all, err = f.src.Appeared(ctx, all)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return numbered(all[len(known):], known)
+	return numbered(all, known)
 }
 
 // numbered gives splits their numbers, given those that were found before them.

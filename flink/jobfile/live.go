@@ -123,7 +123,12 @@ type reader struct {
 // reader returns a reader of a split that stands at a position.
 func (f *liveFn) reader(ctx context.Context, s split, at int64) (*reader, error) {
 	open := func(ctx context.Context, _ int) (*reader, error) {
-		r, err := f.src.OpenAll(ctx, []stream.LiveSplit{{Split: stream.Split{Data: s.Data, Start: s.Start}, Position: at}})
+		// What was deleted meanwhile, a topic or what it had, is noticed before anything is read.
+		now, next, err := f.src.Locate(ctx, []stream.Split{{Data: s.Data, Start: s.Start}}, []int64{at})
+		if err != nil {
+			return nil, err
+		}
+		r, err := f.src.OpenAll(ctx, []stream.LiveSplit{{Split: now[0], Position: next[0]}})
 		if err != nil {
 			return nil, err
 		}
@@ -164,11 +169,14 @@ func (r *reader) slice(ctx context.Context, index int64, rt *sdf.LockRTracker, e
 			return nil
 		case err != nil:
 			return err
+		case next <= r.next && len(recs) > 0:
+			return errors.New("the partition ends before what was read of it, and goes on there: its topic was made anew, or brokers have lost records; " +
+				"on Flink a partition cannot be read again from its beginning, so start the job afresh")
 		case !rt.TryClaim(next - 1):
 			return errors.New("the runner has given a part of a partition away, which it must not")
 		}
 		for i := range recs {
-			emit(eventtime.ToBeam(recs[i].Time), flink.Record{Value: recs[i].Value, Key: recs[i].Key, Split: index, Position: recs[i].Position})
+			emit(eventtime.Read(ctx, recs[i].Time), flink.Record{Value: recs[i].Value, Key: recs[i].Key, Split: index, Position: recs[i].Position})
 		}
 		clear(r.recs)
 		r.next = next

@@ -154,7 +154,7 @@ func (f *readFn) ProcessElement(ctx context.Context, s split, emit func(beam.Eve
 		recs, _, err := r.Read(ctx, f.recs[:0], most)
 		f.recs = recs
 		for i := range recs {
-			emit(eventtime.ToBeam(recs[i].Time), flink.Record{Value: recs[i].Value, Key: recs[i].Key, Split: s.Index, Position: recs[i].Position})
+			emit(eventtime.Read(ctx, recs[i].Time), flink.Record{Value: recs[i].Value, Key: recs[i].Key, Split: s.Index, Position: recs[i].Position})
 		}
 		clear(f.recs)
 		if err == io.EOF { // and nothing that wraps it

@@ -34,7 +34,8 @@ func metaSize(r *kafka.Record) int {
 	return n
 }
 
-// appendMeta writes what Kafka has of a record beside its value, as the fields of an object.
+// appendMeta writes what Kafka has of a record beside its value, as the fields of an object. A time
+// that is none is left out.
 func appendMeta(b []byte, r *kafka.Record) []byte {
 	if r.Key != nil {
 		b = append(jsoncodec.AppendString(append(b, `"key":`...), r.Key), ',')
@@ -55,8 +56,11 @@ func appendMeta(b []byte, r *kafka.Record) []byte {
 	b = jsoncodec.AppendString(append(b, `"topic":`...), r.Topic)
 	b = strconv.AppendInt(append(b, `,"partition":`...), int64(r.Partition), 10)
 	b = strconv.AppendInt(append(b, `,"offset":`...), r.Offset, 10)
-	b = r.Timestamp.UTC().AppendFormat(append(b, `,"time":"`...), time.RFC3339Nano)
-	return append(b, '"')
+	if kafka.EventTime(r).Valid() {
+		b = r.Timestamp.UTC().AppendFormat(append(b, `,"time":"`...), time.RFC3339Nano)
+		b = append(b, '"')
+	}
+	return b
 }
 
 // lastOf says of a header whether none of its name follows. An object has each name once, so the last one counts.

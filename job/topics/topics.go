@@ -54,6 +54,9 @@ func Of(spec *job.Spec) kafka.Topics {
 	case "time":
 		t.Start = kafka.From(k.At)
 	}
+	if k.SkipExpired {
+		t.OnExpired = kafka.SkipExpired
+	}
 	return t
 }
 

@@ -5,8 +5,8 @@ import "time"
 // Snapshot is the state of a whole job at one checkpoint: enough to go on from
 // it, and to say what it was.
 type Snapshot struct {
-	// ID counts the checkpoints of a run, from 1. That with the id 0 says where the run began: it is
-	// kept before anything is read, and publishes nothing.
+	// ID counts the checkpoints of a run, from 1. That with the id 0 says where the run began: it
+	// is kept before anything is read, and publishes nothing.
 	ID int64
 	// Job is the job's name, Run the id of the run, Attempt how often it was
 	// started before (restarts and resumptions).

@@ -3,6 +3,8 @@
 package eventtime
 
 import (
+	"context"
+
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/graph/mtime"
 
@@ -10,14 +12,29 @@ import (
 )
 
 // FromBeam returns the operator's form. Beam gives elements that have no time its smallest one.
+// What is out of the operator's range is none.
 func FromBeam(t beam.EventTime) async.EventTime {
-	if t <= mtime.MinTimestamp {
-		return async.NoTime
+	if at := async.EventTime(t); at.Valid() {
+		return at
 	}
-	return async.EventTime(t)
+	return async.NoTime
 }
 
-// ToBeam returns Beam's form. Times that it cannot count become the nearest that it can, so none is its smallest.
+// ToBeam returns Beam's form. What is none, or out of range, is its smallest.
 func ToBeam(t async.EventTime) beam.EventTime {
+	if !t.Valid() {
+		return mtime.MinTimestamp
+	}
 	return mtime.FromMilliseconds(int64(t))
+}
+
+var untimed = beam.NewCounter("tensorferry", "records_untimed")
+
+// Read is ToBeam for a record as its source gives it. Those whose times are out of range are
+// counted.
+func Read(ctx context.Context, t async.EventTime) beam.EventTime {
+	if !t.Valid() && t != async.NoTime {
+		untimed.Inc(ctx, 1)
+	}
+	return ToBeam(t)
 }

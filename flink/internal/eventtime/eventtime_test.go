@@ -1,7 +1,6 @@
 package eventtime
 
 import (
-	"math"
 	"testing"
 	"time"
 
@@ -17,8 +16,8 @@ func TestBothWays(t *testing.T) {
 		beam beam.EventTime
 		own  async.EventTime
 	}{
-		{mtime.MinTimestamp, async.NoTime}, {0, 0}, {-1, -1}, {mtime.MinTimestamp + 1, async.EventTime(mtime.MinTimestamp + 1)},
-		{mtime.FromTime(now), async.EventTime(now.UnixMilli())}, {mtime.MaxTimestamp, async.EventTime(mtime.MaxTimestamp)},
+		{mtime.MinTimestamp, async.NoTime}, {0, 0}, {-1, -1}, {mtime.FromTime(now), async.EventTime(now.UnixMilli())},
+		{beam.EventTime(async.MinTime), async.MinTime}, {beam.EventTime(async.MaxTime), async.MaxTime},
 	} {
 		if got := FromBeam(c.beam); got != c.own {
 			t.Errorf("%v comes as %d, want %d", c.beam, got, c.own)
@@ -27,10 +26,19 @@ func TestBothWays(t *testing.T) {
 			t.Errorf("%d goes as %v, want %v", c.own, got, c.beam)
 		}
 	}
-	// What Beam cannot count.
-	for own, want := range map[async.EventTime]beam.EventTime{math.MaxInt64: mtime.MaxTimestamp, math.MinInt64 + 1: mtime.MinTimestamp} {
-		if got := ToBeam(own); got != want {
-			t.Errorf("%d goes as %v, want %v", own, got, want)
+	// What is out of range is none, on the way in and on the way out.
+	for _, own := range []async.EventTime{async.MinTime - 1, async.MaxTime + 1, 1_700_000_000_000_000, async.BadTime, async.EndOfTime} {
+		if got := ToBeam(own); got != mtime.MinTimestamp {
+			t.Errorf("%d goes as %v", own, got)
 		}
+		if got := FromBeam(beam.EventTime(own)); got != async.NoTime {
+			t.Errorf("%d comes as %v", own, got)
+		}
+		if got := Read(t.Context(), own); got != mtime.MinTimestamp {
+			t.Errorf("%d is read as %v", own, got)
+		}
+	}
+	if got := FromBeam(mtime.MaxTimestamp); got != async.NoTime {
+		t.Errorf("the end of time comes as %v", got)
 	}
 }
