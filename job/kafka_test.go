@@ -7,7 +7,7 @@ import (
 )
 
 const pipe = `name: a
-source: {kafka: {brokers: ["a:1", "b:2"], topic: in, group: g, instance: i, session_timeout: 6s, transaction_timeout: 9s, start: "2026-01-31T12:00:00Z", meta: kafka, discover: 5s, sasl: {mechanism: plain, user: u, password_file: p}}}
+source: {kafka: {brokers: ["a:1", "b:2"], topic: in, group: g, instance: i, session_timeout: 6s, transaction_timeout: 9s, start: "2026-01-31T12:00:00Z", on_expired: earliest, meta: kafka, discover: 5s, sasl: {mechanism: plain, user: u, password_file: p}}}
 infer: {model: m, endpoint: "h:1", on_error: {record: dead_letter}}
 sink: {kafka: {topic: out, key: {field: k.k}, headers: {tenant: {field: kafka.headers.tenant}, a b: {field: b}}, max_record: 5MB, partition: same, compression: zstd, format: raw, value: {field: v}}}
 dead_letter: {kafka: {topic: failed}}
@@ -22,6 +22,7 @@ func TestEveryKafkaKey(t *testing.T) {
 	want := &KafkaSource{
 		Kafka: both, Topics: []string{"in"}, Group: "g", Instance: "i", SessionTimeout: 6 * time.Second, TransactionTimeout: 9 * time.Second,
 		Start: "time", At: time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC), Format: FormatJSON, Meta: "kafka", Discover: 5 * time.Second,
+		SkipExpired: true,
 	}
 	if got := spec.Source.Kafka; !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -62,6 +63,8 @@ func TestKafkaFaults(t *testing.T) {
 	for name, c := range map[string]struct{ file, want string }{
 		"meta that is a path": {head + "source: {kafka: {brokers: 'a:1', topic: in, group: g, meta: a.b}}\n" + sink,
 			`j.yaml:3:61: source.kafka.meta: want the name of a field of the record itself, without dots and quotes, found "a.b"`},
+		"on_expired that is none": {head + "source: {kafka: {brokers: 'a:1', topic: in, group: g, on_expired: latest}}\n" + sink,
+			`j.yaml:3:67: source.kafka.on_expired: want fail or earliest, found "latest"`},
 		"meta that is a number": {head + "source: {kafka: {brokers: 'a:1', topic: in, group: g, meta: 7}}\n" + sink,
 			`j.yaml:3:61: source.kafka.meta: want the name of a field that records do not have (in quotes, if it looks like a number or a truth value), found 7`},
 		"meta and raw": {head + "source: {kafka: {brokers: 'a:1', topic: in, group: g, format: raw, meta: a}}\n" + sink,

@@ -26,6 +26,16 @@ func TestRawFromKafka(t *testing.T) {
 	}
 }
 
+// A time that is none is left out.
+func TestMetaWithoutTime(t *testing.T) {
+	for _, at := range []time.Time{{}, time.UnixMilli(-1), time.Unix(0, 1<<62), time.UnixMilli(-6_400_000_000_000)} {
+		got, err := rawRecord(&kgo.Record{Topic: "t", Timestamp: at})
+		if want := `{"value":null,"topic":"t","partition":0,"offset":0}`; err != nil || string(got) != want {
+			t.Errorf("%v: %s, %v; want %s", at, got, err, want)
+		}
+	}
+}
+
 // TestMetaAllocatesOnce: the record with what Kafka has of it is one slice.
 func TestMetaAllocatesOnce(t *testing.T) {
 	r := &kgo.Record{Topic: "t", Key: []byte("key"), Value: []byte(`{"x":[1,2,3]}`), Timestamp: time.UnixMilli(1), Headers: []kgo.RecordHeader{{Key: "a", Value: []byte("b")}}}
