@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// A number in a job file is what its reader takes it for, wherever it stands, or it is refused by name.
+// A number in a job file is what its reader takes it for, wherever it stands, or it is refused by
+// name.
 func TestNumbersAreDecimal(t *testing.T) {
 	for _, c := range []struct {
 		text string

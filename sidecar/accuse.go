@@ -4,9 +4,10 @@ import (
 	"github.com/tensorferry/tensorferry/async"
 )
 
-// accused are rows that the server has refused, or failed on, over their content. Before one of them is blamed the server is
-// asked whether the model is still the one that the codec was bound to (A63): a codec that does not fit makes every row look
-// bad. The question goes out beside the requests, one at a time, and an answer counts for all rows that were accused before it was
+// accused are rows that the server has refused, or failed on, over their content. Before one of
+// them is blamed the server is asked whether the model is still the one that the codec was bound
+// to (A63): a codec that does not fit makes every row look bad. The question goes out beside the
+// requests, one at a time, and an answer counts for all rows that were accused before it was
 // asked, so that a burst of bad records costs a few questions and no request waits.
 type accused[OUT any] struct {
 	rows  []async.Completion[OUT]
@@ -14,7 +15,8 @@ type accused[OUT any] struct {
 	asked chan struct{} // wakes who asks it
 }
 
-// accuse hands rows over that are to fail unless the model has changed. Without rows it only has that looked into.
+// accuse hands rows over that are to fail unless the model has changed. Without rows it only has
+// that looked into.
 func (c *channel[IN, OUT]) accuse(rows []async.Completion[OUT]) {
 	c.mu.Lock()
 	c.accused.rows, c.accused.open = append(c.accused.rows, rows...), true
@@ -46,7 +48,8 @@ func (c *channel[IN, OUT]) judgeAccused() {
 			why = c.link.verify(c.ctx)
 		}
 		for n := 0; c.cfg.NonIdempotent && why != nil && why.hold && c.ctx.Err() == nil; n++ {
-			// They must not be called again because there is no answer to this, so they wait for one.
+			// They must not be called again because there is no answer to this, so they wait for
+			// one.
 			c.link.lost(why)
 			sleep(c.ctx, c.cfg.Backoff.delay(n))
 			why = c.link.verify(c.ctx)

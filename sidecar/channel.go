@@ -51,7 +51,8 @@ type channel[IN, OUT any] struct {
 	requests uint64
 	closed   bool
 	accused  accused[OUT]
-	// completing is held while outcomes are handed over, so that they come one slice after the other.
+	// completing is held while outcomes are handed over, so that they come one slice after the
+	// other.
 	completing sync.Mutex
 	versions   versions
 	// away are workers whose requests nobody waits for any more, in the middle of Cancel.

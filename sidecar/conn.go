@@ -26,8 +26,9 @@ const (
 	keepaliveTimeout = 10 * time.Second
 )
 
-// maxStatus bounds a status, in bytes as it travels. A longer one than grpc's own bound, 16 MiB, breaks the connection
-// with all its calls. A server that keeps to what it is told ends a call with a longer one without its words.
+// maxStatus bounds a status, in bytes as it travels. A longer one than grpc's own bound, 16 MiB,
+// breaks the connection with all its calls. A server that keeps to what it is told ends a call
+// with a longer one without its words.
 const maxStatus = 64 << 20
 
 // buffers are grpc's, for messages. Its own pool has nothing between 32 KiB and 1 MiB, and clears

@@ -29,8 +29,8 @@
 // further requests count as no attempts.
 //
 // Before a row is blamed the server is asked whether the model is still the one that the codec was
-// bound to. One that was replaced in place by a model with other tensors makes every row look bad, and is
-// an ErrMismatch, for good.
+// bound to. One that was replaced in place by a model with other tensors makes every row look bad,
+// and is an ErrMismatch, for good.
 //
 // # A lost connection
 //

@@ -10,8 +10,8 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/oip"
 )
 
-// identify checks that an answer is the one that was asked for: of this request, this model and this version, as far as it
-// names them (A64). What a server leaves out it leaves open.
+// identify checks that an answer is the one that was asked for: of this request, this model and
+// this version, as far as it names them (A64). What a server leaves out it leaves open.
 func (c *channel[IN, OUT]) identify(resp *oip.ModelInferResponse, id string) *failure {
 	wrong := func(code Code, kind error, class async.Class, advice, format string, args ...any) *failure {
 		return &failure{do: failRows, Error: &Error{
@@ -36,7 +36,8 @@ func (c *channel[IN, OUT]) identify(resp *oip.ModelInferResponse, id string) *fa
 	return nil
 }
 
-// isUUID reports whether an id is one that the server made up, as KServe's models do. It names no request: ours have a slash.
+// isUUID reports whether an id is one that the server made up, as KServe's models do. It names no
+// request: ours have a slash.
 func isUUID(id string) bool {
 	if len(id) != 36 {
 		return false
@@ -54,15 +55,16 @@ func isUUID(id string) bool {
 	return true
 }
 
-// versions are those of the model that have answered a channel whose configuration leaves the choice to the server. Several may
-// take turns, as while a server is rolled over.
+// versions are those of the model that have answered a channel whose configuration leaves the
+// choice to the server. Several may take turns, as while a server is rolled over.
 type versions struct {
 	mu   sync.Mutex
 	last string
 	seen []string
 }
 
-// noteVersion says, once for each, that another version answers, and has it asked whether it takes and gives the same tensors.
+// noteVersion says, once for each, that another version answers, and has it asked whether it takes
+// and gives the same tensors.
 func (c *channel[IN, OUT]) noteVersion(version string) {
 	v := &c.versions
 	v.mu.Lock()

@@ -16,8 +16,8 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// An answer that names another request, model or version than was asked for is nobody's result (A64). What a server does not
-// say, or makes up as an id of its own, is no contradiction.
+// An answer that names another request, model or version than was asked for is nobody's result
+// (A64). What a server does not say, or makes up as an id of its own, is no contradiction.
 func TestAnswersAreIdentified(t *testing.T) {
 	for _, c := range []struct {
 		name, version string // that the job asks for
@@ -97,7 +97,8 @@ func TestSwappedAnswers(t *testing.T) {
 	})
 }
 
-// A server that calls the model otherwise than requests do, in its metadata too, is known by both names.
+// A server that calls the model otherwise than requests do, in its metadata too, is known by both
+// names.
 func TestModelByItsOwnName(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPeer(t)
@@ -111,8 +112,8 @@ func TestModelByItsOwnName(t *testing.T) {
 	})
 }
 
-// Without a version in the configuration any is taken. That another answers is said once, and whether it takes and gives the same tensors
-// is asked.
+// Without a version in the configuration any is taken. That another answers is said once, and
+// whether it takes and gives the same tensors is asked.
 func TestVersionChangesInMidRun(t *testing.T) {
 	for name, other := range map[string]bool{"same tensors": false, "other tensors": true} {
 		t.Run(name, func(t *testing.T) {

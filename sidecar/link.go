@@ -337,8 +337,8 @@ func differences(then, now *tensor.Signature) string {
 	return strings.Join(out, ", ")
 }
 
-// verify asks whether the model is still the one that the codec was bound to, with one question as long as it is. The answer counts for
-// everything that the server said before it was asked.
+// verify asks whether the model is still the one that the codec was bound to, with one question as
+// long as it is. The answer counts for everything that the server said before it was asked.
 func (l *link) verify(ctx context.Context) *Error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()

@@ -17,8 +17,8 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// A model that is replaced while the connection stays is noticed by the first answer that does not suit, whatever the server says of it,
-// and ends the job for good: no record is blamed (A63).
+// A model that is replaced while the connection stays is noticed by the first answer that does not
+// suit, whatever the server says of it, and ends the job for good: no record is blamed (A63).
 func TestReplacedInPlace(t *testing.T) {
 	spec := func(name string, dt tensor.DType, row ...int64) tensor.Spec {
 		return tensor.Spec{Name: name, DType: dt, Row: row}
@@ -123,7 +123,8 @@ func TestReplacedInPlace(t *testing.T) {
 	}
 }
 
-// Records that are really bad are still bad ones, and the question costs little: while it is under way others gather for the next.
+// Records that are really bad are still bad ones, and the question costs little: while it is under
+// way others gather for the next.
 func TestBadRecordsOfTheSameModel(t *testing.T) {
 	for name, named := range map[string]bool{"named": true, "unnamed": false} {
 		t.Run(name, func(t *testing.T) {
@@ -168,7 +169,8 @@ func TestBadRecordsOfTheSameModel(t *testing.T) {
 	}
 }
 
-// Without an answer to the question nobody is blamed: the records wait as for a lost connection, and are judged when the server is back.
+// Without an answer to the question nobody is blamed: the records wait as for a lost connection,
+// and are judged when the server is back.
 func TestAccusedWhileTheServerGoes(t *testing.T) {
 	for name, once := range map[string]bool{"idempotent": false, "not": true} {
 		t.Run(name, func(t *testing.T) {

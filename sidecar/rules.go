@@ -36,7 +36,8 @@ const (
 	findRow
 	// splitRows: too much for one message. Send less.
 	splitRows
-	// misfit: the request does not suit the model, whatever its rows hold. All of them fail, for good.
+	// misfit: the request does not suit the model, whatever its rows hold. All of them fail, for
+	// good.
 	misfit
 )
 

@@ -75,7 +75,8 @@ func TestSharedMemory(t *testing.T) {
 	})
 }
 
-// An answer that names another request, or another model, is nobody's result with shared memory either; the slots are free again.
+// An answer that names another request, or another model, is nobody's result with shared memory
+// either; the slots are free again.
 func TestSharedAnswersAreIdentified(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, cfg := sharingPeer(t, 3)

@@ -17,8 +17,9 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/sidecartest"
 )
 
-// Our own server ends while a row runs and others wait. With NonIdempotent no row goes to the model twice: the one that ran is its
-// record's failure, and those that waited run on the server that comes after (A65). Without it all run in the end.
+// Our own server ends while a row runs and others wait. With NonIdempotent no row goes to the
+// model twice: the one that ran is its record's failure, and those that waited run on the server
+// that comes after (A65). Without it all run in the end.
 func TestNoRowRunsTwice(t *testing.T) {
 	ends := map[string]func(*sidecartest.Server){
 		"grace is over": (*sidecartest.Server).Stop,

@@ -15,8 +15,8 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/oip"
 )
 
-// Whatever a server has to say, and in whichever part of a status it says it, errors stay short, mean what they meant, and the
-// connection lives (A66).
+// Whatever a server has to say, and in whichever part of a status it says it, errors stay short,
+// mean what they meant, and the connection lives (A66).
 func TestLongWords(t *testing.T) {
 	const most = 6 << 10 // 4 KiB of the server's, and where, what and what to do
 	long := func(n int) string { return strings.Repeat("wörter ", n/8) }

@@ -443,7 +443,8 @@ func (w *worker[IN, OUT]) badAnswer(r *group[IN]) {
 	w.at.row++
 }
 
-// blame completes a row with what the server says of its request. Where that is about the content, others look into it first.
+// blame completes a row with what the server says of its request. Where that is about the content,
+// others look into it first.
 func (w *worker[IN, OUT]) blame(id async.CallID, f *failure) {
 	if f.do == findRow || f.do == misfit {
 		w.doubt = append(w.doubt, async.Completion[OUT]{ID: id, Err: f.Error})

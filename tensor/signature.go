@@ -61,9 +61,10 @@ func (s *Signature) MaxRows() int {
 	return s.MaxBatch
 }
 
-// FixedBatch returns the batch that the model was made for, if its shapes say so: it is not batched, and the first
-// dimension of all its tensors has one size. 0: there is none. Such a model takes that many rows, no more and no
-// fewer, so to the rest of this package its whole batch is one row, and the first dimension belongs to the row's shape.
+// FixedBatch returns the batch that the model was made for, if its shapes say so: it is not
+// batched, and the first dimension of all its tensors has one size. 0: there is none. Such a model
+// takes that many rows, no more and no fewer, so to the rest of this package its whole batch is
+// one row, and the first dimension belongs to the row's shape.
 func (s *Signature) FixedBatch() int64 {
 	if s.Batched || len(s.Inputs) == 0 || len(s.Inputs[0].Row) == 0 {
 		return 0

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// decimal is the value of a flag that is a whole number, 0 or more. Package flag's own takes 010 for
-// the octal of 8.
+// decimal is the value of a flag that is a whole number, 0 or more. Package flag's own takes 010
+// for the octal of 8.
 type decimal[T int | int64 | uint64] struct{ to *T }
 
 // decimalVar adds a flag that is a whole number, as a job file's numbers are.

@@ -51,7 +51,8 @@ var advice = map[*kerr.Error]string{
 	kerr.FencedInstanceID:                   "another process has joined the group as the same instance; want a name of its own for each",
 }
 
-// refused makes a refusal of an error, if it is one, and else returns it. What a broker said in it is kept short.
+// refused makes a refusal of an error, if it is one, and else returns it. What a broker said in it
+// is kept short.
 func refused(err error) error {
 	err = brief.Error(err)
 	if e, ok := errors.AsType[*kerr.Error](err); ok && advice[e] != "" {

@@ -8,7 +8,8 @@ import (
 	"github.com/tensorferry/tensorferry/internal/brief"
 )
 
-// short keeps what the job server says in its errors short: Flink's exceptions are in them, and these have any length.
+// short keeps what the job server says in its errors short: Flink's exceptions are in them, and
+// these have any length.
 func short() []grpc.DialOption {
 	return []grpc.DialOption{
 		// A longer status than grpc's own bound breaks the connection.

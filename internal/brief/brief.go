@@ -1,6 +1,7 @@
-// Package brief keeps what others say short. A message of a server may have any length, and one failure may be told
-// many times: in an error, a line of the log, and a dead letter for each record of a request. So it is cut where it
-// comes in. The package must never know who said it, or why.
+// Package brief keeps what others say short. A message of a server may have any length, and one
+// failure may be told many times: in an error, a line of the log, and a dead letter for each
+// record of a request. So it is cut where it comes in. The package must never know who said it, or
+// why.
 package brief
 
 import (
@@ -14,8 +15,9 @@ const Most = 4 << 10
 // Text is Cut at Most.
 func Text(text string) string { return Cut(text, Most) }
 
-// Cut returns a text that has most bytes or fewer as it is, and of a longer one the beginning, with how long it was: most
-// bytes in all, if that is room enough to say so. No character is cut in two.
+// Cut returns a text that has most bytes or fewer as it is, and of a longer one the beginning,
+// with how long it was: most bytes in all, if that is room enough to say so. No character is cut
+// in two.
 func Cut(text string, most int) string {
 	if len(text) <= most {
 		return text

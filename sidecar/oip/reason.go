@@ -26,11 +26,13 @@ const (
 	// ReasonQueueFull and ReasonMemoryPressure come with RESOURCE_EXHAUSTED: overload. Wait and send less.
 	ReasonQueueFull      = "QUEUE_FULL"
 	ReasonMemoryPressure = "MEMORY_PRESSURE"
-	// ReasonDraining and ReasonModelLoading come with UNAVAILABLE: the request was never taken. Wait until the server is ready.
+	// ReasonDraining and ReasonModelLoading come with UNAVAILABLE: the request was never taken.
+	// Wait until the server is ready.
 	ReasonDraining     = "DRAINING"
 	ReasonModelLoading = "MODEL_LOADING"
-	// ReasonInterrupted comes with UNAVAILABLE: the server took the request and gave it up, since it is stopping. The model
-	// may have run all of its rows, some or none. A client that does not know the reason takes it for a lost connection.
+	// ReasonInterrupted comes with UNAVAILABLE: the server took the request and gave it up, since
+	// it is stopping. The model may have run all of its rows, some or none. A client that does not
+	// know the reason takes it for a lost connection.
 	ReasonInterrupted = "INTERRUPTED"
 	// ReasonQueueTimeout comes with DEADLINE_EXCEEDED: the request waited too long and was never run.
 	ReasonQueueTimeout = "QUEUE_TIMEOUT"
@@ -207,8 +209,8 @@ func shortMap(m map[string]string) map[string]string {
 	return out
 }
 
-// Shorten returns the error of a call, made anew of what Parse keeps if the server said more than that. So nobody whom
-// it is handed to has to be careful with what is in it.
+// Shorten returns the error of a call, made anew of what Parse keeps if the server said more than
+// that. So nobody whom it is handed to has to be careful with what is in it.
 func Shorten(err error) error {
 	st, ok := status.FromError(err)
 	if err == nil || ok && len(st.Message()) <= brief.Most && proto.Size(st.Proto()) <= maxStatus {

@@ -171,7 +171,8 @@ func (b *batcher) expire(now time.Time, r *request) {
 	}
 }
 
-// abandonAll ends every request: with untaken those of which no row has gone to the model, as interrupted the others.
+// abandonAll ends every request: with untaken those of which no row has gone to the model, as
+// interrupted the others.
 func (b *batcher) abandonAll(now time.Time, untaken error) {
 	for b.oldest != nil {
 		err := untaken

@@ -86,8 +86,8 @@ func TestStream(t *testing.T) {
 	})
 }
 
-// Every answer says which request it is to, and of which model and version it is: by call and on a stream, good or bad, whatever
-// version was asked for.
+// Every answer says which request it is to, and of which model and version it is: by call and on a
+// stream, good or bad, whatever version was asked for.
 func TestAnswersNameThemselves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := serve(t, server.Config{}, mock.Config{Jitter: 5 * time.Millisecond, Instances: 8})

@@ -55,7 +55,8 @@ func (s *Server) draining() *failure {
 var (
 	// errClosed is for requests that come after the end, of which there are none.
 	errClosed = &failure{code: codes.Unavailable, reason: oip.ReasonDraining, message: "the server has stopped"}
-	// errInterrupted is for requests that a stopping server gives up when rows of them have gone to the model.
+	// errInterrupted is for requests that a stopping server gives up when rows of them have gone
+	// to the model.
 	errInterrupted = &failure{code: codes.Unavailable, reason: oip.ReasonInterrupted,
 		message: "the server is stopping and gave the request up; the model may have run it"}
 )

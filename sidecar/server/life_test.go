@@ -175,8 +175,9 @@ func TestShutdown(t *testing.T) {
 	})
 }
 
-// What a stopping server says of a request tells whether the model can have had it: DRAINING of what was never taken, INTERRUPTED of
-// what it gives up half-way. So it is by calls and on a stream, whether the grace period ends or there is none.
+// What a stopping server says of a request tells whether the model can have had it: DRAINING of
+// what was never taken, INTERRUPTED of what it gives up half-way. So it is by calls and on a
+// stream, whether the grace period ends or there is none.
 func TestShutdownBeyondGrace(t *testing.T) {
 	for name, grace := range map[string]time.Duration{"grace": 2 * time.Second, "none": -1} {
 		t.Run(name, func(t *testing.T) {

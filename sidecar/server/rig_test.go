@@ -79,8 +79,8 @@ func (r *rig) caller() oip.GRPCInferenceServiceClient {
 	return oip.NewGRPCInferenceServiceClient(r.conn())
 }
 
-// sent takes what Send of a client's stream has returned. Its io.EOF says only that the server has ended the stream; why
-// is in Recv, which the caller is about to ask.
+// sent takes what Send of a client's stream has returned. Its io.EOF says only that the server has
+// ended the stream; why is in Recv, which the caller is about to ask.
 func sent(err error) error {
 	if err == io.EOF {
 		return nil

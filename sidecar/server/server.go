@@ -273,11 +273,11 @@ func (s *Server) checkIdle() {
 	}
 }
 
-// Shutdown stops the server: it says that it is not ready, refuses new requests
-// with DRAINING, finishes those that it has admitted for as long as the grace
-// period and ctx allow, fails the rest with INTERRUPTED, or DRAINING if the model
-// has had nothing of it, and closes connections, listeners and models. A second call waits for the first. The error names a model
-// whose backend did not return.
+// Shutdown stops the server: it says that it is not ready, refuses new requests with DRAINING,
+// finishes those that it has admitted for as long as the grace period and ctx allow, fails the
+// rest with INTERRUPTED, or DRAINING if the model has had nothing of it, and closes connections,
+// listeners and models. A second call waits for the first. The error names a model whose backend
+// did not return.
 func (s *Server) Shutdown(ctx context.Context) error { return s.shutdown(ctx, s.cfg.Grace) }
 
 // Close is Shutdown without grace: requests and connections end at once.

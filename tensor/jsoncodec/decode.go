@@ -146,8 +146,8 @@ func (d *decoder) value(r *result, i int, src *tensor.Rows, row int) error {
 	return r.value(src.Output(o.index), row)
 }
 
-// value writes a row of an output. Whether it is an array is for the model to say and not for the data: where the model
-// leaves the length open, one element is an array of one.
+// value writes a row of an output. Whether it is an array is for the model to say and not for the
+// data: where the model leaves the length open, one element is an array of one.
 func (r *result) value(o *tensor.Output, row int) error {
 	shape, declared := o.RowShape(), o.Spec().Row
 	if len(declared) == 0 || len(declared) == 1 && declared[0] == 1 {

@@ -40,13 +40,14 @@ type Output struct {
 	Field string
 }
 
-// New returns the codec that m describes. A number, a string (BYTES) or a boolean (BOOL) feeds an input whose row
-// is one element by the model's own shape ([], [1], [1,1]); other rows are arrays, nested as the shape is. Where the shape
-// is fixed a flat array of all elements, row-major, will do. Integer datatypes take numbers that are integers in their
-// range; floating-point ones round to nearest. Outputs whose row the model declares as [] or [1] are written without an
-// array, all others as arrays that are nested as the shape is, an array of one element too where the model leaves the
-// length open; floating-point ones with the fewest digits that give the same value again. Bind reports what is wrong
-// with m, and how it differs from the model.
+// New returns the codec that m describes. A number, a string (BYTES) or a boolean (BOOL) feeds an
+// input whose row is one element by the model's own shape ([], [1], [1,1]); other rows are arrays,
+// nested as the shape is. Where the shape is fixed a flat array of all elements, row-major, will
+// do. Integer datatypes take numbers that are integers in their range; floating-point ones round
+// to nearest. Outputs whose row the model declares as [] or [1] are written without an array, all
+// others as arrays that are nested as the shape is, an array of one element too where the model
+// leaves the length open; floating-point ones with the fewest digits that give the same value
+// again. Bind reports what is wrong with m, and how it differs from the model.
 func New(m Mapping) tensor.Codec[json.RawMessage, json.RawMessage] {
 	return codec{Mapping{maps.Clone(m.Inputs), maps.Clone(m.Outputs), m.Overwrite, slices.Clone(m.Reserved)}}
 }

@@ -9,7 +9,8 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// The model's own shapes say what is an array, and how deep; the data never do. What is written is read again.
+// The model's own shapes say what is an array, and how deep; the data never do. What is written is
+// read again.
 func TestShapesFollowTheSignature(t *testing.T) {
 	shape := func(dims ...int64) tensor.Shape { return dims }
 	for _, c := range []struct {
