@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,7 +17,7 @@ import (
 )
 
 // How a server may stand to the question whether its model takes requests.
-type standing int
+type standing int32
 
 const (
 	refused  standing = iota // no connection
@@ -32,12 +33,12 @@ const (
 var said = map[standing]error{refused: ErrUnreachable, hangs: ErrUnreachable, mute: ErrTimeout, loading: ErrNotReady, unknown: ErrNotReady, full: ErrOverloaded}
 
 // stand makes a peer stand so from now on. now is read by its hooks.
-func stand(t *testing.T, p *peerServer, now *standing, cfg *Config) {
+func stand(t *testing.T, p *peerServer, now *atomic.Int32, cfg *Config) {
 	over := make(chan struct{})
 	t.Cleanup(func() { close(over) })
 	dialer := cfg.Dialer
 	cfg.Dialer = func(ctx context.Context, address string) (net.Conn, error) {
-		switch *now {
+		switch standing(now.Load()) {
 		case refused:
 			return nil, errors.New("connection refused")
 		case hangs:
@@ -47,7 +48,7 @@ func stand(t *testing.T, p *peerServer, now *standing, cfg *Config) {
 		return dialer(ctx, address)
 	}
 	p.live = func() error {
-		switch *now {
+		switch standing(now.Load()) {
 		case mute:
 			<-over
 		case unknown:
@@ -57,9 +58,9 @@ func stand(t *testing.T, p *peerServer, now *standing, cfg *Config) {
 		}
 		return nil
 	}
-	p.ready = func() (bool, error) { return *now != loading, nil }
+	p.ready = func() (bool, error) { return standing(now.Load()) != loading, nil }
 	p.meta = func() error {
-		switch *now {
+		switch standing(now.Load()) {
 		case unknown:
 			return oip.Error(codes.Unavailable, oip.ReasonModelLoading, "it is being looked for")
 		case full:
@@ -104,9 +105,10 @@ func TestStandingAtOpening(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := newPeer(t)
-				cfg, now := p.config(), c.first
-				stand(t, p, &now, &cfg)
-				time.AfterFunc(30*time.Second, func() { now = c.then })
+				cfg, now := p.config(), &atomic.Int32{}
+				now.Store(int32(c.first))
+				stand(t, p, now, &cfg)
+				time.AfterFunc(30*time.Second, func() { now.Store(int32(c.then)) })
 				start := time.Now()
 				err := openErr(t, t.Context(), cfg)
 				saysOf(t, "at last", err, c.want)
@@ -119,8 +121,9 @@ func TestStandingAtOpening(t *testing.T) {
 	// Whoever waits less says so.
 	synctest.Test(t, func(t *testing.T) {
 		p := newPeer(t)
-		cfg, now := p.config(), mute
-		stand(t, p, &now, &cfg)
+		cfg, now := p.config(), &atomic.Int32{}
+		now.Store(int32(mute))
+		stand(t, p, now, &cfg)
 		ctx, cancel := context.WithDeadline(t.Context(), time.Now().Add(3*time.Second))
 		defer cancel()
 		err := openErr(t, ctx, cfg)
@@ -135,12 +138,13 @@ func TestStandingAtOpening(t *testing.T) {
 func TestStandingInMidRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPeer(t)
-		cfg, now := p.config(), standsBy
-		stand(t, p, &now, &cfg)
+		cfg, now := p.config(), &atomic.Int32{}
+		now.Store(int32(standsBy))
+		stand(t, p, now, &cfg)
 		r := newRecorder(t)
 		r.open(cfg)
 		for _, next := range []standing{refused, mute, loading, unknown, full, hangs, mute, refused, loading} {
-			now = next
+			now.Store(int32(next))
 			p.drop()
 			time.Sleep(30 * time.Second)
 			r.mu.Lock()
@@ -151,7 +155,7 @@ func TestStandingInMidRun(t *testing.T) {
 				t.Errorf("%v means %+v", why, v)
 			}
 		}
-		now = standsBy
+		now.Store(int32(standsBy))
 		r.call(ramp(3)...)
 		r.await()
 		r.check()
