@@ -54,7 +54,8 @@ type Failure interface {
 	Verdict() Verdict
 }
 
-// VerdictOf returns what err means to the operator. An error whose own methods panic has class Backend.
+// VerdictOf returns what err means to the operator. An error whose own methods panic has class
+// Backend.
 func VerdictOf(err error) (v Verdict) {
 	defer func() {
 		if recover() != nil {
@@ -107,10 +108,11 @@ func (e *RecordError) Unwrap() error { return e.Err }
 // Verdict makes a RecordError a Failure.
 func (e *RecordError) Verdict() Verdict { return Verdict{Class: e.Class} }
 
-// PanicError is a panic of a user's function, caught and turned into a failure; or the end of its goroutine by
-// runtime.Goexit; or an error of it whose own methods do one of these, as those of a nil pointer do. Its fields are
-// Where (string), which names the function, Value (any), which it panicked with (ErrGoexit if it ended its goroutine),
-// and Stack ([]byte), the goroutine's stack at that moment. It wraps Value if that is an error.
+// PanicError is a panic of a user's function, caught and turned into a failure; or the end of its
+// goroutine by runtime.Goexit; or an error of it whose own methods do one of these, as those of a
+// nil pointer do. Its fields are Where (string), which names the function, Value (any), which it
+// panicked with (ErrGoexit if it ended its goroutine), and Stack ([]byte), the goroutine's stack at
+// that moment. It wraps Value if that is an error.
 type PanicError = guard.Panic
 
 // ErrGoexit is the Value of a PanicError of a function that ended its goroutine.

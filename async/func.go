@@ -7,11 +7,10 @@ import (
 	"github.com/tensorferry/tensorferry/internal/guard"
 )
 
-// Func makes a Function of a plain blocking function, which is called from up to
-// workers goroutines in each subtask (0: as many as Config.MaxCalls). Its context ends at the
-// record's deadline and when the call is no longer wanted; f must then return,
-// since Close waits for it. A panic of f is the failure of its record, a *PanicError; so it is when f ends its
-// goroutine (runtime.Goexit).
+// Func makes a Function of a plain blocking function, which is called from up to workers goroutines
+// in each subtask (0: as many as Config.MaxCalls). Its context ends at the record's deadline and
+// when the call is no longer wanted; f must then return, since Close waits for it. A panic of f is
+// the failure of its record, a *PanicError; so it is when f ends its goroutine (runtime.Goexit).
 func Func[IN, OUT any](f func(context.Context, IN) (OUT, error), workers int) Function[IN, OUT] {
 	return plain[IN, OUT]{f, workers}
 }

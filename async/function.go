@@ -53,8 +53,9 @@ type Completer[OUT any] interface {
 
 // Failer is implemented by the Completer that an operator gives to Open.
 type Failer interface {
-	// Fail says that a user's function has broken which no record is to blame for, and how. The operator fails with
-	// why, as if Call had panicked (A9). It may be called from any goroutine and never blocks.
+	// Fail says that a user's function has broken which no record is to blame for, and how. The
+	// operator fails with why, as if Call had panicked (A9). It may be called from any goroutine
+	// and never blocks.
 	Fail(why error)
 }
 

@@ -66,7 +66,8 @@ func (b *inbox[OUT]) post(r report, cs []Completion[OUT]) {
 	b.ring()
 }
 
-// ring wakes the host. That of a host whose own function for it fails comes by itself, and finds the failure.
+// ring wakes the host. That of a host whose own function for it fails comes by itself, and finds
+// the failure.
 func (b *inbox[OUT]) ring() {
 	const where = "the function that wakes the operator's host"
 	returned := false

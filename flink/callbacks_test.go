@@ -14,8 +14,8 @@ import (
 	"github.com/tensorferry/tensorferry/internal/callbacks"
 )
 
-// TestEveryCallback: what users give to this module to be called, and what becomes of a mistake in it. Those of the
-// operator are the other module's.
+// TestEveryCallback: what users give to this module to be called, and what becomes of a mistake in
+// it. Those of the operator are the other module's.
 func TestEveryCallback(t *testing.T) {
 	known, err := callbacks.List(".")
 	if err != nil {
@@ -75,8 +75,8 @@ func (leaving) OnTimeout(async.Call[int]) (async.Outputs[int], error) {
 	return async.Outputs[int]{}, nil
 }
 
-// TestLaneWhoseOwnGoroutineEnds: between two records of a bundle the lane steps by itself. The bundle's next record fails,
-// and waits for nothing.
+// TestLaneWhoseOwnGoroutineEnds: between two records of a bundle the lane steps by itself. The
+// bundle's next record fails, and waits for nothing.
 func TestLaneWhoseOwnGoroutineEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, err := Config{Async: async.Config{Timeout: time.Second}}.resolve()

@@ -98,8 +98,8 @@ func (l *lane[IN, OUT]) keep(ctx context.Context) {
 	}
 }
 
-// alone steps the operator without a bundle, and says when it must step again. It unlocks mu, also if a function of the
-// user's ends the goroutine.
+// alone steps the operator without a bundle, and says when it must step again. It unlocks mu, also
+// if a function of the user's ends the goroutine.
 func (l *lane[IN, OUT]) alone() time.Time {
 	returned := false
 	defer func() {

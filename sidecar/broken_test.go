@@ -19,8 +19,8 @@ import (
 // ends are the ways in which a function may not return.
 var ends = map[string]func(){"panic": func() { panic("a mistake") }, "Goexit": runtime.Goexit}
 
-// A codec that ends the goroutine, or whose error is a nil pointer, costs its own record, and neither its neighbours nor
-// the place in the window.
+// A codec that ends the goroutine, or whose error is a nil pointer, costs its own record, and
+// neither its neighbours nor the place in the window.
 func TestCodecThatBreaks(t *testing.T) {
 	for name, do := range map[string]func() error{
 		"panic":     func() error { panic("a mistake") },
@@ -89,7 +89,8 @@ func (c clumsy) Decode(in numbers, src *tensor.Rows, i int) (numbers, error) {
 	return tensor.RowValues[float32](src.Output(0), i, nil)
 }
 
-// Config.Observe that fails once: the rows of that request have an outcome, and the place in the window is free.
+// Config.Observe that fails once: the rows of that request have an outcome, and the place in the
+// window is free.
 func TestObserveThatBreaks(t *testing.T) {
 	for name, do := range ends {
 		t.Run(name, func(t *testing.T) {

@@ -62,8 +62,8 @@ type Config struct {
 	Backoff Backoff
 	// TLS, for TCP endpoints; nil: no TLS. A certificate in it makes it mutual.
 	TLS *tls.Config
-	// Dialer replaces the way of connecting. address is the endpoint's: a path,
-	// @name or host:port; Endpoint itself if it is none of the known forms. A panic of it, or of a method of its
+	// Dialer replaces the way of connecting. address is the endpoint's: a path, @name or host:port;
+	// Endpoint itself if it is none of the known forms. A panic of it, or of a method of its
 	// connections, fails the operator (A69).
 	Dialer func(ctx context.Context, address string) (net.Conn, error)
 	// Conn is a ready connection to use instead of one of the channel's own. It is
@@ -77,11 +77,11 @@ type Config struct {
 	// connection was lost: a call lost after it may have been written is then its
 	// record's failure (ErrUnreachable), instead of being made again.
 	NonIdempotent bool
-	// Observe is told of each request, for metrics, from several goroutines. It must not block. A panic of it fails the
-	// operator (A69).
+	// Observe is told of each request, for metrics, from several goroutines. It must not block. A
+	// panic of it fails the operator (A69).
 	Observe func(Request)
-	// Logger takes changes of the connection, never records. A handler that panics fails nothing: the first time is told
-	// on standard error. Default: the operator's.
+	// Logger takes changes of the connection, never records. A handler that panics fails nothing:
+	// the first time is told on standard error. Default: the operator's.
 	Logger *slog.Logger
 }
 

@@ -11,8 +11,8 @@ import (
 	"github.com/tensorferry/tensorferry/internal/guard"
 )
 
-// What users give for the connection is called by grpc, on goroutines that nobody could guard otherwise. What panics
-// there is an error for grpc, and goes to broke.
+// What users give for the connection is called by grpc, on goroutines that nobody could guard
+// otherwise. What panics there is an error for grpc, and goes to broke.
 
 // guardedConn is a ready connection of the user's, with what was given to its maker.
 type guardedConn struct {

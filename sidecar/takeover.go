@@ -2,9 +2,9 @@ package sidecar
 
 import "github.com/tensorferry/tensorferry/internal/guard"
 
-// progress is how far a worker has come with its request. A function of the user's may end the worker's goroutine
-// (runtime.Goexit) wherever it is called; another goroutine then goes on from here, so that the place in the window is
-// free again and every record has its outcome.
+// progress is how far a worker has come with its request. A function of the user's may end the
+// worker's goroutine (runtime.Goexit) wherever it is called; another goroutine then goes on from
+// here, so that the place in the window is free again and every record has its outcome.
 type progress[IN any] struct {
 	r        *group[IN]
 	maxBytes int
@@ -26,7 +26,8 @@ const (
 	decoding        // by the codec
 )
 
-// takeOver is called while the goroutine ends. An operator whose own host has ended it has failed, and needs no other.
+// takeOver is called while the goroutine ends. An operator whose own host has ended it has failed,
+// and needs no other.
 func (w *worker[IN, OUT]) takeOver() {
 	var rest func() bool
 	switch w.at.stage {
@@ -74,7 +75,8 @@ func (w *worker[IN, OUT]) observe(r Request) (err error) {
 	return nil
 }
 
-// failBroken completes the rows of a request with the failure of a function that no row is to blame for.
+// failBroken completes the rows of a request with the failure of a function that no row is to blame
+// for.
 func (w *worker[IN, OUT]) failBroken(r *group[IN], why error) {
 	w.c.leave(r, func() {
 		for i := range r.calls {

@@ -58,8 +58,8 @@ func newWorker[IN, OUT any](c *channel[IN, OUT]) *worker[IN, OUT] {
 // run carries requests until the channel is closed, or one of them has become nobody's.
 func (w *worker[IN, OUT]) run() { w.goOn(w.carry) }
 
-// goOn does first, and then carries requests. If a function of the user's ends the goroutine, another one goes on with
-// the request.
+// goOn does first, and then carries requests. If a function of the user's ends the goroutine,
+// another one goes on with the request.
 func (w *worker[IN, OUT]) goOn(first func() bool) {
 	returned := false
 	defer func() {
@@ -124,7 +124,8 @@ func (w *worker[IN, OUT]) dispatch() bool {
 	return w.land(written, err, broken)
 }
 
-// land takes the end of the request: what the RPC returned, or that a function of the user's is broken.
+// land takes the end of the request: what the RPC returned, or that a function of the user's is
+// broken.
 func (w *worker[IN, OUT]) land(written bool, err, broken error) bool {
 	w.at.cancel()
 	w.at.ended = true

@@ -213,8 +213,8 @@ func runTask(ctx context.Context, t *task, box *mailbox[control]) {
 	returned = true
 }
 
-// errNotReturned is wrapped by the failure of a user's function that ended its goroutine; a test that calls FailNow there
-// does.
+// errNotReturned is wrapped by the failure of a user's function that ended its goroutine; a test
+// that calls FailNow there does.
 var errNotReturned = async.ErrGoexit
 
 // driveTask steps a task until it fails or ctx ends, with a goroutine for its

@@ -41,11 +41,11 @@ type Config struct {
 	// that): a job whose subtasks cannot be opened in the first place fails at once. Default:
 	// exponential-delay if there are periodic checkpoints, else none.
 	Restart restart.Config
-	// Logger takes what happens to the job as a whole; nothing is logged a
-	// record. A handler that panics fails nothing: the first time is told on standard error. Default: nothing is logged.
+	// Logger takes what happens to the job as a whole; nothing is logged a record. A handler that
+	// panics fails nothing: the first time is told on standard error. Default: nothing is logged.
 	Logger *slog.Logger
-	// Observer is told of checkpoints, failures and restarts, for metrics. A panic of it fails the job.
-	// Default: nobody is.
+	// Observer is told of checkpoints, failures and restarts, for metrics. A panic of it fails the
+	// job. Default: nobody is.
 	Observer Observer
 	// Tracer is told of spans by the asynchronous operators whose async.Config has none of its own. Default: nobody is.
 	Tracer trace.Tracer

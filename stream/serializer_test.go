@@ -525,7 +525,8 @@ func (textSerializer) Decode(data []byte) (v int, err error) {
 	return v, err
 }
 
-// TestSerializersChange between two lives of a job: what the first life kept is read as it was written, or refused.
+// TestSerializersChange between two lives of a job: what the first life kept is read as it was
+// written, or refused.
 func TestSerializersChange(t *testing.T) {
 	for _, c := range []struct {
 		before, after []Option

@@ -198,8 +198,8 @@ func (r *reader[T]) shut() error {
 	return guards.Call("Close of "+r.operator, open.Close)
 }
 
-// broke says that a fetch did not return: a function of the source has ended the goroutine, in whose deferred function
-// this is called.
+// broke says that a fetch did not return: a function of the source has ended the goroutine, in
+// whose deferred function this is called.
 func (r *reader[T]) broke() {
 	err := guards.Exited("Read of " + r.operator)
 	s := &r.todo[0]

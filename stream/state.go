@@ -18,8 +18,8 @@ const (
 
 	partSplit   = "split"
 	partEntries = "entries"
-	// partForm says how the values of the entries are written. In checkpoints of version 1, where there is none,
-	// it is formOwn or JSON.
+	// partForm says how the values of the entries are written. In checkpoints of version 1, where
+	// there is none, it is formOwn or JSON.
 	partForm  = "form"
 	partMarks = "watermarks"
 	partState = "state"

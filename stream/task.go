@@ -295,8 +295,8 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-// guard calls a user's function, on a goroutine of its own, and turns its panic or Goexit, and an error that cannot be
-// used, into an error.
+// guard calls a user's function, on a goroutine of its own, and turns its panic or Goexit, and an
+// error that cannot be used, into an error.
 func guard(where string, f func() error) error { return guards.Apart(where, f) }
 
 // guard is the same on the task's goroutine, which a Goexit ends.

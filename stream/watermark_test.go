@@ -206,8 +206,8 @@ func TestSourceWatermarks(t *testing.T) {
 	}
 }
 
-// TestTimesOutOfRange: what is no time is none, in a record of any source and in a checkpoint of an earlier version, and no
-// watermark follows it (A61).
+// TestTimesOutOfRange: what is no time is none, in a record of any source and in a checkpoint of an
+// earlier version, and no watermark follows it (A61).
 func TestTimesOutOfRange(t *testing.T) {
 	const far = 1_700_000_000_000_000 // microseconds, taken for milliseconds
 	times := []EventTime{10, far, 20, async.BadTime, -far, async.EndOfTime, async.MaxTime + 1, async.MinTime, async.NoTime, 30}

@@ -487,8 +487,8 @@ func brokerFor(s *shell, partitions int32, topics ...string) *kafkaShell {
 	return &kafkaShell{s, s.brokers}
 }
 
-// inputFor has the topic in with its numbers. A checkpoint knows a topic that it has read by its id,
-// so one of this test is read where it is. Older checkpoints know it by its name alone.
+// inputFor has the topic in with its numbers. A checkpoint knows a topic that it has read by its
+// id, so one of this test is read where it is. Older checkpoints know it by its name alone.
 func inputFor(s *shell, topics ...string) (k *kafkaShell, same bool) {
 	s.Helper()
 	if s.brokers != "" {

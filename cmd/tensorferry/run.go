@@ -353,9 +353,9 @@ func (r *running) Observe(e stream.Event) {
 	}
 }
 
-// untouched reports whether nothing is lost with a run: this process has read nothing and kept nothing,
-// in any attempt. One that reads topics has a beginning once it runs, behind which records come that it
-// has not read yet.
+// untouched reports whether nothing is lost with a run: this process has read nothing and kept
+// nothing, in any attempt. One that reads topics has a beginning once it runs, behind which records
+// come that it has not read yet.
 func (r *runner) untouched(p stream.Progress) bool {
 	for i := range p.Worked {
 		if p.Worked[i].In > 0 {

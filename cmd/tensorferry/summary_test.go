@@ -44,8 +44,8 @@ func TestSummary(t *testing.T) {
 	}
 }
 
-// TestUntouched: a run that has read something has begun, also where a restart took its totals back,
-// and so has one that runs and reads topics.
+// TestUntouched: a run that has read something has begun, also where a restart took its totals
+// back, and so has one that runs and reads topics.
 func TestUntouched(t *testing.T) {
 	read := []stream.SubtaskProgress{{}, {OperatorProgress: stream.OperatorProgress{Name: sourceName, In: 7}}}
 	for _, c := range []struct {

@@ -49,7 +49,8 @@ func validJSON(line []byte, v *json.RawMessage) error {
 	return errors.New("not JSON")
 }
 
-// record fills in r from a line. A panic of the value's own methods, or of time, is an error of this line.
+// record fills in r from a line. A panic of the value's own methods, or of time, is an error of
+// this line.
 func (d *decoder[T]) record(r *stream.Record[T], line []byte) (err error) {
 	where := "UnmarshalJSON of the value"
 	defer func() {

@@ -12,7 +12,8 @@ import (
 	"github.com/tensorferry/tensorferry/internal/guard"
 )
 
-// What users give for clients is called by franz-go, on goroutines of its own, where a panic would end the process.
+// What users give for clients is called by franz-go, on goroutines of its own, where a panic would
+// end the process.
 
 // mechanism is a user's way of saying who the program is.
 type mechanism struct {
@@ -68,7 +69,8 @@ func (s session) Challenge(told []byte) (done bool, answer []byte, err error) {
 	return done, answer, err
 }
 
-// guardedPartitioner is p, whose panic fails the record: franz-go refuses a partition of -1, and broke is told why.
+// guardedPartitioner is p, whose panic fails the record: franz-go refuses a partition of -1, and
+// broke is told why.
 func guardedPartitioner(p kgo.Partitioner, broke func(error)) kgo.Partitioner {
 	if strings.HasPrefix(reflect.TypeOf(p).String(), "*kgo.") || strings.HasPrefix(reflect.TypeOf(p).String(), "kgo.") {
 		return p

@@ -13,8 +13,9 @@ import (
 	"github.com/tensorferry/tensorferry/trace"
 )
 
-// function doubles, after 20 ms, and is whatever else an operator asks a function to be. By value: 1 fails once and may
-// be tried again, 3 never answers, 4 fails, 5 fails with an error that is a trap.
+// function doubles, after 20 ms, and is whatever else an operator asks a function to be. By value:
+// 1 fails once and may be tried again, 3 never answers, 4 fails, 5 fails with an error that is a
+// trap.
 type function struct{ *trap }
 
 func (f function) Open(_ context.Context, _ async.Subtask, done async.Completer[int]) (async.Caller[int, int], error) {
@@ -234,7 +235,8 @@ func input(m mapping, at string) func(*testing.T, *trap) error {
 	})
 }
 
-// requests is a tracer whose trap is in the spans of requests alone, which are another goroutine's than those of records.
+// requests is a tracer whose trap is in the spans of requests alone, which are another goroutine's
+// than those of records.
 type requests struct{ tracer }
 
 func (r requests) Start(parent *trace.Context, name string, kind trace.Kind, at time.Time, links ...*trace.Context) trace.Span {

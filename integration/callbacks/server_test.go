@@ -90,8 +90,8 @@ func (m *memory) dial(ctx context.Context, _ string) (net.Conn, error) {
 	}
 }
 
-// serve starts a server with the model, and asks it once with the trap and once without. The error is the first of: the
-// load's, that of the first answer, and that of the server's end.
+// serve starts a server with the model, and asks it once with the trap and once without. The error
+// is the first of: the load's, that of the first answer, and that of the server's end.
 func serve(set func(cfg *server.Config, tr *trap)) func(*testing.T, *trap) error {
 	return virtual(func(t *testing.T, tr *trap) error {
 		cfg := server.Config{Models: []server.Model{{Name: "m", Location: "test", Load: func(context.Context) (backend.Model, error) {

@@ -70,8 +70,9 @@ func (c recordCodec) Decode(r async.Record[float32], src *tensor.Rows, i int) (f
 	return c.codec.Decode(r.Value, src, i)
 }
 
-// channel sends five records through a model, with a configuration that set completes. Only record 2 may fail for what
-// is in the codec; a window of one request is used by all of them, so that its place is seen to be free again.
+// channel sends five records through a model, with a configuration that set completes. Only record
+// 2 may fail for what is in the codec; a window of one request is used by all of them, so that its
+// place is seen to be free again.
 func channel(set func(s *sidecartest.Server, cfg *sidecar.Config, tr *trap), script sidecartest.Script) func(*testing.T, *trap) error {
 	return virtual(func(t *testing.T, tr *trap) error {
 		s := sidecartest.Start(t, script)

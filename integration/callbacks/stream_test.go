@@ -166,8 +166,8 @@ type observer struct{ *trap }
 
 func (o observer) Observe(stream.Event) { o.spring("stream.Observer.Observe") }
 
-// inJob runs a job with every function and method that there is, each a place for the trap. At one of those that are for
-// a restart, the job fails once by itself and restarts.
+// inJob runs a job with every function and method that there is, each a place for the trap. At one
+// of those that are for a restart, the job fails once by itself and restarts.
 func inJob(t *testing.T, tr *trap) error {
 	return virtual(func(t *testing.T, tr *trap) error {
 		cfg := stream.Config{
@@ -208,7 +208,8 @@ func inJob(t *testing.T, tr *trap) error {
 	})(t, tr)
 }
 
-// action is what becomes of a failure: results in its place, unless the failure itself is to be seen.
+// action is what becomes of a failure: results in its place, unless the failure itself is to be
+// seen.
 func action(tr *trap) async.Action {
 	if strings.HasPrefix(tr.at, "error.") || tr.at == "async.Failure.Verdict" {
 		return async.Fail

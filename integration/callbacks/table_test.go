@@ -19,9 +19,9 @@ const (
 	ofFranz   = "it goes to franz-go as it is, which is documented"
 )
 
-// TestEveryCallback: a panic, a Goexit and an error that cannot be used, in every function and method that a user gives
-// to a public package, ends no process and leaves nobody waiting; the failure says where it was. A new callback has a
-// row in one of the tables, or this test fails.
+// TestEveryCallback: a panic, a Goexit and an error that cannot be used, in every function and
+// method that a user gives to a public package, ends no process and leaves nobody waiting; the
+// failure says where it was. A new callback has a row in one of the tables, or this test fails.
 func TestEveryCallback(t *testing.T) {
 	rows := map[string]row{}
 	for _, table := range []map[string]row{asyncRows, streamRows, sidecarRows, serverRows, connectorRows, otherRows} {

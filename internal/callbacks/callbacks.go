@@ -1,5 +1,5 @@
-// Package callbacks finds, for tests, what the users of a module give to its packages to be called: functions and
-// values with methods. It must never know what becomes of them.
+// Package callbacks finds, for tests, what the users of a module give to its packages to be called:
+// functions and values with methods. It must never know what becomes of them.
 package callbacks
 
 import (
@@ -19,7 +19,8 @@ import (
 
 const project = "github.com/tensorferry/tensorferry/"
 
-// List returns the callbacks of the public packages of the module in a folder, sorted, by these names:
+// List returns the callbacks of the public packages of the module in a folder, sorted, by these
+// names:
 //
 //	stream.Source.Splits    a method of an exported interface
 //	sidecar.Config.Observe  a field, of a function, an interface, a logger or a TLS configuration
@@ -52,8 +53,8 @@ func List(dir string, without ...string) ([]string, error) {
 	return slices.Compact(names), nil
 }
 
-// packages returns the public packages of a module, and where the compiler has left what it knows of each, and of all
-// that they import.
+// packages returns the public packages of a module, and where the compiler has left what it knows
+// of each, and of all that they import.
 func packages(dir string) (public []string, export map[string]string, err error) {
 	cmd := exec.Command("go", "list", "-deps", "-export", "-json=ImportPath,Export,Name,Module", "./...")
 	cmd.Dir = dir

@@ -14,9 +14,10 @@ const (
 	mostTried = 10000
 )
 
-// Error returns err if it can be used, and a *Panic with the place and the stack if one of its methods, or of the errors
-// that it wraps, panics or ends its goroutine: those of an error that is a nil pointer do. All the methods are called
-// once that errors, fmt, grpc and package async call. where names the function that returned it.
+// Error returns err if it can be used, and a *Panic with the place and the stack if one of its
+// methods, or of the errors that it wraps, panics or ends its goroutine: those of an error that is
+// a nil pointer do. All the methods are called once that errors, fmt, grpc and package async call.
+// where names the function that returned it.
 func Error(where string, err error) error {
 	if err == nil || sound(err) {
 		return err
@@ -56,8 +57,8 @@ type asked struct{}
 
 func (*asked) Error() string { return "" }
 
-// others find methods of errors whose results are of packages that this one does not know: async and grpc. Each name is
-// a constant of its own, or the linker would keep every method of a program.
+// others find methods of errors whose results are of packages that this one does not know: async
+// and grpc. Each name is a constant of its own, or the linker would keep every method of a program.
 var others = []func(reflect.Value) (string, reflect.Value){
 	func(v reflect.Value) (string, reflect.Value) { return "Verdict", v.MethodByName("Verdict") },
 	func(v reflect.Value) (string, reflect.Value) { return "GRPCStatus", v.MethodByName("GRPCStatus") },
@@ -111,7 +112,8 @@ func probe(err error, at *string, depth int, tried *int) {
 	}
 }
 
-// printable returns value if it can be printed and, if it is an error, used; else a text in its place.
+// printable returns value if it can be printed and, if it is an error, used; else a text in its
+// place.
 func printable(value any) any {
 	switch v := value.(type) {
 	case string, bool, int:
@@ -128,8 +130,8 @@ func printable(value any) any {
 	return "a value of type " + typeName(value) + ", whose methods panic themselves"
 }
 
-// trial runs f on a goroutine of its own and returns what became of it; nil: nothing. What it panics with is given as a
-// text, since its methods may not be called.
+// trial runs f on a goroutine of its own and returns what became of it; nil: nothing. What it
+// panics with is given as a text, since its methods may not be called.
 func trial(f func()) (failed *Panic) {
 	done := make(chan struct{})
 	go func() {

@@ -1,9 +1,11 @@
-// Package guard calls what users give: functions, and methods of their values. A panic of it, the end of its goroutine
-// (runtime.Goexit) and an error whose own methods panic become an error with place and stack, so that none of them ends
-// the process or leaves somebody waiting. It must never know what is called, or what becomes of the failure.
+// Package guard calls what users give: functions, and methods of their values. A panic of it, the
+// end of its goroutine (runtime.Goexit) and an error whose own methods panic become an error with
+// place and stack, so that none of them ends the process or leaves somebody waiting. It must never
+// know what is called, or what becomes of the failure.
 //
-// Call and Recover stay on the goroutine of their caller, for what is called often. They cannot stop a Goexit, which
-// nothing can: whoever began the goroutine says with Exited what it was. Apart has a goroutine for each call.
+// Call and Recover stay on the goroutine of their caller, for what is called often. They cannot
+// stop a Goexit, which nothing can: whoever began the goroutine says with Exited what it was. Apart
+// has a goroutine for each call.
 package guard
 
 import (
@@ -12,16 +14,16 @@ import (
 	"runtime/debug"
 )
 
-// ErrGoexit is the Value of a Panic that was none: the function ended its goroutine. A test that calls FailNow in it
-// does.
+// ErrGoexit is the Value of a Panic that was none: the function ended its goroutine. A test that
+// calls FailNow in it does.
 var ErrGoexit = errors.New("it ended its goroutine (runtime.Goexit)")
 
 // Panic is a panic of a user's function, caught and turned into an error.
 type Panic struct {
 	// Where names the function that panicked.
 	Where string
-	// Value is what it panicked with, or ErrGoexit. In place of a value that cannot be printed, since its own methods
-	// panic, it is a text that says so.
+	// Value is what it panicked with, or ErrGoexit. In place of a value that cannot be printed,
+	// since its own methods panic, it is a text that says so.
 	Value any
 	// Stack is the goroutine's stack at the panic.
 	Stack []byte
@@ -43,12 +45,14 @@ func (p *Panic) Unwrap() error {
 	return err
 }
 
-// Caught makes a Panic of what recover returned. It is called where that was, so that the stack is the panic's.
+// Caught makes a Panic of what recover returned. It is called where that was, so that the stack is
+// the panic's.
 func Caught(where string, value any) *Panic {
 	return &Panic{Where: where, Value: printable(value), Stack: debug.Stack()}
 }
 
-// Exited makes a Panic of a function that ended its goroutine, in a deferred function of that goroutine.
+// Exited makes a Panic of a function that ended its goroutine, in a deferred function of that
+// goroutine.
 func Exited(where string) *Panic {
 	return &Panic{Where: where, Value: ErrGoexit, Stack: debug.Stack()}
 }

@@ -12,8 +12,9 @@ import (
 // stderr is where a failing log handler is reported.
 var stderr io.Writer = os.Stderr
 
-// Logger returns l with a handler whose failures are nobody's: a record that it cannot take is lost, and the first one
-// of each logger is reported to standard error. A logger that has one is returned as it is.
+// Logger returns l with a handler whose failures are nobody's: a record that it cannot take is
+// lost, and the first one of each logger is reported to standard error. A logger that has one is
+// returned as it is.
 func Logger(l *slog.Logger) *slog.Logger {
 	if l == nil {
 		return nil
@@ -29,7 +30,8 @@ func Logger(l *slog.Logger) *slog.Logger {
 	}
 }
 
-// handler is the handler of a logger. Values that are logged have methods of users too, which it calls.
+// handler is the handler of a logger. Values that are logged have methods of users too, which it
+// calls.
 type handler struct {
 	to   slog.Handler
 	once *sync.Once // of the report

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Conn returns c, which is named by of, with methods whose panics are errors. They go to broke too. The connections of
-// package net are returned as they are.
+// Conn returns c, which is named by of, with methods whose panics are errors. They go to broke too.
+// The connections of package net are returned as they are.
 func Conn(of string, c net.Conn, broke func(error)) net.Conn {
 	switch c.(type) {
 	case *net.TCPConn, *net.UnixConn, *conn:

@@ -6,7 +6,8 @@ import (
 	"reflect"
 )
 
-// TLS returns a copy of c whose functions' panics are errors of the handshake. They go to broke too.
+// TLS returns a copy of c whose functions' panics are errors of the handshake. They go to broke
+// too.
 func TLS(c *tls.Config, broke func(error)) *tls.Config {
 	if c == nil {
 		return nil

@@ -6,8 +6,8 @@ import (
 	"github.com/tensorferry/tensorferry/trace"
 )
 
-// Tracer returns t with spans whose panics go to broke, which may be called from any goroutine. After one, the span, or
-// all that the tracer would begin, is not traced any more.
+// Tracer returns t with spans whose panics go to broke, which may be called from any goroutine.
+// After one, the span, or all that the tracer would begin, is not traced any more.
 func Tracer(t trace.Tracer, broke func(error)) trace.Tracer {
 	if t == nil {
 		return nil

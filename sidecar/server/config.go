@@ -119,8 +119,8 @@ type Config struct {
 	// take. Default 15 s; negative: none.
 	Grace time.Duration
 
-	// Logger gets what happens to models and the server, nothing of each request.
-	// A handler that panics fails nothing: the first time is told on standard error. Nil: nothing is logged.
+	// Logger gets what happens to models and the server, nothing of each request. A handler that
+	// panics fails nothing: the first time is told on standard error. Nil: nothing is logged.
 	Logger *slog.Logger
 
 	// NoReflection leaves out gRPC's server reflection, by which tools such as
@@ -131,9 +131,10 @@ type Config struct {
 	// call (W3C, traceparent), with one for its wait and one for each batch that it is in. A trace is never begun. Nil: none.
 	Tracer trace.Tracer
 
-	// Options are further options of the gRPC server, as credentials and chained
-	// interceptors. Those for message sizes and keepalive come from this package. A panic of an interceptor is the
-	// answer INTERNAL to its call; an interceptor of streams must be chained for that (grpc.ChainStreamInterceptor).
+	// Options are further options of the gRPC server, as credentials and chained interceptors.
+	// Those for message sizes and keepalive come from this package. A panic of an interceptor is
+	// the answer INTERNAL to its call; an interceptor of streams must be chained for that
+	// (grpc.ChainStreamInterceptor).
 	Options []grpc.ServerOption
 }
 

@@ -72,7 +72,8 @@ func did(p *guard.Panic) string {
 	return fmt.Sprintf("panicked: %v", p.Value)
 }
 
-// guarded calls f for a handler. Where functions of users run in it, it has a goroutine of its own that they may end.
+// guarded calls f for a handler. Where functions of users run in it, it has a goroutine of its own
+// that they may end.
 func (s *Server) guarded(method string, f func() error) error {
 	call := guard.Call
 	if s.cfg.Tracer != nil || len(s.cfg.Options) > 0 {
