@@ -48,7 +48,7 @@ infer:
   overwrite: true
   tls: {ca: ca.pem, cert: c.pem, key: k.pem, server_name: example.org}
 sink: {file: {path: out}}
-dead_letter: {file: {path: failed}}
+dead_letter: {file: {path: failed, consumed: true}}
 checkpoint: {interval: 500ms, timeout: 1m, min_pause: 100ms, tolerable_failures: 2, retain: 5, dir: out/.checkpoints}
 restart: {strategy: exponential-delay, initial_delay: 2s, max_delay: 20s, multiplier: 1.5, jitter: 0, reset_after: 10m, attempts: 9}
 sidecar:
@@ -91,7 +91,7 @@ func TestEveryKey(t *testing.T) {
 			Outputs: map[string]Field{"label": {"digit"}, "probs:0": {"scores"}}, Overwrite: true,
 			TLS: &TLS{CA: "/jobs/ca.pem", Cert: "/jobs/c.pem", Key: "/jobs/k.pem", ServerName: "example.org"}},
 		Sink:       Sink{File: &FileSink{Path: "/jobs/out"}},
-		DeadLetter: &DeadLetter{File: &FileSink{Path: "/jobs/failed"}},
+		DeadLetter: &DeadLetter{File: &FileSink{Path: "/jobs/failed", Consumed: true}},
 		Checkpoint: Checkpoint{Interval: 500 * time.Millisecond, Timeout: time.Minute, MinPause: 100 * time.Millisecond,
 			TolerableFailures: 2, Retain: 5, Dir: "/jobs/out/.checkpoints"},
 		Restart: Restart{Strategy: "exponential-delay", InitialDelay: 2 * time.Second, MaxDelay: 20 * time.Second, Multiplier: 1.5,

@@ -417,19 +417,22 @@ type (
 	}
 )
 
+// What is not exported is used here, or it would pass for forgotten.
+var _ = []any{promotes{secret: 1}, promotesPointer{secret: 1}, embedsNumber{number: 1}}
+
 // rescued has methods of its own, though what is in it cannot be kept.
 type rescued struct{ l lost }
 
-func (rescued) MarshalText() ([]byte, error) { return nil, nil }
-func (*rescued) UnmarshalText([]byte) error  { return nil }
+func (r rescued) MarshalText() ([]byte, error) { return fmt.Append(nil, r.l.C), nil }
+func (*rescued) UnmarshalText([]byte) error    { return nil }
 
 // oneWay can be written and not read.
 type oneWay struct{ v int }
 
-func (oneWay) MarshalJSON() ([]byte, error) { return []byte("1"), nil }
+func (o oneWay) MarshalJSON() ([]byte, error) { return fmt.Append(nil, o.v), nil }
 
 func TestTypesThatAreRefused(t *testing.T) {
-	refused := func(want string, s any, err error) {
+	refused := func(want string, err error) {
 		t.Helper()
 		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "set stream.WithSerializer, or the drain policy") {
 			t.Errorf("%v; want %q", err, want)
@@ -455,8 +458,8 @@ func TestTypesThatAreRefused(t *testing.T) {
 		"of timestamppb.Timestamp is not exported":                                                func() (any, error) { return is(serializerFor[*timestamppb.Timestamp](nil)) },
 		"interface {} is an interface, and what is in it would come back as another type":         func() (any, error) { return is(serializerFor[any](nil)) },
 	} {
-		s, err := f()
-		refused(want, s, err)
+		_, err := f()
+		refused(want, err)
 	}
 }
 

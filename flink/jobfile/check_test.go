@@ -50,6 +50,7 @@ func TestCheck(t *testing.T) {
 		"traces":         {fromFiles + "trace: {endpoint: \"h:4317\"}\n", ""},
 		"stdin":          {swap(fromFiles, "file: {path: in.jsonl}", "stdin: {}"), "job.yaml:2:10: source.stdin: want files that every worker can read"},
 		"stdout":         {swap(fromFiles, "file: {path: out}", "stdout: {}"), "job.yaml:3:8: sink.stdout: want a folder that every worker can write to"},
+		"consumed":       {swap(fromFiles, "file: {path: out}", "file: {path: out, consumed: true}"), "sink.file.consumed: want none on Flink"},
 		"keyed":          {fromFiles + "  order: keyed\n  key: {field: a}\n", "job.yaml:7:3: infer.order: want ordered or unordered on Flink"},
 		"snapshot":       {fromFiles + "  barrier: snapshot\n", "job.yaml:7:3: infer.barrier: want drain on Flink"},
 		"drain limit":    {fromFiles + "  drain_limit: 5s\n", "job.yaml:7:3: infer.drain_limit: want none on Flink"},
