@@ -163,3 +163,36 @@ func TestBytesOfResults(t *testing.T) {
 		}
 	})
 }
+
+// TestLargeRecordsAreInFlightTogether: what is in flight does not count as read ahead.
+func TestLargeRecordsAreInFlightTogether(t *testing.T) {
+	for _, each := range []int{0, mib, 5 * mib} {
+		synctest.Test(t, func(t *testing.T) {
+			var calls atomic.Int64
+			fn := async.Func(func(ctx context.Context, _ []byte) (int, error) {
+				calls.Add(1)
+				<-ctx.Done()
+				return 0, ctx.Err()
+			}, 0)
+			in := func(yield func([]byte, error) bool) {
+				for yield(make([]byte, each), nil) {
+				}
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			go func() {
+				for range async.Map(ctx, in, fn, async.Config{Capacity: 64, Timeout: time.Hour}) {
+				}
+			}()
+			synctest.Wait()
+			want := int64(64)
+			if each > 0 {
+				want = min(want, async.DefaultMaxBytes/int64(each))
+			}
+			if calls.Load() != want {
+				t.Errorf("%d records of %d bytes are in flight; want %d", calls.Load(), each, want)
+			}
+			cancel()
+			synctest.Wait()
+		})
+	}
+}

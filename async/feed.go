@@ -90,6 +90,14 @@ func (f *feed[IN]) put(v IN) bool {
 	return true
 }
 
+// admitted says that the values taken last are in the operator, whose bytes they are now.
+func (f *feed[IN]) admitted() {
+	f.mu.Lock()
+	f.bytes, f.out = f.bytes-f.out, 0
+	f.space.Signal()
+	f.mu.Unlock()
+}
+
 // take returns up to n values, valid until the next take, and whether any can follow.
 func (f *feed[IN]) take(n int) ([]Record[IN], bool) {
 	f.mu.Lock()
@@ -97,9 +105,8 @@ func (f *feed[IN]) take(n int) ([]Record[IN], bool) {
 	clear(f.spare)
 	n = min(n, len(f.buf))
 	f.spare = append(f.spare[:0], f.buf[:n]...)
-	f.bytes, f.out = f.bytes-f.out, 0
 	for _, bytes := range f.sizes[:n] {
-		f.out += bytes
+		f.out += bytes // the ones before are admitted
 	}
 	f.sizes = f.sizes[:copy(f.sizes, f.sizes[n:])]
 	rest := copy(f.buf, f.buf[n:])

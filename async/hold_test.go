@@ -273,3 +273,36 @@ func TestOneThatIsNeverTaken(t *testing.T) {
 		})
 	}
 }
+
+// TestOneThatLosesTheConnection: a record at which the server ends has the same bound, though others
+// are taken between its calls (A41).
+func TestOneThatLosesTheConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, async.Unordered, async.Config{Hold: hold, Capacity: 20, OnError: async.OnError{Transport: async.Drop}}, nil)
+		r.answer = func(r *rig, c async.Call[int]) {
+			time.Sleep(10 * time.Millisecond)
+			if c.Record.Value != 5 {
+				r.accept(c)
+				return
+			}
+			r.done.Suspend(lost{})
+			r.refuse(c, lost{})
+			time.Sleep(100 * time.Millisecond)
+			r.done.Resume()
+		}
+		v, dropped := 1, time.Duration(0)
+		for ; r.err == nil && dropped == 0 && r.now() < time.Hour; v++ {
+			if !r.admit(v) {
+				r.run(func() bool { return r.op.Room() > 0 })
+			}
+			if r.op.Stats().Dropped > 0 {
+				dropped = r.now()
+			}
+		}
+		r.op.End()
+		r.run(nil)
+		if st := r.op.Stats(); r.err != nil || st.Dropped != 1 || dropped < hold || dropped > 2*hold {
+			t.Errorf("%d failed, after %v; want one after %v to %v (%v)", st.Dropped, dropped, hold, 2*hold, r.err)
+		}
+	})
+}

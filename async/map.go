@@ -74,8 +74,11 @@ func sequence[IN, OUT any](ctx context.Context, in iter.Seq2[IN, error], fn Func
 			if len(recs) == 0 {
 				recs, more = feed.take(op.Room())
 			}
-			if recs = recs[op.Admit(recs):]; !more && len(recs) == 0 {
-				op.End()
+			if recs = recs[op.Admit(recs):]; len(recs) == 0 {
+				feed.admitted()
+				if !more {
+					op.End()
+				}
 			}
 			st, err := op.Step(time.Now(), emitTurn, &out)
 			for i := range out.values {

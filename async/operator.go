@@ -269,7 +269,7 @@ func (o *Operator[IN, OUT]) look() {
 func (o *Operator[IN, OUT]) admit(now asyncq.Time, rec *Record[IN]) bool {
 	bytes := o.bytes(&rec.Value)
 	if !o.queue.Fits(bytes) {
-		o.refused = bytes
+		o.refused = max(bytes, 1) // 0 says that none was
 		return false
 	}
 	o.refused = 0

@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math"
@@ -115,7 +116,7 @@ func (r *layoutReader) value(l *layout, v reflect.Value) error {
 		if n := r.unsigned(); n > uint64(len(r.data))+1 {
 			r.fail()
 		} else if n > 0 {
-			v.SetBytes(r.data[: n-1 : n-1])
+			v.SetBytes(bytes.Clone(r.data[: n-1 : n-1])) // the checkpoint may be read again
 			r.data = r.data[n-1:]
 		}
 	case tagByteArray:

@@ -324,7 +324,8 @@ func TestDescribe(t *testing.T) {
 				t.Fatal(err)
 			}
 			buf, begin := []byte("before"), int64(-1)
-			for next := split.Start; err == nil; {
+			var next int64
+			for err == nil {
 				_, next, err = rd.Read(ctx, nil, 1+r.IntN(20))
 				buf = rd.(stream.Describer).Describe(buf[:6])
 				described := stream.Split{Data: buf[6:], Start: split.Start}

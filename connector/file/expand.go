@@ -167,10 +167,14 @@ func (w *walk) next(path string, rest []element) error {
 		}
 		return nil
 	}
-	if info, err := os.Stat(path); err != nil || !info.IsDir() {
-		return nil
+	info, err := os.Stat(path)
+	switch {
+	case err == nil && info.IsDir():
+		return w.in(path, rest)
+	case err == nil || errors.Is(err, fs.ErrNotExist):
+		return nil // a file, or a link that leads nowhere
 	}
-	return w.in(path, rest)
+	return err // a folder that cannot be looked at may hold input
 }
 
 func join(dir, name string) string {

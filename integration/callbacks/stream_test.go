@@ -97,11 +97,11 @@ func (r *liveReader) Close() error { return r.spring("stream.LiveReader.Close") 
 type sink struct{ *trap }
 
 func (s sink) Open(context.Context, stream.SinkContext) (stream.Writer[int], error) {
-	return writer{s.trap}, s.spring("stream.Sink.Open")
+	return writer(s), s.spring("stream.Sink.Open")
 }
 
 func (s sink) Committer(context.Context) (stream.Committer, error) {
-	return committer{s.trap}, s.spring("stream.Sink.Committer")
+	return committer(s), s.spring("stream.Sink.Committer")
 }
 
 type writer struct{ *trap }

@@ -78,7 +78,7 @@ func (q *Queue) Start(now Time) {
 	if q.now < q.pause || q.suspended || q.failed || q.startAlone() {
 		return
 	}
-	for q.running < q.limit.now() && (q.running == 0 || !q.heavy()) {
+	for q.running < q.limit.now() && q.bearable() {
 		var s int32
 		switch {
 		case q.again.head != none:
@@ -92,9 +92,22 @@ func (q *Queue) Start(now Time) {
 	}
 }
 
-// heavy reports whether results have made the entries more than they may be: calls would make it
-// worse.
-func (q *Queue) heavy() bool { return q.cfg.MaxBytes > 0 && q.bytes > q.cfg.MaxBytes }
+// bearable reports whether a call may be made with results as they are. If they have made the
+// entries more than they may be, it is one that all wait for: nothing can leave, and nothing else is
+// in call.
+func (q *Queue) bearable() bool {
+	if q.cfg.MaxBytes == 0 || q.bytes <= q.cfg.MaxBytes {
+		return true
+	}
+	if q.running > 0 || q.CanPop() {
+		return false
+	}
+	next := q.again.head
+	if next == none {
+		next = q.fresh.head
+	}
+	return q.cfg.Order != Ordered || next == none || next == q.order.front()
+}
 
 func (q *Queue) call(s int32) {
 	q.runTimer(s)
@@ -272,6 +285,7 @@ func (q *Queue) expire(s int32, k Kind) {
 	switch e.state {
 	case calling:
 		q.callEnded(e)
+		q.taken(s) // it was no refusal
 		e.ends++
 		q.effect(Cancel, s)
 	case held:

@@ -39,11 +39,6 @@ const aloneCalls = 5
 // waited for as long as it may while others were taken.
 func (q *Queue) refused(s int32, out Outcome, after Time) bool {
 	e, p := &q.entries[s], &q.patience
-	if q.suspended {
-		q.holds++
-		q.callAgain(s)
-		return true
-	}
 	switch {
 	case p.eldest == none || e.seq < q.entries[p.eldest].seq:
 		q.endAlone()
@@ -53,9 +48,13 @@ func (q *Queue) refused(s int32, out Outcome, after Time) bool {
 	case p.eldest == s && q.now-p.eldestFrom >= q.cfg.Hold && p.tookAt >= p.eldestFrom:
 		p.alone++
 	}
+	q.holds++
+	if q.suspended {
+		q.callAgain(s)
+		return true
+	}
 	e.state = held
 	q.heldCount++
-	q.holds++
 	// All wait alike, so that those who were refused most often, the oldest, do not wait longest.
 	if q.now >= p.grows {
 		p.delay = max(q.cfg.HoldDelay, min(2*p.delay, q.cfg.MaxHoldDelay))
@@ -106,7 +105,6 @@ func (q *Queue) Suspend(now Time) {
 		return
 	}
 	q.suspended = true
-	q.leaves(q.patience.eldest)
 	q.stall()
 	q.holds += int64(q.waiting())
 	for s := q.again.head; s != none; {

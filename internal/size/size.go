@@ -38,7 +38,7 @@ type part struct {
 // of a value may not be counted.
 func Of[T any]() (count func(*T) int64, complete bool) {
 	t := reflect.TypeFor[T]()
-	w := &walk{open: map[reflect.Type]bool{}}
+	w := &walk{open: map[reflect.Type]bool{}, done: map[reflect.Type]*program{}}
 	p := w.compile(t)
 	own := int64(t.Size())
 	switch {
@@ -56,16 +56,21 @@ func Of[T any]() (count func(*T) int64, complete bool) {
 // walk compiles a type.
 type walk struct {
 	open      map[reflect.Type]bool // those around the present one
+	done      map[reflect.Type]*program
 	recursive bool
 }
 
 // compile returns the program of a type, nil if its values refer to nothing.
 func (w *walk) compile(t reflect.Type) *program {
+	if p, ok := w.done[t]; ok {
+		return p
+	}
 	p := &program{}
 	w.add(p, t, 0, false)
 	if p.strings == nil && p.slices == nil && p.arrays == nil && p.points == nil && p.dynamic == nil {
-		return nil
+		p = nil
 	}
+	w.done[t] = p
 	return p
 }
 
