@@ -27,6 +27,8 @@ func (s source) Verify(context.Context, []stream.Split, []int64) error {
 	return s.spring("stream.Source.Verify")
 }
 
+func (s source) Apart(context.Context, ...any) error { return s.spring("stream.Apart.Apart") }
+
 func (s source) Open(_ context.Context, _ stream.Split, position int64) (stream.Reader[int], error) {
 	return &reader{s.trap, position}, s.spring("stream.Source.Open")
 }
@@ -47,6 +49,11 @@ func (r *reader) Read(ctx context.Context, dst []stream.Record[int], _ int) ([]s
 	dst = append(dst, stream.Record[int]{Value: int(r.at), Time: async.NoTime, Position: r.at})
 	r.at++
 	return dst, r.at, ctx.Err()
+}
+
+func (r *reader) Describe(dst []byte) []byte {
+	r.spring("stream.Describer.Describe")
+	return dst
 }
 
 func (r *reader) Close() error { return r.spring("stream.Reader.Close") }
@@ -126,6 +133,7 @@ func (c committer) Plan([]byte, []stream.Pending) (next, plan []byte, err error)
 	return nil, nil, c.spring("stream.Committer.Plan")
 }
 func (c committer) Commit(context.Context, []byte) error { return c.spring("stream.Committer.Commit") }
+func (c committer) Check(context.Context, []byte) error  { return c.spring("stream.Checker.Check") }
 func (c committer) Clean(context.Context) error          { return c.spring("stream.Committer.Clean") }
 func (c committer) Close() error                         { return c.spring("stream.Committer.Close") }
 
@@ -176,7 +184,7 @@ func inJob(t *testing.T, tr *trap) error {
 			Observer:   observer{tr}, Tracer: tracer{tr}, Logger: tr.logger(),
 		}
 		switch tr.at {
-		case "stream.Source.Verify", "stream.CheckpointStore.Newest", "stream.Serializer.Decode", "stream.Config.Logger":
+		case "stream.Source.Verify", "stream.Checker.Check", "stream.CheckpointStore.Newest", "stream.Serializer.Decode", "stream.Config.Logger":
 			cfg.Restart = restart.Config{Strategy: restart.FixedDelay, Attempts: 1, Delay: time.Millisecond}
 		}
 		j := stream.New("job", cfg)
@@ -265,6 +273,10 @@ var streamRows = map[string]row{
 	"stream.CheckpointConfig.Store": {why: nested},
 	"stream.CheckpointStore.Newest": {run: inJob, where: "Newest of the checkpoint store", returns: true},
 	"stream.CheckpointStore.Write":  {run: inJob, where: "Write of the checkpoint store", returns: true},
+	"stream.Apart.Apart":            {run: inJob, where: "Apart of source", returns: true},
+	"stream.Checker.Check":          {run: inJob, where: "Check of sink", returns: true},
+	"stream.Describer.Describe":     {run: inJob, where: "Read of source"},
+	"stream.Published(f)":           {why: onCallers},
 	"stream.Committer.Begin":        {run: inJob, where: "Begin of sink", returns: true},
 	"stream.Committer.Clean":        {run: inJob, where: "Clean of sink", returns: true},
 	"stream.Committer.Close":        {run: inJob, where: "Close of sink", returns: true},

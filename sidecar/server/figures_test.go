@@ -49,11 +49,12 @@ var sidecarScenes = []struct {
 	model mock.Config
 	play  func(send func(vs ...float32), want func(figs map[string]float64))
 }{
+	// All of a request counts: its two numbers take 8 bytes, and its names, shapes and parts the others.
 	{"a request that waits behind another", server.Config{}, mock.Config{Latency: 2 * second}, func(send func(...float32), want func(map[string]float64)) {
 		send(1, 2, 3)
 		time.Sleep(second)
 		send(4, 5)
-		want(map[string]float64{"in_flight_requests": 2, "queue_rows": 2, "queue_bytes": 8, "connections": 1, `requests_total{code="OK",model="m"}`: 0})
+		want(map[string]float64{"in_flight_requests": 2, "queue_rows": 2, "queue_bytes": 230, "connections": 1, `requests_total{code="OK",model="m"}`: 0})
 		time.Sleep(5 * second)
 		want(map[string]float64{"in_flight_requests": 0, "queue_rows": 0, "queue_bytes": 0, `requests_total{code="OK",model="m"}`: 2,
 			`batch_rows_count{model="m"}`: 2, `batch_rows_sum{model="m"}`: 5, `failed_batches_total{model="m"}`: 0,
