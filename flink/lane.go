@@ -129,8 +129,11 @@ func (l *lane[IN, OUT]) process(ctx context.Context, rec *async.Record[IN], to t
 	defer l.release()
 	l.one[0] = *rec
 	for {
-		if l.closed {
+		switch {
+		case l.closed:
 			return idle.ErrAbandoned
+		case l.broken != nil: // in the midst of a step, so the operator takes no other
+			return l.broken
 		}
 		admitted := l.op.Admit(l.one[:]) == 1
 		st, err := l.step(to)
@@ -185,6 +188,9 @@ const turn = 1024
 
 // step does what is due and passes on what has left.
 func (l *lane[IN, OUT]) step(to taker[IN, OUT]) (async.Status[IN], error) {
+	if l.broken != nil {
+		return async.Status[IN]{}, l.broken
+	}
 	st, err := l.op.Step(time.Now(), turn, &l.out)
 	if err == nil {
 		err = l.broken

@@ -82,7 +82,11 @@ func (e *Error) Error() string {
 		b.WriteString(e.RequestID)
 	}
 	b.WriteString(": ")
-	b.WriteString(e.kind.Error())
+	if e.kind != nil { // else somebody else made it
+		b.WriteString(e.kind.Error())
+	} else {
+		b.WriteString("failed")
+	}
 	b.WriteString(" (")
 	b.WriteString(string(e.Code))
 	if e.Reason != "" {

@@ -187,7 +187,7 @@ func TestLiveErrors(t *testing.T) {
 	for err == nil {
 		err = read(s, fn.CreateTracker(offsetrange.Restriction{Start: 99, End: end}))
 	}
-	wantError(t, err, "source: kafka: in, partition 0: the records from offset 99 on were not read yet and are gone")
+	wantError(t, err, "source: kafka: in, partition 0: it ends at offset 1 and was read up to 99")
 
 	// A runner that takes a part away breaks its word, and its reader is not used again.
 	r := lent(t, fn, s, 0)
@@ -245,7 +245,7 @@ func TestLiveTopicIsDeleted(t *testing.T) {
 		for err = nil; err == nil; {
 			err = read()
 		}
-		wantError(t, err, "kafka: reading gone, partition 0 from offset 0 on: ")
+		wantError(t, err, "gone, partition 0")
 		if d := time.Since(began); d > time.Minute {
 			t.Errorf("it took %v", d)
 		}
