@@ -142,14 +142,22 @@ func TestBrokenConfigurationFailsTheOperator(t *testing.T) {
 			t.Run(where+"/"+name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					p := newPeer(t)
+					var conn atomic.Pointer[net.Conn]
 					p.infer = func(context.Context, *oip.ModelInferRequest, [][]float32) error {
-						if where == "the Dialer" {
-							p.kill()
-							p.start()
+						if c := conn.Load(); where == "the Dialer" && c != nil {
+							(*c).Close() // so that it is made again
 						}
 						return nil
 					}
 					cfg := p.config()
+					plain := cfg.Dialer
+					cfg.Dialer = func(ctx context.Context, address string) (net.Conn, error) {
+						c, err := plain(ctx, address)
+						if err == nil {
+							conn.Store(&c)
+						}
+						return c, err
+					}
 					set(&cfg, do)
 					began := time.Now()
 					var end error
