@@ -15,6 +15,7 @@ import (
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/sdf"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/io/rtrackers/offsetrange"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -166,6 +167,47 @@ func TestLiveGoesOn(t *testing.T) {
 	if len(got) != n {
 		t.Errorf("%d records", len(got))
 	}
+}
+
+// A position whose records are gone ends the job, or reading goes on behind them, if it is told to. It does not go back.
+func TestLiveExpired(t *testing.T) {
+	b := newBroker(t, 1, "in")
+	b.fill("in", 0, "a", "b", "c", "d")
+	admin := kadm.NewClient(b.client())
+	gone := kadm.Offsets{}
+	gone.Add(kadm.Offset{Topic: "in", Partition: 0, At: 3})
+	if _, err := admin.DeleteRecords(t.Context(), gone); err != nil {
+		t.Fatal(err)
+	}
+	read := func(fn *liveFn, s split, at int64) error {
+		for {
+			_, err := fn.ProcessElement(t.Context(), fn.CreateTracker(offsetrange.Restriction{Start: at, End: end}), s, func(beam.EventTime, flink.Record) {})
+			if err != nil {
+				return err
+			}
+		}
+	}
+	strict, skips := b.live("topic: in"), b.live("topic: in, on_expired: earliest")
+	s := partitionOf("in", 0)
+	wantError(t, read(strict, s, 1), "in, partition 0: the records from offset 1 on were not read yet and are gone; the first there is now is 3, and the partition ends at 4")
+	if got, rest := b.until(skips, s, offsetrange.Restriction{Start: 1, End: end}); got != "0/3:kd=d@1700000000000" || rest.Start != 4 {
+		t.Errorf("read %s, and %v is left", got, rest)
+	}
+	// As of a topic that was made anew, or cut by brokers.
+	wantError(t, read(skips, s, 9), "on Flink a partition cannot be read again from its beginning")
+	named, err := skips.src.Splits(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := admin.DeleteTopics(t.Context(), "in"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := admin.CreateTopic(t.Context(), 1, 1, nil, "in"); err != nil {
+		t.Fatal(err)
+	}
+	b.fill("in", 0, "e", "f", "g", "h", "i")
+	s.Data = named[0].Data
+	wantError(t, read(b.live("topic: in"), s, 4), "the topic was deleted and made anew")
 }
 
 func TestLiveErrors(t *testing.T) {
