@@ -54,17 +54,24 @@ func TestJobKilledAndResumed(t *testing.T) {
 	}
 }
 
-// noPending checks that a finished job leaves nothing but its results.
+// noPending checks that a finished job leaves nothing but its results, and the list of them.
 func noPending(t *testing.T, w *world) {
 	t.Helper()
 	files, err := os.ReadDir(filepath.Join(w.dir, "out"))
 	if err != nil {
 		t.Fatal(err)
 	}
+	lists := 0
 	for _, f := range files {
-		if !strings.HasPrefix(f.Name(), "part-") {
+		switch {
+		case strings.HasPrefix(f.Name(), ".parts-"):
+			lists++
+		case !strings.HasPrefix(f.Name(), "part-"):
 			t.Errorf("%s is left in the output folder", f.Name())
 		}
+	}
+	if lists > 1 {
+		t.Errorf("%d lists of the results are left in the output folder", lists)
 	}
 }
 
@@ -180,6 +187,8 @@ func TestDigitsThroughASidecarProcess(t *testing.T) {
 		dir := t.TempDir()
 		if endpoint == "unix" {
 			endpoint = "unix://" + filepath.Join(dir, "digits.sock")
+		} else {
+			endpoint = freeAddress(t)
 		}
 		s := start(t, "sidecar", "--listen", endpoint, "--model", "digits="+filepath.Join(example, "digits.onnx")).waitFor("ready")
 		job := filepath.Join(dir, "job.yaml")
