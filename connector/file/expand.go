@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 )
 
 // found is a file that a path names.
@@ -61,19 +62,28 @@ func (s *Source[T]) match(ctx context.Context, path string) ([]found, error) {
 		return nil, fmt.Errorf("file: the pattern %s: %w", path, err)
 	}
 	var all []found
+	var blind []error
 	w := walk{ctx: ctx, file: func(path string) {
 		switch info, err := os.Stat(path); {
 		case err == nil && info.Mode().IsRegular():
 			all = append(all, found{tidy(path), info})
-		case errors.Is(err, fs.ErrNotExist):
+		case err == nil && !info.IsDir():
+			s.warn("a pattern matches what is no regular file, so it is not read", "name", path, "is", info.Mode().Type().String())
+		case err == nil: // a folder
+		case nowhere(err):
 			if _, err := os.Lstat(path); err == nil {
 				s.warn("a link leads nowhere, so nothing is read of it", "link", path)
 			}
-		case err != nil:
-			s.warn("a file that a pattern matches cannot be looked at, so it is not read", "error", err)
+		default:
+			blind = append(blind, err)
 		}
 	}}
-	if err := w.from(root, elems); err != nil {
+	err = w.from(root, elems)
+	if err == nil && len(blind) > 0 {
+		err = fmt.Errorf("%w, so what may be in there would be missing; have it readable, or take a pattern that does not match it",
+			errors.Join(blind...))
+	}
+	if err != nil {
 		return nil, fmt.Errorf("file: the pattern %s: %w", path, err)
 	}
 	if all == nil {
@@ -171,10 +181,15 @@ func (w *walk) next(path string, rest []element) error {
 	switch {
 	case err == nil && info.IsDir():
 		return w.in(path, rest)
-	case err == nil || errors.Is(err, fs.ErrNotExist):
+	case err == nil || nowhere(err):
 		return nil // a file, or a link that leads nowhere
 	}
 	return err // a folder that cannot be looked at may hold input
+}
+
+// nowhere says of an error of os.Stat that there is nothing, and not that nobody may look.
+func nowhere(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ELOOP) || errors.Is(err, syscall.ENOTDIR)
 }
 
 func join(dir, name string) string {

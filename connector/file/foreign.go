@@ -2,6 +2,7 @@ package file
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"unicode/utf8"
 
@@ -33,6 +34,12 @@ var magics = []struct{ begins, kind string }{
 	{"ARROW1\x00\x00", "an Arrow file"},
 	{"PAR1\x15", "a Parquet file"}, // behind the magic number comes a header, and its first field
 	{"PARE\x15", "a Parquet file"},
+	{"\x93NUMPY", "a NumPy array"},
+	{"\x89HDF\r\n\x1a\n", "an HDF5 file"},
+	{"SQLite format 3\x00", "an SQLite database"},
+	{"\x89PNG\r\n\x1a\n", "a PNG image"},
+	{"\xff\xd8\xff", "a JPEG image"},
+	{"\x7fELF", "a program"},
 }
 
 // foreign says what the beginning of an input shows it to be, if that is plainly no JSON Lines;
@@ -64,7 +71,29 @@ func foreign(head []byte) string {
 	case len(head) >= 512 && bytes.HasPrefix(head[257:], []byte("ustar")) && bytes.IndexByte(head[:257], 0) > 0:
 		return "a tar archive"
 	}
-	return wideText(head)
+	if kind := wideText(head); kind != "" {
+		return kind
+	}
+	if noLines(head) {
+		return "binary data"
+	}
+	return ""
+}
+
+// enough is how much of an input shows that there are no lines in it.
+const enough = 128
+
+// noLines reports whether an input holds what no text does, and not one line that is JSON.
+func noLines(head []byte) bool {
+	if len(head) < enough || bytes.IndexByte(head, 0) < 0 {
+		return false
+	}
+	for line := range bytes.Lines(head) {
+		if line = bytes.TrimSpace(line); len(line) > 0 && json.Valid(line) {
+			return false
+		}
+	}
+	return true
 }
 
 // noText reports whether bytes are no text.

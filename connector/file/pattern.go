@@ -170,8 +170,6 @@ func parseClass(text string) (set []runes, n int, err error) {
 		at++
 	case strings.HasPrefix(text[at:], "!"):
 		return nil, 0, errors.New("a class that begins with ! is not supported; write [^...] for any character but these, or put the ! further back")
-	case strings.HasPrefix(text[at:], "[:"), strings.HasPrefix(text[at:], "[."), strings.HasPrefix(text[at:], "[="):
-		return nil, 0, errors.New("classes by name are not supported; write [0-9] for [[:digit:]]")
 	}
 	one := func() rune {
 		if text[at] == '\\' && escapes {
@@ -182,6 +180,9 @@ func parseClass(text string) (set []runes, n int, err error) {
 		return c
 	}
 	for first := true; first || text[at] != ']'; first = false {
+		if text[at] == '[' && strings.IndexByte(":.=", text[at+1]) >= 0 {
+			return nil, 0, errors.New("classes by name are not supported; write [0-9] for [[:digit:]], and \\[ for the character")
+		}
 		r := runes{lo: one()}
 		if r.hi = r.lo; text[at] == '-' {
 			at++

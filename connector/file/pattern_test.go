@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/tensorferry/tensorferry/stream"
@@ -51,6 +52,7 @@ func TestPatternsMatch(t *testing.T) {
 		"in/b.jsonl", "in/a.jsonl", "in/a/x.jsonl", "in/a/b/c/deep.jsonl", "in/a-b/y.jsonl", "in/note.txt",
 		"in/.pending-1.jsonl", "in/._x.jsonl", "in/.hidden/z.jsonl", "in/a/.hidden/z.jsonl",
 		"in/a/up -> ..", "in/a/self -> .", "in/side -> ../other", "other/far.jsonl", "in/gone.jsonl -> nowhere",
+		"in/round.jsonl -> round.jsonl", "in/under.jsonl -> a.jsonl/x",
 		"odd/[x].jsonl", "odd/{a,b}.jsonl", "odd/a**b.jsonl", "odd/x.jsonl",
 	)
 	for _, tt := range []struct {
@@ -99,6 +101,9 @@ func TestPatternsMatch(t *testing.T) {
 		{"in/{1..3}.jsonl", "alternatives in braces"},
 		{"in/[!a].jsonl", "a class that begins with ! is not supported"},
 		{"in/[[:alpha:]].jsonl", "classes by name are not supported"},
+		{"in/[^[:alpha:]].jsonl", "classes by name are not supported"},
+		{"in/[a[.x.]].jsonl", "classes by name are not supported"},
+		{`odd/[\[]x].jsonl`, "odd/[x].jsonl"},
 		{"in/[a.jsonl", "syntax error in pattern"},
 		{"none/**/*.jsonl", "matches no file"},
 		{"in/a.jsonl/*", "matches no file"},
@@ -169,6 +174,32 @@ func TestUnreadableFolder(t *testing.T) {
 	t.Cleanup(func() { os.Chmod("in/shut", 0o700) })
 	if got, err := named("in/**"); err == nil || !strings.Contains(err.Error(), "what may be in there would be missing") {
 		t.Errorf("%s, %v", got, err)
+	}
+}
+
+// A file that cannot be looked at might hold records; what is no file holds none.
+func TestMatchesThatAreNoFiles(t *testing.T) {
+	tree(t, "in/a.jsonl", "in/gone.jsonl -> nowhere")
+	pipe := filepath.Join("in", "pipe.jsonl")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var log strings.Builder
+	s := NewRawSource(SourceConfig[json.RawMessage]{Paths: []string{"in/*"}, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	if splits, err := s.Splits(ctx); err != nil || len(splits) != 1 {
+		t.Fatal(splits, err)
+	}
+	for _, want := range []string{"is no regular file", pipe, "a link leads nowhere", "gone.jsonl"} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("it does not log %q: %s", want, log.String())
+		}
+	}
+	if err := os.Symlink(strings.Repeat("x", 300), filepath.Join("in", "b.jsonl")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Splits(ctx); err == nil || !strings.Contains(err.Error(), "b.jsonl") ||
+		!strings.Contains(err.Error(), "what may be in there would be missing") {
+		t.Errorf("a file with an impossible name: %v", err)
 	}
 }
 

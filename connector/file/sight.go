@@ -80,8 +80,7 @@ func (s *Source[T]) compare(f *os.File, c cut) (err error, written bool) {
 	case now.Size() == was.info.Size() && now.ModTime().Equal(was.info.ModTime()):
 		return nil, false
 	case now.Size() <= was.info.Size():
-		return &ChangedError{c.Path, fmt.Sprintf("was written to while the job ran, and not at its end: it has %d bytes and had %d, and was changed at %s and before at %s",
-			now.Size(), was.info.Size(), now.ModTime().Format(time.RFC3339Nano), was.info.ModTime().Format(time.RFC3339Nano))}, true
+		return rewritten(c, was.info, now), true
 	}
 	l, err := lookAt(f, c.Size)
 	if err != nil {
@@ -105,8 +104,9 @@ func (s *Source[T]) see(path string, l look) {
 	s.seen[path] = &sight{info: l.info, prefix: l.prefix, tail: l.tail}
 }
 
-// between tells the logger what has become of a file since the attempt before, or since it was cut.
-func (s *Source[T]) between(c cut, now look) {
+// between judges what has become of a file since the attempt before, or since it was cut. Another
+// file under the name is not judged here: a folder may have been mounted again.
+func (s *Source[T]) between(c cut, now look) error {
 	s.mu.Lock()
 	was := s.seen[c.Path]
 	s.mu.Unlock()
@@ -114,8 +114,15 @@ func (s *Source[T]) between(c cut, now look) {
 	case now.info.Size() > c.Size:
 		s.grew(c, now.info.Size())
 	case was != nil && os.SameFile(was.info, now.info) && !was.info.ModTime().Equal(now.info.ModTime()):
-		s.warn("a file was written to while nothing read it; if other records are in it now, start afresh", "file", c.Path)
+		return rewritten(c, was.info, now.info)
 	}
+	return nil
+}
+
+func rewritten(c cut, was, now os.FileInfo) error {
+	return &ChangedError{c.Path, fmt.Sprintf(
+		"was written to while the job ran, and not at its end: it has %d bytes and had %d, and was changed at %s and before at %s",
+		now.Size(), was.Size(), now.ModTime().Format(time.RFC3339Nano), was.ModTime().Format(time.RFC3339Nano))}
 }
 
 func (s *Source[T]) grew(c cut, size int64) {
@@ -125,10 +132,10 @@ func (s *Source[T]) grew(c cut, size int64) {
 // suits returns an error if a file is not the one that was cut, or has less than need bytes.
 func (l *look) suits(c cut, need int64) error {
 	switch {
-	case l.prefix != c.Prefix:
-		return &ChangedError{c.Path, "is not the file that was being read: its beginning has changed"}
 	case l.info.Size() < need:
 		return shrunk(c, l.info.Size())
+	case l.prefix != c.Prefix:
+		return &ChangedError{c.Path, "is not the file that was being read: its beginning has changed"}
 	case c.Tail != "" && l.tail != "" && l.tail != c.Tail:
 		return &ChangedError{c.Path, fmt.Sprintf("is not the file that was being read: what lies before byte %d, where it ended, has changed", c.Size)}
 	}

@@ -236,16 +236,22 @@ func (s *Source[T]) Verify(ctx context.Context, splits []stream.Split, next []in
 			if l, err = lookAt(f, c.Size); err != nil {
 				return err
 			}
+			if kind := foreign(l.head); kind != "" {
+				return &foreignError{c.Path, kind} // earlier versions took it
+			}
 			l.head = nil
 			seen[c.Path] = l
 			known.add(found{c.Path, l.info})
-			s.between(c, l)
 		}
 		need := next[i]
 		if next[i] < c.End {
 			need = c.Size // the last line that begins in the split may reach that far
 		}
-		if err := l.suits(c, need); err != nil {
+		err = l.suits(c, need)
+		if err == nil && !ok {
+			err = s.between(c, l)
+		}
+		if err != nil {
 			return err
 		}
 		if c.Read != nil && c.Read.At <= next[i] {

@@ -318,6 +318,7 @@ func TestPaths(t *testing.T) {
 
 func TestVerify(t *testing.T) {
 	long := strings.Repeat("{\"a\":1}\n", 20000) // longer than the prefix
+	middle := long[:100000] + "{\"b\":2}\n" + long[100008:]
 	for name, tt := range map[string]struct {
 		was, now string
 		next     int64
@@ -328,7 +329,8 @@ func TestVerify(t *testing.T) {
 		"appended to a long one":   {long, long + "{}\n", 8, ""},
 		"appended to nothing":      {"", "{}\n", 0, ""},
 		"replaced":                 {"{}\n{}\n", "[]\n[]\n", 3, "its beginning has changed"},
-		"shrunk below the prefix":  {"{}\n{}\n", "{}\n", 3, "its beginning has changed"},
+		"shrunk below the prefix":  {"{}\n{}\n", "{}\n", 3, "has shrunk to 3 bytes and was 6"},
+		"rewritten in the middle":  {long, middle, 8, "was written to while the job ran, and not at its end"},
 		"shrunk beyond the prefix": {long, long[:80000], 8, "has shrunk to 80000 bytes and was 160000"},
 		"gone":                     {"{}\n{}\n", "", -1, "no such file"},
 	} {
@@ -342,8 +344,10 @@ func TestVerify(t *testing.T) {
 		for i := range next {
 			next[i] = tt.next
 		}
-		if err := os.WriteFile(path, []byte(tt.now), 0o666); err != nil {
-			t.Fatal(err)
+		if tt.now != tt.was {
+			if err := os.WriteFile(path, []byte(tt.now), 0o666); err != nil {
+				t.Fatal(err)
+			}
 		}
 		if tt.next < 0 {
 			os.Remove(path)
