@@ -3,6 +3,7 @@ package kafka
 import (
 	"context"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 
@@ -43,11 +44,25 @@ func apart(c *Config, match func(string) bool, own []any) error {
 		}
 		to, topic := t.target()
 		shared := slices.ContainsFunc(to.Brokers, func(b string) bool {
-			return slices.ContainsFunc(c.Brokers, func(o string) bool { return strings.EqualFold(b, o) })
+			return slices.ContainsFunc(c.Brokers, func(o string) bool { return address(b) == address(o) })
 		})
 		if topic != "" && shared && match(topic) {
 			return fmt.Errorf("kafka: the topic %s is the job's own output and would be its input too; write to another topic, or read others", topic)
 		}
 	}
 	return nil
+}
+
+// address is the one form of a broker's name: without a port it is Kafka's own, and this machine
+// has several names. Other names of one broker are not known to be the same.
+func address(broker string) string {
+	broker = strings.ToLower(strings.TrimSpace(broker))
+	host, port, err := net.SplitHostPort(broker)
+	if err != nil {
+		host, port = strings.Trim(broker, "[]"), "9092"
+	}
+	if ip := net.ParseIP(host); host == "localhost" || ip.IsLoopback() {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port)
 }

@@ -157,8 +157,10 @@ func (g *Group) tryToBegin(ctx context.Context, mine []partition) (kadm.OffsetRe
 	if len(offsets) == 0 && !present {
 		// Everything has been read before, with other topics or by an earlier version: one offset
 		// tells of those of now.
-		o, _ := got.Lookup(mine[0].Topic, mine[0].ID)
-		offsets[mine[0]], held = o.At, mine[:1]
+		if i := slices.IndexFunc(mine, has); i >= 0 { // topics may be deleted meanwhile
+			o, _ := got.Lookup(mine[i].Topic, mine[i].ID)
+			offsets[mine[i]], held = o.At, mine[i:i+1]
+		}
 	}
 	if len(offsets) == 0 {
 		return got, nil // another was faster

@@ -158,11 +158,12 @@ func (p *pipe) stop(run *pyenv.Process) string {
 	if code := run.Wait(); code != 143 {
 		p.Fatalf("it ended with %d: %s", code, run.Output())
 	}
-	_, path, ok := strings.Cut(run.Output(), "--savepoint ")
-	if !ok {
-		p.Fatalf("no savepoint: %s", run.Output())
+	out := run.Output()
+	i := strings.LastIndex(out, "--savepoint ") // the last line says how to go on
+	if i < 0 {
+		p.Fatalf("no savepoint: %s", out)
 	}
-	return strings.TrimSpace(path)
+	return strings.TrimSpace(out[i+len("--savepoint "):])
 }
 
 // TestKafka: jobs from Kafka to Kafka, on a cluster of two TaskManagers.
