@@ -153,7 +153,8 @@ func (x *part) all(first unsafe.Pointer, n int) (sum int64) {
 	return sum
 }
 
-// Bounds of a walk through maps and interfaces, which may hold anything, themselves included.
+// Bounds of a walk through maps and interfaces, which may hold anything, themselves included. Of
+// more values the rest is taken to be like those that were counted.
 const (
 	maxDepth  = 64
 	maxValues = 1 << 16
@@ -195,9 +196,12 @@ func (b *budget) refers(v reflect.Value) (n int64) {
 		if plain(v.Type().Key()) && plain(v.Type().Elem()) {
 			return n
 		}
-		for it := v.MapRange(); b.values > 0 && it.Next(); {
-			n += b.refers(it.Key()) + b.refers(it.Value())
+		var referred int64
+		seen := 0
+		for it := v.MapRange(); b.values > 0 && it.Next(); seen++ {
+			referred += b.refers(it.Key()) + b.refers(it.Value())
 		}
+		n += ofAll(referred, seen, v.Len())
 	}
 	return n
 }
@@ -206,11 +210,23 @@ func (b *budget) elements(v reflect.Value) (n int64) {
 	if plain(v.Type().Elem()) {
 		return 0
 	}
-	for i := 0; i < v.Len() && b.values > 0; i++ {
+	i := 0
+	for ; i < v.Len() && b.values > 0; i++ {
 		n += b.refers(v.Index(i))
 	}
-	return n
+	return ofAll(n, i, v.Len())
 }
+
+// ofAll is what all elements refer to, if those that were not seen are like those that were.
+func ofAll(n int64, seen, all int) int64 {
+	if seen == 0 || seen == all {
+		return n
+	}
+	return int64(min(float64(n)/float64(seen)*float64(all), most))
+}
+
+// most bounds what is guessed: of a value that holds itself there is no end.
+const most = 1 << 40
 
 // hidden reports whether a field is not exported. The fields of an embedded struct speak for
 // themselves.

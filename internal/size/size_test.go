@@ -94,6 +94,27 @@ func TestCycle(t *testing.T) {
 	}
 }
 
+// TestManyValues: of more values than a walk looks at, the rest is taken to be like those it saw.
+func TestManyValues(t *testing.T) {
+	kib := string(make([]byte, 1<<10))
+	list, object := make([]any, 300_000), map[string]any{}
+	rows := make([]any, 300)
+	for i := range list {
+		list[i] = kib
+		object[fmt.Sprint(i)] = kib
+	}
+	for i := range rows {
+		rows[i] = list[:1000]
+	}
+	for name, v := range map[string]any{"list": list, "object": object, "lists of lists": map[string]any{"rows": rows}} {
+		count, _ := Of[any]()
+		want := int64(300_000 << 10)
+		if got := count(&v); got < want || got > want*11/10 {
+			t.Errorf("%s: %d bytes; want some more than %d", name, got, want)
+		}
+	}
+}
+
 // TestNoAllocation: what has no maps and interfaces is counted without garbage.
 func TestNoAllocation(t *testing.T) {
 	count, _ := Of[outer]()
