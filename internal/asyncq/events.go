@@ -269,6 +269,8 @@ func (q *Queue) Tick(now Time) {
 			q.retryCount--
 			if q.suspended {
 				q.holds++
+			}
+			if q.suspended || !q.bearable() { // what it waits for now is not the other side's answer
 				q.haltTimer(t.slot) // its deadline is later, or it would have fired first
 			}
 		}

@@ -190,6 +190,8 @@ func (p *player) complete(w []string, say func(string, ...any)) {
 		if strings.Contains(name, "=") {
 			continue
 		}
+		name, size, _ := strings.Cut(name, "+") // of its results
+		bytes, _ := strconv.ParseInt(size, 10, 64)
 		name, number, given := strings.Cut(name, "#")
 		id, ok := p.ids[name]
 		if !ok {
@@ -205,7 +207,7 @@ func (p *player) complete(w []string, say func(string, ...any)) {
 		verdict := p.q.Complete(p.now, id, attempt, outcome, after)
 		switch {
 		case outcome == Final && verdict == Decide:
-			p.q.Finish(id, 0)
+			p.q.Finish(id, bytes)
 		default:
 			say("%s %s", name, [...]string{"ignored", "waits", "decide", "expired", "held out"}[verdict])
 		}
