@@ -44,7 +44,7 @@ infer:
   max_message: 16MiB
   idempotent: false
   inputs: {pixels: {field: image.pixels}}
-  outputs: {label: {field: digit}, "probs:0": {field: scores}}
+  outputs: {label: {field: digit}, "probs:0": {field: scores, nan: string}}
   overwrite: true
   tls: {ca: ca.pem, cert: c.pem, key: k.pem, server_name: example.org}
 sink: {file: {path: out}}
@@ -88,7 +88,7 @@ func TestEveryKey(t *testing.T) {
 			},
 			Barrier: BarrierDrain, DrainLimit: 5 * time.Second, MaxBatch: 64, Window: 2, MaxMessage: 16 << 20, NotIdempotent: true,
 			Inputs:  map[string]Field{"pixels": {"image.pixels"}},
-			Outputs: map[string]Field{"label": {"digit"}, "probs:0": {"scores"}}, Overwrite: true,
+			Outputs: map[string]Output{"label": {Field: "digit"}, "probs:0": {"scores", NaNString}}, Overwrite: true,
 			TLS: &TLS{CA: "/jobs/ca.pem", Cert: "/jobs/c.pem", Key: "/jobs/k.pem", ServerName: "example.org"}},
 		Sink:       Sink{File: &FileSink{Path: "/jobs/out"}},
 		DeadLetter: &DeadLetter{File: &FileSink{Path: "/jobs/failed", Consumed: true}},
@@ -191,6 +191,10 @@ j.yaml:8:43: infer.outputs: "" is no name; want the name of a tensor`},
 		{"output in the place of an input", rest + "infer:\n  model: m\n  endpoint: h:1\n  inputs: {x: {field: a.b}}\n  outputs: {p: {field: a}, q: {field: c.d}}\n",
 			`j.yaml:8:17: infer.outputs.p: the field "a" holds the input "x"; want another field, or overwrite: true
 j.yaml:8:39: infer.outputs.q.field: want the name of a field of the result, without dots, found "c.d"`},
+		{"what stands for no number", rest + "infer:\n  model: m\n  endpoint: h:1\n  outputs: {p: {nan: none}, q: {field: q, nan: 1}, r: {}}\n",
+			`j.yaml:7:22: infer.outputs.p.nan: want null, fail or string, found "none"
+j.yaml:7:48: infer.outputs.q.nan: want null, fail or string, found 1
+j.yaml:7:52: infer.outputs.r.field: missing; want the name of a field of the result, without dots`},
 		{"drain without a timeout", rest + "infer: {model: m, endpoint: 'h:1', timeout: 0s}\n",
 			`j.yaml:4:36: infer.timeout: none, while a checkpoint waits for every call in progress (barrier: drain) and so might never end; want a timeout, a drain_limit or barrier: snapshot`},
 		{"retry without a timeout", rest + "infer: {model: m, endpoint: 'h:1', order: unordered, timeout: 0, retry: {max: 1}}\n",

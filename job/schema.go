@@ -179,10 +179,10 @@ func (d *decoder) infer(v value, ownSidecar bool) Infer {
 		i.Retry = d.retry(v)
 	}
 	if v, ok := s.values["inputs"]; ok {
-		i.Inputs = d.fields(v, aField, fieldPath)
+		i.Inputs = tensors(d, v, func(t value) (Field, bool) { return d.field(t, aField, fieldPath) })
 	}
 	if v, ok := s.values["outputs"]; ok {
-		i.Outputs = d.fields(v, aFieldName, fieldName)
+		i.Outputs = tensors(d, v, d.output)
 		d.distinct(v, i.Outputs)
 	}
 	if v, ok := s.values["tls"]; ok {
@@ -224,12 +224,12 @@ func (d *decoder) retry(v value) Retry {
 	return r
 }
 
-// fields reads a mapping from the model's tensors to fields of the record.
-func (d *decoder) fields(v value, want string, valid func(string) bool) map[string]Field {
+// tensors reads a mapping from the model's tensors.
+func tensors[T any](d *decoder, v value, one func(value) (T, bool)) map[string]T {
 	before := len(d.faults)
-	m := map[string]Field{}
+	m := map[string]T{}
 	for _, t := range d.names(v, tensorName, "the name of a tensor") {
-		if f, ok := d.field(t, want, valid); ok {
+		if f, ok := one(t); ok {
 			m[t.key] = f
 		}
 	}
@@ -243,12 +243,37 @@ func (d *decoder) fields(v value, want string, valid func(string) bool) map[stri
 func (d *decoder) field(v value, want string, valid func(string) bool) (Field, bool) {
 	s := d.section(v, "field")
 	s.missing("field", want)
-	f := s.text("field", want)
-	if f != "" && !valid(f) {
-		d.wrong(s.values["field"], want)
-		f = ""
-	}
+	f := s.valid("field", want, valid)
 	return Field{f}, f != ""
+}
+
+// valid reads a text that is as it must be.
+func (s *section) valid(key, want string, valid func(string) bool) string {
+	f := s.text(key, want)
+	if f != "" && !valid(f) {
+		s.d.wrong(s.values[key], want)
+		return ""
+	}
+	return f
+}
+
+// output reads {field: name, nan: string}. Without a field it is that of the output's name.
+func (d *decoder) output(v value) (Output, bool) {
+	s := d.section(v, "field", "nan")
+	if !s.has("nan") {
+		s.missing("field", aFieldName)
+	}
+	o := Output{Field: s.valid("field", aFieldName, fieldName)}
+	if !s.has("field") {
+		o.Field = v.key
+	}
+	n, ok := s.values["nan"]
+	if _, null := n.node.(*ast.NullNode); ok && !null {
+		if o.NaN = NaN(s.choice("nan", "null", string(NaNFail), string(NaNString))); o.NaN == "null" {
+			o.NaN = NaNNull
+		}
+	}
+	return o, o.Field != ""
 }
 
 // What a field of the record, and one of the result, may be.
@@ -262,7 +287,7 @@ func fieldPath(f string) bool { return !slices.Contains(strings.Split(f, "."), "
 func fieldName(f string) bool { return !strings.Contains(f, ".") }
 
 // distinct reports two outputs that would be written to one field.
-func (d *decoder) distinct(v value, outputs map[string]Field) {
+func (d *decoder) distinct(v value, outputs map[string]Output) {
 	first := map[string]string{}
 	for _, t := range sortedKeys(outputs) {
 		f := outputs[t].Field

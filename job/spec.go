@@ -111,7 +111,8 @@ type Infer struct {
 	NotIdempotent bool
 	// Inputs maps the model's inputs to fields of the record, and Outputs the
 	// model's outputs to fields of the result. Nil: fields of the same names.
-	Inputs, Outputs map[string]Field
+	Inputs  map[string]Field
+	Outputs map[string]Output
 	// Overwrite lets an output replace a field that the record already has.
 	Overwrite bool
 	// TLS is nil for a plain connection.
@@ -121,6 +122,23 @@ type Infer struct {
 // Field names a field of a record: for an input a path, in which "a.b" is field b of
 // the object in field a; for an output a name.
 type Field struct{ Field string }
+
+// Output is where an output's values go, and what stands for those that JSON does not have.
+type Output struct {
+	// Field of the result.
+	Field string
+	NaN   NaN `json:",omitempty"`
+}
+
+// NaN says what becomes of a number that is none, or infinite.
+type NaN string
+
+// The values of NaN. The zero value is NaNNull.
+const (
+	NaNNull   NaN = ""
+	NaNFail   NaN = "fail"
+	NaNString NaN = "string"
+)
 
 // Retry says how failed attempts are followed by others.
 type Retry struct {

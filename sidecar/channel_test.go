@@ -3,6 +3,7 @@ package sidecar
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -290,7 +291,7 @@ func TestCodecFailures(t *testing.T) {
 		r.caller = c
 		r.call(ramp(8)...)
 		r.await()
-		r.check(1, 2, 3, 5, 6)
+		r.check(1, 2, 3, 5, 6, 7)
 		for e, want := range map[uint64]string{
 			1: "refused", 2: "boom", 3: "not decoded", 5: "ragged by itself", 6: "bang",
 		} {
@@ -298,6 +299,10 @@ func TestCodecFailures(t *testing.T) {
 			if v := async.VerdictOf(err); v != (async.Verdict{Class: async.BadRecord}) || !errors.Is(err, ErrBadRecord) || !strings.Contains(errText(err), want) {
 				t.Errorf("record %d: %v (%+v), want %q", e, err, v, want)
 			}
+		}
+		// What the codec says is the answer's fault is the model's, and no other attempt helps.
+		if err := r.outcome[7].Err; async.VerdictOf(err) != (async.Verdict{Class: async.Backend}) || !errors.Is(err, ErrBackend) || errors.Is(err, ErrBadRecord) || !strings.Contains(errText(err), "no number") {
+			t.Errorf("record 7: %v (%+v)", err, async.VerdictOf(err))
 		}
 		if _, ok := errors.AsType[*async.PanicError](r.outcome[2].Err); !ok {
 			t.Errorf("%v is no panic", r.outcome[2].Err)
@@ -332,6 +337,8 @@ func (fussy) Decode(in numbers, src *tensor.Rows, i int) (numbers, error) {
 		return nil, errors.New("not decoded")
 	case 6:
 		panic("bang")
+	case 7:
+		return nil, fmt.Errorf("%w: no number", tensor.ErrAnswer)
 	}
 	return tensor.RowValues[float32](src.Output(0), i, nil)
 }

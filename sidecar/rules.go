@@ -1,12 +1,14 @@
 package sidecar
 
 import (
+	"errors"
 	"strings"
 
 	"google.golang.org/grpc/codes"
 
 	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/sidecar/oip"
+	"github.com/tensorferry/tensorferry/tensor"
 )
 
 // rule is one row of the table of failures: which it matches, and what they mean.
@@ -171,4 +173,13 @@ func (p *peerName) badRecord(doing string, err error) *Error {
 		Code: InvalidArgument, Message: doing + ": " + err.Error(), Model: p.model, Endpoint: p.endpoint,
 		Class: async.BadRecord, kind: ErrBadRecord, cause: err,
 	}
+}
+
+// badAnswer is the failure of a record whose answer the codec cannot decode.
+func (p *peerName) badAnswer(err error) *Error {
+	e := p.badRecord("the codec cannot decode the answer", err)
+	if errors.Is(err, tensor.ErrAnswer) {
+		e.Code, e.Class, e.kind = Internal, async.Backend, ErrBackend
+	}
+	return e
 }

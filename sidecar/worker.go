@@ -439,7 +439,7 @@ func (w *worker[IN, OUT]) decodeRows(r *group[IN]) {
 
 // badAnswer completes the row at which decoding has stopped.
 func (w *worker[IN, OUT]) badAnswer(r *group[IN]) {
-	w.fail(r.calls[w.at.row].ID, w.c.name.badRecord("the codec cannot decode the answer", w.at.exit))
+	w.fail(r.calls[w.at.row].ID, w.c.name.badAnswer(w.at.exit))
 	w.at.exit = nil
 	w.at.row++
 }

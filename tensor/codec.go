@@ -1,6 +1,9 @@
 package tensor
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
 
 // Codec turns records into rows for a model, and the model's rows into results. It is shared by the subtasks
 // of a job and must be safe for concurrent use.
@@ -16,9 +19,14 @@ type RowCodec[IN, OUT any] interface {
 	// Encode appends one row to every column of dst. If it fails or panics the row is removed and this record
 	// alone fails. A record that is tried again is encoded again.
 	Encode(dst *Batch, in IN) error
-	// Decode makes the result of the record in from row i of src, which is valid until Decode returns.
+	// Decode makes the result of the record in from row i of src, which is valid until Decode
+	// returns. Its error is the record's fault, unless it wraps ErrAnswer.
 	Decode(in IN, src *Rows, i int) (OUT, error)
 }
+
+// ErrAnswer is wrapped by an error of Decode that no record can help: the model's answer is not
+// what a result can be made of. The failure is the model's (async.Backend).
+var ErrAnswer = errors.New("the model's answer is no result")
 
 // Values returns a codec for models with one numeric input: records are the input's elements of one row, row-major,
 // and results those of an output, each in a slice of its own. T and U must be the Go types of the

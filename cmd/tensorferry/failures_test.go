@@ -202,6 +202,48 @@ func TestFallbackThatDoesNotFit(t *testing.T) {
 	s.contains("stderr", s.run(exitFailed, "run", "job.yaml").errors, "split 0, position 0", `the fallback: the record has a field "twice" already`)
 }
 
+// A number that JSON does not have is not the record's fault: it is null, or a text, or a failure of
+// the model, which is not of class record.
+func TestNumbersThatAreNone(t *testing.T) {
+	job := func(nan, onError string) string {
+		return `
+name: odd
+source: {file: {path: in.jsonl}}
+infer: {model: double, inputs: {x: {field: n}}, outputs: {y: {` + nan + `}}, retry: {max: 0}, ` + onError + `}
+sink: {file: {path: out}}
+dead_letter: {file: {path: failed}}
+sidecar: {models: {double: 'mock:double?input=x:FP32[1]'}}
+restart: {strategy: none}
+`
+	}
+	input := "{\"n\":1}\n{\"n\":3e38}\n{\"n\":-3e38}\n"
+	for _, tt := range []struct{ nan, onError, out, counted string }{
+		{"field: y", "on_error: {record: dead_letter}", "{\"n\":1,\"y\":2}\n{\"n\":3e38,\"y\":null}\n{\"n\":-3e38,\"y\":null}\n", "  2 numbers of the model's answers were NaN or infinite\n"},
+		{"nan: string", "on_error: {record: dead_letter}", "{\"n\":1,\"y\":2}\n{\"n\":3e38,\"y\":\"Infinity\"}\n{\"n\":-3e38,\"y\":\"-Infinity\"}\n", "  2 numbers of"},
+		{"nan: fail", "on_error: {record: drop, backend: dead_letter}", "{\"n\":1,\"y\":2}\n", "  2 records failed and are in"},
+	} {
+		s := newShell(t)
+		s.write("in.jsonl", input)
+		s.write("job.yaml", job(tt.nan, tt.onError))
+		r := s.run(exitOK, "run", "job.yaml")
+		if got := s.output(); got != tt.out {
+			t.Errorf("%s: %s; want %s", tt.nan, got, tt.out)
+		}
+		s.contains(tt.nan, r.out, tt.counted)
+		if tt.nan != "nan: fail" {
+			continue
+		}
+		for _, l := range s.letters(input) {
+			if l.Class != "backend" || !strings.Contains(l.Error, "Inf, which JSON has no number for") {
+				t.Errorf("a dead letter of class %s: %s", l.Class, l.Error)
+			}
+		}
+		s.write("job.yaml", strings.Replace(job(tt.nan, "on_error: {record: drop}"), lettersSection, "", 1))
+		r = s.run(exitFailed, "run", "job.yaml", "--fresh")
+		s.contains("the job", r.errors, "backend", "element 0 is +Inf, which JSON has no number for", "(nan)")
+	}
+}
+
 // TestKeyedRun: records of one key leave in the order of the input, in however many splits and subtasks.
 func TestKeyedRun(t *testing.T) {
 	s := newShell(t)

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -320,6 +321,14 @@ var scenes = []struct {
 		s.start(stream.Config{}, untimed{upTo(10)}, takes(nil), async.Config{})
 		s.end(nil)
 		s.want("at the end", map[string]float64{"records_untimed_total": 4, "records_skipped_total": 5})
+	}},
+	{"answers that are no numbers", func(s *scene) {
+		var n atomic.Int64
+		n.Store(3)
+		s.m.notNumbers.Store(&n)
+		s.start(stream.Config{}, upTo(10), takes(nil), async.Config{})
+		s.end(nil)
+		s.want("at the end", map[string]float64{"not_numbers_total": 3})
 	}},
 	{"requests", func(s *scene) {
 		srv := sidecartest.Start(s.T, sidecartest.Script{Latency: 20 * ms})

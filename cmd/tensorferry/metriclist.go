@@ -21,6 +21,7 @@ type metricList struct {
 	watermark  *prometheus.Desc
 	lag        *prometheus.Desc
 	skipped    *prometheus.Desc
+	notNumbers *prometheus.Desc
 }
 
 // subtaskMetric is a number or a histogram of each subtask. Those of asynchronous operators alone are left out
@@ -50,6 +51,7 @@ func (l *metricList) fill(job string) {
 	l.ready = desc("ready", "1 while every subtask runs, as /health has it.")
 	l.watermark = desc("watermark_lag_seconds", "Time by which the watermark that was passed on last is behind the clock.", subtaskLabels...)
 	l.skipped = desc("records_skipped_total", "Records of the source that were gone before they were read, and were skipped.")
+	l.notNumbers = desc("not_numbers_total", "Numbers of the model's answers that were NaN or infinite.")
 	l.lag = desc("consumer_lag_records", "Records of the source that are there and have not been read.")
 
 	const counter, gauge = prometheus.CounterValue, prometheus.GaugeValue
@@ -138,6 +140,7 @@ func (m *metrics) Describe(to chan<- *prometheus.Desc) {
 	to <- m.list.watermark
 	to <- m.list.lag
 	to <- m.list.skipped
+	to <- m.list.notNumbers
 	for _, d := range m.list.ofSubtasks {
 		to <- d.desc
 	}
@@ -157,6 +160,9 @@ func (m *metrics) Collect(to chan<- prometheus.Metric) {
 	}
 	if m.skipped != nil {
 		to <- prometheus.MustNewConstMetric(l.skipped, prometheus.CounterValue, float64(m.skipped()))
+	}
+	if n := m.notNumbers.Load(); n != nil {
+		to <- prometheus.MustNewConstMetric(l.notNumbers, prometheus.CounterValue, float64(n.Load()))
 	}
 	for i := range p.Worked {
 		s := &p.Worked[i]

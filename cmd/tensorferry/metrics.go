@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -28,7 +29,8 @@ type metrics struct {
 	progress func() stream.Progress
 	lag      func() (records int64, known bool) // nil: the source has none
 
-	skipped func() int64 // set before anything is served; nil: the source skips nothing
+	skipped    func() int64                 // set before anything is served; nil: the source skips nothing
+	notNumbers atomic.Pointer[atomic.Int64] // of the answers; nil before there is a function
 
 	checkpoint, commit        prometheus.Histogram
 	requestSeconds, batchRows *prometheus.HistogramVec

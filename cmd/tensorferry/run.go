@@ -50,6 +50,8 @@ type runner struct {
 	store   *checkpoint.Store
 	metrics *metrics // nil without --metrics
 	traffic traffic
+	// notNumbers counts those of the model's answers; nil before there is a function.
+	notNumbers *atomic.Int64
 	// finished: the run that was to be resumed had reached its end before.
 	finished bool
 	resumed  bool // from a checkpoint
@@ -298,6 +300,10 @@ func (r *runner) execute(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	r.notNumbers = &fn.NotNumbers
+	if r.metrics != nil {
+		r.metrics.notNumbers.Store(&fn.NotNumbers)
+	}
 	begun, err := r.how.begin(r.spec, r.store)
 	if err != nil {
 		return err
@@ -425,6 +431,9 @@ func (r *runner) summary(out io.Writer, how string, took time.Duration, p *strea
 	}
 	if p.DeadLettered > 0 {
 		fmt.Fprintf(out, "  %s records failed and are in %s\n", group(p.DeadLettered), lettersPlace(r.spec))
+	}
+	if n := r.notNumbers; n != nil && n.Load() > 0 {
+		fmt.Fprintf(out, "  %s numbers of the model's answers were NaN or infinite\n", group(n.Load()))
 	}
 	rate := rateText(rateOf(p.Settled()-p.Before.Settled(), took))
 	fmt.Fprintf(out, "  %s   checkpoints %d, failed %d   restarts %d\n", rate, p.CheckpointsCompleted, p.CheckpointsFailed, p.Restarts)

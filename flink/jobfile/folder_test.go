@@ -58,7 +58,7 @@ func TestClaim(t *testing.T) {
 		"model":     func(s *job.Spec) { s.Infer.Model = "other" },
 		"version":   func(s *job.Spec) { s.Infer.Version = "2" },
 		"inputs":    func(s *job.Spec) { s.Infer.Inputs = map[string]job.Field{"x": {Field: "y"}} },
-		"outputs":   func(s *job.Spec) { s.Infer.Outputs = map[string]job.Field{"x": {Field: "y"}} },
+		"outputs":   func(s *job.Spec) { s.Infer.Outputs = map[string]job.Output{"x": {Field: "y"}} },
 		"errors":    func(s *job.Spec) { s.Infer.OnError = nil },
 		"overwrite": func(s *job.Spec) { s.Infer.Overwrite = true },
 	} {

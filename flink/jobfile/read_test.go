@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/graph/mtime"
@@ -21,7 +22,12 @@ func input(t *testing.T, n int, done bool) (*readFn, []split) {
 	for i := range n {
 		fmt.Fprintf(&text, "{\"n\":%d}\n", i)
 	}
-	put(t, filepath.Join(dir, "in.jsonl"), text.String())
+	path := filepath.Join(dir, "in.jsonl")
+	put(t, path, text.String())
+	// So that a change shows, however long the clock's ticks are.
+	if err := os.Chtimes(path, time.Time{}, time.Now().Add(-time.Hour)); err != nil {
+		t.Fatal(err)
+	}
 	spec := loadIn(t, dir, strings.Replace(fromFiles, "in.jsonl}", "in.jsonl, split_size: 1KiB}", 1))
 	fn := &readFn{Job: textOf(t, spec)}
 	if done {

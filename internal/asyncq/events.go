@@ -75,6 +75,9 @@ func (q *Queue) alloc() int32 {
 // Start makes calls for ready entries while there is room for calls (A5, A7).
 func (q *Queue) Start(now Time) {
 	q.advance(now)
+	if q.patience.relieved {
+		q.relieve()
+	}
 	if q.now < q.pause || q.suspended || q.failed || q.startAlone() {
 		return
 	}
@@ -96,7 +99,7 @@ func (q *Queue) Start(now Time) {
 // entries more than they may be, it is one that all wait for: nothing can leave, and nothing else is
 // in call.
 func (q *Queue) bearable() bool {
-	if q.cfg.MaxBytes == 0 || q.bytes <= q.cfg.MaxBytes {
+	if !q.heavy() {
 		return true
 	}
 	if q.running > 0 || q.CanPop() {
@@ -108,6 +111,9 @@ func (q *Queue) bearable() bool {
 	}
 	return q.cfg.Order != Ordered || next == none || next == q.order.front()
 }
+
+// heavy reports whether results have made the entries more than they may be.
+func (q *Queue) heavy() bool { return q.cfg.MaxBytes > 0 && q.bytes > q.cfg.MaxBytes }
 
 func (q *Queue) call(s int32) {
 	q.runTimer(s)
@@ -332,7 +338,7 @@ func (q *Queue) Fail() { q.failed = true }
 
 // Pop lets up to n entries leave, in order (A14, A16, A17), and reports how many did.
 func (q *Queue) Pop(n int) int {
-	popped := 0
+	popped, heavy := 0, q.heavy()
 	for ; popped < n && !q.failed; popped++ {
 		s := q.next()
 		if s == none {
@@ -349,6 +355,9 @@ func (q *Queue) Pop(n int) int {
 		q.bytes -= q.entries[s].bytes
 		q.freed = append(q.freed, s)
 		q.live--
+	}
+	if heavy && !q.heavy() {
+		q.patience.relieved, q.patience.check = true, never
 	}
 	return popped
 }

@@ -25,6 +25,10 @@ type patience struct {
 	eldestFrom Time
 	alone      int
 
+	// relieved says that results have left which kept calls from being made. Nobody's hold ran
+	// meanwhile.
+	relieved bool
+
 	// delay is what those who are refused wait, unless the other side says how long, and grows when
 	// it has passed with nothing taken, at grows.
 	delay, grows Time
@@ -162,7 +166,7 @@ func (q *Queue) startAlone() bool {
 		return false
 	}
 	// Calls without a timeout may never end.
-	if q.entries[p.eldest].state == ready && (q.running == 0 || q.cfg.Timeout == 0) {
+	if q.entries[p.eldest].state == ready && (q.running == 0 || q.cfg.Timeout == 0) && q.bearable() {
 		q.unlink(&q.again, p.eldest)
 		q.call(p.eldest)
 	}
@@ -177,6 +181,15 @@ func (q *Queue) endAlone() {
 	}
 	p.alone = 0
 	if p.stalled {
+		p.stalled = false
+		q.stall()
+	}
+}
+
+// relieve begins the stall anew once calls can be made again.
+func (q *Queue) relieve() {
+	p := &q.patience
+	if p.relieved = false; p.stalled {
 		p.stalled = false
 		q.stall()
 	}
@@ -215,6 +228,10 @@ func (q *Queue) endHolds() {
 	p := &q.patience
 	if p.alone > 0 {
 		p.check = never // endAlone sets it anew
+		return
+	}
+	if !q.bearable() { // the other side has not been asked
+		p.check = never // Start sets it anew
 		return
 	}
 	by := p.ripe

@@ -5,6 +5,7 @@ package inference
 import (
 	"encoding/json"
 	"strings"
+	"sync/atomic"
 
 	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/job"
@@ -21,8 +22,10 @@ type Record = json.RawMessage
 // Function is the model as a job file describes it, and what stands in for its answers. It is safe for concurrent use.
 type Function struct {
 	*sidecar.AsyncFunction[Record, Record]
-	fallbacks map[async.Class][]jsoncodec.Field
-	overwrite bool
+	// NotNumbers counts the numbers of results that were NaN or infinite.
+	NotNumbers atomic.Int64
+	fallbacks  map[async.Class][]jsoncodec.Field
+	overwrite  bool
 	// check returns an error if the sink cannot take a result; nil: it takes any.
 	check func(key string, result Record) error
 }
@@ -65,6 +68,7 @@ func NewFunction(spec *job.Spec, endpoint string, observe func(sidecar.Request))
 		return nil, spec.Fault("infer.inputs", "%v", err)
 	}
 	f := &Function{fallbacks: map[async.Class][]jsoncodec.Field{}, overwrite: i.Overwrite}
+	m.NotNumbers = &f.NotNumbers
 	if k := spec.Sink.Kafka; k != nil {
 		f.check = topics.Checker(k)
 		f.AsyncFunction = sidecar.NewRecordFunction(cfg, checked{jsoncodec.New(m), f.check})
@@ -77,6 +81,10 @@ func NewFunction(spec *job.Spec, endpoint string, observe func(sidecar.Request))
 		}
 	}
 	return f, nil
+}
+
+var nans = map[job.NaN]jsoncodec.NaN{
+	job.NaNNull: jsoncodec.NaNNull, job.NaNFail: jsoncodec.NaNFail, job.NaNString: jsoncodec.NaNString,
 }
 
 // Mapping says which fields are which inputs and outputs of the model.
@@ -92,7 +100,11 @@ func Mapping(i *job.Infer) jsoncodec.Mapping {
 		m.Outputs = map[string]jsoncodec.Output{}
 	}
 	for name, f := range i.Outputs {
-		m.Outputs[name] = jsoncodec.Output{Field: f.Field}
+		to := jsoncodec.Output{Field: f.Field, NaN: nans[f.NaN]}
+		if to.Field == name {
+			to.Field = "" // dots and all
+		}
+		m.Outputs[name] = to
 	}
 	return m
 }

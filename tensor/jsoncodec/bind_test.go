@@ -24,7 +24,7 @@ func TestBind(t *testing.T) {
 	out := func(pairs ...string) map[string]Output {
 		m := map[string]Output{}
 		for i := 0; i < len(pairs); i += 2 {
-			m[pairs[i]] = Output{pairs[i+1]}
+			m[pairs[i]] = Output{Field: pairs[i+1]}
 		}
 		return m
 	}

@@ -48,7 +48,7 @@ type row struct {
 
 func newRow(m Mapping, sig *tensor.Signature) *row {
 	r := &row{}
-	r.enc.overwrite, r.dec.overwrite = m.Overwrite, m.Overwrite
+	r.enc.overwrite, r.dec.overwrite, r.dec.odd = m.Overwrite, m.Overwrite, m.NotNumbers
 	r.enc.root = &node{output: -1}
 	for i, in := range sig.Inputs {
 		path := m.inputPath(in.Name)
@@ -67,11 +67,11 @@ func newRow(m Mapping, sig *tensor.Signature) *row {
 	}
 	// The model's order of outputs, not the map's: results are the same bytes in every run.
 	for i, out := range sig.Outputs {
-		if _, ok := m.Outputs[out.Name]; !ok {
+		to, ok := m.Outputs[out.Name]
+		if !ok {
 			continue
 		}
-		field := m.outputField(out.Name)
-		r.add(out.Name, output{index: i, field: field})
+		r.add(out.Name, output{index: i, field: m.outputField(out.Name), nan: to.NaN})
 	}
 	return r
 }

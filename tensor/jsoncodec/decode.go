@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"unicode/utf8"
 
 	"github.com/tensorferry/tensorferry/tensor"
@@ -16,7 +17,8 @@ import (
 type decoder struct {
 	outs      []output
 	overwrite bool
-	pool      sync.Pool // of *result
+	odd       *atomic.Int64 // counts what is no number
+	pool      sync.Pool     // of *result
 }
 
 // output is one of the model's outputs, and the field that it goes to.
@@ -25,6 +27,7 @@ type output struct {
 	field string
 	key   []byte // the field's name as JSON, and the colon
 	fixed []byte // a value that no model gave; the index then means nothing
+	nan   NaN
 }
 
 // result is where one result is put together, before it is copied to a slice of its own size.
@@ -32,6 +35,8 @@ type result struct {
 	buf  []byte
 	done []bool // outputs that replaced a field
 	scan scanner
+	nan  NaN   // of the output that is written
+	odd  int64 // elements that are no numbers
 }
 
 func (d *decoder) decode(record []byte, src *tensor.Rows, row int) (json.RawMessage, error) {
@@ -40,7 +45,12 @@ func (d *decoder) decode(record []byte, src *tensor.Rows, row int) (json.RawMess
 		r = &result{done: make([]bool, len(d.outs))}
 	}
 	defer d.pool.Put(r)
-	if err := d.write(r, record, src, row); err != nil {
+	r.odd = 0
+	err := d.write(r, record, src, row)
+	if d.odd != nil && r.odd > 0 {
+		d.odd.Add(r.odd)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return slices.Clone(r.buf), nil
@@ -143,6 +153,7 @@ func (d *decoder) value(r *result, i int, src *tensor.Rows, row int) error {
 		r.buf = append(r.buf, o.fixed...)
 		return nil
 	}
+	r.nan = o.nan
 	return r.value(src.Output(o.index), row)
 }
 
@@ -158,7 +169,7 @@ func (r *result) value(o *tensor.Output, row int) error {
 		arrays := int64(1)
 		for _, d := range shape {
 			if d > maxEmpty || arrays*d > maxEmpty {
-				return fmt.Errorf("output %q: a row of shape %v, which is %d or more empty arrays", o.Spec().Name, shape, maxEmpty)
+				return unusable(o, "a row of shape %v, which is %d or more empty arrays", shape, maxEmpty)
 			}
 			if arrays *= d; d == 0 {
 				break
@@ -203,7 +214,7 @@ func (r *result) element(o *tensor.Output, row, j int) error {
 	case tensor.Bytes:
 		v := o.BytesAt(row, j)
 		if !utf8.Valid(v) {
-			return fmt.Errorf("output %q: element %d is not UTF-8, so no JSON string can hold it", o.Spec().Name, j)
+			return unusable(o, "element %d is not UTF-8, so no JSON string can hold it", j)
 		}
 		r.buf = appendString(r.buf, v)
 		return nil
@@ -219,10 +230,33 @@ func (r *result) element(o *tensor.Output, row, j int) error {
 	}
 	v := o.Number(row, j)
 	if math.IsNaN(v) || math.IsInf(v, 0) {
-		return fmt.Errorf("output %q: element %d is %v, which JSON has no number for", o.Spec().Name, j, v)
+		return r.notNumber(o, j, v)
 	}
 	r.buf = appendFloat(r.buf, v, bits)
 	return nil
+}
+
+// notNumber writes what JSON has no number for.
+func (r *result) notNumber(o *tensor.Output, j int, v float64) error {
+	r.odd++
+	switch {
+	case r.nan == NaNFail:
+		return unusable(o, "element %d is %v, which JSON has no number for; results can have null or a text there (nan)", j, v)
+	case r.nan != NaNString:
+		r.buf = append(r.buf, "null"...)
+	case math.IsNaN(v):
+		r.buf = append(r.buf, `"NaN"`...)
+	case v > 0:
+		r.buf = append(r.buf, `"Infinity"`...)
+	default:
+		r.buf = append(r.buf, `"-Infinity"`...)
+	}
+	return nil
+}
+
+// unusable is the model's fault, whatever the record is.
+func unusable(o *tensor.Output, format string, args ...any) error {
+	return fmt.Errorf("output %q: %w: "+format, append([]any{o.Spec().Name, tensor.ErrAnswer}, args...)...)
 }
 
 // appendFloat writes the shortest digits that give v again, very small and very large numbers with an exponent.

@@ -2,8 +2,11 @@ package jsoncodec
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"math"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/tensorferry/tensorferry/tensor"
@@ -24,7 +27,7 @@ func answer(t testing.TB, sig *tensor.Signature, raws ...[]byte) *tensor.Rows {
 func TestDecodeKeepsTheRecord(t *testing.T) {
 	sig := digits()
 	rows := answer(t, &sig, le(int64(3)), le(float32(0.1), float32(-2)))
-	m := Mapping{Outputs: map[string]Output{"label": {"digit"}, "probs": {`sc"ores`}}}
+	m := Mapping{Outputs: map[string]Output{"label": {Field: "digit"}, "probs": {Field: `sc"ores`}}}
 	over := Mapping{Outputs: m.Outputs, Overwrite: true}
 	const added = `"digit":3,"sc\"ores":[0.1,-2]}`
 	for _, c := range []struct {
@@ -81,9 +84,9 @@ func TestDecodeValues(t *testing.T) {
 		{tensor.Bytes, shape(), []byte("\x08\x00\x00\x00é\"\\\n\r\t\x01"), `"é\"\\\n\r\t\u0001"`},
 		{tensor.Bytes, shape(2), []byte("\x00\x00\x00\x00\x01\x00\x00\x00<"), `["","<"]`},
 		{tensor.Bytes, shape(), []byte("\x01\x00\x00\x00\xff"), "element 0 is not UTF-8"},
-		{tensor.FP32, shape(2), le(float32(1), float32(math.NaN())), "element 1 is NaN, which JSON has no number for"},
-		{tensor.FP64, shape(), le(math.Inf(-1)), "element 0 is -Inf"},
-		{tensor.FP16, shape(), le(uint16(0x7c00)), "element 0 is +Inf"},
+		{tensor.FP32, shape(2), le(float32(1), float32(math.NaN())), `[1,null]`},
+		{tensor.FP64, shape(), le(math.Inf(-1)), `null`},
+		{tensor.FP16, shape(), le(uint16(0x7c00)), `null`},
 		{tensor.FP32, shape(1<<40, 0), nil, "empty arrays"},
 		{tensor.FP32, shape(1<<16, 2, 0), nil, "empty arrays"},
 		{tensor.FP32, shape(0, 1<<40), nil, `[]`},
@@ -92,7 +95,7 @@ func TestDecodeValues(t *testing.T) {
 		sig.Inputs[0].Row = nil
 		got, err := bind(t, Mapping{}, sig).Decode([]byte(`{"x":0}`), answer(t, &sig, c.raw), 0)
 		if err != nil {
-			if !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), `output "y"`) {
+			if !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), `output "y"`) || !errors.Is(err, tensor.ErrAnswer) {
 				t.Errorf("%s%v: %v; want %s", c.dt, c.row, err, c.want)
 			}
 			continue
@@ -100,6 +103,42 @@ func TestDecodeValues(t *testing.T) {
 		if string(got) != `{"x":0,"y":`+c.want+`}` || !json.Valid(got) {
 			t.Errorf("%s%v: %s; want %s", c.dt, c.row, got, c.want)
 		}
+	}
+}
+
+// Numbers that JSON does not have are what the mapping says, for each output, and are counted.
+func TestNumbersThatAreNone(t *testing.T) {
+	sig := digits()
+	odd := le(float32(math.NaN()), float32(math.Inf(-1)))
+	rows := answer(t, &sig, le(int64(3)), odd)
+	for nan, want := range map[NaN]string{
+		NaNNull:   `{"label":3,"probs":[null,null]}`,
+		NaNString: `{"label":3,"probs":["NaN","-Infinity"]}`,
+		NaNFail:   `output "probs": ` + tensor.ErrAnswer.Error() + `: element 0 is NaN, which JSON has no number for`,
+	} {
+		var n atomic.Int64
+		m := Mapping{Outputs: map[string]Output{"label": {}, "probs": {NaN: nan}}, NotNumbers: &n}
+		r := bind(t, m, sig)
+		got, err := r.Decode([]byte(`{}`), rows, 0)
+		count := int64(2)
+		if nan == NaNFail {
+			got, count = []byte(fmt.Sprint(err)), 1
+		}
+		if !strings.HasPrefix(string(got), want) || n.Load() != count || errors.Is(err, tensor.ErrAnswer) != (nan == NaNFail) {
+			t.Errorf("%v: %s, %v; %d are counted; want %s", nan, got, err, n.Load(), want)
+		}
+		if (m.String() == Mapping{Outputs: map[string]Output{"label": {}, "probs": {}}}.String()) != (nan == NaNNull) {
+			t.Errorf("%v: %s", nan, m)
+		}
+	}
+	// Others are not counted, and without a counter nothing is.
+	var n atomic.Int64
+	r := bind(t, Mapping{NotNumbers: &n}, sig)
+	if _, err := r.Decode([]byte(`{}`), answer(t, &sig, le(int64(3)), le(float32(1), float32(math.MaxFloat32))), 0); err != nil || n.Load() != 0 {
+		t.Error(err, n.Load())
+	}
+	if got, err := bind(t, Mapping{}, sig).Decode([]byte(`{}`), rows, 0); err != nil {
+		t.Error(string(got), err)
 	}
 }
 

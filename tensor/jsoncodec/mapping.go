@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"unicode/utf8"
 
 	"github.com/tensorferry/tensorferry/tensor"
@@ -26,6 +27,8 @@ type Mapping struct {
 	// Reserved are fields of the record itself that somebody adds on the way here, as with AppendField. A record that had one of its own has
 	// it twice, and is refused.
 	Reserved []string
+	// NotNumbers, if set, counts the elements of results that were NaN or infinite.
+	NotNumbers *atomic.Int64
 }
 
 // Input is where an input's values come from.
@@ -38,6 +41,31 @@ type Input struct {
 type Output struct {
 	// Field is the name of a field of the record itself, without dots. Empty: the output's own name, dots and all.
 	Field string
+	// NaN says what stands for numbers that JSON does not have. Default: null.
+	NaN NaN
+}
+
+// NaN says what becomes of a floating-point number that JSON does not have: one that is none (NaN),
+// or an infinity.
+type NaN uint8
+
+const (
+	// NaNNull writes null.
+	NaNNull NaN = iota
+	// NaNFail fails the record, with an error that wraps tensor.ErrAnswer.
+	NaNFail
+	// NaNString writes "NaN", "Infinity" or "-Infinity".
+	NaNString
+)
+
+func (n NaN) String() string {
+	switch n {
+	case NaNFail:
+		return "fail"
+	case NaNString:
+		return "string"
+	}
+	return "null"
 }
 
 // New returns the codec that m describes. A number, a string (BYTES) or a boolean (BOOL) feeds an
@@ -47,9 +75,10 @@ type Output struct {
 // to nearest. Outputs whose row the model declares as [] or [1] are written without an array, all
 // others as arrays that are nested as the shape is, an array of one element too where the model
 // leaves the length open; floating-point ones with the fewest digits that give the same value
-// again. Bind reports what is wrong with m, and how it differs from the model.
+// again, and as Output.NaN says where they are no numbers. Bind reports what is wrong with m, and how it differs from the model.
 func New(m Mapping) tensor.Codec[json.RawMessage, json.RawMessage] {
-	return codec{Mapping{maps.Clone(m.Inputs), maps.Clone(m.Outputs), m.Overwrite, slices.Clone(m.Reserved)}}
+	m.Inputs, m.Outputs, m.Reserved = maps.Clone(m.Inputs), maps.Clone(m.Outputs), slices.Clone(m.Reserved)
+	return codec{m}
 }
 
 // Validate checks m for what is wrong with any model: impossible field names, two outputs in one field, a field
@@ -147,6 +176,9 @@ func (m Mapping) String() string {
 			b.WriteString(", ")
 		}
 		fmt.Fprintf(&b, "%s to %q", name, m.outputField(name))
+		if n := m.Outputs[name].NaN; n != NaNNull {
+			fmt.Fprintf(&b, " (NaN: %s)", n)
+		}
 	}
 	return b.String()
 }
