@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
-	"github.com/tensorferry/tensorferry/stream/restart"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
+	"github.com/tensorferry/tensorferry/stream/restart"
 )
 
 // endings is a source whose methods return given errors; its reader has two records of each split
