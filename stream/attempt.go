@@ -111,7 +111,7 @@ func (r *Run) coordinate(ctx context.Context, c *coordinator, inbox *mailbox[mes
 				wg.Go(func() {
 					m := message{written: true, err: errNotReturned}
 					defer func() { inbox.send(m) }()
-					m.err = guard("Write of the checkpoint store", func() error { return r.cfg.Checkpoint.Store.Write(ctx, e.snap) })
+					m.err = r.keep(ctx, e.snap)
 				})
 			case commit:
 				wg.Go(func() {

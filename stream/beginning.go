@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"time"
 
+	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
@@ -18,7 +20,7 @@ import (
 func (r *Run) settle(ctx context.Context, number int, from *restored) error {
 	for failures := 1; ; failures++ {
 		failed, err := r.tryToSettle(ctx, number, from)
-		if failed != nil && failures > r.cfg.Checkpoint.TolerableFailures {
+		if failed != nil && (failures > r.cfg.Checkpoint.TolerableFailures || async.VerdictOf(failed).Class == async.Permanent) {
 			return failed
 		}
 		if failed == nil {
@@ -45,7 +47,7 @@ func (r *Run) tryToSettle(ctx context.Context, number int, from *restored) (fail
 	snap := r.positions(number, from, splits)
 	// A write that fails may have been done, so its number is not used again.
 	r.lastID, r.numbered = snap.ID, true
-	err = guard("Write of the checkpoint store", func() error { return r.cfg.Checkpoint.Store.Write(ctx, snap) })
+	err = r.keep(ctx, snap)
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return nil, err
@@ -57,6 +59,24 @@ func (r *Run) tryToSettle(ctx context.Context, number int, from *restored) (fail
 	}
 	return nil, nil
 }
+
+// keep writes a checkpoint.
+func (r *Run) keep(ctx context.Context, snap *checkpoint.Snapshot) error {
+	err := guard("Write of the checkpoint store", func() error { return r.cfg.Checkpoint.Store.Write(ctx, snap) })
+	if errors.Is(err, checkpoint.ErrLockLost) {
+		err = lostLock{err}
+	}
+	return err
+}
+
+// lostLock is the failure of a job whose checkpoints may be another process's by now.
+type lostLock struct{ err error }
+
+func (e lostLock) Error() string { return e.err.Error() }
+func (e lostLock) Unwrap() error { return e.err }
+
+// Verdict makes it an async.Failure: no restart mends it.
+func (lostLock) Verdict() async.Verdict { return async.Verdict{Class: async.Permanent} }
 
 // positions makes the checkpoint of an attempt that has read nothing yet. It publishes nothing, so
 // its sinks have no plans. That of a run's beginning has the number 0.
@@ -95,10 +115,11 @@ func (r *Run) positions(number int, from *restored, splits map[string][]splitSta
 }
 
 // sameSplits reports whether two checkpoints would say the same of where sources are read from.
+// Where a split once began is no part of that.
 func sameSplits(a, b map[string][]splitState) bool {
 	return maps.EqualFunc(a, b, func(a, b []splitState) bool {
 		return slices.EqualFunc(a, b, func(a, b splitState) bool {
-			return a.index == b.index && a.next == b.next && a.split.Start == b.split.Start && bytes.Equal(a.split.Data, b.split.Data)
+			return a.index == b.index && a.next == b.next && bytes.Equal(a.split.Data, b.split.Data)
 		})
 	})
 }

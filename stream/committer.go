@@ -2,6 +2,7 @@ package stream
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/tensorferry/tensorferry/async"
@@ -67,14 +68,19 @@ func (c *committer) adopt() {
 	}
 }
 
-// publish carries plans out. It does I/O and is called outside of any step.
+// publish carries plans out. It does I/O and is called outside of any step. A sink that fails keeps
+// no other from its plan, and no other's failure from being told.
 func publish(ctx context.Context, plans []sinkPlan) error {
+	var errs []error
 	for _, p := range plans {
 		if err := p.run(ctx); err != nil {
-			return err
+			errs = append(errs, err)
+		}
+		if ctx.Err() != nil {
+			break
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 func (p sinkPlan) run(ctx context.Context) error {
@@ -111,6 +117,7 @@ func (c *committer) state(name string) []byte {
 // check asks whether what the sinks have published is still there. refused says that it is not;
 // err, that this could not be found out for now.
 func (c *committer) check(ctx context.Context) (refused, err error) {
+	var gone, unknown []error
 	for _, s := range c.sinks {
 		checker, ok := s.c.(Checker)
 		if !ok {
@@ -122,11 +129,12 @@ func (c *committer) check(ctx context.Context) (refused, err error) {
 		}
 		err = fmt.Errorf("%s: %w", s.name, err)
 		if async.VerdictOf(err).Class == async.Permanent {
-			return err, nil
+			gone = append(gone, err)
+		} else {
+			unknown = append(unknown, err)
 		}
-		return nil, err
 	}
-	return nil, nil
+	return errors.Join(gone...), errors.Join(unknown...)
 }
 
 // begin starts the sinks of a run that has no checkpoint.

@@ -26,7 +26,9 @@ const (
 // error that wraps it says more if the checkpoint could not be completed.
 var ErrStopped = errors.New("stopped, resumable")
 
-// ErrNoProgress is wrapped by the error of a job that kept failing at the same record.
+// ErrNoProgress is wrapped by the error of a job that failed in three restarts in a row, with no
+// checkpoint completed between them, whatever its restart strategy allows. Failures of class
+// Transport or Overload do not count, nor do checkpoints that took too long.
 var ErrNoProgress = errors.New("no progress")
 
 // Config is how a job runs. Its zero value is one subtask an operator, no

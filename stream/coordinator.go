@@ -148,7 +148,7 @@ func (c *coordinator) tick(now time.Time) {
 	if p := c.now; p != nil {
 		if p.phase == collecting && !now.Before(p.began.Add(c.cfg.Timeout)) {
 			c.effect(effect{kind: tell, control: control{abortBarrier, p.id}})
-			c.giveUp(now, fmt.Errorf("%d of %d tasks had not answered after %v", p.missing, c.tasks, c.cfg.Timeout))
+			c.giveUp(now, &lateError{p.missing, c.tasks, c.cfg.Timeout})
 		}
 		return
 	}
@@ -331,9 +331,26 @@ func (c *coordinator) giveUp(now time.Time, err error) {
 	c.rest(now, p)
 	c.effect(effect{kind: note, event: CheckpointFailed{p.id, err}})
 	err = fmt.Errorf("checkpoint %d was given up: %w", p.id, err)
-	if c.failures++; p.final || p.stop || c.failures > c.cfg.TolerableFailures {
+	if c.failures++; p.final || p.stop || c.failures > c.cfg.TolerableFailures || async.VerdictOf(err).Class == async.Permanent {
 		c.fail(err)
 	}
+}
+
+// lateError is the failure of a checkpoint that took too long, for whatever reason: mostly a model
+// server that is slow, which is no failure of anybody's.
+type lateError struct {
+	missing, tasks int
+	timeout        time.Duration
+}
+
+func (e *lateError) Error() string {
+	return fmt.Sprintf("%d of %d tasks had not answered after %v", e.missing, e.tasks, e.timeout)
+}
+
+// slow says whether a failure is a checkpoint's that took too long.
+func slow(err error) bool {
+	_, late := errors.AsType[*lateError](err)
+	return late
 }
 
 // fail ends the attempt. The checkpoint under way is declined at once (A13); if it is

@@ -235,7 +235,7 @@ func TestImbalance(t *testing.T) {
 		t.Errorf("the failure is %v", err)
 	}
 	s := &supervisor{}
-	if _, final := s.failed(r.at(103), err); final == nil {
+	if _, final := s.failed(r.at(103), err, 0); final == nil {
 		t.Error("it would restart")
 	}
 }

@@ -161,7 +161,7 @@ func TestCopyingLive(t *testing.T) {
 			return *v, nil
 		}, 4)
 		shifts := &shifty{changes: []error{nil}}
-		j := New("live", Config{Parallelism: 1})
+		j := New("live", Config{Checkpoint: CheckpointConfig{Interval: time.Minute}})
 		src := Copying[*int](shiftingLog{reusingLog{}, shifts}, func(v *int) *int { w := *v; return &w })
 		out := Collect(OrderedWait(From(j, src), slow, async.Config{Capacity: 100}))
 		r := j.Start(t.Context())

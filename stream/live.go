@@ -9,7 +9,8 @@ import (
 
 // Live is a Source whose splits have no end, such as the partitions of a log. All splits
 // of a subtask are read at once; those of other sources one after another. A job with one does
-// not end by itself. Open of a Live source is not called.
+// not end by itself, and needs a checkpoint interval: it is refused without one. Open of a Live
+// source is not called.
 type Live[T any] interface {
 	Source[T]
 	// OpenAll makes the reader of one subtask, which may have no splits.

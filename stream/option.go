@@ -65,8 +65,10 @@ func IdleAfter(d time.Duration) Option {
 // then zero; any other change of the type is an error at the restore. A type that has interfaces,
 // functions, channels or fields that are not exported is kept by its own methods: GobEncode,
 // MarshalBinary, MarshalText or MarshalJSON, and their counterparts. If it has none the job does
-// not start, unless it has no checkpoint interval or the Drain policy. What several slices share is
-// kept once for each; a time loses the reading of its monotonic clock.
+// not start where a checkpoint would hold records, that of a stop too: under the Snapshot policy,
+// with a drain limit, or without a timeout. Where there is no interval and no policy is set, such a
+// job drains when it is stopped. What several slices share is kept once for each; a time loses the
+// reading of its monotonic clock.
 func WithSerializer[T any](s Serializer[T]) Option {
 	return Option{"WithSerializer", func(o *options) { o.serializer = s }}
 }

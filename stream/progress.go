@@ -215,6 +215,13 @@ func (t *tracker) set(f func(*Progress)) {
 	f(&t.p)
 }
 
+// completed counts the checkpoints that were completed.
+func (t *tracker) completed() int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.p.CheckpointsCompleted
+}
+
 // emittedIn returns the emitted records of a checkpoint.
 func emittedIn(snap *checkpoint.Snapshot) int64 {
 	for _, c := range snap.Counters {

@@ -133,17 +133,6 @@ func TestFinalFailures(t *testing.T) {
 	}
 }
 
-// TestProgressElsewhereIsProgress: failures at one record are only counted in a row.
-func TestProgressElsewhereIsProgress(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := &flaky{left: map[int]int{20: 3, 21: 3, 22: 3}}
-		j, out := restartJob(f, Config{Restart: restart.Config{Strategy: restart.FixedDelay, Attempts: 100}}, async.Config{Capacity: 1})
-		if err := j.Run(t.Context()); err != nil || !isDoubled(out.Results(), 200) {
-			t.Errorf("%v, %d results", err, len(out.Results()))
-		}
-	})
-}
-
 // TestBarrierBehindAFailingRecord: the checkpoint is declined and the restore
 // replays the record, under both policies (row 56).
 func TestBarrierBehindAFailingRecord(t *testing.T) {

@@ -28,6 +28,16 @@ type sinkState struct {
 	planned     bool // there is a plan, which may be empty
 }
 
+// publishes says whether it is more than the positions from which an attempt began to read (A46).
+func (r *restored) publishes() bool {
+	for _, s := range r.sinks {
+		if s.planned {
+			return true
+		}
+	}
+	return false
+}
+
 // restoreFrom reads a checkpoint for the operators of a plan. What it says of
 // other operators is an error, and so is what it lacks.
 func restoreFrom(snap *checkpoint.Snapshot, stages []*stage) (*restored, error) {

@@ -204,7 +204,7 @@ func (r *Run) run(ctx context.Context) error {
 			return out.err
 		}
 		for {
-			delay, final := super.failed(time.Now(), out.err)
+			delay, final := super.failed(time.Now(), out.err, r.tracker.completed())
 			if final != nil {
 				return final
 			}
@@ -389,7 +389,7 @@ func (r *Run) goBack(ctx context.Context) (from *restored, refused, err error) {
 	r.lastID = max(r.lastID, snap.ID)
 	before := r.tracker.progress().LastCheckpoint
 	from, refused, err = r.take(ctx, snap)
-	if from != nil && snap != r.cfg.Resume && snap.ID > before {
+	if from != nil && snap != r.cfg.Resume && snap.ID > before && from.publishes() {
 		// It was kept, and the job failed before its results were published, which they are now.
 		r.tracker.set(func(p *Progress) { p.CheckpointsCompleted++ })
 	}

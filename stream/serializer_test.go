@@ -502,19 +502,48 @@ type observerFunc func(Event)
 
 func (o observerFunc) Observe(e Event) { o(e) }
 
-// TestStopWithRecordsThatCannotBeKept: a type that no checkpoint can hold is waited for.
+// TestStopWithRecordsThatCannotBeKept: a stop always ends with a checkpoint. Records that none can
+// hold are waited for; where that is excluded the job does not start.
 func TestStopWithRecordsThatCannotBeKept(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		fn := async.Func(func(_ context.Context, v unexported) (int, error) { time.Sleep(time.Second); return v.secret, nil }, 0)
-		j := New("stop", Config{})
-		out := Collect(UnorderedWait(From(j, FromSlice(make([]unexported, 3000))), fn, async.Config{Capacity: 10, DrainLimit: time.Millisecond}))
-		r := j.Start(t.Context())
-		time.Sleep(1500 * time.Millisecond)
-		r.Stop()
-		if err := r.Wait(); err != ErrStopped || len(out.Results()) == 0 {
-			t.Errorf("%d results, %v", len(out.Results()), err)
-		}
-	})
+	for name, c := range map[string]struct {
+		cfg     async.Config
+		ordered bool
+		refused bool
+	}{
+		"by default":        {cfg: async.Config{}},
+		"ordered":           {ordered: true},
+		"drain":             {cfg: async.Config{Checkpoint: async.Drain}},
+		"snapshot":          {cfg: async.Config{Checkpoint: async.Snapshot}, refused: true},
+		"ordered, snapshot": {cfg: async.Config{Checkpoint: async.Snapshot}, ordered: true, refused: true},
+		"drain limit":       {cfg: async.Config{Checkpoint: async.Drain, DrainLimit: time.Millisecond}, refused: true},
+		"no timeout":        {cfg: async.Config{Timeout: async.NoTimeout}, refused: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fn := async.Func(func(_ context.Context, v unexported) (int, error) { time.Sleep(time.Second); return v.secret, nil }, 0)
+				j := New("stop", Config{})
+				wait := UnorderedWait[unexported, int]
+				if c.ordered {
+					wait = OrderedWait[unexported, int]
+				}
+				c.cfg.Capacity = 10
+				out := Collect(wait(From(j, FromSlice(make([]unexported, 3000))), fn, c.cfg))
+				r := j.Start(t.Context())
+				time.Sleep(1500 * time.Millisecond)
+				r.Stop()
+				err := r.Wait()
+				if c.refused {
+					if err == nil || !strings.Contains(err.Error(), "cannot start") || !strings.Contains(err.Error(), "field secret of stream.unexported is not exported; set stream.WithSerializer, or the drain policy") {
+						t.Errorf("it was not refused: %v", err)
+					}
+					return
+				}
+				if err != ErrStopped || len(out.Results()) != 20 {
+					t.Errorf("%d results, %v", len(out.Results()), err)
+				}
+			})
+		})
+	}
 }
 
 // textSerializer is a user's own.

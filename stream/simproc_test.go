@@ -304,7 +304,8 @@ func (p *simProc) over(out outcome) {
 		s.end(out.err)
 		return
 	}
-	delay, final := p.super.failed(time.Now(), out.err)
+	// What is injected ends by itself, so no restart is in vain.
+	delay, final := p.super.failed(time.Now(), out.err, int64(s.seen.restarts))
 	if final != nil {
 		s.end(final)
 		return

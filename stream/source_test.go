@@ -14,6 +14,7 @@ import (
 
 	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
+	"github.com/tensorferry/tensorferry/stream/restart"
 )
 
 // endings is a source whose methods return given errors; its reader has two records of each split
@@ -95,7 +96,7 @@ func TestOnlyEOFIsAnEnd(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				j := New("endings", Config{})
+				j := New("endings", Config{Checkpoint: CheckpointConfig{Interval: time.Second}, Restart: restart.Config{Strategy: restart.None}})
 				out := Collect(From(j, tt.src))
 				err := j.Run(t.Context())
 				if tt.want != "" {

@@ -3,6 +3,7 @@ package stream
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -297,4 +298,41 @@ func TestDrainLimit(t *testing.T) {
 			t.Errorf("%d results", len(d.values()))
 		}
 	})
+}
+
+// TestLiveSourcesNeedAnInterval: a job that does not end by itself would publish nothing, and keep
+// nothing, before it is stopped.
+func TestLiveSourcesNeedAnInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, interval := range []time.Duration{0, time.Second} {
+			for name, src := range map[string]Source[int]{"live": steady{}, "copied": Copying[int](steady{}, func(v int) int { return v })} {
+				j := New("endless", Config{Checkpoint: CheckpointConfig{Interval: interval}})
+				Collect(From(j, src))
+				r := j.Start(t.Context())
+				time.Sleep(time.Minute)
+				r.Stop()
+				err := r.Wait()
+				if refused := err != nil && strings.Contains(err.Error(), "cannot start: source: the source has no end"); refused != (interval == 0) {
+					t.Errorf("%s, interval %v: %v", name, interval, err)
+				}
+			}
+		}
+	})
+}
+
+// steady is a live source of two records, and nothing more.
+type steady struct{ endings }
+
+func (steady) OpenAll(context.Context, []LiveSplit) (LiveReader[int], error) {
+	return &steadyReader{}, nil
+}
+
+type steadyReader struct{ liveEndingsReader }
+
+func (r *steadyReader) Read(ctx context.Context, dst []Record[int], max int) (int, []Record[int], int64, error) {
+	if r.read {
+		<-ctx.Done()
+		return 0, dst, 2, ctx.Err()
+	}
+	return r.liveEndingsReader.Read(ctx, dst, max)
 }

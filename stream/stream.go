@@ -24,6 +24,9 @@ func From[T any](j *Job, src Source[T], opts ...Option) *Stream[T] {
 	if src == nil {
 		err = errors.Join(err, errors.New("the source is nil"))
 	}
+	if _, live := src.(Live[T]); live && j.cfg.Checkpoint.Interval == 0 {
+		err = errors.Join(err, errors.New("the source has no end, so without periodic checkpoints nothing would be published before a stop, and a restart would begin at the beginning; set Config.Checkpoint.Interval"))
+	}
 	n := &node{kind: "source", parallelism: o.parallelism}
 	if n.parallelism == 0 {
 		n.parallelism = j.cfg.Parallelism

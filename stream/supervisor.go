@@ -1,7 +1,6 @@
 package stream
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
@@ -9,8 +8,8 @@ import (
 	"github.com/tensorferry/tensorferry/stream/restart"
 )
 
-// sameRecord is how many restarts in a row may fail at one record (A43).
-const sameRecord = 3
+// vain is how many restarts in a row may fail without a checkpoint completed between (A43).
+const vain = 3
 
 // supervisor judges the failures of a run. It is a step function: the failures
 // of attempts come in, what follows comes out.
@@ -22,29 +21,25 @@ type supervisor struct {
 	state    restart.State
 	jitter   func() float64 // in [0, 1)
 
-	record  recordKey // where the last failure was
-	repeats int       // restarts in a row that failed there again
-}
-
-// recordKey says where a failure was.
-type recordKey struct {
-	operator string
-	split    int
-	position int64
+	completed int64 // checkpoints, as of the last failure
+	failures  int   // since then, of those that count
 }
 
 // failed judges the end of an attempt: a restart after delay, or, if final is
-// not nil, the end of the run.
-func (s *supervisor) failed(now time.Time, err error) (delay time.Duration, final error) {
-	if v := async.VerdictOf(err); v.Class == async.Permanent || v.Class == async.BadRecord {
+// not nil, the end of the run. completed counts the run's checkpoints that published something.
+func (s *supervisor) failed(now time.Time, err error, completed int64) (delay time.Duration, final error) {
+	v := async.VerdictOf(err)
+	switch v.Class {
+	case async.Permanent, async.BadRecord:
 		return 0, err
 	}
-	// A record that fails again was not behind any checkpoint completed since:
-	// it would not have been replayed otherwise.
-	if at, ok := failedAt(err); !ok || at != s.record {
-		s.record, s.repeats = at, 0
-	} else if s.repeats++; s.repeats >= sameRecord {
-		return 0, fmt.Errorf("%w: %d restarts in a row failed at the same record: %w", ErrNoProgress, s.repeats, err)
+	if completed != s.completed {
+		s.completed, s.failures = completed, 0
+	}
+	if pointless(err, v) {
+		if s.failures++; s.failures > vain {
+			return 0, fmt.Errorf("%w: %d restarts in a row failed, and no checkpoint was completed between them: %w", ErrNoProgress, vain, err)
+		}
 	}
 	next, d := s.strategy.Next(s.state, now, s.jitter())
 	s.state = next
@@ -57,14 +52,8 @@ func (s *supervisor) failed(now time.Time, err error) (delay time.Duration, fina
 	return 0, err
 }
 
-// failedAt says at which record a failure was, if it was at one.
-func failedAt(err error) (recordKey, bool) {
-	if r, ok := errors.AsType[*async.RecordError](err); ok {
-		return recordKey{r.Operator, r.Split, r.Position}, true
-	}
-	// A source that may be asked again has not failed over its next record.
-	if r, ok := errors.AsType[*ReadError](err); ok && !async.VerdictOf(err).Retry {
-		return recordKey{r.Operator, r.Split, r.Position}, true
-	}
-	return recordKey{split: -1}, false
+// pointless says whether a restart after a failure is in vain if the next attempt fails too: all but
+// those of other systems that are away or have no room, which may be back at any time.
+func pointless(err error, v async.Verdict) bool {
+	return v.Class != async.Transport && v.Class != async.Overload && !slow(err)
 }

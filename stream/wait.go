@@ -68,10 +68,10 @@ func waited[IN, OUT any](s *Stream[IN], fn async.Function[IN, OUT], order async.
 		cfg.OnError = async.OnError{BadRecord: async.DeadLetter, Timeout: async.DeadLetter, Backend: async.DeadLetter}
 	}
 	serializer, serr := serializerFor[IN](o.serializer)
-	if serr != nil && o.serializer == nil && s.job.cfg.Checkpoint.Interval == 0 && cfg.Timeout != async.NoTimeout {
+	if serr != nil && o.serializer == nil && s.job.cfg.Checkpoint.Interval == 0 && cfg.Checkpoint == async.DefaultPolicy && cfg.Timeout != async.NoTimeout {
 		// The only checkpoint that could hold records is that of a stop, which can as well wait for
 		// them.
-		cfg.Checkpoint, cfg.DrainLimit = async.Drain, 0
+		cfg.Checkpoint = async.Drain
 	}
 	resolved, bad := cfg.Resolve(order)
 	switch letters := cfg.OnError.Uses(async.DeadLetter); {
@@ -83,7 +83,7 @@ func waited[IN, OUT any](s *Stream[IN], fn async.Function[IN, OUT], order async.
 	if _, makes := fn.(async.FallbackMaker[IN, OUT]); cfg.OnError.Uses(async.Fallback) && !makes {
 		bad = errors.Join(bad, errors.New("some failures have the action fallback, and the function makes none; implement async.FallbackMaker"))
 	}
-	if o.serializer == nil && (!keeps(resolved) || s.job.cfg.Checkpoint.Interval == 0) {
+	if o.serializer == nil && !keeps(resolved) {
 		serr = nil // no checkpoint holds a record; a serializer of the wrong type is a mistake all the same
 	}
 	n := take(s, "async", o, errors.Join(err, bad, serr))

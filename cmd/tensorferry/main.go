@@ -16,6 +16,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/term"
 )
@@ -34,6 +35,8 @@ type world struct {
 	stdout, stderr io.Writer
 	// signals are those that ask the process to end.
 	signals <-chan os.Signal
+	// grace is how long a job has to end when it is told to do so at once; 0: endGrace.
+	grace time.Duration
 	// size of the terminal behind stderr, in characters; nil if it is none.
 	size func() (width, height int)
 }

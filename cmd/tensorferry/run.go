@@ -56,8 +56,7 @@ type runner struct {
 	finished bool
 	resumed  bool // from a checkpoint
 	ran      running
-	// started is where execute hands the run to drive.
-	started chan *stream.Run
+	ending   *ending
 }
 
 func runJob(w *world, args []string) int {
@@ -91,7 +90,7 @@ func runJob(w *world, args []string) int {
 		fmt.Fprintln(w.stderr, err)
 		return exitUsage
 	}
-	r := &runner{w: w, spec: spec, how: how, started: make(chan *stream.Run, 1)}
+	r := &runner{w: w, spec: spec, how: how}
 	logTo := w.stderr
 	fallback := "info"
 	// Results on the same terminal would be drawn over.
@@ -106,7 +105,7 @@ func runJob(w *world, args []string) int {
 		return exitUsage
 	}
 	if *address == "" {
-		return r.drive()
+		return r.untilEnd(r.drive)
 	}
 	if r.metrics, err = newMetrics(*address, spec.Name, *withPprof); err != nil {
 		fmt.Fprintf(w.stderr, "tensorferry run: --metrics: %v\n", err)
@@ -117,14 +116,16 @@ func runJob(w *world, args []string) int {
 	}
 	r.metrics.skipped = r.parts.skipped
 	r.log.Info("metrics", "url", "http://"+r.metrics.listener.Addr().String()+"/metrics")
-	served := make(chan error, 1)
-	go func() { served <- r.metrics.serve() }()
-	code = r.drive()
-	r.metrics.close()
-	if err := <-served; err != nil {
-		r.log.Warn("metrics were no longer served", "error", err)
-	}
-	return code
+	return r.untilEnd(func(ctx context.Context) int {
+		served := make(chan error, 1)
+		go func() { served <- r.metrics.serve() }()
+		code := r.drive(ctx)
+		r.metrics.close()
+		if err := <-served; err != nil {
+			r.log.Warn("metrics were no longer served", "error", err)
+		}
+		return code
+	})
 }
 
 // first returns the first text that is not empty.
@@ -149,18 +150,8 @@ func newLogger(out io.Writer, format, level string) *slog.Logger {
 	return slog.New(slog.NewTextHandler(out, opts))
 }
 
-// Why a run was cancelled.
-var (
-	errSecondSignal = errors.New("a second signal")
-	errStopTimeout  = errors.New("stopping took longer than stop_timeout")
-	errInterrupted  = errors.New("interrupted before the job began")
-)
-
-// drive runs the job in the background and listens to signals meanwhile. It
-// returns the exit code.
-func (r *runner) drive() int {
-	ctx, cancel := context.WithCancelCause(context.Background())
-	defer cancel(nil)
+// drive runs the job in the background and shows how it gets on. It returns the exit code.
+func (r *runner) drive(ctx context.Context) int {
 	done := make(chan error, 1)
 	began := time.Now()
 	go func() { done <- r.execute(ctx) }()
@@ -172,46 +163,23 @@ func (r *runner) drive() int {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	m := &meter{name: r.spec.Name, began: began}
-	var run *stream.Run
-	var stopped os.Signal
-	var timeout <-chan time.Time
+	stopping := r.ending.stopping
 	for {
 		select {
-		case run = <-r.started:
-			if stopped != nil {
-				run.Stop()
-			}
-		case s := <-r.w.signals:
-			switch {
-			case ctx.Err() != nil:
-				// It was told to end at once and has not. Whoever asks again is not kept.
-				fmt.Fprintf(r.w.stderr, "%s: ended by a further signal, before everything was given back\n", r.spec.Name)
-				return signalCode(s)
-			case stopped != nil:
-				cancel(errSecondSignal)
-			case run == nil:
-				stopped = s
-				cancel(errInterrupted)
-			default:
-				stopped = s
-				run.Stop()
-				timeout = time.After(r.spec.StopTimeout)
+		case <-stopping:
+			stopping = nil
+			if run, s := r.ending.standing(); run != nil {
 				r.log.Info("stopping with a checkpoint", "signal", s.String(), "timeout", r.spec.StopTimeout)
 			}
-		case <-timeout:
-			cancel(errStopTimeout)
 		case <-tick.C:
-			if run != nil {
+			if run, _ := r.ending.standing(); run != nil {
 				r.report(m, run)
 			}
 		case err := <-done:
-			select {
-			case run = <-r.started:
-			default:
-			}
 			if r.view != nil {
 				r.view.clear()
 			}
+			run, stopped := r.ending.standing()
 			return r.finish(began, run, stopped, err)
 		}
 	}
@@ -321,7 +289,7 @@ func (r *runner) execute(ctx context.Context) (err error) {
 	if r.metrics != nil {
 		r.metrics.watch(run, r.parts.lag)
 	}
-	r.started <- run
+	r.ending.began(run)
 	err = inSource(run.Wait(), r.parts.source)
 	if errors.Is(err, sidecar.ErrPermanent) {
 		// Nothing but another job file or another model helps.

@@ -66,7 +66,7 @@ func (p *Pair[T]) process(t *testing.T, seed uint64, resume *checkpoint.Snapshot
 			return nil, ctx.Err()
 		}
 		if fail {
-			return nil, errors.New("it failed, as it now and then does")
+			return nil, away{}
 		}
 		return v, nil
 	}, 32)
@@ -164,3 +164,10 @@ func (p *Pair[T]) check(t *testing.T, seed uint64) {
 		}
 	}
 }
+
+// away is a failure of a server that is out of reach for a moment, which no number of restarts makes
+// one too many.
+type away struct{}
+
+func (away) Error() string          { return "it failed, as it now and then does" }
+func (away) Verdict() async.Verdict { return async.Verdict{Class: async.Transport} }

@@ -289,11 +289,13 @@ func (c *committer) syncDir() error {
 }
 
 // inspect says which moves of a plan are still to be done, and which parts must
-// go first. It changes nothing, so a plan that can't be carried out does no harm.
+// go first. It changes nothing, so a plan that can't be carried out does no harm. Every file that is
+// in the way is named.
 func (c *committer) inspect(ctx context.Context, p sinkPlan) (todo []move, stale []string, err error) {
 	if a := p.Append; a != nil && (filepath.Base(a.To.Name) != a.To.Name || !strings.HasPrefix(a.To.Name, listPrefix) || a.To.Bytes < 0) {
 		return nil, nil, fmt.Errorf("file: the sink's plan in the checkpoint is damaged: it would write %q", a.To.Name)
 	}
+	var wrong []error
 	for _, m := range p.Moves {
 		if err := ctx.Err(); err != nil {
 			return nil, nil, err
@@ -311,24 +313,27 @@ func (c *committer) inspect(ctx context.Context, p sinkPlan) (todo []move, stale
 		switch {
 		case errFrom != nil && errTo != nil && c.consumed: // done before, and taken away
 		case errFrom != nil && errTo != nil:
-			return nil, nil, lost("file: %s holds neither %s nor %s, of which the checkpoint needs one: part of the output was removed, or the folder is another one; put it back, or start afresh",
-				c.dir, m.From, m.To)
+			wrong = append(wrong, lost("file: %s holds neither %s nor %s, of which the checkpoint needs one: part of the output was removed, or the folder is another one; put it back, or start afresh",
+				c.dir, m.From, m.To))
 		case errFrom != nil && to.Size != m.Bytes:
-			return nil, nil, lost("file: %s has %d bytes and %d were written; put it back as it was, or start afresh",
-				filepath.Join(c.dir, m.To), to.Size, m.Bytes)
+			wrong = append(wrong, lost("file: %s has %d bytes and %d were written; put it back as it was, or start afresh",
+				filepath.Join(c.dir, m.To), to.Size, m.Bytes))
 		case errFrom != nil: // done before
 		case from.Size != m.Bytes:
-			return nil, nil, lost("file: %s has %d bytes and %d were synced; the disk has lost data, start afresh",
-				filepath.Join(c.dir, m.From), from.Size, m.Bytes)
+			wrong = append(wrong, lost("file: %s has %d bytes and %d were synced; the disk has lost data, start afresh",
+				filepath.Join(c.dir, m.From), from.Size, m.Bytes))
 		case errTo == nil && !m.Replace:
-			return nil, nil, lost("file: %s exists and this job did not write it; move it away, and resume",
-				filepath.Join(c.dir, m.To))
+			wrong = append(wrong, lost("file: %s exists and this job did not write it; move it away, and resume",
+				filepath.Join(c.dir, m.To)))
 		default:
 			todo = append(todo, m)
 			if errTo == nil {
 				stale = append(stale, m.To)
 			}
 		}
+	}
+	if wrong != nil {
+		return nil, nil, errors.Join(wrong...)
 	}
 	if len(p.Remove) == 0 {
 		return todo, stale, nil

@@ -3,6 +3,7 @@ package file
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/stream"
@@ -227,5 +229,39 @@ func TestStdoutGoesOnWhereItFailed(t *testing.T) {
 	}
 	if err := w.Write(raw(1, "1")); err == nil || !strings.Contains(err.Error(), "more than 20 bytes for standard output") {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestStdoutThatNobodyReads: a pipe that is full holds a job up for as long as its context lasts,
+// and no longer; what was written is not written again.
+func TestStdoutThatNobodyReads(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	c, err := NewRawStdoutSink(StdoutConfig{Output: w}).Committer(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Repeat(strings.Repeat("1", 99)+"\n", 50_000)
+	plan := append(binary.LittleEndian.AppendUint64(nil, 1), lines...)
+	limited, cancel := context.WithCancel(ctx)
+	full := time.AfterFunc(50*time.Millisecond, cancel)
+	defer full.Stop()
+	if err := c.Commit(limited, plan); err != context.Canceled {
+		t.Fatalf("the commit into a full pipe ended with %v", err)
+	}
+	got := make(chan int64, 1)
+	go func() {
+		n, _ := io.Copy(io.Discard, r) // an error makes it too few
+		got <- n
+	}()
+	if err := errors.Join(c.Commit(ctx, plan), w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if n := <-got; n != int64(len(lines)) {
+		t.Errorf("%d bytes were written, want %d", n, len(lines))
 	}
 }

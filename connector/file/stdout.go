@@ -28,7 +28,9 @@ type StdoutConfig struct {
 	// MaxBytes bounds what one subtask writes between two checkpoints, since all
 	// of it is kept in memory and in the checkpoint. Default 256 MiB.
 	MaxBytes int
-	// Output is written in place of os.Stdout, from one goroutine.
+	// Output is written in place of os.Stdout, from one goroutine. A pipe or a terminal that nobody
+	// reads holds the job up, and no longer than its context lasts. Nothing interrupts the Write of
+	// anything but an *os.File, which should return in the end.
 	Output io.Writer
 }
 
@@ -216,8 +218,11 @@ func (c *stdoutCommitter) Commit(ctx context.Context, plan []byte) error {
 		c.log.seq, c.log.written = seq, 0
 	}
 	lines := plan[8:]
-	n, err := c.out.Write(lines[min(c.log.written, len(lines)):])
+	n, err := c.write(ctx, lines[min(c.log.written, len(lines)):])
 	c.log.written += n
+	if err != nil && err == ctx.Err() {
+		return err
+	}
 	if errors.Is(err, syscall.EPIPE) || errors.Is(err, os.ErrClosed) || errors.Is(err, io.ErrClosedPipe) {
 		return nobodyReads{err}
 	}
@@ -225,6 +230,24 @@ func (c *stdoutCommitter) Commit(ctx context.Context, plan []byte) error {
 		return fmt.Errorf("file: writing to standard output: %w", err)
 	}
 	return nil
+}
+
+// write is io.Writer's Write, and ends with ctx where the output is one that can be waited for. A
+// regular file never has to be.
+func (c *stdoutCommitter) write(ctx context.Context, p []byte) (n int, err error) {
+	f, ok := c.out.(*os.File)
+	if !ok {
+		return c.out.Write(p)
+	}
+	if info, err := f.Stat(); err != nil || info.Mode().IsRegular() {
+		return f.Write(p)
+	}
+	w, err := newWaiter(f)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = cmp.Or(err, w.close()) }()
+	return w.write(ctx, p)
 }
 
 // nobodyReads is a pipe whose other end is closed, which no restart opens again.

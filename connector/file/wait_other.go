@@ -7,8 +7,8 @@ import (
 	"os"
 )
 
-// waiter reads a pipe or a terminal. On this system a read that has begun waits
-// for input even when ctx ends.
+// waiter reads or writes a pipe or a terminal. On this system a call that has begun waits even when
+// ctx ends.
 type waiter struct{ f *os.File }
 
 func newWaiter(f *os.File) (*waiter, error) { return &waiter{f: f}, nil }
@@ -19,6 +19,14 @@ func (w *waiter) read(ctx context.Context, p []byte) (int, error) {
 		return 0, err
 	}
 	return w.f.Read(p)
+}
+
+// write is io.Writer's Write.
+func (w *waiter) write(ctx context.Context, p []byte) (int, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	return w.f.Write(p)
 }
 
 func (w *waiter) close() error { return nil }

@@ -6,13 +6,14 @@ import (
 	"context"
 	"errors"
 	"os"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 )
 
-// waiter reads a pipe or a terminal, and stops waiting for it when asked to,
-// without a goroutine that waits on. Closing the file would not do: standard
-// input is not ours to close, and may block a read for ever all the same.
+// waiter reads or writes a pipe or a terminal, and stops waiting for it when asked to, without a
+// goroutine that waits on. Closing the file would not do: standard input and output are not ours to
+// close, and may block for ever all the same.
 type waiter struct {
 	f          *os.File
 	wake, bell *os.File // a pipe; a byte in it ends the wait
@@ -28,14 +29,35 @@ func newWaiter(f *os.File) (*waiter, error) {
 
 // read implements input.
 func (w *waiter) read(ctx context.Context, p []byte) (int, error) {
-	if err := w.wait(ctx); err != nil {
+	if err := w.wait(ctx, unix.POLLIN); err != nil {
 		return 0, err
 	}
 	return w.f.Read(p)
 }
 
-// wait returns when there is something to read, and ctx.Err() when ctx ends.
-func (w *waiter) wait(ctx context.Context) error {
+// write is io.Writer's Write, and ends with ctx. Who is told that a pipe can be written to may
+// write so much at once, and no more, without having to wait.
+func (w *waiter) write(ctx context.Context, p []byte) (n int, err error) {
+	for n < len(p) && err == nil {
+		if err = w.wait(ctx, unix.POLLOUT); err == nil {
+			var m int
+			m, err = w.f.Write(p[n:min(n+atOnce, len(p))])
+			n += m
+		}
+	}
+	return n, err
+}
+
+// atOnce is PIPE_BUF of the system, or less.
+var atOnce = func() int {
+	if runtime.GOOS == "linux" {
+		return 4096
+	}
+	return 512
+}()
+
+// wait returns when there is something to read, or room to write, and ctx.Err() when ctx ends.
+func (w *waiter) wait(ctx context.Context, events int16) error {
 	rung := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(rung)
@@ -46,7 +68,7 @@ func (w *waiter) wait(ctx context.Context) error {
 			<-rung
 		}
 	}()
-	fds := []unix.PollFd{{Fd: int32(w.f.Fd()), Events: unix.POLLIN}, {Fd: int32(w.wake.Fd()), Events: unix.POLLIN}}
+	fds := []unix.PollFd{{Fd: int32(w.f.Fd()), Events: events}, {Fd: int32(w.wake.Fd()), Events: unix.POLLIN}}
 	for {
 		_, err := unix.Poll(fds, -1)
 		switch {
@@ -55,7 +77,7 @@ func (w *waiter) wait(ctx context.Context) error {
 		case errors.Is(err, unix.EINTR):
 		case err != nil:
 			return os.NewSyscallError("poll", err)
-		case fds[0].Revents != 0: // input, its end, or an error, which reading will tell
+		case fds[0].Revents != 0: // what was waited for, or an end or an error, which the call will tell
 			return nil
 		}
 	}

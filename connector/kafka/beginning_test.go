@@ -68,7 +68,6 @@ func TestSourceBeginsOnce(t *testing.T) {
 	}{
 		{"killed", time.Hour, Latest, 1, false, 2 * (50 + 50)},
 		{"killed three times", time.Hour, Latest, 3, false, 2 * (3*50 + 50)},
-		{"without an interval", 0, Latest, 1, false, 2 * (50 + 50)},
 		{"a time", time.Hour, From(time.UnixMilli(90)), 1, false, 2 * (10 + 50 + 50)},
 		{"a partition appears", time.Hour, Latest, 1, true, 2*(50+50) + 50},
 	} {

@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/stream"
 	"github.com/tensorferry/tensorferry/stream/restart"
 )
@@ -83,20 +84,20 @@ func TestGroupRestarts(t *testing.T) {
 			defer g.Close()
 			var mu sync.Mutex
 			rng := rand.New(rand.NewPCG(seed, 0))
-			flaky := func(ctx context.Context, v []byte) ([]byte, error) {
+			answers := func(ctx context.Context, v []byte) ([]byte, error) {
 				mu.Lock()
 				fail, d := rng.IntN(150) == 0, time.Duration(rng.IntN(30))*time.Millisecond
 				mu.Unlock()
 				time.Sleep(d)
 				if fail {
-					return nil, errors.New("flaky")
+					return nil, flaky{}
 				}
 				return answer(ctx, v)
 			}
 			run := job(g, stream.Config{
 				Parallelism: 2, Checkpoint: stream.CheckpointConfig{Interval: 50 * time.Millisecond},
 				Restart: restart.Config{Strategy: restart.FixedDelay, Attempts: 1000, Delay: 10 * time.Millisecond},
-			}, flaky).Start(t.Context())
+			}, answers).Start(t.Context())
 			b.await(run, 2*2000)
 			if p := run.Progress(); p.Restarts < 3 {
 				t.Errorf("%d restarts", p.Restarts)
@@ -236,3 +237,10 @@ func TestGroupRebalances(t *testing.T) {
 		fourth.leave()
 	})
 }
+
+// flaky is a failure of a server that is out of reach for a moment, which no number of restarts
+// makes one too many.
+type flaky struct{}
+
+func (flaky) Error() string          { return "flaky" }
+func (flaky) Verdict() async.Verdict { return async.Verdict{Class: async.Transport} }

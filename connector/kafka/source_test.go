@@ -71,7 +71,7 @@ func TestSource(t *testing.T) {
 			var n atomic.Int64
 			flaky := func(ctx context.Context, v []byte) ([]byte, error) {
 				if n.Add(1)%900 == 0 {
-					return nil, errors.New("flaky")
+					return nil, flaky{}
 				}
 				return answer(ctx, v)
 			}

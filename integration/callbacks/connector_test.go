@@ -56,7 +56,7 @@ func encode(tr *trap) kafka.Encode[string] {
 
 // consumed runs a job over a topic. A mistake ends it.
 func consumed(t *testing.T, source stream.Source[string]) error {
-	j := stream.New("job", stream.Config{})
+	j := stream.New("job", stream.Config{Checkpoint: stream.CheckpointConfig{Interval: time.Hour}, Restart: restart.Config{Strategy: restart.None}})
 	stream.Collect(stream.From(j, source))
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()

@@ -228,7 +228,7 @@ func action(tr *trap) async.Action {
 // inLiveJob runs a job over a source without an end, and stops it.
 func inLiveJob(t *testing.T, tr *trap) error {
 	return virtual(func(t *testing.T, tr *trap) error {
-		j := stream.New("job", stream.Config{Restart: restart.Config{Strategy: restart.None}})
+		j := stream.New("job", stream.Config{Checkpoint: stream.CheckpointConfig{Interval: time.Hour}, Restart: restart.Config{Strategy: restart.None}})
 		stream.To(stream.From(j, stream.Source[int](live{source{tr}})), stream.Sink[int](sink{tr}))
 		run := j.Start(t.Context())
 		time.Sleep(100 * time.Millisecond)

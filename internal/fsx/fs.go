@@ -42,8 +42,19 @@ type FS interface {
 	// process's id into it. It does not wait: when another holds the lock it
 	// returns a *LockedError. The lock ends with Close, or with the process in
 	// whatever way that ends.
-	Lock(name string) (io.Closer, error)
+	Lock(name string) (Lock, error)
 }
+
+// Lock is a lock that is held.
+type Lock interface {
+	io.Closer
+	// Held returns an error that wraps ErrLockLost if the lock's file is no longer the one that was
+	// locked: who comes next locks another, and would be the second to hold it.
+	Held() error
+}
+
+// ErrLockLost says that a lock file was removed, or replaced, while it was held.
+var ErrLockLost = errors.New("the lock was removed or replaced while it was held")
 
 // File is an open file that is written.
 type File interface {

@@ -1,7 +1,7 @@
 package fsx
 
 import (
-	"io"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -88,7 +88,7 @@ func (osFS) SyncDir(dir string) error {
 	return err
 }
 
-func (osFS) Lock(name string) (io.Closer, error) {
+func (osFS) Lock(name string) (Lock, error) {
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o666)
 	if err != nil {
 		return nil, err
@@ -106,7 +106,28 @@ func (osFS) Lock(name string) (io.Closer, error) {
 		f.Close()
 		return nil, &os.PathError{Op: "lock", Path: filepath.Clean(name), Err: err}
 	}
-	return f, nil
+	return osLock{f, name}, nil
+}
+
+// osLock is a file that is locked.
+type osLock struct {
+	*os.File
+	name string
+}
+
+func (l osLock) Held() error {
+	mine, err := l.Stat()
+	if err != nil {
+		return err
+	}
+	there, err := os.Stat(l.name)
+	if err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	if err != nil || !os.SameFile(mine, there) {
+		return fmt.Errorf("%s: %w", l.name, ErrLockLost)
+	}
+	return nil
 }
 
 // readPID returns 0 for a file that holds no id: the holder may not have written it yet.

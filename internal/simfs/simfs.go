@@ -8,7 +8,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"math/rand/v2"
@@ -265,6 +264,7 @@ func (d *Disk) Files(dir string) map[string][]byte {
 type lock struct {
 	d    *Disk
 	name string
+	file *node
 	once sync.Once
 }
 
@@ -277,11 +277,21 @@ func (l *lock) Close() error {
 	return nil
 }
 
+// Held implements fsx.Lock.
+func (l *lock) Held() error {
+	l.d.mu.Lock()
+	defer l.d.mu.Unlock()
+	if l.d.find(l.name) != l.file {
+		return fmt.Errorf("%s: %w", l.name, fsx.ErrLockLost)
+	}
+	return nil
+}
+
 // LockPID is the process id that locks on a Disk name as their holder.
 const LockPID = 4711
 
 // Lock implements fsx.FS. The lock's file is made, and synced by no one.
-func (d *Disk) Lock(name string) (io.Closer, error) {
+func (d *Disk) Lock(name string) (fsx.Lock, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err := d.begin("lock", name, ""); err != nil {
@@ -300,5 +310,5 @@ func (d *Disk) Lock(name string) (io.Closer, error) {
 		d.nodes++
 		d.change(change{dir: dir, to: base, child: &node{id: d.nodes, data: fmt.Appendln(nil, LockPID)}})
 	}
-	return &lock{d: d, name: key}, nil
+	return &lock{d: d, name: key, file: dir.children[base]}, nil
 }

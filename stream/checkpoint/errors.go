@@ -3,7 +3,12 @@ package checkpoint
 import (
 	"errors"
 	"fmt"
+
+	"github.com/tensorferry/tensorferry/internal/fsx"
 )
+
+// ErrLockLost is wrapped by the error of a Write that found the folder's lock removed or replaced.
+var ErrLockLost = fsx.ErrLockLost
 
 // ErrNoCheckpoint: the run does not have the checkpoint that was asked for.
 var ErrNoCheckpoint = errors.New("checkpoint: there is no such checkpoint")

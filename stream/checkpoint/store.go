@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"path/filepath"
@@ -43,7 +42,7 @@ type Store struct {
 	opts Options
 	fs   fsx.FS
 	log  *slog.Logger
-	lock io.Closer // nil when read-only
+	lock fsx.Lock // nil when read-only
 
 	mu  sync.Mutex
 	run string // the run that Write belongs to, once one was begun
@@ -136,7 +135,8 @@ func chkID(name string) (int64, bool) {
 // When it returns nil the snapshot is durable and the newest of the run; when it
 // returns an error the snapshot may or may not be there, but it is never there
 // in part. Its ID must be above those of all checkpoints of the run. Checkpoints
-// beyond the number to retain are then removed, and so are earlier runs.
+// beyond the number to retain are then removed, and so are earlier runs. If the folder or its lock
+// were removed meanwhile the error wraps ErrLockLost, and nothing is written.
 func (s *Store) Write(ctx context.Context, snap *Snapshot) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -145,6 +145,9 @@ func (s *Store) Write(ctx context.Context, snap *Snapshot) error {
 	}
 	if s.lock == nil || s.run == "" {
 		return errors.New("checkpoint: the store is read-only, closed, or no run was begun")
+	}
+	if err := s.held(); err != nil {
+		return err
 	}
 	if snap.Run != s.run {
 		return fmt.Errorf("checkpoint: snapshot %d is of run %s; the run under way is %s", snap.ID, snap.Run, s.run)
@@ -164,6 +167,15 @@ func (s *Store) Write(ctx context.Context, snap *Snapshot) error {
 		return fmt.Errorf("checkpoint: writing %s: %w", path, err)
 	}
 	s.retire(append(list, Info{ID: snap.ID, Run: s.run, Path: path}))
+	return nil
+}
+
+// held returns an error if the folder may be another process's by now.
+func (s *Store) held() error {
+	if err := s.lock.Held(); err != nil {
+		return fmt.Errorf("checkpoint: the folder %s is no longer held: %w; another process may use it by now. "+
+			"See that none does, and resume the run, or start afresh", s.dir, err)
+	}
 	return nil
 }
 
