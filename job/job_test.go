@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/tensorferry/tensorferry/tensor"
 )
 
 const full = `
@@ -45,6 +47,9 @@ infer:
   idempotent: false
   inputs: {pixels: {field: image.pixels}}
   outputs: {label: {field: digit}, "probs:0": {field: scores, nan: string}}
+  tensors:
+    inputs: {pixels: {type: FP32, shape: [-1, 64]}}
+    outputs: {"probs:0": {type: FP64, shape: [-1, 10]}, label: {type: INT64, shape: [-1]}}
   overwrite: true
   tls: {ca: ca.pem, cert: c.pem, key: k.pem, server_name: example.org}
 sink: {file: {path: out}}
@@ -89,6 +94,9 @@ func TestEveryKey(t *testing.T) {
 			Barrier: BarrierDrain, DrainLimit: 5 * time.Second, MaxBatch: 64, Window: 2, MaxMessage: 16 << 20, NotIdempotent: true,
 			Inputs:  map[string]Field{"pixels": {"image.pixels"}},
 			Outputs: map[string]Output{"label": {Field: "digit"}, "probs:0": {"scores", NaNString}}, Overwrite: true,
+			Tensors: &Tensors{
+				Inputs:  []tensor.Spec{{Name: "pixels", DType: tensor.FP32, Row: tensor.Shape{-1, 64}}},
+				Outputs: []tensor.Spec{{Name: "label", DType: tensor.Int64, Row: tensor.Shape{-1}}, {Name: "probs:0", DType: tensor.FP64, Row: tensor.Shape{-1, 10}}}},
 			TLS: &TLS{CA: "/jobs/ca.pem", Cert: "/jobs/c.pem", Key: "/jobs/k.pem", ServerName: "example.org"}},
 		Sink:       Sink{File: &FileSink{Path: "/jobs/out"}},
 		DeadLetter: &DeadLetter{File: &FileSink{Path: "/jobs/failed", Consumed: true}},
@@ -195,6 +203,12 @@ j.yaml:8:39: infer.outputs.q.field: want the name of a field of the result, with
 			`j.yaml:7:22: infer.outputs.p.nan: want null, fail or string, found "none"
 j.yaml:7:48: infer.outputs.q.nan: want null, fail or string, found 1
 j.yaml:7:52: infer.outputs.r.field: missing; want the name of a field of the result, without dots`},
+		{"tensors", rest + "infer:\n  model: m\n  endpoint: h:1\n  tensors:\n    inputs: {x: {type: float, shape: [-1]}, y: {shape: 3}, z: {type: FP32, shape: [-2]}}\n",
+			`j.yaml:7:3: infer.tensors.outputs: missing; want the model's outputs
+j.yaml:8:24: infer.tensors.inputs.x.type: unknown datatype "float"; want BOOL, UINT8, UINT16, UINT32, UINT64, INT8, INT16, INT32, INT64, FP16, BF16, FP32, FP64 or BYTES
+j.yaml:8:45: infer.tensors.inputs.y.type: missing; want a datatype, such as FP32 or INT64
+j.yaml:8:56: infer.tensors.inputs.y.shape: want a list of dimensions, each -1 (any size) or a whole number from 0 on, such as [-1, 64], found 3
+j.yaml:8:84: infer.tensors.inputs.z.shape[0]: want a list of dimensions, each -1 (any size) or a whole number from 0 on, such as [-1, 64], found -2`},
 		{"drain without a timeout", rest + "infer: {model: m, endpoint: 'h:1', timeout: 0s}\n",
 			`j.yaml:4:36: infer.timeout: none, while a checkpoint waits for every call in progress (barrier: drain) and so might never end; want a timeout, a drain_limit or barrier: snapshot`},
 		{"retry without a timeout", rest + "infer: {model: m, endpoint: 'h:1', order: unordered, timeout: 0, retry: {max: 1}}\n",
@@ -311,7 +325,7 @@ func TestLoad(t *testing.T) {
 	}
 	// A host reports its own findings at the key, or at the nearest parent there is.
 	for path, want := range map[string]string{
-		"sidecar.models.digits": "job.yaml:42:5: sidecar.models.digits: no such file",
+		"sidecar.models.digits": "job.yaml:45:5: sidecar.models.digits: no such file",
 		"infer.inputs.pixels.x": "job.yaml:32:12: infer.inputs.pixels.x: no such file",
 		"nowhere":               "job.yaml:1:1: nowhere: no such file",
 	} {

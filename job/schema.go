@@ -136,7 +136,7 @@ func (d *decoder) source(v value) (src Source) {
 
 func (d *decoder) infer(v value, ownSidecar bool) Infer {
 	s := d.section(v, "endpoint", "model", "version", "order", "key", "capacity", "max_bytes", "timeout", "hold", "max_calls", "retry",
-		"on_error", "barrier", "drain_limit", "max_batch", "window", "max_message", "shared_memory", "idempotent", "inputs", "outputs", "overwrite", "tls")
+		"on_error", "barrier", "drain_limit", "max_batch", "window", "max_message", "shared_memory", "idempotent", "inputs", "outputs", "tensors", "overwrite", "tls")
 	s.missing("model", "the model's name")
 	if !ownSidecar {
 		s.missing("endpoint", "where the model server is, such as unix:///run/server.sock or host:port, unless the job has a sidecar section")
@@ -184,6 +184,9 @@ func (d *decoder) infer(v value, ownSidecar bool) Infer {
 	if v, ok := s.values["outputs"]; ok {
 		i.Outputs = tensors(d, v, d.output)
 		d.distinct(v, i.Outputs)
+	}
+	if v, ok := s.values["tensors"]; ok {
+		i.Tensors = d.tensors(v)
 	}
 	if v, ok := s.values["tls"]; ok {
 		i.TLS = d.tls(v)

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"time"
+
+	"github.com/tensorferry/tensorferry/tensor"
 )
 
 // Never as Infer.Timeout means no timeout, and None no retries (Retry.Max), no budget of
@@ -113,6 +115,9 @@ type Infer struct {
 	// model's outputs to fields of the result. Nil: fields of the same names.
 	Inputs  map[string]Field
 	Outputs map[string]Output
+	// Tensors states what the model takes and gives, for a server that does not tell; nil: it
+	// tells.
+	Tensors *Tensors
 	// Overwrite lets an output replace a field that the record already has.
 	Overwrite bool
 	// TLS is nil for a plain connection.
@@ -139,6 +144,10 @@ const (
 	NaNFail   NaN = "fail"
 	NaNString NaN = "string"
 )
+
+// Tensors are a model's inputs and outputs, sorted by name. Their shapes have the batch with them, as
+// a server would tell of them: -1 is a dimension of any size.
+type Tensors struct{ Inputs, Outputs []tensor.Spec }
 
 // Retry says how failed attempts are followed by others.
 type Retry struct {

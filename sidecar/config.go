@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/tensorferry/tensorferry/sidecar/endpoint"
+	"github.com/tensorferry/tensorferry/tensor"
 )
 
 // Defaults of Config.
@@ -36,6 +37,10 @@ type Config struct {
 	// Model is the model's name on the server, and Version its version; empty: the
 	// server chooses, and answers of any version are taken.
 	Model, Version string
+	// Signature states what the model takes and gives, for a server that does not tell; nil: it
+	// has to. Used are Inputs, Outputs, Batched and MaxBatch. What the server does tell is taken,
+	// and must agree with it in the names, datatypes and shapes of tensors.
+	Signature *tensor.Signature
 	// MaxBatch bounds the rows of a request. Default 256. The model's own bound
 	// and the operator's capacity divided by Window bound it too.
 	MaxBatch int
@@ -149,6 +154,11 @@ func (c Config) resolve() (Config, endpoint.Endpoint, error) {
 		wrong("%v", err)
 	case c.TLS != nil && ep.IsUnix():
 		wrong("TLS on the Unix socket %s; TLS is for TCP", c.Endpoint)
+	}
+	if s := c.Signature; s != nil {
+		if err := s.Validate(); err != nil {
+			wrong("the stated signature: %v", err)
+		}
 	}
 	if c.Model == "" {
 		wrong("no model; set its name on the server")

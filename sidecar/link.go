@@ -33,6 +33,7 @@ type link struct {
 	name    *peerName
 	version string            // that requests ask for
 	sig     *tensor.Signature // that the codec was bound to
+	stated  *tensor.Signature // what the configuration says of the model; nil: nothing
 	told    told              // what the server said of the model then
 	log     *slog.Logger
 	wire    *wire // beneath conn; nil: nobody knows

@@ -34,6 +34,7 @@ type peerServer struct {
 	// Hooks. They are set before the server is used.
 	ready       func() (bool, error)
 	meta        func() error
+	untold      func(*oip.ModelMetadataResponse) // takes something out of the metadata
 	live        func() error     // of ModelReady, before ready
 	modelConfig *oip.ModelConfig // nil: not served
 	infer       func(ctx context.Context, req *oip.ModelInferRequest, rows [][]float32) error
@@ -201,7 +202,11 @@ func (p *peerServer) ModelMetadata(context.Context, *oip.ModelMetadataRequest) (
 	p.mu.Lock()
 	p.asked++
 	p.mu.Unlock()
-	return oip.Metadata(p.signature(), "test"), nil
+	meta := oip.Metadata(p.signature(), "test")
+	if p.untold != nil {
+		p.untold(meta)
+	}
+	return meta, nil
 }
 
 func (p *peerServer) ModelInfer(ctx context.Context, req *oip.ModelInferRequest) (*oip.ModelInferResponse, error) {

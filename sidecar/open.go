@@ -141,13 +141,23 @@ func (l *link) unwelcome(err *Error) *Error {
 // describe asks for the model's metadata alone.
 func (l *link) describe(ctx context.Context, version string) (tensor.Signature, told, *Error) {
 	var meta oip.ModelMetadataResponse
-	if err := l.ask(ctx, oip.GRPCInferenceService_ModelMetadata_FullMethodName,
-		&oip.ModelMetadataRequest{Name: l.name.model, Version: version}, &meta); err != nil {
-		return tensor.Signature{}, told{}, err
+	failed := l.ask(ctx, oip.GRPCInferenceService_ModelMetadata_FullMethodName,
+		&oip.ModelMetadataRequest{Name: l.name.model, Version: version}, &meta)
+	if failed != nil && failed.kind == ErrUnsupported && l.stated != nil {
+		meta.Name, failed = l.name.model, nil // it tells nothing
+	}
+	if failed == nil {
+		failed = l.complete(&meta)
+	}
+	if failed != nil {
+		return tensor.Signature{}, told{}, failed
 	}
 	sig, err := oip.SignatureOf(&meta, version)
 	if err != nil {
 		return sig, told{}, l.unusable(err)
+	}
+	if l.stated != nil && sig.Batched {
+		sig.MaxBatch = l.stated.MaxBatch // unless the model's configuration says otherwise
 	}
 	said := told{name: sig.Model}
 	sig.Model = l.name.model // what requests ask for, whatever the server calls it

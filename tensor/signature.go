@@ -3,6 +3,7 @@ package tensor
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -36,6 +37,30 @@ type Signature struct {
 	Batched bool
 	// MaxBatch is the most rows that the model takes in a request; 0: no bound is known.
 	MaxBatch int
+}
+
+// NewSignature makes a signature of tensors whose shapes have the batch with them, as a server tells
+// of them. The model is batched if it has inputs and the first dimension of every input and output
+// is dynamic; the rows' shapes are then without it.
+func NewSignature(model, version string, inputs, outputs []Spec) (Signature, error) {
+	s := Signature{Model: model, Version: version, Inputs: slices.Clone(inputs), Outputs: slices.Clone(outputs), Batched: len(inputs) > 0}
+	for _, list := range [][]Spec{inputs, outputs} {
+		for _, t := range list {
+			s.Batched = s.Batched && len(t.Row) > 0 && t.Row[0] == Dynamic
+		}
+	}
+	for _, list := range [][]Spec{s.Inputs, s.Outputs} {
+		for i := range list {
+			if s.Batched {
+				list[i].Row = list[i].Row[1:]
+			}
+			list[i].Row = append(Shape{}, list[i].Row...)
+		}
+	}
+	if err := s.Validate(); err != nil {
+		return Signature{}, err
+	}
+	return s, nil
 }
 
 // Input returns the position of the named input.

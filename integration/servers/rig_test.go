@@ -44,7 +44,7 @@ var kinds = []kind{
 	},
 	{
 		name:   "mlserver",
-		models: []string{"digits", "types", "ragged", "large", "odd"},
+		models: []string{"digits", "types", "ragged", "large", "odd", "untold"},
 		run: func(e *pyenv.Env, address, testdata, scratch string, grpcPort, httpPort int) []string {
 			return []string{"python", filepath.Join(testdata, "mlserver_run.py"), filepath.Join(scratch, "mlserver"), fmt.Sprint(grpcPort), fmt.Sprint(httpPort)}
 		},

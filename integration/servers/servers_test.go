@@ -31,7 +31,10 @@ func TestServers(t *testing.T) {
 	for _, k := range kinds {
 		t.Run(k.name, func(t *testing.T) {
 			s := serve(t, k)
-			t.Run("digits", func(t *testing.T) { digitsJob(t, s) })
+			t.Run("digits", func(t *testing.T) { digitsJob(t, s, "digits", "") })
+			if slices.Contains(s.models, "untold") {
+				t.Run("digits without metadata", func(t *testing.T) { untold(t, s) })
+			}
 			t.Run("datatypes", func(t *testing.T) { datatypes(t, s) })
 			t.Run("dynamic shapes", func(t *testing.T) { dynamicShapes(t, s) })
 			t.Run("large rows", func(t *testing.T) { largeRows(t, s) })
@@ -61,7 +64,7 @@ func TestTritonOnUnixSocket(t *testing.T) {
 		socket: filepath.Join(dir, "triton.sock")}
 	s.listen()
 	s.start()
-	digitsJob(t, s)
+	digitsJob(t, s, "digits", "")
 	killed(t, s)
 }
 
@@ -104,8 +107,25 @@ func results(t *testing.T, dir string) []map[string]json.RawMessage {
 	return out
 }
 
-// The example's digits through the command: the reference's answers, in the order of the input.
-func digitsJob(t *testing.T, s *server) {
+// A model whose settings have no tensors: the server tells of none, and the job file states them.
+func untold(t *testing.T, s *server) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "digits.jsonl"), []byte("{}\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	p := runJob(t, dir, fmt.Sprintf("name: digits\nsource: {file: {path: digits.jsonl}}\ninfer: {endpoint: %q, model: untold}\nsink: {file: {path: out}}\n", s.endpoint()))
+	if code := p.Wait(); code == 0 || !strings.Contains(p.Output(), "infer.tensors") {
+		t.Errorf("without them the job ended with %d: %s", code, p.Output())
+	}
+	digitsJob(t, s, "untold", `  tensors:
+    inputs: {pixels: {type: FP32, shape: [-1, 64]}}
+    outputs: {probs: {type: FP32, shape: [-1, 10]}, label: {type: INT64, shape: [-1]}}
+`)
+}
+
+// The example's digits through the command: the reference's answers, in the order of the input. more
+// are lines of the infer section.
+func digitsJob(t *testing.T, s *server, model, more string) {
 	root, err := pyenv.Root()
 	if err != nil {
 		t.Fatal(err)
@@ -123,13 +143,13 @@ parallelism: 2
 source: {file: {path: digits.jsonl, split_size: 32KiB}}
 infer:
   endpoint: %q
-  model: digits
+  model: %s
   capacity: 256
   inputs:  {pixels: {field: pixels}}
   outputs: {label: {field: digit}, probs: {field: scores}}
-sink: {file: {path: out}}
+%ssink: {file: {path: out}}
 checkpoint: {interval: 1s, dir: state}
-`, s.endpoint()))
+`, s.endpoint(), model, more))
 	if code := p.Wait(); code != 0 {
 		t.Fatalf("the job ended with %d", code)
 	}

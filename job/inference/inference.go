@@ -12,6 +12,7 @@ import (
 	"github.com/tensorferry/tensorferry/job/topics"
 	"github.com/tensorferry/tensorferry/sidecar"
 	"github.com/tensorferry/tensorferry/sidecar/endpoint"
+	"github.com/tensorferry/tensorferry/tensor"
 	"github.com/tensorferry/tensorferry/tensor/jsoncodec"
 )
 
@@ -56,6 +57,13 @@ func NewFunction(spec *job.Spec, endpoint string, observe func(sidecar.Request))
 		if cfg.TLS, err = spec.LoadTLS(i.TLS, "infer.tls"); err != nil {
 			return nil, err
 		}
+	}
+	if t := i.Tensors; t != nil {
+		sig, err := tensor.NewSignature(i.Model, i.Version, t.Inputs, t.Outputs)
+		if err != nil {
+			return nil, spec.Fault("infer.tensors", "%v", err)
+		}
+		cfg.Signature = &sig
 	}
 	if err := cfg.Validate(); err != nil {
 		return nil, spec.Fault("infer", "%v", err)

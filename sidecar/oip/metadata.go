@@ -6,23 +6,16 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// SignatureOf reads a model's metadata. The model is batched if it has inputs and the first dimension of
-// every input and output is dynamic; that dimension is left out of the rows' shapes then. version is the
-// one that was asked for, which may be empty. The metadata have no place for the largest batch: MaxBatch is 0, and
-// [Configure] may know it.
+// SignatureOf reads a model's metadata, as [tensor.NewSignature] makes a signature of tensors. version
+// is the one that was asked for, which may be empty. The metadata have no place for the largest
+// batch: MaxBatch is 0, and [Configure] may know it.
 func SignatureOf(meta *ModelMetadataResponse, version string) (tensor.Signature, error) {
-	sig := tensor.Signature{Model: meta.GetName(), Version: version, Batched: len(meta.GetInputs()) > 0}
-	for _, list := range [][]*ModelMetadataResponse_TensorMetadata{meta.GetInputs(), meta.GetOutputs()} {
-		for _, t := range list {
-			if len(t.GetShape()) == 0 || t.GetShape()[0] != tensor.Dynamic {
-				sig.Batched = false
-			}
-		}
-	}
-	var err error
-	if sig.Inputs, err = specs("input", meta.GetInputs(), sig.Batched); err == nil {
-		if sig.Outputs, err = specs("output", meta.GetOutputs(), sig.Batched); err == nil {
-			err = sig.Validate()
+	var sig tensor.Signature
+	inputs, err := specs("input", meta.GetInputs())
+	if err == nil {
+		var outputs []tensor.Spec
+		if outputs, err = specs("output", meta.GetOutputs()); err == nil {
+			sig, err = tensor.NewSignature(meta.GetName(), version, inputs, outputs)
 		}
 	}
 	if err != nil {
@@ -31,18 +24,14 @@ func SignatureOf(meta *ModelMetadataResponse, version string) (tensor.Signature,
 	return sig, nil
 }
 
-func specs(kind string, list []*ModelMetadataResponse_TensorMetadata, batched bool) ([]tensor.Spec, error) {
+func specs(kind string, list []*ModelMetadataResponse_TensorMetadata) ([]tensor.Spec, error) {
 	out := make([]tensor.Spec, len(list))
 	for i, t := range list {
 		dt, err := tensor.ParseDType(t.GetDatatype())
 		if err != nil {
 			return nil, fmt.Errorf("%s %q: %w", kind, t.GetName(), err)
 		}
-		row := t.GetShape()
-		if batched {
-			row = row[1:]
-		}
-		out[i] = tensor.Spec{Name: t.GetName(), DType: dt, Row: append(tensor.Shape{}, row...)}
+		out[i] = tensor.Spec{Name: t.GetName(), DType: dt, Row: t.GetShape()}
 	}
 	return out, nil
 }

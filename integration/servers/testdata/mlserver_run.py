@@ -32,6 +32,7 @@ model("ragged", "echo", [tensor("x", "FP32", -1), tensor("s", "BYTES", -1)],
       [tensor("out_x", "FP32", -1), tensor("out_s", "BYTES", -1)])
 model("large", "echo", [tensor("x", "UINT8", -1)], [tensor("out_x", "UINT8", -1)])
 model("odd", "odd", [tensor("x", "INT32", 1)], [tensor("y", "INT32", 1)])
+model("untold", "digits", [], [])
 if "UNREADY" in os.environ:  # it would keep the server from saying that it is ready
     model("unready", "odd", [tensor("x", "INT32", 1)], [tensor("y", "INT32", 1)])
 os.execvp("mlserver", ["mlserver", "start", folder])
