@@ -95,15 +95,18 @@ var otherRows = map[string]row{
 	"job/topics.Where":                       {why: nested},
 	"sidecar/backend/mock.Config.OnCrash":    {why: nested}, // in backend.Model.Run
 	"sidecar/endpoint.FromAddr(a)":           {why: onCallers},
+	"sidecar/endpoint.Hears(c)":              {why: nested}, // it calls none of a user's own type
 	"sidecar/sidecartest.Script.OnCrash":     {why: nested},
 	"sidecar/sidecartest.Script.OnEnd":       {why: nested}, // in an interceptor
 	"sidecar/sidecartest.Script.OnStart":     {why: nested},
 	"sidecar/sidecartest.Script.Options":     {why: nested},
+	"sidecar/sidecartest.Script.Refuse":      {why: nested}, // in an interceptor
 	"sidecar/sidecartest.Script.Tracer":      {why: nested},
 	"sidecar/sidecartest.Server.Dial(opts)":  {why: onCallers},
 	"sidecar/sidecartest.Server.Wait(until)": {why: ofTests},
 	"sidecar/sidecartest.Start(t)":           {why: ofTests},
 	"sidecar/sidecartest.StartAt(t)":         {why: ofTests},
+	"sidecar/sidecartest.StartProxy(t)":      {why: ofTests},
 	"sidecar/sidecartest.TB.Cleanup":         {why: ofTests},
 	"sidecar/sidecartest.TB.Fatalf":          {why: ofTests},
 	"sidecar/sidecartest.TB.Helper":          {why: ofTests},
