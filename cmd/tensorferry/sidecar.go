@@ -156,6 +156,8 @@ func runSidecar(ctx context.Context, args []string, stdout, stderr io.Writer) in
 	var preload listFlag
 	var noReflection, noSharedMemory, strict bool
 	var warmUpTimeout time.Duration
+	var cfg server.Config
+	doorFlags(f.set, &cfg)
 	f.set.Var(&models, "model", "`NAME=FILE` or NAME@VERSION=FILE of a model; may be repeated")
 	f.set.StringVar(&repository, "repository", "", "`DIR` with models, as NAME/VERSION/model.onnx")
 	f.set.StringVar(&control, "model-control", "none", "`MODE`: none, or explicit to load and unload models by request")
@@ -188,11 +190,11 @@ func runSidecar(ctx context.Context, args []string, stdout, stderr io.Writer) in
 	if err != nil {
 		return wrong(exitUsage, err)
 	}
-	cfg := server.Config{
-		Backends: registry, MaxBatch: f.maxBatch, Window: orNone(f.window), QueueRows: f.queueRows, QueueBytes: f.queueBytes,
-		QueueTimeout: f.queueTimeout, Grace: orNone(f.grace), MaxMessageSize: f.maxMessage,
-		Logger: logger,
+	if err := checkDoors(&cfg); err != nil {
+		return wrong(exitUsage, err)
 	}
+	cfg.Backends, cfg.MaxBatch, cfg.Window, cfg.QueueRows, cfg.QueueBytes = registry, f.maxBatch, orNone(f.window), f.queueRows, f.queueBytes
+	cfg.QueueTimeout, cfg.Grace, cfg.MaxMessageSize, cfg.Logger = f.queueTimeout, orNone(f.grace), f.maxMessage, logger
 	cfg.Repository, cfg.Preload, cfg.Explicit = repository, preload, control == "explicit"
 	cfg.NoReflection, cfg.NoSharedMemory, cfg.WarmUpTimeout, cfg.Strict = noReflection, noSharedMemory, warmUpTimeout, strict
 	if cfg.WarmUp, err = parseWarmUp(warmUp); err != nil {
@@ -295,6 +297,7 @@ func runSidecar(ctx context.Context, args []string, stdout, stderr io.Writer) in
 		}
 		logger.Warn("serving without the models that failed to load; --strict ends the process instead", "error", err)
 	}
+	logger.Info("bounds of what requests take", "request_memory_bytes", srv.RequestMemory())
 	for _, line := range ready {
 		fmt.Fprintln(stdout, line)
 	}

@@ -29,6 +29,7 @@ type call struct {
 	began, ended time.Time
 	metrics      *modelMetrics // nil: not an inference
 	span         trace.Span    // nil: not sampled
+	received     *share        // what its request has of the budget for these; nil: nothing
 }
 
 // connection returns the number of the connection that a call came over.
