@@ -64,12 +64,12 @@ func (s *Server) unary(ctx context.Context, method string, handle func(decode fu
 		}
 	}()
 	c := callOf(ctx)
-	defer func() { c.received.release() }()
+	defer c.finish()
 	resp, err := handle(func(msg any) error { return s.receive(ctx, c, msg, false) })
 	if err != nil {
 		return nil, err
 	}
-	c.received.release() // the answer may be read late
+	c.finish() // the answer may be read late
 	msg, ok := resp.(proto.Message)
 	if !ok {
 		return nil, status.Errorf(codes.Internal, "an interceptor returned %T in place of an answer", resp)
@@ -97,7 +97,7 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 		}
 		defer s.others.give(1)
 		watched := &watchedStream{ServerStream: ss, s: s, ctx: ss.Context(), patient: info.IsClientStream}
-		defer func() { callOf(watched.ctx).received.release() }()
+		defer callOf(watched.ctx).finish()
 		if info.FullMethod != oip.GRPCInferenceService_ModelStreamInfer_FullMethodName {
 			ctx, cancel := context.WithCancel(ss.Context())
 			defer cancel()
@@ -123,8 +123,7 @@ func (w *watchedStream) Context() context.Context { return w.ctx }
 // next one is read, or somebody takes it.
 func (w *watchedStream) RecvMsg(msg any) error {
 	c := callOf(w.ctx)
-	c.received.release()
-	c.received = nil
+	c.hold(nil)
 	return w.s.receive(w.ServerStream.Context(), c, msg, w.patient)
 }
 

@@ -46,7 +46,7 @@ const (
 )
 
 // receive reads the next message of a call into msg, within the bounds of the configuration. What
-// it takes of the budget for requests is in c.received then. Of a stream whose caller has sent
+// it takes of the budget for requests is c's then. Of a stream whose caller has sent
 // everything it returns io.EOF; patient says that a stream may wait for its next message.
 func (s *Server) receive(ctx context.Context, c *call, msg any, patient bool) error {
 	w, ok := grpc.ServerTransportStreamFromContext(ctx).(arriving)
@@ -65,7 +65,7 @@ func (s *Server) receive(ctx context.Context, c *call, msg any, patient bool) er
 		r.share.release()
 		return err
 	}
-	c.received = r.share
+	c.hold(r.share)
 	return nil
 }
 

@@ -117,7 +117,7 @@ func (s *service) infer(ctx context.Context, msg *oip.ModelInferRequest) (resp *
 	if !s.admission.enter(req.rows, req.bytes) {
 		return fail(s.full(), oip.WithMetadata("queue_rows", fmt.Sprint(s.cfg.QueueRows)), oip.WithMetadata("queue_bytes", fmt.Sprint(s.cfg.QueueBytes)))
 	}
-	call.received.release() // what waits counts as that from here on
+	call.hold(nil) // what waits counts as that from here on
 	req.caller, rows = connection(ctx), req.rows
 	req.due, _ = ctx.Deadline()
 	req.traced = call.span != nil

@@ -32,7 +32,7 @@ const (
 func (s *service) ModelStreamInfer(stream grpc.BidiStreamingServer[oip.ModelInferRequest, oip.ModelStreamInferResponse]) error {
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
-	received := callOf(stream.Context())
+	streamed := callOf(stream.Context())
 	pending := make(chan chan *streamAnswer, streamDepth)
 	var ended error // set before pending is closed
 	// A Recv that waits ends when the handler has returned.
@@ -45,13 +45,12 @@ func (s *service) ModelStreamInfer(stream grpc.BidiStreamingServer[oip.ModelInfe
 				return
 			}
 			// The stream's own call is not what is measured.
-			c := &call{began: time.Now(), received: received.received}
-			received.received = nil
+			c := &call{began: time.Now(), received: streamed.take()}
 			answer := make(chan *streamAnswer, 1)
 			select {
 			case pending <- answer:
 			case <-ctx.Done():
-				c.received.release()
+				c.finish()
 				ended = ctx.Err()
 				return
 			}
@@ -87,7 +86,7 @@ type streamAnswer struct {
 // answerStreamed runs a request of a stream. What it takes is given back when its answer was sent,
 // or the stream is over.
 func (s *service) answerStreamed(ctx context.Context, c *call, msg *oip.ModelInferRequest, answer chan<- *streamAnswer) {
-	defer func() { c.received.release() }()
+	defer c.finish()
 	a := &streamAnswer{take: func() {}, sent: make(chan struct{})}
 	if !s.calls.try(1) {
 		a.msg = failedAnswer(msg, s.tooManyCalls().status(msg.GetModelName(), msg.GetId()))
@@ -96,7 +95,7 @@ func (s *service) answerStreamed(ctx context.Context, c *call, msg *oip.ModelInf
 	}
 	defer s.calls.give(1)
 	a.msg = s.streamed(ctx, c, msg)
-	c.received.release()
+	c.finish()
 	// Those before it may not be read for a while.
 	size := int64(proto.Size(a.msg))
 	if s.answers.try(size) {
