@@ -69,9 +69,14 @@ type Config struct {
 	Repository string
 	// Explicit says that models are loaded and unloaded by request
 	// (RepositoryModelLoad, RepositoryModelUnload): by anyone who may call the
-	// server. Then only Models and those of Preload are loaded at the start. Without
+	// server, unless Controllers says who. Then only Models and those of Preload are loaded at the start. Without
 	// it all of Repository is, and such requests are refused.
 	Explicit bool
+	// Controllers are the callers who may load and unload models, with Explicit: "unix" for those
+	// on a Unix socket, "cert" for those who show a client certificate that was verified, and
+	// "cert:NAME" for those whose certificate has that common name, DNS name or URI. Others get
+	// PERMISSION_DENIED. Empty: every caller.
+	Controllers []string
 	// Preload names models of Repository to be loaded at the start. Only with
 	// Explicit.
 	Preload []string
@@ -152,9 +157,13 @@ type Config struct {
 	AnswerBytes int64
 
 	// NoSharedMemory switches the calls off with which callers on this machine put
-	// tensors into shared memory (Linux only). A caller may then name any object of
-	// /dev/shm that this process may open.
+	// tensors into shared memory (Linux only). They are served to callers on a Unix socket who
+	// are the user of this process or root, since a caller may name any object of /dev/shm that this
+	// process may open.
 	NoSharedMemory bool
+	// SharedMemoryTCP serves these calls over loopback TCP too. Then every user of this machine may
+	// read and write every object of /dev/shm that this process may.
+	SharedMemoryTCP bool
 
 	// Grace is how long Shutdown, and Serve at its end, lets admitted requests
 	// take. Default 15 s; negative: none.
@@ -212,6 +221,12 @@ func (c Config) withDefaults() (Config, error) {
 		if err := checkName(name); err != nil {
 			bad("Preload: %w", err)
 		}
+	}
+	if len(c.Controllers) > 0 && !c.Explicit {
+		bad("Controllers says who may load and unload models, which takes Explicit")
+	}
+	if err := checkControllers(c.Controllers); err != nil {
+		bad("Controllers: %w", err)
 	}
 	if c.WarmUp == nil {
 		c.WarmUp = []int{1, 0}
