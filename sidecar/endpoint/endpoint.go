@@ -128,29 +128,14 @@ func (e Endpoint) String() string {
 // IsUnix reports whether the endpoint is a Unix socket, of either kind.
 func (e Endpoint) IsUnix() bool { return e.Network == "unix" }
 
-// Private reports whether the endpoint is this machine's alone: a Unix socket, or a loopback address.
-// A name is looked up, but for localhost, and is none if one of its addresses is not.
+// Private reports whether the endpoint is this machine's alone: a Unix socket, localhost, or a
+// loopback address. Nothing is looked up, so any other name is not.
 func (e Endpoint) Private() bool {
 	if e.IsUnix() {
 		return true
 	}
 	host, _, err := net.SplitHostPort(e.Address)
-	if err != nil || host == "" {
-		return false
-	}
-	if host == "localhost" {
-		return true
-	}
-	if ip := net.ParseIP(host); ip != nil {
-		return ip.IsLoopback()
-	}
-	all, err := net.LookupIP(host)
-	for _, ip := range all {
-		if !ip.IsLoopback() {
-			return false
-		}
-	}
-	return err == nil
+	return err == nil && (host == "localhost" || net.ParseIP(host).IsLoopback())
 }
 
 // GRPCTarget returns what grpc.NewClient takes to dial the endpoint with its own

@@ -47,7 +47,8 @@ func TestPeerUser(t *testing.T) {
 func TestPrivate(t *testing.T) {
 	for text, want := range map[string]bool{
 		"unix:///run/a.sock": true, "unix-abstract:a": true, "127.0.0.1:80": true, "127.9.9.9:80": true, "[::1]:80": true, "localhost:80": true,
-		"[::ffff:127.0.0.1]:80": true, ":80": false, "0.0.0.0:80": false, "[::]:80": false, "192.0.2.1:80": false, "[2001:db8::1]:80": false,
+		"[::ffff:127.0.0.1]:80": true, ":80": false, "0.0.0.0:80": false, "[::]:80": false, "192.0.2.1:80": false, "[2001:db8::1]:80": false, "example.org:80": false,
+		"localhost.example.org:80": false, "[fe80::1%lo]:80": false,
 	} {
 		e, err := Parse(text)
 		if err != nil {
