@@ -76,7 +76,11 @@ func runMockSidecar(ctx context.Context, args []string, stdout, stderr io.Writer
 			*list.to = append(*list.to, fault)
 		}
 	}
-	if _, err := f.endpoints(); err != nil {
+	endpoints, err := f.endpoints()
+	if err == nil {
+		err = checkPlain(endpoints, f.plaintext)
+	}
+	if err != nil {
 		return wrong(exitUsage, err)
 	}
 	script.MaxBatch, script.Window, script.MaxMessageSize = f.maxBatch, orNone(f.window), f.maxMessage

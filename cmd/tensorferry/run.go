@@ -255,6 +255,7 @@ func (r *runner) execute(ctx context.Context) (err error) {
 		defer func() { err = also(err, e.Close()) }()
 		endpoint = e.Endpoint()
 	}
+	warnPlain(r.spec, r.log)
 	request := r.traffic.take
 	observer := []stream.Observer{&r.ran}
 	if r.metrics != nil {

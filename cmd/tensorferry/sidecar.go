@@ -56,6 +56,7 @@ type serverFlags struct {
 	queueTimeout time.Duration
 	grace        time.Duration
 	maxMessage   int
+	plaintext    bool
 }
 
 // listFlag is a flag that may come several times.
@@ -75,6 +76,7 @@ func newServerFlags(name string) *serverFlags {
 	f.set.DurationVar(&f.queueTimeout, "queue-timeout", server.DefaultQueueTimeout, "longest wait in the queue")
 	f.set.DurationVar(&f.grace, "grace", server.DefaultGrace, "how long to finish requests when stopping")
 	decimalVar(f.set, &f.maxMessage, "max-message", server.DefaultMaxMessageSize, "largest request and answer, in `BYTES`")
+	f.set.BoolVar(&f.plaintext, "plaintext", false, "listen without TLS on addresses that others than this machine may reach")
 	return f
 }
 
@@ -156,6 +158,8 @@ func runSidecar(ctx context.Context, args []string, stdout, stderr io.Writer) in
 	var preload listFlag
 	var noReflection, noSharedMemory, strict bool
 	var warmUpTimeout time.Duration
+	var cfg server.Config
+	doorFlags(f.set, &cfg)
 	f.set.Var(&models, "model", "`NAME=FILE` or NAME@VERSION=FILE of a model; may be repeated")
 	f.set.StringVar(&repository, "repository", "", "`DIR` with models, as NAME/VERSION/model.onnx")
 	f.set.StringVar(&control, "model-control", "none", "`MODE`: none, or explicit to load and unload models by request")
@@ -188,11 +192,17 @@ func runSidecar(ctx context.Context, args []string, stdout, stderr io.Writer) in
 	if err != nil {
 		return wrong(exitUsage, err)
 	}
-	cfg := server.Config{
-		Backends: registry, MaxBatch: f.maxBatch, Window: orNone(f.window), QueueRows: f.queueRows, QueueBytes: f.queueBytes,
-		QueueTimeout: f.queueTimeout, Grace: orNone(f.grace), MaxMessageSize: f.maxMessage,
-		Logger: logger,
+	if err := checkDoors(&cfg); err != nil {
+		return wrong(exitUsage, err)
 	}
+	if len(cfg.Controllers) > 0 && control != "explicit" {
+		return wrong(exitUsage, errors.New("--model-control-from says who may load and unload models, which takes --model-control explicit"))
+	}
+	if noSharedMemory && cfg.SharedMemoryTCP {
+		return wrong(exitUsage, errors.New("--no-shared-memory and --shared-memory-over-tcp exclude each other"))
+	}
+	cfg.Backends, cfg.MaxBatch, cfg.Window, cfg.QueueRows, cfg.QueueBytes = registry, f.maxBatch, orNone(f.window), f.queueRows, f.queueBytes
+	cfg.QueueTimeout, cfg.Grace, cfg.MaxMessageSize, cfg.Logger = f.queueTimeout, orNone(f.grace), f.maxMessage, logger
 	cfg.Repository, cfg.Preload, cfg.Explicit = repository, preload, control == "explicit"
 	cfg.NoReflection, cfg.NoSharedMemory, cfg.WarmUpTimeout, cfg.Strict = noReflection, noSharedMemory, warmUpTimeout, strict
 	if cfg.WarmUp, err = parseWarmUp(warmUp); err != nil {
@@ -231,6 +241,11 @@ func runSidecar(ctx context.Context, args []string, stdout, stderr io.Writer) in
 	secure, err := tlsConfig(cert, key, clientCA)
 	if err != nil {
 		return wrong(exitUsage, err)
+	}
+	if secure == nil {
+		if err := checkPlain(endpoints, f.plaintext); err != nil {
+			return wrong(exitUsage, err)
+		}
 	}
 	if *traces != "" {
 		e, err := sidecarTraces(*traces, logger)
@@ -295,6 +310,7 @@ func runSidecar(ctx context.Context, args []string, stdout, stderr io.Writer) in
 		}
 		logger.Warn("serving without the models that failed to load; --strict ends the process instead", "error", err)
 	}
+	logger.Info("bounds of what requests take", "request_memory_bytes", srv.RequestMemory())
 	for _, line := range ready {
 		fmt.Fprintln(stdout, line)
 	}

@@ -231,9 +231,11 @@ func TestSidecarServesWithoutAModelThatFails(t *testing.T) {
 	}
 }
 
-func TestSidecarTLS(t *testing.T) {
-	dir := socketDir(t)
-	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+// certificateFiles makes a certificate for 127.0.0.1 that is its own authority.
+func certificateFiles(t *testing.T) (cert, key string, certPEM, keyPEM []byte) {
+	t.Helper()
+	dir := t.TempDir()
+	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -248,14 +250,20 @@ func TestSidecarTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
+	certPEM = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	keyPEM = pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
 	if err := os.WriteFile(cert, certPEM, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(key, keyPEM, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	return cert, key, certPEM, keyPEM
+}
+
+func TestSidecarTLS(t *testing.T) {
+	dir := socketDir(t)
+	cert, key, certPEM, keyPEM := certificateFiles(t)
 	s := serve(t, runSidecar, 2, "--listen", "127.0.0.1:0", "--listen", "unix://"+filepath.Join(dir, "s.sock"), "--model", "model=mock:double",
 		"--tls-cert", cert, "--tls-key", key, "--tls-client-ca", cert)
 	roots := x509.NewCertPool()

@@ -56,7 +56,8 @@ func serve(t *testing.T) served {
 		t.Fatal(err)
 	}
 	p := pyenv.Start(t, exec.Command(path, "sidecar", "--listen", "127.0.0.1:0", "--listen", "unix://"+filepath.Join(dir, "s.sock"), "--health", "127.0.0.1:0",
-		"--repository", filepath.Join(dir, "models"), "--model-control", "explicit", "--load", "digits"))
+		"--repository", filepath.Join(dir, "models"), "--model-control", "explicit", "--load", "digits",
+		"--shared-memory-over-tcp")) // perf_analyzer and some of the examples know TCP alone
 	p.Eventually("it is ready", func() bool { return strings.Count(p.Output(), "ready: ") == 3 })
 	said := func(what string) string {
 		_, rest, _ := strings.Cut(p.Output(), "ready: "+what+" on 127.")

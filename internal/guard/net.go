@@ -49,6 +49,9 @@ type conn struct {
 	broke func(error)
 }
 
+// NetConn returns the user's connection, for who asks the system about it.
+func (c *conn) NetConn() net.Conn { return c.Conn }
+
 // Read and Write are called by goroutines of others, which must not be ended.
 
 func (c *conn) Read(p []byte) (n int, err error) {

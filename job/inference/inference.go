@@ -128,6 +128,9 @@ func CheckEndpoint(spec *job.Spec) error {
 		return spec.Fault("infer.endpoint", "%v", err)
 	case ep.IsUnix() && spec.Infer.TLS != nil:
 		return spec.Fault("infer.tls", "want none on the Unix socket %s; TLS is for TCP", spec.Infer.Endpoint)
+	case spec.Sidecar != nil && !ep.Private():
+		return spec.Fault("infer.endpoint", "the job's own sidecar speaks no TLS, and others than this machine may reach %s; "+
+			"want a Unix socket or a loopback address, or a sidecar of its own", spec.Infer.Endpoint)
 	case spec.Sidecar != nil && spec.Infer.TLS != nil:
 		return spec.Fault("infer.tls", "want none, since the job's own sidecar speaks no TLS")
 	}

@@ -128,6 +128,16 @@ func (e Endpoint) String() string {
 // IsUnix reports whether the endpoint is a Unix socket, of either kind.
 func (e Endpoint) IsUnix() bool { return e.Network == "unix" }
 
+// Private reports whether the endpoint is this machine's alone: a Unix socket, localhost, or a
+// loopback address. Nothing is looked up, so any other name is not.
+func (e Endpoint) Private() bool {
+	if e.IsUnix() {
+		return true
+	}
+	host, _, err := net.SplitHostPort(e.Address)
+	return err == nil && (host == "localhost" || net.ParseIP(host).IsLoopback())
+}
+
 // GRPCTarget returns what grpc.NewClient takes to dial the endpoint with its own
 // resolvers: names of hosts are resolved again at each reconnect.
 func (e Endpoint) GRPCTarget() string {

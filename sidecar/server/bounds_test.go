@@ -3,7 +3,10 @@ package server_test
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -152,6 +155,138 @@ func TestBoolIsZeroOrOne(t *testing.T) {
 			_, err := c.ModelInfer(t.Context(), req)
 			if d := oip.Parse(err); d.Code != code || code != codes.OK && !strings.Contains(d.Message, `input "x" has the byte 2 as element 2`) {
 				t.Errorf("%q: %v", raw, err)
+			}
+		}
+	})
+}
+
+// Requests may be compressed as clients do it; answers are plain.
+func TestCompressedRequests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := serve(t, server.Config{MaxBatch: 1 << 20, QueueRows: 1 << 20}, mock.Config{})
+		c := r.caller()
+		for _, how := range []string{"gzip", "deflate", "identity"} {
+			for _, n := range []int{1, 1 << 18} {
+				vs := sequence(0, n)
+				resp, err := c.ModelInfer(t.Context(), ask(vs...), grpc.UseCompressor(how))
+				doubled(t, resp, err, vs...)
+			}
+			stream, err := c.ModelStreamInfer(t.Context(), grpc.UseCompressor(how))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range 3 {
+				if err := stream.Send(ask(float32(i))); err != nil {
+					t.Fatal(err)
+				}
+				resp, err := stream.Recv()
+				doubled(t, resp.GetInferResponse(), err, float32(i))
+			}
+			if err := stream.CloseSend(); err != nil {
+				t.Error(err)
+			}
+			if _, err := stream.Recv(); err != io.EOF {
+				t.Error(err)
+			}
+		}
+		zeros := ask(make([]float32, 1<<19)...)
+		_, err := c.ModelInfer(t.Context(), zeros, grpc.UseCompressor("gzip"))
+		if d := oip.Parse(err); d.Code != codes.InvalidArgument || !strings.Contains(d.Message, "unzips to more than 100 times its size") {
+			t.Errorf("2 MiB of zeros: %v", err)
+		}
+	})
+}
+
+// What is too much is refused with what it is and what to do, and the next request is served.
+func TestRefusedAtTheDoor(t *testing.T) {
+	many := func(n int) map[string]*oip.InferParameter {
+		out := map[string]*oip.InferParameter{}
+		for i := range n {
+			out[strconv.Itoa(i)] = param(1)
+		}
+		return out
+	}
+	synctest.Test(t, func(t *testing.T) {
+		c := serve(t, server.Config{MaxMessageSize: 100 << 10, ReceiveBytes: 200 << 10, MaxTensors: 3, MaxParameters: 10, MaxDimensions: 4}, mock.Config{}).caller()
+		for name, k := range map[string]struct {
+			change func(*oip.ModelInferRequest)
+			code   codes.Code
+			reason string
+			says   string
+		}{
+			"inputs": {func(q *oip.ModelInferRequest) { q.Inputs = slices.Repeat(q.Inputs, 4) }, codes.InvalidArgument, oip.ReasonBadTensor, "4 inputs; the server takes 3 (--max-tensors)"},
+			"outputs": {func(q *oip.ModelInferRequest) { q.Outputs = slices.Repeat(output("y", nil), 4) }, codes.InvalidArgument, oip.ReasonBadTensor,
+				"4 outputs that are asked for; the server takes 3"},
+			"raw contents": {func(q *oip.ModelInferRequest) { q.RawInputContents = make([][]byte, 4) }, codes.InvalidArgument, oip.ReasonBadTensor, "4 raw contents"},
+			"parameters": {func(q *oip.ModelInferRequest) { q.Parameters, q.Inputs[0].Parameters = many(6), many(5) }, codes.InvalidArgument, oip.ReasonBadTensor,
+				"11 parameters; the server takes 10 (--max-parameters)"},
+			"dimensions": {func(q *oip.ModelInferRequest) { q.Inputs[0].Shape = make([]int64, 5) }, codes.InvalidArgument, oip.ReasonBadTensor,
+				"5 dimensions of one tensor; the server takes 4 (--max-dimensions)"},
+			"size": {func(q *oip.ModelInferRequest) { q.RawInputContents[0] = make([]byte, 100<<10) }, codes.ResourceExhausted, "", "larger than max"},
+			"size when decoded": {func(q *oip.ModelInferRequest) {
+				q.RawInputContents, q.Inputs[0].Contents = nil, &oip.InferTensorContents{BytesContents: make([][]byte, 40<<10)}
+			}, codes.ResourceExhausted, "", "larger than max"},
+		} {
+			q := ask(1)
+			k.change(q)
+			_, err := c.ModelInfer(t.Context(), q)
+			if d := oip.Parse(err); d.Code != k.code || d.Reason != k.reason || !strings.Contains(d.Message, k.says) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		_, err := c.RepositoryModelLoad(t.Context(), &oip.RepositoryModelLoadRequest{ModelName: strings.Repeat("x", 100<<10)})
+		if oip.Parse(err).Code != codes.ResourceExhausted {
+			t.Errorf("a large name: %v", err)
+		}
+		resp, err := c.ModelInfer(t.Context(), ask(1))
+		doubled(t, resp, err, 1)
+	})
+}
+
+// A request waits for room to arrive, for as long as one may wait; a server with as many calls as
+// it takes answers probes.
+func TestNoRoomToArrive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const each = 60 << 10
+		r := serve(t, server.Config{MaxMessageSize: each, ReceiveBytes: 1, QueueTimeout: 4 * time.Second, MaxCalls: 3}, mock.Config{})
+		c := r.caller()
+		a := r.attack(65535)
+		b := message(0, make([]byte, each))
+		a.open(1, "ModelInfer")
+		a.send(1, b[:each], 10<<10)
+		began := time.Now()
+		_, err := c.ModelInfer(t.Context(), ask(1))
+		if d := oip.Parse(err); d.Code != codes.ResourceExhausted || d.Reason != oip.ReasonMemoryPressure || d.RetryAfter == 0 || time.Since(began) != 4*time.Second {
+			t.Errorf("after %v: %v", time.Since(began), err)
+		}
+		time.AfterFunc(3*time.Second, func() { a.frame(frameReset, 0, 1, []byte{0, 0, 0, 8}) })
+		began = time.Now()
+		resp, err := c.ModelInfer(t.Context(), ask(1))
+		if doubled(t, resp, err, 1); time.Since(began) != 3*time.Second {
+			t.Errorf("answered after %v", time.Since(began))
+		}
+		for i := range uint32(3) {
+			a.open(2*i+3, "ModelInfer")
+		}
+		synctest.Wait()
+		_, err = c.ModelInfer(t.Context(), ask(1))
+		if d := oip.Parse(err); d.Code != codes.ResourceExhausted || d.Reason != oip.ReasonQueueFull || d.RetryAfter == 0 || !strings.Contains(d.Message, "--max-calls") {
+			t.Error(err)
+		}
+		if ready, err := c.ServerReady(t.Context(), &oip.ServerReadyRequest{}); err != nil || !ready.Ready {
+			t.Error(ready, err)
+		}
+		stream, err := c.ModelStreamInfer(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 { // the stream goes on
+			if err := stream.Send(ask(1)); err != nil {
+				t.Fatal(err)
+			}
+			resp, err := stream.Recv()
+			if err != nil || resp.InferResponse.Parameters["error_reason"].GetStringParam() != oip.ReasonQueueFull {
+				t.Error(resp, err)
 			}
 		}
 	})

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -29,6 +30,36 @@ type call struct {
 	began, ended time.Time
 	metrics      *modelMetrics // nil: not an inference
 	span         trace.Span    // nil: not sampled
+
+	mu       sync.Mutex
+	received *share // what its request has of the budget for these; nil: nothing
+	over     bool
+}
+
+// hold keeps what a request has that was received, in place of what the last one had.
+func (c *call) hold(h *share) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.received.release()
+	if c.received = h; c.over { // a stream's reader may outlive it
+		h.release()
+	}
+}
+
+// take hands over what the request has.
+func (c *call) take() (h *share) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	h, c.received = c.received, nil
+	return h
+}
+
+// finish gives back what is left, and what may come.
+func (c *call) finish() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.over = true
+	c.received.release()
 }
 
 // connection returns the number of the connection that a call came over.

@@ -27,6 +27,16 @@ const (
 	DefaultMaxMessageSize = 64 << 20
 	DefaultGrace          = 15 * time.Second
 	DefaultMaxStreams     = 1024
+	DefaultMaxConnections = 256
+	DefaultMaxCalls       = 1024
+	DefaultReceiveTimeout = 30 * time.Second
+	DefaultReceiveBytes   = 256 << 20
+	DefaultAnswerTimeout  = 30 * time.Second
+	DefaultAnswerBytes    = 256 << 20
+	DefaultMaxRatio       = 100
+	DefaultMaxTensors     = 1024
+	DefaultMaxParameters  = 256
+	DefaultMaxDimensions  = 64
 	DefaultWarmUpTimeout  = time.Minute
 )
 
@@ -59,9 +69,14 @@ type Config struct {
 	Repository string
 	// Explicit says that models are loaded and unloaded by request
 	// (RepositoryModelLoad, RepositoryModelUnload): by anyone who may call the
-	// server. Then only Models and those of Preload are loaded at the start. Without
+	// server, unless Controllers says who. Then only Models and those of Preload are loaded at the start. Without
 	// it all of Repository is, and such requests are refused.
 	Explicit bool
+	// Controllers are the callers who may load and unload models, with Explicit: "unix" for those
+	// on a Unix socket, "cert" for those who show a client certificate that was verified, and
+	// "cert:NAME" for those whose certificate has that common name, DNS name or URI. Others get
+	// PERMISSION_DENIED. Empty: every caller.
+	Controllers []string
 	// Preload names models of Repository to be loaded at the start. Only with
 	// Explicit.
 	Preload []string
@@ -109,11 +124,46 @@ type Config struct {
 	// MaxStreams is the most calls of one connection at once. Others wait at the
 	// caller. Default 1,024.
 	MaxStreams int
+	// MaxConnections is the most gRPC connections at once, of all listeners. Further ones are
+	// closed. Default 256.
+	MaxConnections int
+	// MaxCalls is the most inferences at once, from a call's headers to the last byte of its answer
+	// that is written, those of streams too. A quarter as many other calls and streams, and at
+	// least 16, are taken beside them. The rest is refused with QUEUE_FULL. Default 1,024.
+	MaxCalls int
+
+	// ReceiveTimeout is how long a request may take to arrive, and a connection to be set up.
+	// Default 30 s.
+	ReceiveTimeout time.Duration
+	// ReceiveBytes is the most bytes of requests that arrive, are unzipped and decoded, up to
+	// their admission to the queue. A request waits for room for at most QueueTimeout, and then is
+	// refused with MEMORY_PRESSURE. There is always room for one of MaxMessageSize; one that
+	// is longer than all of it when it is decoded, as typed contents may be, is too large.
+	// Default 256 MiB.
+	ReceiveBytes int64
+	// MaxRatio is how many times its size a compressed request may be when it is unzipped. One of
+	// at most 1 MiB is taken whatever its ratio. Default 100.
+	MaxRatio int
+	// MaxTensors is the most inputs of a request, and the most outputs that it asks for;
+	// MaxParameters the most parameters, of all its parts together; MaxDimensions the most
+	// dimensions of a tensor. They are counted before the request is decoded. Default 1,024, 256
+	// and 64.
+	MaxTensors, MaxParameters, MaxDimensions int
+	// AnswerTimeout is how long a caller may take to read an answer. Then its connection is
+	// closed. Default 30 s.
+	AnswerTimeout time.Duration
+	// AnswerBytes is the most bytes of answers that are not read yet. What comes beyond them is
+	// given up, with INTERRUPTED. A larger answer passes alone. Default 256 MiB.
+	AnswerBytes int64
 
 	// NoSharedMemory switches the calls off with which callers on this machine put
-	// tensors into shared memory (Linux only). A caller may then name any object of
-	// /dev/shm that this process may open.
+	// tensors into shared memory (Linux only). They are served to callers on a Unix socket who
+	// are the user of this process or root, since a caller may name any object of /dev/shm that this
+	// process may open.
 	NoSharedMemory bool
+	// SharedMemoryTCP serves these calls over loopback TCP too. Then every user of this machine may
+	// read and write every object of /dev/shm that this process may.
+	SharedMemoryTCP bool
 
 	// Grace is how long Shutdown, and Serve at its end, lets admitted requests
 	// take. Default 15 s; negative: none.
@@ -132,7 +182,10 @@ type Config struct {
 	Tracer trace.Tracer
 
 	// Options are further options of the gRPC server, as credentials and chained interceptors.
-	// Those for message sizes and keepalive come from this package. A panic of an interceptor is
+	// Those for message sizes, windows, codecs and keepalive come from this package, and stats
+	// handlers hear of no payloads that come in. With TLS in credentials the server cannot see
+	// into what how small parts a caller cuts its requests; wrap the listeners with
+	// tls.NewListener instead. A panic of an interceptor is
 	// the answer INTERNAL to its call; an interceptor of streams must be chained for that
 	// (grpc.ChainStreamInterceptor).
 	Options []grpc.ServerOption
@@ -169,6 +222,12 @@ func (c Config) withDefaults() (Config, error) {
 			bad("Preload: %w", err)
 		}
 	}
+	if len(c.Controllers) > 0 && !c.Explicit {
+		bad("Controllers says who may load and unload models, which takes Explicit")
+	}
+	if err := checkControllers(c.Controllers); err != nil {
+		bad("Controllers: %w", err)
+	}
 	if c.WarmUp == nil {
 		c.WarmUp = []int{1, 0}
 	}
@@ -185,6 +244,16 @@ func (c Config) withDefaults() (Config, error) {
 	positive(&c.RetryDelay, DefaultRetryDelay, "RetryDelay", bad)
 	positive(&c.MaxMessageSize, DefaultMaxMessageSize, "MaxMessageSize", bad)
 	positive(&c.MaxStreams, DefaultMaxStreams, "MaxStreams", bad)
+	positive(&c.MaxConnections, DefaultMaxConnections, "MaxConnections", bad)
+	positive(&c.MaxCalls, DefaultMaxCalls, "MaxCalls", bad)
+	positive(&c.ReceiveTimeout, DefaultReceiveTimeout, "ReceiveTimeout", bad)
+	positive(&c.ReceiveBytes, DefaultReceiveBytes, "ReceiveBytes", bad)
+	positive(&c.MaxRatio, DefaultMaxRatio, "MaxRatio", bad)
+	positive(&c.MaxTensors, DefaultMaxTensors, "MaxTensors", bad)
+	positive(&c.MaxParameters, DefaultMaxParameters, "MaxParameters", bad)
+	positive(&c.MaxDimensions, DefaultMaxDimensions, "MaxDimensions", bad)
+	positive(&c.AnswerTimeout, DefaultAnswerTimeout, "AnswerTimeout", bad)
+	positive(&c.AnswerBytes, DefaultAnswerBytes, "AnswerBytes", bad)
 	orNone(&c.Window, DefaultWindow)
 	orNone(&c.Grace, DefaultGrace)
 	if c.Logger == nil {
@@ -205,6 +274,19 @@ func positive[T int | int64 | time.Duration](v *T, def T, name string, bad func(
 		*v = def
 	}
 }
+
+// otherCalls is how many calls there may be beside inferences.
+func otherCalls(maxCalls int) int { return max(maxCalls/4, 16) }
+
+// What a connection and a call take at most, beside what is counted: buffers, goroutines, headers,
+// and what has come of a request before anybody reads it.
+const (
+	connectionRoom = 128 << 10
+	callRoom       = 48<<10 + maxHeaders + streamWindow + streamWindow/crumbBytes*frameCost
+)
+
+// receiveBytes is ReceiveBytes, or what the largest request needs.
+func (c *Config) receiveBytes() int64 { return max(c.ReceiveBytes, arrivalRoom(c.MaxMessageSize)) }
 
 func orNone(v *time.Duration, def time.Duration) {
 	switch {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/tensorferry/tensorferry/sidecar/backend"
 	"github.com/tensorferry/tensorferry/sidecar/backend/mock"
@@ -26,6 +27,11 @@ var sidecarFigure = regexp.MustCompile(`(?m)^tensorferry_sidecar_(\S+) (\S+)$`)
 func (r *rig) shown() map[string]float64 {
 	r.t.Helper()
 	synctest.Wait()
+	return r.figures()
+}
+
+func (r *rig) figures() map[string]float64 {
+	r.t.Helper()
 	w := httptest.NewRecorder()
 	r.srv.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	all := map[string]float64{}
@@ -47,41 +53,87 @@ var sidecarScenes = []struct {
 	name  string
 	cfg   server.Config
 	model mock.Config
-	play  func(send func(vs ...float32), want func(figs map[string]float64))
+	play  func(r *rig, send func(vs ...float32), want func(figs map[string]float64))
 }{
 	// All of a request counts: its two numbers take 8 bytes, and its names, shapes and parts the others.
-	{"a request that waits behind another", server.Config{}, mock.Config{Latency: 2 * second}, func(send func(...float32), want func(map[string]float64)) {
+	{"a request that waits behind another", server.Config{}, mock.Config{Latency: 2 * second}, func(_ *rig, send func(...float32), want func(map[string]float64)) {
 		send(1, 2, 3)
 		time.Sleep(second)
 		send(4, 5)
-		want(map[string]float64{"in_flight_requests": 2, "queue_rows": 2, "queue_bytes": 230, "connections": 1, `requests_total{code="OK",model="m"}`: 0})
+		want(map[string]float64{"in_flight_requests": 2, "queue_rows": 2, "queue_bytes": 230, "connections": 1, "calls": 2, `requests_total{code="OK",model="m"}`: 0})
 		time.Sleep(5 * second)
-		want(map[string]float64{"in_flight_requests": 0, "queue_rows": 0, "queue_bytes": 0, `requests_total{code="OK",model="m"}`: 2,
+		want(map[string]float64{"in_flight_requests": 0, "queue_rows": 0, "queue_bytes": 0, "calls": 0, `requests_total{code="OK",model="m"}`: 2,
 			`batch_rows_count{model="m"}`: 2, `batch_rows_sum{model="m"}`: 5, `failed_batches_total{model="m"}`: 0,
 			`stage_seconds_count{model="m",stage="total"}`: 2, `stage_seconds_sum{model="m",stage="total"}`: 2 + 3,
 			`stage_seconds_count{model="m",stage="queue"}`: 2, `stage_seconds_sum{model="m",stage="queue"}`: 1,
 			`stage_seconds_count{model="m",stage="compute"}`: 2, `stage_seconds_sum{model="m",stage="compute"}`: 4})
 	}},
 	{"a batch that fails, and the search for its row", server.Config{}, mock.Config{Faults: []mock.Fault{{Kind: mock.Fail, Error: backend.Error{Code: codes.Internal, Reason: oip.ReasonBackendError}, Row: new(3.0)}}},
-		func(send func(...float32), want func(map[string]float64)) {
+		func(_ *rig, send func(...float32), want func(map[string]float64)) {
 			send(1, 2, 3, 4) // all, then 1 and 2, then 3 and 4, then 3, and then 4
 			want(map[string]float64{`requests_total{code="Internal",model="m"}`: 1, `rejections_total{reason="BACKEND_ERROR"}`: 1,
 				`failed_batches_total{model="m"}`: 3, `batch_rows_count{model="m"}`: 5, `batch_rows_sum{model="m"}`: 4 + 2 + 2 + 1 + 1})
 		}},
-	{"a queue that is full", server.Config{QueueRows: 4}, mock.Config{Latency: second}, func(send func(...float32), want func(map[string]float64)) {
+	{"a queue that is full", server.Config{QueueRows: 4}, mock.Config{Latency: second}, func(_ *rig, send func(...float32), want func(map[string]float64)) {
 		send(1)
 		send(2, 3, 4)
 		send(5, 6)
 		want(map[string]float64{`rejections_total{reason="QUEUE_FULL"}`: 1, `requests_total{code="ResourceExhausted",model="m"}`: 1, "in_flight_requests": 2, "queue_rows": 3})
 		time.Sleep(5 * second)
 	}},
-	{"a wait that is too long", server.Config{QueueTimeout: second}, mock.Config{Latency: 2 * second}, func(send func(...float32), want func(map[string]float64)) {
+	{"a wait that is too long", server.Config{QueueTimeout: second}, mock.Config{Latency: 2 * second}, func(_ *rig, send func(...float32), want func(map[string]float64)) {
 		send(1)
 		send(2)
 		time.Sleep(5 * second)
 		want(map[string]float64{`rejections_total{reason="QUEUE_TIMEOUT"}`: 1, `requests_total{code="DeadlineExceeded",model="m"}`: 1,
 			`stage_seconds_count{model="m",stage="queue"}`: 1, `stage_seconds_count{model="m",stage="total"}`: 2, `batch_rows_count{model="m"}`: 1})
 	}},
+	// Of a request of 1,000 bytes twice as many are set aside, and 96 for each 16 of them that may be a frame.
+	{"a request that does not arrive", server.Config{}, mock.Config{}, func(r *rig, _ func(...float32), want func(map[string]float64)) {
+		a := r.attack(65535)
+		a.open(1, "ModelInfer")
+		a.send(1, message(0, make([]byte, 1000))[:500], 500)
+		want(map[string]float64{"receive_bytes": 2000 + 62*96, "calls": 1, `turned_away_total{door="late"}`: 0})
+		time.Sleep(server.DefaultReceiveTimeout - time.Nanosecond)
+		want(map[string]float64{"calls": 1})
+		time.Sleep(time.Nanosecond)
+		want(map[string]float64{"receive_bytes": 0, "calls": 0, `turned_away_total{door="late"}`: 1, "connections": 1})
+		a.open(3, "ModelInfer") // nothing comes of it at all
+		time.Sleep(server.DefaultReceiveTimeout)
+		want(map[string]float64{"calls": 0, `turned_away_total{door="late"}`: 2})
+		// A stream may wait for its next request, and not for the rest of one.
+		a.open(5, "ModelStreamInfer")
+		time.Sleep(time.Hour)
+		want(map[string]float64{`turned_away_total{door="late"}`: 2})
+		a.send(5, message(0, make([]byte, 1000))[:500], 500)
+		time.Sleep(server.DefaultReceiveTimeout)
+		want(map[string]float64{"receive_bytes": 0, `turned_away_total{door="late"}`: 3, "connections": 1})
+	}},
+	{"an answer that is not read", server.Config{}, mock.Config{}, func(r *rig, send func(...float32), want func(map[string]float64)) {
+		a := r.attack(0)
+		a.open(1, "ModelInfer")
+		b, err := proto.Marshal(ask(1, 2, 3))
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		a.send(1, message(0, b), 500)
+		send(4) // somebody else's is read
+		want(map[string]float64{"answer_bytes": 35, "calls": 1, "connections": 2, `requests_total{code="OK",model="m"}`: 2})
+		time.Sleep(server.DefaultAnswerTimeout)
+		want(map[string]float64{"answer_bytes": 0, "calls": 0, "connections": 1, `turned_away_total{door="unread"}`: 1})
+	}},
+	{"a body that does not fit, a call too many, a connection too many", server.Config{MaxMessageSize: 100, MaxCalls: 1, MaxConnections: 2}, mock.Config{Latency: second},
+		func(r *rig, send func(...float32), want func(map[string]float64)) {
+			send(sequence(0, 100)...)
+			want(map[string]float64{`turned_away_total{door="size"}`: 1, "calls": 0})
+			send(1)
+			send(2)
+			want(map[string]float64{`turned_away_total{door="call"}`: 1, "calls": 1})
+			r.attack(0)
+			r.attack(0)
+			want(map[string]float64{`turned_away_total{door="connection"}`: 1, "connections": 2})
+			time.Sleep(second)
+		}},
 }
 
 // TestFigures: every metric of a sidecar says what happened, by the number; and there is none
@@ -97,7 +149,7 @@ func TestFigures(t *testing.T) {
 					go caller.ModelInfer(t.Context(), ask(vs...))
 					synctest.Wait()
 				}
-				c.play(send, func(figs map[string]float64) {
+				c.play(r, send, func(figs map[string]float64) {
 					t.Helper()
 					all := r.shown()
 					for name, want := range figs {

@@ -1,12 +1,9 @@
 package server
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"slices"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
 	"github.com/tensorferry/tensorferry/internal/guard"
@@ -90,31 +87,4 @@ func (s *Server) guarded(method string, f func() error) error {
 func (s *Server) recovered(p *guard.Panic, method string) error {
 	s.cfg.Logger.Error("a handler panicked", "method", method, "panic", guard.Brief(p), "stack", string(p.Stack))
 	return (&failure{code: codes.Internal, reason: oip.ReasonBackendError, message: "the server " + did(p)}).status("", "")
-}
-
-// registrar registers services whose unary handlers are guarded outside of every interceptor.
-type registrar struct {
-	*grpc.Server
-	s *Server
-}
-
-// RegisterService implements grpc.ServiceRegistrar.
-func (r registrar) RegisterService(desc *grpc.ServiceDesc, impl any) {
-	d := *desc
-	d.Methods = slices.Clone(d.Methods)
-	for i := range d.Methods {
-		m := &d.Methods[i]
-		name, handle := "/"+d.ServiceName+"/"+m.MethodName, m.Handler
-		m.Handler = func(srv any, ctx context.Context, decode func(any) error, chain grpc.UnaryServerInterceptor) (resp any, err error) {
-			err = r.s.guarded(name, func() (err error) {
-				resp, err = handle(srv, ctx, decode, chain)
-				return err
-			})
-			if err != nil {
-				resp = nil
-			}
-			return resp, err
-		}
-	}
-	r.Server.RegisterService(&d, impl)
 }

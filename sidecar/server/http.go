@@ -2,7 +2,9 @@ package server
 
 import (
 	"fmt"
+	"net"
 	"net/http"
+	"sync"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
@@ -42,4 +44,42 @@ func sayReady(w http.ResponseWriter, ready bool) {
 		return
 	}
 	fmt.Fprintln(w, "READY")
+}
+
+const (
+	// maxHTTPConnections is how many connections the HTTP face has at once.
+	maxHTTPConnections = 64
+	// maxHTTPBody is the largest body of a request to it, in bytes. None has to have one.
+	maxHTTPBody = 4 << 10
+)
+
+// fewConnections is a listener with a bound on its connections. Those beyond it are closed.
+type fewConnections struct {
+	net.Listener
+	open budget
+}
+
+// Accept implements net.Listener.
+func (f *fewConnections) Accept() (net.Conn, error) {
+	for {
+		c, err := f.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if f.open.try(1) {
+			return &counted{Conn: c, leave: sync.OnceFunc(func() { f.open.give(1) })}, nil
+		}
+		c.Close()
+	}
+}
+
+type counted struct {
+	net.Conn
+	leave func()
+}
+
+// Close implements net.Conn.
+func (c *counted) Close() error {
+	defer c.leave()
+	return c.Conn.Close()
 }

@@ -51,7 +51,18 @@ func newMetrics(s *Server) *metrics {
 			Help: "Bytes of requests that wait to be run, wholly or in part."}, func() float64 { _, bytes := s.admission.held(); return float64(bytes) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: ns, Name: "connections",
 			Help: "Open gRPC connections."}, func() float64 { return float64(s.Connections()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: ns, Name: "calls",
+			Help: "Inferences from the headers of their call to the last byte of their answer."}, func() float64 { return float64(s.calls.taken()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: ns, Name: "receive_bytes",
+			Help: "Bytes that are set aside for requests that arrive, are unzipped or decoded."}, func() float64 { return float64(s.receiving.taken()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: ns, Name: "answer_bytes",
+			Help: "Bytes of answers that their callers have not read."}, func() float64 { return float64(s.answers.taken()) }),
 	)
+	for i, name := range doorNames {
+		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: ns, Name: "turned_away_total",
+			Help: "Connections, requests and answers that exceeded a bound, by the bound.", ConstLabels: prometheus.Labels{"door": name}},
+			func() float64 { return float64(s.turned[i].Load()) }))
+	}
 	return m
 }
 

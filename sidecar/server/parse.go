@@ -5,7 +5,6 @@ import (
 	"maps"
 	"math"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -139,7 +138,9 @@ func parameters(b *strings.Builder, of string, ps map[string]*oip.InferParameter
 		if of == "" && handling[name] || of != "" && strings.HasPrefix(name, "shared_memory_") {
 			continue
 		}
-		b.WriteString(";" + strconv.Quote(of) + strconv.Quote(name))
+		// With their lengths, so that no two run together. They are not quoted: what a caller sends
+		// would become four times as long.
+		fmt.Fprintf(b, ";%d:%s%d:%s", len(of), of, len(name), name)
 		switch v := ps[name].GetParameterChoice().(type) {
 		case *oip.InferParameter_BoolParam:
 			fmt.Fprintf(b, "b%v", v.BoolParam)
@@ -150,7 +151,7 @@ func parameters(b *strings.Builder, of string, ps map[string]*oip.InferParameter
 		case *oip.InferParameter_DoubleParam:
 			fmt.Fprintf(b, "d%v", v.DoubleParam)
 		case *oip.InferParameter_StringParam:
-			fmt.Fprintf(b, "s%q", v.StringParam)
+			fmt.Fprintf(b, "s%d:%s", len(v.StringParam), v.StringParam)
 		}
 	}
 }

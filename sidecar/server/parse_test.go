@@ -30,6 +30,9 @@ func FuzzParse(f *testing.F) {
 		if proto.Unmarshal(data, msg) != nil {
 			return
 		}
+		if seen, ok := scan(data); !ok || seen.bytes < int64(proto.Size(msg)-len(data)) || seen.inputs < len(msg.Inputs) || seen.raws < len(msg.RawInputContents) {
+			t.Fatalf("on the wire it is seen as %+v, %v", seen, ok)
+		}
 		sig := &tensor.Signature{Model: "m", Batched: batched, Outputs: []tensor.Spec{{Name: "y", DType: tensor.FP32}},
 			Inputs: []tensor.Spec{{Name: "a", DType: tensor.FP32, Row: tensor.Shape{-1}}, {Name: "b", DType: tensor.Bytes, Row: tensor.Shape{}}}}
 		r, bad := parse(msg, sig)

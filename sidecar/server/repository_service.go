@@ -102,6 +102,8 @@ func (s *service) change(ctx context.Context, repository, name string, do func(f
 	case !s.cfg.Explicit:
 		refuse = &failure{code: codes.Unimplemented, reason: oip.ReasonUnsupportedFeature,
 			message: "this server loads its models when it starts, and only then; to load and unload them later start it with --model-control explicit"}
+	default:
+		refuse = s.mayControl(ctx)
 	}
 	if refuse != nil {
 		return refuse.status(name, "")

@@ -7,6 +7,7 @@ import (
 	"math"
 	"net"
 	"slices"
+	"sync"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -28,6 +29,9 @@ type rig struct {
 	srv   *server.Server
 	lis   *bufconn.Listener
 	model *mock.Model
+
+	path      string   // of a socket that it serves too; empty: none
+	attackers sync.Map // *attacker
 }
 
 // serve starts the server with the mock model.
@@ -73,6 +77,14 @@ func (r *rig) conn() *grpc.ClientConn {
 	}
 	r.t.Cleanup(func() { conn.Close() })
 	return conn
+}
+
+// dial opens a connection of bytes.
+func (r *rig) dial() (net.Conn, error) {
+	if r.path != "" {
+		return net.Dial("unix", r.path)
+	}
+	return r.lis.DialContext(r.t.Context())
 }
 
 func (r *rig) caller() oip.GRPCInferenceServiceClient {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/encoding"
+	grpcproto "google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -26,11 +28,21 @@ type Server struct {
 	repo      *repository
 	admission *admission
 	regions   regions
-	metrics   *metrics
-	watcher   *watcher
-	healthMu  sync.Mutex // held while health is set, so that the last word is the newest
-	health    *health.Server
-	grpc      *grpc.Server
+
+	// The doors. Each bounds what callers can make the server hold.
+	connections budget
+	calls       budget // inference
+	others      budget // other calls, and streams
+	receiving   budget // bytes of requests that arrive or are decoded
+	answers     budget // bytes of answers that are not read
+	tooMany     sync.Once
+	turned      turnedAway
+
+	metrics  *metrics
+	watcher  *watcher
+	healthMu sync.Mutex // held while health is set, so that the last word is the newest
+	health   *health.Server
+	grpc     *grpc.Server
 
 	loadCtx     context.Context // ends when loading is to be given up
 	stopLoading context.CancelFunc
@@ -71,6 +83,12 @@ func New(cfg Config) (*Server, error) {
 		failed:    make(chan error, 1),
 		idle:      make(chan struct{}),
 		stopped:   make(chan struct{}),
+
+		connections: budget{most: int64(cfg.MaxConnections)},
+		calls:       budget{most: int64(cfg.MaxCalls)},
+		others:      budget{most: int64(otherCalls(cfg.MaxCalls))},
+		receiving:   budget{most: cfg.receiveBytes()},
+		answers:     budget{most: cfg.AnswerBytes},
 	}
 	s.loadCtx, s.stopLoading = context.WithCancel(context.Background())
 	s.drainCtx, s.drain = context.WithCancel(context.Background())
@@ -80,6 +98,13 @@ func New(cfg Config) (*Server, error) {
 		grpc.MaxRecvMsgSize(cfg.MaxMessageSize),
 		grpc.MaxSendMsgSize(cfg.MaxMessageSize),
 		grpc.MaxConcurrentStreams(uint32(cfg.MaxStreams)),
+		// Windows that do not grow by themselves: what a caller may send before anybody reads it.
+		grpc.InitialWindowSize(streamWindow),
+		grpc.InitialConnWindowSize(connWindow),
+		grpc.MaxHeaderListSize(maxHeaders),
+		grpc.SharedWriteBuffer(true),
+		grpc.ConnectionTimeout(cfg.ReceiveTimeout),
+		grpc.ForceServerCodecV2(codec{encoding.GetCodecV2(grpcproto.Name)}),
 		grpc.StatsHandler(s.watcher),
 		grpc.ChainStreamInterceptor(s.stream),
 		// Clients ping every 30 s at most; half of that leaves room for clocks.
@@ -123,7 +148,7 @@ func (s *Server) Start(listeners ...net.Listener) error {
 	}
 	for _, l := range listeners {
 		s.goroutines.Go(func() {
-			err := guard.Apart("serving", func() error { return s.grpc.Serve(guard.Listener(l, s.brokeListener)) })
+			err := guard.Apart("serving", func() error { return s.grpc.Serve(door{guard.Listener(l, s.brokeListener), s}) })
 			if err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 				s.report(fmt.Errorf("sidecar server: serving on %v: %w", l.Addr(), err))
 			}
@@ -151,10 +176,14 @@ func (s *Server) StartHTTP(l net.Listener) error {
 	if s.ended {
 		return errors.New("sidecar server: stopped")
 	}
-	h := &http.Server{Handler: s.Handler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
+	h := &http.Server{
+		Handler: http.MaxBytesHandler(s.Handler(), maxHTTPBody), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
+		WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: maxHeaders,
+	}
+	l = &fewConnections{Listener: guard.Listener(l, s.brokeListener), open: budget{most: maxHTTPConnections}}
 	s.http = append(s.http, h)
 	s.goroutines.Go(func() {
-		err := guard.Apart("serving HTTP", func() error { return h.Serve(guard.Listener(l, s.brokeListener)) })
+		err := guard.Apart("serving HTTP", func() error { return h.Serve(l) })
 		if err != nil && !errors.Is(err, http.ErrServerClosed) {
 			s.report(fmt.Errorf("sidecar server: serving HTTP on %v: %w", l.Addr(), err))
 		}

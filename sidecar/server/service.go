@@ -6,9 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	_ "google.golang.org/grpc/encoding/gzip" // clients may compress
 	"google.golang.org/grpc/status"
 
 	"github.com/tensorferry/tensorferry/sidecar/oip"
@@ -119,6 +117,7 @@ func (s *service) infer(ctx context.Context, msg *oip.ModelInferRequest) (resp *
 	if !s.admission.enter(req.rows, req.bytes) {
 		return fail(s.full(), oip.WithMetadata("queue_rows", fmt.Sprint(s.cfg.QueueRows)), oip.WithMetadata("queue_bytes", fmt.Sprint(s.cfg.QueueBytes)))
 	}
+	call.hold(nil) // what waits counts as that from here on
 	req.caller, rows = connection(ctx), req.rows
 	req.due, _ = ctx.Deadline()
 	req.traced = call.span != nil
@@ -180,24 +179,3 @@ func (s *Server) full() *failure {
 	return &failure{code: codes.ResourceExhausted, reason: oip.ReasonQueueFull, retry: s.cfg.RetryDelay,
 		message: fmt.Sprintf("the queue is full (%d rows, %d bytes); wait and send less", s.cfg.QueueRows, s.cfg.QueueBytes)}
 }
-
-// stream ends streams, as the health service's Watch, when the server drains, or they would keep it from stopping.
-// Those of requests end by themselves, with what they have.
-func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-	return s.guarded(info.FullMethod, func() error {
-		if info.FullMethod == oip.GRPCInferenceService_ModelStreamInfer_FullMethodName {
-			return next(srv, ss)
-		}
-		ctx, cancel := context.WithCancel(ss.Context())
-		defer cancel()
-		defer context.AfterFunc(s.drainCtx, cancel)()
-		return next(srv, &endingStream{ss, ctx})
-	})
-}
-
-type endingStream struct {
-	grpc.ServerStream
-	ctx context.Context
-}
-
-func (e *endingStream) Context() context.Context { return e.ctx }

@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"strings"
 	"sync"
 
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/peer"
 
 	"github.com/tensorferry/tensorferry/sidecar/oip"
 	"github.com/tensorferry/tensorferry/tensor"
@@ -50,14 +48,21 @@ func (s *service) sharedMemoryServed(ctx context.Context) *failure {
 	if s.cfg.NoSharedMemory {
 		return refuse("it is switched off")
 	}
-	// Another machine's memory is not this one's, and a caller over the network has no
-	// business in it.
-	if p, ok := peer.FromContext(ctx); ok {
-		if a, ok := p.Addr.(*net.TCPAddr); ok && !a.IP.IsLoopback() {
-			return refuse("the caller is on another machine")
-		}
+	// The server opens objects as its own user does, so whoever may name them has that user's
+	// rights to them.
+	switch who := callerOf(ctx); {
+	case who.kind == inProcess, who.kind == onSocket && who.trusted():
+		return nil
+	case who.kind == onSocket && who.known:
+		return refuse(fmt.Sprintf("the caller is another user of this machine (%d) than the server (%d)", who.user, os.Geteuid()))
+	case who.kind == onSocket:
+		return refuse("it is not known which user of this machine the caller is")
+	case who.kind == onLoopback && s.cfg.SharedMemoryTCP:
+		return nil
+	case who.kind == onLoopback:
+		return refuse("the caller came over TCP, as every user of this machine may; use a Unix socket, or start the server with --shared-memory-over-tcp")
 	}
-	return nil
+	return refuse("the caller is on another machine")
 }
 
 // checkKey checks the name of an object as shm_open(3) takes it. It cannot leave the folder

@@ -3,11 +3,13 @@ package server
 import (
 	"context"
 	"io"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/tensorferry/tensorferry/sidecar/oip"
 )
@@ -30,7 +32,8 @@ const (
 func (s *service) ModelStreamInfer(stream grpc.BidiStreamingServer[oip.ModelInferRequest, oip.ModelStreamInferResponse]) error {
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
-	pending := make(chan chan *oip.ModelStreamInferResponse, streamDepth)
+	streamed := callOf(stream.Context())
+	pending := make(chan chan *streamAnswer, streamDepth)
 	var ended error // set before pending is closed
 	// A Recv that waits ends when the handler has returned.
 	s.goroutines.Go(func() {
@@ -41,14 +44,17 @@ func (s *service) ModelStreamInfer(stream grpc.BidiStreamingServer[oip.ModelInfe
 				ended = err
 				return
 			}
-			answer := make(chan *oip.ModelStreamInferResponse, 1)
+			// The stream's own call is not what is measured.
+			c := &call{began: time.Now(), received: streamed.take()}
+			answer := make(chan *streamAnswer, 1)
 			select {
 			case pending <- answer:
 			case <-ctx.Done():
+				c.finish()
 				ended = ctx.Err()
 				return
 			}
-			s.goroutines.Go(func() { answer <- s.streamed(ctx, msg) })
+			s.goroutines.Go(func() { s.answerStreamed(ctx, c, msg, answer) })
 		}
 	})
 	for {
@@ -69,12 +75,51 @@ func (s *service) ModelStreamInfer(stream grpc.BidiStreamingServer[oip.ModelInfe
 	}
 }
 
+// streamAnswer is an answer that waits for those before it. take gives back what it has of the
+// budget for answers: from then on it counts as one that is sent.
+type streamAnswer struct {
+	msg  *oip.ModelStreamInferResponse
+	take func()
+	sent chan struct{}
+}
+
+// answerStreamed runs a request of a stream. What it takes is given back when its answer was sent,
+// or the stream is over.
+func (s *service) answerStreamed(ctx context.Context, c *call, msg *oip.ModelInferRequest, answer chan<- *streamAnswer) {
+	defer c.finish()
+	a := &streamAnswer{take: func() {}, sent: make(chan struct{})}
+	if !s.calls.try(1) {
+		a.msg = failedAnswer(msg, s.tooManyCalls().status(msg.GetModelName(), msg.GetId()))
+		answer <- a
+		return
+	}
+	defer s.calls.give(1)
+	a.msg = s.streamed(ctx, c, msg)
+	c.finish()
+	// Those before it may not be read for a while.
+	size := int64(proto.Size(a.msg))
+	if s.answers.try(size) {
+		a.take = sync.OnceFunc(func() { s.answers.give(size) })
+		defer a.take()
+	} else {
+		s.turnAway(doorUnread)
+		a.msg = failedAnswer(msg, s.unread().status(msg.GetModelName(), msg.GetId()))
+	}
+	answer <- a
+	select {
+	case <-a.sent:
+	case <-ctx.Done():
+	}
+}
+
 // reply sends an answer when it is there.
 func (s *service) reply(ctx context.Context, stream grpc.BidiStreamingServer[oip.ModelInferRequest, oip.ModelStreamInferResponse],
-	answer chan *oip.ModelStreamInferResponse) error {
+	answer chan *streamAnswer) error {
 	select {
 	case a := <-answer:
-		return stream.Send(a)
+		defer close(a.sent)
+		a.take()
+		return stream.Send(a.msg)
 	case <-ctx.Done():
 		return callerGone(ctx)
 	}
@@ -82,7 +127,7 @@ func (s *service) reply(ctx context.Context, stream grpc.BidiStreamingServer[oip
 
 // finish answers what was read before the server began to drain.
 func (s *service) finish(ctx context.Context, stream grpc.BidiStreamingServer[oip.ModelInferRequest, oip.ModelStreamInferResponse],
-	pending chan chan *oip.ModelStreamInferResponse) error {
+	pending chan chan *streamAnswer) error {
 	for {
 		select {
 		case answer, ok := <-pending:
@@ -99,9 +144,7 @@ func (s *service) finish(ctx context.Context, stream grpc.BidiStreamingServer[oi
 }
 
 // streamed runs one request of a stream.
-func (s *service) streamed(ctx context.Context, msg *oip.ModelInferRequest) (out *oip.ModelStreamInferResponse) {
-	// The stream's own call is not what is measured.
-	c := &call{began: time.Now()}
+func (s *service) streamed(ctx context.Context, c *call, msg *oip.ModelInferRequest) (out *oip.ModelStreamInferResponse) {
 	var resp *oip.ModelInferResponse
 	err := s.guarded(oip.GRPCInferenceService_ModelStreamInfer_FullMethodName, func() (err error) {
 		resp, err = s.ModelInfer(context.WithValue(ctx, callKey{}, c), msg)

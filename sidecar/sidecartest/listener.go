@@ -66,6 +66,9 @@ type connAddr struct {
 // RemoteAddr implements net.Conn.
 func (c *conn) RemoteAddr() net.Addr { return c.addr }
 
+// NetConn returns the connection itself, for who wants to know whose it is.
+func (c *conn) NetConn() net.Conn { return c.Conn }
+
 // Close implements net.Conn.
 func (c *conn) Close() error {
 	c.once.Do(func() {

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"bytes"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/tensorferry/tensorferry/job"
+	"github.com/tensorferry/tensorferry/job/inference"
+)
+
+// TestPlaintextIsRefused: where others than this machine may come, gRPC without TLS takes a flag. Health
+// may be served anywhere.
+func TestPlaintextIsRefused(t *testing.T) {
+	for _, f := range []struct {
+		serve serveFunc
+		args  []string
+	}{{runSidecar, []string{"--model", "model=mock:double"}}, {runMockSidecar, nil}} {
+		for _, at := range []string{"0.0.0.0:0", "[::]:0", ":0", "192.0.2.1:0", "example.org:0"} {
+			var out, errs bytes.Buffer
+			args := append([]string{"--listen", "127.0.0.1:0", "--listen", at}, f.args...)
+			if code := f.serve(t.Context(), args, &out, &errs); code != exitUsage || !strings.Contains(errs.String(), "or --plaintext") || out.Len() > 0 {
+				t.Errorf("%s: exit %d, %s", at, code, errs.String())
+			}
+		}
+		s := serve(t, f.serve, 2, append([]string{"--listen", "0.0.0.0:0", "--plaintext", "--health", "0.0.0.0:0"}, f.args...)...)
+		if err := inferDouble(t, s.grpcAt(0), insecure.NewCredentials()); err != nil {
+			t.Error(err)
+		}
+		s.stop()
+		s = serve(t, f.serve, 2, append([]string{"--listen", "localhost:0", "--health", "0.0.0.0:0"}, f.args...)...)
+		s.stop()
+	}
+	cert, key, _, _ := certificateFiles(t)
+	s := serve(t, runSidecar, 1, "--listen", "0.0.0.0:0", "--tls-cert", cert, "--tls-key", key, "--model", "model=mock:double")
+	if code := s.stop(); code != exitOK {
+		t.Errorf("with TLS: exit %d", code)
+	}
+}
+
+// TestDoorFlags: what bounds the sidecar is refused if it bounds nothing.
+func TestDoorFlags(t *testing.T) {
+	base := []string{"--listen", "127.0.0.1:0", "--model", "m=mock:double"}
+	for _, c := range [][]string{
+		{"--max-connections", "0"}, {"--max-calls", "0"}, {"--receive-timeout", "0s"}, {"--receive-bytes", "0"}, {"--max-ratio", "0"}, {"--max-tensors", "0"},
+		{"--max-parameters", "0"}, {"--max-dimensions", "0"}, {"--answer-timeout", "0s"}, {"--answer-bytes", "0"},
+		{"--model-control-from", "unix"}, {"--model-control", "explicit", "--model-control-from", "root"}, {"--no-shared-memory", "--shared-memory-over-tcp"},
+	} {
+		var out, errs bytes.Buffer
+		if code := runSidecar(t.Context(), append(base[:4:4], c...), &out, &errs); code != exitUsage || !strings.Contains(errs.String(), strings.TrimPrefix(c[len(c)-2], "--model-control")) &&
+			!strings.Contains(errs.String(), "may not load models") {
+			t.Errorf("%v: exit %d, %s", c, code, errs.String())
+		}
+	}
+	s := serve(t, runSidecar, 1, append(base[:4:4], "--max-connections", "7", "--model-control", "explicit", "--model-control-from", "unix", "--model-control-from", "cert:ops",
+		"--shared-memory-over-tcp")...)
+	if code := s.stop(); code != exitOK || !strings.Contains(s.stderr.String(), "request_memory_bytes=") {
+		t.Errorf("exit %d, %s", code, s.stderr.String())
+	}
+}
+
+// TestPlaintextIsWarnedOf: a job says that its records leave the machine in plaintext, and its own sidecar
+// does not listen where others come.
+func TestPlaintextIsWarnedOf(t *testing.T) {
+	for infer, warned := range map[string]bool{
+		"endpoint: 'gpu:8001'": true, "endpoint: '192.0.2.1:8001'": true, "endpoint: '127.0.0.1:8001'": false, "endpoint: 'localhost:8001'": false,
+		"endpoint: 'unix:///run/s'": false, "endpoint: 'gpu:8001', tls: {}": false,
+	} {
+		spec, err := job.Parse("j.yaml", t.TempDir(), []byte("name: j\nsource: {stdin: {}}\nsink: {stdout: {}}\ninfer: {model: m, "+infer+", inputs: {x: {field: x}}, outputs: {y: {field: y}}}\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var log bytes.Buffer
+		warnPlain(spec, slog.New(slog.NewTextHandler(&log, nil)))
+		if strings.Count(log.String(), "in plaintext") != map[bool]int{true: 1}[warned] {
+			t.Errorf("%s: warned %v, it says %q", infer, warned, log.String())
+		}
+	}
+	for endpoint, says := range map[string]string{"0.0.0.0:8001": "speaks no TLS", ":8001": "speaks no TLS", "127.0.0.1:8001": "", "unix:///run/s": ""} {
+		spec, err := job.Parse("j.yaml", t.TempDir(), []byte("name: j\nsource: {stdin: {}}\nsink: {stdout: {}}\nsidecar: {models: {m: 'mock:double'}}\ninfer: {model: m, endpoint: '"+endpoint+
+			"', inputs: {x: {field: x}}, outputs: {y: {field: y}}}\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := inference.CheckEndpoint(spec); (err == nil) != (says == "") || err != nil && !strings.Contains(err.Error(), says) {
+			t.Errorf("a sidecar of the job's own at %s: %v", endpoint, err)
+		}
+	}
+}

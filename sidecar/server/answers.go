@@ -1,0 +1,129 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/tensorferry/tensorferry/sidecar/oip"
+)
+
+// answered is an answer that was made and that its caller has not read: its bytes are counted
+// until they are written, or their connection is gone. To grpc it is the pool that its one buffer
+// goes back to.
+type answered struct {
+	s      *Server
+	conn   *conn // nil: not known
+	n      int64
+	timer  *time.Timer
+	once   sync.Once
+	finish func() // nil: nothing ends with it
+	buffer mem.Buffer
+}
+
+// encode makes the bytes of an answer. finish is called when it is read or given up, unless there
+// is an error. Grpc sends it with codec.
+func (s *Server) encode(ctx context.Context, msg proto.Message, finish func()) (*answered, *failure) {
+	size := proto.Size(msg)
+	if size > s.cfg.MaxMessageSize {
+		return nil, &failure{code: codes.ResourceExhausted, message: fmt.Sprintf(
+			"an answer of %d bytes is larger than max (%d bytes); send fewer rows at once, or raise --max-message", size, s.cfg.MaxMessageSize)}
+	}
+	if !s.answers.try(int64(size)) {
+		s.turnAway(doorUnread)
+		return nil, s.unread()
+	}
+	pool := mem.DefaultBufferPool()
+	// Smaller ones grpc keeps to itself.
+	data := pool.Get(max(size, smallestCounted))
+	out, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend((*data)[:0], msg)
+	if err != nil {
+		pool.Put(data)
+		s.answers.give(int64(size))
+		return nil, &failure{code: codes.Internal, message: "the answer cannot be encoded: " + err.Error()}
+	}
+	*data = out
+	a := &answered{s: s, n: int64(size), finish: finish}
+	a.buffer = mem.NewBuffer(data, a)
+	if p, ok := peer.FromContext(ctx); ok {
+		if l, ok := p.LocalAddr.(localAddr); ok {
+			a.conn = l.conn
+		}
+	}
+	if a.conn == nil {
+		return a, nil
+	}
+	a.timer = time.AfterFunc(s.cfg.AnswerTimeout, a.late)
+	a.conn.mu.Lock()
+	gone := a.conn.gone
+	if !gone {
+		if a.conn.answers == nil {
+			a.conn.answers = map[*answered]struct{}{}
+		}
+		a.conn.answers[a] = struct{}{}
+	}
+	a.conn.mu.Unlock()
+	if gone {
+		a.release()
+	}
+	return a, nil
+}
+
+// smallestCounted is the size of buffers that grpc gives back to their pool; of smaller ones it
+// never says that it is done with them.
+const smallestCounted = 2048
+
+// late ends the connection of a caller that does not read.
+func (a *answered) late() {
+	a.s.turnAway(doorUnread)
+	a.s.cfg.Logger.Warn("a connection was closed: its caller does not read its answers", "peer", fmt.Sprint(a.conn.RemoteAddr()), "answer_timeout", a.s.cfg.AnswerTimeout)
+	a.conn.Close()
+}
+
+func (a *answered) release() {
+	a.once.Do(func() {
+		if a.conn != nil {
+			a.timer.Stop()
+			a.conn.mu.Lock()
+			delete(a.conn.answers, a)
+			a.conn.mu.Unlock()
+		}
+		a.s.answers.give(a.n)
+		if a.finish != nil {
+			a.finish()
+		}
+	})
+}
+
+// Get implements mem.BufferPool.
+func (a *answered) Get(n int) *[]byte { return mem.DefaultBufferPool().Get(n) }
+
+// Put implements mem.BufferPool. Grpc calls it when the answer is written, or its stream has ended.
+func (a *answered) Put(data *[]byte) {
+	a.release()
+	mem.DefaultBufferPool().Put(data)
+}
+
+// unread is why an answer is given up that there is no room for. The model has run.
+func (s *Server) unread() *failure {
+	return &failure{code: codes.Unavailable, reason: oip.ReasonInterrupted, retry: s.cfg.RetryDelay, message: fmt.Sprintf(
+		"the answer was given up: callers have not read answers of %d bytes, which is the most (--answer-bytes)", s.cfg.AnswerBytes)}
+}
+
+// codec is grpc's own for protobuf, but for answers that are encoded already.
+type codec struct{ encoding.CodecV2 }
+
+// Marshal implements encoding.CodecV2.
+func (c codec) Marshal(v any) (mem.BufferSlice, error) {
+	if a, ok := v.(*answered); ok {
+		return mem.BufferSlice{a.buffer}, nil
+	}
+	return c.CodecV2.Marshal(v)
+}

@@ -1,0 +1,141 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/tensorferry/tensorferry/sidecar/oip"
+)
+
+// registrar registers services whose unary handlers are guarded outside of every interceptor, and
+// whose requests and answers pass the doors.
+type registrar struct {
+	*grpc.Server
+	s *Server
+}
+
+// RegisterService implements grpc.ServiceRegistrar.
+func (r registrar) RegisterService(desc *grpc.ServiceDesc, impl any) {
+	d := *desc
+	d.Methods = slices.Clone(d.Methods)
+	for i := range d.Methods {
+		m := &d.Methods[i]
+		name, handle := "/"+d.ServiceName+"/"+m.MethodName, m.Handler
+		m.Handler = func(srv any, ctx context.Context, _ func(any) error, chain grpc.UnaryServerInterceptor) (resp any, err error) {
+			err = r.s.guarded(name, func() (err error) {
+				resp, err = r.s.unary(ctx, name, func(decode func(any) error) (any, error) { return handle(srv, ctx, decode, chain) })
+				return err
+			})
+			if err != nil {
+				resp = nil
+			}
+			return resp, err
+		}
+	}
+	r.Server.RegisterService(&d, impl)
+}
+
+// places returns what bounds the calls of a method at once. Inference has its own, so that probes
+// are answered when it is full.
+func (s *Server) places(method string) *budget {
+	if method == oip.GRPCInferenceService_ModelInfer_FullMethodName {
+		return &s.calls
+	}
+	return &s.others
+}
+
+// unary serves a call of one request and one answer, which is encoded here. The call lasts until
+// its answer is read.
+func (s *Server) unary(ctx context.Context, method string, handle func(decode func(any) error) (any, error)) (any, error) {
+	places := s.places(method)
+	if !places.try(1) {
+		return nil, s.tooManyCalls().status("", "")
+	}
+	leave, stays := func() { places.give(1) }, false
+	defer func() {
+		if !stays {
+			leave()
+		}
+	}()
+	c := callOf(ctx)
+	defer c.finish()
+	resp, err := handle(func(msg any) error { return s.receive(ctx, c, msg, false) })
+	if err != nil {
+		return nil, err
+	}
+	c.finish() // the answer may be read late
+	msg, ok := resp.(proto.Message)
+	if !ok {
+		return nil, status.Errorf(codes.Internal, "an interceptor returned %T in place of an answer", resp)
+	}
+	a, f := s.encode(ctx, msg, leave)
+	if f != nil {
+		return nil, f.status("", "")
+	}
+	stays = true
+	return a, nil
+}
+
+func (s *Server) tooManyCalls() *failure {
+	s.turnAway(doorCall)
+	return &failure{code: codes.ResourceExhausted, reason: oip.ReasonQueueFull, retry: s.cfg.RetryDelay,
+		message: fmt.Sprintf("%d calls are under way, which is the most (--max-calls); wait and send less", s.cfg.MaxCalls)}
+}
+
+// stream serves streams. It ends them, as the health service's Watch, when the server drains, or
+// they would keep it from stopping. Those of requests end by themselves, with what they have.
+func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+	return s.guarded(info.FullMethod, func() error {
+		if !s.others.try(1) {
+			return s.tooManyCalls().status("", "")
+		}
+		defer s.others.give(1)
+		watched := &watchedStream{ServerStream: ss, s: s, ctx: ss.Context(), patient: info.IsClientStream}
+		defer callOf(watched.ctx).finish()
+		if info.FullMethod != oip.GRPCInferenceService_ModelStreamInfer_FullMethodName {
+			ctx, cancel := context.WithCancel(ss.Context())
+			defer cancel()
+			defer context.AfterFunc(s.drainCtx, cancel)()
+			watched.ctx = ctx
+		}
+		return next(srv, watched)
+	})
+}
+
+// watchedStream is a stream whose messages pass the doors.
+type watchedStream struct {
+	grpc.ServerStream
+	s       *Server
+	ctx     context.Context
+	patient bool
+}
+
+// Context implements grpc.ServerStream.
+func (w *watchedStream) Context() context.Context { return w.ctx }
+
+// RecvMsg implements grpc.ServerStream. What the message has of the budget is the call's until the
+// next one is read, or somebody takes it.
+func (w *watchedStream) RecvMsg(msg any) error {
+	c := callOf(w.ctx)
+	c.hold(nil)
+	return w.s.receive(w.ServerStream.Context(), c, msg, w.patient)
+}
+
+// SendMsg implements grpc.ServerStream.
+func (w *watchedStream) SendMsg(msg any) error {
+	m, ok := msg.(proto.Message)
+	if !ok {
+		return w.ServerStream.SendMsg(msg)
+	}
+	a, f := w.s.encode(w.ServerStream.Context(), m, nil)
+	if f != nil {
+		return f.status("", "")
+	}
+	return w.ServerStream.SendMsg(a)
+}

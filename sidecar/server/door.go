@@ -1,0 +1,196 @@
+package server
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// door is a listener's Accept with a bound on the connections of all the server's listeners, and
+// with connections that are watched.
+type door struct {
+	net.Listener
+	s *Server
+}
+
+// Accept implements net.Listener. A connection too many is closed, so that its caller learns of it
+// and tries again; one that were left in the system's queue would only hang.
+func (d door) Accept() (net.Conn, error) {
+	for {
+		c, err := d.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if !d.s.connections.try(1) {
+			d.s.turnAway(doorConnection)
+			d.s.tooMany.Do(func() {
+				d.s.cfg.Logger.Warn("a connection was refused: there are as many as are allowed; this is said once", "max_connections", d.s.cfg.MaxConnections)
+			})
+			c.Close()
+			continue
+		}
+		return &conn{Conn: c, s: d.s, frames: frames{preface: len(prefaceText)}}, nil
+	}
+}
+
+// conn is a gRPC connection. It bounds how long a write may take and how small a caller may cut
+// what it sends, and knows the answers that its caller has not read.
+type conn struct {
+	net.Conn
+	s      *Server
+	frames frames // the reader's
+	closed sync.Once
+
+	mu      sync.Mutex
+	answers map[*answered]struct{}
+	gone    bool
+}
+
+// Close implements net.Conn.
+func (c *conn) Close() error {
+	err := c.Conn.Close()
+	c.closed.Do(func() {
+		c.s.connections.give(1)
+		c.mu.Lock()
+		left := c.answers
+		c.answers, c.gone = nil, true
+		c.mu.Unlock()
+		for a := range left { // grpc forgets them
+			a.release()
+		}
+	})
+	return err
+}
+
+// Read implements net.Conn.
+func (c *conn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if !c.frames.read(p[:n]) {
+		c.s.turnAway(doorFrames)
+		c.s.cfg.Logger.Warn("a connection was closed: it sends its requests in crumbs, which take far more memory than they hold", "peer", fmt.Sprint(c.RemoteAddr()))
+		c.Close()
+		return 0, errCrumbs
+	}
+	return n, err
+}
+
+var errCrumbs = errors.New("sidecar server: the caller sends its requests in crumbs")
+
+// Write implements net.Conn. A peer that takes nothing for as long as it may take to read an answer
+// loses the connection.
+func (c *conn) Write(p []byte) (int, error) {
+	c.Conn.SetWriteDeadline(time.Now().Add(c.s.cfg.AnswerTimeout))
+	return c.Conn.Write(p)
+}
+
+// localAddr carries the connection to the handlers of its calls.
+type localAddr struct {
+	net.Addr
+	conn *conn
+}
+
+// LocalAddr implements net.Conn.
+func (c *conn) LocalAddr() net.Addr { return localAddr{c.Conn.LocalAddr(), c} }
+
+// prefaceText is what every HTTP/2 connection begins with.
+const prefaceText = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+// Each DATA frame that a request comes in costs memory beside its bytes until it is read. So a
+// caller may send crumbFrames as it likes, and beyond them crumbBytes a frame on average.
+const (
+	crumbFrames = 4096
+	crumbBytes  = 16
+	frameCost   = 96 // of a frame in memory, about: its place in grpc's queue, and a buffer
+)
+
+// frames walks the frames that come in, and weighs those of DATA. It reads nothing else of them. If
+// what comes is no HTTP/2, as under a TLS of grpc's own, it knows nothing and allows everything.
+type frames struct {
+	preface int // bytes of it that are still to come
+	blind   bool
+	header  [9]byte
+	have    int // of the header
+	skip    int // of the payload
+	owed    int64
+}
+
+// read reports whether what has come so far is in order.
+func (f *frames) read(p []byte) bool {
+	for len(p) > 0 && !f.blind {
+		switch {
+		case f.preface > 0:
+			n := min(f.preface, len(p))
+			at := len(prefaceText) - f.preface
+			if string(p[:n]) != prefaceText[at:at+n] {
+				f.blind = true
+				return true
+			}
+			f.preface -= n
+			p = p[n:]
+		case f.skip > 0:
+			n := min(f.skip, len(p))
+			f.skip -= n
+			p = p[n:]
+		default:
+			n := copy(f.header[f.have:], p)
+			f.have += n
+			p = p[n:]
+			if f.have < len(f.header) {
+				return true
+			}
+			f.have = 0
+			size, kind, flags := int(binary.BigEndian.Uint32(f.header[:4])>>8), f.header[3], f.header[4]
+			f.skip = size
+			const data, endStream = 0, 1
+			if kind == data && flags&endStream == 0 {
+				f.owed = max(f.owed+crumbBytes-int64(size), 0)
+				if f.owed > crumbFrames*crumbBytes {
+					return false
+				}
+			}
+		}
+	}
+	return true
+}
+
+// turnedAway counts what the doors have turned away, by the door.
+const (
+	doorConnection = iota
+	doorFrames
+	doorCall
+	doorLate
+	doorSize
+	doorRatio
+	doorShape
+	doorMemory
+	doorUnread
+	doors
+)
+
+var doorNames = [doors]string{"connection", "frames", "call", "late", "size", "ratio", "shape", "memory", "unread"}
+
+type turnedAway [doors]atomic.Int64
+
+func (s *Server) turnAway(at int) { s.turned[at].Add(1) }
+
+// RequestMemory returns how many bytes of memory requests can take at most, whatever callers do, with
+// the models that are loaded now, beside what these take while they run: each instance has a batch,
+// whose rows are gathered. It is an estimate from above of live memory, to which Go's collector
+// adds what it has not freed yet.
+func (s *Server) RequestMemory() int64 {
+	c, instances := &s.cfg, int64(0)
+	for _, f := range s.repo.all() {
+		for _, m := range f.live() {
+			instances += int64(m.runner.batcher.instances)
+		}
+	}
+	// What is larger than a bound passes alone.
+	largest := int64(c.MaxMessageSize)
+	queued := max(c.QueueBytes, largest)
+	return int64(c.MaxConnections)*connectionRoom + int64(c.MaxCalls+otherCalls(c.MaxCalls))*callRoom +
+		c.receiveBytes() + max(c.AnswerBytes, largest) + queued + 2*instances*queued
+}

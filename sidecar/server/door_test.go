@@ -1,0 +1,170 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/tensorferry/tensorferry/sidecar/oip"
+)
+
+// TestBudget: the first to come is the first to be served, one that is too large passes alone, and
+// who gives up leaves nothing behind.
+func TestBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &budget{most: 10}
+		var served []int64
+		wait := func(ctx context.Context, n int64) {
+			go func() {
+				if err := b.take(ctx, n); err == nil {
+					served = append(served, n)
+				} else if !errors.Is(err, context.DeadlineExceeded) {
+					t.Error(err)
+				}
+			}()
+			synctest.Wait()
+		}
+		soon, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if !b.try(7) || b.try(4) {
+			t.Error("7 and 4 of 10")
+		}
+		wait(soon, 20)
+		wait(t.Context(), 3)
+		wait(t.Context(), 4)
+		if b.try(1) || !b.more(3) || b.more(1) {
+			t.Error("one who came later passes; or one who has some does not, or gets more than there is")
+		}
+		b.give(3)
+		time.Sleep(time.Second) // the large one gives up
+		synctest.Wait()
+		if !slices.Equal(served, []int64{3}) || b.taken() != 10 {
+			t.Errorf("served %v, taken %d", served, b.taken())
+		}
+		b.give(7)
+		synctest.Wait()
+		if !slices.Equal(served, []int64{3, 4}) || b.taken() != 7 || len(b.waiting) > 0 {
+			t.Errorf("served %v, taken %d, %d wait", served, b.taken(), len(b.waiting))
+		}
+		b.give(7)
+		if !b.try(20) || b.try(1) {
+			t.Error("a large one does not pass alone")
+		}
+		b.give(20)
+		h := &share{b, 5}
+		b.try(5)
+		h.keep(9)
+		if h.keep(2); b.taken() != 2 || !h.grow(8) || h.grow(1) {
+			t.Errorf("a share of %d, %d are taken", h.n, b.taken())
+		}
+		h.release()
+		h.release()
+		if (*share)(nil).release(); b.taken() != 0 {
+			t.Errorf("%d are taken", b.taken())
+		}
+	})
+}
+
+// TestFrames: however the bytes come, crumbs are told from what callers send: whole frames, small
+// messages, and the last frame of a call.
+func TestFrames(t *testing.T) {
+	data := func(size int, flags byte) []byte {
+		return append([]byte{byte(size >> 16), byte(size >> 8), byte(size), 0, flags, 0, 0, 0, 1}, make([]byte, size)...)
+	}
+	other := append([]byte{0, 0, 1, 1, 4, 0, 0, 0, 1}, 0)
+	for _, c := range []struct {
+		name    string
+		frames  [][]byte
+		allowed bool
+	}{
+		{"crumbs", [][]byte{data(1, 0)}, false},
+		{"nothing", [][]byte{data(0, 0)}, false},
+		{"crumbs among others", [][]byte{data(1, 0), other, data(15, 0)}, false},
+		{"small messages", [][]byte{data(30, 0)}, true},
+		{"a prefix of its own", [][]byte{data(5, 0), data(27, 0)}, true},
+		{"the last frame of each call", [][]byte{data(0, 1), other}, true},
+		{"large ones between", [][]byte{data(1, 0), data(2, 0), data(1000, 0)}, true},
+	} {
+		wire := []byte(prefaceText)
+		for range 3 * crumbFrames {
+			for _, f := range c.frames {
+				wire = append(wire, f...)
+			}
+		}
+		f := frames{preface: len(prefaceText)}
+		ok := true
+		for len(wire) > 0 && ok {
+			n := min(1+rand.IntN(40), len(wire))
+			ok = f.read(wire[:n])
+			wire = wire[n:]
+		}
+		if ok != c.allowed || f.blind {
+			t.Errorf("%s: allowed %v, want %v", c.name, ok, c.allowed)
+		}
+	}
+	f := frames{preface: len(prefaceText)}
+	if !f.read([]byte("\x16\x03\x01")) || !f.blind || !f.read(data(1, 0)) {
+		t.Error("what is no HTTP/2 is not left alone")
+	}
+}
+
+// TestScan: what is counted of a request before it is decoded is at least what it takes when it is,
+// and not many times that.
+func TestScan(t *testing.T) {
+	for name, msg := range weighed() {
+		wire, err := proto.Marshal(msg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen, ok := scan(wire)
+		if !ok || seen.inputs != len(msg.Inputs) || seen.outputs != len(msg.Outputs) || seen.raws != len(msg.RawInputContents) || seen.dimensions != 2 {
+			t.Errorf("%s: %+v, %v", name, seen, ok)
+		}
+		before := heap()
+		const n = 4
+		var all []any
+		for range n {
+			m := &oip.ModelInferRequest{}
+			if err := proto.Unmarshal(wire, m); err != nil {
+				t.Fatal(err)
+			}
+			raws, err := oip.RawInputs(m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, m, raws)
+		}
+		took := (heap() - before) / n
+		runtime.KeepAlive(all)
+		if seen.bytes < took || seen.bytes > 6*took+large/4 {
+			t.Errorf("%s: %d KiB are counted, and %d taken", name, seen.bytes>>10, took>>10)
+		}
+		for i := range min(len(wire), 300) { // what is cut off is no message, or one that says less
+			if _, ok := scan(wire[:i]); ok && proto.Unmarshal(wire[:i], &oip.ModelInferRequest{}) != nil {
+				t.Errorf("%s: the first %d bytes pass", name, i)
+			}
+		}
+	}
+	ps := func(n int) map[string]*oip.InferParameter {
+		out := map[string]*oip.InferParameter{}
+		for i := range n {
+			out[string(rune('a'+i))] = &oip.InferParameter{}
+		}
+		return out
+	}
+	wire, _ := proto.Marshal(&oip.ModelInferRequest{Parameters: ps(2), Inputs: []*oip.ModelInferRequest_InferInputTensor{{Parameters: ps(3)}},
+		Outputs: []*oip.ModelInferRequest_InferRequestedOutputTensor{{Parameters: ps(4)}}})
+	if seen, ok := scan(wire); !ok || seen.parameters != 9 {
+		t.Errorf("%+v", seen)
+	}
+	if n := testing.AllocsPerRun(10, func() { scan(wire) }); n != 0 {
+		t.Errorf("a scan makes %v allocations", n)
+	}
+}
