@@ -43,6 +43,9 @@ type Verdict struct {
 	Hold bool
 	// RetryAfter is the other side's own wish. It is used with Hold.
 	RetryAfter time.Duration
+	// Lost is how much of the record's time has passed since nobody was there to answer, as on a
+	// connection that has gone silent. A record that is held gets it back. It is used with Hold.
+	Lost time.Duration
 	// Retry: transient, so the default retry applies.
 	Retry bool
 }

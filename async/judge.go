@@ -89,6 +89,7 @@ func (o *Operator[IN, OUT]) judge(now asyncq.Time, c *Completion[OUT]) {
 	s.err = c.Err
 	switch verdict {
 	case asyncq.Waiting:
+		o.queue.GiveBack(id, asyncq.Time(v.Lost))
 		name := "held"
 		if outcome == asyncq.Transient {
 			name = "retrying"

@@ -31,6 +31,7 @@ type channel[IN, OUT any] struct {
 
 	conn  grpc.ClientConnInterface
 	own   *grpc.ClientConn // conn, if it is the channel's own
+	wire  *wire            // beneath own; nil without
 	link  link
 	share *sharing // nil: tensors travel in requests
 	sig   tensor.Signature
@@ -55,6 +56,9 @@ type channel[IN, OUT any] struct {
 	// other.
 	completing sync.Mutex
 	versions   versions
+	// opened wakes who listens for signs of life, if deaf says that it waits for a request.
+	opened chan struct{}
+	deaf   bool
 	// away are workers whose requests nobody waits for any more, in the middle of Cancel.
 	away []*worker[IN, OUT]
 }
@@ -66,6 +70,7 @@ func newChannel[IN, OUT any](cfg Config, ep endpoint.Endpoint, sub async.Subtask
 		log:      guard.Logger(cmp.Or(cfg.Logger, sub.Logger, slog.New(slog.DiscardHandler))),
 		maxBytes: cfg.MaxBytes,
 		accused:  accused[OUT]{asked: make(chan struct{}, 1)},
+		opened:   make(chan struct{}, 1),
 	}
 	c.more.L = &c.mu
 	return c
@@ -79,7 +84,8 @@ func (c *channel[IN, OUT]) open(ctx context.Context, bind binder[IN, OUT]) (err 
 	if c.conn = c.cfg.Conn; c.conn == nil {
 		cfg := c.cfg
 		cfg.Dialer, cfg.TLS = guardedDialer(cfg.Dialer, c.broke), guard.TLS(cfg.TLS, c.broke)
-		if c.own, err = dial(&cfg, c.ep); err != nil {
+		c.wire = new(wire)
+		if c.own, err = dial(&cfg, c.ep, c.wire); err != nil {
 			return permanent{err}
 		}
 		c.conn = c.own
@@ -92,6 +98,7 @@ func (c *channel[IN, OUT]) open(ctx context.Context, bind binder[IN, OUT]) (err 
 	c.link = link{
 		conn: c.conn, backoff: c.cfg.Backoff, name: &c.name, version: c.cfg.Version, sig: &c.sig, log: c.log,
 		suspend: func(why error) { c.done.Suspend(why) }, resume: c.done.Resume, stopped: c.holdWaiting, states: states,
+		wire: c.wire, moved: func() { c.accuse(nil) },
 	}
 	patience := cmp.Or(c.cfg.OpenTimeout, c.sub.Config.Hold, async.DefaultHold)
 	if c.sig, err = c.link.awaitModel(ctx, c.cfg.Version, patience); err != nil {
@@ -109,6 +116,9 @@ func (c *channel[IN, OUT]) open(ctx context.Context, bind binder[IN, OUT]) (err 
 		c.tasks.Go(newWorker(c).run)
 	}
 	c.tasks.Go(c.judgeAccused)
+	if c.own != nil && (c.cfg.Dialer != nil || c.ep.Network != "unix") {
+		c.tasks.Go(c.listen)
+	}
 	c.tasks.Go(func() { c.link.watch(c.ctx) })
 	return nil
 }
@@ -244,6 +254,13 @@ func (c *channel[IN, OUT]) launch(w *worker[IN, OUT], r *group[IN]) (ctx context
 		return nil, nil, "", 0
 	}
 	c.wake() // for what did not fit in
+	if r.sent = time.Now(); c.deaf {
+		c.deaf = false
+		select {
+		case c.opened <- struct{}{}:
+		default:
+		}
+	}
 	latest := latestDeadline(r.calls)
 	switch {
 	case w.shares:

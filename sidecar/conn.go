@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"context"
+	"errors"
 	"net"
 	"sync"
 	"time"
@@ -11,9 +12,9 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/experimental"
-	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/mem"
 
+	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/sidecar/endpoint"
 	"github.com/tensorferry/tensorferry/sidecar/oip"
 )
@@ -21,10 +22,13 @@ import (
 const (
 	// connectTimeout bounds one attempt to connect, up to the server's first frame.
 	connectTimeout = 10 * time.Second
-	// A peer behind TCP can vanish without a word; behind a socket it cannot.
-	keepaliveTime    = 30 * time.Second
-	keepaliveTimeout = 10 * time.Second
 )
+
+// keepalive lets the kernel find out that a peer behind TCP has vanished while nothing is asked of
+// it, and keeps what lies between from forgetting the connection. No server counts these probes.
+// HTTP/2's own pings most servers count, and end a connection that sends one more often than every
+// five minutes; a call that is open is looked after otherwise (A73).
+var keepalive = net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 3}
 
 // maxStatus bounds a status, in bytes as it travels. A longer one than grpc's own bound, 16 MiB,
 // breaks the connection with all its calls. A server that keeps to what it is told ends a call
@@ -41,15 +45,16 @@ var buffers = sync.OnceValue(func() mem.BufferPool {
 	return pool
 })
 
-// dial makes a connection, which is not tried before it is used. cfg is resolved.
+// dial makes a connection, which is not tried before it is used. cfg is resolved. w gets to know of
+// what is beneath it.
 //
 // The resolver is grpc's passthrough: one dial an attempt, names looked up at each, so that
 // the backoff is the configured one. No proxy is used.
-func dial(cfg *Config, ep endpoint.Endpoint) (*grpc.ClientConn, error) {
+func dial(cfg *Config, ep endpoint.Endpoint, w *wire) (*grpc.ClientConn, error) {
 	connect := cfg.Dialer
 	if connect == nil {
 		connect = func(ctx context.Context, address string) (net.Conn, error) {
-			return (&net.Dialer{KeepAlive: -1}).DialContext(ctx, ep.Network, address)
+			return (&net.Dialer{KeepAliveConfig: keepalive}).DialContext(ctx, ep.Network, address)
 		}
 	}
 	creds := insecure.NewCredentials()
@@ -58,7 +63,7 @@ func dial(cfg *Config, ep endpoint.Endpoint) (*grpc.ClientConn, error) {
 	}
 	opts := []grpc.DialOption{
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return connect(ctx, ep.Address) }),
-		grpc.WithTransportCredentials(creds),
+		grpc.WithTransportCredentials(watched{creds, w}),
 		grpc.WithNoProxy(),
 		grpc.WithIdleTimeout(0),
 		// The operator retries; what grpc would retry is silently limited by its buffer.
@@ -83,9 +88,7 @@ func dial(cfg *Config, ep endpoint.Endpoint) (*grpc.ClientConn, error) {
 		opts = append(opts, grpc.WithStatsHandler(endings{}))
 	}
 	target := "passthrough:///" + ep.Address
-	if ep.Network == "tcp" {
-		opts = append(opts, grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}))
-	} else {
+	if ep.Network != "tcp" {
 		target = "passthrough:///sidecar"
 		opts = append(opts, grpc.WithAuthority("localhost"))
 	}
@@ -97,5 +100,9 @@ type shortConn struct{ grpc.ClientConnInterface }
 
 // Invoke implements grpc.ClientConnInterface.
 func (c shortConn) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
-	return oip.Shorten(c.ClientConnInterface.Invoke(ctx, method, args, reply, opts...))
+	err := c.ClientConnInterface.Invoke(ctx, method, args, reply, opts...)
+	if _, ok := errors.AsType[*async.PanicError](err); ok {
+		return err // of a ready connection; what it is must not be lost
+	}
+	return oip.Shorten(err)
 }

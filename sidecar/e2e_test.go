@@ -99,11 +99,23 @@ func TestSockets(t *testing.T) {
 				t.Errorf("%+v", st)
 			}
 			if c.tls != nil {
-				for _, wrong := range []*tls.Config{{RootCAs: pool}, {RootCAs: x509.NewCertPool(), Certificates: client.Certificates}} {
-					cfg.TLS, cfg.OpenTimeout = wrong, 100*time.Millisecond
-					if err := run(t, 1, cfg, async.Config{}); !errors.Is(err, sidecar.ErrUnreachable) {
-						t.Errorf("with a certificate missing: %v", err)
+				// No waiting mends it, so there is none (A77).
+				for says, wrong := range map[string]*tls.Config{
+					"certificate required":        {RootCAs: pool},
+					"signed by unknown authority": {RootCAs: x509.NewCertPool(), Certificates: client.Certificates},
+					"other.example":               {RootCAs: pool, Certificates: client.Certificates, ServerName: "other.example"},
+					"protocol version":            {RootCAs: pool, Certificates: client.Certificates, MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS11},
+				} {
+					cfg.TLS = wrong
+					err := run(t, 1, cfg, async.Config{})
+					if !errors.Is(err, sidecar.ErrUntrusted) || !errors.Is(err, sidecar.ErrPermanent) || !strings.Contains(err.Error(), says) {
+						t.Errorf("want %q: %v", says, err)
 					}
+				}
+				plain := sidecartest.StartAt(t, sidecartest.Script{}, "127.0.0.1:0")
+				cfg.Endpoint, cfg.TLS = plain.Endpoint(), client
+				if err := run(t, 1, cfg, async.Config{}); !errors.Is(err, sidecar.ErrUntrusted) || !strings.Contains(err.Error(), "speaks TLS") {
+					t.Errorf("a server without TLS: %v", err)
 				}
 			}
 		})
@@ -207,7 +219,8 @@ func TestErrorsThroughOperator(t *testing.T) {
 		{codes.Unknown, "", 1e6, sidecar.ErrBackend, async.Backend, 3},
 		{codes.DataLoss, oip.ReasonBadOutput, 1e6, sidecar.ErrBadOutput, async.Backend, 1},
 		{codes.DeadlineExceeded, oip.ReasonQueueTimeout, 1e6, sidecar.ErrTimeout, async.Timeout, 1},
-		{codes.Canceled, "", 1e6, sidecar.ErrCancelled, async.Backend, 1},
+		{codes.Canceled, "", 30, nil, 0, 0},
+		{codes.Canceled, "", 1e6, sidecar.ErrCancelled, async.Transport, 0},
 		{codes.InvalidArgument, oip.ReasonBadTensor, 1e6, sidecar.ErrBadRecord, async.BadRecord, 1},
 		{codes.NotFound, oip.ReasonModelNotFound, 1e6, sidecar.ErrModelNotFound, async.Permanent, 1},
 		{codes.FailedPrecondition, oip.ReasonVersionMismatch, 1e6, sidecar.ErrModelUnusable, async.Permanent, 1},

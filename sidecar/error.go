@@ -39,6 +39,8 @@ var (
 	ErrMismatch = errors.New("the codec does not fit the model")
 	// ErrUnsupported: the server does not know the call.
 	ErrUnsupported = errors.New("the server does not support this")
+	// ErrUntrusted: one side does not trust the other's certificate, or there is no TLS.
+	ErrUntrusted = errors.New("no trusted connection to the server can be made")
 	// ErrUnauthorized: the server refuses this client.
 	ErrUnauthorized = errors.New("the server refuses this client")
 )
@@ -64,6 +66,8 @@ type Error struct {
 
 	kind        error // one of the errors above
 	hold, retry bool
+	strange     bool          // not the server's own
+	lost        time.Duration // since the connection has gone silent
 	advice      string
 	cause       error
 }
@@ -104,7 +108,7 @@ func (e *Error) Error() string {
 
 // Verdict implements async.Failure.
 func (e *Error) Verdict() async.Verdict {
-	return async.Verdict{Class: e.Class, Hold: e.hold, RetryAfter: e.RetryAfter, Retry: e.retry}
+	return async.Verdict{Class: e.Class, Hold: e.hold, RetryAfter: e.RetryAfter, Lost: e.lost, Retry: e.retry}
 }
 
 // Is reports whether target is the error of this package that e is about.

@@ -3,6 +3,7 @@ package sidecar
 import (
 	"cmp"
 	"slices"
+	"time"
 
 	"github.com/tensorferry/tensorferry/async"
 )
@@ -29,10 +30,11 @@ type gather[IN any] struct {
 type group[IN any] struct {
 	calls []async.Call[IN]
 	fates []fate
-	live  int  // calls that still want an answer
-	part  bool // of a request that failed
-	alone bool // it is sent when nothing else is in flight, and nothing else while it is
-	plain bool // without shared memory
+	live  int       // calls that still want an answer
+	part  bool      // of a request that failed
+	alone bool      // it is sent when nothing else is in flight, and nothing else while it is
+	plain bool      // without shared memory
+	sent  time.Time // when the request left; zero: it has not
 	// abort ends the request in flight; nil while there is none.
 	abort func()
 }
@@ -118,7 +120,17 @@ func (g *gather[IN]) answered(r *group[IN]) {
 	if i := slices.Index(g.flight, r); i >= 0 {
 		g.flight = slices.Delete(g.flight, i, i+1)
 	}
-	r.abort = nil
+	r.abort, r.sent = nil, time.Time{}
+}
+
+// oldest is when the oldest request in flight left; zero: there is none.
+func (g *gather[IN]) oldest() (at time.Time) {
+	for _, r := range g.flight {
+		if !r.sent.IsZero() && (at.IsZero() || r.sent.Before(at)) {
+			at = r.sent
+		}
+	}
+	return at
 }
 
 // again makes a part of the calls of r in [from, to) that are still wanted, to be sent

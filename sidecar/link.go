@@ -35,19 +35,23 @@ type link struct {
 	sig     *tensor.Signature // that the codec was bound to
 	told    told              // what the server said of the model then
 	log     *slog.Logger
+	wire    *wire // beneath conn; nil: nobody knows
 
 	// suspend and resume tell the operator; stopped gives back what waits in the channel.
 	suspend func(error)
 	resume  func()
 	stopped func(*Error)
+	// moved says that calls go on over another connection, without a loss.
+	moved func()
 
 	// down is why no call can be made; nil: calls can be made. It is written under mu
 	// and read by anyone.
 	down atomic.Pointer[Error]
 
-	mu     sync.Mutex
-	losses uint64 // reported by lost
-	kick   func() // wakes the watcher
+	mu         sync.Mutex
+	silentFrom time.Time // since when the connection that is lost was silent; zero: it was not
+	losses     uint64    // reported by lost
+	kick       func()    // wakes the watcher
 }
 
 // stateful is what a *grpc.ClientConn can tell of its connection.
@@ -61,12 +65,32 @@ type stateful interface {
 // operator has been told.
 func (l *link) lost(why *Error) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.losses++
 	if l.kick != nil {
 		l.kick()
 	}
 	l.setDown(why)
+}
+
+// lostSilently is lost for a connection on which nothing has arrived since then.
+func (l *link) lostSilently(since time.Time, why *Error) {
+	l.mu.Lock()
+	l.silentFrom = since
 	l.mu.Unlock()
+	l.lost(l.forSilence(why))
+}
+
+// forSilence is the same loss with the time that a record has lost by it.
+func (l *link) forSilence(why *Error) *Error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.silentFrom.IsZero() {
+		return why
+	}
+	e := *why
+	e.lost = time.Since(l.silentFrom)
+	return &e
 }
 
 // setDown tells the operator, once a loss, and again if a better reason is known. Under l.mu,
@@ -79,7 +103,11 @@ func (l *link) setDown(why *Error) {
 	l.down.Store(why)
 	l.suspend(why)
 	if before == nil {
-		l.log.Warn("sidecar: connection lost; calls are held", "endpoint", l.name.endpoint, "reason", why.Message)
+		reason := why.Message
+		if words, _ := l.wire.letGo(); words != "" && !strings.Contains(reason, words) {
+			reason += "; " + words
+		}
+		l.log.Warn("sidecar: connection lost; calls are held", "endpoint", l.name.endpoint, "reason", reason)
 		l.stopped(why)
 	}
 }
@@ -98,6 +126,7 @@ func (l *link) goUp(seen uint64) bool {
 		return false
 	}
 	l.down.Store(nil)
+	l.silentFrom = time.Time{}
 	l.log.Info("sidecar: connected again", "endpoint", l.name.endpoint)
 	l.resume()
 	return true
@@ -125,7 +154,8 @@ func (l *link) watch(ctx context.Context) {
 	conns, ups := pacer{backoff: l.backoff}, pacer{backoff: l.backoff}
 	ups.begin()
 	var pause time.Duration
-	failed := 0 // probes in a row, on a connection that says it is ready
+	failed := 0     // probes in a row, on a connection that says it is ready
+	moving := false // from a connection that the server has let go
 	for wasDown := false; ctx.Err() == nil; {
 		l.mu.Lock()
 		seen, why := l.losses, l.down.Load()
@@ -142,6 +172,10 @@ func (l *link) watch(ctx context.Context) {
 		switch state {
 		case connectivity.Ready:
 			conns.begin()
+			if moving && !down {
+				l.moved()
+			}
+			moving = false
 			if !down {
 				break
 			}
@@ -164,6 +198,11 @@ func (l *link) watch(ctx context.Context) {
 				wasDown = false
 			}
 		case connectivity.Idle:
+			if !down && l.movesOn() {
+				conns.at, moving = time.Time{}, true
+				l.states.Connect()
+				break
+			}
 			if !down {
 				l.goDown(l.away("the connection was closed"))
 			}
@@ -174,11 +213,16 @@ func (l *link) watch(ctx context.Context) {
 		case connectivity.Shutdown:
 			l.goDown(l.away("the connection was shut down"))
 		case connectivity.TransientFailure:
+			moving = false
 			// A call on a failed connection fails at once, with the reason.
 			if err := l.probe(ctx); err != nil && err.hold && ctx.Err() == nil {
 				l.goDown(err)
 			}
 		default:
+			if !down && l.movesOn() {
+				conns.at, moving = time.Time{}, true
+				break
+			}
 			if !down {
 				l.goDown(l.away("the connection is being made again"))
 			}
@@ -215,6 +259,17 @@ func (p *pacer) end() time.Duration {
 		return 0
 	}
 	return p.backoff.delay(p.short - 2)
+}
+
+// movesOn reports whether the connection is being made anew because the server lets the one before go
+// as one does that is well: at the end of its age, or before it stops. What is in progress there goes on, and
+// new calls wait for the new connection with grpc.
+func (l *link) movesOn() bool {
+	words, gracefully := l.wire.letGo()
+	if gracefully {
+		l.log.Debug("sidecar: calls go on over a new connection", "endpoint", l.name.endpoint, "reason", words)
+	}
+	return gracefully
 }
 
 func (l *link) state() connectivity.State {

@@ -197,7 +197,7 @@ func TestConn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		conn, err := dial(&cfg, ep)
+		conn, err := dial(&cfg, ep, &wire{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -213,7 +213,7 @@ func TestServersErrors(t *testing.T) {
 			t.Fatalf("%+v: no such meaning", row)
 		}
 		servers[row.Server]++
-		f := (&peerName{endpoint: "h:1", model: "m"}).understand(status.Error(row.Code, row.Text), "")
+		f := (&peerName{endpoint: "h:1", model: "m"}).understand(status.Error(row.Code, row.Text), "", nil)
 		if f.kind != kind || f.do != do {
 			t.Errorf("%s, %s: %v, action %d; want %q, %q", row.Server, row.Failure, f.Error, f.do, row.Becomes, row.Then)
 		}

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
 
 	"github.com/tensorferry/tensorferry/async"
@@ -41,6 +41,8 @@ func (l *link) awaitModel(ctx context.Context, version string, patience time.Dur
 			if last == nil || silent.kind == ErrTimeout && (last.kind == ErrUnreachable || time.Since(asked) >= probeTimeout) {
 				last = silent
 			}
+		case err.strange, err.kind == ErrUnreachable && l.wire.distrusted() != nil:
+			return sig, l.unwelcome(err)
 		case !err.hold && err.Class != async.Timeout:
 			return sig, err
 		default:
@@ -115,13 +117,33 @@ func (l *link) askModel(ctx context.Context, version string) (tensor.Signature, 
 	return sig, said, l.configure(ctx, version, &sig)
 }
 
+// ask makes a call about the model.
+func (l *link) ask(ctx context.Context, method string, question, answer any) *Error {
+	var m marks
+	if err := l.conn.Invoke(ctx, method, question, answer, grpc.Header(&m.header), grpc.Trailer(&m.trailer)); err != nil {
+		return l.name.understand(err, "", &m).Error
+	}
+	return nil
+}
+
+// unwelcome is the failure of an opening that no waiting mends: what answers is not the server, or
+// one side does not trust the other.
+func (l *link) unwelcome(err *Error) *Error {
+	e := *err
+	e.hold, e.Class, e.cause = false, async.Permanent, nil
+	if why := l.wire.distrusted(); why != nil && !e.strange {
+		e.kind, e.Message, e.cause = ErrUntrusted, why.Error(), why
+		e.advice = "check the authority (ca), the server's name and the certificates of both sides, and whether the server speaks TLS"
+	}
+	return &e
+}
+
 // describe asks for the model's metadata alone.
 func (l *link) describe(ctx context.Context, version string) (tensor.Signature, told, *Error) {
 	var meta oip.ModelMetadataResponse
-	err := l.conn.Invoke(ctx, oip.GRPCInferenceService_ModelMetadata_FullMethodName,
-		&oip.ModelMetadataRequest{Name: l.name.model, Version: version}, &meta)
-	if err != nil {
-		return tensor.Signature{}, told{}, l.name.understand(err, "").Error
+	if err := l.ask(ctx, oip.GRPCInferenceService_ModelMetadata_FullMethodName,
+		&oip.ModelMetadataRequest{Name: l.name.model, Version: version}, &meta); err != nil {
+		return tensor.Signature{}, told{}, err
 	}
 	sig, err := oip.SignatureOf(&meta, version)
 	if err != nil {
@@ -149,7 +171,7 @@ func (l *link) silent(within time.Duration) *Error {
 // not know may be one that it has not read yet.
 func (l *link) starting(ctx context.Context) bool {
 	var ready oip.ServerReadyResponse
-	err := l.conn.Invoke(ctx, oip.GRPCInferenceService_ServerReady_FullMethodName, &oip.ServerReadyRequest{}, &ready)
+	err := l.ask(ctx, oip.GRPCInferenceService_ServerReady_FullMethodName, &oip.ServerReadyRequest{}, &ready)
 	return err == nil && !ready.Ready
 }
 
@@ -165,10 +187,10 @@ func (l *link) unusable(err error) *Error {
 // taken to be ready.
 func (l *link) modelReady(ctx context.Context, version string) (bool, *Error) {
 	var ready oip.ModelReadyResponse
-	err := l.conn.Invoke(ctx, oip.GRPCInferenceService_ModelReady_FullMethodName,
+	err := l.ask(ctx, oip.GRPCInferenceService_ModelReady_FullMethodName,
 		&oip.ModelReadyRequest{Name: l.name.model, Version: version}, &ready)
-	if err != nil && oip.Parse(err).Code != codes.Unimplemented {
-		return false, l.name.understand(err, "").Error
+	if err != nil && err.kind != ErrUnsupported {
+		return false, err
 	}
 	return err != nil || ready.Ready, nil
 }
@@ -184,12 +206,12 @@ func (l *link) notReady() *Error {
 // one that does not tell is asked for no more than the protocol promises.
 func (l *link) configure(ctx context.Context, version string, sig *tensor.Signature) *Error {
 	var resp oip.ModelConfigResponse
-	err := l.conn.Invoke(ctx, oip.GRPCInferenceService_ModelConfig_FullMethodName,
+	err := l.ask(ctx, oip.GRPCInferenceService_ModelConfig_FullMethodName,
 		&oip.ModelConfigRequest{Name: l.name.model, Version: version}, &resp)
 	if err != nil {
 		// It may tell later, and a model must not look different from one time to the next.
-		if e := l.name.understand(err, "").Error; e.hold || e.Class == async.Timeout {
-			return e
+		if err.hold || err.Class == async.Timeout {
+			return err
 		}
 		return nil
 	}

@@ -1,9 +1,11 @@
 package sidecar
 
 import (
+	"strconv"
 	"strings"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/sidecar/oip"
@@ -46,8 +48,12 @@ const (
 var rules = [...]rule{
 	{codes.ResourceExhausted, oip.ReasonQueueFull, "", ErrOverloaded, async.Overload, holdRows, false, ""},
 	{codes.ResourceExhausted, oip.ReasonMemoryPressure, "", ErrOverloaded, async.Overload, holdRows, false, ""},
-	{codes.ResourceExhausted, "", "larger than max", ErrTooLarge, async.BadRecord, splitRows, false,
-		"raise the limit of the side that refuses it (here: max_message, in Go MaxMessageSize; at our sidecar: --max-message), or make the record smaller"},
+	// grpc in Go, C++, Python and Node; in Java; in .NET; in Rust.
+	{codes.ResourceExhausted, "", "larger than max", ErrTooLarge, async.BadRecord, splitRows, false, helpSize},
+	{codes.ResourceExhausted, "", "message exceeds maximum size", ErrTooLarge, async.BadRecord, splitRows, false, helpSize},
+	{codes.ResourceExhausted, "", "message exceeds the maximum configured message size", ErrTooLarge, async.BadRecord, splitRows, false, helpSize},
+	{codes.OutOfRange, "", "message length too large", ErrTooLarge, async.BadRecord, splitRows, false, helpSize},
+	{codes.ResourceExhausted, "", "message length too large", ErrTooLarge, async.BadRecord, splitRows, false, helpSize},
 	{codes.ResourceExhausted, "", "", ErrOverloaded, async.Overload, holdRows, false, ""},
 
 	{codes.Unavailable, oip.ReasonDraining, "", ErrNotReady, async.Transport, holdRows, false, ""},
@@ -61,12 +67,14 @@ var rules = [...]rule{
 	{codes.Unavailable, "", "request for unknown model", ErrNotReady, async.Transport, holdRows, false, ""},
 	// KServe, of a model that is loading.
 	{codes.Unavailable, "", "is not ready", ErrNotReady, async.Transport, holdRows, false, ""},
+	// grpc's own, of a call that came after the server's GOAWAY: it was never taken.
+	{codes.Unavailable, "", "the stream is rejected because server is draining", ErrNotReady, async.Transport, holdRows, false, ""},
 	{codes.Unavailable, "", "", ErrUnreachable, async.Transport, lostRows, false, helpReach},
 
 	{codes.DeadlineExceeded, oip.ReasonQueueTimeout, "", ErrTimeout, async.Timeout, failRows, false,
 		"the record waited in the server's queue for too long and was never run; add capacity or raise the server's queue timeout"},
 	{codes.DeadlineExceeded, "", "", ErrTimeout, async.Timeout, failRows, false, ""},
-	{codes.Canceled, "", "", ErrCancelled, async.Backend, failRows, false,
+	{codes.Canceled, "", "", ErrCancelled, async.Transport, holdRows, false,
 		"this side did not cancel it; look at the server's log, and at proxies on the way"},
 
 	// Names come from the codec and not from the record.
@@ -98,6 +106,19 @@ var rules = [...]rule{
 const (
 	helpModel = "check the model's name and version, and what the server has loaded"
 	helpReach = "check that the server runs and listens there"
+	helpProxy = "this is no answer of the model server's, but of something before it; look at what listens there, and at the log and the routes of a proxy on the way"
+	helpSize  = "raise the limit of the side that refuses it (here: max_message, in Go MaxMessageSize; at our sidecar: --max-message), or make the record smaller"
+)
+
+// What ends a call without a word of the server's own is something before it: it may be a proxy
+// that has lost the server for a moment, or is set up anew.
+var (
+	strangeStatus    = rule{kind: ErrUnreachable, class: async.Transport, do: lostRows, help: helpProxy}
+	strangeEnd       = rule{kind: ErrUnreachable, class: async.Transport, do: holdRows, help: helpProxy}
+	tooLargeForProxy = rule{kind: ErrTooLarge, class: async.BadRecord, do: splitRows,
+		help: "raise the limit of the proxy that refuses it (nginx: client_max_body_size), or make the record smaller"}
+	largeAnswer = rule{kind: ErrTooLarge, class: async.Backend, do: splitRows,
+		help: "the model's answer is larger than this side takes; raise the limit (max_message, in Go MaxMessageSize)"}
 )
 
 // otherwise is for codes that no rule names.
@@ -120,6 +141,34 @@ func ruleFor(d *oip.Details) *rule {
 	return &otherwise
 }
 
+// marks are what a server itself has put around an answer. A status that comes without any is not
+// its own: grpc, or something on the way, has ended the call.
+type marks struct{ header, trailer metadata.MD }
+
+// reset makes room for those of another call.
+func (m *marks) reset() { m.header, m.trailer = nil, nil }
+
+// Words of grpc's for what ended a call without a status of the server's.
+const (
+	wordsHTTP  = "unexpected HTTP status code received from server: "
+	wordsReset = "stream terminated by RST_STREAM with error code: "
+	wordsEnd   = "server closed the stream without sending trailers"
+)
+
+// strange says what ended a call that the server itself has not ended. The status is that of HTTP, or 0.
+func (m *marks) strange(message string) (httpStatus int, reset, yes bool) {
+	if m == nil || len(m.trailer) > 0 {
+		return 0, false, false
+	}
+	if rest, ok := strings.CutPrefix(message, wordsHTTP); ok {
+		digits, _, _ := strings.Cut(rest, " ")
+		n, _ := strconv.Atoi(digits)
+		return n, false, true
+	}
+	reset = strings.HasPrefix(message, wordsReset)
+	return 0, reset, reset || strings.HasPrefix(message, wordsEnd)
+}
+
 // failure is a failed request, understood.
 type failure struct {
 	*Error
@@ -129,12 +178,31 @@ type failure struct {
 	// across requests says that of all that it ran together, so that the fault may be in
 	// another request.
 	shared bool
+	// unlikely: it may have been refused for its size, in words that nobody knows here.
+	unlikely bool
+	// uncertain: the model may have run the rows, although they are called again.
+	uncertain bool
+	// untouched: whatever refused it did so before the model could see it.
+	untouched bool
 }
 
-// understand makes sense of what an RPC returned.
-func (p *peerName) understand(err error, requestID string) failure {
+// understand makes sense of what an RPC returned. m is what came with it; nil: that is not known.
+func (p *peerName) understand(err error, requestID string, m *marks) failure {
 	d := oip.Parse(err)
 	r := ruleFor(&d)
+	httpStatus, reset, strange := m.strange(d.Message)
+	switch {
+	case !strange || d.Code == codes.Unavailable:
+	case httpStatus == 413:
+		r = &tooLargeForProxy
+	case httpStatus != 0:
+		r = &strangeStatus
+	default:
+		r = &strangeEnd
+	}
+	if r.kind == ErrTooLarge && m != nil && len(m.header) > 0 && len(m.trailer) == 0 {
+		r = &largeAnswer // it began to arrive, and was refused here
+	}
 	e := &Error{
 		Code: codeName(uint32(d.Code)), Reason: d.Reason, Message: d.Message,
 		Model: p.model, Endpoint: p.endpoint, RequestID: requestID,
@@ -143,7 +211,13 @@ func (p *peerName) understand(err error, requestID string) failure {
 	if r.do == holdRows || r.do == lostRows {
 		e.hold, e.RetryAfter = true, d.RetryAfter
 	}
-	return failure{Error: e, do: r.do, rows: d.BadRows, shared: r.class == async.Backend && r.do == findRow && d.Reason == ""}
+	e.strange = strange && d.Code != codes.Unavailable
+	return failure{
+		Error: e, do: r.do, rows: d.BadRows, shared: r.class == async.Backend && r.do == findRow && d.Reason == "",
+		unlikely:  reset || d.Reason == "" && (d.Code == codes.ResourceExhausted || d.Code == codes.Canceled) && r.do == holdRows,
+		uncertain: strange || d.Code == codes.Canceled,
+		untouched: httpStatus >= 400 && httpStatus < 500,
+	}
 }
 
 // held is the same loss or fault for calls that wait for its end.

@@ -58,7 +58,12 @@ func TestErrorTable(t *testing.T) {
 		{status.Error(codes.Unavailable, "error reading from server: EOF"), ErrUnreachable, lostRows, hold(async.Transport, 0)},
 		{status.Error(codes.DeadlineExceeded, "context deadline exceeded"), ErrTimeout, failRows, ends(async.Timeout)},
 		{context.DeadlineExceeded, ErrTimeout, failRows, ends(async.Timeout)},
-		{status.Error(codes.Canceled, "stream reset"), ErrCancelled, failRows, ends(async.Backend)},
+		{status.Error(codes.Canceled, "stream reset"), ErrCancelled, holdRows, hold(async.Transport, 0)},
+		{status.Error(codes.ResourceExhausted, "gRPC message exceeds maximum size 4194304: 5000000"), ErrTooLarge, splitRows, ends(async.BadRecord)},
+		{status.Error(codes.ResourceExhausted, "Received message exceeds the maximum configured message size."), ErrTooLarge, splitRows, ends(async.BadRecord)},
+		{status.Error(codes.OutOfRange, "Error, decoded message length too large: found 5 bytes, the limit is: 4 bytes"), ErrTooLarge, splitRows, ends(async.BadRecord)},
+		{status.Error(codes.ResourceExhausted, "Error, message length too large: found 5 bytes, the limit is: 4 bytes"), ErrTooLarge, splitRows, ends(async.BadRecord)},
+		{status.Error(codes.Unavailable, "the stream is rejected because server is draining the connection"), ErrNotReady, holdRows, hold(async.Transport, 0)},
 		// Foreign servers.
 		{status.Error(codes.ResourceExhausted, "too many requests"), ErrOverloaded, holdRows, hold(async.Overload, 0)},
 		{status.Error(codes.Unavailable, "[request id: 7] Exceeds maximum queue size"), ErrOverloaded, holdRows, hold(async.Overload, 0)},
@@ -79,7 +84,7 @@ func TestErrorTable(t *testing.T) {
 		{status.Error(codes.Code(99), "?"), ErrBackend, findRow, again(async.Backend)},
 	} {
 		name := peerName{endpoint: "unix:///s", model: "m"}
-		f := name.understand(c.err, "r1")
+		f := name.understand(c.err, "r1", nil)
 		d := oip.Parse(c.err)
 		used[ruleFor(&d)] = true
 		// As the operator and users find it: wrapped.

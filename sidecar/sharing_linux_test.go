@@ -529,7 +529,7 @@ func TestEndings(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		conn, err := dial(&cfg, ep)
+		conn, err := dial(&cfg, ep, &wire{})
 		if err != nil {
 			t.Fatal(err)
 		}

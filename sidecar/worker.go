@@ -42,6 +42,10 @@ type worker[IN, OUT any] struct {
 	ended  *ended        // the server has ended it; of each request that shares its own, since a trailer may come late
 	group  *group[IN]    // of a request that shares, until it is over; under c.mu
 
+	options []grpc.CallOption // of each request; they fill in
+	marks   marks             // what came with the answer, and
+	to      peer.Peer         // the other side, once the call has a place on a connection
+
 	traced []*trace.Context // of the rows that are sampled
 
 	at progress[IN] // of the request, for whoever takes it over
@@ -52,6 +56,10 @@ func newWorker[IN, OUT any](c *channel[IN, OUT]) *worker[IN, OUT] {
 		c: c, own: tensor.NewBatch(&c.sig), rows: tensor.NewRows(&c.sig), req: oip.NewRequest(&c.sig),
 	}
 	w.batch = w.own
+	w.options = []grpc.CallOption{grpc.Header(&w.marks.header), grpc.Trailer(&w.marks.trailer)}
+	if c.cfg.NonIdempotent {
+		w.options = append(w.options, grpc.Peer(&w.to))
+	}
 	return w
 }
 
@@ -265,13 +273,10 @@ func (w *worker[IN, OUT]) encodeRow(mark tensor.Mark, r *async.Record[IN]) (err 
 func (w *worker[IN, OUT]) send(ctx context.Context, id string) (written bool, err error) {
 	w.req.Message().Id = id
 	const method = oip.GRPCInferenceService_ModelInfer_FullMethodName
-	if !w.c.cfg.NonIdempotent {
-		return false, w.c.conn.Invoke(ctx, method, w.req.Message(), &w.resp)
-	}
-	// grpc fills the peer in once the call has a place on a connection.
-	var to peer.Peer
-	err = w.c.conn.Invoke(ctx, method, w.req.Message(), &w.resp, grpc.Peer(&to))
-	return to.Addr != nil, err
+	w.marks.reset()
+	w.to.Addr = nil
+	err = w.c.conn.Invoke(ctx, method, w.req.Message(), &w.resp, w.options...)
+	return w.c.cfg.NonIdempotent && w.to.Addr != nil, err
 }
 
 // settle turns an answer into completions, or a failure into what A44 says.
@@ -306,7 +311,10 @@ func (w *worker[IN, OUT]) settle(r *group[IN], id string, written bool, err erro
 	if w.shares && w.unshared(r, err) {
 		return
 	}
-	f := w.c.name.understand(err, id)
+	f := w.c.name.understand(err, id, &w.marks)
+	if f.untouched {
+		written = false
+	}
 	if f.kind == ErrModelNotFound && f.Reason == "" {
 		// It was there. A server that was started again takes calls before it has its models,
 		// and the probe will tell.
@@ -315,10 +323,11 @@ func (w *worker[IN, OUT]) settle(r *group[IN], id string, written bool, err erro
 	if f.do == lostRows {
 		// The operator hears of the loss before it gets the calls back, so that it does not
 		// make them again at once.
+		f.Error = w.c.link.forSilence(f.Error)
 		w.c.link.lost(f.Error)
-		if written {
-			f.do, f.Error = failRows, f.Error.lostForGood()
-		}
+	}
+	if written && (f.do == lostRows || f.do == holdRows && f.uncertain) {
+		f.do, f.Error = failRows, f.Error.lostForGood()
 	}
 	w.judge(r, &f, n)
 	w.report()

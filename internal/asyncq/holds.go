@@ -81,6 +81,18 @@ func (q *Queue) refused(s int32, out Outcome, after Time) bool {
 	return true
 }
 
+// GiveBack returns time to an entry that waits for its next call and whose time stands still: so much
+// of it passed while nobody was there to answer. It never has more than the timeout.
+func (q *Queue) GiveBack(id ID, d Time) {
+	s := q.lookup(id)
+	if s == none || d <= 0 {
+		return
+	}
+	if e := &q.entries[s]; e.left > 0 {
+		e.left += min(d, q.cfg.Timeout-e.left)
+	}
+}
+
 // callAgain makes an entry ready that was called before. The oldest is called first.
 func (q *Queue) callAgain(s int32) {
 	e := &q.entries[s]

@@ -3,6 +3,7 @@ package sidecartest
 import (
 	"net"
 	"sync"
+	"sync/atomic"
 )
 
 // tracker numbers and keeps the connections of a listener.
@@ -19,6 +20,7 @@ func (t *tracker) Accept() (net.Conn, error) {
 	}
 	s := t.server
 	tc := &conn{Conn: c, server: s}
+	tc.silent.Store(s.silent.Load())
 	s.record.update(func() {
 		s.record.status.Accepted++
 		s.record.status.Connections++
@@ -34,6 +36,25 @@ type conn struct {
 	server *Server
 	addr   connAddr
 	once   sync.Once
+	silent atomic.Bool
+}
+
+// Read implements net.Conn. What comes on a silent connection is lost.
+func (c *conn) Read(b []byte) (n int, err error) {
+	for {
+		n, err = c.Conn.Read(b)
+		if err != nil || !c.silent.Load() {
+			return n, err
+		}
+	}
+}
+
+// Write implements net.Conn.
+func (c *conn) Write(b []byte) (int, error) {
+	if c.silent.Load() {
+		return len(b), nil
+	}
+	return c.Conn.Write(b)
 }
 
 // connAddr carries the number to the handlers of the connection's calls.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/tensorferry/tensorferry/sidecar/backend/mock"
 	"github.com/tensorferry/tensorferry/sidecar/oip"
@@ -26,6 +27,8 @@ type Call struct {
 	// Connection numbers the connections in the order they were accepted, from 1.
 	Connection uint64 `json:"connection"`
 	Rows       int    `json:"rows"`
+	// Bytes is the size of the request as a message.
+	Bytes int `json:"bytes"`
 	// First are the first elements of the first input of each row, and Hash is
 	// over all bytes of all inputs.
 	First []float64 `json:"first,omitempty"`
@@ -103,7 +106,7 @@ func (r *record) update(change func()) {
 
 // start logs the arrival of a call.
 func (r *record) start(msg *oip.ModelInferRequest, conn uint64) *Call {
-	c := Call{ID: msg.GetId(), Model: msg.GetModelName(), Version: msg.GetModelVersion(), Connection: conn, Arrived: time.Now()}
+	c := Call{ID: msg.GetId(), Model: msg.GetModelName(), Version: msg.GetModelVersion(), Connection: conn, Bytes: proto.Size(msg), Arrived: time.Now()}
 	h := fnv.New64a()
 	if tensors, err := oip.Tensors(msg); err == nil && len(tensors) > 0 {
 		c.Rows, c.First = firstValues(tensors[0], r.script.Unbatched)

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -40,6 +41,7 @@ type Server struct {
 	record   *record
 	faults   *mock.Schedule // of the backend, kept over restarts
 	conns    sync.Map       // number to *conn
+	silent   atomic.Bool    // of connections that come
 	crashing sync.WaitGroup
 
 	// Start and stop take turns. A channel and no mutex: they may wait for a time
@@ -314,6 +316,17 @@ func (s *Server) DropConnections() {
 	s.conns.Range(func(_, c any) bool { c.(*conn).Close(); return true })
 }
 
+// Silence loses whatever is sent over the connections from now on, in both directions and without a
+// word, as a firewall does that has forgotten them, or a machine that has lost its power. Connections
+// that come are accepted, and silent too, until Speak.
+func (s *Server) Silence() {
+	s.silent.Store(true)
+	s.conns.Range(func(_, c any) bool { c.(*conn).silent.Store(true); return true })
+}
+
+// Speak ends Silence for connections that come. Those that were silent stay so.
+func (s *Server) Speak() { s.silent.Store(false) }
+
 // Block keeps calls that arrive from now on from being handled, until Release or
 // until their caller gives up.
 func (s *Server) Block() {
@@ -375,6 +388,11 @@ func (s *Server) intercept(ctx context.Context, req any, _ *grpc.UnaryServerInfo
 func (s *Server) handle(ctx context.Context, msg *oip.ModelInferRequest, call *Call, next grpc.UnaryHandler) (any, error) {
 	if err := s.record.pass(ctx); err != nil {
 		return nil, status.FromContextError(err).Err()
+	}
+	if s.script.Refuse != nil {
+		if err := s.script.Refuse(*call); err != nil {
+			return nil, err
+		}
 	}
 	f, rows, ok := s.record.schedule.Match(call.Number, call.First)
 	if !ok {

@@ -1,0 +1,183 @@
+package sidecar_test
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/sidecar/sidecartest"
+)
+
+// A server that lets its connections go at an age, in the way of one that is well, costs no pause, no
+// record, and no warning (A74).
+func TestConnectionsOfAnAge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := sidecartest.Start(t, sidecartest.Script{Latency: 20 * time.Millisecond, Options: []grpc.ServerOption{
+			grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: 300 * time.Millisecond})}})
+		var log logged
+		cfg := config(s)
+		cfg.NonIdempotent, cfg.Logger = true, log.logger()
+		start := time.Now()
+		if n := doubled(t, paced(1000, 2*time.Millisecond), cfg, async.Config{}); n != 1000 {
+			t.Errorf("%d results", n)
+		}
+		if d := time.Since(start); d > 2100*time.Millisecond {
+			t.Errorf("2 s of records took %v", d)
+		}
+		if st := s.Status(); st.Accepted < 5 || st.Calls != st.Answered {
+			t.Errorf("%+v", st)
+		}
+		if text := log.String(); strings.Contains(text, "level=WARN") || !strings.Contains(text, "calls go on over a new connection") {
+			t.Errorf("the log:\n%s", text)
+		}
+	})
+}
+
+// Why a server has ended a connection is in the log, also where it had nothing to answer.
+func TestGoAwayIsLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := sidecartest.Start(t, sidecartest.Script{})
+		var log logged
+		cfg := config(s)
+		cfg.Logger = log.logger()
+		dial, calm := cfg.Dialer, make(chan net.Conn, 8)
+		cfg.Dialer = func(ctx context.Context, address string) (net.Conn, error) {
+			c, err := dial(ctx, address)
+			if err == nil {
+				c = &appended{Conn: c}
+				calm <- c
+			}
+			return c, err
+		}
+		in := func(yield func([]float32, error) bool) {
+			if !yield([]float32{0}, nil) {
+				return
+			}
+			time.Sleep(time.Second)
+			(<-calm).(*appended).end(enhanceYourCalm, "too_many_pings")
+			time.Sleep(time.Second)
+			yield([]float32{1}, nil)
+		}
+		if n := doubled(t, in, cfg, async.Config{}); n != 2 {
+			t.Errorf("%d results", n)
+		}
+		if text := log.String(); !strings.Contains(text, "level=WARN") || !strings.Contains(text, "ENHANCE_YOUR_CALM") || !strings.Contains(text, "too_many_pings") {
+			t.Errorf("the log:\n%s", text)
+		}
+	})
+}
+
+// A connection over which nothing is sent for long is left alone: no server has to put up with pings
+// that it counts.
+func TestNoPings(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := sidecartest.Start(t, sidecartest.Script{Latency: 20 * time.Minute})
+		cfg := config(s)
+		dial := cfg.Dialer
+		var sent pings
+		cfg.Endpoint = "127.0.0.1:8001" // over TCP, as far as the client knows
+		cfg.Dialer = func(ctx context.Context, address string) (net.Conn, error) {
+			c, err := dial(ctx, address)
+			return &counting{Conn: c, pings: &sent}, err
+		}
+		if err := run(t, 1, cfg, async.Config{Timeout: time.Hour}); err != nil {
+			t.Error(err)
+		}
+		sent.mu.Lock()
+		defer sent.mu.Unlock()
+		if sent.n > 0 {
+			t.Errorf("%d pings that were no answers", sent.n)
+		}
+	})
+}
+
+// logged is a log that many write to.
+type logged struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *logged) logger() *slog.Logger {
+	return slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+func (l *logged) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(b)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+// appended is a connection at whose end the peer says something more.
+type appended struct {
+	net.Conn
+	mu   sync.Mutex
+	last []byte
+}
+
+// enhanceYourCalm is a code of HTTP/2.
+const enhanceYourCalm = 0xb
+
+func (c *appended) end(code byte, words string) {
+	const goAway = 0x7
+	c.mu.Lock()
+	c.last = append([]byte{0, 0, byte(8 + len(words)), goAway, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, code}, words...)
+	c.mu.Unlock()
+	c.SetReadDeadline(time.Now())
+}
+
+func (c *appended) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n > 0 || err == nil {
+		return n, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.last) == 0 {
+		return 0, err
+	}
+	n = copy(b, c.last)
+	c.last = c.last[n:]
+	return n, nil
+}
+
+// counting counts the pings that a client sends, by frames that are written whole.
+type counting struct {
+	net.Conn
+	pings *pings
+}
+
+type pings struct {
+	mu sync.Mutex
+	n  int
+}
+
+func (c *counting) Write(b []byte) (int, error) {
+	c.pings.mu.Lock()
+	const ping = 0x6
+	rest := bytes.TrimPrefix(b, []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))
+	for len(rest) >= 9 {
+		// Those that measure the bandwidth come with data that was received.
+		if rest[3] == ping && rest[4]&1 == 0 && !bytes.Equal(rest[9:17], []byte{2, 4, 16, 16, 9, 14, 7, 7}) {
+			c.pings.n++
+		}
+		rest = rest[min(9+int(rest[0])<<16+int(rest[1])<<8+int(rest[2]), len(rest)):]
+	}
+	c.pings.mu.Unlock()
+	return c.Conn.Write(b)
+}

@@ -1,0 +1,106 @@
+package sidecartest
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"sync"
+
+	"google.golang.org/grpc/test/bufconn"
+)
+
+// Proxy stands before a sidecar, as a load balancer or an ingress does, and passes calls on unless it
+// is told to answer some itself: in the words of HTTP, without a status of gRPC's. It is in memory.
+// Its methods are safe for concurrent use.
+type Proxy struct {
+	listener *bufconn.Listener
+	server   *http.Server
+	forward  *http.Transport
+	serving  sync.WaitGroup
+
+	mu    sync.Mutex
+	rules []proxyRule
+	log   []string
+}
+
+// proxyRule is what happens to the next times calls whose method ends with the name.
+type proxyRule struct {
+	method string
+	status int // 0: the call is reset
+	times  int
+}
+
+// StartProxy runs a proxy before s until the end of the test.
+func StartProxy(t TB, s *Server) *Proxy {
+	t.Helper()
+	var plain http.Protocols
+	plain.SetUnencryptedHTTP2(true)
+	dial := s.Dialer()
+	p := &Proxy{
+		listener: bufconn.Listen(256 << 10),
+		forward: &http.Transport{Protocols: &plain, DialContext: func(ctx context.Context, _, address string) (net.Conn, error) {
+			return dial(ctx, address)
+		}},
+	}
+	pass := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: "sidecartest"})
+	pass.Transport, pass.FlushInterval = p.forward, -1
+	p.server = &http.Server{Protocols: &plain, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch status, own := p.next(r.URL.Path); {
+		case !own:
+			pass.ServeHTTP(w, r)
+		case status == 0:
+			panic(http.ErrAbortHandler)
+		default:
+			http.Error(w, "the proxy says so", status)
+		}
+	})}
+	p.serving.Go(func() { _ = p.server.Serve(p.listener) })
+	t.Cleanup(p.Close)
+	return p
+}
+
+// Close ends the proxy and its connections. It is idempotent.
+func (p *Proxy) Close() {
+	_ = p.server.Close()
+	p.serving.Wait()
+	p.forward.CloseIdleConnections()
+}
+
+// Dialer returns what connects to the proxy, whatever address it is given.
+func (p *Proxy) Dialer() func(ctx context.Context, address string) (net.Conn, error) {
+	return func(ctx context.Context, _ string) (net.Conn, error) { return p.listener.DialContext(ctx) }
+}
+
+// Answer makes the proxy answer the next calls of a method itself, as ModelInfer, with a status of
+// HTTP. An empty name means every method.
+func (p *Proxy) Answer(method string, status, times int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.rules = append(p.rules, proxyRule{method, status, times})
+}
+
+// Reset makes the proxy end the next calls of a method with RST_STREAM.
+func (p *Proxy) Reset(method string, times int) { p.Answer(method, 0, times) }
+
+// Answered are the methods that the proxy has answered or reset itself, in their order.
+func (p *Proxy) Answered() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return append([]string(nil), p.log...)
+}
+
+func (p *Proxy) next(path string) (status int, own bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i := range p.rules {
+		if r := &p.rules[i]; r.times > 0 && strings.HasSuffix(path, r.method) {
+			r.times--
+			p.log = append(p.log, path[strings.LastIndexByte(path, '/')+1:])
+			return r.status, true
+		}
+	}
+	return 0, false
+}
