@@ -48,7 +48,7 @@ type channel[IN, OUT any] struct {
 	mu       sync.Mutex
 	more     sync.Cond // a request may be due
 	gather   gather[IN]
-	maxBytes int // of a request; lowered when a side refuses what was sent
+	sizes    sizes
 	requests uint64
 	closed   bool
 	accused  accused[OUT]
@@ -66,11 +66,11 @@ type channel[IN, OUT any] struct {
 func newChannel[IN, OUT any](cfg Config, ep endpoint.Endpoint, sub async.Subtask, done async.Completer[OUT]) *channel[IN, OUT] {
 	c := &channel[IN, OUT]{
 		cfg: cfg, ep: ep, sub: sub, done: done,
-		name:     peerName{endpoint: cfg.Endpoint, model: cfg.Model},
-		log:      guard.Logger(cmp.Or(cfg.Logger, sub.Logger, slog.New(slog.DiscardHandler))),
-		maxBytes: cfg.MaxBytes,
-		accused:  accused[OUT]{asked: make(chan struct{}, 1)},
-		opened:   make(chan struct{}, 1),
+		name:    peerName{endpoint: cfg.Endpoint, model: cfg.Model},
+		log:     guard.Logger(cmp.Or(cfg.Logger, sub.Logger, slog.New(slog.DiscardHandler))),
+		sizes:   newSizes(cfg.MaxBytes),
+		accused: accused[OUT]{asked: make(chan struct{}, 1)},
+		opened:  make(chan struct{}, 1),
 	}
 	c.more.L = &c.mu
 	return c
@@ -234,7 +234,7 @@ func (c *channel[IN, OUT]) take() (r *group[IN], maxBytes int) {
 	defer c.mu.Unlock()
 	for !c.closed {
 		if r := c.gather.next(); r != nil {
-			return r, c.maxBytes
+			return r, c.sizes.now
 		}
 		c.more.Wait()
 	}
@@ -302,6 +302,27 @@ func (c *channel[IN, OUT]) leave(r *group[IN], and func()) {
 		and()
 	}
 	c.finish(r)
+}
+
+// passed is leave for a request that has reached the model.
+func (c *channel[IN, OUT]) passed(w *worker[IN, OUT], r *group[IN]) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.reached(w, r)
+	c.finish(r)
+}
+
+// reached counts a request as one of a size that passes. Under c.mu.
+func (c *channel[IN, OUT]) reached(w *worker[IN, OUT], r *group[IN]) {
+	if w.shares { // its tensors were not in the message
+		return
+	}
+	if c.sizes.passed(w.batch.Bytes(), r.part, time.Now()) {
+		c.log.Info("sidecar: requests are kept smaller, since larger ones are refused", "endpoint", c.name.endpoint, "bytes", c.sizes.now)
+	}
+	if r.trial {
+		c.gather.tried()
+	}
 }
 
 // landed says that the request of a worker that shares memory is over. It returns false if nobody waited for it any more: its

@@ -263,14 +263,14 @@ func TestTooLarge(t *testing.T) {
 						t.Errorf("the message names neither the limit nor the setting: %s", e)
 					}
 				}
-				if c.maxBytes > 4096 || c.maxBytes < 1024 {
-					t.Errorf("%d bytes a request after refusals at 4096", c.maxBytes)
+				if c.sizes.now > 4096 || c.sizes.now < 1024 {
+					t.Errorf("%d bytes a request after refusals at 4096", c.sizes.now)
 				}
 				// From then on nothing is refused and split.
 				before := len(p.log)
 				r.call(records[:64]...)
 				r.await()
-				if n, most := len(p.log)-before, 64*200/c.maxBytes+1; n > most {
+				if n, most := len(p.log)-before, 64*200/c.sizes.now+1; n > most {
 					t.Errorf("%d requests after the limit was known, want %d", n, most)
 				}
 			})

@@ -34,6 +34,7 @@ type group[IN any] struct {
 	part  bool      // of a request that failed
 	alone bool      // it is sent when nothing else is in flight, and nothing else while it is
 	plain bool      // without shared memory
+	trial bool      // it is a half of one that may have been too large (A75)
 	sent  time.Time // when the request left; zero: it has not
 	// abort ends the request in flight; nil while there is none.
 	abort func()
@@ -108,7 +109,7 @@ func (g *gather[IN]) encoded(r *group[IN], fates []fate) {
 	case len(rest) == 0:
 	case r.part:
 		p := g.group(rest)
-		p.part, p.alone, p.plain = true, r.alone, r.plain
+		p.part, p.alone, p.plain, p.trial = true, r.alone, r.plain, r.trial
 		g.parts.pushFront(p)
 	default:
 		g.pending.pushFront(rest...)
@@ -136,26 +137,75 @@ func (g *gather[IN]) oldest() (at time.Time) {
 // again makes a part of the calls of r in [from, to) that are still wanted, to be sent
 // alone or beside others.
 func (g *gather[IN]) again(r *group[IN], from, to int, alone bool) {
+	if p := g.partOf(r, from, to, alone); p != nil {
+		g.parts.push(p)
+	}
+}
+
+// partOf returns a part of the calls of r in [from, to) that are still wanted; nil: there are none.
+func (g *gather[IN]) partOf(r *group[IN], from, to int, alone bool) *group[IN] {
 	p := g.group(r.calls[from:to])
 	copy(p.fates, r.fates[from:to])
 	p.compact()
 	if p.part, p.alone, p.plain = true, alone, r.plain; p.live == 0 {
 		g.recycle(p)
-		return
+		return nil
 	}
-	g.parts.push(p)
+	return p
 }
 
 // halves makes two parts of a group that failed, of equally many wanted calls.
 func (g *gather[IN]) halves(r *group[IN], alone bool) {
-	mid, n := 0, 0
-	for ; n < r.live/2; mid++ {
+	mid := r.middle()
+	g.again(r, 0, mid, alone)
+	g.again(r, mid, len(r.calls), alone)
+}
+
+// middle is where the wanted calls of a group are half over.
+func (r *group[IN]) middle() (mid int) {
+	for n := 0; n < r.live/2; mid++ {
 		if r.fates[mid] == wanted {
 			n++
 		}
 	}
-	g.again(r, 0, mid, alone)
-	g.again(r, mid, len(r.calls), alone)
+	return mid
+}
+
+// try makes halves of a group that may have been too large, to be sent before everything else and
+// one at a time: the first that passes tells.
+func (g *gather[IN]) try(r *group[IN]) {
+	mid := r.middle()
+	for _, span := range [][2]int{{mid, len(r.calls)}, {0, mid}} {
+		if p := g.partOf(r, span[0], span[1], true); p != nil {
+			p.trial = true
+			g.parts.pushFront(p)
+		}
+	}
+}
+
+// tried ends such a trial: one has passed, and the others go beside each other again.
+func (g *gather[IN]) tried() {
+	for _, p := range g.parts.items() {
+		if p.trial {
+			p.trial, p.alone = false, false
+		}
+	}
+}
+
+// giveUp ends a trial in vain, and appends the calls that waited for it to dst.
+func (g *gather[IN]) giveUp(dst []async.CallID) []async.CallID {
+	g.parts.filter(func(p **group[IN]) bool {
+		r := *p
+		if !r.trial {
+			return true
+		}
+		for i := range r.calls {
+			dst = append(dst, r.calls[i].ID)
+		}
+		g.recycle(r)
+		return false
+	})
+	return dst
 }
 
 // cancel forgets calls that have their outcome. A request of which no row is wanted any
@@ -231,7 +281,7 @@ func (g *gather[IN]) group(calls []async.Call[IN]) *group[IN] {
 	}
 	r.calls = append(r.calls[:0], calls...)
 	r.fates = append(r.fates[:0], make([]fate, len(calls))...)
-	r.live, r.part, r.alone, r.plain = len(calls), false, false, false
+	r.live, r.part, r.alone, r.plain, r.trial = len(calls), false, false, false, false
 	return r
 }
 

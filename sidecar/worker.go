@@ -294,7 +294,7 @@ func (w *worker[IN, OUT]) settle(r *group[IN], id string, written bool, err erro
 			return
 		}
 		if err = oip.FillRowsFrom(w.rows, &w.resp, n, outputs); err == nil {
-			w.c.leave(r, nil)
+			w.c.passed(w, r)
 			w.at.stage, w.at.row = decoding, 0
 			w.decode(r)
 			return
@@ -327,7 +327,7 @@ func (w *worker[IN, OUT]) settle(r *group[IN], id string, written bool, err erro
 		w.c.link.lost(f.Error)
 	}
 	if written && (f.do == lostRows || f.do == holdRows && f.uncertain) {
-		f.do, f.Error = failRows, f.Error.lostForGood()
+		f.do, f.unlikely, f.Error = failRows, false, f.Error.lostForGood()
 	}
 	w.judge(r, &f, n)
 	w.report()
@@ -354,7 +354,11 @@ func (w *worker[IN, OUT]) unshared(r *group[IN], err error) bool {
 func (w *worker[IN, OUT]) judge(r *group[IN], f *failure, rows int) {
 	bytes := w.batch.Bytes()
 	w.c.leave(r, func() {
+		if f.do == findRow || f.do == misfit {
+			w.c.reached(w, r)
+		}
 		switch {
+		case f.unlikely && !w.shares && r.live > 0 && w.tooLarge(r, f, rows):
 		case f.do == findRow && f.shared && (rows > 1 || !r.alone):
 			w.c.gather.halves(r, true)
 		case f.do == findRow && rows > 1:
@@ -364,7 +368,7 @@ func (w *worker[IN, OUT]) judge(r *group[IN], f *failure, rows int) {
 			}
 			w.c.gather.again(r, 0, rows, false)
 		case f.do == splitRows && rows > 1:
-			w.c.maxBytes = max(1, min(w.c.maxBytes, bytes/2))
+			w.c.sizes.refused(bytes)
 			w.c.gather.halves(r, false)
 		default:
 			w.failAll(r, f)
@@ -373,6 +377,25 @@ func (w *worker[IN, OUT]) judge(r *group[IN], f *failure, rows int) {
 	if why := w.c.link.down.Load(); why != nil {
 		w.c.holdWaiting(why) // the parts, if they came after the link went down
 	}
+}
+
+// tooLarge looks into a request that may have been refused for its size, in words that do not say so. It
+// returns false if it is held as any other that was refused. Under c.mu.
+func (w *worker[IN, OUT]) tooLarge(r *group[IN], f *failure, rows int) bool {
+	c, bytes := w.c, w.batch.Bytes()
+	switch {
+	case r.trial && rows == 1:
+		c.sizes.inVain()
+		for _, id := range c.gather.giveUp(nil) {
+			w.fail(id, f.Error)
+		}
+		return false
+	case rows == 1, !r.trial && !c.sizes.doubt(bytes, len(c.gather.flight) > 1):
+		return false
+	}
+	c.sizes.refused(bytes)
+	c.gather.try(r)
+	return true
 }
 
 // failNamed completes the rows that the server names; false if it names none of them.
