@@ -35,8 +35,8 @@ type peerServer struct {
 	ready       func() (bool, error)
 	meta        func() error
 	untold      func(*oip.ModelMetadataResponse) // takes something out of the metadata
-	live        func() error     // of ModelReady, before ready
-	modelConfig *oip.ModelConfig // nil: not served
+	live        func() error                     // of ModelReady, before ready
+	modelConfig *oip.ModelConfig                 // nil: not served
 	infer       func(ctx context.Context, req *oip.ModelInferRequest, rows [][]float32) error
 	answer      func(resp *oip.ModelInferResponse) // changes an answer
 	shared      *sharedMemory                      // nil: not served
