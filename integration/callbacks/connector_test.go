@@ -27,7 +27,7 @@ func broker(t *testing.T, opts ...kfake.Opt) kafka.Config {
 		t.Fatal(err)
 	}
 	t.Cleanup(fake.Close)
-	return kafka.Config{Brokers: fake.ListenAddrs(), Timeout: time.Second}
+	return kafka.Config{Brokers: fake.ListenAddrs(), Timeout: 5 * time.Second}
 }
 
 func fill(t *testing.T, cfg kafka.Config) {
