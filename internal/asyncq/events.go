@@ -81,8 +81,9 @@ func (q *Queue) Start(now Time) {
 	for q.running < q.limit.now() && q.bearable() {
 		var s int32
 		switch {
-		case q.again.head != none:
-			s = q.popFront(&q.again)
+		case len(q.again) > 0:
+			s = q.again[0]
+			q.takeOut(s)
 		case q.fresh.head != none:
 			s = q.popFront(&q.fresh)
 		default:
@@ -96,18 +97,21 @@ func (q *Queue) Start(now Time) {
 // entries more than they may be, it is one that all wait for: nothing can leave, and nothing else is
 // in call.
 func (q *Queue) bearable() bool {
-	if q.cfg.MaxBytes == 0 || q.bytes <= q.cfg.MaxBytes {
+	if !q.heavy() {
 		return true
 	}
 	if q.running > 0 || q.CanPop() {
 		return false
 	}
-	next := q.again.head
-	if next == none {
-		next = q.fresh.head
+	next := q.fresh.head
+	if len(q.again) > 0 {
+		next = q.again[0]
 	}
 	return q.cfg.Order != Ordered || next == none || next == q.order.front()
 }
+
+// heavy reports whether results have made the entries more than they may be.
+func (q *Queue) heavy() bool { return q.cfg.MaxBytes != 0 && q.bytes > q.cfg.MaxBytes }
 
 func (q *Queue) call(s int32) {
 	q.runTimer(s)
@@ -140,6 +144,14 @@ func (q *Queue) Complete(now Time, id ID, attempt uint32, out Outcome, after Tim
 	e := &q.entries[s]
 	q.callEnded(e)
 	switch out {
+	case Unmade:
+		if q.haltTimer(s) {
+			q.callAgain(s)
+			return Waiting
+		}
+		q.dropDeadline(s)
+		e.state = judged
+		return Expired
 	case Unavailable, Overloaded:
 		if out == Overloaded {
 			q.limit.overloaded(e.call)
@@ -295,7 +307,7 @@ func (q *Queue) expire(s int32, k Kind) {
 		if e.attempt == 0 {
 			q.unlink(&q.fresh, s)
 		} else {
-			q.unlink(&q.again, s)
+			q.takeOut(s)
 		}
 	}
 	q.leaves(s)
