@@ -11,6 +11,7 @@ func (o *Operator[IN, OUT]) emit(now asyncq.Time, max int, out Emitter[OUT]) boo
 	if max <= 0 || o.queue.Pop(max) == 0 {
 		return false
 	}
+	left := int64(0)
 	for i := range o.queue.Effects {
 		s := &o.slots[o.queue.Effects[i].ID.Slot]
 		if s.isMark {
@@ -41,10 +42,13 @@ func (o *Operator[IN, OUT]) emit(now asyncq.Time, max int, out Emitter[OUT]) boo
 				o.stats.Completed++
 			}
 		}
+		left += s.bytes
 		*s = slot[IN, OUT]{}
 	}
 	o.queue.Effects = o.queue.Effects[:0]
 	o.flush(out)
+	o.resultBytes -= left
+	o.inbox.kept.Store(o.resultBytes)
 	return true
 }
 

@@ -46,9 +46,20 @@ type Verdict struct {
 	// Lost is how much of the record's time has passed since nobody was there to answer, as on a
 	// connection that has gone silent. A record that is held gets it back. It is used with Hold.
 	Lost time.Duration
+	// Unmade: the call never began. The record is called again in its turn, its timer standing still
+	// until then; nobody has refused it.
+	Unmade bool
 	// Retry: transient, so the default retry applies.
 	Retry bool
 }
+
+// ErrUnmade completes a call that never began (Crowd).
+var ErrUnmade Failure = unmade{}
+
+type unmade struct{}
+
+func (unmade) Error() string    { return "the call was given back before it began" }
+func (unmade) Verdict() Verdict { return Verdict{Class: Transport, Unmade: true} }
 
 // Failure is an error that knows what it means to the operator. It is found by
 // errors.As, so it may be wrapped.

@@ -59,6 +59,15 @@ type Failer interface {
 	Fail(why error)
 }
 
+// Crowd is implemented by the Completer that an operator gives to Open.
+type Crowd interface {
+	// Crowded reports whether the results that wait for their turn are more than Config.MaxBytes. A
+	// caller that has calls it has not begun then completes them with ErrUnmade, but for the oldest
+	// where nothing else is in progress: the operator may wait for just that one. So what waits in a caller
+	// does not become results that nobody has room for. It may be called from any goroutine and never blocks.
+	Crowded() bool
+}
+
 // Subtask describes one parallel instance of the operator to its caller.
 type Subtask struct {
 	// Job is the name of the job; empty outside of one.
@@ -144,6 +153,19 @@ func (o *Outputs[OUT]) At(i int) OUT {
 		return o.one
 	}
 	return o.many[i]
+}
+
+// bytes is the size of the results.
+func (o *Outputs[OUT]) bytes(size func(*OUT) int64) (n int64) {
+	switch o.kind {
+	case outputsOne:
+		n = size(&o.one)
+	case outputsMany:
+		for i := range o.many {
+			n += size(&o.many[i])
+		}
+	}
+	return n
 }
 
 // IsSet reports whether anything was said, be it None.

@@ -274,6 +274,38 @@ func TestOneThatIsNeverTaken(t *testing.T) {
 	}
 }
 
+// TestAloneAfterWhatIsAskedFor: a record that is called alone waits between its calls as long as the
+// server asks, if that is not out of all proportion.
+func TestAloneAfterWhatIsAskedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const asked = hold / 8
+		r := newRig(t, async.Unordered, async.Config{Hold: hold, Capacity: 20}, nil)
+		var calls []time.Duration
+		r.answer = func(r *rig, c async.Call[int]) {
+			time.Sleep(10 * time.Millisecond)
+			if c.Record.Value == 5 {
+				calls = append(calls, r.now())
+				r.refuse(c, away{asked})
+			} else {
+				r.accept(c)
+			}
+		}
+		for v := 1; r.err == nil && v < 1e6; v++ {
+			if !r.admit(v) {
+				r.run(func() bool { return r.op.Room() > 0 })
+			}
+		}
+		if len(calls) < 6 || !errors.Is(r.err, async.ErrHold) {
+			t.Fatalf("%d calls: %v", len(calls), r.err)
+		}
+		for i := 1; i < len(calls); i++ {
+			if gap := calls[i] - calls[i-1]; gap < asked {
+				t.Errorf("call %d of %d came after %v; the server asked for %v", i+1, len(calls), gap, asked)
+			}
+		}
+	})
+}
+
 // TestOneThatLosesTheConnection: a record at which the server ends has the same bound, though others
 // are taken between its calls (A41).
 func TestOneThatLosesTheConnection(t *testing.T) {

@@ -2,6 +2,7 @@ package async
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tensorferry/tensorferry/internal/guard"
@@ -12,10 +13,14 @@ import (
 // answer that was in time counts as in time however late the task gets to it (A15).
 type inbox[OUT any] struct {
 	wake func()
+	size func(*OUT) int64
+	most int64        // bytes of results that wait; 0: no bound
+	kept atomic.Int64 // of these, what the task has taken and not passed on
 
 	mu     sync.Mutex
 	closed bool
 	letter letters[OUT]
+	posted int64 // bytes of the results in it
 }
 
 // letters is what an inbox gathered between two visits of the task.
@@ -60,6 +65,11 @@ func (b *inbox[OUT]) post(r report, cs []Completion[OUT]) {
 		return
 	}
 	r.at = time.Now()
+	if b.most > 0 {
+		for i := range cs {
+			b.posted += cs[i].Outputs.bytes(b.size)
+		}
+	}
 	b.letter.completions = append(b.letter.completions, cs...)
 	b.letter.reports = append(b.letter.reports, r)
 	b.mu.Unlock()
@@ -98,7 +108,19 @@ func (b *inbox[OUT]) take(spare letters[OUT]) letters[OUT] {
 	}
 	got := b.letter
 	b.letter = spare
+	b.kept.Add(b.posted) // until the task has looked at them
+	b.posted = 0
 	return got
+}
+
+// Crowded implements Crowd.
+func (b *inbox[OUT]) Crowded() bool {
+	if b.most <= 0 {
+		return false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.posted+b.kept.Load() > b.most
 }
 
 // close makes everything that comes later vanish.

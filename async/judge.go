@@ -71,6 +71,8 @@ func (o *Operator[IN, OUT]) judge(now asyncq.Time, c *Completion[OUT]) {
 		outcome, v = asyncq.Fault, VerdictOf(c.Err)
 	}
 	switch {
+	case v.Unmade:
+		outcome = asyncq.Unmade
 	case v.Hold:
 		outcome, after = asyncq.Unavailable, asyncq.Time(v.RetryAfter)
 		if v.Class == Overload {
@@ -86,9 +88,14 @@ func (o *Operator[IN, OUT]) judge(now asyncq.Time, c *Completion[OUT]) {
 	verdict := o.queue.Complete(now, id, c.ID.Attempt, outcome, after)
 	s := &o.slots[id.Slot]
 	o.called.add(time.Duration(now - s.since))
-	s.err = c.Err
+	if outcome != asyncq.Unmade {
+		s.err = c.Err
+	}
 	switch verdict {
 	case asyncq.Waiting:
+		if outcome == asyncq.Unmade {
+			break
+		}
 		o.queue.GiveBack(id, asyncq.Time(v.Lost))
 		name := "held"
 		if outcome == asyncq.Transient {
@@ -264,16 +271,9 @@ func (o *Operator[IN, OUT]) failRecord(id asyncq.ID, err error) {
 func (o *Operator[IN, OUT]) ready(id asyncq.ID) {
 	s := &o.slots[id.Slot]
 	s.since = o.queue.Now()
-	var bytes int64
-	switch {
-	case s.outs.kind == outputsOne:
-		bytes = o.outBytes(&s.outs.one)
-	case s.outs.kind == outputsMany:
-		for i := range s.outs.many {
-			bytes += o.outBytes(&s.outs.many[i])
-		}
-	}
-	o.queue.Finish(id, bytes)
+	s.bytes = s.outs.bytes(o.outBytes)
+	o.resultBytes += s.bytes
+	o.queue.Finish(id, s.bytes)
 }
 
 func (o *Operator[IN, OUT]) makeFallback(f Failed[IN]) (outs Outputs[OUT], err error) {

@@ -100,7 +100,9 @@ type Operator[IN, OUT any] struct {
 	fallback  FallbackMaker[IN, OUT]
 	bytes     func(*IN) int64
 	outBytes  func(*OUT) int64
-	letters   func([]Failed[IN])
+	// resultBytes are those of results that wait for their turn.
+	resultBytes int64
+	letters     func([]Failed[IN])
 
 	queue  *asyncq.Queue
 	slots  []slot[IN, OUT]
@@ -143,6 +145,7 @@ type slot[IN, OUT any] struct {
 	mark    Watermark
 	came    asyncq.Time // when it was admitted
 	since   asyncq.Time // of its newest call, and then of its outcome
+	bytes   int64       // of its results, while they wait
 }
 
 // fate is what has become of a record that leaves.
@@ -201,6 +204,7 @@ func NewOperator[IN, OUT any](fn Function[IN, OUT], order Order, cfg Config, sub
 	}
 	o.bytes = sizeOf[IN](fn, sub.Logger)
 	o.outBytes, _ = size.Of[OUT]()
+	in.size, in.most = o.outBytes, cfg.MaxBytes
 	o.queue = asyncq.New(asyncq.Config{
 		Capacity: cfg.Capacity, MaxCalls: cfg.MaxCalls, Order: asyncq.Order(order),
 		// The longest durations are added to the present time.
@@ -422,6 +426,7 @@ func (o *Operator[IN, OUT]) step(now asyncq.Time, max int, out Emitter[OUT]) {
 			return
 		}
 	}
+	o.inbox.kept.Store(o.resultBytes)
 	// A slot that this emission freed is for the restored records first.
 	o.admitBacklog(now)
 	o.queue.Start(now)

@@ -1,6 +1,10 @@
 package sidecar
 
 import (
+	"cmp"
+	"slices"
+	"time"
+
 	"github.com/tensorferry/tensorferry/async"
 )
 
@@ -10,14 +14,19 @@ import (
 // requests, one at a time, and an answer counts for all rows that were accused before it was
 // asked, so that a burst of bad records costs a few questions and no request waits.
 type accused[OUT any] struct {
-	rows  []async.Completion[OUT]
+	rows  []accusedRow[OUT]
 	open  bool          // the question is to be asked
 	asked chan struct{} // wakes who asks it
 }
 
+type accusedRow[OUT any] struct {
+	async.Completion[OUT]           // with what it is accused of
+	until                 time.Time // an outcome has to be there: before its time is over, or its hold
+}
+
 // accuse hands rows over that are to fail unless the model has changed. Without rows it only has
 // that looked into.
-func (c *channel[IN, OUT]) accuse(rows []async.Completion[OUT]) {
+func (c *channel[IN, OUT]) accuse(rows []accusedRow[OUT]) {
 	c.mu.Lock()
 	c.accused.rows, c.accused.open = append(c.accused.rows, rows...), true
 	c.mu.Unlock()
@@ -27,49 +36,142 @@ func (c *channel[IN, OUT]) accuse(rows []async.Completion[OUT]) {
 	}
 }
 
+// accuseUntil is by when a row must have its outcome that is accused now: so long before its time is
+// over that it can be called again, or, without a timeout, after a hold. Else it would fail of its
+// timeout, and not as what it is, or never.
+func (c *channel[IN, OUT]) accuseUntil(deadline time.Time) time.Time {
+	if deadline.IsZero() {
+		return time.Now().Add(cmp.Or(c.sub.Config.Hold, async.DefaultHold))
+	}
+	return deadline.Add(-silencePeriod(c.sub.Config.Timeout) / 2)
+}
+
 // judgeAccused completes accused rows until the channel is closed.
 func (c *channel[IN, OUT]) judgeAccused() {
-	var rows []async.Completion[OUT]
+	j := judging[IN, OUT]{c: c, answers: make(chan *Error, 1)}
 	for {
+		next := j.next()
 		select {
-		case <-c.accused.asked:
 		case <-c.ctx.Done():
-			return
+			return // nobody listens
+		case <-c.accused.asked:
+			c.mu.Lock()
+			j.due = j.due || c.accused.open
+			j.waiting, c.accused.rows, c.accused.open = append(j.waiting, c.accused.rows...), nil, false
+			c.mu.Unlock()
+		case why := <-j.answers:
+			j.answered(why)
+		case <-next.C:
+			j.late()
 		}
-		c.mu.Lock()
-		open := c.accused.open
-		rows, c.accused.rows, c.accused.open = c.accused.rows, rows[:0], false
-		c.mu.Unlock()
-		if !open {
-			continue
-		}
-		why := c.link.down.Load()
-		if why == nil || why.hold {
-			why = c.link.verify(c.ctx)
-		}
-		for n := 0; c.cfg.NonIdempotent && why != nil && why.hold && c.ctx.Err() == nil; n++ {
-			// They must not be called again because there is no answer to this, so they wait for
-			// one.
-			c.link.lost(why)
-			sleep(c.ctx, c.cfg.Backoff.delay(n))
-			why = c.link.verify(c.ctx)
-		}
-		switch {
-		case c.ctx.Err() != nil:
-			return // closed: nobody listens
-		case why != nil && why.hold:
-			c.link.lost(why)
-		case why != nil:
-			c.link.end(why)
-		}
-		if why != nil {
-			for i := range rows {
-				rows[i].Err = why
+		next.Stop()
+		j.ask()
+	}
+}
+
+// judging is the state of judgeAccused.
+type judging[IN, OUT any] struct {
+	c       *channel[IN, OUT]
+	waiting []accusedRow[OUT] // for a question
+	asked   []accusedRow[OUT] // before the one that is under way
+	due     bool              // a question is to be asked
+	asking  bool
+	answers chan *Error
+	tries   int       // of questions without an answer
+	pause   time.Time // before which no other is asked
+}
+
+// next is a timer for the first moment at which something is to be done.
+func (j *judging[IN, OUT]) next() *time.Timer {
+	at := time.Now().Add(time.Hour)
+	if j.due && !j.asking && j.pause.Before(at) {
+		at = j.pause
+	}
+	for _, rows := range [][]accusedRow[OUT]{j.waiting, j.asked} {
+		for i := range rows {
+			if rows[i].until.Before(at) {
+				at = rows[i].until
 			}
 		}
-		if len(rows) > 0 {
-			c.complete(rows)
-		}
-		clear(rows) // errors must not be kept alive
 	}
+	return time.NewTimer(time.Until(at))
+}
+
+// ask asks whether the model is the same, if that is due and no question is under way.
+func (j *judging[IN, OUT]) ask() {
+	if !j.due || j.asking || time.Now().Before(j.pause) {
+		return
+	}
+	j.due, j.asking = false, true
+	j.asked, j.waiting = j.waiting, j.asked[:0]
+	j.c.tasks.Go(func() {
+		why := j.c.link.down.Load()
+		if why == nil || why.hold {
+			why = j.c.link.verify(j.c.ctx)
+		}
+		j.answers <- why
+	})
+}
+
+// answered completes the rows for which the question was asked: with what they are accused of, if the
+// model is the same. Without an answer they wait, as for a lost connection.
+func (j *judging[IN, OUT]) answered(why *Error) {
+	c := j.c
+	j.asking = false
+	if c.ctx.Err() != nil {
+		return
+	}
+	rows := j.asked
+	j.asked = nil
+	switch {
+	case why == nil:
+	case !why.hold:
+		c.link.end(why)
+	case why.kind == ErrUnreachable:
+		c.link.lost(why)
+	}
+	if why != nil && why.hold && c.cfg.NonIdempotent {
+		// They must not be called again because there is no answer to this.
+		j.waiting, j.due = append(j.waiting, rows...), j.due || len(rows) > 0
+		j.pause = time.Now().Add(c.cfg.Backoff.delay(j.tries))
+		j.tries++
+		return
+	}
+	j.tries, j.pause = 0, time.Time{}
+	c.convict(rows, why)
+}
+
+// late completes rows that can wait no longer for an answer. Those that must not be called again are
+// what they are accused of.
+func (j *judging[IN, OUT]) late() {
+	var why *Error
+	if !j.c.cfg.NonIdempotent {
+		why = j.c.link.unanswered()
+	}
+	now := time.Now()
+	for _, rows := range []*[]accusedRow[OUT]{&j.waiting, &j.asked} {
+		var over []accusedRow[OUT]
+		*rows = slices.DeleteFunc(*rows, func(r accusedRow[OUT]) bool {
+			late := !now.Before(r.until)
+			if late {
+				over = append(over, r)
+			}
+			return late
+		})
+		j.c.convict(over, why)
+	}
+}
+
+// convict completes rows: with why, or else with what they are accused of.
+func (c *channel[IN, OUT]) convict(rows []accusedRow[OUT], why *Error) {
+	if len(rows) == 0 {
+		return
+	}
+	out := make([]async.Completion[OUT], len(rows))
+	for i := range rows {
+		if out[i] = rows[i].Completion; why != nil {
+			out[i].Err = why
+		}
+	}
+	c.complete(out)
 }

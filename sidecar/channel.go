@@ -48,6 +48,8 @@ type channel[IN, OUT any] struct {
 	mu       sync.Mutex
 	more     sync.Cond // a request may be due
 	gather   gather[IN]
+	crowd    async.Crowd    // nil: nobody says how many results wait
+	unmade   []async.CallID // of giveBack
 	sizes    sizes
 	requests uint64
 	closed   bool
@@ -73,6 +75,7 @@ func newChannel[IN, OUT any](cfg Config, ep endpoint.Endpoint, sub async.Subtask
 		opened:  make(chan struct{}, 1),
 	}
 	c.more.L = &c.mu
+	c.crowd, _ = done.(async.Crowd)
 	return c
 }
 
@@ -233,12 +236,36 @@ func (c *channel[IN, OUT]) take() (r *group[IN], maxBytes int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for !c.closed {
+		if c.giveBack() {
+			continue
+		}
 		if r := c.gather.next(); r != nil {
 			return r, c.sizes.now
 		}
 		c.more.Wait()
 	}
 	return nil, 0
+}
+
+// giveBack gives calls that have not begun back to the operator if the results that wait there are too
+// many (A5), so that what a channel makes of calls is bounded by the answers of its window. It reports
+// whether it did. Under c.mu, which it gives away meanwhile.
+func (c *channel[IN, OUT]) giveBack() bool {
+	if c.crowd == nil || c.gather.pending.len() == 0 || !c.crowd.Crowded() {
+		return false
+	}
+	c.unmade = c.gather.surplus(c.unmade[:0])
+	if len(c.unmade) == 0 {
+		return false
+	}
+	back := make([]async.Completion[OUT], len(c.unmade))
+	for i, id := range c.unmade {
+		back[i] = async.Completion[OUT]{ID: id, Err: async.ErrUnmade}
+	}
+	c.mu.Unlock()
+	defer c.mu.Lock()
+	c.done.Complete(back)
+	return true
 }
 
 // launch settles what became of the group's calls when it was encoded, and says under

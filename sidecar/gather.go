@@ -244,6 +244,26 @@ func (g *gather[IN]) cancel(ids []async.CallID) {
 	}
 }
 
+// surplus takes away what waits and has not been in a request, and appends it to dst. One call is kept
+// if no other is in progress: it may be the one that all others wait for.
+func (g *gather[IN]) surplus(dst []async.CallID) []async.CallID {
+	keep := 1
+	if g.parts.len() > 0 || slices.ContainsFunc(g.flight, func(r *group[IN]) bool { return r.live > 0 }) {
+		keep = 0
+	}
+	items := g.pending.items()
+	if len(items) <= keep {
+		return dst
+	}
+	for _, c := range items[keep:] {
+		dst = append(dst, c.ID)
+	}
+	oldest := slices.Clone(items[:keep])
+	g.pending.drop(g.pending.len())
+	g.pending.push(oldest...)
+	return dst
+}
+
 // flush empties what waits, and appends it to dst.
 func (g *gather[IN]) flush(dst []async.CallID) []async.CallID {
 	for _, c := range g.pending.items() {

@@ -350,7 +350,7 @@ func (l *link) compare(ctx context.Context) *Error {
 
 // changed is the failure of a codec that was bound to another model; nil: it is the same.
 func (l *link) changed(sig *tensor.Signature) *Error {
-	now, then := *sig, *l.sig
+	now, then := inOrder(sig), inOrder(l.sig)
 	now.MaxBatch, then.MaxBatch = 0, 0 // a bound that changed is met by splitting
 	if now.String() == then.String() {
 		return nil
@@ -360,6 +360,26 @@ func (l *link) changed(sig *tensor.Signature) *Error {
 		Message: brief.Text(fmt.Sprintf("the server has another model by this name now (%s): %s; it was %s", differences(&then, &now), now.String(), then.String())),
 		advice:  "start the job again, which binds its codec to the new one",
 	}
+}
+
+const unanswered = "it was asked whether the model is still the same, without an answer: "
+
+// unanswered is why a row waits of which it could not be told in time whose fault it is.
+func (l *link) unanswered() *Error {
+	e := l.silent(probeTimeout)
+	e.Message = unanswered + e.Message
+	return e
+}
+
+// inOrder is a signature with its tensors in the order of their names. Requests and answers name each, so that
+// the order in which a server lists them means nothing.
+func inOrder(sig *tensor.Signature) tensor.Signature {
+	s := *sig
+	s.Inputs, s.Outputs = slices.Clone(s.Inputs), slices.Clone(s.Outputs)
+	for _, specs := range [][]tensor.Spec{s.Inputs, s.Outputs} {
+		slices.SortFunc(specs, func(a, b tensor.Spec) int { return strings.Compare(a.Name, b.Name) })
+	}
+	return s
 }
 
 // differences lists what is not as it was.
@@ -387,9 +407,6 @@ func differences(then, now *tensor.Signature) string {
 	}
 	list("input", then.Inputs, now.Inputs)
 	list("output", then.Outputs, now.Outputs)
-	if out == nil {
-		out = []string{"the order of its inputs or outputs"}
-	}
 	return strings.Join(out, ", ")
 }
 
@@ -408,17 +425,16 @@ func (l *link) verify(ctx context.Context) *Error {
 	case err.kind == ErrModelNotFound && err.Reason == "":
 		err = err.held()
 	}
-	if err != nil && err.Class != async.Permanent || over(ctx) {
-		return l.away("it was asked whether the model is still the same, without an answer: " + message(err))
+	switch {
+	case over(ctx):
+		return l.unanswered()
+	case err != nil && err.Class != async.Permanent:
+		// Who has no room, or is not ready, is there: others may be served.
+		e := l.notYet(err).held()
+		e.Message, e.RetryAfter = unanswered+err.Message, err.RetryAfter
+		return e
 	}
 	return err
-}
-
-func message(err *Error) string {
-	if err == nil {
-		return "no time was left"
-	}
-	return err.Message
 }
 
 // away is the reason for which calls are held.

@@ -228,6 +228,9 @@ func (p *peerServer) ModelInfer(ctx context.Context, req *oip.ModelInferRequest)
 			double[k] *= 2
 		}
 		tensor.AppendValues(out.Column(0), double)
+		for k := 1; k < len(sig.Outputs); k++ { // a hook answers them
+			tensor.AppendValues(out.Column(k), make([]float32, 1))
+		}
 		if err := out.EndRow(); err != nil {
 			return nil, err
 		}

@@ -161,7 +161,8 @@ func (l *link) describe(ctx context.Context, version string) (tensor.Signature, 
 	}
 	said := told{name: sig.Model}
 	sig.Model = l.name.model // what requests ask for, whatever the server calls it
-	said.signature = sig.String()
+	ordered := inOrder(&sig)
+	said.signature = ordered.String()
 	return sig, said, nil
 }
 

@@ -33,7 +33,7 @@ type worker[IN, OUT any] struct {
 	resp  oip.ModelInferResponse
 	fates []fate
 	out   []async.Completion[OUT]
-	doubt []async.Completion[OUT] // what the server blames on the row, before it is known whose fault it is
+	doubt []accusedRow[OUT] // what the server blames on the row, before it is known whose fault it is
 
 	slot   *slot         // that the batch is encoded into; nil: none
 	own    *tensor.Batch // for requests without a slot, and
@@ -409,7 +409,7 @@ func (w *worker[IN, OUT]) failNamed(r *group[IN], f *failure) bool {
 		if r.fates[i] == wanted {
 			r.fates[i] = gone
 			r.live--
-			w.blame(r.calls[i].ID, f)
+			w.blame(&r.calls[i], f)
 		}
 	}
 	return named
@@ -424,7 +424,7 @@ func (w *worker[IN, OUT]) failAll(r *group[IN], f *failure) {
 		if r.fates[i] != wanted || f.Class == async.Timeout && !c.Deadline.IsZero() && !now.Before(c.Deadline) {
 			continue
 		}
-		w.blame(c.ID, f)
+		w.blame(c, f)
 	}
 }
 
@@ -478,12 +478,12 @@ func (w *worker[IN, OUT]) badAnswer(r *group[IN]) {
 
 // blame completes a row with what the server says of its request. Where that is about the content,
 // others look into it first.
-func (w *worker[IN, OUT]) blame(id async.CallID, f *failure) {
+func (w *worker[IN, OUT]) blame(c *async.Call[IN], f *failure) {
 	if f.do == findRow || f.do == misfit {
-		w.doubt = append(w.doubt, async.Completion[OUT]{ID: id, Err: f.Error})
+		w.doubt = append(w.doubt, accusedRow[OUT]{async.Completion[OUT]{ID: c.ID, Err: f.Error}, w.c.accuseUntil(c.Deadline)})
 		return
 	}
-	w.fail(id, f.Error)
+	w.fail(c.ID, f.Error)
 }
 
 func (w *worker[IN, OUT]) fail(id async.CallID, err error) {

@@ -115,6 +115,8 @@ const (
 	// Overloaded: as Unavailable, because the other side has too much to do. The
 	// limit on calls falls (A40).
 	Overloaded
+	// Unmade: the call never began, for reasons of this side's. It is made again in its turn.
+	Unmade
 )
 
 // Judgment is what becomes of an entry after a completion (A44).
@@ -196,18 +198,19 @@ type Queue struct {
 	bytes   int64
 	seq     uint64
 
-	again, fresh list // ready entries: those that were called before go first, the oldest ahead
-	deadlines    list // FIFO, since all timeouts are equal; those moved by a hold are in timers
-	timers       timers
-	order        ring    // ordered: slots in order of arrival
-	segs         segRing // else: segments between marks
-	keys         keyTable
-	limit        callLimit
-	patience     patience
-	pause        Time // no call before it, after the only call in progress was refused
-	budget       float64
-	random       uint64
-	scratch      []int32
+	again     heap // ready entries that were called before: these go first, the oldest ahead
+	fresh     list // those that were not
+	deadlines list // FIFO, since all timeouts are equal; those moved by a hold are in timers
+	timers    timers
+	order     ring    // ordered: slots in order of arrival
+	segs      segRing // else: segments between marks
+	keys      keyTable
+	limit     callLimit
+	patience  patience
+	pause     Time // no call before it, after the only call in progress was refused
+	budget    float64
+	random    uint64
+	scratch   []int32
 
 	heldCount, retryCount, doneCount int
 	holds, retries                   int64 // begun since New
@@ -220,7 +223,7 @@ func New(cfg Config) *Queue {
 	if cfg.Capacity < 1 || cfg.MaxCalls < 1 {
 		panic("asyncq: capacity and calls must be at least 1")
 	}
-	q := &Queue{cfg: cfg, again: emptyList, fresh: emptyList, deadlines: emptyList, budget: cfg.Budget, random: cfg.Seed}
+	q := &Queue{cfg: cfg, fresh: emptyList, deadlines: emptyList, budget: cfg.Budget, random: cfg.Seed}
 	q.limit.reset(cfg.MaxCalls)
 	q.patience = patience{check: never, eldest: none, ripe: -1, tookAt: -1}
 	q.segs.push(segment{list: emptyList, mark: none})

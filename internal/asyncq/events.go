@@ -84,8 +84,9 @@ func (q *Queue) Start(now Time) {
 	for q.running < q.limit.now() && q.bearable() {
 		var s int32
 		switch {
-		case q.again.head != none:
-			s = q.popFront(&q.again)
+		case len(q.again) > 0:
+			s = q.again[0]
+			q.takeOut(s)
 		case q.fresh.head != none:
 			s = q.popFront(&q.fresh)
 		default:
@@ -105,9 +106,9 @@ func (q *Queue) bearable() bool {
 	if q.running > 0 || q.CanPop() {
 		return false
 	}
-	next := q.again.head
-	if next == none {
-		next = q.fresh.head
+	next := q.fresh.head
+	if len(q.again) > 0 {
+		next = q.again[0]
 	}
 	return q.cfg.Order != Ordered || next == none || next == q.order.front()
 }
@@ -146,6 +147,14 @@ func (q *Queue) Complete(now Time, id ID, attempt uint32, out Outcome, after Tim
 	e := &q.entries[s]
 	q.callEnded(e)
 	switch out {
+	case Unmade:
+		if q.haltTimer(s) {
+			q.callAgain(s)
+			return Waiting
+		}
+		q.dropDeadline(s)
+		e.state = judged
+		return Expired
 	case Unavailable, Overloaded:
 		if out == Overloaded {
 			q.limit.overloaded(e.call)
@@ -303,7 +312,7 @@ func (q *Queue) expire(s int32, k Kind) {
 		if e.attempt == 0 {
 			q.unlink(&q.fresh, s)
 		} else {
-			q.unlink(&q.again, s)
+			q.takeOut(s)
 		}
 	}
 	q.leaves(s)

@@ -64,12 +64,17 @@ func (q *Queue) refused(s int32, out Outcome, after Time) bool {
 		p.delay = max(q.cfg.HoldDelay, min(2*p.delay, q.cfg.MaxHoldDelay))
 		p.grows = q.now + p.delay
 	}
-	if after <= 0 {
+	wished := after > 0
+	if !wished {
 		after = p.delay
 	}
 	wakes := q.now + min(after, q.cfg.Hold)
-	if p.alone > 0 && p.eldest == s {
-		wakes = min(wakes, q.now+max(q.cfg.Hold/(4*aloneCalls), 1)) // all others wait for it
+	if p.alone > 0 && p.eldest == s { // all others wait for it
+		most := q.cfg.Hold / (4 * aloneCalls)
+		if wished { // what was asked for is kept to, as far as all these calls take less than a hold
+			most = q.cfg.Hold / (aloneCalls + 1)
+		}
+		wakes = min(wakes, q.now+max(most, 1))
 	}
 	q.setTimer(wake, s, wakes)
 	q.expectTaking(s)
@@ -102,16 +107,8 @@ func (q *Queue) callAgain(s int32) {
 	e := &q.entries[s]
 	e.state = ready
 	q.expectTaking(s)
-	if tail := q.again.tail; tail == none || q.entries[tail].seq < e.seq {
-		q.pushBack(&q.again, s)
-		return
-	}
-	// Those that wait here were called after this one, most likely, so its place is near the head.
-	at := &q.again.head
-	for q.entries[*at].seq < e.seq {
-		at = &q.entries[*at].link
-	}
-	e.link, *at = *at, s
+	q.again = append(q.again, s)
+	q.up(len(q.again)-1, s)
 }
 
 // Suspend says that no call can be made for now. What waits for one is held.
@@ -123,8 +120,10 @@ func (q *Queue) Suspend(now Time) {
 	q.suspended = true
 	q.stall()
 	q.holds += int64(q.waiting())
-	for s := q.again.head; s != none; {
-		e, next := &q.entries[s], q.entries[s].link
+	q.scratch = append(q.scratch[:0], q.again...)
+	q.sortByArrival(q.scratch)
+	for _, s := range q.scratch {
+		e := &q.entries[s]
 		// A retry that waits for room to be called has its time running.
 		if e.started && e.left == 0 && !q.haltTimer(s) {
 			q.holds--
@@ -132,7 +131,6 @@ func (q *Queue) Suspend(now Time) {
 		} else {
 			q.expectTaking(s)
 		}
-		s = next
 	}
 }
 
@@ -174,12 +172,12 @@ func (q *Queue) leaves(s int32) {
 // startAlone makes the calls of an entry that is called alone, and reports whether there is one.
 func (q *Queue) startAlone() bool {
 	p := &q.patience
-	if p.alone == 0 {
+	if p.alone == 0 || q.heavy() { // results leave first, for which another call may have to be made
 		return false
 	}
 	// Calls without a timeout may never end.
-	if q.entries[p.eldest].state == ready && (q.running == 0 || q.cfg.Timeout == 0) && q.bearable() {
-		q.unlink(&q.again, p.eldest)
+	if q.entries[p.eldest].state == ready && (q.running == 0 || q.cfg.Timeout == 0) {
+		q.takeOut(p.eldest)
 		q.call(p.eldest)
 	}
 	return true

@@ -47,6 +47,44 @@ func (q *Queue) unlink(l *list, s int32) bool {
 	return false
 }
 
+// heap is a binary heap of slots, the oldest entry ahead. Each knows its position (entry.link).
+type heap []int32
+
+// up puts s at position i, or nearer to the head, where it belongs.
+func (q *Queue) up(i int, s int32) {
+	h := q.again
+	for i > 0 && q.entries[s].seq < q.entries[h[(i-1)/2]].seq {
+		q.put(i, h[(i-1)/2])
+		i = (i - 1) / 2
+	}
+	q.put(i, s)
+}
+
+func (q *Queue) put(i int, s int32) { q.again[i], q.entries[s].link = s, int32(i) }
+
+// takeOut takes s out of the heap.
+func (q *Queue) takeOut(s int32) {
+	i, last := int(q.entries[s].link), len(q.again)-1
+	moved := q.again[last]
+	q.again = q.again[:last]
+	q.entries[s].link = none
+	if i == last {
+		return
+	}
+	for h := q.again; ; {
+		c := 2*i + 1
+		if c+1 < last && q.entries[h[c+1]].seq < q.entries[h[c]].seq {
+			c++
+		}
+		if c >= last || q.entries[moved].seq < q.entries[h[c]].seq {
+			break
+		}
+		q.put(i, h[c])
+		i = c
+	}
+	q.up(i, moved)
+}
+
 func (q *Queue) deadlinePush(s int32) {
 	e, l := &q.entries[s], &q.deadlines
 	e.inList, e.dnext, e.dprev = true, none, l.tail

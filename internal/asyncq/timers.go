@@ -109,7 +109,7 @@ func (q *Queue) Next() (Time, bool) {
 	if q.live > q.marks+q.doneCount { // else nobody waits
 		at = min(at, q.patience.check)
 	}
-	if q.pause > q.now && q.pause < at && (q.again.head != none || q.fresh.head != none) {
+	if q.pause > q.now && q.pause < at && (len(q.again) > 0 || q.fresh.head != none) {
 		at = q.pause
 	}
 	return at, at != never
