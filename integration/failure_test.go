@@ -143,7 +143,7 @@ func TestErrorTable(t *testing.T) {
 		{codes.Unavailable, "", "Exceeds maximum queue size", 5, mended, nil, 0},
 		{codes.Unavailable, "", "Request timeout expired", 1, mended, nil, 0},
 		{codes.DeadlineExceeded, "QUEUE_TIMEOUT", "", 1, restarts, sidecar.ErrTimeout, async.Timeout},
-		{codes.Canceled, "", "", 1, restarts, sidecar.ErrCancelled, async.Backend},
+		{codes.Canceled, "", "", 1, mended, nil, 0},
 		{codes.InvalidArgument, "BAD_TENSOR", "", 1, ends, sidecar.ErrBadRecord, async.BadRecord},
 		{codes.InvalidArgument, "SHAPE_MISMATCH", "", 1, ends, sidecar.ErrBadRecord, async.BadRecord},
 		{codes.InvalidArgument, "UNKNOWN_INPUT", "", 1, ends, sidecar.ErrMismatch, async.Permanent},

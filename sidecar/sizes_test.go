@@ -96,8 +96,8 @@ func TestDoubt(t *testing.T) {
 	}
 }
 
-// One record whose answer is larger than this side takes fails, and it is not its fault. The requests
-// of all others stay as large as they were, or are so again soon.
+// One record whose answer is larger than this side takes fails, and it is not its fault. The
+// requests of all others stay as large as they were, or are so again soon.
 func TestOneAnswerIsTooLarge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPeer(t)

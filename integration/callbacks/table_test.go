@@ -95,11 +95,14 @@ var otherRows = map[string]row{
 	"job/topics.Where":                       {why: nested},
 	"sidecar/backend/mock.Config.OnCrash":    {why: nested}, // in backend.Model.Run
 	"sidecar/endpoint.FromAddr(a)":           {why: onCallers},
+	"sidecar/endpoint.Hears(c)":              {why: onCallers},
 	"sidecar/sidecartest.Script.OnCrash":     {why: nested},
 	"sidecar/sidecartest.Script.OnEnd":       {why: nested}, // in an interceptor
 	"sidecar/sidecartest.Script.OnStart":     {why: nested},
 	"sidecar/sidecartest.Script.Options":     {why: nested},
 	"sidecar/sidecartest.Script.Tracer":      {why: nested},
+	"sidecar/sidecartest.Script.Refuse":      {why: nested},
+	"sidecar/sidecartest.StartProxy(t)":      {why: ofTests},
 	"sidecar/sidecartest.Server.Dial(opts)":  {why: onCallers},
 	"sidecar/sidecartest.Server.Wait(until)": {why: ofTests},
 	"sidecar/sidecartest.Start(t)":           {why: ofTests},
