@@ -46,8 +46,8 @@ type Verdict struct {
 	// Lost is how much of the record's time has passed since nobody was there to answer, as on a
 	// connection that has gone silent. A record that is held gets it back. It is used with Hold.
 	Lost time.Duration
-	// Unmade: the call never began. The record is called again in its turn, its timer standing still
-	// until then; nobody has refused it.
+	// Unmade: the call never began. The record is called again in its turn, its timer standing
+	// still until then; nobody has refused it.
 	Unmade bool
 	// Retry: transient, so the default retry applies.
 	Retry bool

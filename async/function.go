@@ -63,8 +63,9 @@ type Failer interface {
 type Crowd interface {
 	// Crowded reports whether the results that wait for their turn are more than Config.MaxBytes. A
 	// caller that has calls it has not begun then completes them with ErrUnmade, but for the oldest
-	// where nothing else is in progress: the operator may wait for just that one. So what waits in a caller
-	// does not become results that nobody has room for. It may be called from any goroutine and never blocks.
+	// where nothing else is in progress: the operator may wait for just that one. So what waits in
+	// a caller does not become results that nobody has room for. It may be called from any
+	// goroutine and never blocks.
 	Crowded() bool
 }
 

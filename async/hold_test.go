@@ -274,8 +274,8 @@ func TestOneThatIsNeverTaken(t *testing.T) {
 	}
 }
 
-// TestAloneAfterWhatIsAskedFor: a record that is called alone waits between its calls as long as the
-// server asks, if that is not out of all proportion.
+// TestAloneAfterWhatIsAskedFor: a record that is called alone waits between its calls as long as
+// the server asks, if that is not out of all proportion.
 func TestAloneAfterWhatIsAskedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const asked = hold / 8

@@ -36,9 +36,9 @@ func (c *channel[IN, OUT]) accuse(rows []accusedRow[OUT]) {
 	}
 }
 
-// accuseUntil is by when a row must have its outcome that is accused now: so long before its time is
-// over that it can be called again, or, without a timeout, after a hold. Else it would fail of its
-// timeout, and not as what it is, or never.
+// accuseUntil is by when a row must have its outcome that is accused now: so long before its time
+// is over that it can be called again, or, without a timeout, after a hold. Else it would fail of
+// its timeout, and not as what it is, or never.
 func (c *channel[IN, OUT]) accuseUntil(deadline time.Time) time.Time {
 	if deadline.IsZero() {
 		return time.Now().Add(cmp.Or(c.sub.Config.Hold, async.DefaultHold))
@@ -113,8 +113,8 @@ func (j *judging[IN, OUT]) ask() {
 	})
 }
 
-// answered completes the rows for which the question was asked: with what they are accused of, if the
-// model is the same. Without an answer they wait, as for a lost connection.
+// answered completes the rows for which the question was asked: with what they are accused of, if
+// the model is the same. Without an answer they wait, as for a lost connection.
 func (j *judging[IN, OUT]) answered(why *Error) {
 	c := j.c
 	j.asking = false
@@ -141,8 +141,8 @@ func (j *judging[IN, OUT]) answered(why *Error) {
 	c.convict(rows, why)
 }
 
-// late completes rows that can wait no longer for an answer. Those that must not be called again are
-// what they are accused of.
+// late completes rows that can wait no longer for an answer. Those that must not be called again
+// are what they are accused of.
 func (j *judging[IN, OUT]) late() {
 	var why *Error
 	if !j.c.cfg.NonIdempotent {

@@ -40,8 +40,8 @@ func dislikes(t *testing.T, p *peerServer) {
 	}
 }
 
-// A record is what it is accused of also where the server does not say in its time whether the model
-// is the same, or never: it does not fail of its timeout, and nobody waits for ever (A63).
+// A record is what it is accused of also where the server does not say in its time whether the
+// model is the same, or never: it does not fail of its timeout, and nobody waits for ever (A63).
 func TestAccusedWithoutAnAnswer(t *testing.T) {
 	for name, c := range map[string]struct {
 		once    bool
@@ -92,8 +92,8 @@ func TestAccusedWithoutAnAnswer(t *testing.T) {
 	}
 }
 
-// That a server has no room to answer about its model, or is slow at it, is no loss of the connection:
-// others are served, and nobody says that it is out of reach.
+// That a server has no room to answer about its model, or is slow at it, is no loss of the
+// connection: others are served, and nobody says that it is out of reach.
 func TestAccusedWhileTheServerIsBusy(t *testing.T) {
 	for name, silent := range map[string]bool{"no room": false, "silent": true} {
 		t.Run(name, func(t *testing.T) {
@@ -184,7 +184,8 @@ func TestTensorsInAnotherOrder(t *testing.T) {
 	})
 }
 
-// What panics in a connection of the user's own stays a panic of theirs, however much is said of it.
+// What panics in a connection of the user's own stays a panic of theirs, however much is said of
+// it.
 func TestLongPanicOfAConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPeer(t)

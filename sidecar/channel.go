@@ -247,9 +247,9 @@ func (c *channel[IN, OUT]) take() (r *group[IN], maxBytes int) {
 	return nil, 0
 }
 
-// giveBack gives calls that have not begun back to the operator if the results that wait there are too
-// many (A5), so that what a channel makes of calls is bounded by the answers of its window. It reports
-// whether it did. Under c.mu, which it gives away meanwhile.
+// giveBack gives calls that have not begun back to the operator if the results that wait there are
+// too many (A5), so that what a channel makes of calls is bounded by the answers of its window. It
+// reports whether it did. Under c.mu, which it gives away meanwhile.
 func (c *channel[IN, OUT]) giveBack() bool {
 	if c.crowd == nil || c.gather.pending.len() == 0 || !c.crowd.Crowded() {
 		return false

@@ -49,8 +49,9 @@ type Config struct {
 	// MaxBytes bounds the tensor data of a request, in bytes. A row that is larger
 	// goes alone. Default 16 MiB.
 	MaxBytes int
-	// MaxMessageSize bounds a message in either direction, in bytes. Default 64
-	// MiB. The server has a bound of its own.
+	// MaxMessageSize bounds a message in either direction, in bytes. Default 64 MiB. The server has
+	// a bound of its own, which is found out. What a channel holds in answers is at most Window
+	// times this, beside the results that wait in the operator (A78).
 	MaxMessageSize int
 	// SharedMemory is how many bytes of shared memory a channel sets aside for tensors, in 2 times Window
 	// equal slots; 0: none. A request that has a slot sends only where its tensors lie, and gets outputs of a
@@ -68,8 +69,10 @@ type Config struct {
 	// TLS, for TCP endpoints; nil: no TLS. A certificate in it makes it mutual.
 	TLS *tls.Config
 	// Dialer replaces the way of connecting. address is the endpoint's: a path, @name or host:port;
-	// Endpoint itself if it is none of the known forms. A panic of it, or of a method of its
-	// connections, fails the operator (A69).
+	// Endpoint itself if it is none of the known forms. Of connections that are no *net.TCPConn or
+	// *net.UnixConn nobody knows whether the other side's system is there: one on which nothing
+	// comes while calls are in progress, not even the answer to a question, is lost (A73). A panic
+	// of it, or of a method of its connections, fails the operator (A69).
 	Dialer func(ctx context.Context, address string) (net.Conn, error)
 	// Conn is a ready connection to use instead of one of the channel's own. It is
 	// shared by all subtasks and not closed. What is set for connecting (TLS, Dialer,
@@ -80,7 +83,8 @@ type Config struct {
 	OpenTimeout time.Duration
 	// NonIdempotent says that a row must not reach the model twice because a
 	// connection was lost: a call lost after it may have been written is then its
-	// record's failure (ErrUnreachable), instead of being made again.
+	// record's failure (ErrUnreachable), instead of being made again. So is one that others have
+	// cancelled (ErrCancelled).
 	NonIdempotent bool
 	// Observe is told of each request, for metrics, from several goroutines. It must not block. A
 	// panic of it fails the operator (A69).

@@ -32,8 +32,8 @@ func (r bulkyRow) Decode(v []float32, src *tensor.Rows, i int) ([]byte, error) {
 	return make([]byte, 1<<20), nil
 }
 
-// However many calls have been made, the results that wait are bounded: by max_bytes, and the answers
-// of the requests that were in flight when these were reached (A78).
+// However many calls have been made, the results that wait are bounded: by max_bytes, and the
+// answers of the requests that were in flight when these were reached (A78).
 func TestResultsAreBounded(t *testing.T) {
 	for name, order := range map[string]async.Order{"ordered": async.Ordered, "unordered": async.Unordered} {
 		t.Run(name, func(t *testing.T) {

@@ -34,8 +34,10 @@
 //
 // # A lost connection
 //
-// The operator is told with Suspend, and with Resume when the server answers
-// again; records that were on their way are given back to wait there. Nothing is lost, and
-// each waits for at most async.Config.Hold. Inference is taken to be repeatable; see
-// Config.NonIdempotent.
+// The operator is told with Suspend, and with Resume when the server answers again; records that
+// were on their way are given back to wait there. Nothing is lost, and each waits for at most
+// async.Config.Hold. A connection that goes silent, as when a machine loses its power, is noticed
+// before the records' time is over, and so long as its system answers a server that is merely busy
+// is told from it; see rule A73. A proxy's answers count as a loss as well. Inference is taken to
+// be repeatable; see Config.NonIdempotent.
 package sidecar

@@ -244,8 +244,8 @@ func (g *gather[IN]) cancel(ids []async.CallID) {
 	}
 }
 
-// surplus takes away what waits and has not been in a request, and appends it to dst. One call is kept
-// if no other is in progress: it may be the one that all others wait for.
+// surplus takes away what waits and has not been in a request, and appends it to dst. One call is
+// kept if no other is in progress: it may be the one that all others wait for.
 func (g *gather[IN]) surplus(dst []async.CallID) []async.CallID {
 	keep := 1
 	if g.parts.len() > 0 || slices.ContainsFunc(g.flight, func(r *group[IN]) bool { return r.live > 0 }) {

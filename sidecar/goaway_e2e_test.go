@@ -18,8 +18,8 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/sidecartest"
 )
 
-// A server that lets its connections go at an age, in the way of one that is well, costs no pause, no
-// record, and no warning (A74).
+// A server that lets its connections go at an age, in the way of one that is well, costs no pause,
+// no record, and no warning (A74).
 func TestConnectionsOfAnAge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := sidecartest.Start(t, sidecartest.Script{Latency: 20 * time.Millisecond, Options: []grpc.ServerOption{
@@ -77,8 +77,8 @@ func TestGoAwayIsLogged(t *testing.T) {
 	})
 }
 
-// A connection over which nothing is sent for long is left alone: no server has to put up with pings
-// that it counts.
+// A connection over which nothing is sent for long is left alone: no server has to put up with
+// pings that it counts.
 func TestNoPings(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := sidecartest.Start(t, sidecartest.Script{Latency: 20 * time.Minute})

@@ -262,9 +262,9 @@ func (p *pacer) end() time.Duration {
 	return p.backoff.delay(p.short - 2)
 }
 
-// movesOn reports whether the connection is being made anew because the server lets the one before go
-// as one does that is well: at the end of its age, or before it stops. What is in progress there goes on, and
-// new calls wait for the new connection with grpc.
+// movesOn reports whether the connection is being made anew because the server lets the one before
+// go as one does that is well: at the end of its age, or before it stops. What is in progress there
+// goes on, and new calls wait for the new connection with grpc.
 func (l *link) movesOn() bool {
 	words, gracefully := l.wire.letGo()
 	if gracefully {
@@ -371,8 +371,8 @@ func (l *link) unanswered() *Error {
 	return e
 }
 
-// inOrder is a signature with its tensors in the order of their names. Requests and answers name each, so that
-// the order in which a server lists them means nothing.
+// inOrder is a signature with its tensors in the order of their names. Requests and answers name
+// each, so that the order in which a server lists them means nothing.
 func inOrder(sig *tensor.Signature) tensor.Signature {
 	s := *sig
 	s.Inputs, s.Outputs = slices.Clone(s.Inputs), slices.Clone(s.Outputs)

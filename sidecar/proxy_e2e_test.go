@@ -19,8 +19,9 @@ func behind(p *sidecartest.Proxy, s *sidecartest.Server) sidecar.Config {
 	return sidecar.Config{Endpoint: "proxy", Dialer: p.Dialer(), Model: s.Model()}
 }
 
-// What a proxy says by itself in mid-run is no word of the server's: records wait, and none fails or
-// is lost (A76). What refuses a call before the server has it does not harm those that must not be repeated.
+// What a proxy says by itself in mid-run is no word of the server's: records wait, and none fails
+// or is lost (A76). What refuses a call before the server has it does not harm those that must not
+// be repeated.
 func TestProxyInMidRun(t *testing.T) {
 	for _, status := range []int{0, http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound,
 		http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable} {
@@ -45,7 +46,8 @@ func TestProxyInMidRun(t *testing.T) {
 							}
 							n++
 						}
-						// Of a call that was cut, or is lost behind the proxy, nobody knows whether it has run.
+						// Of a call that was cut, or is lost behind the proxy, nobody knows whether
+						// it has run.
 						mayFail := once && (status == 0 || status >= 500)
 						if own := len(p.Answered()); own != 6 || n != 400 && !mayFail || n < 200 || mayFail && n == 400 {
 							t.Errorf("%d results, %d answers of the proxy's own", n, own)

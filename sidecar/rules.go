@@ -157,7 +157,8 @@ const (
 	wordsEnd   = "server closed the stream without sending trailers"
 )
 
-// strange says what ended a call that the server itself has not ended. The status is that of HTTP, or 0.
+// strange says what ended a call that the server itself has not ended. The status is that of HTTP,
+// or 0.
 func (m *marks) strange(message string) (httpStatus int, reset, yes bool) {
 	if m == nil || len(m.trailer) > 0 {
 		return 0, false, false

@@ -19,8 +19,8 @@ type sizes struct {
 	step   time.Duration // until it is doubled again
 	raised bool          // it was doubled, and nothing refused since
 
-	// Refusals in unknown words: how many in a row, the bytes of the newest, whether a smaller one has
-	// passed since, and how many make it worthwhile to try halves.
+	// Refusals in unknown words: how many in a row, the bytes of the newest, whether a smaller one
+	// has passed since, and how many make it worthwhile to try halves.
 	doubts, doubtful int
 	smaller          bool
 	enough           int
@@ -52,8 +52,8 @@ func (s *sizes) refused(bytes int) {
 	}
 }
 
-// passed says that a request has reached the model; part that it was made of one that was refused. It
-// reports whether the size has become smaller by it.
+// passed says that a request has reached the model; part that it was made of one that was refused.
+// It reports whether the size has become smaller by it.
 func (s *sizes) passed(bytes int, part bool, now time.Time) (lower bool) {
 	s.good = max(s.good, bytes)
 	if s.doubts > 0 {
@@ -80,9 +80,9 @@ func (s *sizes) passed(bytes int, part bool, now time.Time) (lower bool) {
 	return lower
 }
 
-// doubt says that a request of several rows was refused, in words that may mean its size; others that
-// there are more in flight. It reports whether halves are worth a try: such a request was refused
-// repeatedly, while smaller ones passed, or while nothing else was in flight.
+// doubt says that a request of several rows was refused, in words that may mean its size; others
+// that there are more in flight. It reports whether halves are worth a try: such a request was
+// refused repeatedly, while smaller ones passed, or while nothing else was in flight.
 func (s *sizes) doubt(bytes int, others bool) bool {
 	if s.doubts == 0 || !others || s.smaller {
 		s.doubts++

@@ -93,8 +93,8 @@ func TestTooLargeForAProxy(t *testing.T) {
 	})
 }
 
-// A server that has no room for anything for a while has no limit: nothing is learnt of that, and it
-// is not flooded with halves.
+// A server that has no room for anything for a while has no limit: nothing is learnt of that, and
+// it is not flooded with halves.
 func TestOverloadIsNoLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var full atomic.Bool
@@ -139,8 +139,8 @@ func TestOverloadIsNoLimit(t *testing.T) {
 	})
 }
 
-// Rows that must not be repeated are in no second request after an end of which nobody knows what was
-// before it.
+// Rows that must not be repeated are in no second request after an end of which nobody knows what
+// was before it.
 func TestNoHalvesOfWhatMayHaveRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := sidecartest.Start(t, sidecartest.Script{Inputs: kilobytes, Refuse: func(c sidecartest.Call) error {

@@ -73,15 +73,19 @@ func TestSizes(t *testing.T) {
 func TestDoubt(t *testing.T) {
 	now := time.Unix(0, 0)
 	s := newSizes(1000)
-	if s.doubt(500, true) || s.doubt(500, true) || s.doubt(500, true) {
-		t.Error("halves were tried while other requests might have been the reason")
+	for range 3 {
+		if s.doubt(500, true) {
+			t.Error("halves were tried while other requests might have been the reason")
+		}
 	}
 	s.passed(10, false, now)
 	if !s.doubt(500, true) {
 		t.Error("smaller ones pass")
 	}
-	if s.doubt(500, false) || !s.doubt(500, false) {
-		t.Error("twice, with nothing else in flight")
+	for i := range 2 {
+		if s.doubt(500, false) != (i == 1) {
+			t.Errorf("refusal %d, with nothing else in flight", i)
+		}
 	}
 	s.inVain()
 	for i := range 4 {
@@ -91,13 +95,15 @@ func TestDoubt(t *testing.T) {
 	}
 	s.doubt(500, false)
 	s.passed(500, false, now)
-	if s.doubt(500, false) || !s.doubt(500, false) {
-		t.Error("one of that size has passed: it begins anew")
+	for i := range 2 {
+		if s.doubt(500, false) != (i == 1) {
+			t.Errorf("refusal %d, after one of that size has passed", i)
+		}
 	}
 }
 
-// One record whose answer is larger than this side takes fails, and it is not its fault. The requests
-// of all others stay as large as they were, or are so again soon.
+// One record whose answer is larger than this side takes fails, and it is not its fault. The
+// requests of all others stay as large as they were, or are so again soon.
 func TestOneAnswerIsTooLarge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPeer(t)

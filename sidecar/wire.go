@@ -20,8 +20,8 @@ import (
 )
 
 // wire is what a channel knows of its connections beneath grpc, which keeps it to itself: when
-// something arrived last, why the other side lets a connection go, and why one could not be trusted.
-// There is one connection, and while a server lets one go, a second.
+// something arrived last, why the other side lets a connection go, and why one could not be
+// trusted. There is one connection, and while a server lets one go, a second.
 type wire struct {
 	mu       sync.Mutex
 	lines    []*line // that are open, the oldest first
@@ -73,7 +73,8 @@ func (w watched) Clone() credentials.TransportCredentials {
 	return watched{w.TransportCredentials.Clone(), w.wire}
 }
 
-// distrusts reports whether a handshake failed because one side does not trust, or understand, the other.
+// distrusts reports whether a handshake failed because one side does not trust, or understand, the
+// other.
 func distrusts(err error) bool {
 	if verify, ok := errors.AsType[*tls.CertificateVerificationError](err); ok && verify != nil {
 		return true
@@ -157,8 +158,8 @@ func (w *wire) cut() {
 	}
 }
 
-// letGo says how the other side has let the newest connection go on which anything was said: in words,
-// empty if it did not; and whether as a server does that is well, and has served on it.
+// letGo says how the other side has let the newest connection go on which anything was said: in
+// words, empty if it did not; and whether as a server does that is well, and has served on it.
 func (w *wire) letGo() (words string, gracefully bool) {
 	if w == nil {
 		return "", false

@@ -62,8 +62,8 @@ func TestLongWords(t *testing.T) {
 	}
 }
 
-// Of a status that is longer than the connection takes a server of grpc's says nothing: it resets the
-// call. Whoever does that is not known, so the record waits (A76). The connection lives.
+// Of a status that is longer than the connection takes a server of grpc's says nothing: it resets
+// the call. Whoever does that is not known, so the record waits (A76). The connection lives.
 func TestWordsTooLongForTheConnection(t *testing.T) {
 	p := newPeer(t)
 	var times atomic.Int32

@@ -379,8 +379,8 @@ func (w *worker[IN, OUT]) judge(r *group[IN], f *failure, rows int) {
 	}
 }
 
-// tooLarge looks into a request that may have been refused for its size, in words that do not say so. It
-// returns false if it is held as any other that was refused. Under c.mu.
+// tooLarge looks into a request that may have been refused for its size, in words that do not say
+// so. It returns false if it is held as any other that was refused. Under c.mu.
 func (w *worker[IN, OUT]) tooLarge(r *group[IN], f *failure, rows int) bool {
 	c, bytes := w.c, w.batch.Bytes()
 	switch {

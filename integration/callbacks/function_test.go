@@ -160,6 +160,7 @@ var asyncRows = map[string]row{
 	"async.Completer.Resume":           {why: byUser},
 	"async.Completer.Suspend":          {why: byUser},
 	"async.Config.Tracer":              {why: nested},
+	"async.Crowd.Crowded":              {why: byUser},
 	"async.Emitter.Emit":               {why: onCallers},
 	"async.Emitter.Watermark":          {why: onCallers},
 	"async.Failer.Fail":                {why: byUser},

@@ -90,8 +90,8 @@ func (q *Queue) refused(s int32, out Outcome, after Time) bool {
 	return true
 }
 
-// GiveBack returns time to an entry that waits for its next call and whose time stands still: so much
-// of it passed while nobody was there to answer. It never has more than the timeout.
+// GiveBack returns time to an entry that waits for its next call and whose time stands still: so
+// much of it passed while nobody was there to answer. It never has more than the timeout.
 func (q *Queue) GiveBack(id ID, d Time) {
 	s := q.lookup(id)
 	if s == none || d <= 0 {

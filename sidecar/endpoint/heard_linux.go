@@ -32,8 +32,8 @@ func judge(info *unix.TCPInfo, ago time.Duration) Hearing {
 	rtt, spread := time.Duration(info.Rtt)*time.Microsecond, time.Duration(info.Rttvar)*time.Microsecond
 	switch {
 	case info.Unacked == 0:
-		// All that was sent is acknowledged. What is not sent waits for room at the receiver, which is
-		// asked for it by probes; so is an idle one whether it is there.
+		// All that was sent is acknowledged. What is not sent waits for room at the receiver, which
+		// is asked for it by probes; so is an idle one whether it is there.
 		if info.Probes >= probes {
 			return Unheard
 		}

@@ -12,9 +12,9 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 )
 
-// Proxy stands before a sidecar, as a load balancer or an ingress does, and passes calls on unless it
-// is told to answer some itself: in the words of HTTP, without a status of gRPC's. It is in memory.
-// Its methods are safe for concurrent use.
+// Proxy stands before a sidecar, as a load balancer or an ingress does, and passes calls on unless
+// it is told to answer some itself: in the words of HTTP, without a status of gRPC's. It is in
+// memory. Its methods are safe for concurrent use.
 type Proxy struct {
 	listener *bufconn.Listener
 	server   *http.Server

@@ -49,9 +49,10 @@ type Script struct {
 	// whole request and names no row, BadRow names them, Short sends an answer
 	// that lacks a row.
 	Faults []mock.Fault
-	// Refuse, if set, is asked before Faults about each call, and may refuse it with a status that is
-	// sent as it is: what another server says, in its own words, of a request that is too large for it,
-	// or when it has no room. It is called from several goroutines, and must not call the Server.
+	// Refuse, if set, is asked before Faults about each call, and may refuse it with a status that
+	// is sent as it is: what another server says, in its own words, of a request that is too large
+	// for it, or when it has no room. It is called from several goroutines, and must not call the
+	// Server.
 	Refuse func(Call) error
 	// BackendFaults happen in the model, to batches; "call" counts these, from 1 at
 	// each start. The

@@ -317,8 +317,8 @@ func (s *Server) DropConnections() {
 }
 
 // Silence loses whatever is sent over the connections from now on, in both directions and without a
-// word, as a firewall does that has forgotten them, or a machine that has lost its power. Connections
-// that come are accepted, and silent too, until Speak.
+// word, as a firewall does that has forgotten them, or a machine that has lost its power.
+// Connections that come are accepted, and silent too, until Speak.
 func (s *Server) Silence() {
 	s.silent.Store(true)
 	s.conns.Range(func(_, c any) bool { c.(*conn).silent.Store(true); return true })
