@@ -95,6 +95,7 @@ var otherRows = map[string]row{
 	"job/topics.Where":                       {why: nested},
 	"sidecar/backend/mock.Config.OnCrash":    {why: nested}, // in backend.Model.Run
 	"sidecar/endpoint.FromAddr(a)":           {why: onCallers},
+	"sidecar/endpoint.PeerUser(c)":           {why: onCallers},
 	"sidecar/sidecartest.Script.OnCrash":     {why: nested},
 	"sidecar/sidecartest.Script.OnEnd":       {why: nested}, // in an interceptor
 	"sidecar/sidecartest.Script.OnStart":     {why: nested},

@@ -8,14 +8,14 @@ import (
 
 // largestKept is the size of the largest buffers that are kept for others, in bytes. Larger ones are
 // made as they are needed, with no more than is needed, and left to the collector.
-const largestKept = 1 << 20
+const largestKept = 4 << 20
 
 // pool is where requests and answers have their bytes. Grpc's own has nothing between 32 KiB and
-// 1 MiB, and keeps larger ones, of any size for any need.
+// 1 MiB, and gives a larger one of any size for any need.
 type pool struct{}
 
 var tiers = sync.OnceValue(func() mem.BufferPool {
-	p, err := mem.NewBinaryTieredBufferPool(8, 10, 12, 14, 15, 16, 17, 18, 19, 20)
+	p, err := mem.NewBinaryTieredBufferPool(8, 10, 12, 14, 15, 16, 17, 18, 19, 20, 21, 22)
 	if err != nil {
 		return mem.DefaultBufferPool()
 	}
