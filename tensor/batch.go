@@ -11,7 +11,7 @@ import (
 var ErrRagged = errors.New("the row does not fit the rows before it; it begins a new batch")
 
 // Batch gathers rows for one request, one [Column] for each of the model's inputs. It keeps its
-// buffers when it is reset. A batch belongs to one goroutine at a time.
+// buffers when it is reset, as [Batch.Reset] says. A batch belongs to one goroutine at a time.
 type Batch struct {
 	sig  *Signature
 	cols []Column
@@ -48,15 +48,21 @@ func (b *Batch) Columns() int { return len(b.cols) }
 // Column returns the column of the model's input i, as [Signature.Input] finds it.
 func (b *Batch) Column(i int) *Column { return &b.cols[i] }
 
-// Reset empties the batch and keeps its buffers.
-func (b *Batch) Reset() { b.truncate(0) }
+// Reset empties the batch. It keeps its buffers, but for one that has been far too large for a while,
+// as after a large record among small ones.
+func (b *Batch) Reset() {
+	b.truncate(0)
+	for i := range b.cols {
+		b.cols[i].shrink()
+	}
+}
 
 // Use empties the batch and gives each of its columns memory to append to, in the order of the model's inputs; nil for
 // memory of its own. What does not fit moves to memory of the batch's own, as with append; [Column.Within] tells.
 func (b *Batch) Use(memory [][]byte) {
 	b.truncate(0)
 	for i := range b.cols {
-		b.cols[i].raw = memory[i][:0:len(memory[i])]
+		b.cols[i].raw, b.cols[i].lent = memory[i][:0:len(memory[i])], true
 	}
 }
 

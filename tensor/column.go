@@ -14,6 +14,9 @@ type Column struct {
 	raw     []byte
 	ends    []int // of each complete row, in raw
 	shape   Shape // of the complete rows
+	lent    bool  // raw is memory of Batch.Use, or was
+	bytes   usage // of raw
+	rows    usage // of ends
 	open    struct {
 		elements int64
 		shape    Shape
@@ -70,9 +73,21 @@ func (c *Column) end() int {
 
 // truncate keeps the first rows and removes the open one.
 func (c *Column) truncate(rows int) {
+	c.bytes.note(len(c.raw))
+	c.rows.note(len(c.ends))
 	c.ends = c.ends[:rows]
 	c.raw = c.raw[:c.end()]
 	c.reopen()
+}
+
+// shrink lets go of buffers that are far too large. The column is empty.
+func (c *Column) shrink() {
+	if c.bytes.tooLarge(cap(c.raw)) && !c.lent {
+		c.raw = nil
+	}
+	if c.rows.tooLarge(cap(c.ends)) {
+		c.ends = nil
+	}
 }
 
 func (c *Column) reopen() {

@@ -13,12 +13,14 @@ type Output struct {
 	shape Shape
 	raw   []byte
 	at    []int // of each BYTES element, in raw
+	used  usage // of at
 	rows  int
 	each  int // elements a row
 	set   bool
 }
 
 func (o *Output) reset() {
+	o.used.note(len(o.at))
 	o.raw, o.shape, o.at, o.rows, o.each, o.set = nil, o.shape[:0], o.at[:0], 0, 0, false
 }
 

@@ -31,7 +31,10 @@ func (r *Rows) Signature() *Signature { return r.sig }
 func (r *Rows) Reset() {
 	r.rows, r.set = 0, 0
 	for i := range r.outs {
-		r.outs[i].reset()
+		o := &r.outs[i]
+		if o.reset(); o.used.tooLarge(cap(o.at)) {
+			o.at = nil
+		}
 	}
 }
 

@@ -55,7 +55,12 @@ func newMetrics(address, job string, withPprof bool) (*metrics, error) {
 		mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	}
-	m.server = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	// Nobody who asks for numbers sends much, or is slow about it. A profile takes the time that
+	// it is asked for.
+	m.server = &http.Server{Handler: http.MaxBytesHandler(mux, 4<<10), ReadTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
+	if !withPprof {
+		m.server.WriteTimeout = 30 * time.Second
+	}
 	return m, nil
 }
 

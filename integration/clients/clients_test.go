@@ -102,7 +102,7 @@ func TestTritonClient(t *testing.T) {
 			if code := p.Wait(); code != 0 {
 				t.Fatalf("it ended with %d", code)
 			}
-			if n := strings.Count(p.Output(), "ok "); n != 9 {
+			if n := strings.Count(p.Output(), "ok "); n != 10 {
 				t.Errorf("%d cases", n)
 			}
 		})

@@ -12,10 +12,21 @@ import (
 // protocol is what makes the messages those of the Open Inference Protocol: every field's number and
 // type, and every method's name.
 const protocol = `
+CudaSharedMemoryRegisterRequest: name 1 string, raw_handle 2 bytes, device_id 3 int64, byte_size 4 uint64
+CudaSharedMemoryRegisterResponse:
+CudaSharedMemoryStatusRequest: name 1 string
+CudaSharedMemoryStatusResponse.RegionStatus: name 1 string, device_id 2 uint64, byte_size 3 uint64
+CudaSharedMemoryStatusResponse: regions 1 map[RegionStatus]
+CudaSharedMemoryUnregisterRequest: name 1 string
+CudaSharedMemoryUnregisterResponse:
 InferBatchStatistics: batch_size 1 uint64, compute_input 2 StatisticDuration, compute_infer 3 StatisticDuration, compute_output 4 StatisticDuration
 InferParameter: bool_param 1 bool, int64_param 2 int64, string_param 3 string, double_param 4 double, uint64_param 5 uint64
 InferStatistics: success 1 StatisticDuration, fail 2 StatisticDuration, queue 3 StatisticDuration, compute_input 4 StatisticDuration, compute_infer 5 StatisticDuration, compute_output 6 StatisticDuration, cache_hit 7 StatisticDuration, cache_miss 8 StatisticDuration
 InferTensorContents: bool_contents 1 []bool, int_contents 2 []int32, int64_contents 3 []int64, uint_contents 4 []uint32, uint64_contents 5 []uint64, fp32_contents 6 []float, fp64_contents 7 []double, bytes_contents 8 []bytes
+LogSettingsRequest.SettingValue: bool_param 1 bool, uint32_param 2 uint32, string_param 3 string
+LogSettingsRequest: settings 1 map[SettingValue]
+LogSettingsResponse.SettingValue: bool_param 1 bool, uint32_param 2 uint32, string_param 3 string
+LogSettingsResponse: settings 1 map[SettingValue]
 ModelConfig: name 1 string, platform 2 string, version_policy 3 ModelVersionPolicy, max_batch_size 4 int32, input 5 []ModelInput, output 6 []ModelOutput, instance_group 7 []ModelInstanceGroup, default_model_filename 8 string, dynamic_batching 11 ModelDynamicBatching, sequence_batching 13 ModelSequenceBatching, ensemble_scheduling 15 ModelEnsembling, backend 17 string, model_transaction_policy 19 ModelTransactionPolicy
 ModelConfigRequest: name 1 string, version 2 string
 ModelConfigResponse: config 1 ModelConfig
@@ -67,6 +78,10 @@ SystemSharedMemoryStatusResponse.RegionStatus: name 1 string, key 2 string, offs
 SystemSharedMemoryStatusResponse: regions 1 map[RegionStatus]
 SystemSharedMemoryUnregisterRequest: name 1 string
 SystemSharedMemoryUnregisterResponse:
+TraceSettingRequest.SettingValue: value 1 []string
+TraceSettingRequest: settings 1 map[SettingValue], model_name 2 string
+TraceSettingResponse.SettingValue: value 1 []string
+TraceSettingResponse: settings 1 map[SettingValue]
 `
 
 func TestProtocol(t *testing.T) {
@@ -138,7 +153,8 @@ func TestProtocol(t *testing.T) {
 	}
 	if got := strings.Join(names, ", "); got != "ServerLive, ServerReady, ModelReady, ServerMetadata, ModelMetadata, ModelInfer, "+
 		"stream ModelStreamInfer, ModelConfig, ModelStatistics, RepositoryIndex, RepositoryModelLoad, RepositoryModelUnload, "+
-		"SystemSharedMemoryStatus, SystemSharedMemoryRegister, SystemSharedMemoryUnregister" {
+		"SystemSharedMemoryStatus, SystemSharedMemoryRegister, SystemSharedMemoryUnregister, "+
+		"CudaSharedMemoryStatus, CudaSharedMemoryRegister, CudaSharedMemoryUnregister, TraceSetting, LogSettings" {
 		t.Errorf("methods %s", got)
 	}
 	if GRPCInferenceService_ServiceDesc.ServiceName != "inference.GRPCInferenceService" || GRPCInferenceService_ModelInfer_FullMethodName != "/"+GRPCInferenceService_ServiceDesc.ServiceName+"/ModelInfer" {

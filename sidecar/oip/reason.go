@@ -31,7 +31,7 @@ const (
 	ReasonDraining     = "DRAINING"
 	ReasonModelLoading = "MODEL_LOADING"
 	// ReasonInterrupted comes with UNAVAILABLE: the server took the request and gave it up, since
-	// it is stopping. The model may have run all of its rows, some or none. A client that does not
+	// it is stopping, or its callers do not read their answers. The model may have run all of its rows, some or none. A client that does not
 	// know the reason takes it for a lost connection.
 	ReasonInterrupted = "INTERRUPTED"
 	// ReasonQueueTimeout comes with DEADLINE_EXCEEDED: the request waited too long and was never run.
@@ -40,11 +40,12 @@ const (
 	ReasonBadTensor     = "BAD_TENSOR"
 	ReasonShapeMismatch = "SHAPE_MISMATCH"
 	ReasonUnknownInput  = "UNKNOWN_INPUT"
-	// ReasonModelNotFound comes with NOT_FOUND: configuration.
-	ReasonModelNotFound = "MODEL_NOT_FOUND"
-	// ReasonModelLoadFailed and ReasonVersionMismatch come with FAILED_PRECONDITION: configuration.
-	ReasonModelLoadFailed = "MODEL_LOAD_FAILED"
+	// ReasonModelNotFound and ReasonVersionMismatch come with NOT_FOUND: configuration. Before
+	// that the second came with FAILED_PRECONDITION.
+	ReasonModelNotFound   = "MODEL_NOT_FOUND"
 	ReasonVersionMismatch = "VERSION_MISMATCH"
+	// ReasonModelLoadFailed comes with FAILED_PRECONDITION: configuration.
+	ReasonModelLoadFailed = "MODEL_LOAD_FAILED"
 	// ReasonUnsupportedFeature comes with UNIMPLEMENTED: the client should do without.
 	ReasonUnsupportedFeature = "UNSUPPORTED_FEATURE"
 	// ReasonBackendError comes with INTERNAL: the model failed.

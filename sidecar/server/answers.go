@@ -40,12 +40,11 @@ func (s *Server) encode(ctx context.Context, msg proto.Message, finish func()) (
 		s.turnAway(doorUnread)
 		return nil, s.unread()
 	}
-	pool := mem.DefaultBufferPool()
 	// Smaller ones grpc keeps to itself.
-	data := pool.Get(max(size, smallestCounted))
+	data := pool{}.Get(max(size, smallestCounted))
 	out, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend((*data)[:0], msg)
 	if err != nil {
-		pool.Put(data)
+		pool{}.Put(data)
 		s.answers.give(int64(size))
 		return nil, &failure{code: codes.Internal, message: "the answer cannot be encoded: " + err.Error()}
 	}
@@ -103,12 +102,12 @@ func (a *answered) release() {
 }
 
 // Get implements mem.BufferPool.
-func (a *answered) Get(n int) *[]byte { return mem.DefaultBufferPool().Get(n) }
+func (a *answered) Get(n int) *[]byte { return pool{}.Get(n) }
 
 // Put implements mem.BufferPool. Grpc calls it when the answer is written, or its stream has ended.
 func (a *answered) Put(data *[]byte) {
 	a.release()
-	mem.DefaultBufferPool().Put(data)
+	pool{}.Put(data)
 }
 
 // unread is why an answer is given up that there is no room for. The model has run.

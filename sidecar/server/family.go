@@ -61,7 +61,7 @@ func (f *family) choose(version string, retry time.Duration) (*model, *failure) 
 	case len(f.versions) == 0:
 		return nil, f.failed
 	}
-	return nil, &failure{code: codes.FailedPrecondition, reason: oip.ReasonVersionMismatch, message: fmt.Sprintf(
+	return nil, &failure{code: codes.NotFound, reason: oip.ReasonVersionMismatch, message: fmt.Sprintf(
 		"model %q has %s, not %q; ask for what there is, or for none", f.name, versionList(f.names()), version)}
 }
 

@@ -241,27 +241,26 @@ func (r *receiver) readBody(size int) (data mem.Buffer, fail *failure, err error
 	if size == 0 {
 		return mem.SliceBuffer(nil), nil, nil
 	}
-	pool := mem.DefaultBufferPool()
 	fail, err = r.within(func() error {
 		if size <= pieceSize {
 			parts, err := r.w.Read(size)
 			if err == nil {
-				data = parts.MaterializeToBuffer(pool)
+				data = parts.MaterializeToBuffer(pool{})
 				parts.Free()
 			}
 			return err
 		}
-		all := pool.Get(size)
+		all := pool{}.Get(size)
 		for at := 0; at < size; {
 			parts, err := r.w.Read(min(pieceSize, size-at))
 			if err != nil {
-				pool.Put(all)
+				pool{}.Put(all)
 				return err
 			}
 			at += parts.CopyTo((*all)[at:])
 			parts.Free()
 		}
-		data = mem.NewBuffer(all, pool)
+		data = mem.NewBuffer(all, pool{})
 		return nil
 	})
 	if err == io.EOF {

@@ -168,7 +168,7 @@ func TestVersions(t *testing.T) {
 		}
 		q.ModelVersion = "3"
 		_, err = c.ModelInfer(t.Context(), q)
-		wantReason(t, "version 3", err, codes.FailedPrecondition, oip.ReasonVersionMismatch, `versions "beta", "9", "10"`)
+		wantReason(t, "version 3", err, codes.NotFound, oip.ReasonVersionMismatch, `versions "beta", "9", "10"`)
 		meta, err := c.ModelMetadata(t.Context(), &oip.ModelMetadataRequest{Name: "m"})
 		if err != nil || !slices.Equal(meta.Versions, []string{"beta", "9", "10"}) {
 			t.Errorf("metadata %v, %v", meta, err)

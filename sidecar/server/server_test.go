@@ -41,12 +41,12 @@ func TestMetadata(t *testing.T) {
 		if ready, err := c.ModelReady(t.Context(), &oip.ModelReadyRequest{Name: "m"}); err != nil || !ready.Ready {
 			t.Errorf("model ready: %v, %v", ready, err)
 		}
-		_, err = c.ModelReady(t.Context(), &oip.ModelReadyRequest{Name: "n"})
+		_, err = c.ModelMetadata(t.Context(), &oip.ModelMetadataRequest{Name: "n"})
 		if d := oip.Parse(err); d.Code != codes.NotFound || d.Reason != oip.ReasonModelNotFound || !strings.Contains(d.Message, `["m"]`) {
 			t.Errorf("a model that is not there: %v", err)
 		}
 		_, err = c.ModelMetadata(t.Context(), &oip.ModelMetadataRequest{Name: "m", Version: "2"})
-		if d := oip.Parse(err); d.Code != codes.FailedPrecondition || d.Reason != oip.ReasonVersionMismatch {
+		if d := oip.Parse(err); d.Code != codes.NotFound || d.Reason != oip.ReasonVersionMismatch {
 			t.Errorf("another version: %v", err)
 		}
 	})

@@ -32,12 +32,9 @@ func (s *service) ServerReady(context.Context, *oip.ServerReadyRequest) (*oip.Se
 	return &oip.ServerReadyResponse{Ready: s.Ready()}, nil
 }
 
-// ModelReady says whether one model can be called.
+// ModelReady says whether one model can be called. One that is not there cannot.
 func (s *service) ModelReady(_ context.Context, req *oip.ModelReadyRequest) (*oip.ModelReadyResponse, error) {
 	_, _, f := s.describe(req.GetName(), req.GetVersion())
-	if f != nil && (f.reason == oip.ReasonVersionMismatch || f.reason == oip.ReasonModelNotFound && s.repo.family(req.GetName()) == nil) {
-		return nil, f.status(req.GetName(), "")
-	}
 	return &oip.ModelReadyResponse{Ready: f == nil && !s.isDraining()}, nil
 }
 

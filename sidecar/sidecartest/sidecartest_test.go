@@ -273,7 +273,7 @@ func TestErrorTable(t *testing.T) {
 		{"bad row", backendFault("bad@row=13"), ask, codes.InvalidArgument, oip.ReasonBadTensor, false},
 		{"model not found", sidecartest.Script{}, other(func(r *oip.ModelInferRequest) { r.ModelName = "z" }), codes.NotFound, oip.ReasonModelNotFound, false},
 		{"load failed", sidecartest.Script{LoadError: "no such file"}, ask, codes.FailedPrecondition, oip.ReasonModelLoadFailed, false},
-		{"version", sidecartest.Script{}, other(func(r *oip.ModelInferRequest) { r.ModelVersion = "7" }), codes.FailedPrecondition, oip.ReasonVersionMismatch, false},
+		{"version", sidecartest.Script{}, other(func(r *oip.ModelInferRequest) { r.ModelVersion = "7" }), codes.NotFound, oip.ReasonVersionMismatch, false},
 		{"feature", sidecartest.Script{}, other(func(r *oip.ModelInferRequest) {
 			r.Parameters = map[string]*oip.InferParameter{"sequence_id": {ParameterChoice: &oip.InferParameter_StringParam{StringParam: "s"}}}
 		}), codes.Unimplemented, oip.ReasonUnsupportedFeature, false},

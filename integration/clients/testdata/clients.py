@@ -146,17 +146,25 @@ done("shared memory")
 refused("INVALID_ARGUMENT", c.infer, "digits", inputs(pixels[:1], name="z"))
 refused("INVALID_ARGUMENT", c.infer, "digits", inputs(pixels[:1, :3]))
 refused("NOT_FOUND", c.infer, "nosuch", inputs(pixels[:1]))
-refused("FAILED_PRECONDITION", c.infer, "digits", inputs(pixels[:1]), model_version="7")
+refused("NOT_FOUND", c.infer, "digits", inputs(pixels[:1]), model_version="7")
+refused("NOT_FOUND", c.get_model_metadata, "digits", "7")
+assert not c.is_model_ready("nosuch") and not c.is_model_ready("digits", "7")
 refused("UNIMPLEMENTED", c.infer, "digits", inputs(pixels[:1]), sequence_id=5, sequence_start=True)
 refused("UNIMPLEMENTED", c.infer, "digits", inputs(pixels[:1]), outputs=[client.InferRequestedOutput("probs", class_count=3)])
-for name, call in {
-    "TraceSetting": lambda: c.get_trace_settings(),
-    "LogSettings": lambda: c.get_log_settings(),
-    "CudaSharedMemoryStatus": lambda: c.get_cuda_shared_memory_status(),
-    "CudaSharedMemoryUnregister": lambda: c.unregister_cuda_shared_memory(),
-}.items():
-    assert name in refused("UNIMPLEMENTED", call), name
+refused("INVALID_ARGUMENT", c.register_cuda_shared_memory, "r", b"0" * 64, 0, 8)
+refused("NOT_FOUND", c.get_cuda_shared_memory_status, "r")
+refused("UNIMPLEMENTED", c.update_trace_settings, settings={"trace_rate": "1"})
+refused("UNIMPLEMENTED", c.update_log_settings, {"log_info": False})
 done("refusals")
+
+c.unregister_system_shared_memory()
+c.unregister_cuda_shared_memory()
+assert not c.get_cuda_shared_memory_status().regions
+assert list(c.get_trace_settings("digits").settings["trace_level"].value) == ["OFF"]
+assert c.get_log_settings().settings["log_errors"].bool_param
+for algorithm in ("gzip", "deflate"):
+    check(c.infer("digits", inputs(pixels[:5]), compression_algorithm=algorithm), slice(0, 5))
+done("what examples ask first")
 
 statistics = c.get_inference_statistics("digits").model_stats[0]
 assert statistics.inference_stats.success.count >= len(records) and statistics.inference_count > statistics.execution_count > 0, statistics
