@@ -27,6 +27,7 @@ type committer struct {
 	many int
 	// consumed: others may take parts away.
 	consumed bool
+	access   fsx.Access // to the folder and the parts
 }
 
 // extent says how many parts of a split there are: 0 to N-1.
@@ -138,7 +139,7 @@ func (c *committer) Begin(ctx context.Context, previous []byte) ([]byte, error) 
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if err := fsx.MkdirAll(c.fs, c.dir); err != nil {
+	if err := fsx.MkdirAll(c.fs, c.dir, c.access); err != nil {
 		return nil, fmt.Errorf("file: making the folder %s: %w", c.dir, err)
 	}
 	st := sinkState{Dir: c.abs, List: c.newList()}
@@ -295,7 +296,11 @@ func (c *committer) Commit(ctx context.Context, plan []byte) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := c.fs.Rename(filepath.Join(c.dir, m.From), filepath.Join(c.dir, m.To)); err != nil {
+		err := c.share(filepath.Join(c.dir, m.From))
+		if err == nil {
+			err = c.fs.Rename(filepath.Join(c.dir, m.From), filepath.Join(c.dir, m.To))
+		}
+		if err != nil {
 			return fmt.Errorf("file: publishing: %w", err)
 		}
 	}
@@ -305,6 +310,14 @@ func (c *committer) Commit(ctx context.Context, plan []byte) error {
 	// Also when there was nothing to do: a process that was killed may have moved
 	// the files and not synced the folder.
 	return c.syncDir()
+}
+
+// share makes a part one that others may read, unless it is not for them.
+func (c *committer) share(name string) error {
+	if c.access == fsx.Private {
+		return nil
+	}
+	return c.fs.Share(name)
 }
 
 func (c *committer) syncDir() error {

@@ -269,6 +269,9 @@ func (c *committer) settle(todo []again) error {
 			if err == nil {
 				err = fsx.WriteFile(c.fs, filepath.Join(c.dir, a.To.To), made[a.Bytes:])
 			}
+			if err == nil {
+				err = c.share(filepath.Join(c.dir, a.To.To))
+			}
 			if err != nil {
 				return fmt.Errorf("file: publishing: %w", err)
 			}

@@ -389,7 +389,7 @@ func (s *Store) begin(job string) (*Run, error) {
 	if err := s.previous(r); err != nil {
 		return nil, err
 	}
-	if err := fsx.MkdirAll(s.fs, filepath.Join(s.dir, r.ID)); err != nil {
+	if err := fsx.MkdirAll(s.fs, filepath.Join(s.dir, r.ID), fsx.Private); err != nil {
 		return nil, fmt.Errorf("checkpoint: making the run's folder: %w", err)
 	}
 	if err := s.writeMarker(r.ID, marker{Job: job, Started: time.Now().UTC(), Starts: 1}); err != nil {

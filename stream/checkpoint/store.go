@@ -84,7 +84,7 @@ func Open(dir string, opts Options) (*Store, error) {
 		}
 		return s, nil
 	}
-	if err := fsx.MkdirAll(s.fs, dir); err != nil {
+	if err := fsx.MkdirAll(s.fs, dir, fsx.Private); err != nil {
 		return nil, fmt.Errorf("checkpoint: making the folder %s: %w", dir, err)
 	}
 	lock, err := s.fs.Lock(filepath.Join(dir, "lock"))
