@@ -183,7 +183,7 @@ func (r *Run) note(e Event) {
 		case CheckpointCompleted:
 			p.CheckpointsCompleted++
 			p.LastCheckpoint, p.LastCheckpointAt, p.LastCheckpointTook = e.ID, time.Now(), e.Duration
-			p.Committed = r.emitted
+			p.Committed, r.tracker.own = r.emitted, e.ID
 		case CheckpointFailed:
 			p.CheckpointsFailed++
 			p.LastError = fmt.Errorf("checkpoint %d: %w", e.ID, e.Err)

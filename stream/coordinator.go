@@ -251,6 +251,11 @@ func (c *coordinator) assemble(now time.Time, p *pendingCheckpoint) (*checkpoint
 	if err != nil {
 		return nil, err
 	}
+	if p.final {
+		if err := c.committer.unsettled(); err != nil {
+			return nil, err
+		}
+	}
 	p.plans = plans
 	snap.Sections = append(snap.Sections, sinks...)
 	snap.Counters = countersOf(c.operators, counts)

@@ -150,6 +150,7 @@ type tracker struct {
 	base      *restored
 	live      []*counts
 	untimed   atomic.Int64
+	own       int64 // the newest checkpoint that was completed in this call of Run
 	// past is what the attempts before the present one did.
 	past map[place]work
 }
@@ -220,6 +221,13 @@ func (t *tracker) completed() int64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.p.CheckpointsCompleted
+}
+
+// lastOwn is the newest checkpoint that this call of Run has completed; 0: none.
+func (t *tracker) lastOwn() int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.own
 }
 
 // emittedIn returns the emitted records of a checkpoint.

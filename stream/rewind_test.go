@@ -1,9 +1,13 @@
 package stream
 
 import (
+	"context"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
+	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
@@ -57,4 +61,34 @@ func TestRewind(t *testing.T) {
 			t.Errorf("got %v, want %q", err, c.want)
 		}
 	}
+}
+
+// forgetful is a store whose newest checkpoint is damaged or gone once there are three.
+type forgetful struct {
+	CheckpointStore
+	all []*checkpoint.Snapshot
+}
+
+func (f *forgetful) Write(ctx context.Context, s *checkpoint.Snapshot) error {
+	f.all = append(f.all, s)
+	return f.CheckpointStore.Write(ctx, s)
+}
+
+func (f *forgetful) Newest(context.Context) (*checkpoint.Snapshot, error) {
+	return f.all[len(f.all)-2], nil
+}
+
+// TestARestartDoesNotGoBackBehindWhatIsPublished: whether the job makes the same results again is
+// for who resumes it to know.
+func TestARestartDoesNotGoBackBehindWhatIsPublished(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := New("forgetful", Config{Checkpoint: CheckpointConfig{Interval: 10 * time.Millisecond, Store: &forgetful{CheckpointStore: NewMemoryStore()}}})
+		f := &flaky{left: map[int]int{100: 1}}
+		out := Collect(OrderedWait(From(j, FromSlice(numbers(200))), async.Func(f.call, 4), async.Config{Capacity: 8, Retry: async.Retry{Max: async.NoRetry}}))
+		r := j.Start(t.Context())
+		err := r.Wait()
+		if err == nil || !strings.Contains(err.Error(), "is damaged or gone, and a restart does not go back behind it; resume the run") || len(out.Results()) == 0 {
+			t.Errorf("%d results, %v", len(out.Results()), err)
+		}
+	})
 }

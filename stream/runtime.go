@@ -377,6 +377,10 @@ func (r *Run) goBack(ctx context.Context) (from *restored, refused, err error) {
 	case snap != nil && (snap.Run != r.id || snap.ID <= r.cfg.LastID):
 		snap = nil // none of this process
 	}
+	if done := r.tracker.lastOwn(); done > 0 && (snap == nil || snap.ID < done) {
+		return nil, fmt.Errorf("checkpoint %d, behind which results are published, is damaged or gone, and a restart does not go back behind it; "+
+			"resume the run, which does so if it can, or says what else can be done", done), nil
+	}
 	if snap == nil {
 		snap = r.cfg.Resume
 	}

@@ -273,6 +273,11 @@ func (r *runner) execute(ctx context.Context) (err error) {
 	if r.metrics != nil {
 		r.metrics.notNumbers.Store(&fn.NotNumbers)
 	}
+	broken := false // an unfinished or damaged run is there
+	if r.store != nil && r.how.fresh {
+		st, err := r.store.State()
+		broken = err != nil || st.Phase == checkpoint.Unfinished || st.Damaged != nil
+	}
 	begun, err := r.how.begin(r.spec, r.store)
 	if err != nil {
 		return err
@@ -280,8 +285,8 @@ func (r *runner) execute(ctx context.Context) (err error) {
 	for _, d := range begun.Damaged {
 		r.log.Warn("passed over a damaged checkpoint", "error", d)
 	}
-	if begun.Restore != nil && begun.Newest != nil && begun.Newest.ID > begun.Restore.ID {
-		if begun.Restore, err = rewind(ctx, begun, r.parts); err != nil {
+	if r.store != nil {
+		if err := r.how.goOn(ctx, r.spec, begun, broken, r.parts, r.log); err != nil {
 			return err
 		}
 	}

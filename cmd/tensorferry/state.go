@@ -1,14 +1,12 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
 
 	"github.com/tensorferry/tensorferry/job"
-	"github.com/tensorferry/tensorferry/stream"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
@@ -74,6 +72,10 @@ func (b beginning) refused(spec *job.Spec, store *checkpoint.Store) error {
 	}
 	st, err := store.State()
 	switch {
+	case errors.Is(err, checkpoint.ErrCorrupt) && b.from != "":
+		return nil // begin says what it finds
+	case errors.Is(err, checkpoint.ErrCorrupt):
+		return refuse("%w; if one is whole, go on from it with --from, else discard the run with --fresh", err)
 	case err != nil:
 		return err
 	case st.Job != "" && st.Job != spec.Name:
@@ -121,25 +123,4 @@ func (b beginning) begin(spec *job.Spec, store *checkpoint.Store) (run *checkpoi
 		}
 	}
 	return run, nil
-}
-
-// rewind makes the checkpoint of --from one to go on from, although the run has
-// published more since.
-func rewind(ctx context.Context, run *checkpoint.Run, p parts) (back *checkpoint.Snapshot, err error) {
-	committers := map[string]stream.Committer{}
-	defer func() {
-		for _, c := range committers {
-			err = also(err, c.Close())
-		}
-	}()
-	for name, sink := range map[string]stream.Sink[record]{sinkName: p.sink, lettersName: p.letters} {
-		if sink == nil {
-			continue
-		}
-		if committers[name], err = sink.Committer(ctx); err != nil {
-			delete(committers, name)
-			return nil, err
-		}
-	}
-	return stream.Rewind(run.Restore, run.Newest, committers)
 }

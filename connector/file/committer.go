@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/tensorferry/tensorferry/internal/fsx"
@@ -26,6 +27,7 @@ type committer struct {
 	many int
 	// consumed: others may take parts away.
 	consumed bool
+	access   fsx.Access // to the folder and the parts
 }
 
 // extent says how many parts of a split there are: 0 to N-1.
@@ -52,6 +54,8 @@ type sinkState struct {
 	Recent string  `json:"recent,omitempty"`
 	// Consumed: others may have taken parts away.
 	Consumed bool `json:"consumed,omitempty"`
+	// Redo are parts that are being made again, see redo.go.
+	Redo []redo `json:"redo,omitempty"`
 }
 
 // sinkPlan is what Commit does.
@@ -62,6 +66,8 @@ type sinkPlan struct {
 	// List is the name of the run's list, Append what is to be added to it, if anything.
 	List   string    `json:"list,omitempty"`
 	Append *addition `json:"append,omitempty"`
+	// Same are to be compared with what is there.
+	Same []again `json:"same,omitempty"`
 }
 
 type move struct {
@@ -133,7 +139,7 @@ func (c *committer) Begin(ctx context.Context, previous []byte) ([]byte, error) 
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if err := fsx.MkdirAll(c.fs, c.dir); err != nil {
+	if err := fsx.MkdirAll(c.fs, c.dir, c.access); err != nil {
 		return nil, fmt.Errorf("file: making the folder %s: %w", c.dir, err)
 	}
 	st := sinkState{Dir: c.abs, List: c.newList()}
@@ -179,6 +185,7 @@ func (c *committer) Plan(state []byte, pending []stream.Pending) (next, plan []b
 		return nil, nil, err
 	}
 	var p sinkPlan
+	var published []move
 	parts := map[int]int64{}
 	for _, e := range st.Parts {
 		parts[e.Split] = e.N
@@ -189,14 +196,30 @@ func (c *committer) Plan(state []byte, pending []stream.Pending) (next, plan []b
 			return nil, nil, fmt.Errorf("file: a pending result of split %d is not one of this sink", one.Split)
 		}
 		n := parts[one.Split]
+		if i := slices.IndexFunc(st.Redo, func(r redo) bool { return r.Split == one.Split && r.Done < r.Bytes }); i >= 0 {
+			sum, err := strconv.ParseUint(f.Sum, 16, 32)
+			if err != nil {
+				return nil, nil, fmt.Errorf("file: a pending result of split %d is not one of this sink", one.Split)
+			}
+			a, more, size, rest := st.Redo[i].take(f, uint32(sum))
+			if more {
+				a.To = &move{To: partName(one.Split, n), Bytes: size, Sum: fmt.Sprintf("%08x", rest)}
+				parts[one.Split] = n + 1
+				published = append(published, *a.To)
+			}
+			p.Same = append(p.Same, a)
+			continue
+		}
 		p.Moves = append(p.Moves, move{From: f.Name, To: partName(one.Split, n), Bytes: f.Bytes, Sum: f.Sum, Replace: n < count(st.Stale, one.Split)})
+		published = append(published, p.Moves[len(p.Moves)-1])
 		parts[one.Split] = n + 1
 	}
 	after := sinkState{Dir: st.Dir, Retired: st.Stale, List: st.List, Recent: st.Recent, Consumed: c.consumed}
 	if after.List.Name == "" {
 		after.List = c.newList() // the run was begun by a program that kept none
 	}
-	p.List, p.Append = after.List.Name, after.record(p.Moves, c.many)
+	after.Redo = slices.DeleteFunc(st.Redo, func(r redo) bool { return r.Done == r.Bytes })
+	p.List, p.Append = after.List.Name, after.record(published, c.many)
 	for split, n := range parts {
 		after.Parts = append(after.Parts, extent{Split: split, N: n})
 	}
@@ -209,7 +232,7 @@ func (c *committer) Plan(state []byte, pending []stream.Pending) (next, plan []b
 	if next, err = json.Marshal(after); err != nil {
 		return nil, nil, err
 	}
-	if p.Moves == nil && p.Remove == nil {
+	if p.Moves == nil && p.Remove == nil && p.Same == nil {
 		return next, nil, nil
 	}
 	plan, err = json.Marshal(p)
@@ -244,7 +267,8 @@ func (c *committer) Commit(ctx context.Context, plan []byte) error {
 		return err
 	}
 	todo, stale, err := c.inspect(ctx, p)
-	if err != nil {
+	again, aerr := c.same(ctx, p.Same)
+	if err := errors.Join(err, aerr); err != nil {
 		return err
 	}
 	if p.Append != nil {
@@ -272,13 +296,28 @@ func (c *committer) Commit(ctx context.Context, plan []byte) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := c.fs.Rename(filepath.Join(c.dir, m.From), filepath.Join(c.dir, m.To)); err != nil {
+		err := c.share(filepath.Join(c.dir, m.From))
+		if err == nil {
+			err = c.fs.Rename(filepath.Join(c.dir, m.From), filepath.Join(c.dir, m.To))
+		}
+		if err != nil {
 			return fmt.Errorf("file: publishing: %w", err)
 		}
+	}
+	if err := c.settle(again); err != nil {
+		return err
 	}
 	// Also when there was nothing to do: a process that was killed may have moved
 	// the files and not synced the folder.
 	return c.syncDir()
+}
+
+// share makes a part one that others may read, unless it is not for them.
+func (c *committer) share(name string) error {
+	if c.access == fsx.Private {
+		return nil
+	}
+	return c.fs.Share(name)
 }
 
 func (c *committer) syncDir() error {
@@ -365,7 +404,7 @@ func (c *committer) Clean(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if !strings.HasPrefix(e.Name, c.pending) && !strings.HasPrefix(e.Name, fsx.TempPrefix+c.lists) {
+		if !strings.HasPrefix(e.Name, c.pending) && !strings.HasPrefix(e.Name, fsx.TempPrefix+c.lists) && !strings.HasPrefix(e.Name, fsx.TempPrefix+partPrefix) {
 			continue
 		}
 		if err := c.fs.Remove(filepath.Join(c.dir, e.Name)); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -45,7 +45,7 @@ func TestWhatIsGoneIsNoticed(t *testing.T) {
 				"cut short": {func(o *opened, path string) error { return fsx.WriteFile(o.d, path, []byte("[1")) }, name + " has 2 bytes and had 7"},
 				"empty":     {func(o *opened, path string) error { return fsx.WriteFile(o.d, path, nil) }, name + " has 0 bytes and had 7"},
 				"another":   {func(o *opened, path string) error { return fsx.WriteFile(o.d, path, []byte("[10000]\n")) }, name + " has 8 bytes and had 7"},
-				"a folder":  {func(o *opened, path string) error { return errors.Join(o.d.Remove(path), o.d.Mkdir(path)) }, name + " is missing"},
+				"a folder":  {func(o *opened, path string) error { return errors.Join(o.d.Remove(path), o.d.Mkdir(path, fsx.Shared)) }, name + " is missing"},
 			} {
 				o := openSink(t, SinkConfig{many: many})
 				o.publish(t, parts)

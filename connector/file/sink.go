@@ -32,6 +32,10 @@ type SinkConfig struct {
 	// missing. Parts that are there must have the size with which they were written all the same.
 	// Default: a run whose parts are missing does not go on.
 	Consumed bool
+	// Private keeps others from the published parts and the folder, as befits dead letters: 0600 and
+	// 0700, whatever the umask. A folder that is there stays as it is. Parts that are not published
+	// are private in any case. Default: the umask says who may read them.
+	Private bool
 	// FS is the file system. Default: the operating system's. Others are for
 	// tests of crashes.
 	FS fsx.FS
@@ -132,7 +136,7 @@ func (s *Sink[T]) Open(_ context.Context, sub stream.SinkContext) (stream.Writer
 	if err != nil {
 		return nil, err
 	}
-	if err := fsx.MkdirAll(c.FS, c.Dir); err != nil {
+	if err := fsx.MkdirAll(c.FS, c.Dir, fsx.Access(c.Private)); err != nil {
 		return nil, fmt.Errorf("file: making the folder %s: %w", c.Dir, err)
 	}
 	return &writer[T]{
@@ -152,5 +156,5 @@ func (s *Sink[T]) Committer(context.Context) (stream.Committer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("file: %w", err)
 	}
-	return &committer{fs: c.FS, dir: c.Dir, abs: abs, pending: pendingOf(c.Job), lists: listsOf(c.Job), many: c.many, consumed: c.Consumed}, nil
+	return &committer{fs: c.FS, dir: c.Dir, abs: abs, pending: pendingOf(c.Job), lists: listsOf(c.Job), many: c.many, consumed: c.Consumed, access: fsx.Access(c.Private)}, nil
 }

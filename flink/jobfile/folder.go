@@ -94,7 +94,7 @@ func claim(spec *job.Spec, splits []stream.Split, resumed bool) (err error) {
 	var errs []error
 	for path, dir := range sinks(spec) {
 		_, absent := os.Stat(dir)
-		if err := fsx.MkdirAll(fsx.OS, dir); err != nil {
+		if err := fsx.MkdirAll(fsx.OS, dir, fsx.Shared); err != nil {
 			errs = append(errs, spec.Fault(path, "%v", err))
 		} else if errors.Is(absent, fs.ErrNotExist) {
 			made = append(made, dir)
@@ -172,5 +172,8 @@ func claimFolder(dir string, mark []byte, resumed bool) error {
 		return nil
 	}
 	// All or nothing: with half a mark nobody could go on with the results.
-	return fsx.WriteFile(fsx.OS, at, mark)
+	if err := fsx.WriteFile(fsx.OS, at, mark); err != nil {
+		return err
+	}
+	return fsx.OS.Share(at) // with workers of other users
 }

@@ -134,8 +134,12 @@ func (c committer) Plan([]byte, []stream.Pending) (next, plan []byte, err error)
 }
 func (c committer) Commit(context.Context, []byte) error { return c.spring("stream.Committer.Commit") }
 func (c committer) Check(context.Context, []byte) error  { return c.spring("stream.Checker.Check") }
-func (c committer) Clean(context.Context) error          { return c.spring("stream.Committer.Clean") }
-func (c committer) Close() error                         { return c.spring("stream.Committer.Close") }
+func (c committer) Salvage(context.Context, []byte, bool, bool) ([]byte, []string, error) {
+	return nil, nil, nil // it is called by the caller of stream.Salvage
+}
+func (c committer) Unsettled([]byte) error      { return c.spring("stream.Salvager.Unsettled") }
+func (c committer) Clean(context.Context) error { return c.spring("stream.Committer.Clean") }
+func (c committer) Close() error                { return c.spring("stream.Committer.Close") }
 
 // store keeps checkpoints in memory.
 type store struct {
@@ -309,6 +313,10 @@ var streamRows = map[string]row{
 	"stream.Reader.Read":            {run: inJob, where: "Read of source", returns: true},
 	"stream.Rewind(committers)":     {why: onCallers},
 	"stream.Rewinder.Rewind":        {why: onCallers},
+	"stream.Reclaim(committers)":    {why: onCallers},
+	"stream.Salvage(committers)":    {why: onCallers},
+	"stream.Salvager.Salvage":       {why: onCallers},
+	"stream.Salvager.Unsettled":     {run: inJob, where: "Unsettled of sink", returns: true},
 	"stream.Serializer.Append":      {run: inJob, where: "the serializer's Append", returns: true},
 	"stream.Serializer.Decode":      {run: inJob, where: "the serializer's Decode", returns: true},
 	"stream.Sink.Committer":         {run: inJob, where: "Committer of sink", returns: true},

@@ -23,9 +23,12 @@ import (
 // (new, renamed or removed) is after SyncDir of the folder.
 type FS interface {
 	// Mkdir makes one folder.
-	Mkdir(dir string) error
-	// Create makes a new file for writing. It fails if the name is taken.
+	Mkdir(dir string, access Access) error
+	// Create makes a new file for writing, which nobody but this user can read. It fails if the
+	// name is taken.
 	Create(name string) (File, error)
+	// Share lets others read a file that Create made, as far as the umask lets them read new ones.
+	Share(name string) error
 	// Append opens an existing file for writing at its end.
 	Append(name string) (File, error)
 	ReadFile(name string) ([]byte, error)
@@ -55,6 +58,16 @@ type Lock interface {
 
 // ErrLockLost says that a lock file was removed, or replaced, while it was held.
 var ErrLockLost = errors.New("the lock was removed or replaced while it was held")
+
+// Access is who may look into a folder.
+type Access bool
+
+// What holds records is Private: nobody but this user looks into it, whatever the umask. What is
+// Shared is open to others as the umask has it.
+const (
+	Private Access = true
+	Shared  Access = false
+)
 
 // File is an open file that is written.
 type File interface {
@@ -89,8 +102,8 @@ func (e *LockedError) Error() string {
 }
 
 // MkdirAll makes a folder and those above it that are missing, and makes their
-// names durable.
-func MkdirAll(fsys FS, dir string) error {
+// names durable. Those above are Shared. One that is there stays as it is.
+func MkdirAll(fsys FS, dir string, access Access) error {
 	e, err := fsys.Stat(dir)
 	if err == nil {
 		if !e.Dir {
@@ -110,10 +123,10 @@ func MkdirAll(fsys FS, dir string) error {
 	if parent == dir {
 		return err
 	}
-	if err := MkdirAll(fsys, parent); err != nil {
+	if err := MkdirAll(fsys, parent, Shared); err != nil {
 		return err
 	}
-	if err := fsys.Mkdir(dir); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := fsys.Mkdir(dir, access); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	return fsys.SyncDir(parent)
@@ -125,7 +138,7 @@ const TempPrefix = ".tmp-"
 
 // WriteFile writes a file so that, whatever happens, name holds either what it
 // held before or all of the new bytes. When it returns nil the new bytes are
-// durable. After an error the name may hold either.
+// durable. After an error the name may hold either. Nobody but this user can read the file.
 func WriteFile(fsys FS, name string, data []byte) error {
 	dir, base := filepath.Split(name)
 	dir = filepath.Clean(dir)

@@ -10,11 +10,12 @@ import (
 	"path/filepath"
 	"runtime"
 	"testing"
+	"time"
 )
 
 func TestOS(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a", "b")
-	if err := MkdirAll(OS, dir); err != nil {
+	if err := MkdirAll(OS, dir, Shared); err != nil {
 		t.Fatal(err)
 	}
 	name := filepath.Join(dir, "f")
@@ -46,7 +47,7 @@ func TestOS(t *testing.T) {
 	if err != nil || len(list) != 1 || list[0] != (Entry{Name: "f", Size: 4}) {
 		t.Errorf("folder holds %v, %v; want f of 4 bytes alone", list, err)
 	}
-	if err := MkdirAll(OS, name); err == nil {
+	if err := MkdirAll(OS, name, Shared); err == nil {
 		t.Error("MkdirAll over a file passed")
 	}
 }
@@ -66,7 +67,8 @@ func TestMain(m *testing.M) {
 		}
 		runtime.GC()
 		os.Stdout.WriteString("held\n")
-		select {}
+		time.Sleep(time.Hour) // and no select, which could be taken for a deadlock
+		runtime.KeepAlive(held)
 	}
 	os.Exit(m.Run())
 }

@@ -1,7 +1,9 @@
 package fsx
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -14,7 +16,20 @@ var OS FS = osFS{}
 
 type osFS struct{}
 
-func (osFS) Mkdir(dir string) error { return os.Mkdir(dir, 0o777) }
+func (osFS) Mkdir(dir string, access Access) error {
+	if access == Private {
+		return os.Mkdir(dir, 0o700)
+	}
+	return os.Mkdir(dir, 0o777)
+}
+
+func (osFS) Share(name string) error {
+	err := os.Chmod(name, 0o666&^umask())
+	if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, fs.ErrPermission) {
+		return nil // as on file systems that know no permissions, where everybody may read it already
+	}
+	return err
+}
 
 func (osFS) Create(name string) (File, error) {
 	return openFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL)
@@ -26,7 +41,7 @@ func (osFS) Append(name string) (File, error) {
 
 // openFile keeps a nil *os.File from becoming a File that is not nil.
 func openFile(name string, flag int) (File, error) {
-	f, err := os.OpenFile(name, flag, 0o666)
+	f, err := os.OpenFile(name, flag, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -89,7 +104,7 @@ func (osFS) SyncDir(dir string) error {
 }
 
 func (osFS) Lock(name string) (Lock, error) {
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o666)
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}

@@ -13,7 +13,7 @@ import (
 var _ fsx.FS = (*Disk)(nil)
 
 // Mkdir implements fsx.FS.
-func (d *Disk) Mkdir(name string) error {
+func (d *Disk) Mkdir(name string, _ fsx.Access) error {
 	return d.add("mkdir", name, newDir())
 }
 
@@ -42,6 +42,19 @@ func (d *Disk) add(op, name string, n *node) error {
 	d.nodes++
 	n.id = d.nodes
 	d.change(change{dir: dir, to: base, child: n})
+	return nil
+}
+
+// Share implements fsx.FS. A Disk has no permissions, and forgets none.
+func (d *Disk) Share(name string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.begin("share", name, ""); err != nil {
+		return err
+	}
+	if d.find(name) == nil {
+		return pathError("share", name, fs.ErrNotExist)
+	}
 	return nil
 }
 

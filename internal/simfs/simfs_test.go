@@ -96,7 +96,7 @@ func TestWriteFileIsAtomic(t *testing.T) {
 	for n, crashed := 1, true; crashed; n++ {
 		for seed := range uint64(20) {
 			d := New()
-			must(t, fsx.MkdirAll(d, "a/b"))
+			must(t, fsx.MkdirAll(d, "a/b", fsx.Shared))
 			must(t, fsx.WriteFile(d, "a/b/f", []byte("old")))
 			d.CrashAt(d.Ops() + n)
 			err := fsx.WriteFile(d, "a/b/f", []byte("new!"))

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
+	"io/fs"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -60,7 +62,8 @@ type Run struct {
 	// From: what was published since Restore is in it.
 	Newest *Snapshot
 	// LastID is the highest checkpoint id of the run so far, also of damaged
-	// ones; the next must be above it.
+	// ones; the next must be above it. Where it is above that of Restore more may have been
+	// published than Restore tells (stream.Salvage).
 	LastID int64
 	// Damaged tells of checkpoints that were passed over.
 	Damaged []error
@@ -73,6 +76,16 @@ type marker struct {
 	Starts  int       `json:"starts"`
 	// Branch is set when the run went back to an older checkpoint.
 	Branch *branch `json:"branch,omitempty"`
+	// Sum is a checksum of the others. Markers of earlier versions have none.
+	Sum string `json:"sum,omitempty"`
+}
+
+// sealed returns a marker with its checksum.
+func (m marker) sealed() (marker, error) {
+	m.Sum = ""
+	b, err := json.Marshal(m)
+	m.Sum = fmt.Sprintf("%08x", crc32.Checksum(b, castagnoli))
+	return m, err
 }
 
 // branch says that the run went back to checkpoint After, leaving those up to
@@ -121,6 +134,9 @@ func (s *Store) state() (State, error) {
 	}
 	st := State{Phase: Unfinished, Run: runs[len(runs)-1]}
 	m, err := s.marker(st.Run)
+	if errors.Is(err, ErrCorrupt) {
+		return s.unmarked(st, err)
+	}
 	if err != nil {
 		return st, err
 	}
@@ -144,17 +160,47 @@ func (s *Store) marker(run string) (marker, error) {
 	var m marker
 	name := filepath.Join(s.dir, run, markerName)
 	b, err := s.fs.ReadFile(name)
-	if err == nil {
-		err = json.Unmarshal(b, &m)
+	if errors.Is(err, fs.ErrNotExist) {
+		return m, fmt.Errorf("checkpoint: the run's marker %s is gone: %w", name, ErrCorrupt)
 	}
 	if err != nil {
 		return m, fmt.Errorf("checkpoint: reading the run's marker %s: %w", name, err)
 	}
+	err = json.Unmarshal(b, &m)
+	if is, serr := m.sealed(); err == nil && (serr != nil || m.Sum != "" && is.Sum != m.Sum || m.Job == "") {
+		err = errors.New("its checksum does not match")
+	}
+	if err != nil {
+		return marker{}, fmt.Errorf("checkpoint: the run's marker %s: %w: %w", name, ErrCorrupt, err)
+	}
 	return m, nil
 }
 
+// unmarked is the state of a run whose marker is damaged or gone. Its checkpoints know all of it,
+// but for what a run that went back has left behind.
+func (s *Store) unmarked(st State, damage error) (State, error) {
+	var err error
+	st.Newest, st.Damaged, err = s.newest(st.Run)
+	st.Damaged = append([]error{damage}, st.Damaged...)
+	switch {
+	case err != nil:
+		return st, errors.Join(damage, err)
+	case st.Newest == nil:
+		return st, damage
+	}
+	st.Job, st.Started, st.Starts = st.Newest.Job, st.Newest.Created, st.Newest.Attempt+1
+	if st.Newest.Finished {
+		st.Phase = Finished
+	}
+	return st, nil
+}
+
 func (s *Store) writeMarker(run string, m marker) error {
-	b, err := json.Marshal(m)
+	m, err := m.sealed()
+	var b []byte
+	if err == nil {
+		b, err = json.Marshal(m)
+	}
 	if err == nil {
 		err = fsx.WriteFile(s.fs, filepath.Join(s.dir, run, markerName), append(b, '\n'))
 	}
@@ -221,6 +267,9 @@ func (s *Store) From(job, checkpoint string) (*Run, error) {
 	st, err := s.owned(job)
 	if err != nil && !errors.Is(err, ErrCorrupt) {
 		return nil, err
+	}
+	if st.Job == "" {
+		st.Job = job // nothing says that it is another's
 	}
 	if st.Phase == Empty {
 		return nil, fmt.Errorf("%w: the folder %s holds no run", ErrNoCheckpoint, s.dir)
@@ -340,7 +389,7 @@ func (s *Store) begin(job string) (*Run, error) {
 	if err := s.previous(r); err != nil {
 		return nil, err
 	}
-	if err := fsx.MkdirAll(s.fs, filepath.Join(s.dir, r.ID)); err != nil {
+	if err := fsx.MkdirAll(s.fs, filepath.Join(s.dir, r.ID), fsx.Private); err != nil {
 		return nil, fmt.Errorf("checkpoint: making the run's folder: %w", err)
 	}
 	if err := s.writeMarker(r.ID, marker{Job: job, Started: time.Now().UTC(), Starts: 1}); err != nil {
@@ -388,16 +437,15 @@ func (s *Store) sweep() {
 		dir := filepath.Join(s.dir, e.Name)
 		files, err := s.fs.ReadDir(dir)
 		s.warn("can't look for leftovers", err)
-		var marked, chk bool
+		chk := false
 		for _, f := range files {
 			if strings.HasPrefix(f.Name, fsx.TempPrefix) {
 				s.warn("can't remove a temporary file", s.fs.Remove(filepath.Join(dir, f.Name)))
 			}
 			id, is := chkID(f.Name)
 			chk = chk || is && id > 0
-			marked = marked || f.Name == markerName
 		}
-		if e.Name != s.run && !(marked && chk) {
+		if e.Name != s.run && !chk {
 			s.warn("can't remove a run that left nothing", s.discard(e.Name))
 		}
 	}

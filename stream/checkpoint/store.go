@@ -84,7 +84,7 @@ func Open(dir string, opts Options) (*Store, error) {
 		}
 		return s, nil
 	}
-	if err := fsx.MkdirAll(s.fs, dir); err != nil {
+	if err := fsx.MkdirAll(s.fs, dir, fsx.Private); err != nil {
 		return nil, fmt.Errorf("checkpoint: making the folder %s: %w", dir, err)
 	}
 	lock, err := s.fs.Lock(filepath.Join(dir, "lock"))
@@ -232,7 +232,7 @@ func (s *Store) discard(run string) error {
 }
 
 // runs returns the ids of the runs in the folder, oldest first. A folder without
-// a marker is not a run: its maker crashed before the run began.
+// a marker and without a checkpoint is not a run: its maker crashed before the run began.
 func (s *Store) runs() ([]string, error) {
 	entries, err := s.fs.ReadDir(s.dir)
 	if err != nil {
@@ -243,14 +243,16 @@ func (s *Store) runs() ([]string, error) {
 		if _, ok := runNumber(e.Name); !ok || !e.Dir {
 			continue
 		}
-		_, err := s.fs.Stat(filepath.Join(s.dir, e.Name, markerName))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
+		files, err := s.fs.ReadDir(filepath.Join(s.dir, e.Name))
 		if err != nil {
 			return nil, fmt.Errorf("checkpoint: reading the run %s: %w", e.Name, err)
 		}
-		runs = append(runs, e.Name)
+		if slices.ContainsFunc(files, func(f fsx.Entry) bool {
+			_, chk := chkID(f.Name)
+			return chk || f.Name == markerName
+		}) {
+			runs = append(runs, e.Name)
+		}
 	}
 	slices.SortStableFunc(runs, func(a, b string) int {
 		m, _ := runNumber(a)

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/tensorferry/tensorferry/job"
+	"github.com/tensorferry/tensorferry/stream"
+	"github.com/tensorferry/tensorferry/stream/checkpoint"
+)
+
+// goOn makes of the checkpoint that was found the one to go on from, or of the run to be replaced
+// what is known of it: newer checkpoints may be damaged or gone, or left behind by --from.
+func (b beginning) goOn(ctx context.Context, spec *job.Spec, run *checkpoint.Run, broken bool, p parts, log *slog.Logger) (err error) {
+	committers := map[string]stream.Committer{}
+	defer func() {
+		for _, c := range committers {
+			err = also(err, c.Close())
+		}
+	}()
+	for name, sink := range map[string]stream.Sink[record]{sinkName: p.sink, lettersName: p.letters} {
+		if sink == nil {
+			continue
+		}
+		if committers[name], err = sink.Committer(ctx); err != nil {
+			delete(committers, name)
+			return err
+		}
+	}
+	from := run.Restore
+	switch {
+	case from == nil && broken && b.fresh:
+		run.Previous, err = stream.Reclaim(ctx, run.Previous, committers)
+		return err
+	case from == nil, from.Finished:
+		return nil
+	case run.Newest != nil && run.Newest.ID > from.ID:
+		if from, err = stream.Rewind(from, run.Newest, committers); err != nil {
+			return err
+		}
+	}
+	newer := run.LastID > run.Restore.ID
+	if run.Newest != nil {
+		newer = run.LastID > run.Newest.ID
+	}
+	compare := b.from == "" && remakes(spec)
+	snap, beyond, blind, err := stream.Salvage(ctx, from, newer, compare, committers)
+	if err != nil {
+		return fmt.Errorf("%s cannot go on from checkpoint %d: %w", run.ID, from.ID, err)
+	}
+	run.Restore = snap
+	switch lost := len(beyond) > 0 || newer && len(blind) > 0; {
+	case !lost:
+		return nil
+	case b.from != "":
+		log.Warn("what was published behind the checkpoint is replaced, or written again", "checkpoint", from.ID, "published", named(beyond))
+		return nil
+	case compare:
+		log.Warn("newer checkpoints are damaged or gone; what was published behind the one to go on from is made again and compared",
+			"checkpoint", from.ID, "published", named(beyond))
+		return nil
+	}
+	why := "are gone"
+	if len(run.Damaged) > 0 {
+		why = fmt.Sprintf("are damaged or gone (%v)", errors.Join(run.Damaged...))
+	}
+	what := "results may have been written behind it"
+	if len(beyond) > 0 {
+		what = "behind it were published " + named(beyond)
+	}
+	return refuse("%s cannot go on by itself: checkpoints newer than %d %s, and %s. Only a job from files to files, ordered and without dead letters, makes the same results again, to be compared with these. "+
+		"Go on with --from %d, which replaces files and writes to other places once more, or discard the run with --fresh", run.ID, from.ID, why, what, from.ID)
+}
+
+// remakes says whether a job makes the same results in the same places each time.
+func remakes(spec *job.Spec) bool {
+	return spec.Source.File != nil && spec.Sink.File != nil && !spec.Sink.File.Consumed && spec.DeadLetter == nil &&
+		(spec.Infer.Order == "" || spec.Infer.Order == job.OrderOrdered)
+}
+
+// named names all that was found.
+func named(beyond map[string][]string) string {
+	var all []string
+	for _, sink := range slices.Sorted(maps.Keys(beyond)) {
+		all = append(all, sink+": "+strings.Join(beyond[sink], ", "))
+	}
+	return strings.Join(all, "; ")
+}

@@ -1,0 +1,126 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/tensorferry/tensorferry/stream/checkpoint"
+)
+
+// Salvager is a Committer that can go on from a checkpoint behind which more was published, and no
+// checkpoint tells of that any more: the newer ones are damaged or gone.
+type Salvager interface {
+	// Salvage looks for what was published behind a state, of which newer says that there was a
+	// newer one; a nil state is that of a run of which nothing is known. It returns the names of
+	// what it found and, if there is anything, the state to go on with. With compare what is there
+	// stays, and the results that follow are compared with it until there is nothing left to compare
+	// with: the job must make the same results each time, in the same order. Otherwise it is
+	// replaced with the next plan. An error whose class is async.Permanent says what is in the way.
+	Salvage(ctx context.Context, state []byte, newer, compare bool) (next []byte, beyond []string, err error)
+	// Unsettled returns an error if results were to be made again, at the end of the input, and were
+	// not.
+	Unsettled(state []byte) error
+}
+
+// Salvage makes a checkpoint to resume from (Config.Resume) of from, the newest that is whole, where
+// newer ones are damaged, as newer says, or may be gone. What they published is looked for in the
+// sinks that are a Salvager; compare is as there. committers are those of the job's sinks, by the
+// names of their operators. beyond is what was found, by operator, and from itself is returned if
+// that is nothing. blind are the sinks that cannot tell. from is not changed.
+func Salvage(ctx context.Context, from *checkpoint.Snapshot, newer, compare bool, committers map[string]Committer) (snap *checkpoint.Snapshot, beyond map[string][]string, blind []string, err error) {
+	back := *from
+	back.Sections = slices.Clone(from.Sections)
+	beyond = map[string][]string{}
+	var errs []error
+	for i := range back.Sections {
+		sec := &back.Sections[i]
+		if sec.Kind != kindSink {
+			continue
+		}
+		s, ok := committers[sec.Operator].(Salvager)
+		if !ok {
+			blind = append(blind, sec.Operator)
+			continue
+		}
+		var state []byte
+		var names []string
+		err := guard("Salvage of "+sec.Operator, func() (err error) {
+			state, names, err = s.Salvage(ctx, part(sec, partState), newer, compare)
+			return err
+		})
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", sec.Operator, err))
+		}
+		if len(names) == 0 {
+			continue
+		}
+		beyond[sec.Operator] = names
+		// The plan was carried out before anything was published behind it.
+		sec.Parts = []checkpoint.Part{{Split: -1, Name: partState, Data: state}, {Split: -1, Name: partPlan}}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, beyond, blind, err
+	}
+	if len(beyond) == 0 {
+		return from, beyond, blind, nil
+	}
+	return &back, beyond, blind, nil
+}
+
+// unsettled asks the sinks at the end of the input whether something is left that was to be made
+// again.
+func (c *committer) unsettled() error {
+	var errs []error
+	for _, s := range c.sinks {
+		k, ok := s.c.(Salvager)
+		if !ok {
+			continue
+		}
+		if err := guard("Unsettled of "+s.name, func() error { return k.Unsettled(s.next) }); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", s.name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Reclaim makes the checkpoint of a run to be replaced (Config.Previous) of previous, the newest of it
+// that is whole, or nil if there is none, where newer ones may be damaged or gone: whatever lies in
+// the places of its sinks counts as published by it. previous is not changed.
+func Reclaim(ctx context.Context, previous *checkpoint.Snapshot, committers map[string]Committer) (*checkpoint.Snapshot, error) {
+	back := checkpoint.Snapshot{}
+	if previous != nil {
+		back = *previous
+	}
+	back.Sections = slices.Clone(back.Sections)
+	for name, c := range committers {
+		s, ok := c.(Salvager)
+		if !ok {
+			continue
+		}
+		at := slices.IndexFunc(back.Sections, func(s checkpoint.Section) bool { return s.Kind == kindSink && s.Operator == name })
+		var state []byte
+		if at >= 0 {
+			state = part(&back.Sections[at], partState)
+		}
+		var names []string
+		err := guard("Salvage of "+name, func() (err error) {
+			state, names, err = s.Salvage(ctx, state, true, false)
+			return err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		if len(names) == 0 {
+			continue
+		}
+		sec := checkpoint.Section{Operator: name, Kind: kindSink, Parts: []checkpoint.Part{{Split: -1, Name: partState, Data: state}}}
+		if at >= 0 {
+			back.Sections[at] = sec
+		} else {
+			back.Sections = append(back.Sections, sec)
+		}
+	}
+	return &back, nil
+}
