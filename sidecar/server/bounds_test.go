@@ -254,6 +254,7 @@ func TestNoRoomToArrive(t *testing.T) {
 		b := message(0, make([]byte, each))
 		a.open(1, "ModelInfer")
 		a.send(1, b[:each], 10<<10)
+		synctest.Wait()
 		began := time.Now()
 		_, err := c.ModelInfer(t.Context(), ask(1))
 		if d := oip.Parse(err); d.Code != codes.ResourceExhausted || d.Reason != oip.ReasonMemoryPressure || d.RetryAfter == 0 || time.Since(began) != 4*time.Second {
