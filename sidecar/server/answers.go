@@ -56,10 +56,10 @@ func (s *Server) encode(ctx context.Context, msg proto.Message, finish func()) (
 			a.conn = l.conn
 		}
 	}
+	a.timer = time.AfterFunc(s.cfg.AnswerTimeout, a.late)
 	if a.conn == nil {
 		return a, nil
 	}
-	a.timer = time.AfterFunc(s.cfg.AnswerTimeout, a.late)
 	a.conn.mu.Lock()
 	gone := a.conn.gone
 	if !gone {
@@ -79,17 +79,22 @@ func (s *Server) encode(ctx context.Context, msg proto.Message, finish func()) (
 // never says that it is done with them.
 const smallestCounted = 2048
 
-// late ends the connection of a caller that does not read.
+// late ends the connection of a caller that does not read. Where it is not known, as under
+// credentials that hide it, the answer is only not counted any more.
 func (a *answered) late() {
 	a.s.turnAway(doorUnread)
+	if a.conn == nil {
+		a.release()
+		return
+	}
 	a.s.cfg.Logger.Warn("a connection was closed: its caller does not read its answers", "peer", fmt.Sprint(a.conn.RemoteAddr()), "answer_timeout", a.s.cfg.AnswerTimeout)
 	a.conn.Close()
 }
 
 func (a *answered) release() {
 	a.once.Do(func() {
+		a.timer.Stop()
 		if a.conn != nil {
-			a.timer.Stop()
 			a.conn.mu.Lock()
 			delete(a.conn.answers, a)
 			a.conn.mu.Unlock()

@@ -59,11 +59,11 @@ func (r *rig) attack(window uint32) *attacker {
 	}
 	a := &attacker{Conn: c, t: t, credit: map[uint32]int{0: 65535}, ended: map[uint32]string{}}
 	a.changed.L = &a.mu
+	a.Write([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))
+	a.frame(frameSettings, 0, 0, binary.BigEndian.AppendUint32([]byte{0, 4}, window))
 	read := make(chan struct{})
 	t.Cleanup(func() { c.Close(); <-read })
 	go func() { defer close(read); a.read() }()
-	a.Write([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))
-	a.frame(frameSettings, 0, 0, binary.BigEndian.AppendUint32([]byte{0, 4}, window))
 	r.attackers.Store(a, true)
 	return a
 }

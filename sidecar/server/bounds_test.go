@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -163,13 +164,25 @@ func TestBoolIsZeroOrOne(t *testing.T) {
 // Requests may be compressed as clients do it; answers are plain.
 func TestCompressedRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := serve(t, server.Config{MaxBatch: 1 << 20, QueueRows: 1 << 20}, mock.Config{})
-		c := r.caller()
+		c := serve(t, server.Config{}, mock.Config{Inputs: []tensor.Spec{{Name: "x", DType: tensor.FP32, Row: tensor.Shape{-1}}}}).caller()
+		row := func(vs []float32) *oip.ModelInferRequest {
+			q := ask(vs...)
+			q.Inputs[0].Shape = []int64{1, int64(len(vs))}
+			return q
+		}
 		for _, how := range []string{"gzip", "deflate", "identity"} {
-			for _, n := range []int{1, 1 << 18} {
+			for _, n := range []int{1, 5000, 3 << 18} { // the last is read in pieces
 				vs := sequence(0, n)
-				resp, err := c.ModelInfer(t.Context(), ask(vs...), grpc.UseCompressor(how))
-				doubled(t, resp, err, vs...)
+				resp, err := c.ModelInfer(t.Context(), row(vs), grpc.UseCompressor(how))
+				if err != nil {
+					t.Fatalf("%s, %d numbers: %v", how, n, err)
+				}
+				for i := range vs {
+					vs[i] *= 2
+				}
+				if got := resp.RawOutputContents[0]; !bytes.Equal(got, floats(vs...)) {
+					t.Errorf("%s, %d numbers: another answer of %d bytes", how, n, len(got))
+				}
 			}
 			stream, err := c.ModelStreamInfer(t.Context(), grpc.UseCompressor(how))
 			if err != nil {
@@ -189,8 +202,7 @@ func TestCompressedRequests(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		zeros := ask(make([]float32, 1<<19)...)
-		_, err := c.ModelInfer(t.Context(), zeros, grpc.UseCompressor("gzip"))
+		_, err := c.ModelInfer(t.Context(), row(make([]float32, 1<<19)), grpc.UseCompressor("gzip"))
 		if d := oip.Parse(err); d.Code != codes.InvalidArgument || !strings.Contains(d.Message, "unzips to more than 100 times its size") {
 			t.Errorf("2 MiB of zeros: %v", err)
 		}
@@ -254,6 +266,7 @@ func TestNoRoomToArrive(t *testing.T) {
 		b := message(0, make([]byte, each))
 		a.open(1, "ModelInfer")
 		a.send(1, b[:each], 10<<10)
+		synctest.Wait()
 		began := time.Now()
 		_, err := c.ModelInfer(t.Context(), ask(1))
 		if d := oip.Parse(err); d.Code != codes.ResourceExhausted || d.Reason != oip.ReasonMemoryPressure || d.RetryAfter == 0 || time.Since(began) != 4*time.Second {

@@ -73,7 +73,7 @@ type Config struct {
 	// it all of Repository is, and such requests are refused.
 	Explicit bool
 	// Controllers are the callers who may load and unload models, with Explicit: "unix" for those
-	// on a Unix socket, "cert" for those who show a client certificate that was verified, and
+	// on a Unix socket (on an abstract one, which has no mode, for this user and root), "cert" for those who show a client certificate that was verified, and
 	// "cert:NAME" for those whose certificate has that common name, DNS name or URI. Others get
 	// PERMISSION_DENIED. Empty: every caller.
 	Controllers []string

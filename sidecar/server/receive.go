@@ -221,9 +221,8 @@ func arrivalRoom(size int) int64 {
 // makeRoom takes what a message needs while it arrives.
 func (r *receiver) makeRoom(size int) (*failure, error) {
 	need := arrivalRoom(size)
-	ctx, cancel := r.ctx, func() {}
 	if !r.receiving.try(need) {
-		ctx, cancel = context.WithTimeout(ctx, r.cfg.QueueTimeout)
+		ctx, cancel := context.WithTimeout(r.ctx, r.cfg.QueueTimeout)
 		defer cancel()
 		if err := r.receiving.take(ctx, need); err != nil {
 			if r.ctx.Err() != nil {

@@ -120,6 +120,10 @@ func input(name, dtype string, shape ...int64) *oip.ModelInferRequest_InferInput
 	return &oip.ModelInferRequest_InferInputTensor{Name: name, Datatype: dtype, Shape: shape}
 }
 
+func output(name string, ps map[string]*oip.InferParameter) []*oip.ModelInferRequest_InferRequestedOutputTensor {
+	return []*oip.ModelInferRequest_InferRequestedOutputTensor{{Name: name, Parameters: ps}}
+}
+
 // ask is a request for x FP32[1] of model m.
 func ask(vs ...float32) *oip.ModelInferRequest {
 	return &oip.ModelInferRequest{ModelName: "m", Inputs: []*oip.ModelInferRequest_InferInputTensor{input("x", "FP32", int64(len(vs)), 1)},

@@ -102,7 +102,6 @@ func New(cfg Config) (*Server, error) {
 		grpc.InitialWindowSize(streamWindow),
 		grpc.InitialConnWindowSize(connWindow),
 		grpc.MaxHeaderListSize(maxHeaders),
-		grpc.SharedWriteBuffer(true),
 		grpc.ConnectionTimeout(cfg.ReceiveTimeout),
 		grpc.ForceServerCodecV2(codec{encoding.GetCodecV2(grpcproto.Name)}),
 		grpc.StatsHandler(s.watcher),

@@ -66,10 +66,6 @@ func askShared(rows, offset int) *oip.ModelInferRequest {
 	return &oip.ModelInferRequest{ModelName: "m", Inputs: []*oip.ModelInferRequest_InferInputTensor{in}}
 }
 
-func output(name string, ps map[string]*oip.InferParameter) []*oip.ModelInferRequest_InferRequestedOutputTensor {
-	return []*oip.ModelInferRequest_InferRequestedOutputTensor{{Name: name, Parameters: ps}}
-}
-
 func TestSharedMemory(t *testing.T) {
 	_, c, f := sharing(t, server.Config{}, mock.Config{})
 	f.WriteAt(floats(1, 2, 3), 512+100)

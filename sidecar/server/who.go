@@ -31,7 +31,9 @@ type who struct {
 	kind  int
 	user  int // over a Unix socket, if it is known
 	known bool
-	cert  *x509.Certificate // the one that it showed and that was verified; nil: none
+	// Everybody in its network namespace may connect to an abstract socket, which has no mode.
+	abstract bool
+	cert     *x509.Certificate // the one that it showed and that was verified; nil: none
 }
 
 // trusted reports whether the caller is the server's own user, or root, which could do all that the
@@ -64,6 +66,7 @@ func callerOf(ctx context.Context) (w who) {
 	if l, ok := p.LocalAddr.(localAddr); ok {
 		if w.kind == onSocket {
 			w.user, w.known = peerUser(l.conn.Conn)
+			w.abstract = strings.HasPrefix(l.conn.Conn.LocalAddr().String(), "@")
 		}
 		for c := l.conn.Conn; c != nil; {
 			if t, ok := c.(*tls.Conn); ok {
@@ -108,7 +111,7 @@ func (s *Server) mayControl(ctx context.Context) *failure {
 	for _, n := range s.cfg.Controllers {
 		name, named := strings.CutPrefix(n, controlCert+":")
 		switch {
-		case n == controlUnix && (w.kind == onSocket || w.kind == inProcess):
+		case n == controlUnix && (w.kind == inProcess || w.kind == onSocket && (!w.abstract || w.trusted())):
 			return nil
 		case n == controlCert && w.cert != nil, named && w.cert != nil && isNamed(w.cert, name):
 			return nil

@@ -227,6 +227,16 @@ func TestControllers(t *testing.T) {
 			}
 		}
 	}
+	abstract := listen(t, "unix-abstract:"+rand.Text())
+	dial := serveAt(t, server.Config{Explicit: true, Controllers: []string{"unix"}}, abstract)
+	for user, code := range map[int]codes.Code{os.Geteuid(): codes.OK, os.Geteuid() + 1: codes.PermissionDenied} {
+		restore := server.AsPeer(user, true)
+		_, err := dial(0, insecure.NewCredentials()).RepositoryModelLoad(t.Context(), &oip.RepositoryModelLoadRequest{ModelName: "m"})
+		if oip.Parse(err).Code != code {
+			t.Errorf("on an abstract socket, user %d: %v", user, err)
+		}
+		restore()
+	}
 	for _, wrong := range []server.Config{
 		{Models: []server.Model{{Name: "m", Location: "x"}}, Controllers: []string{"unix"}},
 		{Models: []server.Model{{Name: "m", Location: "x"}}, Explicit: true, Controllers: []string{"cert:"}},
