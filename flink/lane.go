@@ -23,12 +23,13 @@ type lane[IN, OUT any] struct {
 	op    *async.Operator[IN, OUT]
 	woken chan struct{} // for the bundle
 	bored chan struct{} // for the lane's own goroutine
-	alarm atomic.Int64  // when that one wakes by itself, in nanoseconds since the Unix epoch; 0: never, or it found mu taken
+	alarm atomic.Int64  // when that one wakes by itself, as a tick; 0: never, or it found mu taken
 	quit  context.CancelFunc
 	gone  sync.WaitGroup
 
 	mu     sync.Mutex
 	closed bool
+	made   time.Time
 	used   time.Time // when a bundle last did something
 	next   time.Time // when the operator must be stepped, by the newest step of a bundle
 	drains int64
@@ -54,7 +55,8 @@ func ring(c chan struct{}) {
 
 // openLane makes a lane and opens its channel, which takes as long as the function's Open.
 func openLane[IN, OUT any](ctx context.Context, fn async.Function[IN, OUT], c Config, index int, log *slog.Logger) (*lane[IN, OUT], error) {
-	l := &lane[IN, OUT]{woken: make(chan struct{}, 1), bored: make(chan struct{}, 1), used: time.Now(), timer: time.NewTimer(time.Hour)}
+	l := &lane[IN, OUT]{woken: make(chan struct{}, 1), bored: make(chan struct{}, 1), made: time.Now(), timer: time.NewTimer(time.Hour)}
+	l.used = l.made
 	op, err := async.NewOperator(fn, c.Order, c.Async, async.Subtask{Operator: c.Name, Index: index, Parallelism: index + 1, Logger: log},
 		func() { ring(l.woken); ring(l.bored) })
 	if err != nil {
@@ -111,7 +113,7 @@ func (l *lane[IN, OUT]) alone() time.Time {
 	// A failure is the next bundle step's to report.
 	st, _ := l.op.Step(time.Now(), 0, &l.out)
 	if !st.Next.IsZero() {
-		l.alarm.Store(st.Next.UnixNano())
+		l.alarm.Store(l.tick(st.Next))
 	}
 	returned = true
 	return st.Next
@@ -178,10 +180,13 @@ func (l *lane[IN, OUT]) release() {
 	next := l.next
 	l.mu.Unlock()
 	// After Unlock, so that from here on the other one does not find mu taken. Without a next time nothing is in flight.
-	if alarm := l.alarm.Load(); !next.IsZero() && (alarm == 0 || next.UnixNano() < alarm) {
+	if alarm := l.alarm.Load(); !next.IsZero() && (alarm == 0 || l.tick(next) < alarm) {
 		ring(l.bored)
 	}
 }
+
+// tick is a time as a number that no change of the clock moves, and never 0.
+func (l *lane[IN, OUT]) tick(t time.Time) int64 { return int64(t.Sub(l.made)) | 1 }
 
 // turn is how many results leave in one step.
 const turn = 1024

@@ -83,6 +83,7 @@ type outlet[T any] struct {
 	lanes []lane[T]
 	turns int
 	over  bool
+	most  int64 // bytes of the largest record of the last emission; 0: there was none
 }
 
 // lane is the way to one receiver.
@@ -103,10 +104,20 @@ func (o *outlet[T]) room() int {
 			return 0
 		}
 	}
-	return sliceSize
+	return fitting(o.most)
+}
+
+// fitting is how many records make a slice if none is larger than that. Nothing is known of the
+// first ones, so there is one of them.
+func fitting(bytes int64) int {
+	if bytes == 0 {
+		return 1
+	}
+	return int(min(max(sliceBytes/bytes, 1), sliceSize))
 }
 
 func (o *outlet[T]) records(recs []Record[T]) error {
+	o.most = 1
 	for i := range recs {
 		k := o.turns
 		if o.keyed {
@@ -119,6 +130,7 @@ func (o *outlet[T]) records(recs []Record[T]) error {
 			l.open = l.link.get()
 		}
 		bytes := o.size(&recs[i].Value)
+		o.most = max(o.most, bytes)
 		if len(l.open) > 0 && l.bytes+bytes > sliceBytes {
 			l.seal(element[T]{})
 			l.open = l.link.get()

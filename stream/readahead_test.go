@@ -48,8 +48,7 @@ func (f *frames) Read(_ context.Context, dst []stream.Record[frame], most int) (
 
 // TestAJobHoldsWhatItsBoundSays: records that are large structs, with and without an exchange, and
 // a model that does not answer. Beside the operators' own bound there are the slices on the way:
-// two in each port, one at each end, and the first Read, which asks for a slice of records of
-// unknown size.
+// two in each port, and one at each end. Of records of unknown size one is asked for.
 func TestAJobHoldsWhatItsBoundSays(t *testing.T) {
 	const each, bound = 64 << 10, 1 << 20
 	for _, keyed := range []bool{false, true} {
@@ -68,12 +67,34 @@ func TestAJobHoldsWhatItsBoundSays(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			run := j.Start(ctx)
 			synctest.Wait()
-			const first = 256 * each
-			if most := int64(first + parallel*bound + 8*(256<<10) + 4*each); given.Load() > most || given.Load() < first {
+			if most := int64(parallel*bound + 8*(256<<10) + 4*each); given.Load() > most || given.Load() < bound {
 				t.Errorf("keyed %v: %d KiB were read; want at most %d", keyed, given.Load()>>10, most>>10)
 			}
 			cancel()
 			run.Wait()
 		})
 	}
+}
+
+// TestLargeResultsBeforeAnExchange: results of unknown size leave an operator one at a time, and
+// then as many at once as fit into a slice.
+func TestLargeResultsBeforeAnExchange(t *testing.T) {
+	const each, bound = 64 << 10, 1 << 20
+	synctest.Test(t, func(t *testing.T) {
+		j := stream.New("j", stream.Config{})
+		make64 := async.Func(func(context.Context, int) (frame, error) { return frame{"door", make([]byte, each)}, nil }, 0)
+		never := async.Func(func(ctx context.Context, _ frame) (int, error) { <-ctx.Done(); return 0, ctx.Err() }, 0)
+		large := stream.OrderedWait(stream.From(j, stream.FromSlice(make([]int, 1000))), make64, async.Config{MaxBytes: async.NoMaxBytes}, stream.Name("large"))
+		stream.Collect(stream.KeyedWait(large, func(f frame) string { return f.Camera }, never, async.Config{MaxBytes: bound, Timeout: time.Hour}, stream.Parallel(2)))
+		ctx, cancel := context.WithCancel(t.Context())
+		run := j.Start(ctx)
+		synctest.Wait()
+		for _, o := range run.Progress().Operators {
+			if most := int64(bound + 8*(256<<10) + 4*each); o.Name == "large" && (o.Out*each > most || o.Out*each < bound) {
+				t.Errorf("%d KiB of results have left; want at most %d", o.Out*each>>10, most>>10)
+			}
+		}
+		cancel()
+		run.Wait()
+	})
 }

@@ -61,8 +61,8 @@ type reader[T any] struct {
 	live     Live[T] // nil: splits end, and are read one after another
 	all      LiveReader[T]
 
-	size           func(*T) int64
-	records, bytes int64 // of the last Read that returned some
+	size    func(*T) int64
+	largest int64 // bytes of the largest record of the last Read that returned some; 0: there was none
 }
 
 // fetch reads once and puts what came into the port, which has room. It returns false
@@ -165,23 +165,18 @@ func (r *reader[T]) read(ctx context.Context, s *splitState, b *batch[T]) (end b
 	return end, err
 }
 
-// most is how many records the next Read is asked for: as many as make a slice if they are like
-// those of the last one.
-func (r *reader[T]) most() int {
-	if r.records == 0 {
-		return sliceSize
-	}
-	return int(min(max(sliceBytes*r.records/max(r.bytes, 1), 1), sliceSize))
-}
+// most is how many records the next Read is asked for: as many as make a slice if none is larger
+// than those of the last one.
+func (r *reader[T]) most() int { return fitting(r.largest) }
 
 // weigh keeps how large the records of a Read were.
 func (r *reader[T]) weigh(recs []Record[T]) {
 	if len(recs) == 0 {
 		return
 	}
-	r.records, r.bytes = int64(len(recs)), 0
+	r.largest = 1
 	for i := range recs {
-		r.bytes += r.size(&recs[i].Value)
+		r.largest = max(r.largest, r.size(&recs[i].Value))
 	}
 }
 

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -85,7 +84,7 @@ func TestAccess(t *testing.T) {
 	look()
 	for _, kind := range []string{"a private folder", "a private file", "the folder of the results", "a pending file", "a result"} {
 		if !seen[kind] {
-			t.Error(fmt.Sprintf("nothing was seen of the kind: %s", kind))
+			t.Errorf("nothing was seen of the kind: %s", kind)
 		}
 	}
 }

@@ -11,6 +11,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
+
+	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
 // midway leaves a stopped run of a job in the folder out, with several checkpoints, and a copy of it
@@ -239,5 +242,39 @@ func TestBitFlips(t *testing.T) {
 	}
 	if right < 20 {
 		t.Errorf("seed %d: the job went on by itself after %d of 40 flips", seed, right)
+	}
+}
+
+// TestClocksThatJump: between two processes the clock goes hours forth or back, so that everything
+// that was written then is of the future, or of long ago. Nothing depends on it.
+func TestClocksThatJump(t *testing.T) {
+	s := newShell(t)
+	_, want := midway(s, doubles(""))
+	for _, jump := range []time.Duration{-10 * time.Hour, 10 * time.Hour} {
+		s.copy("kept", "out")
+		for _, c := range s.checkpoints() {
+			s.damage(c, func(b []byte) []byte {
+				snap, err := checkpoint.Decode(b)
+				if err != nil {
+					t.Fatal(err)
+				}
+				snap.Created = snap.Created.Add(jump)
+				return checkpoint.Encode(snap)
+			})
+		}
+		err := filepath.WalkDir(s.dir, func(path string, _ fs.DirEntry, err error) error {
+			if at := time.Now().Add(jump); err == nil {
+				err = os.Chtimes(path, at, at)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.run(exitOK, "run", "job.yaml", "--resume")
+		if got := s.output(); got != want {
+			t.Errorf("after a jump by %v the results are others, %d bytes; want %d", jump, len(got), len(want))
+		}
+		s.leftovers()
 	}
 }

@@ -35,9 +35,9 @@ func (o Output) Files() []string { return o.Names }
 // Dir implements Folder.
 func (s *Sink[T]) Dir() string { return s.config.Dir }
 
-// Files implements Folder: its files are published ones and pending ones.
+// Files implements Folder: its files are published ones and pending ones, and its lock.
 func (s *Sink[T]) Files() []string {
-	return []string{partPrefix + "[0-9a-z]*[0-9]-[0-9a-z]*[0-9]" + partSuffix, pendingPrefix + "*" + partSuffix}
+	return []string{partPrefix + "[0-9a-z]*[0-9]-[0-9a-z]*[0-9]" + partSuffix, pendingPrefix + "*" + partSuffix, lockName}
 }
 
 // written returns the file that standard output is, if it is one.

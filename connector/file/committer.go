@@ -28,6 +28,7 @@ type committer struct {
 	// consumed: others may take parts away.
 	consumed bool
 	access   fsx.Access // to the folder and the parts
+	lock     fsx.Lock   // of the folder, once something was changed in it
 }
 
 // extent says how many parts of a split there are: 0 to N-1.
@@ -141,6 +142,9 @@ func (c *committer) Begin(ctx context.Context, previous []byte) ([]byte, error) 
 	}
 	if err := fsx.MkdirAll(c.fs, c.dir, c.access); err != nil {
 		return nil, fmt.Errorf("file: making the folder %s: %w", c.dir, err)
+	}
+	if err := c.hold(); err != nil {
+		return nil, err
 	}
 	st := sinkState{Dir: c.abs, List: c.newList()}
 	if len(previous) > 0 {
@@ -264,6 +268,9 @@ func (c *committer) Commit(ctx context.Context, plan []byte) error {
 	}
 	p, err := parsePlan(plan)
 	if err != nil {
+		return err
+	}
+	if err := c.hold(); err != nil {
 		return err
 	}
 	todo, stale, err := c.inspect(ctx, p)
@@ -399,6 +406,9 @@ func (c *committer) Clean(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("file: reading the folder %s: %w", c.dir, err)
 	}
+	if err := c.hold(); err != nil {
+		return err
+	}
 	removed := false
 	for _, e := range entries {
 		if err := ctx.Err(); err != nil {
@@ -419,4 +429,4 @@ func (c *committer) Clean(ctx context.Context) error {
 }
 
 // Close implements stream.Committer.
-func (c *committer) Close() error { return nil }
+func (c *committer) Close() error { return c.letGo() }

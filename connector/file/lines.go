@@ -76,6 +76,9 @@ func (l *lines) take(to, next int) ([]byte, int64, error) {
 	if len(line) > l.maxLine {
 		return nil, at, longLine(l.maxLine)
 	}
+	if l.keeps && len(l.buf) > 2*chunk && len(line) < len(l.buf)/4 {
+		line = bytes.Clone(line) // it would keep the buffer of a line that was long
+	}
 	l.offset += int64(next - l.start)
 	l.start, l.scanned = next, next
 	return line, at, nil
@@ -107,11 +110,12 @@ func (l *lines) fill(ctx context.Context) error {
 	return err
 }
 
-// makeRoom moves the rest to the beginning of a buffer that has room to read.
+// makeRoom moves the rest to the beginning of a buffer that has room to read. One that grew for a
+// long line does not stay so large.
 func (l *lines) makeRoom() {
 	rest := l.end - l.start
 	to := l.buf
-	if need := max(chunk, min(2*rest, l.maxLine)+minRead); l.keeps || need > len(l.buf) {
+	if need := max(chunk, min(2*rest, l.maxLine)+minRead); l.keeps || need > len(l.buf) || len(l.buf) > 4*need {
 		to = make([]byte, need)
 	}
 	copy(to, l.buf[l.start:l.end])

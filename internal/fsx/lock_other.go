@@ -3,6 +3,7 @@
 package fsx
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -11,5 +12,5 @@ import (
 // lockFile fails where there is no lock that ends with its process: without one
 // two runs could write the same files.
 func lockFile(*os.File) (held bool, err error) {
-	return false, fmt.Errorf("file locks are not supported on %s", runtime.GOOS)
+	return false, fmt.Errorf("file locks are not supported on %s: %w", runtime.GOOS, errors.ErrUnsupported)
 }

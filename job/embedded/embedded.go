@@ -120,7 +120,7 @@ func Start(ctx context.Context, spec *job.Spec, log *slog.Logger, tracer trace.T
 		if e.dir, err = privateFolder(); err != nil {
 			return e, fmt.Errorf("a private folder for the sidecar's socket: %w", err)
 		}
-		e.endpoint = "unix://" + filepath.Join(e.dir, "sidecar.sock")
+		e.endpoint = "unix://" + filepath.Join(e.dir, socketName)
 	}
 	ep, err := endpoint.Parse(e.endpoint)
 	if err != nil {
@@ -145,14 +145,20 @@ func Start(ctx context.Context, spec *job.Spec, log *slog.Logger, tracer trace.T
 	return e, nil
 }
 
+const (
+	folderPrefix = "tensorferry-"
+	socketName   = "sidecar.sock"
+)
+
 // privateFolder makes a folder that only this user can enter, with a path short
-// enough for a socket in it.
+// enough for a socket in it. It removes those that killed processes have left.
 func privateFolder() (string, error) {
 	parent := os.TempDir()
-	if len(parent)+len("/tensorferry-0123456789/sidecar.sock") > endpoint.MaxPath {
+	if len(parent)+len("/"+folderPrefix+"0123456789/"+socketName) > endpoint.MaxPath {
 		parent = "/tmp"
 	}
-	return os.MkdirTemp(parent, "tensorferry-")
+	endpoint.Sweep(filepath.Join(parent, folderPrefix+"*"), socketName)
+	return os.MkdirTemp(parent, folderPrefix)
 }
 
 // Close ends the sidecar and removes its folder. It is called when the job's own

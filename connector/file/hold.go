@@ -1,0 +1,69 @@
+package file
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/internal/fsx"
+)
+
+// lockName is the file in a sink's folder that is locked by the job that writes there. It goes with
+// the job; one that was killed leaves it, and no lock.
+const lockName = ".lock"
+
+// heldError says that another job writes into the folder. Each would take the other's parts for
+// foreign ones, or for its own.
+type heldError struct {
+	dir string
+	pid int
+}
+
+func (e *heldError) Error() string {
+	who := "another job"
+	if e.pid != 0 {
+		who = fmt.Sprintf("the job of process %d", e.pid)
+	}
+	return fmt.Sprintf("file: %s writes into the folder %s; give this one a folder of its own, or wait for the other to end", who, e.dir)
+}
+
+// Verdict makes a heldError an async.Failure.
+func (*heldError) Verdict() async.Verdict { return async.Verdict{Class: async.Permanent} }
+
+// hold takes the lock of the folder, which the committer has until it is closed. Where the system
+// has no locks nothing is noticed.
+func (c *committer) hold() error {
+	if c.lock != nil {
+		return nil
+	}
+	lock, err := c.fs.Lock(filepath.Join(c.dir, lockName))
+	for err == nil && errors.Is(lock.Held(), fsx.ErrLockLost) { // whoever had it has just removed it
+		if err = lock.Close(); err == nil {
+			lock, err = c.fs.Lock(filepath.Join(c.dir, lockName))
+		}
+	}
+	if held, ok := errors.AsType[*fsx.LockedError](err); ok {
+		return &heldError{c.dir, held.PID}
+	}
+	if errors.Is(err, errors.ErrUnsupported) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("file: locking the folder %s: %w", c.dir, err)
+	}
+	c.lock = lock
+	return nil
+}
+
+// letGo gives the lock back.
+func (c *committer) letGo() error {
+	lock := c.lock
+	if c.lock = nil; lock == nil {
+		return nil
+	}
+	if lock.Held() == nil {
+		_ = c.fs.Remove(filepath.Join(c.dir, lockName)) // one that stays is nobody's
+	}
+	return lock.Close()
+}

@@ -1,0 +1,35 @@
+package endpoint
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// Sweep removes the folders that match a pattern in the form of filepath.Match and hold nothing but
+// a socket of that name, on which nobody listens any more: the process that made it was killed. What
+// cannot be looked at or removed, such as another user's, stays.
+func Sweep(pattern, socket string) {
+	folders, err := filepath.Glob(pattern)
+	if err != nil {
+		return // a malformed pattern matches nothing
+	}
+	for _, folder := range folders {
+		if info, err := os.Lstat(folder); err != nil || !info.IsDir() {
+			continue
+		}
+		entries, err := os.ReadDir(folder)
+		if err != nil || len(entries) != 1 || entries[0].Name() != socket || entries[0].Type() != fs.ModeSocket {
+			continue
+		}
+		unlock, err := lockFolder(folder) // or one that is about to listen would seem to be gone
+		if err != nil {
+			continue
+		}
+		if err := removeStale(filepath.Join(folder, socket)); err == nil || errors.Is(err, fs.ErrNotExist) {
+			os.Remove(folder)
+		}
+		unlock()
+	}
+}
