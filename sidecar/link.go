@@ -37,6 +37,7 @@ type link struct {
 	log     *slog.Logger
 	wire    *wire             // beneath conn; nil: nobody knows
 	stated  *tensor.Signature // for a server that does not tell; nil: it has to
+	known   bool              // the server was good earlier in this run
 
 	// suspend and resume tell the operator; stopped gives back what waits in the channel.
 	suspend func(error)
