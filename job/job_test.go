@@ -10,8 +10,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/tensorferry/tensorferry/tensor"
 )
 
 const full = `
@@ -47,10 +45,6 @@ infer:
   idempotent: false
   inputs: {pixels: {field: image.pixels}}
   outputs: {label: {field: digit}, "probs:0": {field: scores}}
-  tensors:
-    inputs: {pixels: {datatype: FP32, shape: [-1, 64]}}
-    outputs: {"probs:0": {datatype: FP64, shape: [10]}, label: {datatype: INT64, shape: []}}
-    batched: false
   overwrite: true
   tls: {ca: ca.pem, cert: c.pem, key: k.pem, server_name: example.org}
 sink: {file: {path: out}}
@@ -95,8 +89,6 @@ func TestEveryKey(t *testing.T) {
 			Barrier: BarrierDrain, DrainLimit: 5 * time.Second, MaxBatch: 64, Window: 2, MaxMessage: 16 << 20, NotIdempotent: true,
 			Inputs:  map[string]Field{"pixels": {"image.pixels"}},
 			Outputs: map[string]Field{"label": {"digit"}, "probs:0": {"scores"}}, Overwrite: true,
-			Tensors: &Tensors{Inputs: []tensor.Spec{{Name: "pixels", DType: tensor.FP32, Row: tensor.Shape{-1, 64}}},
-				Outputs: []tensor.Spec{{Name: "label", DType: tensor.Int64, Row: tensor.Shape{}}, {Name: "probs:0", DType: tensor.FP64, Row: tensor.Shape{10}}}},
 			TLS: &TLS{CA: "/jobs/ca.pem", Cert: "/jobs/c.pem", Key: "/jobs/k.pem", ServerName: "example.org"}},
 		Sink:       Sink{File: &FileSink{Path: "/jobs/out"}},
 		DeadLetter: &DeadLetter{File: &FileSink{Path: "/jobs/failed", Consumed: true}},
@@ -253,16 +245,6 @@ j.yaml:5:59: restart.max_delay: want at least the initial delay, 2s, found 1s`},
 			`j.yaml:4:9: infer.model: want a model of the sidecar section (digits), found "digit"`},
 		{"a sidecar without models", rest + "infer: {model: m}\nsidecar: {models: {}}\n",
 			`j.yaml:5:11: sidecar.models: want at least one model, such as name: file.onnx`},
-		{"half of the tensors", rest + "infer: {model: m, endpoint: 'h:1', tensors: {inputs: {x: {datatype: FP32, shape: [1]}}}}\n",
-			`j.yaml:4:36: infer.tensors.outputs: missing; want all of the model's, such as name: {datatype: FP32, shape: [4]}`},
-		{"no tensors", rest + "infer: {model: m, endpoint: 'h:1', tensors: {inputs: {}, outputs: {y: {datatype: FP32, shape: [1]}}}}\n",
-			`j.yaml:4:46: infer.tensors.inputs: want all of the model's, such as name: {datatype: FP32, shape: [4]}`},
-		{"tensors that are none", rest + "infer: {model: m, endpoint: 'h:1', tensors: {inputs: {x: {datatype: float, shape: [-2, a]}}, outputs: {y: {shape: 1}}}}\n",
-			`j.yaml:4:69: infer.tensors.inputs.x.datatype: want a datatype, such as FP32 or BYTES, found "float"
-j.yaml:4:84: infer.tensors.inputs.x.shape[0]: want the sizes of a row's dimensions without the batch, 0 or more, and -1 for any, found -2
-j.yaml:4:88: infer.tensors.inputs.x.shape[1]: want the sizes of a row's dimensions without the batch, 0 or more, and -1 for any, found "a"
-j.yaml:4:104: infer.tensors.outputs.y.datatype: missing; want a datatype, such as FP32 or BYTES
-j.yaml:4:115: infer.tensors.outputs.y.shape: want the sizes of a row's dimensions without the batch, 0 or more, and -1 for any, found 1`},
 		{"half a certificate", rest + "infer: {model: m, endpoint: 'h:1', tls: {cert: a}}\n",
 			`j.yaml:4:36: infer.tls: want cert and key together, or neither`},
 		{"anchors and tags", rest + "infer: &x {model: m, endpoint: 'h:1'}\nlog: {level: !!str info}\n",
@@ -325,7 +307,7 @@ func TestLoad(t *testing.T) {
 	}
 	// A host reports its own findings at the key, or at the nearest parent there is.
 	for path, want := range map[string]string{
-		"sidecar.models.digits": "job.yaml:46:5: sidecar.models.digits: no such file",
+		"sidecar.models.digits": "job.yaml:42:5: sidecar.models.digits: no such file",
 		"infer.inputs.pixels.x": "job.yaml:32:12: infer.inputs.pixels.x: no such file",
 		"nowhere":               "job.yaml:1:1: nowhere: no such file",
 	} {

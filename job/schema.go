@@ -7,8 +7,6 @@ import (
 	"strings"
 
 	"github.com/goccy/go-yaml/ast"
-
-	"github.com/tensorferry/tensorferry/tensor"
 )
 
 // Bounds of the file's numbers. They are far above sense, and below what would
@@ -138,7 +136,7 @@ func (d *decoder) source(v value) (src Source) {
 
 func (d *decoder) infer(v value, ownSidecar bool) Infer {
 	s := d.section(v, "endpoint", "model", "version", "order", "key", "capacity", "max_bytes", "timeout", "hold", "max_calls", "retry",
-		"on_error", "barrier", "drain_limit", "max_batch", "window", "max_message", "shared_memory", "idempotent", "inputs", "outputs", "tensors", "overwrite", "tls")
+		"on_error", "barrier", "drain_limit", "max_batch", "window", "max_message", "shared_memory", "idempotent", "inputs", "outputs", "overwrite", "tls")
 	s.missing("model", "the model's name")
 	if !ownSidecar {
 		s.missing("endpoint", "where the model server is, such as unix:///run/server.sock or host:port, unless the job has a sidecar section")
@@ -187,64 +185,10 @@ func (d *decoder) infer(v value, ownSidecar bool) Infer {
 		i.Outputs = d.fields(v, aFieldName, fieldName)
 		d.distinct(v, i.Outputs)
 	}
-	if v, ok := s.values["tensors"]; ok {
-		i.Tensors = d.tensors(v)
-	}
 	if v, ok := s.values["tls"]; ok {
 		i.TLS = d.tls(v)
 	}
 	return i
-}
-
-// tensors reads what a model takes and gives.
-func (d *decoder) tensors(v value) *Tensors {
-	s := d.section(v, "inputs", "outputs", "batched")
-	list := func(key string) (specs []tensor.Spec) {
-		const want = "all of the model's, such as name: {datatype: FP32, shape: [4]}"
-		s.missing(key, want)
-		v, ok := s.values[key]
-		if !ok {
-			return nil
-		}
-		before := len(d.faults)
-		for _, t := range d.names(v, tensorName, "the name of a tensor") {
-			specs = append(specs, d.tensor(t))
-		}
-		if len(specs) == 0 && len(d.faults) == before {
-			d.fault(v.at, "%s: want %s", v.path, want)
-		}
-		return specs
-	}
-	return &Tensors{Inputs: list("inputs"), Outputs: list("outputs"), Batched: s.flag("batched", true)}
-}
-
-// tensor reads {datatype: FP32, shape: [4]}.
-func (d *decoder) tensor(v value) tensor.Spec {
-	const aDatatype, aShape = "a datatype, such as FP32 or BYTES", "the sizes of a row's dimensions without the batch, 0 or more, and -1 for any"
-	s := d.section(v, "datatype", "shape")
-	s.missing("datatype", aDatatype)
-	s.missing("shape", aShape)
-	spec := tensor.Spec{Name: v.key, Row: tensor.Shape{}}
-	if name := s.text("datatype", aDatatype); name != "" {
-		var err error
-		if spec.DType, err = tensor.ParseDType(name); err != nil {
-			d.wrong(s.values["datatype"], aDatatype)
-		}
-	}
-	if shape, ok := s.values["shape"]; ok {
-		if _, list := shape.node.(*ast.SequenceNode); !list {
-			d.wrong(shape, aShape)
-			return spec
-		}
-		for _, e := range elements(shape) {
-			n, ok := whole(e.node)
-			if !ok || n < tensor.Dynamic {
-				d.wrong(e, aShape)
-			}
-			spec.Row = append(spec.Row, n)
-		}
-	}
-	return spec
 }
 
 func (d *decoder) tls(v value) *TLS {

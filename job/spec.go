@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"time"
-
-	"github.com/tensorferry/tensorferry/tensor"
 )
 
 // Never as Infer.Timeout means no timeout, and None no retries (Retry.Max), no budget of
@@ -114,20 +112,10 @@ type Infer struct {
 	// Inputs maps the model's inputs to fields of the record, and Outputs the
 	// model's outputs to fields of the result. Nil: fields of the same names.
 	Inputs, Outputs map[string]Field
-	// Tensors states the model's inputs and outputs for a server that does not tell them; nil: it
-	// has to.
-	Tensors *Tensors
 	// Overwrite lets an output replace a field that the record already has.
 	Overwrite bool
 	// TLS is nil for a plain connection.
 	TLS *TLS
-}
-
-// Tensors are a model's inputs and outputs, in the order of their names.
-type Tensors struct {
-	Inputs, Outputs []tensor.Spec
-	// Batched says that a request may hold many rows. Shapes are a row's.
-	Batched bool
 }
 
 // Field names a field of a record: for an input a path, in which "a.b" is field b of

@@ -15,7 +15,6 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/tensorferry/tensorferry/sidecar/endpoint"
-	"github.com/tensorferry/tensorferry/tensor"
 )
 
 // Defaults of Config.
@@ -37,11 +36,6 @@ type Config struct {
 	// Model is the model's name on the server, and Version its version; empty: the
 	// server chooses, and answers of any version are taken.
 	Model, Version string
-	// Tensors states the model's inputs and outputs for a server that does not tell them, as
-	// MLServer and KServe of models whose settings lack them. Row shapes are without the batch
-	// where Batched is set; Model and Version of it are not used. Of a server that tells of both
-	// they must be the same (ErrMismatch). Nil: the server has to tell.
-	Tensors *tensor.Signature
 	// MaxBatch bounds the rows of a request. Default 256. The model's own bound
 	// and the operator's capacity divided by Window bound it too.
 	MaxBatch int
@@ -162,15 +156,6 @@ func (c Config) resolve() (Config, endpoint.Endpoint, error) {
 	}
 	if c.Model == "" {
 		wrong("no model; set its name on the server")
-	}
-	if c.Tensors != nil {
-		stated := *c.Tensors
-		if stated.Model = c.Model; len(stated.Inputs) == 0 {
-			wrong("tensors without an input; state all inputs and outputs of the model, or none")
-		} else if err := stated.Validate(); err != nil {
-			wrong("tensors: %v", err)
-		}
-		c.Tensors = &stated
 	}
 	positive("max batch", &c.MaxBatch, DefaultMaxBatch, 1<<20)
 	positive("window", &c.Window, DefaultWindow, 1<<10)

@@ -35,9 +35,8 @@ type link struct {
 	sig     *tensor.Signature // that the codec was bound to
 	told    told              // what the server said of the model then
 	log     *slog.Logger
-	wire    *wire             // beneath conn; nil: nobody knows
-	stated  *tensor.Signature // for a server that does not tell; nil: it has to
-	known   bool              // the server was good earlier in this run
+	wire    *wire // beneath conn; nil: nobody knows
+	known   bool  // the server was good earlier in this run
 
 	// suspend and resume tell the operator; stopped gives back what waits in the channel.
 	suspend func(error)

@@ -34,9 +34,8 @@ type peerServer struct {
 	// Hooks. They are set before the server is used.
 	ready       func() (bool, error)
 	meta        func() error
-	describes   func() *oip.ModelMetadataResponse // nil: as the signature is
-	live        func() error                      // of ModelReady, before ready
-	modelConfig *oip.ModelConfig                  // nil: not served
+	live        func() error     // of ModelReady, before ready
+	modelConfig *oip.ModelConfig // nil: not served
 	infer       func(ctx context.Context, req *oip.ModelInferRequest, rows [][]float32) error
 	answer      func(resp *oip.ModelInferResponse) // changes an answer
 	shared      *sharedMemory                      // nil: not served
@@ -202,9 +201,6 @@ func (p *peerServer) ModelMetadata(context.Context, *oip.ModelMetadataRequest) (
 	p.mu.Lock()
 	p.asked++
 	p.mu.Unlock()
-	if p.describes != nil {
-		return p.describes(), nil
-	}
 	return oip.Metadata(p.signature(), "test"), nil
 }
 

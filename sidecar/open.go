@@ -2,9 +2,7 @@ package sidecar
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -124,39 +122,7 @@ func (l *link) askModel(ctx context.Context, version string) (tensor.Signature, 
 	if err == nil && !ready {
 		return sig, said, l.notReady()
 	}
-	if err := l.configure(ctx, version, &sig); err != nil {
-		return sig, said, err
-	}
-	return sig, said, l.agrees(&sig)
-}
-
-// untold is the failure of a server that does not tell a model's tensors, which nobody else has
-// stated.
-func (l *link) untold(asked *Error) *Error {
-	e := l.unusable(errors.New("the server does not tell the model's inputs and outputs"))
-	if asked != nil {
-		e.Code, e.cause, e.Message = asked.Code, asked.cause, e.Message+": "+asked.Message
-	}
-	e.advice = "give the model metadata there, or state all its tensors here (infer.tensors, in Go Config.Tensors)"
-	return e
-}
-
-// agrees compares what the server tells of the model with what the configuration states.
-func (l *link) agrees(sig *tensor.Signature) *Error {
-	if l.stated == nil {
-		return nil
-	}
-	now, then := inOrder(sig), inOrder(l.stated)
-	now.Version, then.Version = "", ""
-	now.MaxBatch, then.MaxBatch = 0, 0
-	if now.String() == then.String() {
-		return nil
-	}
-	return &Error{
-		Code: FailedPrecondition, Model: l.name.model, Endpoint: l.name.endpoint, Class: async.Permanent, kind: ErrMismatch,
-		Message: brief.Text(fmt.Sprintf("the server tells other tensors (%s) than are stated (%s): %s", now.String(), then.String(), differences(&then, &now))),
-		advice:  "correct infer.tensors (in Go Config.Tensors), or leave it out, since the server tells them",
-	}
+	return sig, said, l.configure(ctx, version, &sig)
 }
 
 // ask makes a call about the model.
@@ -183,20 +149,9 @@ func (l *link) unwelcome(err *Error) *Error {
 // describe asks for the model's metadata alone.
 func (l *link) describe(ctx context.Context, version string) (tensor.Signature, told, *Error) {
 	var meta oip.ModelMetadataResponse
-	asked := l.ask(ctx, oip.GRPCInferenceService_ModelMetadata_FullMethodName,
-		&oip.ModelMetadataRequest{Name: l.name.model, Version: version}, &meta)
-	untold := asked != nil && asked.kind == ErrUnsupported || asked == nil && (len(meta.GetInputs()) == 0 || len(meta.GetOutputs()) == 0)
-	switch {
-	case untold && l.stated == nil:
-		return tensor.Signature{}, told{}, l.untold(asked)
-	case untold:
-		sig := *l.stated
-		sig.Version = version
-		sig.Inputs, sig.Outputs = slices.Clone(sig.Inputs), slices.Clone(sig.Outputs)
-		ordered := inOrder(&sig)
-		return sig, told{name: meta.GetName(), signature: ordered.String()}, nil
-	case asked != nil:
-		return tensor.Signature{}, told{}, asked
+	if err := l.ask(ctx, oip.GRPCInferenceService_ModelMetadata_FullMethodName,
+		&oip.ModelMetadataRequest{Name: l.name.model, Version: version}, &meta); err != nil {
+		return tensor.Signature{}, told{}, err
 	}
 	sig, err := oip.SignatureOf(&meta, version)
 	if err != nil {

@@ -11,7 +11,6 @@ import (
 	"github.com/tensorferry/tensorferry/job/topics"
 	"github.com/tensorferry/tensorferry/sidecar"
 	"github.com/tensorferry/tensorferry/sidecar/endpoint"
-	"github.com/tensorferry/tensorferry/tensor"
 	"github.com/tensorferry/tensorferry/tensor/jsoncodec"
 )
 
@@ -48,9 +47,6 @@ func NewFunction(spec *job.Spec, endpoint string, observe func(sidecar.Request))
 		Endpoint: endpoint, Model: i.Model, Version: i.Version,
 		MaxBatch: i.MaxBatch, Window: i.Window, MaxMessageSize: i.MaxMessage,
 		SharedMemory: i.SharedMemory, Observe: observe, NonIdempotent: i.NotIdempotent,
-	}
-	if i.Tensors != nil {
-		cfg.Tensors = &tensor.Signature{Inputs: i.Tensors.Inputs, Outputs: i.Tensors.Outputs, Batched: i.Tensors.Batched}
 	}
 	if i.TLS != nil {
 		var err error
