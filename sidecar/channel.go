@@ -101,7 +101,7 @@ func (c *channel[IN, OUT]) open(ctx context.Context, bind binder[IN, OUT]) (err 
 	c.link = link{
 		conn: c.conn, backoff: c.cfg.Backoff, name: &c.name, version: c.cfg.Version, sig: &c.sig, log: c.log,
 		suspend: func(why error) { c.done.Suspend(why) }, resume: c.done.Resume, stopped: c.holdWaiting, states: states,
-		stated: c.cfg.Signature, wire: c.wire, moved: func() { c.accuse(nil) },
+		stated: c.cfg.Signature, wire: c.wire, known: c.sub.Attempt > 0, moved: func() { c.accuse(nil) },
 	}
 	patience := cmp.Or(c.cfg.OpenTimeout, c.sub.Config.Hold, async.DefaultHold)
 	if c.sig, err = c.link.awaitModel(ctx, c.cfg.Version, patience); err != nil {

@@ -37,6 +37,7 @@ type link struct {
 	told    told              // what the server said of the model then
 	log     *slog.Logger
 	wire    *wire // beneath conn; nil: nobody knows
+	known   bool  // the server was good earlier in this run
 
 	// suspend and resume tell the operator; stopped gives back what waits in the channel.
 	suspend func(error)

@@ -41,7 +41,7 @@ func (l *link) awaitModel(ctx context.Context, version string, patience time.Dur
 			if last == nil || silent.kind == ErrTimeout && (last.kind == ErrUnreachable || time.Since(asked) >= probeTimeout) {
 				last = silent
 			}
-		case err.strange, err.kind == ErrUnreachable && l.wire.distrusted() != nil:
+		case !l.known && (err.strange || err.kind == ErrUnreachable && l.wire.distrusted() != nil):
 			return sig, l.unwelcome(err)
 		case !err.hold && err.Class != async.Timeout:
 			return sig, err
@@ -72,16 +72,24 @@ func over(ctx context.Context) bool {
 	return ctx.Err() != nil || ok && !time.Now().Before(deadline)
 }
 
-// awaitConnection waits until the connection says that it is ready, or ctx ends.
+// awaitConnection waits until the connection says that it is ready, or ctx ends. While it fails the
+// wait is a short one: it says so once, and then no more until it is ready, and why it fails a call
+// tells, which may be for good.
 func (l *link) awaitConnection(ctx context.Context) {
 	if l.states == nil {
 		return
 	}
+	short, cancel := context.WithTimeout(ctx, l.backoff.Max)
+	defer cancel()
 	for s := l.states.GetState(); s != connectivity.Ready && s != connectivity.Shutdown; s = l.states.GetState() {
-		if s == connectivity.Idle {
+		within := ctx
+		switch s {
+		case connectivity.Idle:
 			l.states.Connect()
+		case connectivity.TransientFailure:
+			within = short
 		}
-		if !l.states.WaitForStateChange(ctx, s) {
+		if !l.states.WaitForStateChange(within, s) {
 			return
 		}
 	}

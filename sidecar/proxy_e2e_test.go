@@ -83,6 +83,20 @@ func TestProxyAtTheStart(t *testing.T) {
 			})
 		})
 	}
+	// A job that is restarted has had a good server at this endpoint, and waits for it again.
+	synctest.Test(t, func(t *testing.T) {
+		s := sidecartest.Start(t, sidecartest.Script{})
+		p := sidecartest.StartProxy(t, s)
+		p.Answer("", http.StatusNotFound, 5)
+		c, err := sidecar.NewAsyncFunction(behind(p, s), doubling).Open(t.Context(), async.Subtask{Attempt: 1}, &collector{outcome: map[uint64]error{}})
+		if err != nil {
+			t.Error(err)
+		} else if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+		p.Close()
+		s.Close()
+	})
 	// 503 says that it is not there yet, and is waited for.
 	synctest.Test(t, func(t *testing.T) {
 		s := sidecartest.Start(t, sidecartest.Script{})

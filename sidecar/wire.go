@@ -38,6 +38,8 @@ type line struct {
 	heard atomic.Int64 // when something arrived last, since epoch
 	once  sync.Once
 
+	trusted sync.Once // something has come, so the other side trusts this one as well
+
 	mu   sync.Mutex
 	scan frames
 }
@@ -57,14 +59,14 @@ func (w watched) ClientHandshake(ctx context.Context, authority string, raw net.
 	w.wire.mu.Lock()
 	defer w.wire.mu.Unlock()
 	if err != nil {
-		if w.wire.distrust = nil; distrusts(err) {
+		if distrusts(err) {
 			w.wire.distrust = brief.Error(err)
 		}
 		return nil, nil, err
 	}
 	l := &line{Conn: c, raw: raw, wire: w.wire}
 	l.heard.Store(int64(time.Since(epoch)))
-	w.wire.lines, w.wire.before, w.wire.last, w.wire.distrust = append(w.wire.lines, l), w.wire.last, l, nil
+	w.wire.lines, w.wire.before, w.wire.last = append(w.wire.lines, l), w.wire.last, l
 	return l, info, nil
 }
 
@@ -102,6 +104,11 @@ func isError[E error](err error) bool {
 func (l *line) Read(b []byte) (int, error) {
 	n, err := l.Conn.Read(b)
 	if n > 0 {
+		l.trusted.Do(func() {
+			l.wire.mu.Lock()
+			defer l.wire.mu.Unlock()
+			l.wire.distrust = nil
+		})
 		l.heard.Store(int64(time.Since(epoch)))
 		l.mu.Lock()
 		l.scan.feed(b[:n])

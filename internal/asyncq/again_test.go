@@ -3,7 +3,8 @@ package asyncq
 import "testing"
 
 // TestManyAreCalledAgain: however many entries wait to be called again, and in whatever order they
-// came to wait, the oldest is called first. With a walk for each of them this test would take hours.
+// came to wait, the oldest is called first. With a walk for each of them this test would take
+// hours.
 func TestManyAreCalledAgain(t *testing.T) {
 	const n = 300_000
 	q := New(Config{Capacity: n, MaxCalls: n, Order: Unordered, Timeout: 1 << 40, Hold: 1 << 40, HoldDelay: 1, MaxHoldDelay: 1})
