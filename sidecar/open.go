@@ -154,8 +154,11 @@ func (l *link) describe(ctx context.Context, version string) (tensor.Signature, 
 	if failed != nil && failed.kind == ErrUnsupported && l.stated != nil {
 		meta.Name, failed = l.name.model, nil // it tells nothing
 	}
-	if failed == nil {
+	switch {
+	case failed == nil:
 		failed = l.complete(&meta)
+	case failed.kind == ErrUnsupported:
+		failed.advice = stateThem
 	}
 	if failed != nil {
 		return tensor.Signature{}, told{}, failed

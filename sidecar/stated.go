@@ -13,6 +13,8 @@ import (
 // Not every server tells what a model takes and gives: MLServer and KServe do for models that say so
 // in their settings, and only then. What a configuration states stands in.
 
+const stateThem = "name the model's tensors in its settings on the server, or state them in the configuration (infer.tensors in a job file, Config.Signature in Go)"
+
 // complete adds what the configuration states of the model to metadata that do not tell it. What
 // they do tell must agree with it.
 func (l *link) complete(meta *oip.ModelMetadataResponse) *Error {
@@ -25,7 +27,7 @@ func (l *link) complete(meta *oip.ModelMetadataResponse) *Error {
 			missing = "inputs and outputs"
 		}
 		e := l.unusable(fmt.Errorf("the server does not tell the %s of the model", missing))
-		e.advice = "name them in its settings on the server, or state them in the configuration (infer.tensors in a job file, Config.Signature in Go)"
+		e.advice = stateThem
 		return e
 	}
 	own := oip.Metadata(l.stated, "")
