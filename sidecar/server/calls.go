@@ -27,9 +27,9 @@ func (r registrar) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	for i := range d.Methods {
 		m := &d.Methods[i]
 		name, handle := "/"+d.ServiceName+"/"+m.MethodName, m.Handler
-		m.Handler = func(srv any, ctx context.Context, _ func(any) error, chain grpc.UnaryServerInterceptor) (resp any, err error) {
+		m.Handler = func(srv any, ctx context.Context, whole func(any) error, chain grpc.UnaryServerInterceptor) (resp any, err error) {
 			err = r.s.guarded(name, func() (err error) {
-				resp, err = r.s.unary(ctx, name, func(decode func(any) error) (any, error) { return handle(srv, ctx, decode, chain) })
+				resp, err = r.s.unary(ctx, name, whole, func(decode func(any) error) (any, error) { return handle(srv, ctx, decode, chain) })
 				return err
 			})
 			if err != nil {
@@ -52,7 +52,7 @@ func (s *Server) places(method string) *budget {
 
 // unary serves a call of one request and one answer, which is encoded here. The call lasts until
 // its answer is read.
-func (s *Server) unary(ctx context.Context, method string, handle func(decode func(any) error) (any, error)) (any, error) {
+func (s *Server) unary(ctx context.Context, method string, whole func(any) error, handle func(decode func(any) error) (any, error)) (any, error) {
 	places := s.places(method)
 	if !places.try(1) {
 		return nil, s.tooManyCalls().status("", "")
@@ -65,7 +65,7 @@ func (s *Server) unary(ctx context.Context, method string, handle func(decode fu
 	}()
 	c := callOf(ctx)
 	defer c.finish()
-	resp, err := handle(func(msg any) error { return s.receive(ctx, c, msg, false) })
+	resp, err := handle(func(msg any) error { return s.receive(ctx, c, msg, false, whole) })
 	if err != nil {
 		return nil, err
 	}
@@ -124,7 +124,7 @@ func (w *watchedStream) Context() context.Context { return w.ctx }
 func (w *watchedStream) RecvMsg(msg any) error {
 	c := callOf(w.ctx)
 	c.hold(nil)
-	return w.s.receive(w.ServerStream.Context(), c, msg, w.patient)
+	return w.s.receive(w.ServerStream.Context(), c, msg, w.patient, w.ServerStream.RecvMsg)
 }
 
 // SendMsg implements grpc.ServerStream.

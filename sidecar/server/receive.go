@@ -47,12 +47,17 @@ const (
 
 // receive reads the next message of a call into msg, within the bounds of the configuration. What
 // it takes of the budget for requests is c's then. Of a stream whose caller has sent
-// everything it returns io.EOF; patient says that a stream may wait for its next message.
-func (s *Server) receive(ctx context.Context, c *call, msg any, patient bool) error {
+// everything it returns io.EOF; patient says that a stream may wait for its next message. whole is
+// grpc's own way.
+func (s *Server) receive(ctx context.Context, c *call, msg any, patient bool, whole func(any) error) error {
 	w, ok := grpc.ServerTransportStreamFromContext(ctx).(arriving)
 	m, isProto := msg.(proto.Message)
 	if !ok || !isProto {
-		return status.Errorf(codes.Internal, "the sidecar cannot read requests in parts with this version of grpc (%T)", grpc.ServerTransportStreamFromContext(ctx))
+		s.unbounded.Do(func() {
+			s.cfg.Logger.Warn("requests cannot be read in parts with this version of grpc: of what arrives only the size of a message is bounded",
+				"stream", fmt.Sprintf("%T", grpc.ServerTransportStreamFromContext(ctx)))
+		})
+		return whole(msg)
 	}
 	r := &receiver{Server: s, ctx: ctx, w: w}
 	r.request, _ = m.(*oip.ModelInferRequest)

@@ -36,6 +36,7 @@ type Server struct {
 	receiving   budget // bytes of requests that arrive or are decoded
 	answers     budget // bytes of answers that are not read
 	tooMany     sync.Once
+	unbounded   sync.Once // said of a version of grpc that reads whole messages alone
 	turned      turnedAway
 
 	metrics  *metrics
