@@ -83,7 +83,11 @@ func TestAStopIsAStop(t *testing.T) {
 					signals <- one
 				}
 			}()
-			w := &world{stdout: out, stderr: errs, signals: signals, grace: 50 * time.Millisecond}
+			grace := time.Minute // which nobody waits for who can be interrupted
+			if c.stdout+c.stderr != "" {
+				grace = 50 * time.Millisecond
+			}
+			w := &world{stdout: out, stderr: errs, signals: signals, grace: grace}
 			if code := dispatch(w, []string{"run", "job.yaml", "--log-level=debug"}); code != 143 {
 				t.Errorf("exit code %d", code)
 			}
