@@ -167,7 +167,7 @@ func (c *committer) Begin(ctx context.Context, previous []byte) ([]byte, error) 
 		}
 	}
 	if len(foreign) > 0 {
-		return nil, fmt.Errorf("file: %s holds part files that this job did not write (%s); move them away or choose another folder",
+		return nil, fmt.Errorf("file: %s holds part files that no checkpoint of this job knows (%s): another job wrote them, or the checkpoints are gone; move them away or choose another folder",
 			c.dir, some(foreign))
 	}
 	return json.Marshal(st)
