@@ -46,8 +46,13 @@ func TestRow53(t *testing.T) {
 				if p := run.Progress(); p.Read != 64 || p.Completed != 63 || p.Dropped != 1 {
 					t.Errorf("%+v", p)
 				}
-				if log := s.Log(); log[0].Rows != 64 || len(log) > 1+2*64-2 {
-					t.Errorf("%d requests, the first of %d rows", len(log), log[0].Rows)
+				// The first record may have left before the others were read.
+				largest, log := 0, s.Log()
+				for _, c := range log {
+					largest = max(largest, c.Rows)
+				}
+				if largest < 63 || len(log) > 2+2*64-2 {
+					t.Errorf("%d requests of at most %d rows", len(log), largest)
 				}
 			})
 		})
