@@ -106,11 +106,16 @@ func (q *Queue) bearable() bool {
 	if q.running > 0 || q.CanPop() {
 		return false
 	}
-	next := q.fresh.head
-	if len(q.again) > 0 {
-		next = q.again[0]
-	}
+	next := q.upNext()
 	return q.cfg.Order != Ordered || next == none || next == q.order.front()
+}
+
+// upNext is the entry that is called next; none if none is ready.
+func (q *Queue) upNext() int32 {
+	if len(q.again) > 0 {
+		return q.again[0]
+	}
+	return q.fresh.head
 }
 
 // heavy reports whether results have made the entries more than they may be.
@@ -329,7 +334,15 @@ func (q *Queue) Finish(id ID, bytes int64) {
 	}
 	q.entries[s].state = done
 	q.entries[s].bytes += bytes
-	q.bytes += bytes
+	light := !q.heavy()
+	if q.bytes += bytes; light && q.heavy() {
+		// What waits for its next call waits for results to leave, and not for the other side.
+		for _, s := range q.again {
+			if e := &q.entries[s]; e.started && e.left == 0 {
+				q.haltTimer(s)
+			}
+		}
+	}
 	q.doneCount++
 	switch q.cfg.Order {
 	case Unordered:

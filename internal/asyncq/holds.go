@@ -252,7 +252,9 @@ func (q *Queue) endHolds() {
 	over := q.scratch[:0]
 	for s := range q.entries {
 		e := &q.entries[s]
-		if !q.waits(e) {
+		// While results are too many the other side is asked for one alone. The stall of the others
+		// begins anew once they have left.
+		if !q.waits(e) || q.heavy() && int32(s) != q.upNext() {
 			continue
 		}
 		if at := q.holdOver(e); at > by {
