@@ -99,6 +99,7 @@ func (l *link) awaitConnection(ctx context.Context) {
 type told struct {
 	name      string // that the server has for it, which may be another than requests have
 	signature string
+	nothing   bool // it has no metadata at all
 }
 
 // askModel asks whether the model is ready, and for what the server tells of it.
@@ -121,6 +122,9 @@ func (l *link) askModel(ctx context.Context, version string) (tensor.Signature, 
 	}
 	if err == nil && !ready {
 		return sig, said, l.notReady()
+	}
+	if err != nil && said.nothing {
+		return sig, said, err // nobody else says whether there is such a model
 	}
 	return sig, said, l.configure(ctx, version, &sig)
 }
@@ -149,10 +153,11 @@ func (l *link) unwelcome(err *Error) *Error {
 // describe asks for the model's metadata alone.
 func (l *link) describe(ctx context.Context, version string) (tensor.Signature, told, *Error) {
 	var meta oip.ModelMetadataResponse
+	nothing := false
 	failed := l.ask(ctx, oip.GRPCInferenceService_ModelMetadata_FullMethodName,
 		&oip.ModelMetadataRequest{Name: l.name.model, Version: version}, &meta)
 	if failed != nil && failed.kind == ErrUnsupported && l.stated != nil {
-		meta.Name, failed = l.name.model, nil // it tells nothing
+		meta.Name, failed, nothing = l.name.model, nil, true
 	}
 	switch {
 	case failed == nil:
@@ -170,7 +175,7 @@ func (l *link) describe(ctx context.Context, version string) (tensor.Signature, 
 	if l.stated != nil && sig.Batched {
 		sig.MaxBatch = l.stated.MaxBatch // unless the model's configuration says otherwise
 	}
-	said := told{name: sig.Model}
+	said := told{name: sig.Model, nothing: nothing}
 	sig.Model = l.name.model // what requests ask for, whatever the server calls it
 	ordered := inOrder(&sig)
 	said.signature = ordered.String()

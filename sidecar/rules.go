@@ -185,6 +185,8 @@ type failure struct {
 	unlikely bool
 	// uncertain: the model may have run the rows, although they are called again.
 	uncertain bool
+	// answered: the answer began to arrive, so the rows have run.
+	answered bool
 	// untouched: whatever refused it did so before the model could see it.
 	untouched bool
 }
@@ -219,6 +221,7 @@ func (p *peerName) understand(err error, requestID string, m *marks) failure {
 		Error: e, do: r.do, rows: d.BadRows, shared: r.class == async.Backend && r.do == findRow && d.Reason == "",
 		unlikely:  reset || d.Reason == "" && (d.Code == codes.ResourceExhausted || d.Code == codes.Canceled) && r.do == holdRows,
 		uncertain: strange || d.Code == codes.Canceled,
+		answered:  r == &largeAnswer,
 		untouched: httpStatus >= 400 && httpStatus < 500,
 	}
 }

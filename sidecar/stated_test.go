@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/sidecar/oip"
 	"github.com/tensorferry/tensorferry/tensor"
 )
@@ -114,5 +115,56 @@ func TestStatedOtherwise(t *testing.T) {
 		r.call(ramp(4)...)
 		r.await()
 		r.check()
+	})
+}
+
+// With nothing but ModelReady to ask, its word on a model that is not there is taken.
+func TestStatedModelThatIsNotThere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPeer(t)
+		silences["no call for it"](p)
+		p.live = func() error { return status.Error(codes.NotFound, "no such model") }
+		cfg := p.config()
+		cfg.Signature = stating(nil)
+		if err := openErr(t, t.Context(), cfg); !errors.Is(err, ErrModelNotFound) || !errors.Is(err, ErrPermanent) {
+			t.Error(err)
+		}
+	})
+}
+
+// Rows that may not be repeated are not, if their answer is too large to be taken.
+func TestLargeAnswerNotIdempotent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPeer(t)
+		p.answer = func(resp *oip.ModelInferResponse) {
+			resp.Parameters = map[string]*oip.InferParameter{"pad": {ParameterChoice: &oip.InferParameter_StringParam{
+				StringParam: strings.Repeat("x", int(resp.Outputs[0].Shape[0])*4096)}}}
+		}
+		r := newRecorder(t)
+		cfg := p.config()
+		cfg.NonIdempotent, cfg.MaxMessageSize, cfg.MaxBytes, cfg.MaxBatch, cfg.Window = true, 16<<10, 8<<10, 8, 1
+		r.open(cfg)
+		r.call(ramp(16)...)
+		r.await()
+		ran := map[float32]int{}
+		for _, rows := range p.log {
+			for _, row := range rows {
+				if ran[row[0]]++; ran[row[0]] > 1 {
+					t.Errorf("row %v ran %d times", row, ran[row[0]])
+				}
+			}
+		}
+		failed := 0
+		for e, o := range r.outcome {
+			if o.Err == nil {
+				continue
+			}
+			if failed++; async.VerdictOf(o.Err) != (async.Verdict{Class: async.Backend}) || !errors.Is(o.Err, ErrTooLarge) {
+				t.Errorf("record %d: %v", e, o.Err)
+			}
+		}
+		if failed == 0 {
+			t.Error("no answer was too large, so nothing was tested")
+		}
 	})
 }

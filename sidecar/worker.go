@@ -326,7 +326,7 @@ func (w *worker[IN, OUT]) settle(r *group[IN], id string, written bool, err erro
 		f.Error = w.c.link.forSilence(f.Error)
 		w.c.link.lost(f.Error)
 	}
-	if written && (f.do == lostRows || f.do == holdRows && f.uncertain) {
+	if written && (f.do == lostRows || f.do == holdRows && f.uncertain || f.answered) {
 		f.do, f.unlikely, f.Error = failRows, false, f.Error.lostForGood()
 	}
 	w.judge(r, &f, n)
