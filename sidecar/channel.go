@@ -88,7 +88,7 @@ func (c *channel[IN, OUT]) open(ctx context.Context, bind binder[IN, OUT]) (err 
 		cfg := c.cfg
 		cfg.Dialer, cfg.TLS = guardedDialer(cfg.Dialer, c.broke), guard.TLS(cfg.TLS, c.broke)
 		c.wire = new(wire)
-		if c.own, err = dial(&cfg, c.ep, c.wire); err != nil {
+		if c.own, err = dial(&cfg, c.ep, c.wire, c.sub.Config.Timeout); err != nil {
 			return permanent{err}
 		}
 		c.conn = c.own
@@ -101,7 +101,7 @@ func (c *channel[IN, OUT]) open(ctx context.Context, bind binder[IN, OUT]) (err 
 	c.link = link{
 		conn: c.conn, backoff: c.cfg.Backoff, name: &c.name, version: c.cfg.Version, sig: &c.sig, log: c.log,
 		suspend: func(why error) { c.done.Suspend(why) }, resume: c.done.Resume, stopped: c.holdWaiting, states: states,
-		stated: c.cfg.Signature, wire: c.wire, known: c.sub.Attempt > 0, moved: func() { c.accuse(nil) },
+		stated: c.cfg.Signature, silence: silencePeriod(c.sub.Config.Timeout), wire: c.wire, known: c.sub.Attempt > 0, moved: func() { c.accuse(nil) },
 	}
 	patience := cmp.Or(c.cfg.OpenTimeout, c.sub.Config.Hold, async.DefaultHold)
 	if c.sig, err = c.link.awaitModel(ctx, c.cfg.Version, patience); err != nil {

@@ -20,8 +20,10 @@ import (
 )
 
 const (
-	// connectTimeout bounds one attempt to connect, up to the server's first frame.
+	// connectTimeout bounds one attempt to connect, up to the server's first frame, and so does half of
+	// a record's timeout, but for leastConnect: calls wait for the connection meanwhile.
 	connectTimeout = 10 * time.Second
+	leastConnect   = time.Second
 )
 
 // keepalive lets the kernel find out that a peer behind TCP has vanished while nothing is asked of
@@ -50,7 +52,11 @@ var buffers = sync.OnceValue(func() mem.BufferPool {
 //
 // The resolver is grpc's passthrough: one dial an attempt, names looked up at each, so that
 // the backoff is the configured one. No proxy is used.
-func dial(cfg *Config, ep endpoint.Endpoint, w *wire) (*grpc.ClientConn, error) {
+func dial(cfg *Config, ep endpoint.Endpoint, w *wire, timeout time.Duration) (*grpc.ClientConn, error) {
+	within := connectTimeout
+	if timeout > 0 {
+		within = max(min(timeout/2, connectTimeout), leastConnect)
+	}
 	connect := cfg.Dialer
 	if connect == nil {
 		connect = func(ctx context.Context, address string) (net.Conn, error) {
@@ -78,7 +84,7 @@ func dial(cfg *Config, ep endpoint.Endpoint, w *wire) (*grpc.ClientConn, error) 
 				BaseDelay: cfg.Backoff.Base, MaxDelay: cfg.Backoff.Max,
 				Multiplier: cfg.Backoff.Factor, Jitter: cfg.Backoff.Jitter,
 			},
-			MinConnectTimeout: connectTimeout,
+			MinConnectTimeout: within,
 		}),
 		grpc.WithUserAgent("tensorferry"),
 		grpc.WithMaxHeaderListSize(maxStatus),

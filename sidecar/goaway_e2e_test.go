@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -180,4 +181,33 @@ func (c *counting) Write(b []byte) (int, error) {
 	}
 	c.pings.mu.Unlock()
 	return c.Conn.Write(b)
+}
+
+// A connection that the server lets go, and no other to be had: calls that wait for one are held,
+// and get back the time that they waited (A41, A73).
+func TestGoAwayAndNobodyThere(t *testing.T) {
+	for name, timeout := range map[string]time.Duration{"2 s": 2 * time.Second, "the default": 0} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := sidecartest.Start(t, sidecartest.Script{Latency: 20 * time.Millisecond, Options: []grpc.ServerOption{
+					grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: 3 * time.Second})}})
+				cfg := config(s)
+				dial, start := cfg.Dialer, time.Now()
+				var dials atomic.Int32
+				cfg.Dialer = func(ctx context.Context, address string) (net.Conn, error) {
+					if dials.Add(1) > 1 && time.Since(start) < 18*time.Second {
+						<-ctx.Done() // nothing answers
+						return nil, ctx.Err()
+					}
+					return dial(ctx, address)
+				}
+				if n := doubled(t, paced(3000, 10*time.Millisecond), cfg, async.Config{Timeout: timeout}); n != 3000 {
+					t.Errorf("%d results", n)
+				}
+				if dials.Load() < 2 {
+					t.Error("the connection was not let go, so nothing was tested")
+				}
+			})
+		})
+	}
 }

@@ -36,8 +36,9 @@ type link struct {
 	stated  *tensor.Signature // what the configuration says of the model; nil: nothing
 	told    told              // what the server said of the model then
 	log     *slog.Logger
-	wire    *wire // beneath conn; nil: nobody knows
-	known   bool  // the server was good earlier in this run
+	wire    *wire         // beneath conn; nil: nobody knows
+	known   bool          // the server was good earlier in this run
+	silence time.Duration // how long another connection may take where the server let one go
 
 	// suspend and resume tell the operator; stopped gives back what waits in the channel.
 	suspend func(error)
@@ -158,6 +159,7 @@ func (l *link) watch(ctx context.Context) {
 	var pause time.Duration
 	failed := 0     // probes in a row, on a connection that says it is ready
 	moving := false // from a connection that the server has let go
+	var movedAt time.Time
 	for wasDown := false; ctx.Err() == nil; {
 		l.mu.Lock()
 		seen, why := l.losses, l.down.Load()
@@ -171,6 +173,12 @@ func (l *link) watch(ctx context.Context) {
 		}
 		wasDown = down
 		state := l.state()
+		if moving && !down && state != connectivity.Ready && time.Since(movedAt) >= l.silence {
+			// Calls wait for a connection that nobody answers.
+			moving = false
+			l.lostSilently(movedAt, l.away(fmt.Sprintf("the server let the connection go, and there is no other after %v", l.silence)))
+			continue
+		}
 		switch state {
 		case connectivity.Ready:
 			conns.begin()
@@ -201,7 +209,10 @@ func (l *link) watch(ctx context.Context) {
 			}
 		case connectivity.Idle:
 			if !down && l.movesOn() {
-				conns.at, moving = time.Time{}, true
+				if !moving {
+					moving, movedAt = true, time.Now()
+				}
+				conns.at = time.Time{}
 				l.states.Connect()
 				break
 			}
@@ -222,14 +233,21 @@ func (l *link) watch(ctx context.Context) {
 			}
 		default:
 			if !down && l.movesOn() {
-				conns.at, moving = time.Time{}, true
+				if !moving {
+					moving, movedAt = true, time.Now()
+				}
+				conns.at = time.Time{}
 				break
 			}
 			if !down {
 				l.goDown(l.away("the connection is being made again"))
 			}
 		}
-		l.wait(ctx, state, seen)
+		var within time.Duration
+		if moving {
+			within = l.silence - time.Since(movedAt)
+		}
+		l.wait(ctx, state, seen, within)
 	}
 }
 
@@ -281,10 +299,14 @@ func (l *link) state() connectivity.State {
 	return l.states.GetState()
 }
 
-// wait returns when the state is another, or a loss was reported since seen.
-func (l *link) wait(ctx context.Context, state connectivity.State, seen uint64) {
+// wait returns when the state is another, a loss was reported since seen, or so much time has
+// passed; 0: any.
+func (l *link) wait(ctx context.Context, state connectivity.State, seen uint64, within time.Duration) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	if within > 0 {
+		defer time.AfterFunc(within, cancel).Stop()
+	}
 	l.mu.Lock()
 	if l.kick = cancel; l.losses != seen {
 		cancel()

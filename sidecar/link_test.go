@@ -197,7 +197,7 @@ func TestConn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		conn, err := dial(&cfg, ep, &wire{})
+		conn, err := dial(&cfg, ep, &wire{}, 0)
 		if err != nil {
 			t.Fatal(err)
 		}

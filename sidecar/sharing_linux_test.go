@@ -529,7 +529,7 @@ func TestEndings(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		conn, err := dial(&cfg, ep, &wire{})
+		conn, err := dial(&cfg, ep, &wire{}, 0)
 		if err != nil {
 			t.Fatal(err)
 		}

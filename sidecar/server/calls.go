@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
@@ -63,6 +64,7 @@ func (s *Server) unary(ctx context.Context, method string, whole func(any) error
 			leave()
 		}
 	}()
+	plainAnswers(ctx)
 	c := callOf(ctx)
 	defer c.finish()
 	resp, err := handle(func(msg any) error { return s.receive(ctx, c, msg, false, whole) })
@@ -82,6 +84,13 @@ func (s *Server) unary(ctx context.Context, method string, whole func(any) error
 	return a, nil
 }
 
+// plainAnswers keeps grpc from compressing the answers of a call whose requests are: it would keep
+// them in buffers of its own, which nobody counts.
+func plainAnswers(ctx context.Context) {
+	// It fails where there is no call of grpc's.
+	_ = grpc.SetSendCompressor(ctx, encoding.Identity)
+}
+
 func (s *Server) tooManyCalls() *failure {
 	s.turnAway(doorCall)
 	return &failure{code: codes.ResourceExhausted, reason: oip.ReasonQueueFull, retry: s.cfg.RetryDelay,
@@ -96,6 +105,7 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 			return s.tooManyCalls().status("", "")
 		}
 		defer s.others.give(1)
+		plainAnswers(ss.Context())
 		watched := &watchedStream{ServerStream: ss, s: s, ctx: ss.Context(), patient: info.IsClientStream}
 		defer callOf(watched.ctx).finish()
 		if info.FullMethod != oip.GRPCInferenceService_ModelStreamInfer_FullMethodName {
