@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/stats"
 
 	"github.com/tensorferry/tensorferry/sidecar/backend"
 	"github.com/tensorferry/tensorferry/sidecar/backend/mock"
@@ -162,10 +164,32 @@ func TestBoolIsZeroOrOne(t *testing.T) {
 	})
 }
 
+// lengths looks whether answers came compressed.
+type lengths struct{ answers, compressed atomic.Int64 }
+
+func (l *lengths) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context   { return ctx }
+func (l *lengths) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+func (l *lengths) HandleConn(context.Context, stats.ConnStats)                       {}
+func (l *lengths) HandleRPC(_ context.Context, s stats.RPCStats) {
+	if in, ok := s.(*stats.InPayload); ok {
+		l.answers.Add(1)
+		if in.CompressedLength != in.Length {
+			l.compressed.Add(1)
+		}
+	}
+}
+
 // Requests may be compressed as clients do it; answers are plain.
 func TestCompressedRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := serve(t, server.Config{}, mock.Config{Inputs: []tensor.Spec{{Name: "x", DType: tensor.FP32, Row: tensor.Shape{-1}}}}).caller()
+		var seen lengths
+		r := serve(t, server.Config{}, mock.Config{Inputs: []tensor.Spec{{Name: "x", DType: tensor.FP32, Row: tensor.Shape{-1}}}})
+		c := oip.NewGRPCInferenceServiceClient(r.conn(grpc.WithStatsHandler(&seen)))
+		defer func() {
+			if seen.answers.Load() == 0 || seen.compressed.Load() > 0 {
+				t.Errorf("%d of %d answers are compressed", seen.compressed.Load(), seen.answers.Load())
+			}
+		}()
 		row := func(vs []float32) *oip.ModelInferRequest {
 			q := ask(vs...)
 			q.Inputs[0].Shape = []int64{1, int64(len(vs))}

@@ -68,10 +68,10 @@ func serveModel(t *testing.T, cfg server.Config, m backend.Model) *rig {
 }
 
 // caller opens a connection of its own.
-func (r *rig) conn() *grpc.ClientConn {
+func (r *rig) conn(opts ...grpc.DialOption) *grpc.ClientConn {
 	r.t.Helper()
-	conn, err := grpc.NewClient("passthrough:///m", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return r.lis.DialContext(ctx) }))
+	conn, err := grpc.NewClient("passthrough:///m", append(opts, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return r.lis.DialContext(ctx) }))...)
 	if err != nil {
 		r.t.Fatal(err)
 	}
