@@ -115,6 +115,7 @@ type frames struct {
 	header  [9]byte
 	have    int // of the header
 	skip    int // of the payload
+	padded  int // the size of a frame whose first byte says how much of it is padding; 0: none
 	owed    int64
 }
 
@@ -131,6 +132,12 @@ func (f *frames) read(p []byte) bool {
 			}
 			f.preface -= n
 			p = p[n:]
+		case f.padded > 0:
+			bytes := f.padded - 1 - int(p[0])
+			f.padded = 0
+			if !f.weigh(bytes) {
+				return false
+			}
 		case f.skip > 0:
 			n := min(f.skip, len(p))
 			f.skip -= n
@@ -145,16 +152,25 @@ func (f *frames) read(p []byte) bool {
 			f.have = 0
 			size, kind, flags := int(binary.BigEndian.Uint32(f.header[:4])>>8), f.header[3], f.header[4]
 			f.skip = size
-			const data, endStream = 0, 1
-			if kind == data && flags&endStream == 0 {
-				f.owed = max(f.owed+crumbBytes-int64(size), 0)
-				if f.owed > crumbFrames*crumbBytes {
+			const data, endStream, padded = 0, 1, 8
+			switch {
+			case kind != data || flags&endStream != 0:
+			case flags&padded != 0 && size > 0:
+				f.padded = size
+			default:
+				if !f.weigh(size) {
 					return false
 				}
 			}
 		}
 	}
 	return true
+}
+
+// weigh reports whether there are not too many frames with so few bytes. Padding is none of them.
+func (f *frames) weigh(bytes int) bool {
+	f.owed = max(f.owed+crumbBytes-int64(max(bytes, 0)), 0)
+	return f.owed <= crumbFrames*crumbBytes
 }
 
 // turnedAway counts what the doors have turned away, by the door.

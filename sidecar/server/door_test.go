@@ -78,6 +78,11 @@ func TestFrames(t *testing.T) {
 	data := func(size int, flags byte) []byte {
 		return append([]byte{byte(size >> 16), byte(size >> 8), byte(size), 0, flags, 0, 0, 0, 1}, make([]byte, size)...)
 	}
+	padded := func(size, padding int) []byte {
+		f := data(1+size+padding, 8)
+		f[9] = byte(padding)
+		return f
+	}
 	other := append([]byte{0, 0, 1, 1, 4, 0, 0, 0, 1}, 0)
 	for _, c := range []struct {
 		name    string
@@ -87,6 +92,9 @@ func TestFrames(t *testing.T) {
 		{"crumbs", [][]byte{data(1, 0)}, false},
 		{"nothing", [][]byte{data(0, 0)}, false},
 		{"crumbs among others", [][]byte{data(1, 0), other, data(15, 0)}, false},
+		{"crumbs in padding", [][]byte{padded(1, 15)}, false},
+		{"nothing in padding", [][]byte{padded(0, 255)}, false},
+		{"messages with padding", [][]byte{padded(30, 200)}, true},
 		{"small messages", [][]byte{data(30, 0)}, true},
 		{"a prefix of its own", [][]byte{data(5, 0), data(27, 0)}, true},
 		{"the last frame of each call", [][]byte{data(0, 1), other}, true},
