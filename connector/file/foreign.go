@@ -88,6 +88,9 @@ func noLines(head []byte) bool {
 	if len(head) < enough || bytes.IndexByte(head, 0) < 0 {
 		return false
 	}
+	if len(head) >= prefixSize && bytes.IndexByte(head, '\n') < 0 {
+		return false // one long line, which may be a bad record
+	}
 	for line := range bytes.Lines(head) {
 		if line = bytes.TrimSpace(line); len(line) > 0 && json.Valid(line) {
 			return false

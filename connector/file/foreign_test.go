@@ -77,6 +77,7 @@ func foreignInputs(t *testing.T) map[string]struct{ data, kind string } {
 		"floats":              {strings.Repeat("\x00\x00\x80\x3f\x00\x0a\x00\x40", 100), "binary data"},
 		"wide, not of ASCII":  {wideForm("\"ü\n"+strings.Repeat("ä", 100), 2, binary.LittleEndian), "binary data"},
 		"zeros alone":         {strings.Repeat("\x00", 4096), "binary data"},
+		"a long line first":   {"{\"x\":\"\x00" + strings.Repeat("y", 70_000) + "\"}\n" + lines, ""},
 		"a few zeros":         {"\x00\x00\n", ""},
 		"no text, no zeros":   {strings.Repeat("\x01\xff\n", 100), ""},
 		"lines":               {lines, ""},
