@@ -35,8 +35,8 @@ func TestCapacity(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := sidecartest.Start(t, sidecartest.Script{Latency: time.Millisecond, Jitter: 5 * time.Millisecond})
 				s.Block()
-				// A request for each record: the first ones of many records may be small, and take a place
-				// of the window all the same.
+				// A request for each record: the first ones of many records may be small, and take
+				// a place of the window all the same.
 				k := build(t, spec{in: in, server: s, parallelism: parallelism, op: async.Config{Capacity: capacity}, client: oneRow})
 				run := k.Start(t.Context())
 				synctest.Wait() // nothing moves any more: the operator is full

@@ -145,8 +145,8 @@ const (
 	NaNString NaN = "string"
 )
 
-// Tensors are a model's inputs and outputs, sorted by name. Their shapes have the batch with them, as
-// a server would tell of them: -1 is a dimension of any size.
+// Tensors are a model's inputs and outputs, sorted by name. Their shapes have the batch with them,
+// as a server would tell of them: -1 is a dimension of any size.
 type Tensors struct{ Inputs, Outputs []tensor.Spec }
 
 // Retry says how failed attempts are followed by others.

@@ -20,8 +20,8 @@ import (
 )
 
 const (
-	// connectTimeout bounds one attempt to connect, up to the server's first frame, and so does half of
-	// a record's timeout, but for leastConnect: calls wait for the connection meanwhile.
+	// connectTimeout bounds one attempt to connect, up to the server's first frame, and so does
+	// half of a record's timeout, but for leastConnect: calls wait for the connection meanwhile.
 	connectTimeout = 10 * time.Second
 	leastConnect   = time.Second
 )

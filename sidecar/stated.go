@@ -10,8 +10,8 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/oip"
 )
 
-// Not every server tells what a model takes and gives: MLServer and KServe do for models that say so
-// in their settings, and only then. What a configuration states stands in.
+// Not every server tells what a model takes and gives: MLServer and KServe do for models that say
+// so in their settings, and only then. What a configuration states stands in.
 
 const stateThem = "name the model's tensors in its settings on the server, or state them in the configuration (infer.tensors in a job file, Config.Signature in Go)"
 

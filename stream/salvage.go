@@ -15,20 +15,21 @@ type Salvager interface {
 	// Salvage looks for what was published behind a state, of which newer says that there was a
 	// newer one; a nil state is that of a run of which nothing is known. It returns the names of
 	// what it found and, if there is anything, the state to go on with. With compare what is there
-	// stays, and the results that follow are compared with it until there is nothing left to compare
-	// with: the job must make the same results each time, in the same order. Otherwise it is
-	// replaced with the next plan. An error whose class is async.Permanent says what is in the way.
+	// stays, and the results that follow are compared with it until there is nothing left to
+	// compare with: the job must make the same results each time, in the same order. Otherwise it
+	// is replaced with the next plan. An error whose class is async.Permanent says what is in the
+	// way.
 	Salvage(ctx context.Context, state []byte, newer, compare bool) (next []byte, beyond []string, err error)
-	// Unsettled returns an error if results were to be made again, at the end of the input, and were
-	// not.
+	// Unsettled returns an error if results were to be made again, at the end of the input, and
+	// were not.
 	Unsettled(state []byte) error
 }
 
-// Salvage makes a checkpoint to resume from (Config.Resume) of from, the newest that is whole, where
-// newer ones are damaged, as newer says, or may be gone. What they published is looked for in the
-// sinks that are a Salvager; compare is as there. committers are those of the job's sinks, by the
-// names of their operators. beyond is what was found, by operator, and from itself is returned if
-// that is nothing. blind are the sinks that cannot tell. from is not changed.
+// Salvage makes a checkpoint to resume from (Config.Resume) of from, the newest that is whole,
+// where newer ones are damaged, as newer says, or may be gone. What they published is looked for in
+// the sinks that are a Salvager; compare is as there. committers are those of the job's sinks, by
+// the names of their operators. beyond is what was found, by operator, and from itself is returned
+// if that is nothing. blind are the sinks that cannot tell. from is not changed.
 func Salvage(ctx context.Context, from *checkpoint.Snapshot, newer, compare bool, committers map[string]Committer) (snap *checkpoint.Snapshot, beyond map[string][]string, blind []string, err error) {
 	back := *from
 	back.Sections = slices.Clone(from.Sections)
@@ -85,9 +86,9 @@ func (c *committer) unsettled() error {
 	return errors.Join(errs...)
 }
 
-// Reclaim makes the checkpoint of a run to be replaced (Config.Previous) of previous, the newest of it
-// that is whole, or nil if there is none, where newer ones may be damaged or gone: whatever lies in
-// the places of its sinks counts as published by it. previous is not changed.
+// Reclaim makes the checkpoint of a run to be replaced (Config.Previous) of previous, the newest of
+// it that is whole, or nil if there is none, where newer ones may be damaged or gone: whatever lies
+// in the places of its sinks counts as published by it. previous is not changed.
 func Reclaim(ctx context.Context, previous *checkpoint.Snapshot, committers map[string]Committer) (*checkpoint.Snapshot, error) {
 	back := checkpoint.Snapshot{}
 	if previous != nil {

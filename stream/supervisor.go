@@ -52,8 +52,8 @@ func (s *supervisor) failed(now time.Time, err error, completed int64) (delay ti
 	return 0, err
 }
 
-// pointless says whether a restart after a failure is in vain if the next attempt fails too: all but
-// those of other systems that are away or have no room, which may be back at any time.
+// pointless says whether a restart after a failure is in vain if the next attempt fails too: all
+// but those of other systems that are away or have no room, which may be back at any time.
 func pointless(err error, v async.Verdict) bool {
 	return v.Class != async.Transport && v.Class != async.Overload && !slow(err)
 }

@@ -19,7 +19,8 @@ import (
 // TestRestartsInVain: a job that fails in three restarts in a row, at whichever record, with no
 // checkpoint completed between them, ends. What other systems are away or full for does not count.
 func TestRestartsInVain(t *testing.T) {
-	// A record takes 5 ms. An attempt that fails again at its record ends before the next checkpoint.
+	// A record takes 5 ms. An attempt that fails again at its record ends before the next
+	// checkpoint.
 	often := CheckpointConfig{Interval: 93 * time.Millisecond}
 	ever := restart.Config{Strategy: restart.FixedDelay, Attempts: 100, Delay: time.Millisecond}
 	in := func(class async.Class) func(int) error {

@@ -48,8 +48,8 @@ func (b *Batch) Columns() int { return len(b.cols) }
 // Column returns the column of the model's input i, as [Signature.Input] finds it.
 func (b *Batch) Column(i int) *Column { return &b.cols[i] }
 
-// Reset empties the batch. It keeps its buffers, but for one that has been far too large for a while,
-// as after a large record among small ones.
+// Reset empties the batch. It keeps its buffers, but for one that has been far too large for a
+// while, as after a large record among small ones.
 func (b *Batch) Reset() {
 	b.truncate(0)
 	for i := range b.cols {

@@ -39,9 +39,9 @@ type Signature struct {
 	MaxBatch int
 }
 
-// NewSignature makes a signature of tensors whose shapes have the batch with them, as a server tells
-// of them. The model is batched if it has inputs and the first dimension of every input and output
-// is dynamic; the rows' shapes are then without it.
+// NewSignature makes a signature of tensors whose shapes have the batch with them, as a server
+// tells of them. The model is batched if it has inputs and the first dimension of every input and
+// output is dynamic; the rows' shapes are then without it.
 func NewSignature(model, version string, inputs, outputs []Spec) (Signature, error) {
 	s := Signature{Model: model, Version: version, Inputs: slices.Clone(inputs), Outputs: slices.Clone(outputs), Batched: len(inputs) > 0}
 	for _, list := range [][]Spec{inputs, outputs} {

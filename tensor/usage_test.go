@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestBuffersShrink: one large row among small ones, completed or taken back, does not leave its buffers
-// behind for ever; and what is needed now and then stays.
+// TestBuffersShrink: one large row among small ones, completed or taken back, does not leave its
+// buffers behind for ever; and what is needed now and then stays.
 func TestBuffersShrink(t *testing.T) {
 	sig := &Signature{Inputs: []Spec{{Name: "x", DType: Bytes, Row: Shape{}}}, Outputs: []Spec{{Name: "y", DType: Bytes, Row: Shape{Dynamic}}}, Batched: true}
 	b, rows := NewBatch(sig), NewRows(sig)

@@ -16,7 +16,8 @@ import (
 // umaskVar makes the test binary a process with that umask.
 const umaskVar = "TENSORFERRY_TEST_UMASK"
 
-// TestAccess: what holds records is for this user alone, whatever the umask; results are as it says.
+// TestAccess: what holds records is for this user alone, whatever the umask; results are as it
+// says.
 func TestAccess(t *testing.T) {
 	mask, child := os.LookupEnv(umaskVar)
 	if !child {

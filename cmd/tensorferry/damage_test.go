@@ -16,8 +16,9 @@ import (
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
-// midway leaves a stopped run of a job in the folder out, with several checkpoints, and a copy of it
-// in kept. It returns the checkpoints' files, the newest last, and the results of an undisturbed run.
+// midway leaves a stopped run of a job in the folder out, with several checkpoints, and a copy of
+// it in kept. It returns the checkpoints' files, the newest last, and the results of an undisturbed
+// run.
 func midway(s *shell, spec string) (checkpoints []string, want string) {
 	s.Helper()
 	in, want := numbers(2000)
@@ -133,8 +134,8 @@ func TestDamagedCheckpointsAndOtherResults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Which part is behind the checkpoint that is whole is not known here: one digit of each changes,
-	// and so no size does.
+	// Which part is behind the checkpoint that is whole is not known here: one digit of each
+	// changes, and so no size does.
 	for _, p := range parts {
 		s.damage(p, func(b []byte) []byte { return bytes.Replace(b, []byte(`"twice":`), []byte(`"twice" `), 1) })
 	}

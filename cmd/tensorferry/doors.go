@@ -40,8 +40,8 @@ func checkDoors(cfg *server.Config) error {
 	return nil
 }
 
-// checkPlain refuses to listen in plaintext where others than this machine may come, unless the user
-// wants it so.
+// checkPlain refuses to listen in plaintext where others than this machine may come, unless the
+// user wants it so.
 func checkPlain(endpoints []endpoint.Endpoint, plaintext bool) error {
 	for _, e := range endpoints {
 		if !plaintext && !e.Private() {

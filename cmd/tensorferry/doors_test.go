@@ -12,8 +12,8 @@ import (
 	"github.com/tensorferry/tensorferry/job/inference"
 )
 
-// TestPlaintextIsRefused: where others than this machine may come, gRPC without TLS takes a flag. Health
-// may be served anywhere.
+// TestPlaintextIsRefused: where others than this machine may come, gRPC without TLS takes a flag.
+// Health may be served anywhere.
 func TestPlaintextIsRefused(t *testing.T) {
 	for _, f := range []struct {
 		serve serveFunc
@@ -62,8 +62,8 @@ func TestDoorFlags(t *testing.T) {
 	}
 }
 
-// TestPlaintextIsWarnedOf: a job says that its records leave the machine in plaintext, and its own sidecar
-// does not listen where others come.
+// TestPlaintextIsWarnedOf: a job says that its records leave the machine in plaintext, and its own
+// sidecar does not listen where others come.
 func TestPlaintextIsWarnedOf(t *testing.T) {
 	for infer, warned := range map[string]bool{
 		"endpoint: 'gpu:8001'": true, "endpoint: '192.0.2.1:8001'": true, "endpoint: '127.0.0.1:8001'": false, "endpoint: 'localhost:8001'": false,

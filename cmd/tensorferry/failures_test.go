@@ -202,8 +202,8 @@ func TestFallbackThatDoesNotFit(t *testing.T) {
 	s.contains("stderr", s.run(exitFailed, "run", "job.yaml").errors, "split 0, position 0", `the fallback: the record has a field "twice" already`)
 }
 
-// A number that JSON does not have is not the record's fault: it is null, or a text, or a failure of
-// the model, which is not of class record.
+// A number that JSON does not have is not the record's fault: it is null, or a text, or a failure
+// of the model, which is not of class record.
 func TestNumbersThatAreNone(t *testing.T) {
 	job := func(nan, onError string) string {
 		return `

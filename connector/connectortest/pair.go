@@ -165,8 +165,8 @@ func (p *Pair[T]) check(t *testing.T, seed uint64) {
 	}
 }
 
-// away is a failure of a server that is out of reach for a moment, which no number of restarts makes
-// one too many.
+// away is a failure of a server that is out of reach for a moment, which no number of restarts
+// makes one too many.
 type away struct{}
 
 func (away) Error() string          { return "it failed, as it now and then does" }

@@ -335,8 +335,8 @@ func (c *committer) syncDir() error {
 }
 
 // inspect says which moves of a plan are still to be done, and which parts must
-// go first. It changes nothing, so a plan that can't be carried out does no harm. Every file that is
-// in the way is named.
+// go first. It changes nothing, so a plan that can't be carried out does no harm. Every file that
+// is in the way is named.
 func (c *committer) inspect(ctx context.Context, p sinkPlan) (todo []move, stale []string, err error) {
 	if a := p.Append; a != nil && (filepath.Base(a.To.Name) != a.To.Name || !strings.HasPrefix(a.To.Name, listPrefix) || a.To.Bytes < 0) {
 		return nil, nil, fmt.Errorf("file: the sink's plan in the checkpoint is damaged: it would write %q", a.To.Name)

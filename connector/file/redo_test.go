@@ -39,8 +39,8 @@ func (r *remade) want(split int) string {
 	return b.String()
 }
 
-// goBack makes a sink that goes on from a checkpoint of 5 of 20 values, behind which the parts of 15
-// more were published, a checkpoint each.
+// goBack makes a sink that goes on from a checkpoint of 5 of 20 values, behind which the parts of
+// 15 more were published, a checkpoint each.
 func goBack(t *testing.T, compare bool) *remade {
 	t.Helper()
 	r := &remade{opened: openSink(t, SinkConfig{many: 4})}
@@ -100,8 +100,8 @@ func (r *remade) whole(t *testing.T, least int) {
 	}
 }
 
-// TestRemadePartsAreCompared: wherever they are cut, what is there stays, and what goes on behind it
-// is added.
+// TestRemadePartsAreCompared: wherever they are cut, what is there stays, and what goes on behind
+// it is added.
 func TestRemadePartsAreCompared(t *testing.T) {
 	for cut := 1; cut <= 36; cut++ {
 		r := goBack(t, true)

@@ -32,9 +32,9 @@ type SinkConfig struct {
 	// missing. Parts that are there must have the size with which they were written all the same.
 	// Default: a run whose parts are missing does not go on.
 	Consumed bool
-	// Private keeps others from the published parts and the folder, as befits dead letters: 0600 and
-	// 0700, whatever the umask. A folder that is there stays as it is. Parts that are not published
-	// are private in any case. Default: the umask says who may read them.
+	// Private keeps others from the published parts and the folder, as befits dead letters: 0600
+	// and 0700, whatever the umask. A folder that is there stays as it is. Parts that are not
+	// published are private in any case. Default: the umask says who may read them.
 	Private bool
 	// FS is the file system. Default: the operating system's. Others are for
 	// tests of crashes.

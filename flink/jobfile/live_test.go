@@ -169,7 +169,8 @@ func TestLiveGoesOn(t *testing.T) {
 	}
 }
 
-// A position whose records are gone ends the job, or reading goes on behind them, if it is told to. It does not go back.
+// A position whose records are gone ends the job, or reading goes on behind them, if it is told to.
+// It does not go back.
 func TestLiveExpired(t *testing.T) {
 	b := newBroker(t, 1, "in")
 	b.fill("in", 0, "a", "b", "c", "d")

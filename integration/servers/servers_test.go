@@ -123,8 +123,8 @@ func untold(t *testing.T, s *server) {
 `)
 }
 
-// The example's digits through the command: the reference's answers, in the order of the input. more
-// are lines of the infer section.
+// The example's digits through the command: the reference's answers, in the order of the input.
+// more are lines of the infer section.
 func digitsJob(t *testing.T, s *server, model, more string) {
 	root, err := pyenv.Root()
 	if err != nil {

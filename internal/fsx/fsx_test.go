@@ -7,10 +7,10 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"testing"
-	"time"
 )
 
 func TestOS(t *testing.T) {
@@ -67,7 +67,10 @@ func TestMain(m *testing.M) {
 		}
 		runtime.GC()
 		os.Stdout.WriteString("held\n")
-		time.Sleep(time.Hour) // and no select, which could be taken for a deadlock
+		// Until it is killed. A select alone could be taken for a deadlock.
+		asked := make(chan os.Signal, 1)
+		signal.Notify(asked, os.Interrupt)
+		<-asked
 		runtime.KeepAlive(held)
 	}
 	os.Exit(m.Run())

@@ -13,8 +13,8 @@ import (
 )
 
 // TLS returns a copy of c. Panics of its functions, and of what it has that is of a user's own
-// type (a source of randomness, a log of keys, a cache of sessions, private keys), are errors of the
-// handshake. They go to broke too.
+// type (a source of randomness, a log of keys, a cache of sessions, private keys), are errors of
+// the handshake. They go to broke too.
 func TLS(c *tls.Config, broke func(error)) *tls.Config {
 	if c == nil {
 		return nil

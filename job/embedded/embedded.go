@@ -105,7 +105,8 @@ func Start(ctx context.Context, spec *job.Spec, log *slog.Logger, tracer trace.T
 		QueueRows: s.QueueRows, QueueBytes: s.QueueBytes, QueueTimeout: s.QueueTimeout,
 		MaxMessageSize: spec.Infer.MaxMessage, Logger: log.With("part", "sidecar"), Tracer: tracer, Strict: true,
 	}
-	// Each subtask has a connection, and a new one before the server has seen that the old one is gone.
+	// Each subtask has a connection, and a new one before the server has seen that the old one is
+	// gone.
 	cfg.MaxConnections = max(server.DefaultMaxConnections, 4*spec.Parallelism)
 	for _, name := range slices.Sorted(maps.Keys(s.Models)) {
 		cfg.Models = append(cfg.Models, server.Model{Name: name, Location: location(s.Models[name])})

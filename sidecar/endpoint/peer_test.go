@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestPeerUser: the user at the other end of a Unix socket is known, also behind TLS, and of no other
-// connection.
+// TestPeerUser: the user at the other end of a Unix socket is known, also behind TLS, and of no
+// other connection.
 func TestPeerUser(t *testing.T) {
 	connect := func(e Endpoint) net.Conn {
 		l, err := e.Listen()

@@ -8,8 +8,8 @@ import (
 )
 
 // Sweep removes the folders that match a pattern in the form of filepath.Match and hold nothing but
-// a socket of that name, on which nobody listens any more: the process that made it was killed. What
-// cannot be looked at or removed, such as another user's, stays.
+// a socket of that name, on which nobody listens any more: the process that made it was killed.
+// What cannot be looked at or removed, such as another user's, stays.
 func Sweep(pattern, socket string) {
 	folders, err := filepath.Glob(pattern)
 	if err != nil {

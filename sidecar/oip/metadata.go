@@ -6,9 +6,9 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// SignatureOf reads a model's metadata, as [tensor.NewSignature] makes a signature of tensors. version
-// is the one that was asked for, which may be empty. The metadata have no place for the largest
-// batch: MaxBatch is 0, and [Configure] may know it.
+// SignatureOf reads a model's metadata, as [tensor.NewSignature] makes a signature of tensors.
+// version is the one that was asked for, which may be empty. The metadata have no place for the
+// largest batch: MaxBatch is 0, and [Configure] may know it.
 func SignatureOf(meta *ModelMetadataResponse, version string) (tensor.Signature, error) {
 	var sig tensor.Signature
 	inputs, err := specs("input", meta.GetInputs())

@@ -31,8 +31,8 @@ const (
 	ReasonDraining     = "DRAINING"
 	ReasonModelLoading = "MODEL_LOADING"
 	// ReasonInterrupted comes with UNAVAILABLE: the server took the request and gave it up, since
-	// it is stopping, or its callers do not read their answers. The model may have run all of its rows, some or none. A client that does not
-	// know the reason takes it for a lost connection.
+	// it is stopping, or its callers do not read their answers. The model may have run all of its
+	// rows, some or none. A client that does not know the reason takes it for a lost connection.
 	ReasonInterrupted = "INTERRUPTED"
 	// ReasonQueueTimeout comes with DEADLINE_EXCEEDED: the request waited too long and was never run.
 	ReasonQueueTimeout = "QUEUE_TIMEOUT"

@@ -69,13 +69,14 @@ type Config struct {
 	Repository string
 	// Explicit says that models are loaded and unloaded by request
 	// (RepositoryModelLoad, RepositoryModelUnload): by anyone who may call the
-	// server, unless Controllers says who. Then only Models and those of Preload are loaded at the start. Without
-	// it all of Repository is, and such requests are refused.
+	// server, unless Controllers says who. Then only Models and those of Preload are loaded at the
+	// start. Without it all of Repository is, and such requests are refused.
 	Explicit bool
 	// Controllers are the callers who may load and unload models, with Explicit: "unix" for those
-	// on a Unix socket (on an abstract one, which has no mode, for this user and root), "cert" for those who show a client certificate that was verified, and
-	// "cert:NAME" for those whose certificate has that common name, DNS name or URI. Others get
-	// PERMISSION_DENIED. Empty: every caller.
+	// on a Unix socket (on an abstract one, which has no mode, for this user and root), "cert" for
+	// those who show a client certificate that was verified, and "cert:NAME" for those whose
+	// certificate has that common name, DNS name or URI. Others get PERMISSION_DENIED. Empty: every
+	// caller.
 	Controllers []string
 	// Preload names models of Repository to be loaded at the start. Only with
 	// Explicit.
@@ -158,8 +159,8 @@ type Config struct {
 
 	// NoSharedMemory switches the calls off with which callers on this machine put
 	// tensors into shared memory (Linux only). They are served to callers on a Unix socket who
-	// are the user of this process or root, since a caller may name any object of /dev/shm that this
-	// process may open.
+	// are the user of this process or root, since a caller may name any object of /dev/shm that
+	// this process may open.
 	NoSharedMemory bool
 	// SharedMemoryTCP serves these calls over loopback TCP too. Then every user of this machine may
 	// read and write every object of /dev/shm that this process may.

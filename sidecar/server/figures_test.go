@@ -88,7 +88,8 @@ var sidecarScenes = []struct {
 		want(map[string]float64{`rejections_total{reason="QUEUE_TIMEOUT"}`: 1, `requests_total{code="DeadlineExceeded",model="m"}`: 1,
 			`stage_seconds_count{model="m",stage="queue"}`: 1, `stage_seconds_count{model="m",stage="total"}`: 2, `batch_rows_count{model="m"}`: 1})
 	}},
-	// Of a request of 1,000 bytes twice as many are set aside, and 96 for each 16 of them that may be a frame.
+	// Of a request of 1,000 bytes twice as many are set aside, and 96 for each 16 of them that may
+	// be a frame.
 	{"a request that does not arrive", server.Config{}, mock.Config{}, func(r *rig, _ func(...float32), want func(map[string]float64)) {
 		a := r.attack(65535)
 		a.open(1, "ModelInfer")

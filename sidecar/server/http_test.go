@@ -16,8 +16,8 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/server"
 )
 
-// TestHTTPDoor: who is slow or sends much at the HTTP face loses the connection, and there are never more
-// than so many.
+// TestHTTPDoor: who is slow or sends much at the HTTP face loses the connection, and there are
+// never more than so many.
 func TestHTTPDoor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := serve(t, server.Config{}, mock.Config{})

@@ -6,8 +6,8 @@ import (
 	"google.golang.org/grpc/mem"
 )
 
-// largestKept is the size of the largest buffers that are kept for others, in bytes. Larger ones are
-// made as they are needed, with no more than is needed, and left to the collector.
+// largestKept is the size of the largest buffers that are kept for others, in bytes. Larger ones
+// are made as they are needed, with no more than is needed, and left to the collector.
 const largestKept = 4 << 20
 
 // pool is where requests and answers have their bytes. Grpc's own has nothing between 32 KiB and

@@ -14,8 +14,8 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/server"
 )
 
-// TestWhatExamplesAskFirst: what NVIDIA's examples call before they infer is answered as a Triton without a
-// GPU does.
+// TestWhatExamplesAskFirst: what NVIDIA's examples call before they infer is answered as a Triton
+// without a GPU does.
 func TestWhatExamplesAskFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := serve(t, server.Config{Logger: slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelWarn}))}, mock.Config{}).caller()

@@ -78,8 +78,9 @@ func listen(t *testing.T, text string) net.Listener {
 	return l
 }
 
-// TestSharedMemoryIsTheUsersOwn: only callers of whom the system says that they are the server's user,
-// or root, may name objects. Over TCP nobody may, unless the server was told to let everybody.
+// TestSharedMemoryIsTheUsersOwn: only callers of whom the system says that they are the server's
+// user, or root, may name objects. Over TCP nobody may, unless the server was told to let
+// everybody.
 func TestSharedMemoryIsTheUsersOwn(t *testing.T) {
 	key, _ := object(t, 100)
 	register := func(c oip.GRPCInferenceServiceClient) error {
@@ -168,8 +169,8 @@ func (a *authority) issue(name string, dns ...string) tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key}
 }
 
-// TestControllers: who may load and unload models is told by the socket or the certificate, whether the
-// server's listeners have TLS or grpc has. Everybody else may infer.
+// TestControllers: who may load and unload models is told by the socket or the certificate, whether
+// the server's listeners have TLS or grpc has. Everybody else may infer.
 func TestControllers(t *testing.T) {
 	a := newAuthority(t)
 	client := func(cert tls.Certificate) credentials.TransportCredentials {

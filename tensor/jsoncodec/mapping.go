@@ -75,7 +75,8 @@ func (n NaN) String() string {
 // to nearest. Outputs whose row the model declares as [] or [1] are written without an array, all
 // others as arrays that are nested as the shape is, an array of one element too where the model
 // leaves the length open; floating-point ones with the fewest digits that give the same value
-// again, and as Output.NaN says where they are no numbers. Bind reports what is wrong with m, and how it differs from the model.
+// again, and as Output.NaN says where they are no numbers. Bind reports what is wrong with m, and
+// how it differs from the model.
 func New(m Mapping) tensor.Codec[json.RawMessage, json.RawMessage] {
 	m.Inputs, m.Outputs, m.Reserved = maps.Clone(m.Inputs), maps.Clone(m.Outputs), slices.Clone(m.Reserved)
 	return codec{m}

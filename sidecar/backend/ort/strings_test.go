@@ -10,8 +10,8 @@ import (
 )
 
 // TestStringsAreNotMadeUp: a model with strings among its inputs is run with none that nobody sent,
-// neither when it is loaded nor to warm it up: it may make numbers of them, which an empty one is not.
-// There is no session here, so that a run would end the test.
+// neither when it is loaded nor to warm it up: it may make numbers of them, which an empty one is
+// not. There is no session here, so that a run would end the test.
 func TestStringsAreNotMadeUp(t *testing.T) {
 	text := tensor.Spec{Name: "s", DType: tensor.Bytes, Row: tensor.Shape{1}}
 	number := tensor.Spec{Name: "x", DType: tensor.FP32, Row: tensor.Shape{1}}
