@@ -58,3 +58,46 @@ func TestUnmade(t *testing.T) {
 		t.Errorf("%+v", q.Effects)
 	}
 }
+
+// TestHoldWhileResultsWait: results that are too many wait for one entry that the other side
+// refuses, others wait for their first call, and the one entry's hold ends all the same (A40, A78).
+func TestHoldWhileResultsWait(t *testing.T) {
+	for order, name := range []string{"ordered", "unordered", "keyed"} {
+		t.Run(name, func(t *testing.T) {
+			q := New(Config{Order: Order(order), Capacity: 9, MaxCalls: 9, MaxBytes: 20, Hold: 100, HoldDelay: 5, MaxHoldDelay: 5})
+			a := q.Admit(0, 1, 7)
+			if Order(order) == Unordered {
+				q.AdmitMark(0)
+			}
+			b := q.Admit(0, 1, 7)
+			q.Start(0)
+			q.Complete(1, b, 1, Final, 0)
+			q.Finish(b, 30)
+			late := q.Admit(1, 1, 7)
+			q.Complete(2, a, 1, Unavailable, 0)
+			attempt, over := uint32(1), false
+			for now := Time(2); now < 500 && !over; now++ {
+				q.Effects = q.Effects[:0]
+				q.Tick(now)
+				q.Start(now)
+				for _, e := range q.Effects {
+					switch {
+					case e.ID == late:
+						t.Fatalf("%+v at %d: its results could not leave", e, now)
+					case e.Kind == Call:
+						attempt++
+						q.Complete(now, a, attempt, Unavailable, 0)
+					case e.Kind == HoldOver:
+						over = true
+						if e.ID != a || now < 102 || now > 110 {
+							t.Errorf("%+v at %d; want the first, at about 102", e, now)
+						}
+					}
+				}
+			}
+			if !over || attempt < 10 {
+				t.Errorf("over: %v, after %d calls", over, attempt)
+			}
+		})
+	}
+}

@@ -97,8 +97,8 @@ func (q *Queue) Start(now Time) {
 }
 
 // bearable reports whether a call may be made with results as they are. If they have made the
-// entries more than they may be, it is one that all wait for: nothing can leave, and nothing else is
-// in call.
+// entries more than they may be, it is one that all wait for: nothing can leave, nothing else is
+// in call, and its own results can leave at once.
 func (q *Queue) bearable() bool {
 	if !q.heavy() {
 		return true
@@ -107,7 +107,17 @@ func (q *Queue) bearable() bool {
 		return false
 	}
 	next := q.upNext()
-	return q.cfg.Order != Ordered || next == none || next == q.order.front()
+	return next == none || q.awaited(next)
+}
+
+// awaited reports whether the results of an entry that is not done can leave at once, as far as
+// order goes.
+func (q *Queue) awaited(s int32) bool {
+	if q.cfg.Order == Ordered {
+		return s == q.order.front()
+	}
+	e := &q.entries[s]
+	return e.seg == q.segs.from && !e.behind
 }
 
 // upNext is the entry that is called next; none if none is ready.
@@ -290,7 +300,7 @@ func (q *Queue) Tick(now Time) {
 			if q.suspended {
 				q.holds++
 			}
-			if q.suspended || !q.bearable() { // what it waits for now is not the other side's answer
+			if q.suspended || q.heavy() { // what it waits for now is not the other side's answer
 				q.haltTimer(t.slot) // its deadline is later, or it would have fired first
 			}
 		}

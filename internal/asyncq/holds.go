@@ -240,7 +240,7 @@ func (q *Queue) endHolds() {
 		p.check = never // endAlone sets it anew
 		return
 	}
-	if !q.bearable() { // the other side has not been asked
+	if q.heavy() && q.CanPop() { // the other side is not asked until results have left
 		p.check = never // Start sets it anew
 		return
 	}
@@ -252,9 +252,9 @@ func (q *Queue) endHolds() {
 	over := q.scratch[:0]
 	for s := range q.entries {
 		e := &q.entries[s]
-		// While results are too many the other side is asked for one alone. The stall of the others
-		// begins anew once they have left.
-		if !q.waits(e) || q.heavy() && int32(s) != q.upNext() {
+		// While results are too many the other side is asked for those alone that could leave at
+		// once. The stall of the others begins anew once results have left.
+		if !q.waits(e) || q.heavy() && !q.awaited(int32(s)) {
 			continue
 		}
 		if at := q.holdOver(e); at > by {

@@ -104,6 +104,19 @@ func (m *model) leave(i int) int {
 	return at
 }
 
+// first reports whether an entry could leave if it were done.
+func (m *model) first(t *thing) bool {
+	for _, o := range m.entries {
+		switch {
+		case o == t:
+			return true
+		case m.cfg.Order == Ordered, o.mark, m.cfg.Order == Keyed && o.key == t.key:
+			return false
+		}
+	}
+	return false
+}
+
 func (m *model) finish(t *thing) { t.done, t.doneAt, t.calling = true, m.doneSeq, false; m.doneSeq++ }
 
 // sized counts the entries that have bytes.
@@ -161,6 +174,9 @@ func run(t *rapid.T) {
 				if inCall++; inCall > 1 && m.heavy() {
 					t.Fatalf("a call beside others while results are too many: %+v", q.Stats())
 				}
+				if m.heavy() && !m.first(th) {
+					t.Fatalf("results are too many, and a call whose own could not leave: %+v", th)
+				}
 				th.calling, th.begun, th.attempt, th.deadline = true, true, e.Attempt, e.Deadline
 			case Cancel:
 				if !th.calling || th.attempt != e.Attempt {
@@ -212,6 +228,7 @@ func run(t *rapid.T) {
 		case verdict == Ignored:
 		case out == Unavailable || out == Overloaded:
 			m.refused(now)
+		case out == Unmade:
 		default:
 			m.taken(now)
 		}
@@ -251,7 +268,7 @@ func run(t *rapid.T) {
 			}
 			if len(in) > 0 {
 				th := rapid.SampledFrom(in).Draw(t, "which")
-				out := Outcome(rapid.IntRange(0, 4).Draw(t, "outcome"))
+				out := Outcome(rapid.IntRange(0, 5).Draw(t, "outcome"))
 				complete(th, th.attempt, out, Time(rapid.IntRange(0, 5).Draw(t, "after")))
 			}
 		case "stray":
