@@ -40,7 +40,7 @@ func BenchmarkOperator(b *testing.B) {
 	for _, order := range []async.Order{async.Ordered, async.Unordered} {
 		b.Run(order.String(), func(b *testing.B) {
 			f := &instant{}
-			op, err := async.NewOperator(f, order, async.Config{}, async.Subtask{}, func() {})
+			op, err := async.NewOperator(f, async.Config{Order: order}, async.Subtask{}, func() {})
 			if err != nil {
 				b.Fatal(err)
 			}

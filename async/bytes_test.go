@@ -44,7 +44,7 @@ func never[IN any]() async.Function[IN, int] {
 // fill admits records of 1 MiB until there is no room, and returns how many there are.
 func fill[IN any](t *testing.T, fn async.Function[IN, int], rec func([]byte) IN) (n int) {
 	t.Helper()
-	op, err := async.NewOperator(fn, async.Ordered, async.Config{MaxBytes: 8*mib + 8<<10}, async.Subtask{}, func() {})
+	op, err := async.NewOperator(fn, async.Config{MaxBytes: 8*mib + 8<<10}, async.Subtask{}, func() {})
 	if err != nil || op.Open(t.Context()) != nil {
 		t.Fatal(err)
 	}
@@ -82,10 +82,10 @@ func TestBytesOfAnyType(t *testing.T) {
 func TestBytesThatAreNotCounted(t *testing.T) {
 	var log bytes.Buffer
 	sub := async.Subtask{Logger: slog.New(slog.NewTextHandler(&log, nil))}
-	if _, err := async.NewOperator(never[picture](), async.Ordered, async.Config{}, sub, func() {}); err != nil || log.Len() > 0 {
+	if _, err := async.NewOperator(never[picture](), async.Config{}, sub, func() {}); err != nil || log.Len() > 0 {
 		t.Error(err, log.String())
 	}
-	if _, err := async.NewOperator(never[node](), async.Ordered, async.Config{}, sub, func() {}); err != nil || !strings.Contains(log.String(), "async_test.node") || !strings.Contains(log.String(), "async.Sizer") {
+	if _, err := async.NewOperator(never[node](), async.Config{}, sub, func() {}); err != nil || !strings.Contains(log.String(), "async_test.node") || !strings.Contains(log.String(), "async.Sizer") {
 		t.Error(err, log.String())
 	}
 }

@@ -60,6 +60,8 @@ const NoMaxBytes = -1
 
 // Config is how an operator runs. Its zero value is the documented defaults.
 type Config struct {
+	// Order is the order in which results leave. Default: Ordered.
+	Order Order
 	// Capacity bounds the records and watermarks that are admitted and not yet
 	// emitted. Default 1000. A slot is freed by emission, not by completion.
 	Capacity int
@@ -90,9 +92,9 @@ type Config struct {
 	DrainLimit time.Duration
 	// OnError says what becomes of a record that failed, by the class of its failure.
 	OnError OnError
-	// Tracer is told of a span for each record that is sampled, from its admission to its emission, and callers may tell
-	// it of theirs. Default: nobody is told.
-	Tracer trace.Tracer `json:"-"`
+	// Tracer takes a span for each record that is sampled, from its admission to its emission.
+	// Callers may give it spans of their own. Default: no spans are made.
+	Tracer trace.Tracer
 }
 
 // Action is what becomes of a record that failed for good.
@@ -172,9 +174,9 @@ const (
 	budgetRefill      = 0.2
 )
 
-// Resolve checks c for an operator of the given order and returns it with every default filled in.
-// The error names each field that is wrong and what it may be.
-func (c Config) Resolve(order Order) (Config, error) {
+// Resolve checks c and returns it with every default filled in. The error names each field that is
+// wrong, and what it may be.
+func (c Config) Resolve() (Config, error) {
 	var bad []string
 	wrong := func(format string, a ...any) { bad = append(bad, fmt.Sprintf(format, a...)) }
 	if c.Capacity < 0 || c.Capacity > MaxCapacity {
@@ -203,11 +205,11 @@ func (c Config) Resolve(order Order) (Config, error) {
 		c.Hold = DefaultHold
 	}
 	switch {
-	case order > Keyed:
-		wrong("order %d is unknown", order)
+	case c.Order > Keyed:
+		wrong("order %d is unknown", c.Order)
 	case c.Checkpoint > Snapshot:
 		wrong("checkpoint policy %d is unknown", c.Checkpoint)
-	case c.Checkpoint == DefaultPolicy && order == Unordered:
+	case c.Checkpoint == DefaultPolicy && c.Order == Unordered:
 		c.Checkpoint = Snapshot
 	case c.Checkpoint == DefaultPolicy:
 		c.Checkpoint = Drain

@@ -538,7 +538,7 @@ func TestOutputs(t *testing.T) {
 func TestSteadyStateAllocatesNothing(t *testing.T) {
 	for _, order := range []async.Order{async.Ordered, async.Unordered} {
 		f := &instant{}
-		op, err := async.NewOperator(f, order, async.Config{}, async.Subtask{}, func() {})
+		op, err := async.NewOperator(f, async.Config{Order: order}, async.Subtask{}, func() {})
 		if err != nil {
 			t.Fatal(err)
 		}

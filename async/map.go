@@ -2,12 +2,13 @@ package async
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"time"
 )
 
-// Map calls fn for every value of in and yields the results in the order of the input, with as many
-// calls in progress as cfg allows. Values are read ahead on a goroutine of their own, by at most
+// Map calls fn for every value of in and yields the results in the order that cfg says, with as many
+// calls in progress as cfg allows. Keyed order is an error, since the values have no keys. Values are read ahead on a goroutine of their own, by at most
 // the capacity, 256, and an eighth of cfg.MaxBytes; one larger value alone.
 //
 // The first failure ends the sequence: of the input, after the results of what
@@ -20,31 +21,15 @@ import (
 // The loop's body runs between steps of the operator: while it runs, timeouts
 // are not noticed, but an answer that came in time counts as in time.
 func Map[IN, OUT any](ctx context.Context, in iter.Seq2[IN, error], fn Function[IN, OUT], cfg Config) iter.Seq2[OUT, error] {
-	return sequence(ctx, in, fn, Ordered, cfg)
-}
-
-// MapUnordered is Map with results in the order in which they complete.
-func MapUnordered[IN, OUT any](ctx context.Context, in iter.Seq2[IN, error], fn Function[IN, OUT], cfg Config) iter.Seq2[OUT, error] {
-	return sequence(ctx, in, fn, Unordered, cfg)
-}
-
-// Values makes an input for Map of a sequence that cannot fail.
-func Values[T any](in iter.Seq[T]) iter.Seq2[T, error] {
-	return func(yield func(T, error) bool) {
-		for v := range in {
-			if !yield(v, nil) {
-				return
-			}
-		}
-	}
-}
-
-func sequence[IN, OUT any](ctx context.Context, in iter.Seq2[IN, error], fn Function[IN, OUT], order Order, cfg Config) iter.Seq2[OUT, error] {
 	if cfg.Checkpoint == DefaultPolicy {
 		cfg.Checkpoint = Snapshot // there are no barriers, so nothing forbids calls without a timeout
 	}
 	return func(yield func(OUT, error) bool) {
 		var zero OUT
+		if cfg.Order == Keyed {
+			yield(zero, errors.New("async: Map: the order is keyed, and values have no keys; want ordered or unordered"))
+			return
+		}
 		woken := make(chan struct{}, 1)
 		wake := func() {
 			select {
@@ -52,7 +37,7 @@ func sequence[IN, OUT any](ctx context.Context, in iter.Seq2[IN, error], fn Func
 			default:
 			}
 		}
-		op, err := NewOperator(fn, order, cfg, Subtask{Operator: "map"}, wake)
+		op, err := NewOperator(fn, cfg, Subtask{Operator: "map"}, wake)
 		if err == nil {
 			err = op.Open(ctx)
 		}
@@ -115,6 +100,17 @@ func sequence[IN, OUT any](ctx context.Context, in iter.Seq2[IN, error], fn Func
 			case <-woken:
 			case <-due:
 			case <-ctx.Done():
+			}
+		}
+	}
+}
+
+// Values makes an input for Map of a sequence that cannot fail.
+func Values[T any](in iter.Seq[T]) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		for v := range in {
+			if !yield(v, nil) {
+				return
 			}
 		}
 	}

@@ -71,10 +71,10 @@ func TestMapKeepsTheOrder(t *testing.T) {
 	}
 }
 
-func TestMapUnorderedGivesTheSameSetInAnotherOrder(t *testing.T) {
+func TestUnorderedMapGivesTheSameSetInAnotherOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		in := async.Values(slices.Values(upTo(500)))
-		got := collect(t, async.MapUnordered(t.Context(), in, async.Func(double(2), 0), async.Config{}))
+		got := collect(t, async.Map(t.Context(), in, async.Func(double(2), 0), async.Config{Order: async.Unordered}))
 		if slices.IsSorted(got) {
 			t.Error("nothing was reordered, so nothing was tested")
 		}
@@ -274,4 +274,12 @@ func ExampleMap() {
 	// 1
 	// 4
 	// 9
+}
+
+func TestMapHasNoKeys(t *testing.T) {
+	for _, err := range async.Map(t.Context(), async.Values(slices.Values(upTo(5))), async.Func(double(1), 0), async.Config{Order: async.Keyed}) {
+		if err == nil || !strings.Contains(err.Error(), "values have no keys") {
+			t.Errorf("the error is %v", err)
+		}
+	}
 }

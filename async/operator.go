@@ -93,7 +93,6 @@ type Stats struct {
 type Operator[IN, OUT any] struct {
 	cfg       Config
 	sub       Subtask
-	order     Order
 	fn        Function[IN, OUT]
 	onTimeout TimeoutHandler[IN, OUT]
 	predicate RetryPredicate[OUT]
@@ -167,8 +166,8 @@ type entry[IN any] struct {
 
 // NewOperator checks the configuration and makes an operator. wake is called,
 // from any goroutine, when Step should run; it must not block.
-func NewOperator[IN, OUT any](fn Function[IN, OUT], order Order, cfg Config, sub Subtask, wake func()) (*Operator[IN, OUT], error) {
-	cfg, err := cfg.Resolve(order)
+func NewOperator[IN, OUT any](fn Function[IN, OUT], cfg Config, sub Subtask, wake func()) (*Operator[IN, OUT], error) {
+	cfg, err := cfg.Resolve()
 	if err != nil {
 		return nil, err
 	}
@@ -195,7 +194,7 @@ func NewOperator[IN, OUT any](fn Function[IN, OUT], order Order, cfg Config, sub
 	if sub.Logger == nil {
 		sub.Logger = slog.New(slog.DiscardHandler)
 	}
-	o := &Operator[IN, OUT]{cfg: cfg, sub: sub, order: order, fn: fn, base: time.Now(), inbox: in}
+	o := &Operator[IN, OUT]{cfg: cfg, sub: sub, fn: fn, base: time.Now(), inbox: in}
 	o.onTimeout, _ = fn.(TimeoutHandler[IN, OUT])
 	o.predicate, _ = fn.(RetryPredicate[OUT])
 	o.fallback, _ = fn.(FallbackMaker[IN, OUT])
@@ -206,7 +205,7 @@ func NewOperator[IN, OUT any](fn Function[IN, OUT], order Order, cfg Config, sub
 	o.outBytes, _ = size.Of[OUT]()
 	in.size, in.most = o.outBytes, cfg.MaxBytes
 	o.queue = asyncq.New(asyncq.Config{
-		Capacity: cfg.Capacity, MaxCalls: cfg.MaxCalls, Order: asyncq.Order(order),
+		Capacity: cfg.Capacity, MaxCalls: cfg.MaxCalls, Order: asyncq.Order(cfg.Order),
 		// The longest durations are added to the present time.
 		Timeout: asyncq.Time(min(max(cfg.Timeout, 0), math.MaxInt64/4)), Hold: asyncq.Time(min(cfg.Hold, math.MaxInt64/4)),
 		Retries: max(cfg.Retry.Max, 0), RetryDelay: asyncq.Time(cfg.Retry.Delay),
@@ -278,7 +277,7 @@ func (o *Operator[IN, OUT]) admit(now asyncq.Time, rec *Record[IN]) bool {
 	}
 	o.refused = 0
 	var key uint64
-	if o.order == Keyed {
+	if o.cfg.Order == Keyed {
 		key = hashKey(rec.Key)
 	}
 	s := o.slot(o.queue.Admit(now, bytes, key))

@@ -108,7 +108,7 @@ func TestDeadLettersLeaveInTheirTurn(t *testing.T) {
 
 func TestPoliciesAreChecked(t *testing.T) {
 	row(t, "nobody takes the letters", func(t *testing.T) {
-		op, err := async.NewOperator(async.Function[int, int](&instant{}), async.Ordered, async.Config{OnError: async.OnError{Timeout: async.DeadLetter}}, async.Subtask{}, func() {})
+		op, err := async.NewOperator(async.Function[int, int](&instant{}), async.Config{OnError: async.OnError{Timeout: async.DeadLetter}}, async.Subtask{}, func() {})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -117,7 +117,7 @@ func TestPoliciesAreChecked(t *testing.T) {
 		}
 	})
 	row(t, "no fallback", func(t *testing.T) {
-		_, err := async.NewOperator(async.Function[int, int](&instant{}), async.Ordered, async.Config{OnError: async.OnError{Timeout: async.Fallback}}, async.Subtask{}, func() {})
+		_, err := async.NewOperator(async.Function[int, int](&instant{}), async.Config{OnError: async.OnError{Timeout: async.Fallback}}, async.Subtask{}, func() {})
 		if err == nil || !strings.Contains(err.Error(), "FallbackMaker") {
 			t.Fatal(err)
 		}
@@ -153,7 +153,7 @@ func TestKeyedOrder(t *testing.T) {
 func TestBytes(t *testing.T) {
 	row(t, "5 a bound in bytes", func(t *testing.T) {
 		type rec = []byte
-		op, err := async.NewOperator(async.Func(func(_ contextT, b rec) (int, error) { return len(b), nil }, 0), async.Ordered,
+		op, err := async.NewOperator(async.Func(func(_ contextT, b rec) (int, error) { return len(b), nil }, 0),
 			async.Config{MaxBytes: 100}, async.Subtask{}, func() {})
 		if err != nil {
 			t.Fatal(err)

@@ -35,8 +35,8 @@ func TestRetryAfter(t *testing.T) {
 				return v, nil
 			}, 1)
 			began, results, held := time.Now(), 0, 0
-			cfg := async.Config{Hold: time.Minute}
-			for _, err := range async.MapUnordered(t.Context(), async.Values(slices.Values(upTo(5))), fn, cfg) {
+			cfg := async.Config{Order: async.Unordered, Hold: time.Minute}
+			for _, err := range async.Map(t.Context(), async.Values(slices.Values(upTo(5))), fn, cfg) {
 				switch {
 				case err == nil:
 					results++
@@ -97,7 +97,7 @@ func TestMapWithinBytes(t *testing.T) {
 		}, 4)
 		for name, results := range map[string]func(yield func(byte, error) bool){
 			"ordered":   async.Map(t.Context(), in, fn, async.Config{MaxBytes: 100}),
-			"unordered": async.MapUnordered(t.Context(), in, fn, async.Config{MaxBytes: 100}),
+			"unordered": async.Map(t.Context(), in, fn, async.Config{Order: async.Unordered, MaxBytes: 100}),
 		} {
 			seen := map[byte]int{}
 			for v, err := range results {

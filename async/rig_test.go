@@ -36,13 +36,14 @@ type rig struct {
 
 func newRig(t *testing.T, order async.Order, cfg async.Config, fn func(*rig) async.Function[int, int]) *rig {
 	t.Helper()
+	cfg.Order = order
 	r := &rig{t: t, calls: map[int][]async.CallID{}, deadlines: map[int]time.Time{}, cancelled: map[async.CallID]bool{}, woken: make(chan struct{}, 1), start: time.Now()}
 	var f async.Function[int, int] = r
 	if fn != nil {
 		f = fn(r)
 	}
 	var err error
-	r.op, err = async.NewOperator(f, order, cfg, async.Subtask{Operator: "op"}, func() {
+	r.op, err = async.NewOperator(f, cfg, async.Subtask{Operator: "op"}, func() {
 		select {
 		case r.woken <- struct{}{}:
 		default:

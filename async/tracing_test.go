@@ -28,7 +28,7 @@ func (k *keeper) Watermark(async.Watermark) {}
 
 func traced(t *testing.T, tracer trace.Tracer) *async.Operator[int, int] {
 	t.Helper()
-	op, err := async.NewOperator(&instant{}, async.Ordered, async.Config{Tracer: tracer}, async.Subtask{}, func() {})
+	op, err := async.NewOperator(&instant{}, async.Config{Tracer: tracer}, async.Subtask{}, func() {})
 	if err != nil {
 		t.Fatal(err)
 	}

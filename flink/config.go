@@ -14,11 +14,11 @@ import (
 type Config struct {
 	// Name of the transform in the pipeline and in messages. Default "infer".
 	Name string
-	// Order of the results of a subtask within a bundle. Default: that of its records. Keyed is not there: Flink partitions by
-	// key for operators with keyed state alone.
-	Order async.Order
-	// Async is the operator's configuration. Checkpoint must be left out or be async.Drain, with no DrainLimit: what is in flight at a
-	// barrier could not go into the checkpoint. A Tracer must be left out: it could not travel to the workers.
+	// Async is the operator's configuration. Its Order is that of the results of a subtask within a
+	// bundle; async.Keyed is refused, because Flink partitions by key for operators with keyed state
+	// alone. Checkpoint must be left out or be async.Drain, with no DrainLimit: what is in flight at
+	// a barrier could not go into the checkpoint. A Tracer must be left out: it could not travel to
+	// the workers.
 	Async async.Config
 }
 
@@ -28,7 +28,7 @@ func (c Config) resolve() (Config, error) {
 		c.Name = "infer"
 	}
 	switch {
-	case c.Order == async.Keyed:
+	case c.Async.Order == async.Keyed:
 		return c, fmt.Errorf("flink: %s: the order is keyed; on Flink want ordered or unordered", c.Name)
 	case c.Async.Checkpoint == async.Snapshot || c.Async.DrainLimit != 0:
 		return c, fmt.Errorf("flink: %s: records in flight cannot go into a checkpoint of Flink; want the drain policy, without a limit", c.Name)
@@ -36,7 +36,7 @@ func (c Config) resolve() (Config, error) {
 		return c, fmt.Errorf("flink: %s: a tracer does not travel to the workers; want none", c.Name)
 	}
 	c.Async.Checkpoint = async.Drain
-	if _, err := c.Async.Resolve(c.Order); err != nil {
+	if _, err := c.Async.Resolve(); err != nil {
 		return c, fmt.Errorf("flink: %s: %w", c.Name, err)
 	}
 	return c, nil

@@ -144,7 +144,7 @@ func TestInfer(t *testing.T) {
 
 func TestInferUnordered(t *testing.T) {
 	p, s := beam.NewPipelineWithRoot()
-	answers, _ := Infer[question, answer](s, beam.ParDo(s, &questionsFn{500}, beam.Impulse(s)), measure{Refuse: "?"}, Config{Order: async.Unordered})
+	answers, _ := Infer[question, answer](s, beam.ParDo(s, &questionsFn{500}, beam.Impulse(s)), measure{Refuse: "?"}, Config{Async: async.Config{Order: async.Unordered}})
 	keep[answer](s, t, "answers", answers)
 	if err := run(t, p); err != nil {
 		t.Fatal(err)
@@ -308,7 +308,7 @@ func TestTryInferRefuses(t *testing.T) {
 			_, _, err := TryInfer[question, answer](s, beam.Create(s, 1), measure{}, Config{})
 			return err
 		}, []string{"flink: infer: ", "int"}},
-		"keyed":       {with(Config{Order: async.Keyed}), []string{"the order is keyed; on Flink want ordered or unordered"}},
+		"keyed":       {with(Config{Async: async.Config{Order: async.Keyed}}), []string{"the order is keyed; on Flink want ordered or unordered"}},
 		"snapshot":    {with(Config{Async: async.Config{Checkpoint: async.Snapshot}}), []string{"want the drain policy, without a limit"}},
 		"drain limit": {with(Config{Async: async.Config{DrainLimit: time.Second}}), []string{"want the drain policy, without a limit"}},
 		"capacity":    {with(Config{Async: async.Config{Capacity: -1}}), []string{"flink: infer: ", "capacity"}},

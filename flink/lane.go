@@ -57,7 +57,7 @@ func ring(c chan struct{}) {
 func openLane[IN, OUT any](ctx context.Context, fn async.Function[IN, OUT], c Config, index int, log *slog.Logger) (*lane[IN, OUT], error) {
 	l := &lane[IN, OUT]{woken: make(chan struct{}, 1), bored: make(chan struct{}, 1), made: time.Now(), timer: time.NewTimer(time.Hour)}
 	l.used = l.made
-	op, err := async.NewOperator(fn, c.Order, c.Async, async.Subtask{Operator: c.Name, Index: index, Parallelism: index + 1, Logger: log},
+	op, err := async.NewOperator(fn, c.Async, async.Subtask{Operator: c.Name, Index: index, Parallelism: index + 1, Logger: log},
 		func() { ring(l.woken); ring(l.bored) })
 	if err != nil {
 		return nil, err

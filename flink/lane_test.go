@@ -27,7 +27,7 @@ func TestBundles(t *testing.T) {
 			t.Run(fmt.Sprintf("%v/%d", order, capacity), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					fn := &scripted{answer: atRandom(uint64(capacity))}
-					h := newHost(t, fn, Config{Order: order, Async: async.Config{Capacity: capacity}})
+					h := newHost(t, fn, Config{Async: async.Config{Order: order, Capacity: capacity}})
 					for i, n := range []int{1, 50, 0, 300, 2} {
 						h.b.start()
 						vs := upTo(n)
@@ -65,7 +65,7 @@ func TestBundles(t *testing.T) {
 func TestUnorderedLeavesInTheOrderOfCompletion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fn := &scripted{}
-		h := newHost(t, fn, Config{Order: async.Unordered})
+		h := newHost(t, fn, Config{Async: async.Config{Order: async.Unordered}})
 		h.push(1, 2, 3, 4)
 		for _, v := range []int{3, 1} {
 			fn.end(v, nil)

@@ -173,7 +173,7 @@ func TestInferRecordsRefuses(t *testing.T) {
 		"add func init() { flink.RegisterRecords[flink.unregisteredRecords]() }": try(InferRecords(s, lines, unregisteredRecords{}, Config{})),
 		"no collection":      try(InferRecords(s, beam.PCollection{}, wrap{}, Config{})),
 		"window the results": try(InferRecords(s, windows, wrap{}, Config{})),
-		"the order is keyed": try(InferRecords(s, lines, wrap{}, Config{Order: async.Keyed})),
+		"the order is keyed": try(InferRecords(s, lines, wrap{}, Config{Async: async.Config{Order: async.Keyed}})),
 		"flink: infer: ":     try(InferRecords(s, beam.Create(s, 1), wrap{}, Config{})),
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {

@@ -61,13 +61,13 @@ func TestAccusedWithoutAnAnswer(t *testing.T) {
 				dislikes(t, p)
 				cfg := p.config()
 				cfg.MaxBatch, cfg.NonIdempotent = 1, c.once
-				op := async.Config{Timeout: c.timeout}
+				op := async.Config{Order: async.Unordered, Timeout: c.timeout}
 				if c.timeout == async.NoTimeout {
 					op.Checkpoint = async.Snapshot
 				}
 				start := time.Now()
 				var err error
-				for _, e := range async.MapUnordered(t.Context(), async.Values(slices.Values(ramp(3))), NewAsyncFunction(cfg, doubling), op) {
+				for _, e := range async.Map(t.Context(), async.Values(slices.Values(ramp(3))), NewAsyncFunction(cfg, doubling), op) {
 					if e != nil {
 						err = e
 					}

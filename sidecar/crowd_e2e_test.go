@@ -41,12 +41,9 @@ func TestResultsAreBounded(t *testing.T) {
 				s := sidecartest.Start(t, sidecartest.Script{Jitter: 5 * time.Millisecond, Seed: 7})
 				cfg := config(s)
 				cfg.MaxBatch, cfg.Window = 4, 2
-				op := async.Config{MaxBytes: 16 << 20, Timeout: time.Minute}
+				op := async.Config{Order: order, MaxBytes: 16 << 20, Timeout: time.Minute}
 				fn := sidecar.NewAsyncFunction(cfg, bulky{})
 				results := async.Map(t.Context(), ramp(500), fn, op)
-				if order == async.Unordered {
-					results = async.MapUnordered(t.Context(), ramp(500), fn, op)
-				}
 				n := 0
 				for _, err := range results {
 					if err != nil {

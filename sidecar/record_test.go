@@ -31,7 +31,7 @@ func TestACodecSeesTheWholeRecord(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := sidecartest.Start(t, sidecartest.Script{})
 		fn := sidecar.NewRecordFunction(sidecar.Config{Endpoint: s.Endpoint(), Dialer: s.Dialer(), Model: s.Model()}, seasonal{})
-		op, err := async.NewOperator(fn, async.Ordered, async.Config{}, async.Subtask{}, func() {})
+		op, err := async.NewOperator(fn, async.Config{}, async.Subtask{}, func() {})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -40,7 +40,7 @@ func TestSharedMemoryOfOurSidecar(t *testing.T) {
 		k := 0
 		results := async.Map(t.Context(), in, sidecar.NewAsyncFunction(cfg, doubling), async.Config{})
 		if order == async.Unordered {
-			results = async.MapUnordered(t.Context(), in, sidecar.NewAsyncFunction(cfg, doubling), async.Config{})
+			results = async.Map(t.Context(), in, sidecar.NewAsyncFunction(cfg, doubling), async.Config{Order: async.Unordered})
 		}
 		for y, err := range results {
 			if err != nil {

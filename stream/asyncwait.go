@@ -21,7 +21,7 @@ type asyncWait[IN, OUT any] struct {
 	drain      bool // checkpoints hold nothing of this operator
 	serializer Serializer[IN]
 	next       input[OUT]
-	side       input[async.Failed[IN]] // nil if the operator does not split
+	side       input[async.Failed[IN]] // nil if the operator has no dead letters
 	letters    []Record[async.Failed[IN]]
 
 	queue   []waiting[IN]
@@ -46,14 +46,14 @@ type waiting[IN any] struct {
 	barrier   *barrier
 }
 
-func newAsyncWait[IN, OUT any](env *taskEnv, n *node, fn async.Function[IN, OUT], order async.Order, cfg async.Config, s Serializer[IN], next input[OUT]) *asyncWait[IN, OUT] {
+func newAsyncWait[IN, OUT any](env *taskEnv, n *node, fn async.Function[IN, OUT], cfg async.Config, s Serializer[IN], next input[OUT]) *asyncWait[IN, OUT] {
 	w := &asyncWait[IN, OUT]{env: env, keyed: n.keyed, serializer: s, next: next}
 	w.counts = env.count(n.name)
 	env.add(w, n.name)
 	if cfg.Tracer == nil {
 		cfg.Tracer = env.tracer
 	}
-	op, err := async.NewOperator(fn, order, cfg, async.Subtask{
+	op, err := async.NewOperator(fn, cfg, async.Subtask{
 		Job: env.job, Operator: n.name, Index: env.index, Parallelism: env.parallelism, Attempt: env.attempt, Logger: env.logger,
 	}, env.wake)
 	w.op, w.err = op, err

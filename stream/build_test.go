@@ -2,6 +2,7 @@ package stream
 
 import (
 	"context"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -17,7 +18,7 @@ type hidden struct{ secret int }
 func TestBuildMistakes(t *testing.T) {
 	fn := async.Func(double, 0)
 	id := func(v int) (int, error) { return v, nil }
-	_, endless := async.Config{Timeout: async.NoTimeout, Capacity: -1}.Resolve(async.Ordered)
+	_, endless := async.Config{Timeout: async.NoTimeout, Capacity: -1}.Resolve()
 	if endless == nil || !strings.Contains(endless.Error(), "no timeout with the drain policy") {
 		t.Fatal(endless)
 	}
@@ -50,11 +51,19 @@ func TestBuildMistakes(t *testing.T) {
 		}, []string{"source: the source is nil", "flatmap: the function is nil", "filter: the function is nil",
 			"keyby: the function is nil", "async: the function is nil", "sink: the sink is nil"}},
 		{"options", Config{}, func(j *Job) {
-			s := Map(From(j, FromSlice([]int{}), WithSerializer[int](nil)), id, Monotonous(), IdleAfter(1), Parallel(-2))
+			s := Map(From(j, FromSlice([]int{}), nil), id, Parallel(-2))
 			Collect(Rebalance(s, 0), Parallel(5000))
-		}, []string{"source: option WithSerializer does not apply here; want Name, Parallel, BoundedOutOfOrderness, Monotonous, IdleAfter",
-			"map: option Monotonous, IdleAfter does not apply here; want Name, Parallel", "rebalance after map: parallelism is 0; want 1 to 1024",
+		}, []string{"source: an option is nil",
+			"map: parallelism is -2; want 1 to 1024", "rebalance after map: parallelism is 0; want 1 to 1024",
 			"sink: parallelism is 5000; want 1 to 1024"}},
+		{"no keys", Config{}, func(j *Job) {
+			Collect(Async(From(j, FromSlice([]int{})), fn, async.Config{Order: async.Keyed}))
+			elsewhere := KeyBy(From(j, FromSlice([]int{})), strconv.Itoa, Parallel(2))
+			Collect(Async(Rebalance(elsewhere, 3), fn, async.Config{Order: async.Keyed}))
+			together := KeyBy(From(j, FromSlice([]int{})), strconv.Itoa)
+			Collect(Async(Map(together, id), fn, async.Config{Order: async.Keyed}))
+		}, []string{"async: the order is keyed, and its records are not brought together by key; want a stream from stream.KeyBy",
+			"async-2: the order is keyed, and its records are not brought together by key; want a stream from stream.KeyBy"}},
 		{"drain for ever", Config{}, func(j *Job) {
 			Collect(OrderedWait(From(j, FromSlice([]int{}), BoundedOutOfOrderness(-1)), fn, async.Config{Timeout: async.NoTimeout, Capacity: -1}))
 		}, []string{"source: watermark lag is -1ns, idle time 0s; want none below 0",
@@ -81,6 +90,29 @@ func TestBuildMistakes(t *testing.T) {
 				t.Errorf("the state is %v", r.Progress().State)
 			}
 		})
+	}
+}
+
+// TestOptionsFit: the compiler says which option fits where.
+func TestOptionsFit(t *testing.T) {
+	for name, c := range map[string]struct {
+		option                        any
+		source, operator, async, sink bool
+	}{
+		"Name":                  {Name("a"), true, true, true, true},
+		"Parallel":              {Parallel(1), true, true, true, true},
+		"BoundedOutOfOrderness": {BoundedOutOfOrderness(1), true, false, false, false},
+		"Monotonous":            {Monotonous(), true, false, false, false},
+		"IdleAfter":             {IdleAfter(1), true, false, false, false},
+		"WithSerializer":        {WithSerializer[int](nil), false, false, true, false},
+	} {
+		_, source := c.option.(SourceOption)
+		_, operator := c.option.(OperatorOption)
+		_, asynchronous := c.option.(AsyncOption)
+		_, sink := c.option.(SinkOption)
+		if source != c.source || operator != c.operator || asynchronous != c.async || sink != c.sink {
+			t.Errorf("%s fits a source: %v, an operator: %v, Async: %v, a sink: %v", name, source, operator, asynchronous, sink)
+		}
 	}
 }
 

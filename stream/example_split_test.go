@@ -10,7 +10,7 @@ import (
 )
 
 // Records that fail leave beside the results, with their failure, and the job goes on.
-func ExampleOrderedWaitSplit() {
+func ExampleAsyncWithDeadLetters() {
 	inverse := async.Func(func(_ context.Context, v int) (float64, error) {
 		if v == 0 {
 			return 0, errors.New("division by zero")
@@ -19,7 +19,7 @@ func ExampleOrderedWaitSplit() {
 	}, 4)
 
 	j := stream.New("inverses", stream.Config{})
-	results, failed := stream.OrderedWaitSplit(stream.From(j, stream.FromSlice([]int{4, 0, 2})), inverse, async.Config{})
+	results, failed := stream.AsyncWithDeadLetters(stream.From(j, stream.FromSlice([]int{4, 0, 2})), inverse, async.Config{})
 	good := stream.Collect(results)
 	bad := stream.Collect(failed, stream.Name("dead letters"))
 	if err := j.Run(context.Background()); err != nil {

@@ -184,7 +184,7 @@ func (r *seqReader[T]) Close() error {
 }
 
 // Collect ends a stream in memory. Options: Name, Parallel.
-func Collect[T any](s *Stream[T], opts ...Option) *Collected[T] {
+func Collect[T any](s *Stream[T], opts ...SinkOption) *Collected[T] {
 	c := &Collected[T]{pending: map[int64][]Record[T]{}}
 	To(s, c, opts...)
 	return c

@@ -22,20 +22,21 @@ type node struct {
 	parallelism int
 	input       *node // nil for a source
 	output      *node
-	side        *node    // takes the records that failed, of an operator that splits
-	splits      bool     // has a second stream, of those records
+	side        *node    // takes the records that failed, of an operator with dead letters
+	letters     bool     // has a second stream, of those records
 	sided       bool     // takes the second stream of its input
 	stage       *stage   // set by compile
 	exchange    exchange // how the input comes
 	edge        crossing // makes the exchange in front, where there is one
 	waits       bool     // an asynchronous operator
 	keyed       bool     // its records are partitioned by key; set by compile
+	wantsKeys   bool     // it works on no others
 
 	source *sourceNode
 	sink   *sinkNode
 	// head builds the head of a source's chain, and make an operator in front of
 	// next; both know next to be an input of the node's output type. side is where the records
-	// that fail go, nil unless the operator splits.
+	// that fail go, nil unless the operator has dead letters.
 	head func(env *taskEnv, next any) head
 	make func(env *taskEnv, next, side any) any
 }
@@ -55,7 +56,7 @@ type sinkNode struct {
 }
 
 // stage is a chain of operators that one goroutine runs, in parallel subtasks. Behind
-// an operator that splits, the chain is a tree.
+// an operator with dead letters, the chain is a tree.
 type stage struct {
 	nodes       []*node
 	parallelism int
@@ -75,7 +76,7 @@ func (j *Job) compile() ([]*stage, error) {
 		if n.sink == nil && n.output == nil && n.kind != "sink" {
 			errs = append(errs, fmt.Errorf("%s: nobody takes its stream; end it with stream.To or stream.Collect", n.name))
 		}
-		if n.splits && n.side == nil {
+		if n.letters && n.side == nil {
 			errs = append(errs, fmt.Errorf("%s: nobody takes the records that fail; end their stream with stream.To or stream.Collect", n.name))
 		}
 	}
@@ -102,8 +103,11 @@ func (j *Job) compile() ([]*stage, error) {
 		}
 		s.nodes = append(s.nodes, n)
 		n.stage = s
+		if n.wantsKeys && !n.keyed {
+			errs = append(errs, fmt.Errorf("%s: the order is keyed, and its records are not brought together by key; want a stream from stream.KeyBy", n.name))
+		}
 	}
-	return stages, nil
+	return stages, errors.Join(errs...)
 }
 
 // build makes the subtasks of all stages, with the exchanges between them. Nothing is opened.

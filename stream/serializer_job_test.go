@@ -75,17 +75,17 @@ func (textSerializer) Decode(data []byte) (v int, err error) {
 // written, or refused.
 func TestSerializersChange(t *testing.T) {
 	for _, c := range []struct {
-		before, after []Option
+		before, after []AsyncOption
 		want          string
 	}{
 		{nil, nil, ""},
-		{nil, []Option{WithSerializer[int](textSerializer{})}, ""},
-		{[]Option{WithSerializer[int](textSerializer{})}, []Option{WithSerializer[int](textSerializer{})}, ""},
-		{[]Option{WithSerializer[int](textSerializer{})}, nil, "its records were kept by a serializer of the job's own; set it again"},
+		{nil, []AsyncOption{WithSerializer[int](textSerializer{})}, ""},
+		{[]AsyncOption{WithSerializer[int](textSerializer{})}, []AsyncOption{WithSerializer[int](textSerializer{})}, ""},
+		{[]AsyncOption{WithSerializer[int](textSerializer{})}, nil, "its records were kept by a serializer of the job's own; set it again"},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			d := newDisk()
-			run := func(cfg Config, opts []Option, took time.Duration) *Run {
+			run := func(cfg Config, opts []AsyncOption, took time.Duration) *Run {
 				cfg.Checkpoint = CheckpointConfig{Interval: 10 * time.Millisecond, Store: d}
 				j := New("change", cfg)
 				fn := async.Func(func(_ context.Context, v int) (int, error) { time.Sleep(took); return 2 * v, nil }, 0)

@@ -121,21 +121,18 @@ func (s *sim) build(resume *checkpoint.Snapshot) *Job {
 		records = Rebalance(records, parallel())
 	}
 	key := func(v int) string { return fmt.Sprint(v % 7) }
-	wait, waitSplit := OrderedWait[int, int], OrderedWaitSplit[int, int]
-	switch s.job.order {
-	case async.Unordered:
-		wait, waitSplit = UnorderedWait[int, int], UnorderedWaitSplit[int, int]
-	case async.Keyed:
-		wait = func(in *Stream[int], fn async.Function[int, int], cfg async.Config, opts ...Option) *Stream[int] {
+	wait, waitLetters := Async[int, int], AsyncWithDeadLetters[int, int]
+	if s.job.order == async.Keyed {
+		wait = func(in *Stream[int], fn async.Function[int, int], cfg async.Config, opts ...AsyncOption) *Stream[int] {
 			return KeyedWait(in, key, fn, cfg, opts...)
 		}
-		waitSplit = func(in *Stream[int], fn async.Function[int, int], cfg async.Config, opts ...Option) (*Stream[int], *Stream[async.Failed[int]]) {
-			return KeyedWaitSplit(in, key, fn, cfg, opts...)
+		waitLetters = func(in *Stream[int], fn async.Function[int, int], cfg async.Config, opts ...AsyncOption) (*Stream[int], *Stream[async.Failed[int]]) {
+			return AsyncWithDeadLetters(keyedFor(in, key, opts), fn, cfg, opts...)
 		}
 	}
 	acfg := func() async.Config {
 		capacity := 1 + s.rng.IntN(20)
-		cfg := async.Config{Capacity: capacity, MaxCalls: s.rng.IntN(capacity + 1), Timeout: 2 * time.Second, Checkpoint: s.job.policy, Retry: async.Retry{Jitter: async.NoJitter}}
+		cfg := async.Config{Order: s.job.order, Capacity: capacity, MaxCalls: s.rng.IntN(capacity + 1), Timeout: 2 * time.Second, Checkpoint: s.job.policy, Retry: async.Retry{Jitter: async.NoJitter}}
 		if s.job.policy == async.Drain && s.chance(0.3) {
 			cfg.DrainLimit = time.Duration(s.rng.IntN(20)) * time.Millisecond
 		}
@@ -148,7 +145,7 @@ func (s *sim) build(resume *checkpoint.Snapshot) *Job {
 		cfg := acfg()
 		cfg.OnError.BadRecord = async.DeadLetter
 		var failed *Stream[async.Failed[int]]
-		records, failed = waitSplit(records, simFunc{s, true}, cfg)
+		records, failed = waitLetters(records, simFunc{s, true}, cfg)
 		if s.job.tail {
 			failed = Rebalance(failed, parallel())
 		}

@@ -266,7 +266,7 @@ func TestApartIsAsked(t *testing.T) {
 				read = true
 				_ = yield(7, nil)
 			}, false)
-			good, bad := OrderedWaitSplit(From(j, wrap(apartFrom{src, from, own})), choosy(1), async.Config{
+			good, bad := AsyncWithDeadLetters(From(j, wrap(apartFrom{src, from, own})), choosy(1), async.Config{
 				Retry: async.Retry{Max: async.NoRetry}, OnError: async.OnError{Backend: async.DeadLetter},
 			})
 			To(good, Sink[int](sink))

@@ -53,18 +53,12 @@ func TestSplit(t *testing.T) {
 							Restart: restart.Config{Strategy: restart.FixedDelay, Attempts: 10},
 						})
 						in := From(j, FromSlice(numbers(n)))
-						cfg := async.Config{Capacity: 50, Checkpoint: policy, Retry: async.Retry{Max: async.NoRetry}}
+						cfg := async.Config{Order: order, Capacity: 50, Checkpoint: policy, Retry: async.Retry{Max: async.NoRetry}}
 						fn := choosy(1, 700, 2500)
-						var results *Stream[int]
-						var failed *Stream[async.Failed[int]]
-						switch order {
-						case async.Ordered:
-							results, failed = OrderedWaitSplit(in, fn, cfg)
-						case async.Unordered:
-							results, failed = UnorderedWaitSplit(in, fn, cfg)
-						default:
-							results, failed = KeyedWaitSplit(in, func(v int) string { return fmt.Sprint(v % 10) }, fn, cfg)
+						if order == async.Keyed {
+							in = KeyBy(in, func(v int) string { return fmt.Sprint(v % 10) })
 						}
+						results, failed := AsyncWithDeadLetters(in, fn, cfg)
 						good := Collect(results, Name("good"))
 						// The letters cross an exchange of their own.
 						bad := Collect(Map(Rebalance(failed, 2), func(f async.Failed[int]) (int, error) {
@@ -154,14 +148,14 @@ func TestSplitBuildMistakes(t *testing.T) {
 	fn := choosy(1)
 	for what, build := range map[string]func(*Job, *Stream[int]){
 		"nobody takes the records that fail": func(_ *Job, s *Stream[int]) {
-			good, _ := OrderedWaitSplit(s, fn, async.Config{})
+			good, _ := AsyncWithDeadLetters(s, fn, async.Config{})
 			Collect(good)
 		},
-		"use the Split form": func(_ *Job, s *Stream[int]) {
+		"use stream.AsyncWithDeadLetters": func(_ *Job, s *Stream[int]) {
 			Collect(OrderedWait(s, fn, async.Config{OnError: async.OnError{Timeout: async.DeadLetter}}))
 		},
 		"no failure has the action dead letter": func(_ *Job, s *Stream[int]) {
-			good, bad := OrderedWaitSplit(s, fn, async.Config{OnError: async.OnError{Timeout: async.Drop}})
+			good, bad := AsyncWithDeadLetters(s, fn, async.Config{OnError: async.OnError{Timeout: async.Drop}})
 			Collect(good)
 			Collect(bad, Name("bad"))
 		},
@@ -169,7 +163,7 @@ func TestSplitBuildMistakes(t *testing.T) {
 			Collect(OrderedWait(s, fn, async.Config{OnError: async.OnError{Timeout: async.Fallback}}))
 		},
 		"a stream has one taker": func(_ *Job, s *Stream[int]) {
-			good, bad := OrderedWaitSplit(s, fn, async.Config{})
+			good, bad := AsyncWithDeadLetters(s, fn, async.Config{})
 			Collect(good)
 			Collect(bad, Name("bad"))
 			Collect(bad, Name("again"))

@@ -19,8 +19,8 @@ type Stream[T any] struct {
 
 // From begins a stream with a source. Options: Name, Parallel,
 // BoundedOutOfOrderness, Monotonous, IdleAfter.
-func From[T any](j *Job, src Source[T], opts ...Option) *Stream[T] {
-	o, err := gather(opts, "Name", "Parallel", "BoundedOutOfOrderness", "Monotonous", "IdleAfter")
+func From[T any](j *Job, src Source[T], opts ...SourceOption) *Stream[T] {
+	o, err := gather(opts)
 	if src == nil {
 		err = errors.Join(err, errors.New("the source is nil"))
 	}
@@ -45,7 +45,7 @@ func From[T any](j *Job, src Source[T], opts ...Option) *Stream[T] {
 
 // Map replaces each value. An error of fn, or a panic, fails the job at that
 // record. Options: Name, Parallel.
-func Map[IN, OUT any](s *Stream[IN], fn func(IN) (OUT, error), opts ...Option) *Stream[OUT] {
+func Map[IN, OUT any](s *Stream[IN], fn func(IN) (OUT, error), opts ...OperatorOption) *Stream[OUT] {
 	return transformed(s, "map", fn == nil, opts, func(_ *transform[IN, OUT]) each[IN, OUT] {
 		return func(r *Record[IN], out []Record[OUT]) ([]Record[OUT], error) {
 			v, err := fn(r.Value)
@@ -59,7 +59,7 @@ func Map[IN, OUT any](s *Stream[IN], fn func(IN) (OUT, error), opts ...Option) *
 
 // FlatMap replaces each value by those that fn emits, 0 to n of them. Options:
 // Name, Parallel.
-func FlatMap[IN, OUT any](s *Stream[IN], fn func(v IN, emit func(OUT)) error, opts ...Option) *Stream[OUT] {
+func FlatMap[IN, OUT any](s *Stream[IN], fn func(v IN, emit func(OUT)) error, opts ...OperatorOption) *Stream[OUT] {
 	return transformed(s, "flatmap", fn == nil, opts, func(*transform[IN, OUT]) each[IN, OUT] {
 		var from *Record[IN]
 		var to []Record[OUT]
@@ -74,7 +74,7 @@ func FlatMap[IN, OUT any](s *Stream[IN], fn func(v IN, emit func(OUT)) error, op
 }
 
 // Filter keeps the records for which keep is true. Options: Name, Parallel.
-func Filter[T any](s *Stream[T], keep func(T) bool, opts ...Option) *Stream[T] {
+func Filter[T any](s *Stream[T], keep func(T) bool, opts ...OperatorOption) *Stream[T] {
 	return transformed(s, "filter", keep == nil, opts, func(*transform[T, T]) each[T, T] {
 		return func(r *Record[T], out []Record[T]) ([]Record[T], error) {
 			if keep(r.Value) {
@@ -87,10 +87,10 @@ func Filter[T any](s *Stream[T], keep func(T) bool, opts ...Option) *Stream[T] {
 
 // KeyBy gives each record a key and brings those of one key together in one
 // subtask of what follows, in the order of each sender. Options: Name, Parallel (of what follows).
-func KeyBy[T any](s *Stream[T], key func(T) string, opts ...Option) *Stream[T] {
-	o, err := gather(opts, "Name", "Parallel")
+func KeyBy[T any](s *Stream[T], key func(T) string, opts ...OperatorOption) *Stream[T] {
+	o, err := gather(opts)
 	if o.name != "" {
-		opts = []Option{Name(o.name)}
+		opts = []OperatorOption{Name(o.name)}
 	} else {
 		opts = nil
 	}
@@ -122,8 +122,8 @@ func Rebalance[T any](s *Stream[T], parallelism int) *Stream[T] {
 }
 
 // To ends a stream in a sink. Options: Name, Parallel.
-func To[T any](s *Stream[T], sink Sink[T], opts ...Option) {
-	o, err := gather(opts, "Name", "Parallel")
+func To[T any](s *Stream[T], sink Sink[T], opts ...SinkOption) {
+	o, err := gather(opts)
 	if sink == nil {
 		err = errors.Join(err, errors.New("the sink is nil"))
 	}
@@ -156,8 +156,8 @@ func take[T any](s *Stream[T], kind string, o options, err error) *node {
 	return n
 }
 
-func transformed[IN, OUT any](s *Stream[IN], kind string, isNil bool, opts []Option, make func(*transform[IN, OUT]) each[IN, OUT]) *Stream[OUT] {
-	o, err := gather(opts, "Name", "Parallel")
+func transformed[IN, OUT any](s *Stream[IN], kind string, isNil bool, opts []OperatorOption, make func(*transform[IN, OUT]) each[IN, OUT]) *Stream[OUT] {
+	o, err := gather(opts)
 	if isNil {
 		err = errors.Join(err, errors.New("the function is nil"))
 	}

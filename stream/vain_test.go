@@ -118,7 +118,7 @@ func TestSinksThatStayBroken(t *testing.T) {
 					}
 					return v, nil
 				}, 1)
-				done, failed := OrderedWaitSplit(From(j, FromSlice(numbers(200))), fn, async.Config{Retry: async.Retry{Max: async.NoRetry}})
+				done, failed := AsyncWithDeadLetters(From(j, FromSlice(numbers(200))), fn, async.Config{Retry: async.Retry{Max: async.NoRetry}})
 				var a, b Sink[int] = diskSink{results}, diskSink{letters}
 				if at == "commit" {
 					a, b = unpublished{a, "results"}, unpublished{b, "letters"}

@@ -98,8 +98,8 @@ func TestQueuedWatermarksComeBack(t *testing.T) {
 		newTask(env)
 		fn := &held{}
 		rec := &recorder{space: 100, env: env}
-		w := newAsyncWait(env, &node{name: "op"}, async.Function[int, int](fn), async.Unordered,
-			async.Config{Capacity: 3}, testSerializer, input[int](rec))
+		w := newAsyncWait(env, &node{name: "op"}, async.Function[int, int](fn),
+			async.Config{Order: async.Unordered, Capacity: 3}, testSerializer, input[int](rec))
 		if err := w.open(t.Context()); err != nil {
 			t.Fatal(err)
 		}

@@ -40,6 +40,7 @@ type parts struct {
 const (
 	sourceName = "source"
 	inferName  = "infer"
+	keyName    = inferName + "-key" // as stream.KeyedWait names it
 	sinkName   = "sink"
 	// The records that failed, and what writes them as lines.
 	lettersName = "dead-letters"
@@ -208,7 +209,7 @@ func assemble(spec *job.Spec, p parts, fn *inference.Function, run *checkpoint.R
 	}
 	j := stream.New(spec.Name, cfg)
 	records := stream.From(j, p.source, sourceOptions(spec)...)
-	answers, failed := wait(records, spec, fn, p.operator)
+	answers, failed := infer(records, spec, fn, p.operator)
 	stream.To(answers, p.sink, stream.Name(sinkName))
 	if failed != nil {
 		stream.To(stream.Map(failed, lettersOf(spec, p).Line, stream.Name(letterName)), p.letters, stream.Name(lettersName))
@@ -219,32 +220,21 @@ func assemble(spec *job.Spec, p parts, fn *inference.Function, run *checkpoint.R
 // watermarkIdle is after how long without a record a subtask of a source with watermarks is idle.
 const watermarkIdle = time.Minute
 
-func sourceOptions(spec *job.Spec) []stream.Option {
-	opts := []stream.Option{stream.Name(sourceName)}
+func sourceOptions(spec *job.Spec) []stream.SourceOption {
+	opts := []stream.SourceOption{stream.Name(sourceName)}
 	if k := spec.Source.Kafka; k != nil && k.Watermark > 0 {
 		opts = append(opts, stream.BoundedOutOfOrderness(k.Watermark), stream.IdleAfter(watermarkIdle))
 	}
 	return opts
 }
 
-// wait asks the model, in the order of the job file. failed is nil if no failure goes there.
-func wait(records *stream.Stream[record], spec *job.Spec, fn *inference.Function, cfg async.Config) (answers *stream.Stream[record], failed *stream.Stream[async.Failed[record]]) {
-	i, name := &spec.Infer, stream.Name(inferName)
-	split := spec.DeadLetter != nil
-	switch i.Order {
-	case job.OrderKeyed:
-		if split {
-			return stream.KeyedWaitSplit(records, inference.KeyOf(i), fn, cfg, name)
-		}
-		return stream.KeyedWait(records, inference.KeyOf(i), fn, cfg, name), nil
-	case job.OrderUnordered:
-		if split {
-			return stream.UnorderedWaitSplit(records, fn, cfg, name)
-		}
-		return stream.UnorderedWait(records, fn, cfg, name), nil
+// infer asks the model. failed is nil if no failure goes there.
+func infer(records *stream.Stream[record], spec *job.Spec, fn *inference.Function, cfg async.Config) (answers *stream.Stream[record], failed *stream.Stream[async.Failed[record]]) {
+	if cfg.Order == async.Keyed {
+		records = stream.KeyBy(records, inference.KeyOf(&spec.Infer), stream.Name(keyName))
 	}
-	if split {
-		return stream.OrderedWaitSplit(records, fn, cfg, name)
+	if spec.DeadLetter != nil {
+		return stream.AsyncWithDeadLetters(records, fn, cfg, stream.Name(inferName))
 	}
-	return stream.OrderedWait(records, fn, cfg, name), nil
+	return stream.Async(records, fn, cfg, stream.Name(inferName)), nil
 }

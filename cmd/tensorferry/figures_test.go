@@ -55,12 +55,12 @@ func (s *scene) want(when string, figs map[string]float64) {
 }
 
 // start runs numbers through a function, as assemble puts a job together.
-func (s *scene) start(cfg stream.Config, source stream.Source[int], fn async.Function[int, int], acfg async.Config, opts ...stream.Option) {
+func (s *scene) start(cfg stream.Config, source stream.Source[int], fn async.Function[int, int], acfg async.Config, opts ...stream.SourceOption) {
 	cfg.Observer = s.m
 	j := stream.New("j", cfg)
 	in := stream.From(j, source, append(opts, stream.Name(sourceName))...)
 	if acfg.OnError.Uses(async.DeadLetter) {
-		answers, failed := stream.OrderedWaitSplit(in, fn, acfg, stream.Name(inferName))
+		answers, failed := stream.AsyncWithDeadLetters(in, fn, acfg, stream.Name(inferName))
 		stream.Collect(answers, stream.Name(sinkName))
 		stream.Collect(stream.Map(failed, func(async.Failed[int]) (int, error) { return 0, nil }, stream.Name(letterName)), stream.Name(lettersName))
 	} else {

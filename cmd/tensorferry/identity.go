@@ -32,7 +32,7 @@ func identity(spec *job.Spec) []checkpoint.Property {
 	}
 	all := []checkpoint.Property{
 		{Name: "source", Value: source},
-		{Name: "order", Value: inference.Order(i).String()},
+		{Name: "order", Value: string(i.Order)},
 		{Name: "model", Value: i.Model},
 		{Name: "version", Value: i.Version},
 		{Name: "fields", Value: inference.Mapping(i).String()},

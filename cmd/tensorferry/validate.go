@@ -88,7 +88,7 @@ func open(ctx context.Context, spec *job.Spec, p parts) (err error) {
 	if err != nil {
 		return err
 	}
-	cfg, err := p.operator.Resolve(inference.Order(&spec.Infer))
+	cfg, err := p.operator.Resolve()
 	if err != nil {
 		return err
 	}

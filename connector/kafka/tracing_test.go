@@ -104,7 +104,7 @@ func TestTraces(t *testing.T) {
 					return v, nil
 				}, 4)
 				j := stream.New("j", cfg)
-				good, bad := stream.OrderedWaitSplit(stream.From(j, source), fn, async.Config{})
+				good, bad := stream.AsyncWithDeadLetters(stream.From(j, source), fn, async.Config{})
 				stream.To(good, sink)
 				stream.To(bad, letters)
 				run := j.Start(t.Context())

@@ -133,7 +133,7 @@ func Build(ctx context.Context, p *beam.Pipeline, spec *job.Spec, resumed bool) 
 	if err != nil {
 		return err
 	}
-	answers, failed, err := flink.InferRecords(s, records, to, flink.Config{Name: "infer", Order: inference.Order(&spec.Infer), Async: cfg})
+	answers, failed, err := flink.InferRecords(s, records, to, flink.Config{Name: "infer", Async: cfg})
 	if err != nil {
 		return err
 	}

@@ -168,7 +168,6 @@ var asyncRows = map[string]row{
 	"async.FallbackMaker.Fallback":     {run: inJob, where: "async", returns: true},
 	"async.Function.Open":              {run: inJob, where: "async", returns: true},
 	"async.Map(fn)":                    {why: nested},
-	"async.MapUnordered(fn)":           {why: nested},
 	"async.NewOperator(fn)":            {why: nested},
 	"async.Operator.DeadLetters(take)": {why: onCallers},
 	"async.Operator.Step(out)":         {why: onCallers},
@@ -191,14 +190,13 @@ var asyncRows = map[string]row{
 		f := async.Func(func(context.Context, int) (int, error) { return 0, tr.spring("async.Func(f)") }, 1)
 		return last(async.Map(t.Context(), async.Values(slices.Values([]int{1, 2})), f, async.Config{}))
 	})},
-	"async.Map(in)":          {where: "the input of Map", returns: true, run: input(async.Map[int, int], "async.Map(in)")},
-	"async.MapUnordered(in)": {where: "the input of Map", returns: true, run: input(async.MapUnordered[int, int], "async.MapUnordered(in)")},
+	"async.Map(in)": {where: "the input of Map", returns: true, run: input(async.Map[int, int], "async.Map(in)")},
 	"async.Values(in)": {where: "the input of Map", run: virtual(func(t *testing.T, tr *trap) error {
 		in := async.Values(func(func(int) bool) { tr.spring("async.Values(in)") })
 		return last(async.Map(t.Context(), in, function{tr}, async.Config{}))
 	})},
 	"async.NewOperator(wake)": {where: "the function that wakes", run: virtual(func(t *testing.T, tr *trap) error {
-		op, err := async.NewOperator(function{tr}, async.Ordered, async.Config{}, async.Subtask{}, func() { tr.spring("async.NewOperator(wake)") })
+		op, err := async.NewOperator(function{tr}, async.Config{}, async.Subtask{}, func() { tr.spring("async.NewOperator(wake)") })
 		if err != nil {
 			return err
 		}

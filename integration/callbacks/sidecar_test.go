@@ -85,8 +85,8 @@ func channel(set func(s *sidecartest.Server, cfg *sidecar.Config, tr *trap), scr
 }
 
 func through(t *testing.T, fn async.Function[float32, float32], cfg async.Config) error {
-	cfg.Hold = 10 * time.Second
-	return last(async.MapUnordered(t.Context(), async.Values(slices.Values([]float32{1, 2, 3, 4, 5})), fn, cfg))
+	cfg.Hold, cfg.Order = 10*time.Second, async.Unordered
+	return last(async.Map(t.Context(), async.Values(slices.Values([]float32{1, 2, 3, 4, 5})), fn, cfg))
 }
 
 // oneRecord is channel, where one record fails, and is dropped: the others have their results.

@@ -254,7 +254,7 @@ func from(make func(tr *trap) stream.Source[int]) func(*testing.T, *trap) error 
 }
 
 // keyedBy runs a job with a keyed operator.
-func keyedBy(split bool, at string) func(*testing.T, *trap) error {
+func keyedBy(at string) func(*testing.T, *trap) error {
 	return virtual(func(t *testing.T, tr *trap) error {
 		j := stream.New("job", stream.Config{})
 		in := stream.From(j, stream.FromSlice([]int{2}))
@@ -262,75 +262,67 @@ func keyedBy(split bool, at string) func(*testing.T, *trap) error {
 			tr.spring(at)
 			return "k"
 		}
-		if split {
-			results, letters := stream.KeyedWaitSplit(in, key, function{tr}, async.Config{})
-			stream.Collect(results)
-			stream.Collect(letters)
-		} else {
-			stream.Collect(stream.KeyedWait(in, key, function{tr}, async.Config{}))
-		}
+		stream.Collect(stream.KeyedWait(in, key, function{tr}, async.Config{}))
 		return j.Run(t.Context())
 	})
 }
 
 var streamRows = map[string]row{
-	"stream.CheckpointConfig.Store": {why: nested},
-	"stream.CheckpointStore.Newest": {run: inJob, where: "Newest of the checkpoint store", returns: true},
-	"stream.CheckpointStore.Write":  {run: inJob, where: "Write of the checkpoint store", returns: true},
-	"stream.Apart.Apart":            {run: inJob, where: "Apart of source", returns: true},
-	"stream.Checker.Check":          {run: inJob, where: "Check of sink", returns: true},
-	"stream.Describer.Describe":     {run: inJob, where: "Read of source"},
-	"stream.Published(f)":           {why: onCallers},
-	"stream.Committer.Begin":        {run: inJob, where: "Begin of sink", returns: true},
-	"stream.Committer.Clean":        {run: inJob, where: "Clean of sink", returns: true},
-	"stream.Committer.Close":        {run: inJob, where: "Close of sink", returns: true},
-	"stream.Committer.Commit":       {run: inJob, where: "Commit of sink", returns: true},
-	"stream.Committer.Plan":         {run: inJob, where: "Plan of sink", returns: true},
-	"stream.Config.Logger":          {run: loggingJob, returns: true, check: harmless},
-	"stream.Config.Observer":        {why: nested},
-	"stream.Config.Tracer":          {why: nested},
-	"stream.Copying(source)":        {why: nested},
-	"stream.Elastic.Assign":         {run: inLiveJob, where: "Assign of source", returns: true},
-	"stream.Elastic.Changed":        {run: inLiveJob, where: "Changed of source", returns: true},
-	"stream.Filter(keep)":           {run: inJob, where: "filter"},
-	"stream.FlatMap(fn)":            {run: inJob, where: "flatmap", returns: true},
-	"stream.From(src)":              {why: nested},
-	"stream.Holder.Full":            {run: inJob, where: "subtask 0 of 1"},
-	"stream.Holder.Over":            {run: inJob, where: "Over of sink", returns: true},
-	"stream.KeyBy(key)":             {run: inJob, where: "keyby"},
-	"stream.KeyedWait(fn)":          {why: nested},
-	"stream.KeyedWait(key)":         {run: keyedBy(false, "stream.KeyedWait(key)"), where: "keyby"},
-	"stream.KeyedWaitSplit(fn)":     {why: nested},
-	"stream.KeyedWaitSplit(key)":    {run: keyedBy(true, "stream.KeyedWaitSplit(key)"), where: "keyby"},
-	"stream.Live.OpenAll":           {run: inLiveJob, where: "Read of source", returns: true},
-	"stream.LiveReader.Close":       {run: inLiveJob, returns: true, check: harmless}, // it has been read
-	"stream.LiveReader.Read":        {run: inLiveJob, where: "Read of source", returns: true},
-	"stream.Map(fn)":                {run: inJob, where: "map", returns: true},
-	"stream.Observer.Observe":       {run: inJob, where: "Observe"},
-	"stream.OrderedWait(fn)":        {why: nested},
-	"stream.OrderedWaitSplit(fn)":   {why: nested},
-	"stream.Reader.Close":           {run: inJob, where: "of source", returns: true},
-	"stream.Reader.Read":            {run: inJob, where: "Read of source", returns: true},
-	"stream.Rewind(committers)":     {why: onCallers},
-	"stream.Rewinder.Rewind":        {why: onCallers},
-	"stream.Reclaim(committers)":    {why: onCallers},
-	"stream.Salvage(committers)":    {why: onCallers},
-	"stream.Salvager.Salvage":       {why: onCallers},
-	"stream.Salvager.Unsettled":     {run: inJob, where: "Unsettled of sink", returns: true},
-	"stream.Serializer.Append":      {run: inJob, where: "the serializer's Append", returns: true},
-	"stream.Serializer.Decode":      {run: inJob, where: "the serializer's Decode", returns: true},
-	"stream.Sink.Committer":         {run: inJob, where: "Committer of sink", returns: true},
-	"stream.Sink.Open":              {run: inJob, where: "sink", returns: true},
-	"stream.Source.Open":            {run: inJob, where: "Read of source", returns: true},
-	"stream.Source.Splits":          {run: inJob, where: "Splits of source", returns: true},
-	"stream.Source.Verify":          {run: inJob, where: "Verify of source", returns: true},
-	"stream.To(sink)":               {why: nested},
-	"stream.UnorderedWait(fn)":      {why: nested},
-	"stream.UnorderedWaitSplit(fn)": {why: nested},
-	"stream.WithSerializer(s)":      {why: nested},
-	"stream.Writer.Close":           {run: inJob, returns: true, check: harmless}, // logged: the results are published
-	"stream.Writer.Prepare":         {run: inJob, where: "Prepare of sink", returns: true},
-	"stream.Writer.Write":           {run: inJob, where: "Write of sink", returns: true},
+	"stream.CheckpointConfig.Store":   {why: nested},
+	"stream.CheckpointStore.Newest":   {run: inJob, where: "Newest of the checkpoint store", returns: true},
+	"stream.CheckpointStore.Write":    {run: inJob, where: "Write of the checkpoint store", returns: true},
+	"stream.Apart.Apart":              {run: inJob, where: "Apart of source", returns: true},
+	"stream.Checker.Check":            {run: inJob, where: "Check of sink", returns: true},
+	"stream.Describer.Describe":       {run: inJob, where: "Read of source"},
+	"stream.Published(f)":             {why: onCallers},
+	"stream.Committer.Begin":          {run: inJob, where: "Begin of sink", returns: true},
+	"stream.Committer.Clean":          {run: inJob, where: "Clean of sink", returns: true},
+	"stream.Committer.Close":          {run: inJob, where: "Close of sink", returns: true},
+	"stream.Committer.Commit":         {run: inJob, where: "Commit of sink", returns: true},
+	"stream.Committer.Plan":           {run: inJob, where: "Plan of sink", returns: true},
+	"stream.Config.Logger":            {run: loggingJob, returns: true, check: harmless},
+	"stream.Config.Observer":          {why: nested},
+	"stream.Config.Tracer":            {why: nested},
+	"stream.Copying(source)":          {why: nested},
+	"stream.Elastic.Assign":           {run: inLiveJob, where: "Assign of source", returns: true},
+	"stream.Elastic.Changed":          {run: inLiveJob, where: "Changed of source", returns: true},
+	"stream.Filter(keep)":             {run: inJob, where: "filter"},
+	"stream.FlatMap(fn)":              {run: inJob, where: "flatmap", returns: true},
+	"stream.From(src)":                {why: nested},
+	"stream.Holder.Full":              {run: inJob, where: "subtask 0 of 1"},
+	"stream.Holder.Over":              {run: inJob, where: "Over of sink", returns: true},
+	"stream.KeyBy(key)":               {run: inJob, where: "keyby"},
+	"stream.KeyedWait(fn)":            {why: nested},
+	"stream.KeyedWait(key)":           {run: keyedBy("stream.KeyedWait(key)"), where: "keyby"},
+	"stream.Live.OpenAll":             {run: inLiveJob, where: "Read of source", returns: true},
+	"stream.LiveReader.Close":         {run: inLiveJob, returns: true, check: harmless}, // it has been read
+	"stream.LiveReader.Read":          {run: inLiveJob, where: "Read of source", returns: true},
+	"stream.Map(fn)":                  {run: inJob, where: "map", returns: true},
+	"stream.Observer.Observe":         {run: inJob, where: "Observe"},
+	"stream.OrderedWait(fn)":          {why: nested},
+	"stream.AsyncWithDeadLetters(fn)": {why: nested},
+	"stream.Reader.Close":             {run: inJob, where: "of source", returns: true},
+	"stream.Reader.Read":              {run: inJob, where: "Read of source", returns: true},
+	"stream.Rewind(committers)":       {why: onCallers},
+	"stream.Rewinder.Rewind":          {why: onCallers},
+	"stream.Reclaim(committers)":      {why: onCallers},
+	"stream.Salvage(committers)":      {why: onCallers},
+	"stream.Salvager.Salvage":         {why: onCallers},
+	"stream.Salvager.Unsettled":       {run: inJob, where: "Unsettled of sink", returns: true},
+	"stream.Serializer.Append":        {run: inJob, where: "the serializer's Append", returns: true},
+	"stream.Serializer.Decode":        {run: inJob, where: "the serializer's Decode", returns: true},
+	"stream.Sink.Committer":           {run: inJob, where: "Committer of sink", returns: true},
+	"stream.Sink.Open":                {run: inJob, where: "sink", returns: true},
+	"stream.Source.Open":              {run: inJob, where: "Read of source", returns: true},
+	"stream.Source.Splits":            {run: inJob, where: "Splits of source", returns: true},
+	"stream.Source.Verify":            {run: inJob, where: "Verify of source", returns: true},
+	"stream.To(sink)":                 {why: nested},
+	"stream.UnorderedWait(fn)":        {why: nested},
+	"stream.Async(fn)":                {why: nested},
+	"stream.WithSerializer(s)":        {why: nested},
+	"stream.Writer.Close":             {run: inJob, returns: true, check: harmless}, // logged: the results are published
+	"stream.Writer.Prepare":           {run: inJob, where: "Prepare of sink", returns: true},
+	"stream.Writer.Write":             {run: inJob, where: "Write of sink", returns: true},
 
 	"stream.Copying(copy)": {where: "Read of source", run: from(func(tr *trap) stream.Source[int] {
 		return stream.Copying(stream.FromSlice([]int{1}), func(v int) int {

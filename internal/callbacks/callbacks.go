@@ -140,6 +140,11 @@ func called(t types.Type) bool {
 	case *types.Signature:
 		return true
 	case *types.Interface:
+		for m := range u.Methods() {
+			if !m.Exported() && strings.HasPrefix(m.Pkg().Path()+"/", project) {
+				return false // no type of a user's has it
+			}
+		}
 		return u.NumMethods() > 0 && !slices.Contains([]string{"context.Context", "error"}, t.String())
 	}
 	return false

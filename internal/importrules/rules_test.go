@@ -81,7 +81,7 @@ var rules = map[string]rule{
 	"stream/checkpoint": {ours: []string{"internal/fsx", "internal/guard"}},
 	"stream/restart":    {},
 	"stream":            {ours: []string{"async", "internal/guard", "internal/size", "stream/checkpoint", "stream/restart", "trace"}},
-	"stream/streamtest": {ours: []string{"async"}},
+	"async/asynctest":   {ours: []string{"async"}},
 	"connector/kafka":   {ours: []string{"async", "internal/brief", "internal/guard", "stream", "stream/checkpoint", "trace"}, others: []string{franz}},
 	"connector/file":    {ours: []string{"async", "internal/fsx", "internal/guard", "stream"}, others: []string{sys}},
 

@@ -137,17 +137,6 @@ func CheckEndpoint(spec *job.Spec) error {
 	return nil
 }
 
-// Order is the order of the results.
-func Order(i *job.Infer) async.Order {
-	switch i.Order {
-	case job.OrderUnordered:
-		return async.Unordered
-	case job.OrderKeyed:
-		return async.Keyed
-	}
-	return async.Ordered
-}
-
 // OperatorConfig is the operator's part of the infer section. The error is a
 // job.Fault.
 func OperatorConfig(spec *job.Spec) (async.Config, error) {
@@ -155,6 +144,12 @@ func OperatorConfig(spec *job.Spec) (async.Config, error) {
 	cfg := async.Config{
 		Capacity: i.Capacity, MaxBytes: i.MaxBytes, MaxCalls: i.MaxCalls, Timeout: i.Timeout, Hold: i.Hold, DrainLimit: i.DrainLimit,
 		Retry: async.Retry{Max: i.Retry.Max, Delay: i.Retry.Delay, Multiplier: i.Retry.Multiplier, MaxDelay: i.Retry.MaxDelay, Budget: i.Retry.Budget},
+	}
+	switch i.Order {
+	case job.OrderUnordered:
+		cfg.Order = async.Unordered
+	case job.OrderKeyed:
+		cfg.Order = async.Keyed
 	}
 	if i.MaxBytes == int64(job.None) {
 		cfg.MaxBytes = async.NoMaxBytes
@@ -196,7 +191,7 @@ func OperatorConfig(spec *job.Spec) (async.Config, error) {
 		Backend: action(async.Backend), BadRecord: action(async.BadRecord), Timeout: action(async.Timeout),
 		Overload: action(async.Overload), Transport: action(async.Transport), Permanent: action(async.Permanent),
 	}
-	if _, err := cfg.Resolve(Order(i)); err != nil {
+	if _, err := cfg.Resolve(); err != nil {
 		return cfg, spec.Fault("infer", "%v", err)
 	}
 	return cfg, nil

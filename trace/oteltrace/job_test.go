@@ -39,7 +39,7 @@ func run(t *testing.T, n int, sample float64, script sidecartest.Script, cfg sid
 	cfg.Endpoint, cfg.Dialer, cfg.Model = s.Endpoint(), s.Dialer(), s.Model()
 	j := stream.New("job", stream.Config{Tracer: New(ours, sample)})
 	records := stream.From(j, stream.FromSlice(values))
-	good, bad := stream.OrderedWaitSplit(records, sidecar.NewAsyncFunction(cfg, tensor.Values[float32, float32]("x", "y")), op, stream.Name("infer"))
+	good, bad := stream.AsyncWithDeadLetters(records, sidecar.NewAsyncFunction(cfg, tensor.Values[float32, float32]("x", "y")), op, stream.Name("infer"))
 	// A second operator finds the context that the first has left.
 	again := stream.OrderedWait(good, async.Func(func(_ context.Context, v []float32) ([]float32, error) { return v, nil }, 4), async.Config{}, stream.Name("again"))
 	out, letters := stream.Collect(again), stream.Collect(bad)

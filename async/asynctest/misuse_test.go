@@ -1,4 +1,4 @@
-package streamtest_test
+package asynctest_test
 
 import (
 	"errors"
@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
-	"github.com/tensorferry/tensorferry/stream/streamtest"
+	"github.com/tensorferry/tensorferry/async/asynctest"
 )
 
 // probe is a test inside a test, which may fail.
@@ -49,7 +49,7 @@ func failures(f func(p *probe)) string {
 
 // blocking is a function with a handler that does what it must not.
 type blocking struct {
-	streamtest.Manual[int, int]
+	asynctest.Manual[int, int]
 	handle func()
 }
 
@@ -59,13 +59,13 @@ func (b *blocking) OnTimeout(async.Call[int]) (async.Outputs[int], error) {
 }
 
 func TestMisuse(t *testing.T) {
-	type manual = streamtest.Manual[int, int]
-	type harness = streamtest.Harness[int, int]
+	type manual = asynctest.Manual[int, int]
+	type harness = asynctest.Harness[int, int]
 	cfg := async.Config{Capacity: 2, Timeout: time.Minute}
 	in := func(f func(h *harness, fn *manual)) func(*probe) {
 		return func(p *probe) {
 			var fn manual
-			f(streamtest.New(p, &fn, async.Ordered, cfg), &fn)
+			f(asynctest.New(p, &fn, cfg), &fn)
 		}
 	}
 	boom := errors.New("boom")
@@ -75,7 +75,7 @@ func TestMisuse(t *testing.T) {
 		want string
 	}{
 		{"nothing wrong", in(func(h *harness, fn *manual) { h.Push(1); fn.Call(1).Complete(2); h.Finish() }), ""},
-		{"a bad configuration", func(p *probe) { streamtest.New(p, &manual{}, async.Ordered, async.Config{Capacity: -1}) }, "capacity is -1"},
+		{"a bad configuration", func(p *probe) { asynctest.New(p, &manual{}, async.Config{Capacity: -1}) }, "capacity is -1"},
 		{"more than fits", in(func(h *harness, _ *manual) { h.Push(1, 2, 3) }), "only 2 of 3 records were taken; 2 record(s) in a queue of 2 (16 bytes): 2 calls in progress"},
 		{"a watermark that does not fit", in(func(h *harness, _ *manual) { h.Push(1, 2); h.Watermark(1) }), "no room for the watermark"},
 		{"a push into a drain", in(func(h *harness, _ *manual) { h.Push(1); h.Barrier(3); h.Push(2) }), "barrier 3 is on its way, and nothing is taken"},
@@ -89,44 +89,44 @@ func TestMisuse(t *testing.T) {
 		{"input after Close", in(func(h *harness, _ *manual) { h.Close(); h.Push(1) }), "Offer after Close"},
 		{"the end after Close", in(func(h *harness, _ *manual) { h.Close(); h.Finish() }), "Finish after Close"},
 		{"backwards", in(func(h *harness, _ *manual) { h.Advance(-time.Second) }), "time does not run backwards"},
-		{"input after a failure", in(func(h *harness, fn *manual) { h.Push(1); fn.Call(1).Fail(boom); h.Push(2) }), "Offer after the operator failed: streamtest: record at split 0, position 0"},
+		{"input after a failure", in(func(h *harness, fn *manual) { h.Push(1); fn.Call(1).Fail(boom); h.Push(2) }), "Offer after the operator failed: asynctest: record at split 0, position 0"},
 		{"a failure that ends the waiting", in(func(h *harness, fn *manual) { h.Push(1); h.Until(func() bool { return false }) }), "Until after the operator failed"},
-		{"a failure that nobody asks for", in(func(h *harness, fn *manual) { h.Push(1); fn.Call(1).Fail(boom) }), "did not ask for it with Err: streamtest: record at"},
+		{"a failure that nobody asks for", in(func(h *harness, fn *manual) { h.Push(1); fn.Call(1).Fail(boom) }), "did not ask for it with Err: asynctest: record at"},
 		{"a failure at the very end", func(p *probe) {
-			h := streamtest.New(p, slow, async.Ordered, async.Config{Timeout: time.Second / 2})
+			h := asynctest.New(p, slow, async.Config{Timeout: time.Second / 2})
 			h.Push(1)
 			time.Sleep(time.Second) // behind the harness's back
 		}, "no answer within the timeout"},
 		{"a failed Open that nobody asks for", func(p *probe) {
-			streamtest.New(p, async.Function[int, int](unopened{}), async.Ordered, async.Config{})
+			asynctest.New(p, async.Function[int, int](unopened{}), async.Config{})
 		}, "did not ask for it with Err: cannot be opened"},
 		{"a Close that fails", func(p *probe) {
-			streamtest.New(p, &unclosed{}, async.Ordered, async.Config{})
+			asynctest.New(p, &unclosed{}, async.Config{})
 		}, "closing the function: cannot be closed"},
 		{"a call that is not in progress", in(func(h *harness, fn *manual) { h.Push(1, 2); fn.Call(3) }), "no call is in progress for 3, only for [1 2]"},
 		{"a call that is over", in(func(h *harness, fn *manual) { h.Push(1); c := fn.Call(1); c.Complete(2); c.Complete(2) }), "attempt 1 for 1 was completed before"},
 		{"a failure without an error", in(func(h *harness, fn *manual) { h.Push(1); fn.Call(1).Fail(nil) }), "Fail without an error for 1"},
 		{"a wait for what cannot come", func(p *probe) {
 			var fn manual
-			h := streamtest.New(p, &fn, async.Unordered, async.Config{Timeout: async.NoTimeout})
+			h := asynctest.New(p, &fn, async.Config{Order: async.Unordered, Timeout: async.NoTimeout})
 			h.Push(1)
 			h.Finish()
 		}, "Finish hangs: nothing has happened for 24h0m0s and no timer of the operator is due; 1 record(s) in a queue of 1000 (8 bytes): 1 calls in progress"},
 		{"a handler that blocks", func(p *probe) {
-			h := streamtest.New(p, &blocking{handle: func() { time.Sleep(time.Second) }}, async.Ordered, cfg)
+			h := asynctest.New(p, &blocking{handle: func() { time.Sleep(time.Second) }}, cfg)
 			h.Push(1)
 			h.Finish()
 		}, "the operator was blocked for 1s; Call, Cancel, OnTimeout"},
 		{"a handler that uses the harness", func(p *probe) {
 			var h *harness
-			h = streamtest.New(p, &blocking{handle: func() { h.Stats() }}, async.Ordered, cfg)
+			h = asynctest.New(p, &blocking{handle: func() { h.Stats() }}, cfg)
 			h.Push(1)
 			h.Finish()
 		}, "called from within the function"},
 		{"a handler that uses its Manual", func(p *probe) {
 			var fn *blocking
 			fn = &blocking{handle: func() { fn.Calls() }}
-			h := streamtest.New(p, fn, async.Ordered, cfg)
+			h := asynctest.New(p, fn, cfg)
 			h.Push(1)
 			h.Finish()
 		}, "called from within the function"},
@@ -139,7 +139,7 @@ func TestMisuse(t *testing.T) {
 		})
 	}
 	t.Run("real time", func(t *testing.T) {
-		got := failures(func(p *probe) { streamtest.New(p, &manual{}, async.Ordered, cfg) })
+		got := failures(func(p *probe) { asynctest.New(p, &manual{}, cfg) })
 		if !strings.Contains(got, "inside synctest.Test") {
 			t.Errorf("it says %q", got)
 		}

@@ -1,4 +1,4 @@
-package streamtest_test
+package asynctest_test
 
 import (
 	"context"
@@ -10,9 +10,9 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/async/asynctest"
 	"github.com/tensorferry/tensorferry/sidecar"
 	"github.com/tensorferry/tensorferry/sidecar/sidecartest"
-	"github.com/tensorferry/tensorferry/stream/streamtest"
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
@@ -20,7 +20,7 @@ import (
 
 // lenient answers -1 for what takes too long.
 type lenient struct {
-	streamtest.Manual[string, int]
+	asynctest.Manual[string, int]
 }
 
 func (*lenient) OnTimeout(async.Call[string]) (async.Outputs[int], error) {
@@ -30,7 +30,7 @@ func (*lenient) OnTimeout(async.Call[string]) (async.Outputs[int], error) {
 func TestSlowAnswerIsReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fn := &lenient{}
-		h := streamtest.New(t, fn, async.Ordered, async.Config{Timeout: 10 * time.Second})
+		h := asynctest.New(t, fn, async.Config{Timeout: 10 * time.Second})
 
 		h.Push("fast", "slow")
 		fn.Call("fast").Complete(4)
@@ -54,7 +54,8 @@ func TestLookup(t *testing.T) {
 				return 0, context.Cause(ctx)
 			}
 		}, 0)
-		h := streamtest.New(t, lookup, async.Unordered, async.Config{
+		h := asynctest.New(t, lookup, async.Config{
+			Order:   async.Unordered,
 			Timeout: 5 * time.Second,
 			OnError: async.OnError{Timeout: async.DeadLetter},
 		})
@@ -76,7 +77,7 @@ func TestLookup(t *testing.T) {
 
 // patient has opinions about retries and makes results of failures.
 type patient struct {
-	streamtest.Manual[string, int]
+	asynctest.Manual[string, int]
 }
 
 func (*patient) RetryResult(outs async.Outputs[int]) bool { return outs.Len() == 0 }
@@ -89,7 +90,7 @@ func (*patient) Fallback(f async.Failed[string]) (async.Outputs[int], error) {
 func TestRetriesAndFallback(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fn := &patient{}
-		h := streamtest.New(t, fn, async.Ordered, async.Config{
+		h := asynctest.New(t, fn, async.Config{
 			Retry:   async.Retry{Max: 3, Delay: time.Second, Jitter: async.NoJitter},
 			OnError: async.OnError{Backend: async.Fallback},
 		})
@@ -115,8 +116,8 @@ func TestRetriesAndFallback(t *testing.T) {
 // A checkpoint is taken, the task crashes, and another one goes on from there.
 func TestRestore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var fn streamtest.Manual[string, int]
-		h := streamtest.New(t, &fn, async.Unordered, async.Config{})
+		var fn asynctest.Manual[string, int]
+		h := asynctest.New(t, &fn, async.Config{Order: async.Unordered})
 		h.Push("a", "bb", "ccc")
 		fn.Call("bb").Complete(2)
 		h.Barrier(1)
@@ -129,7 +130,7 @@ func TestRestore(t *testing.T) {
 			t.Error(err)
 		}
 
-		again := streamtest.Restore(t, &fn, async.Ordered, async.Config{Capacity: 2}, state)
+		again := asynctest.Restore(t, &fn, async.Config{Capacity: 2}, state)
 		fn.Answer(func(r async.Record[string]) (async.Outputs[int], error) {
 			return async.One(len(r.Value)), nil
 		})
@@ -148,7 +149,7 @@ func TestCodec(t *testing.T) {
 		fn := sidecar.NewAsyncFunction(sidecar.Config{
 			Endpoint: s.Endpoint(), Dialer: s.Dialer(), Model: s.Model(),
 		}, labelled{})
-		h := streamtest.New(t, fn, async.Ordered, async.Config{
+		h := asynctest.New(t, fn, async.Config{
 			OnError: async.OnError{BadRecord: async.DeadLetter},
 		})
 
@@ -196,7 +197,7 @@ func (r labelledRow) Decode(p point, src *tensor.Rows, i int) (string, error) {
 
 // Outside a harness, and in real time, a Manual is a function like others.
 func ExampleManual() {
-	var fn streamtest.Manual[string, int]
+	var fn asynctest.Manual[string, int]
 	fn.Answer(func(r async.Record[string]) (async.Outputs[int], error) {
 		return async.One(len(r.Value)), nil
 	})

@@ -1,4 +1,4 @@
-package streamtest
+package asynctest
 
 import (
 	"context"
@@ -71,7 +71,7 @@ func (m *Manual[IN, OUT]) Call(v IN) *Pending[IN, OUT] {
 	if len(callers) > 0 {
 		h = callers[len(callers)-1].host
 	}
-	misuse(h, "streamtest: no call is in progress for %v, only for %v", v, values)
+	misuse(h, "asynctest: no call is in progress for %v, only for %v", v, values)
 	return nil
 }
 
@@ -152,7 +152,7 @@ func (p *Pending[IN, OUT]) Complete(results ...OUT) {
 // async.VerdictOf(err), the retry predicate and Config.OnError.
 func (p *Pending[IN, OUT]) Fail(err error) {
 	if err == nil {
-		misuse(p.caller.host, "streamtest: Fail without an error for %v; use Complete", p.Record.Value)
+		misuse(p.caller.host, "asynctest: Fail without an error for %v; use Complete", p.Record.Value)
 	}
 	p.end(async.Outputs[OUT]{}, err)
 }
@@ -166,7 +166,7 @@ func (p *Pending[IN, OUT]) end(outs async.Outputs[OUT], err error) {
 	m.pending = slices.DeleteFunc(m.pending, func(q *Pending[IN, OUT]) bool { return q == p })
 	m.mu.Unlock()
 	if again {
-		misuse(p.caller.host, "streamtest: attempt %d for %v was completed before", p.Attempt(), p.Record.Value)
+		misuse(p.caller.host, "asynctest: attempt %d for %v was completed before", p.Attempt(), p.Record.Value)
 	}
 	p.report(outs, err)
 	m.settle()
@@ -207,7 +207,7 @@ func (c *manualCaller[IN, OUT]) settle() {
 // Open makes Manual an async.Function.
 func (m *Manual[IN, OUT]) Open(ctx context.Context, _ async.Subtask, done async.Completer[OUT]) (async.Caller[IN, OUT], error) {
 	if done == nil {
-		return nil, errors.New("streamtest: Manual was opened without a Completer")
+		return nil, errors.New("asynctest: Manual was opened without a Completer")
 	}
 	c := &manualCaller[IN, OUT]{m: m, done: done}
 	c.host, _ = ctx.Value(hostKey{}).(host)

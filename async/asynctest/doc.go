@@ -1,4 +1,4 @@
-// Package streamtest drives an asynchronous function as a job's task does, so that its users can
+// Package asynctest drives an asynchronous function as a job's task does, so that its users can
 // test their own [async.Function], timeout handler, retry predicate and fallback. A test pushes
 // records, watermarks and barriers, moves time, completes calls by hand or leaves that to the
 // function, takes the state of a checkpoint, restores it, and looks at what left, in order.
@@ -17,7 +17,7 @@
 //	func TestSlowAnswerIsReplaced(t *testing.T) {
 //		synctest.Test(t, func(t *testing.T) {
 //			fn := &lenient{}
-//			h := streamtest.New(t, fn, async.Ordered, async.Config{Timeout: 10 * time.Second})
+//			h := asynctest.New(t, fn, async.Config{Timeout: 10 * time.Second})
 //
 //			h.Push("fast", "slow")
 //			fn.Call("fast").Complete(4)
@@ -35,6 +35,6 @@
 // Manual.
 //
 // A failure of the operator that the test never asks for (with [Harness.Err]) fails the test, and so does
-// a Call, Cancel, handler or predicate that blocks. Package streamtest knows only package async:
+// a Call, Cancel, handler or predicate that blocks. Package asynctest knows only package async:
 // nothing of jobs, sources, sinks, sidecars or how checkpoints are stored.
-package streamtest
+package asynctest

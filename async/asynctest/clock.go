@@ -1,4 +1,4 @@
-package streamtest
+package asynctest
 
 import "time"
 
@@ -10,7 +10,7 @@ const patience = 24 * time.Hour
 func (h *Harness[IN, OUT]) Advance(d time.Duration) {
 	h.t.Helper()
 	if d < 0 {
-		h.t.Fatalf("streamtest: Advance by %v; time does not run backwards", d)
+		h.t.Fatalf("asynctest: Advance by %v; time does not run backwards", d)
 	}
 	for end := time.Now().Add(d); ; {
 		h.settle()
@@ -60,7 +60,7 @@ func (h *Harness[IN, OUT]) pass(what string, done func() bool) {
 			until = next // a timer gets its time, however late that is
 		}
 		if !h.pause(until) {
-			h.t.Fatalf("streamtest: %s hangs: nothing has happened for %v and no timer of the operator is due; %s", what, patience, h.describe())
+			h.t.Fatalf("asynctest: %s hangs: nothing has happened for %v and no timer of the operator is due; %s", what, patience, h.describe())
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package streamtest
+package asynctest
 
 import (
 	"context"
@@ -57,31 +57,31 @@ type State[IN any] struct {
 	Next int64
 }
 
-// New opens fn in an operator of the order and configuration, and closes it at the end of the
+// New opens fn in an operator of the configuration, and closes it at the end of the
 // test. It must be called inside testing/synctest.Test. A configuration that is refused fails
 // the test at once. A failure of fn's Open is the harness's failure: see Err.
-func New[IN, OUT any](t TB, fn async.Function[IN, OUT], order async.Order, cfg async.Config) *Harness[IN, OUT] {
+func New[IN, OUT any](t TB, fn async.Function[IN, OUT], cfg async.Config) *Harness[IN, OUT] {
 	t.Helper()
-	return start(t, fn, order, cfg, nil)
+	return start(t, fn, cfg, nil)
 }
 
 // Restore is New with the state of another harness's checkpoint: its records are called again,
 // with all their attempts and a full timeout, ahead of all that is pushed. Close the other
 // harness first where the test is about a crash, so that its calls are cancelled.
-func Restore[IN, OUT any](t TB, fn async.Function[IN, OUT], order async.Order, cfg async.Config, state State[IN]) *Harness[IN, OUT] {
+func Restore[IN, OUT any](t TB, fn async.Function[IN, OUT], cfg async.Config, state State[IN]) *Harness[IN, OUT] {
 	t.Helper()
-	return start(t, fn, order, cfg, &state)
+	return start(t, fn, cfg, &state)
 }
 
-func start[IN, OUT any](t TB, fn async.Function[IN, OUT], order async.Order, cfg async.Config, state *State[IN]) *Harness[IN, OUT] {
+func start[IN, OUT any](t TB, fn async.Function[IN, OUT], cfg async.Config, state *State[IN]) *Harness[IN, OUT] {
 	t.Helper()
 	if why := outside(); why != nil {
-		t.Fatalf("streamtest: time must be virtual; call New and Restore inside synctest.Test (package testing/synctest): %v", why)
+		t.Fatalf("asynctest: time must be virtual; call New and Restore inside synctest.Test (package testing/synctest): %v", why)
 	}
 	h := &Harness[IN, OUT]{t: t, woken: make(chan struct{}, 1)}
-	op, err := async.NewOperator(fn, order, cfg, async.Subtask{Operator: "streamtest"}, h.wake)
+	op, err := async.NewOperator(fn, cfg, async.Subtask{Operator: "asynctest"}, h.wake)
 	if err != nil {
-		t.Fatalf("streamtest: %v", err)
+		t.Fatalf("asynctest: %v", err)
 	}
 	h.op = op
 	op.DeadLetters(h.deadLetters)
@@ -128,7 +128,7 @@ func (h *Harness[IN, OUT]) wake() {
 func (h *Harness[IN, OUT]) settle() {
 	h.t.Helper()
 	if h.stepping {
-		h.t.Fatalf("streamtest: a method of the harness or of a Manual was called from within the function; call them from the test only")
+		h.t.Fatalf("asynctest: a method of the harness or of a Manual was called from within the function; call them from the test only")
 	}
 	for first := true; ; first = false {
 		synctest.Wait() // the function's goroutines come first: what they answer now is in time
@@ -154,7 +154,7 @@ func (h *Harness[IN, OUT]) step() {
 	h.status, h.err = h.op.Step(now, turnSize, (*emitter[IN, OUT])(h))
 	h.torn = false
 	if d := time.Since(now); d != 0 {
-		h.t.Fatalf("streamtest: the operator was blocked for %v; Call, Cancel, OnTimeout, RetryResult, RetryError and Fallback must not block", d)
+		h.t.Fatalf("asynctest: the operator was blocked for %v; Call, Cancel, OnTimeout, RetryResult, RetryError and Fallback must not block", d)
 	}
 	if h.err != nil {
 		return
@@ -201,14 +201,14 @@ func (h *Harness[IN, OUT]) cleanup() {
 			return
 		}
 		if err := h.close(); err != nil {
-			h.t.Errorf("streamtest: closing the function: %v", err)
+			h.t.Errorf("asynctest: closing the function: %v", err)
 		}
 	}()
 	if !h.closed {
 		h.settle()
 	}
 	if h.err != nil && !h.seen {
-		h.t.Errorf("streamtest: the operator failed, and the test did not ask for it with Err: %v", h.err)
+		h.t.Errorf("asynctest: the operator failed, and the test did not ask for it with Err: %v", h.err)
 	}
 }
 
@@ -217,7 +217,7 @@ func (h *Harness[IN, OUT]) State() State[IN] {
 	h.t.Helper()
 	h.settle()
 	if h.state == nil {
-		h.t.Fatalf("streamtest: no barrier has passed, so there is no state; %s", h.describe())
+		h.t.Fatalf("asynctest: no barrier has passed, so there is no state; %s", h.describe())
 	}
 	return State[IN]{Records: slices.Clone(h.state.Records), Watermarks: slices.Clone(h.state.Watermarks), Next: h.state.Next}
 }

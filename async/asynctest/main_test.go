@@ -1,4 +1,4 @@
-package streamtest_test
+package asynctest_test
 
 import (
 	"testing"

@@ -1,4 +1,4 @@
-package streamtest_test
+package asynctest_test
 
 import (
 	"context"
@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
-	"github.com/tensorferry/tensorferry/stream/streamtest"
+	"github.com/tensorferry/tensorferry/async/asynctest"
 )
 
 // virtual runs a named test in virtual time.
@@ -42,8 +42,8 @@ func at(split int, key string, values ...int) []async.Record[int] {
 
 func TestInput(t *testing.T) {
 	virtual(t, "what a record carries reaches the function and the result", func(t *testing.T) {
-		var fn streamtest.Manual[int, int]
-		h := streamtest.New(t, &fn, async.Ordered, async.Config{})
+		var fn asynctest.Manual[int, int]
+		h := asynctest.New(t, &fn, async.Config{})
 		h.PushRecords(at(3, "k", 7)...)
 		c := fn.Call(7)
 		if r := c.Record; r.Split != 3 || r.Key != "k" || r.Time != 7 || r.Position != 100 {
@@ -59,8 +59,8 @@ func TestInput(t *testing.T) {
 		}
 	})
 	virtual(t, "positions go on", func(t *testing.T) {
-		var fn streamtest.Manual[int, int]
-		h := streamtest.New(t, &fn, async.Ordered, async.Config{})
+		var fn asynctest.Manual[int, int]
+		h := asynctest.New(t, &fn, async.Config{})
 		fn.Answer(double)
 		h.Push(1, 2)
 		h.PushRecords(at(0, "", 3)...) // position 100
@@ -75,8 +75,8 @@ func TestInput(t *testing.T) {
 		}
 	})
 	virtual(t, "as many as there is room for", func(t *testing.T) {
-		var fn streamtest.Manual[int, int]
-		h := streamtest.New(t, &fn, async.Ordered, async.Config{Capacity: 2})
+		var fn asynctest.Manual[int, int]
+		h := asynctest.New(t, &fn, async.Config{Capacity: 2})
 		if n := h.Offer(h.Records(1, 2, 3)...); n != 2 || h.Room() != 0 {
 			t.Errorf("%d taken, room %d", n, h.Room())
 		}
@@ -96,7 +96,7 @@ func TestInput(t *testing.T) {
 		}
 	})
 	virtual(t, "more than fits, in time", func(t *testing.T) {
-		h := streamtest.New(t, slow, async.Ordered, async.Config{Capacity: 2})
+		h := asynctest.New(t, slow, async.Config{Capacity: 2})
 		start := time.Now()
 		h.Feed(h.Records(1, 1, 1, 1, 1)...)
 		if d := time.Since(start); d != 2*time.Second {
@@ -108,8 +108,8 @@ func TestInput(t *testing.T) {
 		}
 	})
 	virtual(t, "watermarks and idleness, in their place", func(t *testing.T) {
-		var fn streamtest.Manual[int, int]
-		h := streamtest.New(t, &fn, async.Unordered, async.Config{})
+		var fn asynctest.Manual[int, int]
+		h := asynctest.New(t, &fn, async.Config{Order: async.Unordered})
 		h.PushRecords(at(0, "", 1, 2)...)
 		h.Watermark(2)
 		h.PushRecords(at(0, "", 3)...)
@@ -124,8 +124,8 @@ func TestInput(t *testing.T) {
 		}
 	})
 	virtual(t, "keys", func(t *testing.T) {
-		var fn streamtest.Manual[int, int]
-		h := streamtest.New(t, &fn, async.Keyed, async.Config{})
+		var fn asynctest.Manual[int, int]
+		h := asynctest.New(t, &fn, async.Config{Order: async.Keyed})
 		h.PushRecords(at(0, "a", 1, 2)...)
 		h.PushRecords(at(0, "b", 3)...)
 		fn.Call(2).Complete(4)
@@ -139,8 +139,8 @@ func TestInput(t *testing.T) {
 
 func TestClock(t *testing.T) {
 	virtual(t, "a step at every due time", func(t *testing.T) {
-		var fn streamtest.Manual[int, int]
-		h := streamtest.New(t, &fn, async.Ordered, async.Config{
+		var fn asynctest.Manual[int, int]
+		h := asynctest.New(t, &fn, async.Config{
 			Capacity: 1, Timeout: 3 * time.Second, OnError: async.OnError{Timeout: async.DeadLetter},
 		})
 		start := time.Now()
@@ -161,10 +161,10 @@ func TestClock(t *testing.T) {
 	})
 	virtual(t, "an answer at the deadline is in time", func(t *testing.T) {
 		for _, order := range []async.Order{async.Ordered, async.Unordered, async.Keyed} {
-			h := streamtest.New(t, async.Func(func(_ context.Context, v int) (int, error) {
+			h := asynctest.New(t, async.Func(func(_ context.Context, v int) (int, error) {
 				time.Sleep(time.Second) // and never mind the context
 				return 2 * v, nil
-			}, 0), order, async.Config{Timeout: time.Second})
+			}, 0), async.Config{Order: order, Timeout: time.Second})
 			h.Push(1)
 			h.Finish()
 			if got := h.Transcript(); got != "2 end" || h.Err() != nil {
@@ -173,7 +173,7 @@ func TestClock(t *testing.T) {
 		}
 	})
 	virtual(t, "until something holds", func(t *testing.T) {
-		h := streamtest.New(t, slow, async.Unordered, async.Config{})
+		h := asynctest.New(t, slow, async.Config{Order: async.Unordered})
 		start := time.Now()
 		h.Push(3, 1, 2)
 		h.Until(func() bool { return len(h.Values()) == 2 })
@@ -182,8 +182,8 @@ func TestClock(t *testing.T) {
 		}
 	})
 	virtual(t, "a timer of more than a day", func(t *testing.T) {
-		var fn streamtest.Manual[int, int]
-		h := streamtest.New(t, &fn, async.Ordered, async.Config{Timeout: 72 * time.Hour, OnError: async.OnError{Timeout: async.Drop}})
+		var fn asynctest.Manual[int, int]
+		h := asynctest.New(t, &fn, async.Config{Timeout: 72 * time.Hour, OnError: async.OnError{Timeout: async.Drop}})
 		start := time.Now()
 		h.Push(1)
 		h.Finish()
@@ -195,8 +195,8 @@ func TestClock(t *testing.T) {
 
 func TestCheckpoints(t *testing.T) {
 	virtual(t, "a drain", func(t *testing.T) {
-		var fn streamtest.Manual[int, int]
-		h := streamtest.New(t, &fn, async.Ordered, async.Config{})
+		var fn asynctest.Manual[int, int]
+		h := asynctest.New(t, &fn, async.Config{})
 		h.Push(1, 2)
 		h.Barrier(4)
 		if n := h.Offer(h.Records(3)...); n != 0 || h.Transcript() != "" {
@@ -211,8 +211,8 @@ func TestCheckpoints(t *testing.T) {
 		}
 	})
 	virtual(t, "a drain that is given up", func(t *testing.T) {
-		var fn streamtest.Manual[int, int]
-		h := streamtest.New(t, &fn, async.Ordered, async.Config{})
+		var fn asynctest.Manual[int, int]
+		h := asynctest.New(t, &fn, async.Config{})
 		h.Push(1)
 		h.Barrier(1)
 		h.AbortBarrier()
@@ -225,8 +225,8 @@ func TestCheckpoints(t *testing.T) {
 	})
 	// The same state, into every order, policy and a smaller capacity.
 	virtual(t, "restore", func(t *testing.T) {
-		var fn streamtest.Manual[int, int]
-		h := streamtest.New(t, &fn, async.Ordered, async.Config{Checkpoint: async.Snapshot, Capacity: 10})
+		var fn asynctest.Manual[int, int]
+		h := asynctest.New(t, &fn, async.Config{Checkpoint: async.Snapshot, Capacity: 10})
 		h.PushRecords(at(1, "k", 1, 2)...)
 		h.Watermark(2)
 		h.Push(3)
@@ -244,8 +244,9 @@ func TestCheckpoints(t *testing.T) {
 		}
 		for _, order := range []async.Order{async.Ordered, async.Unordered, async.Keyed} {
 			for _, cfg := range []async.Config{{Capacity: 1}, {Capacity: 2, Checkpoint: async.Drain}, {Checkpoint: async.Snapshot}} {
-				var fn streamtest.Manual[int, int]
-				h := streamtest.Restore(t, &fn, order, cfg, state)
+				cfg.Order = order
+				var fn asynctest.Manual[int, int]
+				h := asynctest.Restore(t, &fn, cfg, state)
 				if n := h.Room(); n != h.Config().Capacity-4 && n != 0 {
 					t.Errorf("%v, %+v: room %d", order, cfg, n)
 				}
@@ -272,8 +273,8 @@ func TestCheckpoints(t *testing.T) {
 
 func TestFailures(t *testing.T) {
 	virtual(t, "of a record", func(t *testing.T) {
-		var fn streamtest.Manual[int, int]
-		h := streamtest.New(t, &fn, async.Ordered, async.Config{})
+		var fn asynctest.Manual[int, int]
+		h := asynctest.New(t, &fn, async.Config{})
 		h.Push(1, 2)
 		boom := errors.New("boom")
 		fn.Call(2).Fail(boom)
@@ -288,22 +289,22 @@ func TestFailures(t *testing.T) {
 		}
 	})
 	virtual(t, "while input waits", func(t *testing.T) {
-		var fn streamtest.Manual[int, int]
-		h := streamtest.New(t, &fn, async.Ordered, async.Config{Capacity: 1, Timeout: time.Second})
+		var fn asynctest.Manual[int, int]
+		h := asynctest.New(t, &fn, async.Config{Capacity: 1, Timeout: time.Second})
 		h.Feed(h.Records(1, 2)...)
 		if !errors.Is(h.Err(), async.ErrTimeout) {
 			t.Error(h.Err())
 		}
 	})
 	virtual(t, "of Open", func(t *testing.T) {
-		h := streamtest.New(t, async.Function[int, int](unopened{}), async.Ordered, async.Config{})
+		h := asynctest.New(t, async.Function[int, int](unopened{}), async.Config{})
 		if err := h.Err(); !errors.Is(err, errUnopened) {
 			t.Error(err)
 		}
 	})
 	virtual(t, "of Close", func(t *testing.T) {
 		var fn unclosed
-		h := streamtest.New(t, &fn, async.Ordered, async.Config{})
+		h := asynctest.New(t, &fn, async.Config{})
 		if err := h.Close(); !errors.Is(err, errUnclosed) {
 			t.Error(err)
 		}
@@ -312,7 +313,7 @@ func TestFailures(t *testing.T) {
 		}
 	})
 	virtual(t, "a panic of a handler", func(t *testing.T) {
-		h := streamtest.New(t, &panicking{}, async.Ordered, async.Config{Timeout: time.Second})
+		h := asynctest.New(t, &panicking{}, async.Config{Timeout: time.Second})
 		h.Push(1)
 		h.Finish()
 		if p, ok := errors.AsType[*async.PanicError](h.Err()); !ok || p.Value != "no idea" {
@@ -333,7 +334,7 @@ func (unopened) Open(context.Context, async.Subtask, async.Completer[int]) (asyn
 }
 
 // unclosed is a function whose Close fails.
-type unclosed struct{ streamtest.Manual[int, int] }
+type unclosed struct{ asynctest.Manual[int, int] }
 
 type unclosedCaller struct{ async.Caller[int, int] }
 
@@ -344,21 +345,21 @@ func (f *unclosed) Open(ctx context.Context, sub async.Subtask, done async.Compl
 
 func (unclosedCaller) Close() error { return errUnclosed }
 
-type panicking struct{ streamtest.Manual[int, int] }
+type panicking struct{ asynctest.Manual[int, int] }
 
 func (*panicking) OnTimeout(async.Call[int]) (async.Outputs[int], error) { panic("no idea") }
 
 func TestElementsAreReadable(t *testing.T) {
-	type element = streamtest.Element[int, string]
+	type element = asynctest.Element[int, string]
 	for want, e := range map[string]element{
 		"a@2":       {Result: async.Record[string]{Value: "a", Time: 2}},
 		"a":         {Result: async.Record[string]{Value: "a", Time: async.NoTime}},
-		"x5:record": {Kind: streamtest.DeadLetter, DeadLetter: async.Failed[int]{Record: async.Record[int]{Value: 5}, Class: async.BadRecord}},
-		"W-3":       {Kind: streamtest.Watermark, Watermark: async.Watermark{Time: -3}},
-		"Widle":     {Kind: streamtest.Watermark, Watermark: async.Watermark{Idle: true}},
-		"Wend":      {Kind: streamtest.Watermark, Watermark: async.Watermark{Time: async.EndOfTime}},
-		"|9":        {Kind: streamtest.Barrier, Barrier: 9},
-		"end":       {Kind: streamtest.End},
+		"x5:record": {Kind: asynctest.DeadLetter, DeadLetter: async.Failed[int]{Record: async.Record[int]{Value: 5}, Class: async.BadRecord}},
+		"W-3":       {Kind: asynctest.Watermark, Watermark: async.Watermark{Time: -3}},
+		"Widle":     {Kind: asynctest.Watermark, Watermark: async.Watermark{Idle: true}},
+		"Wend":      {Kind: asynctest.Watermark, Watermark: async.Watermark{Time: async.EndOfTime}},
+		"|9":        {Kind: asynctest.Barrier, Barrier: 9},
+		"end":       {Kind: asynctest.End},
 	} {
 		if got := e.String(); got != want {
 			t.Errorf("%v is written %q, want %q", e.Kind, got, want)

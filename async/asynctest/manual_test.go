@@ -1,4 +1,4 @@
-package streamtest_test
+package asynctest_test
 
 import (
 	"context"
@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
-	"github.com/tensorferry/tensorferry/stream/streamtest"
+	"github.com/tensorferry/tensorferry/async/asynctest"
 )
 
 // busy is an overload: the record waits, and no attempt is used up.
@@ -20,8 +20,8 @@ func (busy) Verdict() async.Verdict {
 
 func TestManual(t *testing.T) {
 	virtual(t, "calls follow from completions", func(t *testing.T) {
-		var fn streamtest.Manual[int, int]
-		h := streamtest.New(t, &fn, async.Ordered, async.Config{MaxCalls: 1})
+		var fn asynctest.Manual[int, int]
+		h := asynctest.New(t, &fn, async.Config{MaxCalls: 1})
 		h.Push(1, 2, 3)
 		for v := 1; v <= 3; v++ {
 			if calls := fn.Calls(); len(calls) != 1 || calls[0].Record.Value != v {
@@ -34,8 +34,8 @@ func TestManual(t *testing.T) {
 		}
 	})
 	virtual(t, "what follows happens at the same moment", func(t *testing.T) {
-		var fn streamtest.Manual[int, int]
-		h := streamtest.New(t, &fn, async.Ordered, async.Config{})
+		var fn asynctest.Manual[int, int]
+		h := asynctest.New(t, &fn, async.Config{})
 		h.Push(1)
 		now := time.Now()
 		fn.Call(1).Complete(2)
@@ -45,8 +45,8 @@ func TestManual(t *testing.T) {
 		}
 	})
 	virtual(t, "a late answer is ignored", func(t *testing.T) {
-		var fn streamtest.Manual[int, int]
-		h := streamtest.New(t, &fn, async.Ordered, async.Config{Timeout: time.Second, OnError: async.OnError{Timeout: async.DeadLetter}})
+		var fn asynctest.Manual[int, int]
+		h := asynctest.New(t, &fn, async.Config{Timeout: time.Second, OnError: async.OnError{Timeout: async.DeadLetter}})
 		h.Push(1)
 		late := fn.Call(1)
 		if late.Cancelled() {
@@ -62,8 +62,8 @@ func TestManual(t *testing.T) {
 		}
 	})
 	virtual(t, "overload", func(t *testing.T) {
-		var fn streamtest.Manual[int, int]
-		h := streamtest.New(t, &fn, async.Ordered, async.Config{Capacity: 4})
+		var fn asynctest.Manual[int, int]
+		h := asynctest.New(t, &fn, async.Config{Capacity: 4})
 		h.Push(1)
 		fn.Call(1).Fail(busy{})
 		if st := h.Stats(); st.Held != 1 || st.Holds != 1 || len(fn.Calls()) != 0 || st.Limit != 2 {
@@ -80,8 +80,8 @@ func TestManual(t *testing.T) {
 		}
 	})
 	virtual(t, "calls are suspended and resumed", func(t *testing.T) {
-		var fn streamtest.Manual[int, int]
-		h := streamtest.New(t, &fn, async.Ordered, async.Config{Hold: time.Minute, OnError: async.OnError{Transport: async.DeadLetter}})
+		var fn asynctest.Manual[int, int]
+		h := asynctest.New(t, &fn, async.Config{Hold: time.Minute, OnError: async.OnError{Transport: async.DeadLetter}})
 		gone := errors.New("the line is dead")
 		fn.Suspend(gone)
 		h.Push(1)
@@ -99,8 +99,8 @@ func TestManual(t *testing.T) {
 		}
 	})
 	virtual(t, "the function answers, then the test does", func(t *testing.T) {
-		var fn streamtest.Manual[int, int]
-		h := streamtest.New(t, &fn, async.Ordered, async.Config{OnError: async.OnError{BadRecord: async.Drop}})
+		var fn asynctest.Manual[int, int]
+		h := asynctest.New(t, &fn, async.Config{OnError: async.OnError{BadRecord: async.Drop}})
 		h.Push(1)
 		fn.Answer(func(r async.Record[int]) (async.Outputs[int], error) {
 			if r.Value == 2 {
@@ -116,9 +116,9 @@ func TestManual(t *testing.T) {
 		}
 	})
 	virtual(t, "several harnesses", func(t *testing.T) {
-		var fn streamtest.Manual[int, int]
-		a := streamtest.New(t, &fn, async.Ordered, async.Config{})
-		b := streamtest.New(t, &fn, async.Ordered, async.Config{})
+		var fn asynctest.Manual[int, int]
+		a := asynctest.New(t, &fn, async.Config{})
+		b := asynctest.New(t, &fn, async.Config{})
 		a.Push(1)
 		b.Push(2)
 		if n := len(fn.Calls()); n != 2 {
@@ -141,7 +141,7 @@ func (badRecord) Verdict() async.Verdict { return async.Verdict{Class: async.Bad
 
 // Outside a harness misuse has no test to fail.
 func TestManualOutsideAHarness(t *testing.T) {
-	var fn streamtest.Manual[int, int]
+	var fn asynctest.Manual[int, int]
 	if _, err := fn.Open(context.Background(), async.Subtask{}, nil); err == nil {
 		t.Error("opened without a Completer")
 	}

@@ -1,4 +1,4 @@
-package streamtest
+package asynctest
 
 import (
 	"fmt"
@@ -29,7 +29,7 @@ func (h *Harness[IN, OUT]) PushRecords(recs ...async.Record[IN]) {
 	h.t.Helper()
 	if n := h.Offer(recs...); n < len(recs) {
 		h.alive("Push")
-		h.t.Fatalf("streamtest: only %d of %d records were taken; %s", n, len(recs), h.describe())
+		h.t.Fatalf("asynctest: only %d of %d records were taken; %s", n, len(recs), h.describe())
 	}
 }
 
@@ -93,7 +93,7 @@ func (h *Harness[IN, OUT]) watermark(w async.Watermark) {
 	h.t.Helper()
 	h.open("Watermark")
 	if !h.op.Watermark(w) {
-		h.t.Fatalf("streamtest: there is no room for the watermark; %s", h.describe())
+		h.t.Fatalf("asynctest: there is no room for the watermark; %s", h.describe())
 	}
 	h.settle()
 }
@@ -106,9 +106,9 @@ func (h *Harness[IN, OUT]) Barrier(id int64) {
 	h.alive("Barrier")
 	switch {
 	case h.barrier != 0:
-		h.t.Fatalf("streamtest: barrier %d while barrier %d is still on its way; let it pass, or give it up with AbortBarrier", id, h.barrier)
+		h.t.Fatalf("asynctest: barrier %d while barrier %d is still on its way; let it pass, or give it up with AbortBarrier", id, h.barrier)
 	case id <= h.last:
-		h.t.Fatalf("streamtest: barrier %d is not larger than the one before, %d (the first may be 1)", id, h.last)
+		h.t.Fatalf("asynctest: barrier %d is not larger than the one before, %d (the first may be 1)", id, h.last)
 	}
 	h.barrier, h.last = id, id
 	h.op.Barrier(id)
@@ -120,7 +120,7 @@ func (h *Harness[IN, OUT]) AbortBarrier() {
 	h.t.Helper()
 	h.alive("AbortBarrier")
 	if h.barrier == 0 {
-		h.t.Fatalf("streamtest: no barrier is on its way; %s", h.describe())
+		h.t.Fatalf("asynctest: no barrier is on its way; %s", h.describe())
 	}
 	h.op.AbortBarrier(h.barrier)
 	h.barrier = 0
@@ -142,10 +142,10 @@ func (h *Harness[IN, OUT]) alive(what string) {
 	h.settle()
 	switch {
 	case h.closed:
-		h.t.Fatalf("streamtest: %s after Close", what)
+		h.t.Fatalf("asynctest: %s after Close", what)
 	case h.err != nil:
 		h.seen = true
-		h.t.Fatalf("streamtest: %s after the operator failed: %v", what, h.err)
+		h.t.Fatalf("asynctest: %s after the operator failed: %v", what, h.err)
 	}
 }
 
@@ -154,7 +154,7 @@ func (h *Harness[IN, OUT]) open(what string) {
 	h.t.Helper()
 	h.alive(what)
 	if h.told {
-		h.t.Fatalf("streamtest: %s after End", what)
+		h.t.Fatalf("asynctest: %s after End", what)
 	}
 }
 

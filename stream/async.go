@@ -1,0 +1,99 @@
+package stream
+
+import (
+	"errors"
+
+	"github.com/tensorferry/tensorferry/async"
+)
+
+// Async calls an asynchronous function for each record. cfg.Order says in which order the results
+// leave. Keyed order needs a stream from KeyBy. Options: Name, Parallel, WithSerializer.
+func Async[IN, OUT any](s *Stream[IN], fn async.Function[IN, OUT], cfg async.Config, opts ...AsyncOption) *Stream[OUT] {
+	results, _ := call(s, fn, cfg, false, opts)
+	return results
+}
+
+// AsyncWithDeadLetters is Async with a second stream. It holds the records whose failure has the
+// action async.DeadLetter. Each leaves when it would have been its results' turn to leave, and is
+// committed with the same checkpoint. If cfg.OnError is not set, every failure of a record itself
+// (classes BadRecord, Timeout and Backend) goes there, and all other failures fail the job. Both
+// streams must be taken.
+func AsyncWithDeadLetters[IN, OUT any](s *Stream[IN], fn async.Function[IN, OUT], cfg async.Config, opts ...AsyncOption) (results *Stream[OUT], failed *Stream[async.Failed[IN]]) {
+	return call(s, fn, cfg, true, opts)
+}
+
+// OrderedWait is Async with results in the order of their records, whatever cfg.Order says.
+func OrderedWait[IN, OUT any](s *Stream[IN], fn async.Function[IN, OUT], cfg async.Config, opts ...AsyncOption) *Stream[OUT] {
+	cfg.Order = async.Ordered
+	return Async(s, fn, cfg, opts...)
+}
+
+// UnorderedWait is Async with results in the order in which they come, whatever cfg.Order says.
+// None passes a watermark.
+func UnorderedWait[IN, OUT any](s *Stream[IN], fn async.Function[IN, OUT], cfg async.Config, opts ...AsyncOption) *Stream[OUT] {
+	cfg.Order = async.Unordered
+	return Async(s, fn, cfg, opts...)
+}
+
+// KeyedWait is KeyBy and then Async, with the results of one key in the order of its records,
+// whatever cfg.Order says. Results of different keys pass each other; none passes a watermark.
+func KeyedWait[IN, OUT any](s *Stream[IN], key func(IN) string, fn async.Function[IN, OUT], cfg async.Config, opts ...AsyncOption) *Stream[OUT] {
+	cfg.Order = async.Keyed
+	return Async(keyedFor(s, key, opts), fn, cfg, opts...)
+}
+
+// keyedFor is KeyBy in front of an operator with options of its own.
+func keyedFor[T any](s *Stream[T], key func(T) string, opts []AsyncOption) *Stream[T] {
+	o, _ := gather(opts) // the operator says what is wrong
+	var mine []OperatorOption
+	if o.name != "" {
+		mine = append(mine, Name(o.name+"-key"))
+	}
+	if o.parallelism > 0 {
+		mine = append(mine, Parallel(o.parallelism))
+	}
+	return KeyBy(s, key, mine...)
+}
+
+func call[IN, OUT any](s *Stream[IN], fn async.Function[IN, OUT], cfg async.Config, letters bool, opts []AsyncOption) (*Stream[OUT], *Stream[async.Failed[IN]]) {
+	o, err := gather(opts)
+	if fn == nil {
+		err = errors.Join(err, errors.New("the function is nil"))
+	}
+	if letters && cfg.OnError == (async.OnError{}) {
+		cfg.OnError = async.OnError{BadRecord: async.DeadLetter, Timeout: async.DeadLetter, Backend: async.DeadLetter}
+	}
+	serializer, serr := serializerFor[IN](o.serializer)
+	if serr != nil && o.serializer == nil && s.job.cfg.Checkpoint.Interval == 0 && cfg.Checkpoint == async.DefaultPolicy && cfg.Timeout != async.NoTimeout {
+		// The only checkpoint that could hold records is that of a stop, which can as well wait for
+		// them.
+		cfg.Checkpoint = async.Drain
+	}
+	resolved, bad := cfg.Resolve()
+	switch used := cfg.OnError.Uses(async.DeadLetter); {
+	case used && !letters:
+		bad = errors.Join(bad, errors.New("some failures have the action dead letter, and no stream takes them; use stream.AsyncWithDeadLetters"))
+	case letters && !used:
+		bad = errors.Join(bad, errors.New("no failure has the action dead letter, so the second stream would stay empty; set it in OnError, or leave OnError out"))
+	}
+	if _, makes := fn.(async.FallbackMaker[IN, OUT]); cfg.OnError.Uses(async.Fallback) && !makes {
+		bad = errors.Join(bad, errors.New("some failures have the action fallback, and the function makes none; implement async.FallbackMaker"))
+	}
+	if o.serializer == nil && !keeps(resolved) {
+		serr = nil // no checkpoint holds a record; a serializer of the wrong type is a mistake all the same
+	}
+	n := take(s, "async", o, errors.Join(err, bad, serr))
+	n.waits, n.letters, n.wantsKeys = true, letters, cfg.Order == async.Keyed
+	n.make = func(env *taskEnv, next, side any) any {
+		w := newAsyncWait(env, n, fn, cfg, serializer, next.(input[OUT]))
+		if side != nil {
+			w.takeLetters(side.(input[async.Failed[IN]]))
+		}
+		return input[IN](w)
+	}
+	results := &Stream[OUT]{job: s.job, from: n, parallelism: n.parallelism}
+	if !letters {
+		return results, nil
+	}
+	return results, &Stream[async.Failed[IN]]{job: s.job, from: n, side: true, parallelism: n.parallelism}
+}
