@@ -1,8 +1,64 @@
-// Package async is an asynchronous operator: records go in, a function is called for each without
-// waiting for the one before, and results come out in order, by key, or as they are done. Bounds in
-// records, bytes and calls, timeouts, retries, holds, barriers and policies for failures are Config.
+// Package async calls a function for each record of a stream without waiting for the call before.
+// Results leave in the order of their records, by key, or as they come. How many records and bytes
+// wait at once, how long a call may take, what is retried and what becomes of a failure is Config.
 //
-// Map runs it over an iterator. Operator is the same as a step function, for hosts that have
-// sources, sinks and checkpoints of their own, as package stream does. The rules by which it works
-// are in docs/rules.md, cited by their numbers (A12).
+// It costs about 0.2 µs and no allocation for each record, beside the function's own time
+// (BenchmarkOperator). Where a call takes less than some microseconds, a plain loop is faster.
+//
+// # A loop over results
+//
+// Map runs a function over an iterator. Func makes a Function of plain Go code that blocks:
+//
+//	look := func(ctx context.Context, id string) (User, error) { return store.Get(ctx, id) }
+//	cfg := async.Config{Capacity: 500, Timeout: time.Second}
+//	for user, err := range async.Map(ctx, async.Values(ids), async.Func(look, 64), cfg) {
+//		if err != nil {
+//			return err // the first failure ends the loop; it is a *RecordError for a record
+//		}
+//		fmt.Println(user.Name)
+//	}
+//
+// # Writing a function
+//
+// A Function has one method, Open. It makes a Caller for each subtask, and gets the Completer to
+// which that caller reports. The caller's Call gets a slice of calls and starts them; it must not
+// block, and the slice is its own until it returns only. When an outcome is there, from any
+// goroutine, the caller passes a Completion with the call's ID to Completer.Complete. The first
+// completion of a call counts, and later ones are ignored. Close ends what is in progress and leaves
+// nothing behind.
+//
+// An error says what it means through its Verdict: whether the record, the other side or the way
+// there is at fault, and whether another attempt may help. If no call can be made at all, as without
+// a connection, the caller says Suspend and later Resume: the records wait, and their time stands
+// still. Optional interfaces of a Function are TimeoutHandler, RetryPredicate, FallbackMaker, Sizer
+// and CallLimiter. Package asynctest tests a function in virtual time.
+//
+// # Writing a host
+//
+// An Operator is a step function: it has no goroutine and reads no input. Its host does that, with
+// this loop, in one goroutine for each operator (see the example of NewOperator):
+//
+//	Admit records while there is Room
+//	Step: timers fire, results leave through the Emitter, calls are made
+//	wait until wake was called, Status.Next has come, or there is Room and input
+//
+// The host owes the operator four things. It calls all methods from one goroutine. It calls Step
+// soon after wake, and at Status.Next. It passes watermarks and barriers in their place among the
+// records. It calls Close in the end, whatever happened.
+//
+// # Inside
+//
+//	         ┌────────────────── Operator ───────────────────┐
+//	Admit ──▶│ ready ──▶ calling ──▶ judged ──▶ done ────────┼──▶ Emitter
+//	         │   ▲         │ │                               │
+//	         │   ├─ held ◀─┘ └─▶ retrying ─┐                 │
+//	         │   └─────────────────────────┘                 │
+//	         │ out of time: whatever is not done is judged   │
+//	         └──────────────┬────────────────▲───────────────┘
+//	                   Call │                │ Complete, from any goroutine
+//	                        ▼                │
+//	                        your Caller ─────┘
+//
+// What the queue does in each case is numbered (A1, A2, ...) in docs/rules.md; comments cite these
+// numbers.
 package async

@@ -30,12 +30,6 @@ type Emitter[OUT any] interface {
 	Watermark(Watermark)
 }
 
-// QueuedWatermark is a watermark of a snapshot; it stands before Entries[Before].
-type QueuedWatermark struct {
-	Before int
-	Mark   Watermark
-}
-
 // Status is what a Step leaves for its host to do.
 type Status[IN any] struct {
 	// Barrier, if not 0, passes the operator now, behind everything that was
@@ -52,38 +46,6 @@ type Status[IN any] struct {
 	More bool
 	// Next is when Step must run again if nothing wakes it before; zero for never.
 	Next time.Time
-}
-
-// Stats are an operator's present numbers.
-type Stats struct {
-	// Queued counts the records admitted and not yet emitted; InFlight the calls
-	// in progress; Held, Retrying and Done what waits for the other side, for
-	// its next attempt, and for its turn to leave.
-	Queued, InFlight, Held, Retrying, Done int
-	// Suspended says why no calls are made at present; nil if they are.
-	Suspended error
-	// HeldFor is the newest failure, or suspension, for which a record was held; nil while none is.
-	HeldFor error
-	// Limit is how many calls may be in progress at present, between 1 and
-	// MaxCalls; Bytes those of the queued records and of their results.
-	Limit, MaxCalls int
-	Bytes           int64
-	// Since Open: Admitted, which what was restored is as well, is Completed (with any number of results,
-	// fallbacks included), Dropped, DeadLettered, and what is Queued.
-	Admitted, Completed, Dropped, DeadLettered int64
-	// Since Open: Calls were made; Retries are those of them that followed a failed one; Timeouts
-	// are records whose time was over, Holds how often a record was held, called before or not,
-	// and Fallbacks results that the function made for records that failed. What ends the
-	// operator is counted too.
-	Calls, Timeouts, Retries, Holds, Fallbacks int64
-	// Drained counts the records that left while barriers waited, Snapshotted those that went
-	// into checkpoints (A38).
-	Drained, Snapshotted int64
-	// Since Open, by how long it took: Call, from a call to its outcome or its cancellation,
-	// which Close is too; HeadOfLine, from a record's outcome until it left, which waited for
-	// those before it and for room behind; Latency, from a record's admission until it left;
-	// Drain, how long each barrier waited.
-	Call, HeadOfLine, Latency, Drain Histogram
 }
 
 // Operator runs an asynchronous function over the records of one subtask. It is a
@@ -156,13 +118,6 @@ const (
 	lettered
 	failed // with the operator, so it does not leave
 )
-
-// entry is one element of a restored snapshot.
-type entry[IN any] struct {
-	rec    Record[IN]
-	mark   Watermark
-	isMark bool
-}
 
 // NewOperator checks the configuration and makes an operator. wake is called,
 // from any goroutine, when Step should run; it must not block.
@@ -303,51 +258,10 @@ func (o *Operator[IN, OUT]) Watermark(w Watermark) bool {
 	return true
 }
 
-// Barrier says that checkpoint barrier id (not 0) has arrived behind everything
-// admitted so far. It passes in a later Step's Status, at once under the Snapshot policy
-// and when everything has left under Drain. Until then nothing is admitted.
-func (o *Operator[IN, OUT]) Barrier(id int64) {
-	o.barrier = id
-	if o.cfg.Checkpoint == Drain {
-		o.queue.Drain()
-		o.drainFrom, o.drainStart = time.Now(), o.left()
-	}
-}
-
-// left counts the records that have left.
-func (o *Operator[IN, OUT]) left() int64 {
-	return o.stats.Completed + o.stats.Dropped + o.stats.DeadLettered
-}
-
-// AbortBarrier gives a barrier up that has not passed; admission resumes.
-func (o *Operator[IN, OUT]) AbortBarrier(id int64) {
-	if o.barrier == id {
-		o.drained(time.Now())
-		o.barrier = 0
-		o.queue.Undrain()
-	}
-}
-
 // End says that no more input comes. What is queued goes on as ever (A30).
 func (o *Operator[IN, OUT]) End() {
 	o.ended = true
 	o.queue.End()
-}
-
-// Restore gives the operator the entries of a snapshot, before any Admit. They
-// are admitted ahead of all input, as there is room, with any capacity, and
-// start at attempt 1 with a full timeout (A29, A34, A36). It keeps the slices' elements, not the slices.
-func (o *Operator[IN, OUT]) Restore(recs []Record[IN], marks []QueuedWatermark) {
-	o.stats.Admitted += int64(len(recs))
-	for i := 0; i <= len(recs); i++ {
-		for len(marks) > 0 && marks[0].Before <= i {
-			o.backlog = append(o.backlog, entry[IN]{mark: marks[0].Mark, isMark: true})
-			marks = marks[1:]
-		}
-		if i < len(recs) {
-			o.backlog = append(o.backlog, entry[IN]{rec: recs[i]})
-		}
-	}
 }
 
 // Step does everything that is due at now: takes completions, fires timers, lets at most
@@ -380,28 +294,6 @@ func (o *Operator[IN, OUT]) Step(now time.Time, max int, out Emitter[OUT]) (Stat
 		st.Next = end
 	}
 	return st, nil
-}
-
-// mayPass says whether the barrier has waited for what it must wait for.
-func (o *Operator[IN, OUT]) mayPass(now time.Time) bool {
-	if o.cfg.Checkpoint == Snapshot {
-		return true
-	}
-	over := o.cfg.DrainLimit > 0 && now.Sub(o.drainFrom) >= o.cfg.DrainLimit
-	if !over && (len(o.backlog) > 0 || !o.queue.Empty()) {
-		return false
-	}
-	o.drained(now)
-	return true
-}
-
-// drained measures how long the present barrier has waited for what was in flight, whether it
-// passes now or is given up.
-func (o *Operator[IN, OUT]) drained(now time.Time) {
-	if o.barrier != 0 && o.cfg.Checkpoint == Drain {
-		o.stats.Drain.Add(now.Sub(o.drainFrom))
-		o.stats.Drained += o.left() - o.drainStart
-	}
 }
 
 func (o *Operator[IN, OUT]) step(now asyncq.Time, max int, out Emitter[OUT]) {
@@ -450,26 +342,6 @@ func (o *Operator[IN, OUT]) slot(id asyncq.ID) *slot[IN, OUT] {
 	return &o.slots[id.Slot]
 }
 
-func (o *Operator[IN, OUT]) admitBacklog(now asyncq.Time) {
-	if len(o.backlog) == 0 {
-		return
-	}
-	defer o.failOnPanic("RecordBytes")
-	n := 0
-	for ; n < len(o.backlog) && o.queue.Free() > 0; n++ {
-		if b := &o.backlog[n]; b.isMark {
-			s := o.slot(o.queue.AdmitMark(now))
-			s.mark, s.isMark = b.mark, true
-		} else if !o.admit(now, &b.rec) {
-			break
-		}
-	}
-	clear(o.backlog[:n])
-	if o.backlog = o.backlog[n:]; len(o.backlog) == 0 {
-		o.backlog = nil
-	}
-}
-
 // makeCalls hands the caller what settle gathered.
 func (o *Operator[IN, OUT]) makeCalls() {
 	if len(o.calls) == 0 {
@@ -504,49 +376,6 @@ func (o *Operator[IN, OUT]) fail(err error) {
 		o.failed = err
 		o.queue.Fail()
 	}
-}
-
-// snapshot copies what has not left yet (A34).
-func (o *Operator[IN, OUT]) snapshot() ([]Record[IN], []QueuedWatermark) {
-	if o.queue.Len()+len(o.backlog) == 0 {
-		return nil, nil
-	}
-	recs := make([]Record[IN], 0, o.queue.Len()+len(o.backlog))
-	var marks []QueuedWatermark
-	add := func(rec Record[IN], mark Watermark, isMark bool) {
-		if isMark {
-			marks = append(marks, QueuedWatermark{Before: len(recs), Mark: mark})
-		} else {
-			recs = append(recs, rec)
-		}
-	}
-	for _, n := range o.queue.Entries(nil) {
-		add(o.slots[n].rec, o.slots[n].mark, o.slots[n].isMark)
-	}
-	for _, b := range o.backlog {
-		add(b.rec, b.mark, b.isMark)
-	}
-	o.stats.Snapshotted += int64(len(recs))
-	return recs, marks
-}
-
-// Stats returns the operator's present numbers.
-func (o *Operator[IN, OUT]) Stats() Stats {
-	for _, t := range [...]*tally{&o.called, &o.waited, &o.stayed} {
-		t.flush()
-	}
-	s, q := o.stats, o.queue.Stats()
-	s.Call, s.HeadOfLine, s.Latency = o.called.of, o.waited.of, o.stayed.of
-	s.Queued, s.InFlight, s.Held, s.Retrying, s.Done = int(s.Admitted-o.left()), q.Calling, q.Held, q.Retrying, q.Done
-	s.Suspended, s.Limit, s.MaxCalls, s.Bytes = o.suspended, q.Limit, o.cfg.MaxCalls, q.Bytes
-	s.Holds, s.Retries = q.Holds, q.Retries
-	if q.Held > 0 {
-		s.HeldFor = o.heldFor
-	}
-	if o.closed {
-		s.InFlight = 0 // all were cancelled
-	}
-	return s
 }
 
 // Close cancels what is in flight and closes the caller, which may take as long as
