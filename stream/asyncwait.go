@@ -317,7 +317,7 @@ func (w *asyncWait[IN, OUT]) snapshot(b *barrier, st *async.Status[IN]) error {
 	c.held = int64(len(entries))
 	b.ack.counts = append(b.ack.counts, c)
 	add := func(split int, name string, data []byte) {
-		b.ack.parts = append(b.ack.parts, opPart{w.counts.operator, kindAsync,
+		b.ack.parts = append(b.ack.parts, opPart{w.counts.operator, checkpoint.KindAsync,
 			checkpoint.Part{Split: split, Subtask: w.env.index, Name: name, Data: data}})
 	}
 	bySplit := map[int][]byte{}
@@ -340,7 +340,7 @@ func (w *asyncWait[IN, OUT]) snapshot(b *barrier, st *async.Status[IN]) error {
 		bySplit[r.Split] = data
 	}
 	for _, s := range splits {
-		add(s, partEntries, bySplit[s])
+		add(s, checkpoint.PartEntries, bySplit[s])
 	}
 	if len(splits) > 0 {
 		form := formLayout

@@ -96,17 +96,17 @@ func (r *Run) positions(number int, from *restored, splits map[string][]splitSta
 		switch o.kind {
 		case "":
 			continue
-		case kindSource:
+		case checkpoint.KindSource:
 			for _, s := range splits[o.name] {
 				sec.Parts = append(sec.Parts, checkpoint.Part{
-					Split: s.index, Subtask: s.index % o.parallelism, Name: partSplit, Data: appendSplit(nil, s),
+					Split: s.index, Subtask: s.index % o.parallelism, Name: checkpoint.PartSplit, Data: s.position().Append(nil),
 				})
 			}
-		case kindAsync:
+		case checkpoint.KindAsync:
 			if from != nil {
 				sec = from.async[o.name]
 			}
-		case kindSink:
+		case checkpoint.KindSink:
 			sec.Parts = []checkpoint.Part{{Split: -1, Name: partState, Data: r.committer.state(o.name)}}
 		}
 		snap.Sections = append(snap.Sections, sec)

@@ -274,7 +274,7 @@ func TestBeginningIsNoCompletedCheckpoint(t *testing.T) {
 	if err != nil || first.Finished || first.Job != "j" || first.Run != r.ID() {
 		t.Errorf("%+v, %v", first, err)
 	}
-	at, err := Positions(first, "")
+	at, err := first.Positions("")
 	if err != nil || len(at) != 1 || at[0].Next != 0 {
 		t.Errorf("it begins at %v, %v", at, err)
 	}

@@ -49,7 +49,7 @@ func (c *committer) plan(acks []*ack, parallelism func(operator string) int) (se
 			return nil, nil, fmt.Errorf("%s: cannot plan where its results go: %w", s.name, err)
 		}
 		sections = append(sections, checkpoint.Section{
-			Operator: s.name, Kind: kindSink, Parallelism: parallelism(s.name),
+			Operator: s.name, Kind: checkpoint.KindSink, Parallelism: parallelism(s.name),
 			Parts: []checkpoint.Part{
 				{Split: -1, Name: partState, Data: s.next},
 				{Split: -1, Name: partPlan, Data: plan},

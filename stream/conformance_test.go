@@ -230,7 +230,7 @@ func (c *cutCheck) check(e Event) {
 		c.faults = append(c.faults, err.Error())
 		return
 	}
-	from, err := readSplits(snap.Sections[slices.IndexFunc(snap.Sections, func(s checkpoint.Section) bool { return s.Kind == kindSource })])
+	from, err := readSplits(snap.Sections[slices.IndexFunc(snap.Sections, func(s checkpoint.Section) bool { return s.Kind == checkpoint.KindSource })])
 	if err != nil {
 		c.faults = append(c.faults, err.Error())
 		return

@@ -227,7 +227,7 @@ func (c *coordinator) assemble(now time.Time, p *pendingCheckpoint) (*checkpoint
 		return nil, err
 	}
 	for _, o := range c.operators {
-		if o.kind == "" || o.kind == kindSink {
+		if o.kind == "" || o.kind == checkpoint.KindSink {
 			continue
 		}
 		sec := checkpoint.Section{Operator: o.name, Kind: o.kind, Parallelism: o.parallelism}

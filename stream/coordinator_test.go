@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
 // coordRig drives a coordinator of two tasks by hand, at times in milliseconds.
@@ -225,7 +227,7 @@ func TestCoordinatorBeforeAnythingIsOpen(t *testing.T) {
 // TestImbalance: records that do not add up end the job for good.
 func TestImbalance(t *testing.T) {
 	r := newCoordRig(t, CheckpointConfig{Interval: 100 * time.Millisecond})
-	r.c.operators = []planned{{name: "in", kind: kindSource}, {name: "op", kind: kindAsync, input: "in"}}
+	r.c.operators = []planned{{name: "in", kind: checkpoint.KindSource}, {name: "op", kind: checkpoint.KindAsync, input: "in"}}
 	r.run(0)
 	r.c.tick(r.at(100))
 	r.c.report(r.at(101), report{kind: taskAcked, ack: &ack{id: 1, counts: []opCounts{{operator: "in", in: 5, done: 5, out: 5}}}})

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/stream/checkpoint"
 	"github.com/tensorferry/tensorferry/stream/restart"
 )
 
@@ -292,7 +293,7 @@ func FuzzEntries(f *testing.F) {
 	}
 	f.Add(good)
 	f.Add(appendMarks(nil, []async.QueuedWatermark{{Before: 2, Mark: async.Watermark{Time: 9, Idle: true}}}))
-	f.Add(appendSplit(nil, splitState{split: Split{Data: []byte("x"), Start: 3}, next: 5, done: true}))
+	f.Add(checkpoint.SplitPosition{Data: []byte("x"), Start: 3, Next: 5, Done: true}.Append(nil))
 	ring := &ringed{Name: "a"}
 	ring.Next = ring
 	if good, err = ringsSerializer.Append(nil, map[string][]*ringed{"a": {nil, ring, ring, {}}, "b": nil}); err != nil {
@@ -323,8 +324,8 @@ func FuzzEntries(f *testing.F) {
 				t.Fatalf("%v came back as %v, %v", marks, back, err)
 			}
 		}
-		if s, err := decodeSplit(0, data); err == nil {
-			if back, err := decodeSplit(0, appendSplit(nil, s)); err != nil || fmt.Sprint(back) != fmt.Sprint(s) {
+		if s, err := checkpoint.DecodeSplit(data); err == nil {
+			if back, err := checkpoint.DecodeSplit(s.Append(nil)); err != nil || fmt.Sprint(back) != fmt.Sprint(s) {
 				t.Fatalf("%v came back as %v, %v", s, back, err)
 			}
 		}

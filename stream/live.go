@@ -3,8 +3,6 @@ package stream
 import (
 	"context"
 	"fmt"
-
-	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
 // Live is a Source whose splits have no end, such as the partitions of a log. All splits
@@ -54,44 +52,6 @@ type Holder interface {
 	Full() bool
 	// Over says that a checkpoint for which Prepare was called is complete and published, or was given up.
 	Over(checkpoint int64, complete bool) error
-}
-
-// SplitPosition says how far a split had been read at a checkpoint.
-type SplitPosition struct {
-	Split Split
-	Next  int64
-}
-
-// Positions returns how far the splits of a source had been read at a checkpoint, in the order of their numbers. The
-// source is named by its operator; it may be left out where there is one.
-func Positions(s *checkpoint.Snapshot, source string) ([]SplitPosition, error) {
-	for _, sec := range s.Sections {
-		if sec.Kind != kindSource || source != "" && sec.Operator != source {
-			continue
-		}
-		splits, err := readSplits(sec)
-		if err != nil {
-			return nil, fmt.Errorf("checkpoint %d, %s: %w", s.ID, source, err)
-		}
-		var out []SplitPosition
-		for _, p := range splits {
-			out = append(out, SplitPosition{p.split, p.next})
-		}
-		return out, nil
-	}
-	return nil, fmt.Errorf("checkpoint %d holds no source %q", s.ID, source)
-}
-
-// Kept reports whether a checkpoint holds records that were in flight, which no position of a source tells of.
-func Kept(s *checkpoint.Snapshot) bool {
-	for _, sec := range s.Sections {
-		for _, p := range sec.Parts {
-			if sec.Kind == kindAsync && p.Name == partEntries && len(p.Data) > 0 {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // elastic returns the sources whose splits may change, by their names.

@@ -121,13 +121,13 @@ func jobTotals(operators []planned, counts map[string]opCounts) (t Totals) {
 			answers[o.name], letters[o.name] = answers[o.input], letters[o.input] || o.sided
 		}
 		switch o.kind {
-		case kindSource:
+		case checkpoint.KindSource:
 			t.Read += n.out
-		case kindAsync:
+		case checkpoint.KindAsync:
 			answers[o.name] = o.name
 			t.Dropped += n.dropped
 			t.DeadLettered += n.lettered
-		case kindSink:
+		case checkpoint.KindSink:
 			if letters[o.name] {
 				continue // counted where they came from
 			}

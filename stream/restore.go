@@ -63,11 +63,11 @@ func restoreFrom(snap *checkpoint.Snapshot, stages []*stage) (*restored, error) 
 		delete(want, sec.Operator)
 		var err error
 		switch sec.Kind {
-		case kindSource:
+		case checkpoint.KindSource:
 			r.splits[sec.Operator], err = readSplits(sec)
-		case kindAsync:
+		case checkpoint.KindAsync:
 			r.async[sec.Operator] = sec
-		case kindSink:
+		case checkpoint.KindSink:
 			var s sinkState
 			for _, p := range sec.Parts {
 				switch p.Name {
@@ -103,31 +103,22 @@ func restoreFrom(snap *checkpoint.Snapshot, stages []*stage) (*restored, error) 
 func (n *node) stateKind() string {
 	switch {
 	case n.input == nil:
-		return kindSource
+		return checkpoint.KindSource
 	case n.waits:
-		return kindAsync
+		return checkpoint.KindAsync
 	case n.sink != nil:
-		return kindSink
+		return checkpoint.KindSink
 	}
 	return ""
 }
 
 func readSplits(sec checkpoint.Section) ([]splitState, error) {
-	var all []splitState
-	for _, p := range sec.Parts {
-		s, err := decodeSplit(p.Split, p.Data)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, s)
+	positions, err := sec.Splits()
+	all := make([]splitState, len(positions))
+	for i, p := range positions {
+		all[i] = splitState{index: i, split: Split{Data: p.Data, Start: p.Start}, next: p.Next, done: p.Done}
 	}
-	slices.SortFunc(all, func(a, b splitState) int { return cmp.Compare(a.index, b.index) })
-	for i := range all {
-		if all[i].index != i {
-			return nil, fmt.Errorf("split %d is missing, or there twice", i)
-		}
-	}
-	return all, nil
+	return all, err
 }
 
 // Names of an operator's counters: the operator, a slash, what is counted.
@@ -203,7 +194,7 @@ func restoreEntries[T any](env *taskEnv, operator string, keyed bool, s Serializ
 			if marks, err = decodeMarks(p.Data); err != nil {
 				return nil, nil, fmt.Errorf("checkpoint %d, %s: %w", env.restore.id, operator, err)
 			}
-		case p.Name == partEntries && (keyed || ours):
+		case p.Name == checkpoint.PartEntries && (keyed || ours):
 			reader, err := readerOf(form, s)
 			var all []keptEntry[T]
 			if err == nil {

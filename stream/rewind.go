@@ -28,14 +28,14 @@ func Rewind(from, newest *checkpoint.Snapshot, committers map[string]Committer) 
 	back.Sections = slices.Clone(from.Sections)
 	for i := range back.Sections {
 		sec := &back.Sections[i]
-		if sec.Kind != kindSink {
+		if sec.Kind != checkpoint.KindSink {
 			continue
 		}
 		r, ok := committers[sec.Operator].(Rewinder)
 		if !ok {
 			return nil, fmt.Errorf("%s: the sink cannot go back behind what it has published since checkpoint %d", sec.Operator, from.ID)
 		}
-		at := slices.IndexFunc(newest.Sections, func(s checkpoint.Section) bool { return s.Kind == kindSink && s.Operator == sec.Operator })
+		at := slices.IndexFunc(newest.Sections, func(s checkpoint.Section) bool { return s.Kind == checkpoint.KindSink && s.Operator == sec.Operator })
 		if at < 0 {
 			return nil, fmt.Errorf("%s: checkpoint %d holds no state of it", sec.Operator, newest.ID)
 		}
@@ -66,7 +66,7 @@ func part(sec *checkpoint.Section, name string) []byte {
 // state, and the plan that was to be carried out when the checkpoint was complete.
 func Published(s *checkpoint.Snapshot, f func(sink string, state, plan []byte) error) error {
 	for i := range s.Sections {
-		if sec := &s.Sections[i]; sec.Kind == kindSink {
+		if sec := &s.Sections[i]; sec.Kind == checkpoint.KindSink {
 			if err := f(sec.Operator, part(sec, partState), part(sec, partPlan)); err != nil {
 				return err
 			}

@@ -21,8 +21,8 @@ func (rewinder) Rewind(state, newest []byte) ([]byte, error) {
 func TestRewind(t *testing.T) {
 	snap := func(id int64, state, plan string) *checkpoint.Snapshot {
 		return &checkpoint.Snapshot{ID: id, Run: "r", Sections: []checkpoint.Section{
-			{Operator: "in", Kind: kindSource, Parts: []checkpoint.Part{{Name: partSplit, Data: []byte{byte(id)}}}},
-			{Operator: "out", Kind: kindSink, Parallelism: 2, Parts: []checkpoint.Part{
+			{Operator: "in", Kind: checkpoint.KindSource, Parts: []checkpoint.Part{{Name: checkpoint.PartSplit, Data: []byte{byte(id)}}}},
+			{Operator: "out", Kind: checkpoint.KindSink, Parallelism: 2, Parts: []checkpoint.Part{
 				{Split: -1, Name: partState, Data: []byte(state)}, {Split: -1, Name: partPlan, Data: []byte(plan)}}},
 		}}
 	}
@@ -33,7 +33,7 @@ func TestRewind(t *testing.T) {
 	}
 	// The source goes on from the old checkpoint; the sink knows of both, and what the
 	// newest one planned is carried out.
-	if string(part(&got.Sections[0], partSplit)) != "\x03" || got.ID != 3 {
+	if string(part(&got.Sections[0], checkpoint.PartSplit)) != "\x03" || got.ID != 3 {
 		t.Errorf("it is not the old checkpoint: %+v", got)
 	}
 	if s, p := part(&got.Sections[1], partState), part(&got.Sections[1], partPlan); string(s) != "s3<s5" || string(p) != "p5" {

@@ -342,7 +342,7 @@ func (r *Run) begin(ctx context.Context) (*restored, error) {
 		previous = &restored{sinks: map[string]sinkState{}}
 		for _, sec := range p.Sections {
 			for _, part := range sec.Parts {
-				if sec.Kind == kindSink && part.Name == partState {
+				if sec.Kind == checkpoint.KindSink && part.Name == partState {
 					previous.sinks[sec.Operator] = sinkState{state: part.Data}
 				}
 			}

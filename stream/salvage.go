@@ -37,7 +37,7 @@ func Salvage(ctx context.Context, from *checkpoint.Snapshot, newer, compare bool
 	var errs []error
 	for i := range back.Sections {
 		sec := &back.Sections[i]
-		if sec.Kind != kindSink {
+		if sec.Kind != checkpoint.KindSink {
 			continue
 		}
 		s, ok := committers[sec.Operator].(Salvager)
@@ -100,7 +100,7 @@ func Reclaim(ctx context.Context, previous *checkpoint.Snapshot, committers map[
 		if !ok {
 			continue
 		}
-		at := slices.IndexFunc(back.Sections, func(s checkpoint.Section) bool { return s.Kind == kindSink && s.Operator == name })
+		at := slices.IndexFunc(back.Sections, func(s checkpoint.Section) bool { return s.Kind == checkpoint.KindSink && s.Operator == name })
 		var state []byte
 		if at >= 0 {
 			state = part(&back.Sections[at], partState)
@@ -116,7 +116,7 @@ func Reclaim(ctx context.Context, previous *checkpoint.Snapshot, committers map[
 		if len(names) == 0 {
 			continue
 		}
-		sec := checkpoint.Section{Operator: name, Kind: kindSink, Parts: []checkpoint.Part{{Split: -1, Name: partState, Data: state}}}
+		sec := checkpoint.Section{Operator: name, Kind: checkpoint.KindSink, Parts: []checkpoint.Part{{Split: -1, Name: partState, Data: state}}}
 		if at >= 0 {
 			back.Sections[at] = sec
 		} else {

@@ -258,7 +258,7 @@ func (p *simProc) coordinate() {
 			}
 		case write:
 			for _, sec := range e.snap.Sections {
-				if sec.Kind == kindAsync {
+				if sec.Kind == checkpoint.KindAsync {
 					s.seen.kept += len(sec.Parts)
 				}
 			}

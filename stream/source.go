@@ -266,8 +266,8 @@ func (h *sourceHead[T]) trigger(id int64, stop bool) error {
 		if h.has && h.now.split == s.index {
 			s.next = h.position()
 		}
-		b.ack.parts = append(b.ack.parts, opPart{h.counts.operator, kindSource, checkpoint.Part{
-			Split: s.index, Subtask: h.env.index, Name: partSplit, Data: appendSplit(nil, s),
+		b.ack.parts = append(b.ack.parts, opPart{h.counts.operator, checkpoint.KindSource, checkpoint.Part{
+			Split: s.index, Subtask: h.env.index, Name: checkpoint.PartSplit, Data: s.position().Append(nil),
 		}})
 	}
 	b.ack.counts = append(b.ack.counts, h.counts.now())

@@ -209,14 +209,14 @@ func TestDescriber(t *testing.T) {
 				if resume, serr = store.Newest(t.Context()); serr != nil {
 					t.Fatal(serr)
 				}
-				all, perr := Positions(resume, "source")
+				all, perr := resume.Positions("source")
 				if perr != nil || len(all) != 1 {
 					t.Fatal(all, perr)
 				}
-				described[string(all[0].Split.Data)] = true
+				described[string(all[0].Data)] = true
 				if err == nil {
-					if string(all[0].Split.Data) != fmt.Sprintf("read %d", n) {
-						t.Errorf("at the end the split is %q", all[0].Split.Data)
+					if string(all[0].Data) != fmt.Sprintf("read %d", n) {
+						t.Errorf("at the end the split is %q", all[0].Data)
 					}
 					break
 				}

@@ -2,22 +2,16 @@ package stream
 
 import (
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
-// Kinds of sections, and names of parts, in a checkpoint.
+// Names of parts in a checkpoint, beside those of package checkpoint.
 const (
-	kindSource = "source"
-	kindAsync  = "async"
-	kindSink   = "sink"
-
-	partSplit   = "split"
-	partEntries = "entries"
 	// partForm says how the values of the entries are written. In checkpoints of version 1, where
 	// there is none, it is formOwn or JSON.
 	partForm  = "form"
@@ -29,28 +23,9 @@ const (
 	formOwn    = "own"    // by a serializer of the user's own
 )
 
-// splitForm is a split in a checkpoint.
-type splitForm struct {
-	Data  []byte `json:"data,omitempty"`
-	Start int64  `json:"start"`
-	Next  int64  `json:"next"`
-	Done  bool   `json:"done,omitempty"`
-}
-
-func appendSplit(dst []byte, s splitState) []byte {
-	data, err := json.Marshal(splitForm{s.split.Data, s.split.Start, s.next, s.done})
-	if err != nil {
-		panic(err) // bytes and numbers always have a form
-	}
-	return append(dst, data...)
-}
-
-func decodeSplit(index int, data []byte) (splitState, error) {
-	var f splitForm
-	if err := json.Unmarshal(data, &f); err != nil {
-		return splitState{}, fmt.Errorf("split %d: %w", index, err)
-	}
-	return splitState{index: index, split: Split{Data: f.Data, Start: f.Start}, next: f.Next, done: f.Done}, nil
+// position is a split as checkpoints keep it.
+func (s *splitState) position() checkpoint.SplitPosition {
+	return checkpoint.SplitPosition{Data: s.split.Data, Start: s.split.Start, Next: s.next, Done: s.done}
 }
 
 // keptEntry is one record of an asynchronous operator in a checkpoint. seq is its place among

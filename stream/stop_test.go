@@ -51,7 +51,7 @@ func TestStopAndResume(t *testing.T) {
 				published, kept := len(d.values()), 0
 				for _, sec := range snap.Sections {
 					for _, p := range sec.Parts {
-						if sec.Kind == kindAsync && p.Name == partEntries {
+						if sec.Kind == checkpoint.KindAsync && p.Name == checkpoint.PartEntries {
 							all, err := decodeEntries(p.Data, p.Split, testSerializer)
 							if err != nil {
 								t.Fatal(err)

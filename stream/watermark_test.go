@@ -126,7 +126,7 @@ func TestQueuedWatermarksComeBack(t *testing.T) {
 	if n := w.counts.held.Load(); n != 3 {
 		t.Errorf("%d records are held; want 3, and watermarks are none", n)
 	}
-	sec := checkpoint.Section{Operator: "op", Kind: kindAsync, Parallelism: 1}
+	sec := checkpoint.Section{Operator: "op", Kind: checkpoint.KindAsync, Parallelism: 1}
 	for _, p := range b.ack.parts {
 		sec.Parts = append(sec.Parts, p.part)
 	}

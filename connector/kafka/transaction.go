@@ -24,17 +24,17 @@ func markOf(s *checkpoint.Snapshot) string { return fmt.Sprintf("tensorferry %s 
 
 // Write implements stream.CheckpointStore: it commits the results and the offsets of a checkpoint.
 func (g *Group) Write(ctx context.Context, s *checkpoint.Snapshot) (err error) {
-	if stream.Kept(s) {
+	if s.HoldsRecords() {
 		return permanentError("kafka: the checkpoint holds records in flight, which nobody else could take over; let the operators drain, without a limit")
 	}
-	positions, err := stream.Positions(s, "")
+	positions, err := s.Positions("")
 	if err != nil {
 		return err
 	}
 	changed := map[partition]int64{}
 	g.mu.Lock()
 	for _, q := range positions {
-		p, err := partitionOf(q.Split)
+		p, err := partitionOf(stream.Split{Data: q.Data})
 		if err != nil {
 			g.mu.Unlock()
 			return err
@@ -247,13 +247,13 @@ func (g *Group) Newest(ctx context.Context) (*checkpoint.Snapshot, error) {
 
 // isCommitted looks for the mark of a checkpoint at the offsets of the group.
 func (g *Group) isCommitted(ctx context.Context, s *checkpoint.Snapshot) (bool, error) {
-	positions, err := stream.Positions(s, "")
+	positions, err := s.Positions("")
 	if err != nil {
 		return false, err
 	}
 	var all []partition
 	for _, q := range positions {
-		p, err := partitionOf(q.Split)
+		p, err := partitionOf(stream.Split{Data: q.Data})
 		if err != nil {
 			return false, err
 		}
