@@ -167,8 +167,9 @@ func (c *committer) Begin(ctx context.Context, previous []byte) ([]byte, error) 
 		}
 	}
 	if len(foreign) > 0 {
-		return nil, fmt.Errorf("file: %s holds part files that no checkpoint of this job knows (%s): another job wrote them, or the checkpoints are gone; move them away or choose another folder",
-			c.dir, some(foreign))
+		return nil, fmt.Errorf("file: %s holds part files that no checkpoint of this job knows (%s): another job wrote them, or the job's checkpoints are gone. "+
+			"No start replaces them, not even a fresh one: move or delete %s, or write to another folder",
+			c.dir, some(foreign), filepath.Join(c.dir, partPrefix+"*"))
 	}
 	return json.Marshal(st)
 }

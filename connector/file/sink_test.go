@@ -256,7 +256,8 @@ func TestBeginRefusesForeignParts(t *testing.T) {
 	refused := func(what string, c stream.Committer, previous []byte, names string) {
 		t.Helper()
 		_, err := c.Begin(ctx, previous)
-		if err == nil || !strings.Contains(err.Error(), "holds part files that no checkpoint of this job knows ("+names+"): another job wrote them, or the checkpoints are gone; move them away or choose another folder") {
+		if err == nil || !strings.Contains(err.Error(), "holds part files that no checkpoint of this job knows ("+names+"): another job wrote them, or the job's checkpoints are gone. "+
+			"No start replaces them, not even a fresh one: move or delete out/part-*, or write to another folder") {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
