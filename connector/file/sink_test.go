@@ -64,7 +64,7 @@ func openSink(t *testing.T, c SinkConfig) *opened {
 		o.d = simfs.New()
 		c.FS = o.d
 	} else {
-		o.d = c.FS.(*simfs.Disk)
+		o.d, _ = c.FS.(*simfs.Disk) // nil: something stands in front of it
 	}
 	c.Dir = "out"
 	s := NewRawSink(c)
