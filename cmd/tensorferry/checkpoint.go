@@ -64,7 +64,7 @@ func inspect(w *world, path string) error {
 		fmt.Fprintf(w.stdout, "  %s, %d bytes\n", c.Path, c.Size)
 	}
 	for _, d := range state.Damaged {
-		fmt.Fprintf(w.stderr, "damaged: %v\n", d)
+		fmt.Fprintf(w.stderr, "damaged or gone: %v\n", d)
 	}
 	if state.Newest == nil {
 		fmt.Fprintln(w.stdout, "no checkpoint yet")
@@ -113,7 +113,7 @@ func verify(ctx context.Context, w *world, path string) error {
 	var newest *checkpoint.Snapshot
 	var wrong []string
 	if info.IsDir() {
-		_, all, err := openFolder(path)
+		state, all, err := openFolder(path)
 		if err != nil && !errors.Is(err, checkpoint.ErrCorrupt) {
 			return err
 		}
@@ -125,6 +125,11 @@ func verify(ctx context.Context, w *world, path string) error {
 			}
 			fmt.Fprintf(w.stdout, "%s: checkpoint %d of job %s, %d bytes\n", c.Path, snap.ID, snap.Job, c.Size)
 			newest = snap
+		}
+		for _, d := range state.Damaged {
+			if gone, ok := errors.AsType[*checkpoint.GoneError](d); ok {
+				wrong = append(wrong, gone.Error())
+			}
 		}
 		if len(all) == 0 {
 			fmt.Fprintln(w.stdout, "no checkpoint yet")

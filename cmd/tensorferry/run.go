@@ -283,7 +283,7 @@ func (r *runner) execute(ctx context.Context) (err error) {
 		return err
 	}
 	for _, d := range begun.Damaged {
-		r.log.Warn("passed over a damaged checkpoint", "error", d)
+		r.log.Warn("passed over a checkpoint that is damaged or gone", "error", d)
 	}
 	if r.store != nil {
 		if err := r.how.goOn(ctx, r.spec, begun, broken, r.parts, r.log); err != nil {

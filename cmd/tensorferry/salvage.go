@@ -54,7 +54,9 @@ func (b beginning) goOn(ctx context.Context, spec *job.Spec, run *checkpoint.Run
 		return fmt.Errorf("%s cannot go on from checkpoint %d: %w", run.ID, from.ID, err)
 	}
 	run.Restore = snap
-	switch lost := len(beyond) > 0 || newer && len(blind) > 0; {
+	// Where nothing can be looked for, or others take it away, it may have been there.
+	unseen := len(blind) > 0 || consumed(spec)
+	switch lost := len(beyond) > 0 || newer && unseen; {
 	case !lost:
 		return nil
 	case b.from != "":
@@ -77,9 +79,15 @@ func (b beginning) goOn(ctx context.Context, spec *job.Spec, run *checkpoint.Run
 		"Go on with --from %d, which replaces files and writes to other places once more, or discard the run with --fresh", run.ID, from.ID, why, what, from.ID)
 }
 
+// consumed says whether others take published files of the job away.
+func consumed(spec *job.Spec) bool {
+	l := spec.DeadLetter
+	return spec.Sink.File != nil && spec.Sink.File.Consumed || l != nil && l.File != nil && l.File.Consumed
+}
+
 // remakes says whether a job makes the same results in the same places each time.
 func remakes(spec *job.Spec) bool {
-	return spec.Source.File != nil && spec.Sink.File != nil && !spec.Sink.File.Consumed && spec.DeadLetter == nil &&
+	return spec.Source.File != nil && spec.Sink.File != nil && !consumed(spec) && spec.DeadLetter == nil &&
 		(spec.Infer.Order == "" || spec.Infer.Order == job.OrderOrdered)
 }
 

@@ -71,9 +71,13 @@ func (b beginning) refused(spec *job.Spec, store *checkpoint.Store) error {
 		return nil // even of what cannot be read
 	}
 	st, err := store.State()
+	gone, isGone := errors.AsType[*checkpoint.GoneError](err)
 	switch {
 	case errors.Is(err, checkpoint.ErrCorrupt) && b.from != "":
 		return nil // begin says what it finds
+	case isGone && st.Job == spec.Name && spec.Source.Stdin == nil:
+		return refuse("%w; how far it came stands nowhere else. Put the checkpoints back and go on with --resume, "+
+			"or discard the run with --fresh, which begins anew and %s", gone, anew(spec))
 	case errors.Is(err, checkpoint.ErrCorrupt):
 		return refuse("%w; if one is whole, go on from it with --from, else discard the run with --fresh", err)
 	case err != nil:
@@ -94,6 +98,14 @@ func (b beginning) refused(spec *job.Spec, store *checkpoint.Store) error {
 		return refuse("%s holds an unfinished run (%s); continue with --resume or discard with --fresh", store.Dir(), at)
 	}
 	return nil
+}
+
+// anew says what becomes of the results that are there when a run begins anew.
+func anew(spec *job.Spec) string {
+	if spec.Sink.File != nil && !spec.Sink.File.Consumed {
+		return "replaces the files in " + spec.Sink.File.Path
+	}
+	return "writes all results to " + sinkPlace(spec) + " once more"
 }
 
 // begin starts a run, or goes on with one.

@@ -29,6 +29,8 @@ type committer struct {
 	consumed bool
 	access   fsx.Access // to the folder and the parts
 	lock     fsx.Lock   // of the folder, once something was changed in it
+	// reached says how far splits were compared with what is there, so that no commit begins anew.
+	reached map[int]reached
 }
 
 // extent says how many parts of a split there are: 0 to N-1.
@@ -167,8 +169,9 @@ func (c *committer) Begin(ctx context.Context, previous []byte) ([]byte, error) 
 		}
 	}
 	if len(foreign) > 0 {
-		return nil, fmt.Errorf("file: %s holds part files that no checkpoint of this job knows (%s): another job wrote them, or the checkpoints are gone; move them away or choose another folder",
-			c.dir, some(foreign))
+		return nil, fmt.Errorf("file: %s holds part files that no checkpoint of this job knows (%s): another job wrote them, or the job's checkpoints are gone. "+
+			"No start replaces them, not even a fresh one: move or delete %s, or write to another folder",
+			c.dir, some(foreign), filepath.Join(c.dir, partPrefix+"*"))
 	}
 	return json.Marshal(st)
 }

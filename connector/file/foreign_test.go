@@ -162,3 +162,33 @@ func TestForeignFileAmongOthers(t *testing.T) {
 	_, err := RawJSONLines("in/*").Splits(ctx)
 	checkForeign(t, "the second of three", err, filepath.Join("in", "b.jsonl"), "gzip data")
 }
+
+// TestForeignFileOfARunThatGoesOn: a file that a run reads is not judged anew when the run goes on.
+// It is the one that was cut, and another version may have cut it by other rules.
+func TestForeignFileOfARunThatGoesOn(t *testing.T) {
+	for name, tt := range foreignInputs(t) {
+		if tt.kind == "" {
+			continue
+		}
+		path := tempFile(t, "in.jsonl", tt.data)
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := lookAt(f, -1)
+		f.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		size := l.info.Size()
+		data, err := json.Marshal(cut{Path: path, Size: size, End: size, Prefix: l.prefix, Tail: l.tail})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, next := range []int64{0, size / 2} {
+			if err := RawJSONLines(path).Verify(ctx, []stream.Split{{Data: data}}, []int64{next}); err != nil {
+				t.Errorf("%s, at byte %d: %v", name, next, err)
+			}
+		}
+	}
+}

@@ -1,13 +1,13 @@
 package file
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"io/fs"
 	"path/filepath"
 	"slices"
@@ -155,13 +155,15 @@ func (c *committer) compare(ctx context.Context, st *sinkState, there []extent) 
 				return err
 			}
 			name := partName(e.Split, n)
-			b, err := c.fs.ReadFile(filepath.Join(c.dir, name))
+			var sum uint32
+			size, err := c.inPieces(ctx, name, func(b []byte) {
+				sum, r.Sum = crc32.Update(sum, castagnoli, b), crc32.Update(r.Sum, castagnoli, b)
+			})
 			if err != nil {
-				return fmt.Errorf("file: %w", err)
+				return err
 			}
-			sum := crc32.Checksum(b, castagnoli)
-			r.Sum, r.Bytes = crc32.Update(r.Sum, castagnoli, b), r.Bytes+int64(len(b))
-			st.Recent += move{To: name, Bytes: int64(len(b)), Sum: fmt.Sprintf("%08x", sum)}.line()
+			r.Bytes += size
+			st.Recent += move{To: name, Bytes: size, Sum: fmt.Sprintf("%08x", sum)}.line()
 		}
 		st.Redo = append(st.Redo, r)
 		st.Parts = widest(st.Parts, []extent{e})
@@ -196,27 +198,23 @@ func (c *committer) same(ctx context.Context, list []again) (todo []again, err e
 		if filepath.Base(a.From) != a.From || a.Bytes < 0 || a.At < 0 || a.To != nil && a.To.Bytes < 0 {
 			return nil, fmt.Errorf("file: the sink's plan in the checkpoint is damaged: it would compare %q", a.From)
 		}
-		made, err := c.fs.ReadFile(filepath.Join(c.dir, a.From))
+		made, err := c.fs.Stat(filepath.Join(c.dir, a.From))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // done before; what has become of it is checked with all that was published
 		}
 		if err != nil {
 			return nil, fmt.Errorf("file: %w", err)
 		}
-		if size := a.Bytes + a.rest(); int64(len(made)) != size {
-			wrong = append(wrong, lost("file: %s has %d bytes and %d were synced; the disk has lost data, start afresh", filepath.Join(c.dir, a.From), len(made), size))
+		if size := a.Bytes + a.rest(); made.Size != size {
+			wrong = append(wrong, lost("file: %s has %d bytes and %d were synced; the disk has lost data, start afresh", filepath.Join(c.dir, a.From), made.Size, size))
 			continue
 		}
 		todo = append(todo, a)
-		if err := c.differs(a, made[:a.Bytes]); err != nil {
+		if err := c.differs(ctx, a); err != nil {
+			if _, told := errors.AsType[*lostError](err); !told {
+				return nil, err
+			}
 			wrong = append(wrong, err)
-		}
-		if a.To == nil {
-			continue
-		}
-		name := filepath.Join(c.dir, a.To.To)
-		if there, err := c.fs.ReadFile(name); err == nil && !bytes.Equal(there, made[a.Bytes:]) {
-			wrong = append(wrong, lost("file: %s exists and this job did not write it; move it away, and resume", name))
 		}
 	}
 	if wrong != nil {
@@ -225,54 +223,13 @@ func (c *committer) same(ctx context.Context, list []again) (todo []again, err e
 	return todo, nil
 }
 
-func (a *again) rest() int64 {
-	if a.To == nil {
-		return 0
-	}
-	return a.To.Bytes
-}
-
-// differs compares what was made again with what is there.
-func (c *committer) differs(a again, made []byte) error {
-	at := a.At
-	for n := a.First; len(made) > 0; n++ {
-		name := filepath.Join(c.dir, partName(a.Split, n))
-		there, err := c.fs.ReadFile(name)
-		if err != nil {
-			return lost("file: %v: it was published, and is needed to compare the results with that are made again; put it back, or start afresh", err)
-		}
-		if at >= int64(len(there)) {
-			at -= int64(len(there))
-			continue
-		}
-		k := min(len(made), len(there)-int(at))
-		if !bytes.Equal(made[:k], there[at:int(at)+k]) {
-			i := 0
-			for made[i] == there[int(at)+i] {
-				i++
-			}
-			return lost("file: %s is not what the job makes now, from byte %d on: its checkpoint was damaged or gone, and what was published behind it cannot be told from results of another job or model. "+
-				"See which of them are right; then go back with --from, which replaces them, or start afresh", name, at+int64(i))
-		}
-		made, at = made[k:], 0
-	}
-	return nil
-}
-
 // settle does away with pending files that are what is there, and makes parts of what goes on
 // behind that.
 func (c *committer) settle(todo []again) error {
 	for _, a := range todo {
 		from := filepath.Join(c.dir, a.From)
 		if a.To != nil {
-			made, err := c.fs.ReadFile(from)
-			if err == nil {
-				err = fsx.WriteFile(c.fs, filepath.Join(c.dir, a.To.To), made[a.Bytes:])
-			}
-			if err == nil {
-				err = c.share(filepath.Join(c.dir, a.To.To))
-			}
-			if err != nil {
+			if err := c.behind(a, from, filepath.Join(c.dir, a.To.To)); err != nil {
 				return fmt.Errorf("file: publishing: %w", err)
 			}
 		}
@@ -281,4 +238,24 @@ func (c *committer) settle(todo []again) error {
 		}
 	}
 	return nil
+}
+
+// behind makes a part of what a pending file has behind what was compared.
+func (c *committer) behind(a again, from, to string) error {
+	made, err := c.fs.Open(from)
+	if err != nil {
+		return err
+	}
+	defer made.Close()
+	if err := fsx.WriteFrom(c.fs, to, io.NewSectionReader(made, a.Bytes, a.rest())); err != nil {
+		return err
+	}
+	return c.share(to)
+}
+
+func (a *again) rest() int64 {
+	if a.To == nil {
+		return 0
+	}
+	return a.To.Bytes
 }

@@ -64,7 +64,7 @@ func openSink(t *testing.T, c SinkConfig) *opened {
 		o.d = simfs.New()
 		c.FS = o.d
 	} else {
-		o.d = c.FS.(*simfs.Disk)
+		o.d, _ = c.FS.(*simfs.Disk) // nil: something stands in front of it
 	}
 	c.Dir = "out"
 	s := NewRawSink(c)
@@ -256,7 +256,8 @@ func TestBeginRefusesForeignParts(t *testing.T) {
 	refused := func(what string, c stream.Committer, previous []byte, names string) {
 		t.Helper()
 		_, err := c.Begin(ctx, previous)
-		if err == nil || !strings.Contains(err.Error(), "holds part files that no checkpoint of this job knows ("+names+"): another job wrote them, or the checkpoints are gone; move them away or choose another folder") {
+		if err == nil || !strings.Contains(err.Error(), "holds part files that no checkpoint of this job knows ("+names+"): another job wrote them, or the job's checkpoints are gone. "+
+			"No start replaces them, not even a fresh one: move or delete out/part-*, or write to another folder") {
 			t.Errorf("%s: %v", what, err)
 		}
 	}

@@ -5,8 +5,10 @@ package file
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"runtime"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -35,14 +37,61 @@ func (w *waiter) read(ctx context.Context, p []byte) (int, error) {
 	return w.f.Read(p)
 }
 
-// write is io.Writer's Write, and ends with ctx. Who is told that a pipe can be written to may
-// write so much at once, and no more, without having to wait.
+// write is io.Writer's Write, and ends with ctx.
 func (w *waiter) write(ctx context.Context, p []byte) (n int, err error) {
+	info, err := w.f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	if info.Mode()&os.ModeCharDevice == 0 {
+		return w.pieces(ctx, p, atOnce)
+	}
+	if own := openAnew(w.f); own != nil {
+		return writeOwn(ctx, own, p)
+	}
+	return w.pieces(ctx, p, 1) // of more than that a terminal promises nothing
+}
+
+// pieces writes so many bytes at once. Who is told that a pipe can be written to may write atOnce
+// without having to wait.
+func (w *waiter) pieces(ctx context.Context, p []byte, most int) (n int, err error) {
 	for n < len(p) && err == nil {
 		if err = w.wait(ctx, unix.POLLOUT); err == nil {
 			var m int
-			m, err = w.f.Write(p[n:min(n+atOnce, len(p))])
+			m, err = w.f.Write(p[n:min(n+most, len(p))])
 			n += m
+		}
+	}
+	return n, err
+}
+
+// openAnew opens a terminal once more, so that its writes need not wait: whether they do is a
+// property of the file as it was opened, and others have the same one, the shell for example. It
+// returns nil where that cannot be done, as with a terminal of another user.
+func openAnew(f *os.File) *os.File {
+	if runtime.GOOS != "linux" {
+		return nil // elsewhere such a name is the same open file
+	}
+	own, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), os.O_WRONLY|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil
+	}
+	return own
+}
+
+// writeOwn writes to a file of our own, which it closes.
+func writeOwn(ctx context.Context, own *os.File, p []byte) (n int, err error) {
+	defer own.Close()
+	stopped := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		own.SetWriteDeadline(time.Unix(1, 0)) // an error: a device such as /dev/null, which never waits
+	})
+	n, err = own.Write(p)
+	if !stop() {
+		<-stopped
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			err = ctx.Err()
 		}
 	}
 	return n, err

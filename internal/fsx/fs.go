@@ -32,6 +32,8 @@ type FS interface {
 	// Append opens an existing file for writing at its end.
 	Append(name string) (File, error)
 	ReadFile(name string) ([]byte, error)
+	// Open opens an existing file for reading.
+	Open(name string) (Reader, error)
 	// ReadDir lists a folder, sorted by name.
 	ReadDir(dir string) ([]Entry, error)
 	Stat(name string) (Entry, error)
@@ -75,6 +77,12 @@ type File interface {
 	// Sync makes the file's bytes durable.
 	Sync() error
 	Close() error
+}
+
+// Reader is an open file that is read.
+type Reader interface {
+	io.ReaderAt
+	io.Closer
 }
 
 // Entry is one name in a folder.
@@ -140,6 +148,21 @@ const TempPrefix = ".tmp-"
 // held before or all of the new bytes. When it returns nil the new bytes are
 // durable. After an error the name may hold either. Nobody but this user can read the file.
 func WriteFile(fsys FS, name string, data []byte) error {
+	return writeFile(fsys, name, func(w io.Writer) error {
+		_, err := w.Write(data)
+		return err
+	})
+}
+
+// WriteFrom is WriteFile with what a reader has up to its end. It holds little of it at a time.
+func WriteFrom(fsys FS, name string, r io.Reader) error {
+	return writeFile(fsys, name, func(w io.Writer) error {
+		_, err := io.Copy(w, r)
+		return err
+	})
+}
+
+func writeFile(fsys FS, name string, write func(io.Writer) error) error {
 	dir, base := filepath.Split(name)
 	dir = filepath.Clean(dir)
 	temp := filepath.Join(dir, TempPrefix+base)
@@ -150,7 +173,7 @@ func WriteFile(fsys FS, name string, data []byte) error {
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(data)
+	err = write(f)
 	if err == nil {
 		err = f.Sync()
 	}

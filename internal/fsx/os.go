@@ -48,6 +48,14 @@ func openFile(name string, flag int) (File, error) {
 	return f, nil
 }
 
+func (osFS) Open(name string) (Reader, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
 func (osFS) ReadFile(name string) ([]byte, error) { return os.ReadFile(name) }
 
 func (osFS) ReadDir(dir string) ([]Entry, error) {

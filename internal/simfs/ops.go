@@ -1,6 +1,7 @@
 package simfs
 
 import (
+	"bytes"
 	"errors"
 	"io/fs"
 	"maps"
@@ -88,6 +89,20 @@ func (d *Disk) ReadFile(name string) ([]byte, error) {
 	}
 	return slices.Clone(n.data), nil
 }
+
+// Open implements fsx.FS.
+func (d *Disk) Open(name string) (fsx.Reader, error) {
+	b, err := d.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	return opened{bytes.NewReader(b)}, nil
+}
+
+// opened is a file as it was when it was opened.
+type opened struct{ *bytes.Reader }
+
+func (opened) Close() error { return nil }
 
 // ReadDir implements fsx.FS.
 func (d *Disk) ReadDir(name string) ([]fsx.Entry, error) {

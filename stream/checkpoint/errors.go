@@ -54,3 +54,21 @@ type OtherJobError struct {
 func (e *OtherJobError) Error() string {
 	return fmt.Sprintf("checkpoint: the folder %s belongs to the job %q; give the job %q a folder of its own", e.Dir, e.Owner, e.Job)
 }
+
+// GoneError says that the newest checkpoint of a run was completed and is not there any more. It
+// wraps ErrCorrupt.
+type GoneError struct {
+	// Path is the checkpoint's file.
+	Path string
+	// All: the run has no other checkpoint that is whole.
+	All bool
+}
+
+func (e *GoneError) Error() string {
+	if e.All {
+		return fmt.Sprintf("checkpoint: %s was completed and is gone, and so are all others of the run", e.Path)
+	}
+	return fmt.Sprintf("checkpoint: %s was completed and is gone", e.Path)
+}
+
+func (e *GoneError) Unwrap() error { return ErrCorrupt }

@@ -9,6 +9,7 @@ import (
 	"hash/crc32"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -42,8 +43,10 @@ type State struct {
 	// Newest is its newest checkpoint that is whole; nil if it has none. With the id 0
 	// it says where the run began.
 	Newest *Snapshot
-	// Damaged tells of newer checkpoints that were passed over.
+	// Damaged tells of newer checkpoints that were passed over, damaged or gone.
 	Damaged []error
+
+	last *int64 // the newest checkpoint that was completed, if the marker says it
 }
 
 // Run is a run that was begun or is to go on, and where from.
@@ -61,11 +64,11 @@ type Run struct {
 	// Newest is the run's newest checkpoint. It differs from Restore only after
 	// From: what was published since Restore is in it.
 	Newest *Snapshot
-	// LastID is the highest checkpoint id of the run so far, also of damaged
-	// ones; the next must be above it. Where it is above that of Restore more may have been
+	// LastID is the highest checkpoint id of the run so far, also of those that are damaged or
+	// gone; the next must be above it. Where it is above that of Restore more may have been
 	// published than Restore tells (stream.Salvage).
 	LastID int64
-	// Damaged tells of checkpoints that were passed over.
+	// Damaged tells of checkpoints that were passed over, damaged or gone.
 	Damaged []error
 }
 
@@ -76,6 +79,9 @@ type marker struct {
 	Starts  int       `json:"starts"`
 	// Branch is set when the run went back to an older checkpoint.
 	Branch *branch `json:"branch,omitempty"`
+	// Newest is the id of the newest checkpoint that was completed; nil if there was none, and in
+	// markers of earlier versions.
+	Newest *int64 `json:"newest,omitempty"`
 	// Sum is a checksum of the others. Markers of earlier versions have none.
 	Sum string `json:"sum,omitempty"`
 }
@@ -140,7 +146,7 @@ func (s *Store) state() (State, error) {
 	if err != nil {
 		return st, err
 	}
-	st.Job, st.Started, st.Starts = m.Job, m.Started, m.Starts
+	st.Job, st.Started, st.Starts, st.last = m.Job, m.Started, m.Starts, m.Newest
 	if s.lock != nil {
 		if err := s.prune(st.Run, m.Branch); err != nil {
 			return st, err
@@ -150,10 +156,34 @@ func (s *Store) state() (State, error) {
 	if err != nil {
 		return st, err
 	}
+	if err := s.missing(&st); err != nil {
+		return st, err
+	}
 	if st.Newest != nil && st.Newest.Finished {
 		st.Phase = Finished
 	}
 	return st, nil
+}
+
+// missing looks for the newest checkpoint that was completed. It returns an error if that is gone
+// and no other is there.
+func (s *Store) missing(st *State) error {
+	if st.last == nil || st.Newest != nil && st.Newest.ID >= *st.last {
+		return nil
+	}
+	list, err := s.checkpoints(st.Run)
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(list, func(i Info) bool { return i.ID >= *st.last }) {
+		return nil // it is damaged, which newest has found
+	}
+	gone := &GoneError{Path: filepath.Join(s.dir, st.Run, chkName(*st.last)), All: st.Newest == nil}
+	st.Damaged = append([]error{gone}, st.Damaged...)
+	if gone.All {
+		return gone
+	}
+	return nil
 }
 
 func (s *Store) marker(run string) (marker, error) {
@@ -294,7 +324,9 @@ func (s *Store) From(job, checkpoint string) (*Run, error) {
 		}
 		have = append(have, strconv.FormatInt(info.ID, 10))
 	}
-	if have == nil {
+	if have == nil && st.last != nil && *st.last > 0 {
+		have = []string{"none any more"}
+	} else if have == nil {
 		have = []string{"none yet"}
 	}
 	return nil, fmt.Errorf("%w: %s; the newest run has %s%s", ErrNoCheckpoint, checkpoint, strings.Join(have, ", "), start)
@@ -348,15 +380,19 @@ func (s *Store) resume(st State, from *Snapshot) (*Run, error) {
 	if err != nil {
 		return nil, err
 	}
-	if n := len(list); n > 0 {
-		r.LastID = list[n-1].ID
+	newest := st.last
+	if n := len(list); n > 0 && (newest == nil || *newest < list[n-1].ID) {
+		newest = &list[n-1].ID
+	}
+	if newest != nil {
+		r.LastID = *newest
 	}
 	if from == nil {
 		if err := s.previous(r); err != nil {
 			return nil, err
 		}
 	}
-	m := marker{Job: st.Job, Started: st.Started, Starts: r.Attempt + 1}
+	m := marker{Job: st.Job, Started: st.Started, Starts: r.Attempt + 1, Newest: newest}
 	if from != nil && from.ID < r.LastID {
 		m.Branch = &branch{After: from.ID, Until: r.LastID}
 	}
@@ -365,14 +401,14 @@ func (s *Store) resume(st State, from *Snapshot) (*Run, error) {
 	if err := s.writeMarker(st.Run, m); err != nil {
 		return nil, err
 	}
-	s.run, s.branch = r.ID, m.Branch
+	s.run, s.mark = r.ID, m
 	s.sweep()
 	return r, nil
 }
 
 // begin makes a new run.
 func (s *Store) begin(job string) (*Run, error) {
-	s.run, s.branch = "", nil
+	s.run = ""
 	entries, err := s.fs.ReadDir(s.dir)
 	if err != nil {
 		return nil, fmt.Errorf("checkpoint: reading the folder %s: %w", s.dir, err)
@@ -392,10 +428,11 @@ func (s *Store) begin(job string) (*Run, error) {
 	if err := fsx.MkdirAll(s.fs, filepath.Join(s.dir, r.ID), fsx.Private); err != nil {
 		return nil, fmt.Errorf("checkpoint: making the run's folder: %w", err)
 	}
-	if err := s.writeMarker(r.ID, marker{Job: job, Started: time.Now().UTC(), Starts: 1}); err != nil {
+	m := marker{Job: job, Started: time.Now().UTC(), Starts: 1}
+	if err := s.writeMarker(r.ID, m); err != nil {
 		return nil, err
 	}
-	s.run, s.branch = r.ID, nil
+	s.run, s.mark = r.ID, m
 	s.sweep()
 	return r, nil
 }

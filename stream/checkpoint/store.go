@@ -46,8 +46,8 @@ type Store struct {
 
 	mu  sync.Mutex
 	run string // the run that Write belongs to, once one was begun
-	// branch is what that run left behind when it went back, until it has written.
-	branch *branch
+	// mark is what the marker of that run says.
+	mark marker
 }
 
 // Info says which checkpoints a folder holds.
@@ -134,7 +134,8 @@ func chkID(name string) (int64, bool) {
 // Write stores a snapshot of the run that Start, Resume, Fresh or From began.
 // When it returns nil the snapshot is durable and the newest of the run; when it
 // returns an error the snapshot may or may not be there, but it is never there
-// in part. Its ID must be above those of all checkpoints of the run. Checkpoints
+// in part. Its ID must be above those of all checkpoints of the run. The run's marker notes the ID,
+// so that a checkpoint that goes missing is missed. Checkpoints
 // beyond the number to retain are then removed, and so are earlier runs. If the folder or its lock
 // were removed meanwhile the error wraps ErrLockLost, and nothing is written.
 func (s *Store) Write(ctx context.Context, snap *Snapshot) error {
@@ -166,6 +167,13 @@ func (s *Store) Write(ctx context.Context, snap *Snapshot) error {
 	if err := fsx.WriteFile(s.fs, path, Encode(snap)); err != nil {
 		return fmt.Errorf("checkpoint: writing %s: %w", path, err)
 	}
+	// A process that is killed here has published nothing of the snapshot yet.
+	mark := s.mark
+	mark.Newest = new(snap.ID)
+	if err := s.writeMarker(s.run, mark); err != nil {
+		return err
+	}
+	s.mark = mark
 	s.retire(append(list, Info{ID: snap.ID, Run: s.run, Path: path}))
 	return nil
 }
@@ -182,8 +190,7 @@ func (s *Store) held() error {
 // retire removes what a new checkpoint, the last of list, made superfluous.
 // Failing to remove is no failure of the checkpoint.
 func (s *Store) retire(list []Info) {
-	dead := s.branch.abandoned(list)
-	s.branch = nil
+	dead := s.mark.Branch.abandoned(list)
 	list = slices.DeleteFunc(list, func(i Info) bool { return slices.Contains(dead, i) })
 	if n := len(list) - s.opts.Retain; n > 0 {
 		dead = append(dead, list[:n]...)
