@@ -87,8 +87,8 @@ func (o *Operator[IN, OUT]) judge(now asyncq.Time, c *Completion[OUT]) {
 	}
 	verdict := o.queue.Complete(now, id, c.ID.Attempt, outcome, after)
 	s := &o.slots[id.Slot]
-	o.called.add(time.Duration(now - s.since))
-	if outcome != asyncq.Unmade {
+	if outcome != asyncq.Unmade { // which says nothing of how long calls take
+		o.called.add(time.Duration(now - s.since))
 		s.err = c.Err
 	}
 	switch verdict {

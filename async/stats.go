@@ -20,13 +20,15 @@ type Stats struct {
 	// Since Open: Calls were made; Retries are those of them that followed a failed one; Timeouts
 	// are records whose time was over, Holds how often a record was held, called before or not,
 	// and Fallbacks results that the function made for records that failed. What ends the
-	// operator is counted too.
+	// operator is counted too. A call that was given back before it began (ErrUnmade) is one of
+	// Calls, and so is the one that is made in its place.
 	Calls, Timeouts, Retries, Holds, Fallbacks int64
 	// Drained counts the records that left while barriers waited, Snapshotted those that went
 	// into checkpoints (A38).
 	Drained, Snapshotted int64
 	// Since Open, by how long it took: Call, from a call to its outcome or its cancellation,
-	// which Close is too; HeadOfLine, from a record's outcome until it left, which waited for
+	// which Close is too, unless it was given back before it began; HeadOfLine, from a record's
+	// outcome until it left, which waited for
 	// those before it and for room behind; Latency, from a record's admission until it left;
 	// Drain, how long each barrier waited.
 	Call, HeadOfLine, Latency, Drain Histogram

@@ -208,6 +208,28 @@ func TestStats(t *testing.T) {
 	}
 }
 
+// TestUnmadeCallsAreNotTimed: how long a call waited that was given back before it began says
+// nothing of how long calls take.
+func TestUnmadeCallsAreNotTimed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, async.Ordered, async.Config{}, nil)
+		r.admit(1)
+		r.step()
+		for range 3 {
+			time.Sleep(10 * ms)
+			r.complete(1, async.Outputs[int]{}, async.ErrUnmade)
+			r.step()
+		}
+		time.Sleep(time.Second)
+		r.double(1)
+		r.step()
+		st := r.op.Stats()
+		if got := (timed{st.Call.Count(), st.Call.Sum}); got != (timed{1, time.Second}) || st.Calls != 4 {
+			t.Errorf("%d calls were made, and timed were %+v", st.Calls, got)
+		}
+	})
+}
+
 // TestTimeoutOfTheOtherSide: what it says is told as it is, since no time of ours was over; it is
 // a timeout all the same.
 func TestTimeoutOfTheOtherSide(t *testing.T) {

@@ -84,7 +84,7 @@ type Config struct {
 	// NonIdempotent says that a row must not reach the model twice because a
 	// connection was lost: a call lost after it may have been written is then its
 	// record's failure (ErrUnreachable), instead of being made again. So is one that others have
-	// cancelled (ErrCancelled).
+	// cancelled (ErrCancelled), and one of whose answer this side can make nothing.
 	NonIdempotent bool
 	// Observe is told of each request, for metrics, from several goroutines. It must not block. A
 	// panic of it fails the operator (A69).

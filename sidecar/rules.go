@@ -121,6 +121,8 @@ var (
 		help: "raise the limit of the proxy that refuses it (nginx: client_max_body_size), or make the record smaller"}
 	largeAnswer = rule{kind: ErrTooLarge, class: async.Backend, do: splitRows,
 		help: "the model's answer is larger than this side takes; raise the limit (max_message, in Go MaxMessageSize)"}
+	largeToSend = rule{kind: ErrTooLarge, class: async.Backend, do: splitRows,
+		help: "the model's answer is larger than its server sends; raise the server's limit, or lower max_batch"}
 )
 
 // otherwise is for codes that no rule names.
@@ -185,8 +187,10 @@ type failure struct {
 	unlikely bool
 	// uncertain: the model may have run the rows, although they are called again.
 	uncertain bool
-	// answered: the answer began to arrive, so the rows have run.
+	// answered: there is an answer, so the rows have run, and this side cannot have it.
 	answered bool
+	// once: no row may be sent again.
+	once bool
 	// untouched: whatever refused it did so before the model could see it.
 	untouched bool
 }
@@ -205,7 +209,12 @@ func (p *peerName) understand(err error, requestID string, m *marks) failure {
 	default:
 		r = &strangeEnd
 	}
-	if r.kind == ErrTooLarge && m != nil && len(m.header) > 0 && len(m.trailer) == 0 {
+	spoiled := m.spoiled(&d)
+	unsent, large := m.unsent(&d)
+	switch {
+	case large:
+		r = &largeToSend
+	case r.kind == ErrTooLarge && m != nil && len(m.header) > 0 && (spoiled || len(m.trailer) == 0):
 		r = &largeAnswer // it began to arrive, and was refused here
 	}
 	e := &Error{
@@ -221,7 +230,7 @@ func (p *peerName) understand(err error, requestID string, m *marks) failure {
 		Error: e, do: r.do, rows: d.BadRows, shared: r.class == async.Backend && r.do == findRow && d.Reason == "",
 		unlikely:  reset || d.Reason == "" && (d.Code == codes.ResourceExhausted || d.Code == codes.Canceled) && r.do == holdRows,
 		uncertain: strange || d.Code == codes.Canceled,
-		answered:  r == &largeAnswer,
+		answered:  spoiled || unsent || r == &largeAnswer,
 		untouched: httpStatus >= 400 && httpStatus < 500,
 	}
 }
@@ -236,7 +245,7 @@ func (e *Error) held() *Error {
 // lostForGood is the same loss for a call that must not be made again.
 func (e *Error) lostForGood() *Error {
 	c := *e
-	c.hold, c.RetryAfter = false, 0
+	c.hold, c.retry, c.RetryAfter = false, false, 0
 	c.advice = "it may have reached the model, and NonIdempotent forbids sending it again"
 	return &c
 }

@@ -2,10 +2,7 @@ package sidecar
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -59,7 +56,7 @@ func (w watched) ClientHandshake(ctx context.Context, authority string, raw net.
 	w.wire.mu.Lock()
 	defer w.wire.mu.Unlock()
 	if err != nil {
-		if distrusts(err) {
+		if w.wire.distrust = nil; distrusts(err) {
 			w.wire.distrust = brief.Error(err)
 		}
 		return nil, nil, err
@@ -73,31 +70,6 @@ func (w watched) ClientHandshake(ctx context.Context, authority string, raw net.
 // Clone implements credentials.TransportCredentials.
 func (w watched) Clone() credentials.TransportCredentials {
 	return watched{w.TransportCredentials.Clone(), w.wire}
-}
-
-// distrusts reports whether a handshake failed because one side does not trust, or understand, the
-// other.
-func distrusts(err error) bool {
-	if verify, ok := errors.AsType[*tls.CertificateVerificationError](err); ok && verify != nil {
-		return true
-	}
-	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
-		return true // the server speaks no TLS
-	}
-	if alert, ok := errors.AsType[*net.OpError](err); ok && alert.Op == "remote error" {
-		return true // it refuses this side, or its certificate
-	}
-	for _, is := range []func(error) bool{isError[x509.UnknownAuthorityError], isError[x509.HostnameError], isError[x509.CertificateInvalidError]} {
-		if is(err) {
-			return true
-		}
-	}
-	return false
-}
-
-func isError[E error](err error) bool {
-	_, ok := errors.AsType[E](err)
-	return ok
 }
 
 // Read implements net.Conn.

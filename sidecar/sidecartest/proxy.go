@@ -1,7 +1,9 @@
 package sidecartest
 
 import (
+	"bytes"
 	"context"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -30,6 +32,7 @@ type Proxy struct {
 type proxyRule struct {
 	method string
 	status int // 0: the call is reset
+	alter  func(answer *http.Response, body []byte) []byte
 	times  int
 }
 
@@ -47,14 +50,28 @@ func StartProxy(t TB, s *Server) *Proxy {
 	}
 	pass := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: "sidecartest"})
 	pass.Transport, pass.FlushInterval = p.forward, -1
+	pass.ModifyResponse = func(answer *http.Response) error {
+		alter, ok := answer.Request.Context().Value(alterKey{}).(func(*http.Response, []byte) []byte)
+		if !ok {
+			return nil
+		}
+		body, err := io.ReadAll(answer.Body) // behind it are the trailers
+		if err == nil {
+			answer.Body.Close()
+			answer.Body = io.NopCloser(bytes.NewReader(alter(answer, body)))
+		}
+		return err
+	}
 	p.server = &http.Server{Protocols: &plain, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch status, own := p.next(r.URL.Path); {
-		case !own:
+		switch rule := p.next(r.URL.Path); {
+		case rule == nil:
 			pass.ServeHTTP(w, r)
-		case status == 0:
+		case rule.alter != nil:
+			pass.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), alterKey{}, rule.alter)))
+		case rule.status == 0:
 			panic(http.ErrAbortHandler)
 		default:
-			http.Error(w, "the proxy says so", status)
+			http.Error(w, "the proxy says so", rule.status)
 		}
 	})}
 	p.serving.Go(func() { _ = p.server.Serve(p.listener) })
@@ -79,28 +96,41 @@ func (p *Proxy) Dialer() func(ctx context.Context, address string) (net.Conn, er
 func (p *Proxy) Answer(method string, status, times int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.rules = append(p.rules, proxyRule{method, status, times})
+	p.rules = append(p.rules, proxyRule{method: method, status: status, times: times})
 }
+
+// Alter makes the proxy pass the next calls of a method on, and send another body than the
+// server's, as one does that is broken: alter gets the answer, whose headers and trailers it may
+// change, and its body.
+func (p *Proxy) Alter(method string, times int, alter func(answer *http.Response, body []byte) []byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.rules = append(p.rules, proxyRule{method: method, alter: alter, times: times})
+}
+
+type alterKey struct{}
 
 // Reset makes the proxy end the next calls of a method with RST_STREAM.
 func (p *Proxy) Reset(method string, times int) { p.Answer(method, 0, times) }
 
-// Answered are the methods that the proxy has answered or reset itself, in their order.
+// Answered are the methods that the proxy has answered, altered or reset itself, in their order.
 func (p *Proxy) Answered() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return append([]string(nil), p.log...)
 }
 
-func (p *Proxy) next(path string) (status int, own bool) {
+// next is the rule for a call; nil: it is passed on.
+func (p *Proxy) next(path string) *proxyRule {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for i := range p.rules {
 		if r := &p.rules[i]; r.times > 0 && strings.HasSuffix(path, r.method) {
 			r.times--
 			p.log = append(p.log, path[strings.LastIndexByte(path, '/')+1:])
-			return r.status, true
+			found := *r
+			return &found
 		}
 	}
-	return 0, false
+	return nil
 }
