@@ -15,11 +15,29 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/oip"
 )
 
+// answerRoom bounds the bytes of answers that their callers have not read. Those of inferences do
+// not take what probes need.
+type answerRoom struct {
+	budget
+	what string // whose they are, for callers whose answer is given up
+	flag string // of which flag they are
+}
+
+// answersOf returns the room for the answers of a method.
+func (s *Server) answersOf(method string) *answerRoom {
+	switch method {
+	case oip.GRPCInferenceService_ModelInfer_FullMethodName, oip.GRPCInferenceService_ModelStreamInfer_FullMethodName:
+		return &s.answers
+	}
+	return &s.told
+}
+
 // answered is an answer that was made and that its caller has not read: its bytes are counted
 // until they are written, or their connection is gone. To grpc it is the pool that its one buffer
 // goes back to.
 type answered struct {
 	s      *Server
+	room   *answerRoom
 	conn   *conn // nil: not known
 	n      int64
 	timer  *time.Timer
@@ -30,26 +48,25 @@ type answered struct {
 
 // encode makes the bytes of an answer. finish is called when it is read or given up, unless there
 // is an error. Grpc sends it with codec.
-func (s *Server) encode(ctx context.Context, msg proto.Message, finish func()) (*answered, *failure) {
+func (s *Server) encode(ctx context.Context, room *answerRoom, msg proto.Message, finish func()) (*answered, *failure) {
 	size := proto.Size(msg)
 	if size > s.cfg.MaxMessageSize {
 		return nil, &failure{code: codes.ResourceExhausted, message: fmt.Sprintf(
 			"an answer of %d bytes is larger than max (%d bytes); send fewer rows at once, or raise --max-message", size, s.cfg.MaxMessageSize)}
 	}
-	if !s.answers.try(int64(size)) {
-		s.turnAway(doorUnread)
-		return nil, s.unread()
+	if !room.try(int64(size)) {
+		return nil, s.unread(room)
 	}
 	// Smaller ones grpc keeps to itself.
 	data := pool{}.Get(max(size, smallestCounted))
 	out, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend((*data)[:0], msg)
 	if err != nil {
 		pool{}.Put(data)
-		s.answers.give(int64(size))
+		room.give(int64(size))
 		return nil, &failure{code: codes.Internal, message: "the answer cannot be encoded: " + err.Error()}
 	}
 	*data = out
-	a := &answered{s: s, n: int64(size), finish: finish}
+	a := &answered{s: s, room: room, n: int64(size), finish: finish}
 	a.buffer = mem.NewBuffer(data, a)
 	if p, ok := peer.FromContext(ctx); ok {
 		if l, ok := p.LocalAddr.(localAddr); ok {
@@ -99,7 +116,7 @@ func (a *answered) release() {
 			delete(a.conn.answers, a)
 			a.conn.mu.Unlock()
 		}
-		a.s.answers.give(a.n)
+		a.room.give(a.n)
 		if a.finish != nil {
 			a.finish()
 		}
@@ -116,9 +133,10 @@ func (a *answered) Put(data *[]byte) {
 }
 
 // unread is why an answer is given up that there is no room for. The model has run.
-func (s *Server) unread() *failure {
+func (s *Server) unread(room *answerRoom) *failure {
+	s.turnAway(doorUnread)
 	return &failure{code: codes.Unavailable, reason: oip.ReasonInterrupted, retry: s.cfg.RetryDelay, message: fmt.Sprintf(
-		"the answer was given up: callers have not read answers of %d bytes, which is the most (--answer-bytes)", s.cfg.AnswerBytes)}
+		"the answer was given up: callers have not read answers%s of %d bytes, which is the most%s", room.what, room.most, room.flag)}
 }
 
 // codec is grpc's own for protobuf, but for answers that are encoded already.

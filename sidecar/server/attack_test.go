@@ -115,10 +115,13 @@ func (a *attacker) note(f func()) {
 	a.changed.Broadcast()
 }
 
-// open begins a call.
+// open begins a call of one of the protocol's methods, or of another by its path.
 func (a *attacker) open(stream uint32, method string, more ...string) {
 	var b []byte
-	fields := append([]string{":method", "POST", ":scheme", "http", ":path", "/inference.GRPCInferenceService/" + method, ":authority", "a",
+	if !strings.HasPrefix(method, "/") {
+		method = "/inference.GRPCInferenceService/" + method
+	}
+	fields := append([]string{":method", "POST", ":scheme", "http", ":path", method, ":authority", "a",
 		"content-type", "application/grpc", "te", "trailers"}, more...)
 	for i := 0; i < len(fields); i += 2 { // HPACK, as literals
 		b = append(b, 0)

@@ -284,31 +284,34 @@ func TestRefusedAtTheDoor(t *testing.T) {
 // it takes answers probes.
 func TestNoRoomToArrive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const each = 60 << 10
-		r := serve(t, server.Config{MaxMessageSize: each, ReceiveBytes: 1, QueueTimeout: 4 * time.Second, MaxCalls: 3}, mock.Config{})
+		const most = 60 << 10 // of which one could be finished, and another one after it
+		r := serve(t, server.Config{MaxMessageSize: most, ReceiveBytes: 1, QueueTimeout: 4 * time.Second, MaxCalls: 3},
+			mock.Config{Inputs: []tensor.Spec{{Name: "x", DType: tensor.FP32, Row: tensor.Shape{-1}}}})
 		c := r.caller()
 		a := r.attack(65535)
-		b := message(0, make([]byte, each))
-		a.open(1, "ModelInfer")
-		a.send(1, b[:each], 10<<10)
+		a.openAll(2, "ModelInfer")
+		for i := range uint32(2) {
+			a.send(2*i+1, message(0, make([]byte, most))[:most], 10<<10)
+		}
 		synctest.Wait()
 		began := time.Now()
-		_, err := c.ModelInfer(t.Context(), ask(1))
-		if d := oip.Parse(err); d.Code != codes.ResourceExhausted || d.Reason != oip.ReasonMemoryPressure || d.RetryAfter == 0 || time.Since(began) != 4*time.Second {
+		_, err := c.ModelInfer(t.Context(), wide(14<<10))
+		if d := oip.Parse(err); d.Code != codes.ResourceExhausted || d.Reason != oip.ReasonMemoryPressure || d.RetryAfter == 0 || time.Since(began) != 4*time.Second ||
+			!strings.Contains(d.Message, "requests of at most 1 MiB that arrive take the memory that there is for them (491520 bytes, of --receive-bytes)") {
 			t.Errorf("after %v: %v", time.Since(began), err)
 		}
 		time.AfterFunc(3*time.Second, func() { a.frame(frameReset, 0, 1, []byte{0, 0, 0, 8}) })
 		began = time.Now()
-		resp, err := c.ModelInfer(t.Context(), ask(1))
-		if doubled(t, resp, err, 1); time.Since(began) != 3*time.Second {
-			t.Errorf("answered after %v", time.Since(began))
+		if _, err := c.ModelInfer(t.Context(), wide(14<<10)); err != nil || time.Since(began) != 3*time.Second {
+			t.Errorf("after %v: %v", time.Since(began), err)
 		}
-		for i := range uint32(3) {
-			a.open(2*i+3, "ModelInfer")
+		for i := range uint32(3) { // the two are gone
+			a.open(2*i+5, "ModelInfer")
 		}
 		synctest.Wait()
 		_, err = c.ModelInfer(t.Context(), ask(1))
-		if d := oip.Parse(err); d.Code != codes.ResourceExhausted || d.Reason != oip.ReasonQueueFull || d.RetryAfter == 0 || !strings.Contains(d.Message, "--max-calls") {
+		if d := oip.Parse(err); d.Code != codes.ResourceExhausted || d.Reason != oip.ReasonQueueFull || d.RetryAfter == 0 ||
+			!strings.Contains(d.Message, "3 inferences are under way, which is the most (--max-calls)") {
 			t.Error(err)
 		}
 		if ready, err := c.ServerReady(t.Context(), &oip.ServerReadyRequest{}); err != nil || !ready.Ready {

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"fmt"
 	"slices"
 
 	"google.golang.org/grpc"
@@ -42,21 +41,12 @@ func (r registrar) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	r.Server.RegisterService(&d, impl)
 }
 
-// places returns what bounds the calls of a method at once. Inference has its own, so that probes
-// are answered when it is full.
-func (s *Server) places(method string) *budget {
-	if method == oip.GRPCInferenceService_ModelInfer_FullMethodName {
-		return &s.calls
-	}
-	return &s.others
-}
-
 // unary serves a call of one request and one answer, which is encoded here. The call lasts until
 // its answer is read.
 func (s *Server) unary(ctx context.Context, method string, whole func(any) error, handle func(decode func(any) error) (any, error)) (any, error) {
 	places := s.places(method)
 	if !places.try(1) {
-		return nil, s.tooManyCalls().status("", "")
+		return nil, s.noPlace(places).status("", "")
 	}
 	leave, stays := func() { places.give(1) }, false
 	defer func() {
@@ -67,7 +57,7 @@ func (s *Server) unary(ctx context.Context, method string, whole func(any) error
 	plainAnswers(ctx)
 	c := callOf(ctx)
 	defer c.finish()
-	resp, err := handle(func(msg any) error { return s.receive(ctx, c, msg, false, whole) })
+	resp, err := handle(func(msg any) error { return s.receive(ctx, c, msg, nil, whole) })
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +66,7 @@ func (s *Server) unary(ctx context.Context, method string, whole func(any) error
 	if !ok {
 		return nil, status.Errorf(codes.Internal, "an interceptor returned %T in place of an answer", resp)
 	}
-	a, f := s.encode(ctx, msg, leave)
+	a, f := s.encode(ctx, s.answersOf(method), msg, leave)
 	if f != nil {
 		return nil, f.status("", "")
 	}
@@ -91,28 +81,28 @@ func plainAnswers(ctx context.Context) {
 	_ = grpc.SetSendCompressor(ctx, encoding.Identity)
 }
 
-func (s *Server) tooManyCalls() *failure {
-	s.turnAway(doorCall)
-	return &failure{code: codes.ResourceExhausted, reason: oip.ReasonQueueFull, retry: s.cfg.RetryDelay,
-		message: fmt.Sprintf("%d calls are under way, which is the most (--max-calls); wait and send less", s.cfg.MaxCalls)}
-}
-
 // stream serves streams. It ends them, as the health service's Watch, when the server drains, or
 // they would keep it from stopping. Those of requests end by themselves, with what they have.
 func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 	return s.guarded(info.FullMethod, func() error {
-		if !s.others.try(1) {
-			return s.tooManyCalls().status("", "")
+		ctx := ss.Context()
+		leave, f := s.placeOfStream(ctx, info.FullMethod)
+		if f != nil {
+			return f.status("", "")
 		}
-		defer s.others.give(1)
-		plainAnswers(ss.Context())
-		watched := &watchedStream{ServerStream: ss, s: s, ctx: ss.Context(), patient: info.IsClientStream}
-		defer callOf(watched.ctx).finish()
+		defer leave()
+		plainAnswers(ctx)
+		watched := &watchedStream{ServerStream: ss, s: s, ctx: ctx, answers: s.answersOf(info.FullMethod)}
+		if info.IsClientStream {
+			watched.idle = &idleness{most: s.cfg.StreamIdleTimeout}
+			defer watched.idle.stop()
+		}
+		defer callOf(ctx).finish()
 		if info.FullMethod != oip.GRPCInferenceService_ModelStreamInfer_FullMethodName {
-			ctx, cancel := context.WithCancel(ss.Context())
+			ends, cancel := context.WithCancel(ctx)
 			defer cancel()
 			defer context.AfterFunc(s.drainCtx, cancel)()
-			watched.ctx = ctx
+			watched.ctx = ends
 		}
 		return next(srv, watched)
 	})
@@ -123,27 +113,29 @@ type watchedStream struct {
 	grpc.ServerStream
 	s       *Server
 	ctx     context.Context
-	patient bool
+	answers *answerRoom
+	idle    *idleness // nil: its caller sends one message
 }
 
 // Context implements grpc.ServerStream.
 func (w *watchedStream) Context() context.Context { return w.ctx }
 
-// RecvMsg implements grpc.ServerStream. What the message has of the budget is the call's until the
-// next one is read, or somebody takes it.
+// RecvMsg implements grpc.ServerStream. What the message has of the memory for requests is the
+// call's until the next one is read, or somebody takes it.
 func (w *watchedStream) RecvMsg(msg any) error {
 	c := callOf(w.ctx)
 	c.hold(nil)
-	return w.s.receive(w.ServerStream.Context(), c, msg, w.patient, w.ServerStream.RecvMsg)
+	return w.s.receive(w.ServerStream.Context(), c, msg, w.idle, w.ServerStream.RecvMsg)
 }
 
 // SendMsg implements grpc.ServerStream.
 func (w *watchedStream) SendMsg(msg any) error {
+	defer w.idle.answered()
 	m, ok := msg.(proto.Message)
 	if !ok {
 		return w.ServerStream.SendMsg(msg)
 	}
-	a, f := w.s.encode(w.ServerStream.Context(), m, nil)
+	a, f := w.s.encode(w.ServerStream.Context(), w.answers, m, nil)
 	if f != nil {
 		return f.status("", "")
 	}

@@ -38,6 +38,8 @@ const (
 	DefaultMaxParameters  = 256
 	DefaultMaxDimensions  = 64
 	DefaultWarmUpTimeout  = time.Minute
+
+	DefaultStreamIdleTimeout = 10 * time.Minute
 )
 
 // Model says which model to load and under which name.
@@ -129,17 +131,24 @@ type Config struct {
 	// closed. Default 256.
 	MaxConnections int
 	// MaxCalls is the most inferences at once, from a call's headers to the last byte of its answer
-	// that is written, those of streams too. A quarter as many other calls and streams, and at
-	// least 16, are taken beside them. The rest is refused with QUEUE_FULL. Default 1,024.
+	// that is written, those of streams too. A quarter as many other calls, and at least 16, are
+	// taken beside them, and as many streams; 16 calls that load and unload models; and two watches
+	// of the server's health on each connection. The rest is refused with QUEUE_FULL. Default 1,024.
 	MaxCalls int
+	// StreamIdleTimeout is how long a stream may be open on which nothing happens: all that was
+	// asked is answered, and nothing is asked. Then it is ended with UNAVAILABLE. A watch of the
+	// server's health is never idle. Default 10 min.
+	StreamIdleTimeout time.Duration
 
 	// ReceiveTimeout is how long a request may take to arrive, and a connection to be set up.
 	// Default 30 s.
 	ReceiveTimeout time.Duration
-	// ReceiveBytes is the most bytes of requests that arrive, are unzipped and decoded, up to
-	// their admission to the queue. A request waits for room for at most QueueTimeout, and then is
-	// refused with MEMORY_PRESSURE. There is always room for one of MaxMessageSize; one that
-	// is longer than all of it when it is decoded, as typed contents may be, is too large.
+	// ReceiveBytes is the most bytes of inferences that arrive, are unzipped and decoded, up to
+	// their admission to the queue. A quarter of it is for those of at most 1 MiB, and the rest for
+	// larger ones. A request takes of it as it comes in, and waits for room for at most QueueTimeout
+	// in all; then it is refused with MEMORY_PRESSURE. There is always room for one of
+	// MaxMessageSize; one that is longer than what is for large ones when it is decoded, as typed
+	// contents may be, is too large. Other requests, of at most 64 KiB, have 16 MiB of their own.
 	// Default 256 MiB.
 	ReceiveBytes int64
 	// MaxRatio is how many times its size a compressed request may be when it is unzipped. One of
@@ -153,8 +162,9 @@ type Config struct {
 	// AnswerTimeout is how long a caller may take to read an answer. Then its connection is
 	// closed. Default 30 s.
 	AnswerTimeout time.Duration
-	// AnswerBytes is the most bytes of answers that are not read yet. What comes beyond them is
-	// given up, with INTERRUPTED. A larger answer passes alone. Default 256 MiB.
+	// AnswerBytes is the most bytes of answers of inferences that are not read yet. What comes
+	// beyond them is given up, with INTERRUPTED. A larger answer passes alone. Those of other calls
+	// have 16 MiB of their own. Default 256 MiB.
 	AnswerBytes int64
 
 	// NoSharedMemory switches the calls off with which callers on this machine put
@@ -247,6 +257,7 @@ func (c Config) withDefaults() (Config, error) {
 	positive(&c.MaxStreams, DefaultMaxStreams, "MaxStreams", bad)
 	positive(&c.MaxConnections, DefaultMaxConnections, "MaxConnections", bad)
 	positive(&c.MaxCalls, DefaultMaxCalls, "MaxCalls", bad)
+	positive(&c.StreamIdleTimeout, DefaultStreamIdleTimeout, "StreamIdleTimeout", bad)
 	positive(&c.ReceiveTimeout, DefaultReceiveTimeout, "ReceiveTimeout", bad)
 	positive(&c.ReceiveBytes, DefaultReceiveBytes, "ReceiveBytes", bad)
 	positive(&c.MaxRatio, DefaultMaxRatio, "MaxRatio", bad)
@@ -276,18 +287,24 @@ func positive[T int | int64 | time.Duration](v *T, def T, name string, bad func(
 	}
 }
 
-// otherCalls is how many calls there may be beside inferences.
-func otherCalls(maxCalls int) int { return max(maxCalls/4, 16) }
-
 // What a connection and a call take at most, beside what is counted: buffers, goroutines, headers,
-// and what has come of a request before anybody reads it.
+// what has come of a request before anybody reads it, and the first of it that is read. Watches are
+// calls that belong to their connection.
 const (
-	connectionRoom = 128 << 10
-	callRoom       = 48<<10 + maxHeaders + streamWindow + streamWindow/crumbBytes*frameCost
+	connectionRoom = 128<<10 + mostWatches*callRoom
+	callRoom       = 48<<10 + maxHeaders + streamWindow + streamWindow/crumbBytes*frameCost + freeRoom
 )
 
-// receiveBytes is ReceiveBytes, or what the largest request needs.
-func (c *Config) receiveBytes() int64 { return max(c.ReceiveBytes, arrivalRoom(c.MaxMessageSize)) }
+// controlBytes is the most bytes of requests that are no inference, and that of their answers.
+const controlBytes = 16 << 20
+
+// receiveBytes shares ReceiveBytes out to small requests and to large ones, or to each what the
+// largest of them needs.
+func (c *Config) receiveBytes() (small, largestSmall, large, largest int64) {
+	largestSmall, largest = claimOf(min(c.MaxMessageSize, smallRequest), 1), claimOf(c.MaxMessageSize, 1)
+	small = max(c.ReceiveBytes/4, largestSmall)
+	return small, largestSmall, max(c.ReceiveBytes-small, largest), largest
+}
 
 func orNone(v *time.Duration, def time.Duration) {
 	switch {

@@ -178,6 +178,7 @@ const (
 	doorConnection = iota
 	doorFrames
 	doorCall
+	doorIdle
 	doorLate
 	doorSize
 	doorRatio
@@ -187,7 +188,7 @@ const (
 	doors
 )
 
-var doorNames = [doors]string{"connection", "frames", "call", "late", "size", "ratio", "shape", "memory", "unread"}
+var doorNames = [doors]string{"connection", "frames", "call", "idle", "late", "size", "ratio", "shape", "memory", "unread"}
 
 type turnedAway [doors]atomic.Int64
 
@@ -207,6 +208,7 @@ func (s *Server) RequestMemory() int64 {
 	// What is larger than a bound passes alone.
 	largest := int64(c.MaxMessageSize)
 	queued := max(c.QueueBytes, largest)
-	return int64(c.MaxConnections)*connectionRoom + int64(c.MaxCalls+otherCalls(c.MaxCalls))*callRoom +
-		c.receiveBytes() + max(c.AnswerBytes, largest) + queued + 2*instances*queued
+	calls := s.calls.most + s.others.most + s.loads.most + s.streams.most
+	return int64(c.MaxConnections)*connectionRoom + calls*callRoom + s.small.most + s.large.most + s.control.most +
+		max(c.AnswerBytes, largest) + s.told.most + queued + 2*instances*queued
 }

@@ -88,13 +88,16 @@ var sidecarScenes = []struct {
 		want(map[string]float64{`rejections_total{reason="QUEUE_TIMEOUT"}`: 1, `requests_total{code="DeadlineExceeded",model="m"}`: 1,
 			`stage_seconds_count{model="m",stage="queue"}`: 1, `stage_seconds_count{model="m",stage="total"}`: 2, `batch_rows_count{model="m"}`: 1})
 	}},
-	// Of a request of 1,000 bytes twice as many are set aside, and 96 for each 16 of them that may
-	// be a frame.
+	// Of a request of 10,000 bytes the first 4 KiB are free. Of the others 7 bytes are set aside for
+	// each, and beside that what all of them are put together in; its call has room for 32 KiB of it.
 	{"a request that does not arrive", server.Config{}, mock.Config{}, func(r *rig, _ func(...float32), want func(map[string]float64)) {
+		part := message(0, make([]byte, 10000))[:9000]
 		a := r.attack(65535)
 		a.open(1, "ModelInfer")
-		a.send(1, message(0, make([]byte, 1000))[:500], 500)
-		want(map[string]float64{"receive_bytes": 2000 + 62*96, "calls": 1, `turned_away_total{door="late"}`: 0})
+		a.send(1, part[:4000], 500)
+		want(map[string]float64{"receive_bytes": 0, "calls": 1})
+		a.send(1, part[4000:], 500)
+		want(map[string]float64{"receive_bytes": 10000 + 7*(10000-4096) - 32768, "calls": 1, `turned_away_total{door="late"}`: 0})
 		time.Sleep(server.DefaultReceiveTimeout - time.Nanosecond)
 		want(map[string]float64{"calls": 1})
 		time.Sleep(time.Nanosecond)
@@ -104,11 +107,16 @@ var sidecarScenes = []struct {
 		want(map[string]float64{"calls": 0, `turned_away_total{door="late"}`: 2})
 		// A stream may wait for its next request, and not for the rest of one.
 		a.open(5, "ModelStreamInfer")
-		time.Sleep(time.Hour)
+		time.Sleep(server.DefaultStreamIdleTimeout - time.Nanosecond)
 		want(map[string]float64{`turned_away_total{door="late"}`: 2})
-		a.send(5, message(0, make([]byte, 1000))[:500], 500)
+		a.send(5, part, 500)
 		time.Sleep(server.DefaultReceiveTimeout)
 		want(map[string]float64{"receive_bytes": 0, `turned_away_total{door="late"}`: 3, "connections": 1})
+		a.open(7, "ModelStreamInfer")
+		time.Sleep(server.DefaultStreamIdleTimeout - time.Nanosecond)
+		want(map[string]float64{`turned_away_total{door="idle"}`: 0})
+		time.Sleep(time.Nanosecond)
+		want(map[string]float64{`turned_away_total{door="idle"}`: 1, `turned_away_total{door="late"}`: 3, "connections": 1})
 	}},
 	{"an answer that is not read", server.Config{}, mock.Config{}, func(r *rig, send func(...float32), want func(map[string]float64)) {
 		a := r.attack(0)

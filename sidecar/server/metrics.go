@@ -54,9 +54,9 @@ func newMetrics(s *Server) *metrics {
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: ns, Name: "calls",
 			Help: "Inferences from the headers of their call to the last byte of their answer."}, func() float64 { return float64(s.calls.taken()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: ns, Name: "receive_bytes",
-			Help: "Bytes that are set aside for requests that arrive, are unzipped or decoded."}, func() float64 { return float64(s.receiving.taken()) }),
+			Help: "Bytes that are set aside for requests that arrive, are unzipped or decoded."}, func() float64 { return float64(s.small.taken() + s.large.taken() + s.control.taken()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: ns, Name: "answer_bytes",
-			Help: "Bytes of answers that their callers have not read."}, func() float64 { return float64(s.answers.taken()) }),
+			Help: "Bytes of answers that their callers have not read."}, func() float64 { return float64(s.answers.taken() + s.told.taken()) }),
 	)
 	for i, name := range doorNames {
 		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: ns, Name: "turned_away_total",

@@ -33,10 +33,21 @@ const (
 	// is the former; a larger one is memory that callers have for nothing.
 	streamWindow = 64 << 10
 	connWindow   = 4 << 20
-	// pieceSize is how much of a request is asked for at a time.
-	pieceSize = 1 << 20
-	// maxControl is the largest request that is no inference, in bytes.
-	maxControl = 1 << 20
+	// pieceSize is how much of a request is asked for at a time, and firstPiece how much of it comes
+	// before its caller is taken to be in earnest.
+	pieceSize  = 1 << 20
+	firstPiece = 4 << 10
+	// pieceCost is what a byte of a piece takes while it is read, in its frames and in what they
+	// are put together to.
+	pieceCost = 1 + frameCost/crumbBytes
+	// freeRoom is what a call has room for, whatever others have taken. It is enough for a first
+	// piece, and for all of a probe's request.
+	freeRoom = (1 + pieceCost) * firstPiece
+	// smallRequest is the largest inference that has a part of the memory for itself, so that it
+	// does not wait behind larger ones.
+	smallRequest = 1 << 20
+	// maxControl is the largest request that is no inference, in bytes: it comes in one window.
+	maxControl = streamWindow
 	// controlGrowth is how many times as large such a request may become when it is decoded.
 	controlGrowth = 64
 	// freeUnzipped is what a compressed request may always grow to, in bytes, whatever the ratio.
@@ -46,10 +57,10 @@ const (
 )
 
 // receive reads the next message of a call into msg, within the bounds of the configuration. What
-// it takes of the budget for requests is c's then. Of a stream whose caller has sent
-// everything it returns io.EOF; patient says that a stream may wait for its next message. whole is
-// grpc's own way.
-func (s *Server) receive(ctx context.Context, c *call, msg any, patient bool, whole func(any) error) error {
+// it takes of the memory for requests is c's then. Of a stream whose caller has sent everything it
+// returns io.EOF. idle, if it is not nil, says how long a stream may wait for its next message.
+// whole is grpc's own way.
+func (s *Server) receive(ctx context.Context, c *call, msg any, idle *idleness, whole func(any) error) error {
 	w, ok := grpc.ServerTransportStreamFromContext(ctx).(arriving)
 	m, isProto := msg.(proto.Message)
 	if !ok || !isProto {
@@ -59,9 +70,9 @@ func (s *Server) receive(ctx context.Context, c *call, msg any, patient bool, wh
 		})
 		return whole(msg)
 	}
-	r := &receiver{Server: s, ctx: ctx, w: w}
+	r := &receiver{Server: s, ctx: ctx, w: w, patience: s.cfg.QueueTimeout}
 	r.request, _ = m.(*oip.ModelInferRequest)
-	fail, err := r.receive(m, patient)
+	fail, err := r.receive(m, idle)
 	if fail != nil {
 		s.turnAway(r.door)
 		err = fail.status(r.request.GetModelName(), "")
@@ -82,10 +93,13 @@ type receiver struct {
 	request *oip.ModelInferRequest // nil: of another kind
 	share   *share
 	door    int // that turned it away
+
+	left     time.Duration // in which the rest is to arrive
+	patience time.Duration // with which it may wait for memory yet
 }
 
-func (r *receiver) receive(m proto.Message, patient bool) (*failure, error) {
-	size, zipped, fail, err := r.readHeader(patient)
+func (r *receiver) receive(m proto.Message, idle *idleness) (*failure, error) {
+	size, zipped, fail, err := r.readHeader(idle)
 	if fail != nil || err != nil {
 		return fail, err
 	}
@@ -96,9 +110,7 @@ func (r *receiver) receive(m proto.Message, patient bool) (*failure, error) {
 	if size > most {
 		return r.tooLarge(size, most), nil
 	}
-	if fail, err = r.makeRoom(size); fail != nil || err != nil {
-		return fail, err
-	}
+	r.share = r.place(size).share(r.claim(size), freeRoom)
 	data, fail, err := r.readBody(size)
 	if fail != nil || err != nil {
 		return fail, err
@@ -106,7 +118,7 @@ func (r *receiver) receive(m proto.Message, patient bool) (*failure, error) {
 	defer func() { data.Free() }()
 	wire := data.ReadOnlyData()
 	if zipped {
-		r.share.keep(int64(size))
+		r.share.settle()
 		wire, fail = r.unzip(wire, most)
 		data.Free()
 		data = mem.SliceBuffer(nil)
@@ -119,13 +131,19 @@ func (r *receiver) receive(m proto.Message, patient bool) (*failure, error) {
 		return fail, nil
 	}
 	total := int64(len(wire)) + decoded
-	if total > r.receiving.most {
+	if total > r.large.most {
 		r.door = doorMemory
 		return &failure{code: codes.ResourceExhausted, message: fmt.Sprintf(
-			"the request takes up to %d bytes when it is decoded, which is larger than max (%d, --receive-bytes); send fewer rows at once, or raw contents",
-			total, r.receiving.most)}, nil
+			"the request takes up to %d bytes when it is decoded, which is larger than max (%d, of --receive-bytes); send fewer rows at once, or raw contents",
+			total, r.large.most)}, nil
 	}
-	if total > r.share.n && !r.share.grow(total-r.share.n) {
+	if !zipped && total <= r.claim(size) {
+		fail, err = r.room(total)
+		r.share.settle()
+		if fail != nil || err != nil {
+			return fail, err
+		}
+	} else if r.share.settle(); !r.share.grow(total, r.overflow()) {
 		return r.noRoom(), nil
 	}
 	r.share.keep(total)
@@ -154,15 +172,18 @@ func (r *receiver) tooLarge(size, most int) *failure {
 
 func (r *receiver) noRoom() *failure {
 	r.door = doorMemory
+	of := r.share.of
 	return &failure{code: codes.ResourceExhausted, reason: oip.ReasonMemoryPressure, retry: r.cfg.RetryDelay, message: fmt.Sprintf(
-		"requests that arrive take the memory that there is for them (%d bytes, --receive-bytes); wait and send less", r.cfg.ReceiveBytes)}
+		"%s that arrive take the memory that there is for them (%d bytes%s); wait and send less", of.what, of.most, of.flag)}
 }
 
-// within calls read, and ends the call if it takes longer than a request may take to arrive.
+// within calls read, and ends the call if it takes longer than the request may still take to arrive.
 func (r *receiver) within(read func() error) (*failure, error) {
+	began := time.Now()
+	defer func() { r.left -= time.Since(began) }()
 	late := &failure{code: codes.DeadlineExceeded, message: fmt.Sprintf(
 		"the request did not arrive within %v (--receive-timeout)", r.cfg.ReceiveTimeout)}
-	t := time.AfterFunc(r.cfg.ReceiveTimeout, func() {
+	t := time.AfterFunc(max(r.left, 0), func() {
 		r.w.WriteStatus(status.Convert(late.status("", ""))) // which ends the reading
 	})
 	err := read()
@@ -190,19 +211,21 @@ func wireError(ctx context.Context, err error) error {
 }
 
 // readHeader reads what stands before a message: how long it is, and whether it is compressed.
-func (r *receiver) readHeader(patient bool) (size int, zipped bool, _ *failure, err error) {
+func (r *receiver) readHeader(idle *idleness) (size int, zipped bool, _ *failure, err error) {
 	var header [5]byte
 	read := func() error { return r.w.ReadMessageHeader(header[:]) }
 	var fail *failure
-	if patient {
-		err = wireError(r.ctx, read())
+	r.left = r.cfg.ReceiveTimeout
+	if idle != nil {
+		fail, err = idle.within(r, read)
 	} else {
 		fail, err = r.within(read)
 	}
+	r.left = r.cfg.ReceiveTimeout
 	switch {
 	case fail != nil:
 		return 0, false, fail, nil
-	case err == io.EOF && !patient:
+	case err == io.EOF && idle == nil:
 		return 0, false, nil, status.Error(codes.Internal, "the call ended without a request")
 	case err != nil:
 		return 0, false, nil, err
@@ -217,60 +240,126 @@ func (r *receiver) readHeader(patient bool) (size int, zipped bool, _ *failure, 
 	return int(n), header[0] == 1, nil, nil
 }
 
-// arrivalRoom is what a message of so many bytes needs while it arrives: its bytes twice, since
-// decoding copies them, and the frames that a piece of it comes in.
-func arrivalRoom(size int) int64 {
-	return 2*int64(size) + int64(min(size, pieceSize))/crumbBytes*frameCost
-}
-
-// makeRoom takes what a message needs while it arrives.
-func (r *receiver) makeRoom(size int) (*failure, error) {
-	need := arrivalRoom(size)
-	if !r.receiving.try(need) {
-		ctx, cancel := context.WithTimeout(r.ctx, r.cfg.QueueTimeout)
-		defer cancel()
-		if err := r.receiving.take(ctx, need); err != nil {
-			if r.ctx.Err() != nil {
-				return nil, callerGone(r.ctx)
-			}
-			return r.noRoom(), nil
-		}
+// place is where a request of so many bytes has its memory.
+func (r *receiver) place(size int) *arrivals {
+	switch {
+	case r.request == nil:
+		return &r.control
+	case size <= smallRequest:
+		return &r.small
 	}
-	r.share = &share{&r.receiving, need}
-	return nil, nil
+	return &r.large
 }
 
-// readBody reads a message, a piece at a time.
+// overflow is where an inference may have memory that its own place lacks.
+func (r *receiver) overflow() *arrivals {
+	if r.request == nil {
+		return nil
+	}
+	return &r.large
+}
+
+// claim is what a request of so many bytes takes at most until it is decoded, as far as that is
+// known from its size.
+func (r *receiver) claim(size int) int64 {
+	if r.request == nil {
+		return claimOf(size, controlGrowth)
+	}
+	return claimOf(size, 1)
+}
+
+// claimOf is what a message takes that is decoded to growth times its size: while it is read,
+// its bytes and a piece that comes in; then its bytes, and these again where they are decoded, or
+// where they are copied to when there is no room behind them.
+func claimOf(size, growth int) int64 {
+	return int64(size) + int64(max(growth*size, pieceCost*min(size, pieceSize)))
+}
+
+// room waits until the request has room for so many bytes.
+func (r *receiver) room(n int64) (*failure, error) {
+	if r.share.try(n) {
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeout(r.ctx, r.patience)
+	defer cancel()
+	began := time.Now()
+	err := r.share.wait(ctx, n)
+	r.patience = max(r.patience-time.Since(began), 0)
+	switch {
+	case err == nil:
+		return nil, nil
+	case r.ctx.Err() != nil:
+		return nil, callerGone(r.ctx)
+	}
+	return r.noRoom(), nil
+}
+
+// readBody reads a message, a piece at a time. Where the pieces are put together there is never more
+// room than for twice what has come, or, if there is memory to spare, for a piece more.
 func (r *receiver) readBody(size int) (data mem.Buffer, fail *failure, err error) {
 	if size == 0 {
 		return mem.SliceBuffer(nil), nil, nil
 	}
-	fail, err = r.within(func() error {
-		if size <= pieceSize {
+	if size <= firstPiece {
+		fail, err = r.within(func() error {
 			parts, err := r.w.Read(size)
 			if err == nil {
 				data = parts.MaterializeToBuffer(pool{})
 				parts.Free()
 			}
 			return err
-		}
-		all := pool{}.Get(size)
-		for at := 0; at < size; {
-			parts, err := r.w.Read(min(pieceSize, size-at))
-			if err != nil {
-				pool{}.Put(all)
-				return err
-			}
-			at += parts.CopyTo((*all)[at:])
-			parts.Free()
-		}
-		data = mem.NewBuffer(all, pool{})
-		return nil
-	})
-	if err == io.EOF {
-		err = status.Error(codes.Internal, "the request ended in its midst")
+		})
+		return data, fail, inMidst(err)
 	}
-	return data, fail, err
+	all := pool{}.Get(firstPiece)
+	for at := 0; at < size && fail == nil && err == nil; {
+		if at == len(*all) {
+			more := min(at, size-at)
+			if piece := min(pieceSize, size) - at; piece > more && r.share.spare(readRoom(at, piece)) {
+				more = piece
+			}
+			if fail, err = r.room(readRoom(at, more)); fail != nil || err != nil {
+				break
+			}
+			larger := pool{}.Get(at + more)
+			copy(*larger, *all)
+			pool{}.Put(all)
+			all = larger
+			r.share.keep(int64(len(*all) + pieceCost*min(pieceSize, more)))
+		}
+		n := min(pieceSize, len(*all)-at)
+		if fail, err = r.room(int64(len(*all) + pieceCost*n)); fail != nil || err != nil {
+			break
+		}
+		fail, err = r.within(func() error {
+			parts, err := r.w.Read(n)
+			if err == nil {
+				parts.CopyTo((*all)[at:])
+				parts.Free()
+			}
+			return err
+		})
+		at += n
+	}
+	if fail != nil || err != nil {
+		pool{}.Put(all)
+		return nil, fail, inMidst(err)
+	}
+	r.share.keep(int64(size))
+	return mem.NewBuffer(all, pool{}), nil, nil
+}
+
+// readRoom is what is needed where size bytes have come and the next are to: room for both behind
+// the old one, and then what the piece takes.
+func readRoom(size, more int) int64 {
+	return int64(size + more + max(size, pieceCost*min(more, pieceSize)))
+}
+
+func inMidst(err error) error {
+	if err == io.EOF {
+		return status.Error(codes.Internal, "the request ended in its midst")
+	}
+	return err
 }
 
 // unzip returns what a compressed message holds, if that is at most most bytes, and not too many
@@ -291,18 +380,18 @@ func (r *receiver) unzip(wire []byte, most int) ([]byte, *failure) {
 		defer c.Close()
 	}
 	size := min(4*len(wire)+512, limit+1)
-	if !r.share.grow(int64(size)) {
+	if !r.share.grow(int64(len(wire)+size), r.overflow()) {
 		return nil, r.noRoom()
 	}
 	out := make([]byte, 0, size)
 	for {
 		if len(out) == cap(out) {
 			more := min(2*cap(out), limit+1)
-			if !r.share.grow(int64(more)) {
+			if !r.share.grow(int64(len(wire)+cap(out)+more), r.overflow()) {
 				return nil, r.noRoom()
 			}
 			larger := append(make([]byte, 0, more), out...)
-			r.share.keep(r.share.n - int64(cap(out)))
+			r.share.keep(int64(len(wire) + more))
 			out = larger
 		}
 		n, err := from.Read(out[len(out):cap(out)])

@@ -27,7 +27,7 @@ func TestAnotherVersionOfGrpc(t *testing.T) {
 	ctx := grpc.NewContextWithServerTransportStream(t.Context(), otherStream{})
 	for range 2 {
 		read := 0
-		err := s.receive(ctx, &call{}, &oip.ModelInferRequest{}, false, func(msg any) error {
+		err := s.receive(ctx, &call{}, &oip.ModelInferRequest{}, nil, func(msg any) error {
 			read++
 			msg.(*oip.ModelInferRequest).ModelName = "m"
 			return nil

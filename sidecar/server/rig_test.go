@@ -49,6 +49,12 @@ func serve(t *testing.T, cfg server.Config, mc mock.Config) *rig {
 func serveModel(t *testing.T, cfg server.Config, m backend.Model) *rig {
 	t.Helper()
 	cfg.Models = []server.Model{{Name: "m", Location: "test", Load: func(context.Context) (backend.Model, error) { return m, nil }}}
+	return begin(t, cfg)
+}
+
+// begin starts a server with the models of its configuration.
+func begin(t *testing.T, cfg server.Config) *rig {
+	t.Helper()
 	if cfg.WarmUp == nil {
 		cfg.WarmUp = []int{} // tests count runs
 	}

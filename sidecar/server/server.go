@@ -31,10 +31,16 @@ type Server struct {
 
 	// The doors. Each bounds what callers can make the server hold.
 	connections budget
-	calls       budget // inference
-	others      budget // other calls, and streams
-	receiving   budget // bytes of requests that arrive or are decoded
-	answers     budget // bytes of answers that are not read
+	calls       places     // inference, that in streams too
+	others      places     // other calls with one request and one answer
+	loads       places     // those of them that load and unload models
+	streams     places     // that are open
+	watches     watches    // of the server's health
+	large       arrivals   // bytes of requests that arrive or are decoded
+	small       arrivals   // those of small ones
+	control     arrivals   // those of requests that are no inference
+	answers     answerRoom // of inferences
+	told        answerRoom // of other calls
 	tooMany     sync.Once
 	unbounded   sync.Once // said of a version of grpc that reads whole messages alone
 	turned      turnedAway
@@ -86,11 +92,17 @@ func New(cfg Config) (*Server, error) {
 		stopped:   make(chan struct{}),
 
 		connections: budget{most: int64(cfg.MaxConnections)},
-		calls:       budget{most: int64(cfg.MaxCalls)},
-		others:      budget{most: int64(otherCalls(cfg.MaxCalls))},
-		receiving:   budget{most: cfg.receiveBytes()},
-		answers:     budget{most: cfg.AnswerBytes},
+		calls:       newPlaces(cfg.MaxCalls, "inferences are under way", "--max-calls"),
+		others:      newPlaces(otherCalls(cfg.MaxCalls), "calls that are no inference are under way", quarter),
+		loads:       newPlaces(mostLoads, "calls that load or unload models are under way", "of any server"),
+		streams:     newPlaces(otherCalls(cfg.MaxCalls), "streams are open", quarter),
+		small:       arrivals{what: "requests of at most 1 MiB", flag: ", of --receive-bytes"},
+		large:       arrivals{what: "large requests", flag: ", of --receive-bytes"},
+		control:     arrivals{most: controlBytes, largest: claimOf(maxControl, controlGrowth), what: "requests that are no inference"},
+		answers:     answerRoom{budget: budget{most: cfg.AnswerBytes}, flag: " (--answer-bytes)"},
+		told:        answerRoom{budget: budget{most: controlBytes}, what: " of calls that are no inference"},
 	}
+	s.small.most, s.small.largest, s.large.most, s.large.largest = cfg.receiveBytes()
 	s.loadCtx, s.stopLoading = context.WithCancel(context.Background())
 	s.drainCtx, s.drain = context.WithCancel(context.Background())
 	s.metrics = newMetrics(s)

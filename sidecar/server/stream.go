@@ -27,8 +27,8 @@ const (
 )
 
 // ModelStreamInfer runs the requests of a stream side by side and answers them in their order. A
-// request that fails is answered with its failure, and the stream goes on. When the server
-// drains it answers what it has and then ends the stream with DRAINING.
+// request that fails is answered with its failure, and the stream goes on. One on which nothing
+// happens for long is ended (idleness). When the server drains it answers what it has and then ends the stream with DRAINING.
 func (s *service) ModelStreamInfer(stream grpc.BidiStreamingServer[oip.ModelInferRequest, oip.ModelStreamInferResponse]) error {
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
@@ -89,7 +89,7 @@ func (s *service) answerStreamed(ctx context.Context, c *call, msg *oip.ModelInf
 	defer c.finish()
 	a := &streamAnswer{take: func() {}, sent: make(chan struct{})}
 	if !s.calls.try(1) {
-		a.msg = failedAnswer(msg, s.tooManyCalls().status(msg.GetModelName(), msg.GetId()))
+		a.msg = failedAnswer(msg, s.noPlace(&s.calls).status(msg.GetModelName(), msg.GetId()))
 		answer <- a
 		return
 	}
@@ -102,8 +102,7 @@ func (s *service) answerStreamed(ctx context.Context, c *call, msg *oip.ModelInf
 		a.take = sync.OnceFunc(func() { s.answers.give(size) })
 		defer a.take()
 	} else {
-		s.turnAway(doorUnread)
-		a.msg = failedAnswer(msg, s.unread().status(msg.GetModelName(), msg.GetId()))
+		a.msg = failedAnswer(msg, s.unread(&s.answers).status(msg.GetModelName(), msg.GetId()))
 	}
 	answer <- a
 	select {

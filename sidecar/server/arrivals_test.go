@@ -1,0 +1,165 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestArrivals: nobody has more than was allowed, an older request is served before a younger one,
+// one that has something passes one that has nothing, and who gives up leaves nothing behind.
+func TestArrivals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := &arrivals{most: 100, largest: 60}
+		var served []string
+		wait := func(h *share, n int64, name string) {
+			go func() {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				if err := h.wait(ctx, n); err == nil {
+					served = append(served, name)
+				} else if !errors.Is(err, context.DeadlineExceeded) {
+					t.Error(err)
+				}
+			}()
+			synctest.Wait()
+		}
+		first, second := a.share(60, 0), a.share(80, 10)
+		if !first.try(40) || !first.try(30) || !second.try(10) || a.taken() != 40 {
+			t.Errorf("%d are taken", a.taken())
+		}
+		if second.spare(11) || !first.spare(40) {
+			t.Error("what is to be spared")
+		}
+		if !second.try(50) || second.try(60) || a.taken() != 80 { // the first would never have its 60
+			t.Errorf("%d are taken", a.taken())
+		}
+		third, fourth := a.share(15, 0), a.share(5, 0)
+		wait(second, 60, "second")
+		wait(third, 15, "third")
+		if fourth.try(5) {
+			t.Error("one passes that has nothing")
+		}
+		wait(fourth, 5, "fourth")
+		if !first.try(60) || first.spare(60) {
+			t.Error("the first cannot be finished")
+		}
+		first.settle()
+		first.keep(50)
+		synctest.Wait()
+		if !slices.Equal(served, []string{"second"}) || a.taken() != 100 {
+			t.Errorf("served %v, %d are taken", served, a.taken())
+		}
+		time.Sleep(time.Second) // the third and fourth give up
+		synctest.Wait()
+		first.release()
+		first.release()
+		second.keep(20)
+		if (*share)(nil).release(); len(a.waiting) > 0 || a.taken() != 10 || len(served) > 1 {
+			t.Errorf("%d wait, %d are taken, served %v", len(a.waiting), a.taken(), served)
+		}
+		small := &arrivals{most: 20}
+		h := small.share(10, 0)
+		if h.try(10); !h.grow(20, a) || h.of != small || !h.grow(90, a) || h.of != a || small.taken() != 0 || a.taken() != 100 || h.grow(91, a) || h.grow(91, nil) {
+			t.Errorf("%d of the small are taken, %d of the large", small.taken(), a.taken())
+		}
+		h.release()
+		second.release()
+		if a.taken() != 0 || a.partial != 0 || len(a.partly) > 0 {
+			t.Errorf("%d are taken", a.taken())
+		}
+	})
+}
+
+// TestArrivalsFinish: however many requests of whatever sizes have come in by half, all of them are
+// finished, no request waits for ever behind others that come later, and there is never more taken
+// than the bound. Some callers stop in the midst; theirs goes when their time is over.
+func TestArrivalsFinish(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	for round := range uint64(200) {
+		synctest.Test(t, func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(seed, round))
+			a := &arrivals{most: 100}
+			stall := rng.IntN(2) == 0
+			finished, stalled := 0, 0
+			for range 40 {
+				claim, step, pace := 1+rng.Int64N(100), 1+rng.Int64N(20), time.Duration(1+rng.IntN(5))*time.Millisecond
+				begins, stops := time.Duration(rng.IntN(200))*time.Millisecond, stall && rng.IntN(8) == 0
+				go func() {
+					time.Sleep(begins)
+					h := a.share(claim, 0)
+					defer h.release()
+					for n := int64(0); n < claim; {
+						if stops && n > claim/2 {
+							stalled++
+							time.Sleep(time.Second)
+							return
+						}
+						n = min(n+step, claim)
+						if !h.try(n) {
+							if err := h.wait(t.Context(), n); err != nil {
+								t.Error(err)
+								return
+							}
+						}
+						if used := a.taken(); used > a.most || h.n != n {
+							t.Errorf("%d are taken; one has %d and should have %d", used, h.n, n)
+						}
+						time.Sleep(pace)
+					}
+					h.settle()
+					time.Sleep(pace)
+					finished++
+				}()
+			}
+			time.Sleep(time.Hour)
+			synctest.Wait()
+			if finished+stalled != 40 || a.taken() != 0 || len(a.partly) > 0 || len(a.waiting) > 0 || a.partial != 0 {
+				t.Fatalf("round %d: %d of 40 are finished, %d stopped, %d wait, %d are taken", round, finished, stalled, len(a.waiting), a.taken())
+			}
+		})
+	}
+}
+
+// TestArrivalsAreServedInTurn: one that wants nearly everything is not passed for ever by small ones
+// that keep coming.
+func TestArrivalsAreServedInTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := &arrivals{most: 100}
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		for range 60 {
+			wg.Go(func() {
+				for ctx.Err() == nil {
+					h := a.share(3, 0)
+					if h.try(3) || h.wait(ctx, 3) == nil {
+						time.Sleep(time.Millisecond)
+					}
+					h.release()
+				}
+			})
+		}
+		time.Sleep(10*time.Millisecond + time.Microsecond)
+		began := time.Now()
+		h := a.share(100, 0)
+		for n := int64(10); n <= 100; n += 10 {
+			if !h.try(n) {
+				if err := h.wait(ctx, n); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if d := time.Since(began); d > 10*time.Millisecond {
+			t.Errorf("it had everything after %v", d)
+		}
+		h.release()
+		cancel()
+		wg.Wait()
+	})
+}

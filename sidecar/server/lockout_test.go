@@ -1,0 +1,182 @@
+package server_test
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/tensorferry/tensorferry/sidecar/backend"
+	"github.com/tensorferry/tensorferry/sidecar/backend/mock"
+	"github.com/tensorferry/tensorferry/sidecar/oip"
+	"github.com/tensorferry/tensorferry/sidecar/server"
+	"github.com/tensorferry/tensorferry/tensor"
+)
+
+const (
+	reflectionPath = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+	watchPath      = "/grpc.health.v1.Health/Watch"
+)
+
+// wide is a request for one row of n numbers.
+func wide(n int) *oip.ModelInferRequest {
+	q := ask(make([]float32, n)...)
+	q.Inputs[0].Shape = []int64{1, int64(n)}
+	return q
+}
+
+// asks are the calls that must be answered while a server is attacked, each on a connection of its
+// own: those of probes and of jobs that start, inferences of a few bytes, of half a window and of
+// megabytes, and a stream.
+var asks = map[string]map[string]func(context.Context, *grpc.ClientConn) error{
+	"probes": {
+		"live":     probe(oip.GRPCInferenceServiceClient.ServerLive, &oip.ServerLiveRequest{}),
+		"ready":    probe(oip.GRPCInferenceServiceClient.ServerReady, &oip.ServerReadyRequest{}),
+		"model":    probe(oip.GRPCInferenceServiceClient.ModelReady, &oip.ModelReadyRequest{Name: "m"}),
+		"metadata": probe(oip.GRPCInferenceServiceClient.ModelMetadata, &oip.ModelMetadataRequest{Name: "m"}),
+		"config":   probe(oip.GRPCInferenceServiceClient.ModelConfig, &oip.ModelConfigRequest{Name: "m"}),
+		"server":   probe(oip.GRPCInferenceServiceClient.ServerMetadata, &oip.ServerMetadataRequest{}),
+		"index":    probe(oip.GRPCInferenceServiceClient.RepositoryIndex, &oip.RepositoryIndexRequest{}),
+		"check": func(ctx context.Context, c *grpc.ClientConn) error {
+			_, err := grpc_health_v1.NewHealthClient(c).Check(ctx, &grpc_health_v1.HealthCheckRequest{})
+			return err
+		},
+		"watch": func(ctx context.Context, c *grpc.ClientConn) error {
+			w, err := grpc_health_v1.NewHealthClient(c).Watch(ctx, &grpc_health_v1.HealthCheckRequest{})
+			if err == nil {
+				_, err = w.Recv()
+			}
+			return err
+		},
+	},
+	"inference": {"tiny": probe(oip.GRPCInferenceServiceClient.ModelInfer, wide(1)), "small": probe(oip.GRPCInferenceServiceClient.ModelInfer, wide(8<<10)),
+		"medium": probe(oip.GRPCInferenceServiceClient.ModelInfer, wide(200<<10))},
+	"large inference": {"large": probe(oip.GRPCInferenceServiceClient.ModelInfer, wide(900<<10))},
+	"a stream": {"stream": func(ctx context.Context, c *grpc.ClientConn) error {
+		stream, err := oip.NewGRPCInferenceServiceClient(c).ModelStreamInfer(ctx)
+		if err != nil {
+			return err
+		}
+		if err := sent(stream.Send(wide(1))); err != nil {
+			return err
+		}
+		resp, err := stream.Recv()
+		if err == nil && resp.ErrorMessage != "" {
+			err = errors.New(resp.ErrorMessage)
+		}
+		return err
+	}},
+}
+
+func probe[Q, A any](method func(oip.GRPCInferenceServiceClient, context.Context, *Q, ...grpc.CallOption) (*A, error), q *Q) func(context.Context, *grpc.ClientConn) error {
+	return func(ctx context.Context, c *grpc.ClientConn) error {
+		_, err := method(oip.NewGRPCInferenceServiceClient(c), ctx, q)
+		return err
+	}
+}
+
+// declared opens n inferences that say that they are so large, and sends this much of each.
+func declared(n, size, sent int) func(*rig) {
+	return func(r *rig) {
+		b := message(0, make([]byte, size))[:5+sent]
+		a := r.attack(65535)
+		a.openAll(n, "ModelInfer")
+		for i := range n {
+			go a.send(uint32(2*i+1), b, 16<<10)
+		}
+	}
+}
+
+func opened(n int, path string) func(*rig) {
+	return func(r *rig) { r.attack(65535).openAll(n, path) }
+}
+
+// TestNobodyIsLockedOut: what attackers hold is theirs alone. While they hold it, probes and jobs
+// that start are answered at once, and so is all that has another door than the one attacked.
+func TestNobodyIsLockedOut(t *testing.T) {
+	few := server.Config{MaxMessageSize: 8 << 20, ReceiveBytes: 32 << 20, AnswerBytes: 8 << 20}
+	for _, c := range []struct {
+		name     string
+		cfg      server.Config
+		attack   func(*rig)
+		answered []string
+	}{
+		{"large requests of which nothing comes", server.Config{}, declared(3, 60<<20, 0), []string{"probes", "inference", "large inference", "a stream"}},
+		{"many large requests of which little comes", server.Config{}, declared(900, 60<<20, 4<<10), []string{"probes", "inference", "large inference", "a stream"}},
+		{"many requests of a megabyte of which little comes", server.Config{}, declared(900, 1<<20, 4<<10), []string{"probes", "inference", "large inference", "a stream"}},
+		{"large requests of which half comes", few, declared(20, 8<<20-64, 4<<20), []string{"probes", "inference", "a stream"}},
+		{"large requests of which all but a little comes", few, declared(20, 8<<20-64, 8<<20-200), []string{"probes", "inference", "a stream"}},
+		{"requests of a megabyte of which all but a little comes", few, declared(100, 1<<20-64, 1<<20-200), []string{"probes", "large inference", "a stream"}},
+		{"inferences without a request", server.Config{}, opened(1024, "ModelInfer"), []string{"probes"}},
+		{"idle streams", server.Config{}, opened(600, "ModelStreamInfer"), []string{"probes", "inference", "large inference"}},
+		{"idle streams of reflection", server.Config{}, opened(600, reflectionPath), []string{"probes", "inference", "large inference"}},
+		{"watches", server.Config{}, func(r *rig) {
+			a := r.attack(65535)
+			for i := range uint32(600) {
+				a.open(2*i+1, watchPath)
+				a.frame(frameData, endStream, 2*i+1, message(0, nil))
+			}
+		}, []string{"probes", "inference", "large inference", "a stream"}},
+		{"models that load for long", server.Config{Explicit: true}, func(r *rig) {
+			a := r.attack(65535)
+			for i := range uint32(600) {
+				a.open(2*i+1, "RepositoryModelLoad")
+				a.frame(frameData, endStream, 2*i+1, message(0, []byte{0x12, 1, 'm'}))
+			}
+		}, []string{"probes", "inference", "large inference", "a stream"}},
+		{"answers that nobody reads", few, func(r *rig) {
+			b := message(0, oneRow(r.t, 1<<18))
+			a := r.attack(0)
+			a.openAll(30, "ModelInfer")
+			for i := range uint32(30) {
+				a.send(2*i+1, b, 16<<10)
+				a.frame(frameData, endStream, 2*i+1, nil)
+			}
+		}, []string{"probes"}},
+		{"other calls of which all but a little comes", few, func(r *rig) {
+			a := r.attack(65535)
+			a.openAll(200, "ModelMetadata")
+			for i := range uint32(200) {
+				a.send(2*i+1, message(0, make([]byte, 60<<10))[:59<<10], 16<<10)
+			}
+		}, []string{"probes", "inference", "large inference", "a stream"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m, err := mock.New(mock.Config{Inputs: []tensor.Spec{{Name: "x", DType: tensor.FP32, Row: tensor.Shape{-1}}}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				var loads atomic.Int64
+				c.cfg.Models = []server.Model{{Name: "m", Location: "test", Load: func(ctx context.Context) (backend.Model, error) {
+					if loads.Add(1) > 1 {
+						<-ctx.Done()
+						return nil, ctx.Err()
+					}
+					return m, nil
+				}}}
+				r := begin(t, c.cfg)
+				c.attack(r)
+				for round := range 2 { // at once, and while it goes on
+					synctest.Wait()
+					for _, kind := range c.answered {
+						for what, ask := range asks[kind] {
+							ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+							began := time.Now()
+							if err := ask(ctx, r.conn()); err != nil || time.Since(began) > 0 {
+								t.Errorf("round %d: %s, %s: after %v: %v", round, kind, what, time.Since(began), err)
+							}
+							cancel()
+						}
+					}
+					time.Sleep(2 * time.Second)
+				}
+			})
+		})
+	}
+}
