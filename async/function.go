@@ -69,7 +69,7 @@ type Crowd interface {
 	Crowded() bool
 }
 
-// Subtask describes one parallel instance of the operator to its caller.
+// Subtask describes one parallel instance of an operator, or of a sink.
 type Subtask struct {
 	// Job is the name of the job; empty outside of one.
 	Job string
@@ -77,7 +77,9 @@ type Subtask struct {
 	Operator string
 	// Index is the number of the subtask, from 0, and Parallelism how many there are.
 	Index, Parallelism int
-	// Attempt counts the restarts of the run, from 0.
+	// Run names the run of the job, and is the same after a restore; empty outside of a job. Attempt
+	// counts the starts of the run, which are its restarts and resumptions, from 0.
+	Run     string
 	Attempt int
 	// Config is the operator's configuration with every default filled in.
 	Config Config

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/sidecar"
 	"github.com/tensorferry/tensorferry/sidecar/oip"
 	"github.com/tensorferry/tensorferry/sidecar/sidecartest"
@@ -29,18 +30,18 @@ const (
 // nowhere is a sink that keeps nothing, so that the job's own cost is measured.
 type nowhere struct{}
 
-func (nowhere) Open(context.Context, stream.SinkContext) (stream.Writer[[]float64], error) {
+func (nowhere) Open(context.Context, async.Subtask) (connector.Writer[[]float64], error) {
 	return nowhere{}, nil
 }
-func (nowhere) Committer(context.Context) (stream.Committer, error)      { return nothing{}, nil }
-func (nowhere) Write([]stream.Record[[]float64]) error                   { return nil }
-func (nowhere) Prepare(context.Context, int64) ([]stream.Pending, error) { return nil, nil }
-func (nowhere) Close() error                                             { return nil }
+func (nowhere) Committer(context.Context) (connector.Committer, error)      { return nothing{}, nil }
+func (nowhere) Write([]stream.Record[[]float64]) error                      { return nil }
+func (nowhere) Prepare(context.Context, int64) ([]connector.Pending, error) { return nil, nil }
+func (nowhere) Close() error                                                { return nil }
 
 type nothing struct{}
 
 func (nothing) Begin(context.Context, []byte) ([]byte, error) { return nil, nil }
-func (nothing) Plan(s []byte, _ []stream.Pending) (next, plan []byte, err error) {
+func (nothing) Plan(s []byte, _ []connector.Pending) (next, plan []byte, err error) {
 	return s, nil, nil
 }
 func (nothing) Commit(context.Context, []byte) error { return nil }

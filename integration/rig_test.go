@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/connector/file"
 	"github.com/tensorferry/tensorferry/sidecar"
 	"github.com/tensorferry/tensorferry/sidecar/sidecartest"
@@ -216,24 +217,24 @@ type barrierMark struct {
 // markingSink notes when each barrier reaches the sink. The sink runs in the
 // operator's goroutine, so that is the moment at which the barrier leaves the operator.
 type markingSink struct {
-	stream.Sink[json.RawMessage]
+	connector.Sink[json.RawMessage]
 	server *sidecartest.Server
 	mu     sync.Mutex
 	marks  []barrierMark
 }
 
-func (m *markingSink) Open(ctx context.Context, sub stream.SinkContext) (stream.Writer[json.RawMessage], error) {
+func (m *markingSink) Open(ctx context.Context, sub async.Subtask) (connector.Writer[json.RawMessage], error) {
 	w, err := m.Sink.Open(ctx, sub)
-	return &markingWriter{w, m, sub.Subtask}, err
+	return &markingWriter{w, m, sub.Index}, err
 }
 
 type markingWriter struct {
-	stream.Writer[json.RawMessage]
+	connector.Writer[json.RawMessage]
 	sink    *markingSink
 	subtask int
 }
 
-func (w *markingWriter) Prepare(ctx context.Context, n int64) ([]stream.Pending, error) {
+func (w *markingWriter) Prepare(ctx context.Context, n int64) ([]connector.Pending, error) {
 	if w.sink.server != nil {
 		mark := w.sink.server.Mark()
 		w.sink.mu.Lock()

@@ -3,15 +3,17 @@ package stream
 import (
 	"context"
 	"fmt"
+
+	"github.com/tensorferry/tensorferry/connector"
 )
 
 // wrapper is implemented by the sources of this package that wrap another one.
 type wrapper interface{ wrapped() any }
 
 // apartOf returns what of a source, or of one that it wraps, is Apart; nil if nothing is.
-func apartOf(src any) Apart {
+func apartOf(src any) connector.Apart {
 	for {
-		if a, ok := src.(Apart); ok {
+		if a, ok := src.(connector.Apart); ok {
 			return a
 		}
 		w, ok := src.(wrapper)

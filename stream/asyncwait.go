@@ -54,7 +54,7 @@ func newAsyncWait[IN, OUT any](env *taskEnv, n *node, fn async.Function[IN, OUT]
 		cfg.Tracer = env.tracer
 	}
 	op, err := async.NewOperator(fn, cfg, async.Subtask{
-		Job: env.job, Operator: n.name, Index: env.index, Parallelism: env.parallelism, Attempt: env.attempt, Logger: env.logger,
+		Job: env.job, Operator: n.name, Index: env.index, Parallelism: env.parallelism, Run: env.run, Attempt: env.attempt, Logger: env.logger,
 	}, env.wake)
 	w.op, w.err = op, err
 	if err == nil {

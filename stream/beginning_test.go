@@ -13,13 +13,14 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 	"github.com/tensorferry/tensorferry/stream/restart"
 )
 
 // growing is a source whose beginning depends on when it is asked. Each of its lanes gets a value a
 // millisecond, up to 400, and is read from its present end on. Of lanes that appear later it
-// is the same, if it is elastic.
+// is the same, if it is rebalancing.
 type growing struct {
 	began time.Time
 	lanes int // at the beginning
@@ -29,18 +30,20 @@ type growing struct {
 
 func (g *growing) end() int64 { return min(400, time.Since(g.began).Milliseconds()) }
 
-func (g *growing) split(lane int) Split { return Split{Data: []byte{byte(lane)}, Start: g.end()} }
+func (g *growing) split(lane int) connector.Split {
+	return connector.Split{Data: []byte{byte(lane)}, Start: g.end()}
+}
 
-func (g *growing) Splits(context.Context) (all []Split, err error) {
+func (g *growing) Splits(context.Context) (all []connector.Split, err error) {
 	for lane := range g.lanes {
 		all = append(all, g.split(lane))
 	}
 	return all, nil
 }
 
-func (g *growing) Verify(context.Context, []Split, []int64) error { return nil }
+func (g *growing) Verify(context.Context, []connector.Split, []int64) error { return nil }
 
-func (g *growing) Open(_ context.Context, s Split, at int64) (Reader[int], error) {
+func (g *growing) Open(_ context.Context, s connector.Split, at int64) (connector.Reader[int], error) {
 	g.opens.Add(1)
 	return &growingReader{g, int(s.Data[0]) * 1000, at}, nil
 }
@@ -74,7 +77,7 @@ func (r *growingReader) Close() error { return nil }
 // sprouting is growing with one more lane after some time.
 type sprouting struct{ growing }
 
-func (s *sprouting) Assign(_ context.Context, splits []Split, next []int64) ([]Split, []int64, error) {
+func (s *sprouting) Assign(_ context.Context, splits []connector.Split, next []int64) ([]connector.Split, []int64, error) {
 	if time.Since(s.began) >= s.later && len(splits) == s.lanes {
 		one := s.split(s.lanes)
 		splits, next = append(splits, one), append(next, one.Start)
@@ -109,13 +112,13 @@ func outOf(from ...int) (all []int) {
 // record since its beginning.
 func TestBeginningIsKept(t *testing.T) {
 	for _, c := range []struct {
-		name     string
-		interval time.Duration
-		elastic  bool
-		kill     []time.Duration // of the processes but the last
-		fail     time.Duration   // when a call fails, once
-		want     []int
-		ids      []int64 // of the checkpoints when the first process was killed
+		name        string
+		interval    time.Duration
+		rebalancing bool
+		kill        []time.Duration // of the processes but the last
+		fail        time.Duration   // when a call fails, once
+		want        []int
+		ids         []int64 // of the checkpoints when the first process was killed
 	}{
 		{name: "killed before the first checkpoint", interval: time.Hour, kill: []time.Duration{100}, want: outOf(50, 50), ids: []int64{0}},
 		{name: "without an interval", kill: []time.Duration{100}, want: outOf(50, 50), ids: []int64{0}},
@@ -123,9 +126,9 @@ func TestBeginningIsKept(t *testing.T) {
 		{name: "killed after a checkpoint", interval: 20 * time.Millisecond, kill: []time.Duration{100, 200}, want: outOf(50, 50), ids: []int64{0, 1, 2}},
 		{name: "restarted", fail: 90, want: outOf(50, 50)},
 		{name: "restarted, and killed", fail: 90, kill: []time.Duration{150}, want: outOf(50, 50), ids: []int64{0}},
-		{name: "a lane that appears", elastic: true, kill: []time.Duration{120, 250}, want: outOf(50, 50, 100), ids: []int64{0, 1, 2}},
-		{name: "a lane that appears, restarted", elastic: true, fail: 120, kill: []time.Duration{150}, want: outOf(50, 50, 100), ids: []int64{0, 1, 2}},
-		{name: "a lane that appears in a later process", elastic: true, kill: []time.Duration{90, 250}, want: outOf(50, 50, 190), ids: []int64{0}},
+		{name: "a lane that appears", rebalancing: true, kill: []time.Duration{120, 250}, want: outOf(50, 50, 100), ids: []int64{0, 1, 2}},
+		{name: "a lane that appears, restarted", rebalancing: true, fail: 120, kill: []time.Duration{150}, want: outOf(50, 50, 100), ids: []int64{0, 1, 2}},
+		{name: "a lane that appears in a later process", rebalancing: true, kill: []time.Duration{90, 250}, want: outOf(50, 50, 190), ids: []int64{0}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -153,8 +156,8 @@ func TestBeginningIsKept(t *testing.T) {
 						cfg.LastID = max(cfg.LastID, id)
 					}
 					j := New("j", cfg)
-					var src Source[int] = &g.growing
-					if c.elastic {
+					var src connector.Source[int] = &g.growing
+					if c.rebalancing {
 						src = g
 					}
 					To(OrderedWait(From(j, src), async.Func(call, 1), async.Config{Retry: async.Retry{Max: async.NoRetry}}), diskSink{d})

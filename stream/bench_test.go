@@ -9,14 +9,17 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 )
 
 // endless gives records without end, without allocating.
 type endless struct{ limit int }
 
-func (e endless) Splits(context.Context) ([]Split, error)        { return []Split{{}}, nil }
-func (e endless) Verify(context.Context, []Split, []int64) error { return nil }
-func (e endless) Open(context.Context, Split, int64) (Reader[int], error) {
+func (e endless) Splits(context.Context) ([]connector.Split, error) {
+	return []connector.Split{{}}, nil
+}
+func (e endless) Verify(context.Context, []connector.Split, []int64) error { return nil }
+func (e endless) Open(context.Context, connector.Split, int64) (connector.Reader[int], error) {
 	return &endlessReader{limit: int64(e.limit)}, nil
 }
 
@@ -41,10 +44,12 @@ type sum struct {
 	total int
 }
 
-func (s *sum) Open(context.Context, SinkContext) (Writer[int], error) { return s, nil }
-func (s *sum) Committer(context.Context) (Committer, error)           { return diskCommitter{newDisk()}, nil }
-func (s *sum) Prepare(context.Context, int64) ([]Pending, error)      { return nil, nil }
-func (s *sum) Close() error                                           { return nil }
+func (s *sum) Open(context.Context, async.Subtask) (connector.Writer[int], error) { return s, nil }
+func (s *sum) Committer(context.Context) (connector.Committer, error) {
+	return diskCommitter{newDisk()}, nil
+}
+func (s *sum) Prepare(context.Context, int64) ([]connector.Pending, error) { return nil, nil }
+func (s *sum) Close() error                                                { return nil }
 func (s *sum) Write(recs []Record[int]) error {
 	for i := range recs {
 		s.total += recs[i].Value
@@ -66,7 +71,7 @@ func plusOne(v int) (int, error) { return v + 1, nil }
 func TestNoAllocations(t *testing.T) {
 	j := New("alloc", Config{Parallelism: 1})
 	s := Rebalance(Map(From(j, endless{}), plusOne), 2)
-	To(Filter(OrderedWait(s, atOnce{}, async.Config{}), func(v int) bool { return v >= 0 }), Sink[int](&sum{}))
+	To(Filter(OrderedWait(s, atOnce{}, async.Config{}), func(v int) bool { return v >= 0 }), connector.Sink[int](&sum{}))
 	stages, err := j.compile()
 	if err != nil {
 		t.Fatal(err)
@@ -112,7 +117,7 @@ func TestNoAllocations(t *testing.T) {
 
 // compare runs a plain loop and a job over the same records in turn, seven times, and reports both,
 // the median of their ratios, and how far the ratios spread.
-func compare(b *testing.B, build func(n int, to Sink[int]) *Job, plain func(n int) int) {
+func compare(b *testing.B, build func(n int, to connector.Sink[int]) *Job, plain func(n int) int) {
 	const pairs = 7
 	n := max(b.N/pairs, 100_000)
 	var ratios []float64
@@ -146,7 +151,7 @@ func compare(b *testing.B, build func(n int, to Sink[int]) *Job, plain func(n in
 func BenchmarkPassThrough(b *testing.B) {
 	for _, exchanged := range []bool{false, true} {
 		b.Run(fmt.Sprintf("exchange=%v", exchanged), func(b *testing.B) {
-			compare(b, func(n int, to Sink[int]) *Job {
+			compare(b, func(n int, to connector.Sink[int]) *Job {
 				j := New("pass", Config{})
 				s := Map(From(j, endless{n}), plusOne)
 				if exchanged {
@@ -166,7 +171,7 @@ func BenchmarkPassThrough(b *testing.B) {
 
 // BenchmarkAsync is the asynchronous operator with a function that answers at once, against a loop that calls it.
 func BenchmarkAsync(b *testing.B) {
-	compare(b, func(n int, to Sink[int]) *Job {
+	compare(b, func(n int, to connector.Sink[int]) *Job {
 		j := New("async", Config{})
 		To(OrderedWait(From(j, endless{n}), atOnce{}, async.Config{}), to)
 		return j

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 	"github.com/tensorferry/tensorferry/stream/restart"
 )
@@ -46,7 +47,7 @@ func TestBuildMistakes(t *testing.T) {
 			Collect(Map(From(j, FromSlice([]int{}), Name("a")), id, Name("a")), Name("b"))
 		}, []string{"a: there are two operators of this name; give one another with stream.Name"}},
 		{"nil", Config{}, func(j *Job) {
-			var none Sink[int]
+			var none connector.Sink[int]
 			To(OrderedWait[int, int](KeyBy(Filter(FlatMap[int, int](From[int](j, nil), nil), nil), nil), nil, async.Config{}), none)
 		}, []string{"source: the source is nil", "flatmap: the function is nil", "filter: the function is nil",
 			"keyby: the function is nil", "async: the function is nil", "sink: the sink is nil"}},

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/stream/restart"
 )
 
@@ -18,13 +19,13 @@ type checked struct {
 	check func(state string) error
 }
 
-func (s *checked) Committer(ctx context.Context) (Committer, error) {
+func (s *checked) Committer(ctx context.Context) (connector.Committer, error) {
 	c, err := s.diskSink.Committer(ctx)
 	return checkedCommitter{c, s}, err
 }
 
 type checkedCommitter struct {
-	Committer
+	connector.Committer
 	s *checked
 }
 
@@ -63,7 +64,7 @@ func TestWhatWasPublishedIsChecked(t *testing.T) {
 					Checkpoint: CheckpointConfig{Interval: 10 * time.Millisecond, Store: s.disk},
 					Restart:    restart.Config{Strategy: restart.FixedDelay, Attempts: 3},
 				})
-				To(OrderedWait(From(j, FromSlice(numbers(200))), async.Func(f.call, 4), async.Config{Capacity: 8, Retry: async.Retry{Max: async.NoRetry}}), Sink[int](s), Name("out"))
+				To(OrderedWait(From(j, FromSlice(numbers(200))), async.Func(f.call, 4), async.Config{Capacity: 8, Retry: async.Retry{Max: async.NoRetry}}), connector.Sink[int](s), Name("out"))
 				err := j.Run(t.Context())
 				if c.want != "" {
 					if err == nil || !strings.Contains(err.Error(), c.want) {
@@ -81,7 +82,7 @@ func TestWhatWasPublishedIsChecked(t *testing.T) {
 				}
 				c.checks = append(c.checks, lost)
 				again := New("checked", Config{Checkpoint: CheckpointConfig{Store: s.disk}, Resume: snap})
-				To(OrderedWait(From(again, FromSlice(numbers(200))), async.Func(f.call, 4), async.Config{}), Sink[int](s), Name("out"))
+				To(OrderedWait(From(again, FromSlice(numbers(200))), async.Func(f.call, 4), async.Config{}), connector.Sink[int](s), Name("out"))
 				if err := again.Run(t.Context()); !errors.Is(err, lost) {
 					t.Errorf("the finished run ended with %v", err)
 				}

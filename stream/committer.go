@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
@@ -17,7 +18,7 @@ type committer struct {
 
 type sinkCommitter struct {
 	name  string
-	c     Committer
+	c     connector.Committer
 	state []byte // as of the newest complete checkpoint
 	next  []byte // as of the checkpoint that is being written
 }
@@ -32,7 +33,7 @@ type sinkPlan struct {
 // into the checkpoint; the plans are for publish, when it is complete.
 func (c *committer) plan(acks []*ack, parallelism func(operator string) int) (sections []checkpoint.Section, plans []sinkPlan, err error) {
 	for _, s := range c.sinks {
-		var pending []Pending
+		var pending []connector.Pending
 		for _, a := range acks { // in the order of tasks, so of subtasks
 			for _, k := range a.sinks {
 				if k.name == s.name {
@@ -119,7 +120,7 @@ func (c *committer) state(name string) []byte {
 func (c *committer) check(ctx context.Context) (refused, err error) {
 	var gone, unknown []error
 	for _, s := range c.sinks {
-		checker, ok := s.c.(Checker)
+		checker, ok := s.c.(connector.Checker)
 		if !ok {
 			continue
 		}

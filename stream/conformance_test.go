@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 	"github.com/tensorferry/tensorferry/stream/restart"
 )
@@ -256,15 +257,15 @@ func (c *cutCheck) check(e Event) {
 // slowSink writes slowly in subtask 0, so that the ports before it fill up.
 type slowSink struct{ diskSink }
 
-func (s slowSink) Open(ctx context.Context, sub SinkContext) (Writer[int], error) {
+func (s slowSink) Open(ctx context.Context, sub async.Subtask) (connector.Writer[int], error) {
 	w, err := s.diskSink.Open(ctx, sub)
-	if sub.Subtask == 0 {
+	if sub.Index == 0 {
 		return slowWriter{w}, err
 	}
 	return w, err
 }
 
-type slowWriter struct{ Writer[int] }
+type slowWriter struct{ connector.Writer[int] }
 
 func (w slowWriter) Write(recs []Record[int]) error {
 	time.Sleep(time.Duration(len(recs)) * 300 * time.Microsecond)

@@ -3,6 +3,8 @@ package stream
 import (
 	"context"
 	"errors"
+
+	"github.com/tensorferry/tensorferry/connector"
 )
 
 // Copying makes a source's values safe to keep. The operators own a record until its
@@ -13,54 +15,54 @@ import (
 // parallel; a panic in it fails the read. Splits, positions and times stay as they are.
 //
 // The reader is asked for one record at a time, so it may use one object for all of them. A
-// source that gives its values away costs less, and should. What wraps a Live, an Elastic
+// source that gives its values away costs less, and should. What wraps an Unbounded, a Rebalancing
 // or an Apart source is one too, and so it is with a reader that is a Describer.
-func Copying[T any](source Source[T], copy func(T) T) Source[T] {
+func Copying[T any](source connector.Source[T], copy func(T) T) connector.Source[T] {
 	if source == nil {
 		return nil // which From refuses
 	}
 	s := copyingSource[T]{source, copy}
-	live, isLive := source.(Live[T])
-	elastic, isElastic := source.(Elastic)
+	live, isUnbounded := source.(connector.Unbounded[T])
+	rebalancing, isRebalancing := source.(connector.Rebalancing)
 	switch {
-	case isLive && isElastic:
+	case isUnbounded && isRebalancing:
 		return struct {
-			copyingLive[T]
-			Elastic
-		}{copyingLive[T]{s, live}, elastic}
-	case isLive:
-		return copyingLive[T]{s, live}
-	case isElastic:
+			copyingUnbounded[T]
+			connector.Rebalancing
+		}{copyingUnbounded[T]{s, live}, rebalancing}
+	case isUnbounded:
+		return copyingUnbounded[T]{s, live}
+	case isRebalancing:
 		return struct {
 			copyingSource[T]
-			Elastic
-		}{s, elastic}
+			connector.Rebalancing
+		}{s, rebalancing}
 	}
 	return s
 }
 
 type copyingSource[T any] struct {
-	Source[T]
+	connector.Source[T]
 	copy func(T) T
 }
 
-func (s copyingSource[T]) Splits(ctx context.Context) ([]Split, error) {
+func (s copyingSource[T]) Splits(ctx context.Context) ([]connector.Split, error) {
 	if s.copy == nil {
 		return nil, errors.New("stream.Copying: the function that copies is nil")
 	}
 	return s.Source.Splits(ctx)
 }
 
-func (s copyingSource[T]) Open(ctx context.Context, split Split, position int64) (Reader[T], error) {
+func (s copyingSource[T]) Open(ctx context.Context, split connector.Split, position int64) (connector.Reader[T], error) {
 	r, err := s.Source.Open(ctx, split, position)
 	if err != nil || r == nil {
 		return nil, err // From's reader says what a nil reader means
 	}
 	c := copyingReader[T]{r, s.copy}
-	if d, ok := r.(Describer); ok {
+	if d, ok := r.(connector.Describer); ok {
 		return struct {
 			copyingReader[T]
-			Describer
+			connector.Describer
 		}{c, d}, nil
 	}
 	return c, nil
@@ -69,7 +71,7 @@ func (s copyingSource[T]) Open(ctx context.Context, split Split, position int64)
 func (s copyingSource[T]) wrapped() any { return s.Source }
 
 type copyingReader[T any] struct {
-	Reader[T]
+	connector.Reader[T]
 	copy func(T) T
 }
 
@@ -82,27 +84,27 @@ func (r copyingReader[T]) Read(ctx context.Context, dst []Record[T], _ int) ([]R
 	return dst, next, err
 }
 
-type copyingLive[T any] struct {
+type copyingUnbounded[T any] struct {
 	copyingSource[T]
-	live Live[T]
+	live connector.Unbounded[T]
 }
 
-func (s copyingLive[T]) OpenAll(ctx context.Context, splits []LiveSplit) (LiveReader[T], error) {
+func (s copyingUnbounded[T]) OpenAll(ctx context.Context, splits []connector.AssignedSplit) (connector.UnboundedReader[T], error) {
 	r, err := s.live.OpenAll(ctx, splits)
 	if err != nil || r == nil {
 		return nil, err
 	}
-	return copyingLiveReader[T]{r, s.copy}, nil
+	return copyingUnboundedReader[T]{r, s.copy}, nil
 }
 
-type copyingLiveReader[T any] struct {
-	LiveReader[T]
+type copyingUnboundedReader[T any] struct {
+	connector.UnboundedReader[T]
 	copy func(T) T
 }
 
-func (r copyingLiveReader[T]) Read(ctx context.Context, dst []Record[T], _ int) (int, []Record[T], int64, error) {
+func (r copyingUnboundedReader[T]) Read(ctx context.Context, dst []Record[T], _ int) (int, []Record[T], int64, error) {
 	before := len(dst)
-	split, dst, next, err := r.LiveReader.Read(ctx, dst, 1)
+	split, dst, next, err := r.UnboundedReader.Read(ctx, dst, 1)
 	for i := range dst[before:] {
 		dst[before+i].Value = r.copy(dst[before+i].Value)
 	}

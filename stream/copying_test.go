@@ -11,14 +11,15 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 )
 
 // reusing is a source of 1..n that gives one and the same object for every record.
 type reusing struct{ n int64 }
 
-func (reusing) Splits(context.Context) ([]Split, error)        { return []Split{{}}, nil }
-func (reusing) Verify(context.Context, []Split, []int64) error { return nil }
-func (s reusing) Open(_ context.Context, _ Split, at int64) (Reader[*int], error) {
+func (reusing) Splits(context.Context) ([]connector.Split, error)        { return []connector.Split{{}}, nil }
+func (reusing) Verify(context.Context, []connector.Split, []int64) error { return nil }
+func (s reusing) Open(_ context.Context, _ connector.Split, at int64) (connector.Reader[*int], error) {
 	return &reusingReader{n: s.n, at: at}, nil
 }
 
@@ -44,7 +45,7 @@ func (r *reusingReader) Close() error { return nil }
 // TestRow13: a source that reuses one object, through the copying helper, gives 2 4 6 8;
 // without the helper it does not, so the helper is what does it (A6).
 func TestRow13(t *testing.T) {
-	results := func(src Source[*int]) (got []int) {
+	results := func(src connector.Source[*int]) (got []int) {
 		synctest.Test(t, func(t *testing.T) {
 			slow := async.Func(func(_ context.Context, v *int) (int, error) {
 				time.Sleep(time.Second) // the source has read on meanwhile
@@ -59,7 +60,7 @@ func TestRow13(t *testing.T) {
 		})
 		return got
 	}
-	copied := Copying(Source[*int](reusing{4}), func(v *int) *int { w := *v; return &w })
+	copied := Copying(connector.Source[*int](reusing{4}), func(v *int) *int { w := *v; return &w })
 	if got := results(copied); !slices.Equal(got, []int{2, 4, 6, 8}) {
 		t.Errorf("copied: %v", got)
 	}
@@ -70,11 +71,11 @@ func TestRow13(t *testing.T) {
 
 // TestCopyingRefuses what cannot work, with a word, and passes the source's own failure on.
 func TestCopyingRefuses(t *testing.T) {
-	for want, src := range map[string]Source[int]{
+	for want, src := range map[string]connector.Source[int]{
 		"the source is nil":                 Copying[int](nil, func(v int) int { return v }),
 		"the function that copies is nil":   Copying(FromSlice([]int{1}), nil),
 		"Read of source: no copy":           Copying(FromSlice([]int{1}), func(int) int { panic("no copy") }),
-		"neither a reader nor an error":     Copying(Source[int](readerless{}), func(v int) int { return v }),
+		"neither a reader nor an error":     Copying(connector.Source[int](readerless{}), func(v int) int { return v }),
 		"cannot read split 0 from position": Copying(FromSeq(func(yield func(int, error) bool) { yield(0, errBroken) }, true), func(v int) int { return v }),
 	} {
 		j := New("copying", Config{})
@@ -88,23 +89,27 @@ func TestCopyingRefuses(t *testing.T) {
 // readerless opens no reader.
 type readerless struct{ reusing }
 
-func (readerless) Open(context.Context, Split, int64) (Reader[int], error) { return nil, nil }
+func (readerless) Open(context.Context, connector.Split, int64) (connector.Reader[int], error) {
+	return nil, nil
+}
 
 // reusingLog is a live source of two splits, 1 2 3 ... each, that gives one object for every record. It is read a record a second.
 type reusingLog struct{}
 
-func (reusingLog) Splits(context.Context) ([]Split, error)        { return []Split{{}, {}}, nil }
-func (reusingLog) Verify(context.Context, []Split, []int64) error { return nil }
-func (reusingLog) Open(context.Context, Split, int64) (Reader[*int], error) {
-	return nil, errors.New("Open of a Live source is not called")
+func (reusingLog) Splits(context.Context) ([]connector.Split, error) {
+	return []connector.Split{{}, {}}, nil
+}
+func (reusingLog) Verify(context.Context, []connector.Split, []int64) error { return nil }
+func (reusingLog) Open(context.Context, connector.Split, int64) (connector.Reader[*int], error) {
+	return nil, errors.New("Open of an unbounded source is not called")
 }
 
-func (reusingLog) OpenAll(_ context.Context, splits []LiveSplit) (LiveReader[*int], error) {
+func (reusingLog) OpenAll(_ context.Context, splits []connector.AssignedSplit) (connector.UnboundedReader[*int], error) {
 	return &reusingLogReader{splits: splits}, nil
 }
 
 type reusingLogReader struct {
-	splits []LiveSplit
+	splits []connector.AssignedSplit
 	one    int
 }
 
@@ -126,29 +131,29 @@ func (r *reusingLogReader) Read(ctx context.Context, dst []Record[*int], max int
 
 func (r *reusingLogReader) Close() error { return nil }
 
-// shiftingLog is one whose splits may change, reusingElastic one that is not live.
+// shiftingLog is one whose splits may change, reusingRebalancing one that is bounded.
 type (
 	shiftingLog struct {
 		reusingLog
-		Elastic
+		connector.Rebalancing
 	}
-	reusingElastic struct {
+	reusingRebalancing struct {
 		reusing
-		Elastic
+		connector.Rebalancing
 	}
 )
 
-// TestCopyingKeepsTheKind: what wraps a live or an elastic source is one, and no other is.
+// TestCopyingKeepsTheKind: what wraps a live or an rebalancing source is one, and no other is.
 func TestCopyingKeepsTheKind(t *testing.T) {
 	same := func(v *int) *int { w := *v; return &w }
-	for _, src := range []Source[*int]{reusing{4}, reusingLog{}, shiftingLog{reusingLog{}, &shifty{}}, reusingElastic{reusing{4}, &shifty{}}} {
-		_, live := src.(Live[*int])
-		_, elastic := src.(Elastic)
+	for _, src := range []connector.Source[*int]{reusing{4}, reusingLog{}, shiftingLog{reusingLog{}, &shifty{}}, reusingRebalancing{reusing{4}, &shifty{}}} {
+		_, live := src.(connector.Unbounded[*int])
+		_, rebalancing := src.(connector.Rebalancing)
 		copied := Copying(src, same)
-		_, copiedLive := copied.(Live[*int])
-		_, copiedElastic := copied.(Elastic)
-		if copiedLive != live || copiedElastic != elastic {
-			t.Errorf("%T: live %v, elastic %v; copied: %v, %v", src, live, elastic, copiedLive, copiedElastic)
+		_, copiedLive := copied.(connector.Unbounded[*int])
+		_, copiedRebalancing := copied.(connector.Rebalancing)
+		if copiedLive != live || copiedRebalancing != rebalancing {
+			t.Errorf("%T: live %v, rebalancing %v; copied: %v, %v", src, live, rebalancing, copiedLive, copiedRebalancing)
 		}
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
@@ -101,15 +103,17 @@ func (d *disk) Newest(context.Context) (*checkpoint.Snapshot, error) {
 // of the split, as a sink of files would.
 type diskSink struct{ *disk }
 
-func (s diskSink) Open(_ context.Context, sub SinkContext) (Writer[int], error) {
+func (s diskSink) Open(_ context.Context, sub async.Subtask) (connector.Writer[int], error) {
 	return &diskWriter{disk: s.disk, sub: sub, recs: map[int][]Record[int]{}}, nil
 }
 
-func (s diskSink) Committer(context.Context) (Committer, error) { return diskCommitter(s), nil }
+func (s diskSink) Committer(context.Context) (connector.Committer, error) {
+	return diskCommitter(s), nil
+}
 
 type diskWriter struct {
 	*disk
-	sub    SinkContext
+	sub    async.Subtask
 	recs   map[int][]Record[int]
 	number int
 	closed bool
@@ -125,11 +129,11 @@ func (w *diskWriter) Write(recs []Record[int]) error {
 	return nil
 }
 
-func (w *diskWriter) Prepare(_ context.Context, id int64) ([]Pending, error) {
-	var all []Pending
+func (w *diskWriter) Prepare(_ context.Context, id int64) ([]connector.Pending, error) {
+	var all []connector.Pending
 	for _, split := range slices.Sorted(maps.Keys(w.recs)) {
 		w.number++
-		name := fmt.Sprintf("%s-%d-%d-%d-%d-%d", w.sub.Run, w.sub.Attempt, w.sub.Subtask, split, id, w.number)
+		name := fmt.Sprintf("%s-%d-%d-%d-%d-%d", w.sub.Run, w.sub.Attempt, w.sub.Index, split, id, w.number)
 		err := w.change("pending "+name, func() error {
 			if _, ok := w.pending[name]; ok {
 				return fmt.Errorf("pending %s is there already", name)
@@ -141,7 +145,7 @@ func (w *diskWriter) Prepare(_ context.Context, id int64) ([]Pending, error) {
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, Pending{Split: split, Data: []byte(name)})
+		all = append(all, connector.Pending{Split: split, Data: []byte(name)})
 	}
 	w.recs = map[int][]Record[int]{}
 	return all, w.fault("prepare")
@@ -161,7 +165,7 @@ func (c diskCommitter) Begin(context.Context, []byte) ([]byte, error) {
 	return []byte("{}"), nil
 }
 
-func (c diskCommitter) Plan(state []byte, pending []Pending) (next, plan []byte, err error) {
+func (c diskCommitter) Plan(state []byte, pending []connector.Pending) (next, plan []byte, err error) {
 	counters := map[int]int{}
 	if err := json.Unmarshal(state, &counters); err != nil {
 		return nil, nil, err

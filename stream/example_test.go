@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/stream"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 	"github.com/tensorferry/tensorferry/stream/restart"
@@ -102,14 +103,14 @@ func ExampleRun_Stop() {
 // discard is a sink that publishes nothing.
 type discard struct{}
 
-func (discard) Open(context.Context, stream.SinkContext) (stream.Writer[int], error) {
+func (discard) Open(context.Context, async.Subtask) (connector.Writer[int], error) {
 	return discard{}, nil
 }
-func (discard) Committer(context.Context) (stream.Committer, error)          { return discard{}, nil }
-func (discard) Write([]stream.Record[int]) error                             { return nil }
-func (discard) Prepare(context.Context, int64) ([]stream.Pending, error)     { return nil, nil }
-func (discard) Begin(context.Context, []byte) ([]byte, error)                { return nil, nil }
-func (discard) Plan([]byte, []stream.Pending) (next, plan []byte, err error) { return nil, nil, nil }
-func (discard) Commit(context.Context, []byte) error                         { return nil }
-func (discard) Clean(context.Context) error                                  { return nil }
-func (discard) Close() error                                                 { return nil }
+func (discard) Committer(context.Context) (connector.Committer, error)          { return discard{}, nil }
+func (discard) Write([]stream.Record[int]) error                                { return nil }
+func (discard) Prepare(context.Context, int64) ([]connector.Pending, error)     { return nil, nil }
+func (discard) Begin(context.Context, []byte) ([]byte, error)                   { return nil, nil }
+func (discard) Plan([]byte, []connector.Pending) (next, plan []byte, err error) { return nil, nil, nil }
+func (discard) Commit(context.Context, []byte) error                            { return nil }
+func (discard) Clean(context.Context) error                                     { return nil }
+func (discard) Close() error                                                    { return nil }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 	"github.com/tensorferry/tensorferry/stream/restart"
 )
@@ -28,18 +29,18 @@ func (p trap) spring(at string) {
 	}
 }
 
-func (p trap) Splits(context.Context) ([]Split, error) {
+func (p trap) Splits(context.Context) ([]connector.Split, error) {
 	p.spring("Splits of in")
-	return []Split{{Start: 0}}, nil
+	return []connector.Split{{Start: 0}}, nil
 }
-func (p trap) Verify(context.Context, []Split, []int64) error {
+func (p trap) Verify(context.Context, []connector.Split, []int64) error {
 	p.spring("Verify of in")
 	return nil
 }
 
 type trapSource struct{ trap }
 
-func (s trapSource) Open(context.Context, Split, int64) (Reader[int], error) {
+func (s trapSource) Open(context.Context, connector.Split, int64) (connector.Reader[int], error) {
 	s.spring("Read of in (Open)")
 	return trapReader{s.trap}, nil
 }
@@ -58,13 +59,13 @@ func (r trapReader) Close() error { return nil }
 
 type trapSink struct{ trap }
 
-func (s trapSink) Open(ctx context.Context, sub SinkContext) (Writer[int], error) {
+func (s trapSink) Open(ctx context.Context, sub async.Subtask) (connector.Writer[int], error) {
 	s.spring("out (subtask 0 of 1)")
 	w, err := s.diskSink.Open(ctx, sub)
 	return trapWriter{s.trap, w}, err
 }
 
-func (s trapSink) Committer(ctx context.Context) (Committer, error) {
+func (s trapSink) Committer(ctx context.Context) (connector.Committer, error) {
 	s.spring("Committer of out")
 	c, err := s.diskSink.Committer(ctx)
 	return trapCommitter{s.trap, c}, err
@@ -72,7 +73,7 @@ func (s trapSink) Committer(ctx context.Context) (Committer, error) {
 
 type trapWriter struct {
 	p trap
-	Writer[int]
+	connector.Writer[int]
 }
 
 func (w trapWriter) Write(recs []Record[int]) error {
@@ -80,21 +81,21 @@ func (w trapWriter) Write(recs []Record[int]) error {
 	return w.Writer.Write(recs)
 }
 
-func (w trapWriter) Prepare(ctx context.Context, id int64) ([]Pending, error) {
+func (w trapWriter) Prepare(ctx context.Context, id int64) ([]connector.Pending, error) {
 	w.p.spring("Prepare of out")
 	return w.Writer.Prepare(ctx, id)
 }
 
 type trapCommitter struct {
 	p trap
-	Committer
+	connector.Committer
 }
 
 func (c trapCommitter) Begin(ctx context.Context, previous []byte) ([]byte, error) {
 	c.p.spring("Begin of out")
 	return c.Committer.Begin(ctx, previous)
 }
-func (c trapCommitter) Plan(state []byte, pending []Pending) ([]byte, []byte, error) {
+func (c trapCommitter) Plan(state []byte, pending []connector.Pending) ([]byte, []byte, error) {
 	c.p.spring("Plan of out")
 	return c.Committer.Plan(state, pending)
 }
@@ -155,7 +156,7 @@ func TestPanics(t *testing.T) {
 // TestReaderThatReturnsNothing is told so; it would spin otherwise.
 func TestReaderThatReturnsNothing(t *testing.T) {
 	j := New("nothing", Config{})
-	Collect(From(j, Source[int](trapSource{trap{at: "nothing"}})))
+	Collect(From(j, connector.Source[int](trapSource{trap{at: "nothing"}})))
 	if err := j.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "the reader returned neither records nor an end nor an error") {
 		t.Errorf("the job ended with %v", err)
 	}
@@ -219,7 +220,7 @@ func TestReplacesAFinishedRun(t *testing.T) {
 	job := func(cfg Config) error {
 		cfg.Checkpoint.Store = c.disk
 		j := New("again", cfg)
-		To(From(j, FromSlice(numbers(10))), Sink[int](c), Name("out"))
+		To(From(j, FromSlice(numbers(10))), connector.Sink[int](c), Name("out"))
 		return j.Run(t.Context())
 	}
 	if err := job(Config{RunID: "one"}); err != nil {
@@ -243,13 +244,13 @@ type previousCheck struct {
 	previous []string
 }
 
-func (c *previousCheck) Committer(ctx context.Context) (Committer, error) {
+func (c *previousCheck) Committer(ctx context.Context) (connector.Committer, error) {
 	k, err := c.diskSink.Committer(ctx)
 	return beginCheck{k, c}, err
 }
 
 type beginCheck struct {
-	Committer
+	connector.Committer
 	c *previousCheck
 }
 

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 )
 
 func numbers(n int) []int {
@@ -153,9 +154,9 @@ type paced struct {
 	every time.Duration
 }
 
-func (p paced) Splits(context.Context) ([]Split, error)        { return []Split{{}}, nil }
-func (p paced) Verify(context.Context, []Split, []int64) error { return nil }
-func (p paced) Open(_ context.Context, _ Split, at int64) (Reader[int], error) {
+func (p paced) Splits(context.Context) ([]connector.Split, error)        { return []connector.Split{{}}, nil }
+func (p paced) Verify(context.Context, []connector.Split, []int64) error { return nil }
+func (p paced) Open(_ context.Context, _ connector.Split, at int64) (connector.Reader[int], error) {
 	return &pacedReader{p, int(at)}, nil
 }
 
@@ -181,14 +182,14 @@ func (r *pacedReader) Read(ctx context.Context, dst []Record[int], _ int) ([]Rec
 func (r *pacedReader) Close() error { return nil }
 
 // stalling is a sink of which one write takes longer than any call may.
-type stalling struct{ Sink[int] }
+type stalling struct{ connector.Sink[int] }
 
 type stallingWriter struct {
-	Writer[int]
+	connector.Writer[int]
 	n int
 }
 
-func (s stalling) Open(ctx context.Context, c SinkContext) (Writer[int], error) {
+func (s stalling) Open(ctx context.Context, c async.Subtask) (connector.Writer[int], error) {
 	w, err := s.Sink.Open(ctx, c)
 	return &stallingWriter{w, 0}, err
 }
@@ -205,7 +206,7 @@ func TestStallingSink(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := New("stall", Config{})
 		out := &Collected[int]{pending: map[int64][]Record[int]{}}
-		To(OrderedWait(From(j, FromSlice(numbers(2000)), Parallel(1)), shuffled(1), async.Config{}), Sink[int](stalling{out}))
+		To(OrderedWait(From(j, FromSlice(numbers(2000)), Parallel(1)), shuffled(1), async.Config{}), connector.Sink[int](stalling{out}))
 		if err := j.Run(t.Context()); err != nil {
 			t.Fatal(err)
 		}

@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	guards "github.com/tensorferry/tensorferry/internal/guard"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
@@ -21,7 +22,7 @@ const sliceSplit = 1024
 
 // FromSlice reads values from memory, cut into splits of 1024. They have no event
 // times; a record's position is its index. The slice must not change while the job runs.
-func FromSlice[T any](values []T) Source[T] { return sliceSource[T](values) }
+func FromSlice[T any](values []T) connector.Source[T] { return sliceSource[T](values) }
 
 type sliceSource[T any] []T
 
@@ -31,19 +32,19 @@ type sliceRange struct {
 	Len int   `json:"len"`
 }
 
-func (s sliceSource[T]) Splits(context.Context) ([]Split, error) {
-	var splits []Split
+func (s sliceSource[T]) Splits(context.Context) ([]connector.Split, error) {
+	var splits []connector.Split
 	for at := 0; at < len(s); at += sliceSplit {
 		data, err := json.Marshal(sliceRange{int64(min(at+sliceSplit, len(s))), len(s)})
 		if err != nil {
 			return nil, err
 		}
-		splits = append(splits, Split{Data: data, Start: int64(at)})
+		splits = append(splits, connector.Split{Data: data, Start: int64(at)})
 	}
 	return splits, nil
 }
 
-func (s sliceSource[T]) bounds(split Split) (sliceRange, error) {
+func (s sliceSource[T]) bounds(split connector.Split) (sliceRange, error) {
 	var r sliceRange
 	if err := json.Unmarshal(split.Data, &r); err != nil {
 		return r, fmt.Errorf("split of a slice: %w", err)
@@ -54,7 +55,7 @@ func (s sliceSource[T]) bounds(split Split) (sliceRange, error) {
 	return r, nil
 }
 
-func (s sliceSource[T]) Verify(_ context.Context, splits []Split, _ []int64) error {
+func (s sliceSource[T]) Verify(_ context.Context, splits []connector.Split, _ []int64) error {
 	for _, split := range splits {
 		if _, err := s.bounds(split); err != nil {
 			return err
@@ -63,7 +64,7 @@ func (s sliceSource[T]) Verify(_ context.Context, splits []Split, _ []int64) err
 	return nil
 }
 
-func (s sliceSource[T]) Open(_ context.Context, split Split, position int64) (Reader[T], error) {
+func (s sliceSource[T]) Open(_ context.Context, split connector.Split, position int64) (connector.Reader[T], error) {
 	r, err := s.bounds(split)
 	if err != nil {
 		return nil, err
@@ -98,7 +99,7 @@ func (r *sliceReader[T]) Close() error { return nil }
 // can interrupt it. A restart or a resumption is refused, unless
 // replayable says that the sequence yields the same values each time it is ranged
 // over; it is then read from its beginning, and what came before is passed over.
-func FromSeq[T any](seq iter.Seq2[T, error], replayable bool) Source[T] {
+func FromSeq[T any](seq iter.Seq2[T, error], replayable bool) connector.Source[T] {
 	return &seqSource[T]{seq: seq, replayable: replayable}
 }
 
@@ -107,21 +108,21 @@ type seqSource[T any] struct {
 	replayable bool
 }
 
-func (s *seqSource[T]) Splits(context.Context) ([]Split, error) {
+func (s *seqSource[T]) Splits(context.Context) ([]connector.Split, error) {
 	if s.seq == nil {
 		return nil, errors.New("the sequence is nil")
 	}
-	return []Split{{}}, nil
+	return []connector.Split{{}}, nil
 }
 
-func (s *seqSource[T]) Verify(context.Context, []Split, []int64) error {
+func (s *seqSource[T]) Verify(context.Context, []connector.Split, []int64) error {
 	if !s.replayable {
 		return errors.New("the sequence was not said to be replayable")
 	}
 	return nil
 }
 
-func (s *seqSource[T]) Open(_ context.Context, _ Split, position int64) (Reader[T], error) {
+func (s *seqSource[T]) Open(_ context.Context, _ connector.Split, position int64) (connector.Reader[T], error) {
 	next, stop := iter.Pull2(guarded(s.seq))
 	r := &seqReader[T]{next: next, stop: stop}
 	for r.at < position {
@@ -228,12 +229,12 @@ func (c *Collected[T]) Records() []Record[T] {
 }
 
 // Open makes the writer of one subtask.
-func (c *Collected[T]) Open(context.Context, SinkContext) (Writer[T], error) {
+func (c *Collected[T]) Open(context.Context, async.Subtask) (connector.Writer[T], error) {
 	return &collector[T]{c: c}, nil
 }
 
 // Committer makes what publishes the results of completed checkpoints.
-func (c *Collected[T]) Committer(context.Context) (Committer, error) {
+func (c *Collected[T]) Committer(context.Context) (connector.Committer, error) {
 	return &collectCommitter[T]{c}, nil
 }
 
@@ -247,9 +248,9 @@ func (w *collector[T]) Write(recs []Record[T]) error {
 	return nil
 }
 
-func (w *collector[T]) Prepare(context.Context, int64) ([]Pending, error) {
+func (w *collector[T]) Prepare(context.Context, int64) ([]connector.Pending, error) {
 	slices.SortStableFunc(w.recs, func(a, b Record[T]) int { return cmp.Compare(a.Split, b.Split) })
-	var names []Pending
+	var names []connector.Pending
 	w.c.mu.Lock()
 	defer w.c.mu.Unlock()
 	for len(w.recs) > 0 {
@@ -263,7 +264,7 @@ func (w *collector[T]) Prepare(context.Context, int64) ([]Pending, error) {
 		if err != nil {
 			return nil, err
 		}
-		names = append(names, Pending{Split: w.recs[0].Split, Data: data})
+		names = append(names, connector.Pending{Split: w.recs[0].Split, Data: data})
 		w.recs = w.recs[n:]
 	}
 	w.recs = nil
@@ -289,7 +290,7 @@ func (k *collectCommitter[T]) Begin(context.Context, []byte) ([]byte, error) {
 	return []byte("0"), nil
 }
 
-func (k *collectCommitter[T]) Plan(state []byte, pending []Pending) (next, plan []byte, err error) {
+func (k *collectCommitter[T]) Plan(state []byte, pending []connector.Pending) (next, plan []byte, err error) {
 	var p collectPlan
 	if err := json.Unmarshal(state, &p.Number); err != nil {
 		return nil, nil, err

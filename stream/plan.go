@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
+	"github.com/tensorferry/tensorferry/connector"
 )
 
 // exchange says how records go from one operator to the next.
@@ -42,16 +44,16 @@ type node struct {
 }
 
 type sourceNode struct {
-	splits func(context.Context) ([]Split, error)
-	verify func(context.Context, []Split, []int64) error
-	// elastic is nil for a source whose splits stay.
-	elastic Elastic
+	splits func(context.Context) ([]connector.Split, error)
+	verify func(context.Context, []connector.Split, []int64) error
+	// rebalancing is nil for a source whose splits stay.
+	rebalancing connector.Rebalancing
 	// apart is nil for a source that cannot tell what it reads from what its job writes.
-	apart Apart
+	apart connector.Apart
 }
 
 type sinkNode struct {
-	committer func(context.Context) (Committer, error)
+	committer func(context.Context) (connector.Committer, error)
 	sink      any
 }
 

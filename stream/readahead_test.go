@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/stream"
 )
 
@@ -25,11 +26,11 @@ type frames struct {
 	at    int64
 }
 
-func (f *frames) Splits(context.Context) ([]stream.Split, error) {
-	return []stream.Split{{Data: []byte("camera")}}, nil
+func (f *frames) Splits(context.Context) ([]connector.Split, error) {
+	return []connector.Split{{Data: []byte("camera")}}, nil
 }
-func (f *frames) Verify(context.Context, []stream.Split, []int64) error { return nil }
-func (f *frames) Open(_ context.Context, _ stream.Split, at int64) (stream.Reader[frame], error) {
+func (f *frames) Verify(context.Context, []connector.Split, []int64) error { return nil }
+func (f *frames) Open(_ context.Context, _ connector.Split, at int64) (connector.Reader[frame], error) {
 	return &frames{f.each, f.given, at}, nil
 }
 func (f *frames) Close() error { return nil }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
@@ -116,7 +117,7 @@ func readSplits(sec checkpoint.Section) ([]splitState, error) {
 	positions, err := sec.Splits()
 	all := make([]splitState, len(positions))
 	for i, p := range positions {
-		all[i] = splitState{index: i, split: Split{Data: p.Data, Start: p.Start}, next: p.Next, done: p.Done}
+		all[i] = splitState{index: i, split: connector.Split{Data: p.Data, Start: p.Start}, next: p.Next, done: p.Done}
 	}
 	return all, err
 }

@@ -4,23 +4,15 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
-
-// Rewinder is a Committer that can go back to a checkpoint that is not the run's
-// newest, with what was published since.
-type Rewinder interface {
-	// Rewind returns the state to go on with: state is that of the checkpoint to go
-	// back to, newest that of the newest one, whose plan has been carried out. What
-	// was published in between is replaced with the next plan.
-	Rewind(state, newest []byte) ([]byte, error)
-}
 
 // Rewind makes a checkpoint to resume from (Config.Resume) of from, which is not
 // the newest one of its run. committers are those of the job's sinks, by the names
 // of their operators; one that is no Rewinder is an error. Neither checkpoint is
 // changed. Set Config.LastID, so that new checkpoints are numbered above newest.
-func Rewind(from, newest *checkpoint.Snapshot, committers map[string]Committer) (*checkpoint.Snapshot, error) {
+func Rewind(from, newest *checkpoint.Snapshot, committers map[string]connector.Committer) (*checkpoint.Snapshot, error) {
 	if from.Run != newest.Run {
 		return nil, fmt.Errorf("checkpoint %d is of run %s and checkpoint %d of run %s; want two of one run", from.ID, from.Run, newest.ID, newest.Run)
 	}
@@ -31,7 +23,7 @@ func Rewind(from, newest *checkpoint.Snapshot, committers map[string]Committer) 
 		if sec.Kind != checkpoint.KindSink {
 			continue
 		}
-		r, ok := committers[sec.Operator].(Rewinder)
+		r, ok := committers[sec.Operator].(connector.Rewinder)
 		if !ok {
 			return nil, fmt.Errorf("%s: the sink cannot go back behind what it has published since checkpoint %d", sec.Operator, from.ID)
 		}

@@ -8,11 +8,12 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
 // rewinder is a committer that can go back, and says from what.
-type rewinder struct{ Committer }
+type rewinder struct{ connector.Committer }
 
 func (rewinder) Rewind(state, newest []byte) ([]byte, error) {
 	return []byte(string(state) + "<" + string(newest)), nil
@@ -27,7 +28,7 @@ func TestRewind(t *testing.T) {
 		}}
 	}
 	from, newest := snap(3, "s3", "p3"), snap(5, "s5", "p5")
-	got, err := Rewind(from, newest, map[string]Committer{"out": rewinder{}})
+	got, err := Rewind(from, newest, map[string]connector.Committer{"out": rewinder{}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,13 +50,13 @@ func TestRewind(t *testing.T) {
 	bare.Sections = bare.Sections[:1]
 	for _, c := range []struct {
 		newest     *checkpoint.Snapshot
-		committers map[string]Committer
+		committers map[string]connector.Committer
 		want       string
 	}{
-		{newest, map[string]Committer{"out": struct{ Committer }{}}, "cannot go back behind what it has published since checkpoint 3"},
+		{newest, map[string]connector.Committer{"out": struct{ connector.Committer }{}}, "cannot go back behind what it has published since checkpoint 3"},
 		{newest, nil, "cannot go back"},
-		{other, map[string]Committer{"out": rewinder{}}, "checkpoint 3 is of run r and checkpoint 5 of run another"},
-		{bare, map[string]Committer{"out": rewinder{}}, "checkpoint 5 holds no state of it"},
+		{other, map[string]connector.Committer{"out": rewinder{}}, "checkpoint 3 is of run r and checkpoint 5 of run another"},
+		{bare, map[string]connector.Committer{"out": rewinder{}}, "checkpoint 5 holds no state of it"},
 	} {
 		if _, err := Rewind(from, c.newest, c.committers); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("got %v, want %q", err, c.want)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	guards "github.com/tensorferry/tensorferry/internal/guard"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
@@ -436,7 +437,7 @@ func (r *Run) verify(ctx context.Context, splits map[string][]splitState) (refus
 		if n.source == nil {
 			continue
 		}
-		var cut []Split
+		var cut []connector.Split
 		var next []int64
 		for _, s := range splits[n.name] {
 			cut, next = append(cut, s.split), append(next, s.next)

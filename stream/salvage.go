@@ -6,31 +6,16 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
-
-// Salvager is a Committer that can go on from a checkpoint behind which more was published, and no
-// checkpoint tells of that any more: the newer ones are damaged or gone.
-type Salvager interface {
-	// Salvage looks for what was published behind a state, of which newer says that there was a
-	// newer one; a nil state is that of a run of which nothing is known. It returns the names of
-	// what it found and, if there is anything, the state to go on with. With compare what is there
-	// stays, and the results that follow are compared with it until there is nothing left to
-	// compare with: the job must make the same results each time, in the same order. Otherwise it
-	// is replaced with the next plan. An error whose class is async.Permanent says what is in the
-	// way.
-	Salvage(ctx context.Context, state []byte, newer, compare bool) (next []byte, beyond []string, err error)
-	// Unsettled returns an error if results were to be made again, at the end of the input, and
-	// were not.
-	Unsettled(state []byte) error
-}
 
 // Salvage makes a checkpoint to resume from (Config.Resume) of from, the newest that is whole,
 // where newer ones are damaged, as newer says, or may be gone. What they published is looked for in
 // the sinks that are a Salvager; compare is as there. committers are those of the job's sinks, by
 // the names of their operators. beyond is what was found, by operator, and from itself is returned
 // if that is nothing. blind are the sinks that cannot tell. from is not changed.
-func Salvage(ctx context.Context, from *checkpoint.Snapshot, newer, compare bool, committers map[string]Committer) (snap *checkpoint.Snapshot, beyond map[string][]string, blind []string, err error) {
+func Salvage(ctx context.Context, from *checkpoint.Snapshot, newer, compare bool, committers map[string]connector.Committer) (snap *checkpoint.Snapshot, beyond map[string][]string, blind []string, err error) {
 	back := *from
 	back.Sections = slices.Clone(from.Sections)
 	beyond = map[string][]string{}
@@ -40,7 +25,7 @@ func Salvage(ctx context.Context, from *checkpoint.Snapshot, newer, compare bool
 		if sec.Kind != checkpoint.KindSink {
 			continue
 		}
-		s, ok := committers[sec.Operator].(Salvager)
+		s, ok := committers[sec.Operator].(connector.Salvager)
 		if !ok {
 			blind = append(blind, sec.Operator)
 			continue
@@ -75,7 +60,7 @@ func Salvage(ctx context.Context, from *checkpoint.Snapshot, newer, compare bool
 func (c *committer) unsettled() error {
 	var errs []error
 	for _, s := range c.sinks {
-		k, ok := s.c.(Salvager)
+		k, ok := s.c.(connector.Salvager)
 		if !ok {
 			continue
 		}
@@ -89,14 +74,14 @@ func (c *committer) unsettled() error {
 // Reclaim makes the checkpoint of a run to be replaced (Config.Previous) of previous, the newest of
 // it that is whole, or nil if there is none, where newer ones may be damaged or gone: whatever lies
 // in the places of its sinks counts as published by it. previous is not changed.
-func Reclaim(ctx context.Context, previous *checkpoint.Snapshot, committers map[string]Committer) (*checkpoint.Snapshot, error) {
+func Reclaim(ctx context.Context, previous *checkpoint.Snapshot, committers map[string]connector.Committer) (*checkpoint.Snapshot, error) {
 	back := checkpoint.Snapshot{}
 	if previous != nil {
 		back = *previous
 	}
 	back.Sections = slices.Clone(back.Sections)
 	for name, c := range committers {
-		s, ok := c.(Salvager)
+		s, ok := c.(connector.Salvager)
 		if !ok {
 			continue
 		}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 )
 
 type observerFunc func(Event)
@@ -89,7 +90,7 @@ func TestSerializersChange(t *testing.T) {
 				cfg.Checkpoint = CheckpointConfig{Interval: 10 * time.Millisecond, Store: d}
 				j := New("change", cfg)
 				fn := async.Func(func(_ context.Context, v int) (int, error) { time.Sleep(took); return 2 * v, nil }, 0)
-				To(UnorderedWait(From(j, FromSlice(numbers(100))), fn, async.Config{Capacity: 10, Timeout: time.Hour}, opts...), Sink[int](diskSink{d}))
+				To(UnorderedWait(From(j, FromSlice(numbers(100))), fn, async.Config{Capacity: 10, Timeout: time.Hour}, opts...), connector.Sink[int](diskSink{d}))
 				return j.Start(t.Context())
 			}
 			first := run(Config{}, c.before, time.Minute)

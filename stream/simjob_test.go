@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 	"github.com/tensorferry/tensorferry/stream/restart"
 )
@@ -184,22 +185,22 @@ func simulated(err error) bool {
 // simSource reads the splits of the simulated job. A record's position is ten times its index.
 type simSource struct{ s *sim }
 
-func (src simSource) Splits(context.Context) ([]Split, error) {
-	splits := make([]Split, len(src.s.job.splits))
+func (src simSource) Splits(context.Context) ([]connector.Split, error) {
+	splits := make([]connector.Split, len(src.s.job.splits))
 	for i := range splits {
 		splits[i].Data = fmt.Append(nil, i)
 	}
 	return splits, nil
 }
 
-func (src simSource) Verify(_ context.Context, splits []Split, next []int64) error {
+func (src simSource) Verify(_ context.Context, splits []connector.Split, next []int64) error {
 	if len(splits) != len(src.s.job.splits) {
 		return fmt.Errorf("%d splits came back of %d", len(splits), len(src.s.job.splits))
 	}
 	return nil
 }
 
-func (src simSource) Open(_ context.Context, split Split, position int64) (Reader[int], error) {
+func (src simSource) Open(_ context.Context, split connector.Split, position int64) (connector.Reader[int], error) {
 	var i int
 	if _, err := fmt.Sscan(string(split.Data), &i); err != nil {
 		return nil, err

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	guards "github.com/tensorferry/tensorferry/internal/guard"
 )
 
@@ -15,18 +16,18 @@ import (
 type sinkWriter[T any] struct {
 	env     *taskEnv
 	counts  *counts
-	sink    Sink[T]
-	writer  Writer[T]
-	holder  Holder // nil: there is always room
+	sink    connector.Sink[T]
+	writer  connector.Writer[T]
+	holder  connector.Holder // nil: there is always room
 	failed  error
 	ctx     context.Context
-	pending []Pending
+	pending []connector.Pending
 	// acked are how many of pending each acknowledged checkpoint holds.
 	ackedID int64
 	acked   int
 }
 
-func newSinkWriter[T any](env *taskEnv, name string, sink Sink[T]) any {
+func newSinkWriter[T any](env *taskEnv, name string, sink connector.Sink[T]) any {
 	w := &sinkWriter[T]{env: env, sink: sink}
 	w.counts = env.count(name)
 	env.add(w, name)
@@ -37,14 +38,14 @@ func newSinkWriter[T any](env *taskEnv, name string, sink Sink[T]) any {
 func (w *sinkWriter[T]) open(ctx context.Context) (err error) {
 	w.ctx = ctx
 	defer func() { err = guards.Error("Open of "+w.counts.operator, err) }()
-	w.writer, err = w.sink.Open(ctx, SinkContext{
-		Operator: w.counts.operator, Subtask: w.env.index, Parallelism: w.env.parallelism,
-		Run: w.env.run, Attempt: w.env.attempt,
+	w.writer, err = w.sink.Open(ctx, async.Subtask{
+		Job: w.env.job, Operator: w.counts.operator, Index: w.env.index, Parallelism: w.env.parallelism,
+		Run: w.env.run, Attempt: w.env.attempt, Logger: w.env.logger,
 	})
 	if err == nil && w.writer == nil {
 		err = errors.New("the sink's Open returned neither a writer nor an error")
 	}
-	w.holder, _ = w.writer.(Holder)
+	w.holder, _ = w.writer.(connector.Holder)
 	return err
 }
 
@@ -59,7 +60,7 @@ func (w *sinkWriter[T]) over(id int64, complete bool) {
 	if w.holder == nil || w.failed != nil {
 		return
 	}
-	if err := w.env.guard("Over of "+w.counts.operator, func() error { return w.holder.Over(id, complete) }); err != nil {
+	if err := w.env.guard("CheckpointDone of "+w.counts.operator, func() error { return w.holder.CheckpointDone(id, complete) }); err != nil {
 		w.failed = fmt.Errorf("%s: cannot go on behind checkpoint %d: %w", w.counts.operator, id, err)
 	}
 }
@@ -100,7 +101,7 @@ func (w *sinkWriter[T]) watermark(m async.Watermark) error {
 }
 
 func (w *sinkWriter[T]) barrier(b *barrier) error {
-	var more []Pending
+	var more []connector.Pending
 	err := w.env.guard("Prepare of "+w.counts.operator, func() (err error) {
 		more, err = w.writer.Prepare(w.ctx, b.id)
 		return err
@@ -110,7 +111,7 @@ func (w *sinkWriter[T]) barrier(b *barrier) error {
 	}
 	w.pending = append(w.pending, more...)
 	w.ackedID, w.acked = b.id, len(w.pending)
-	b.ack.sinks = append(b.ack.sinks, sinkAck{w.counts.operator, append([]Pending(nil), w.pending...)})
+	b.ack.sinks = append(b.ack.sinks, sinkAck{w.counts.operator, append([]connector.Pending(nil), w.pending...)})
 	b.ack.counts = append(b.ack.counts, w.counts.now())
 	w.env.passed(b)
 	return nil
@@ -118,7 +119,7 @@ func (w *sinkWriter[T]) barrier(b *barrier) error {
 
 func (w *sinkWriter[T]) complete(id int64) {
 	if id == w.ackedID {
-		w.pending = append([]Pending(nil), w.pending[w.acked:]...)
+		w.pending = append([]connector.Pending(nil), w.pending[w.acked:]...)
 		w.acked = 0
 	}
 	w.over(id, true)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	guards "github.com/tensorferry/tensorferry/internal/guard"
 	"github.com/tensorferry/tensorferry/internal/size"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
@@ -43,7 +44,7 @@ type batch[T any] struct {
 // splitState is how far a split has been read.
 type splitState struct {
 	index int
-	split Split
+	split connector.Split
 	next  int64
 	done  bool
 	own   bool // split.Data is this attempt's, and nobody else has it
@@ -55,11 +56,11 @@ type reader[T any] struct {
 	port[batch[T]]
 	recycler[T]
 	operator string
-	src      Source[T]
+	src      connector.Source[T]
 	todo     []splitState
-	open     Reader[T]
-	live     Live[T] // nil: splits end, and are read one after another
-	all      LiveReader[T]
+	open     connector.Reader[T]
+	live     connector.Unbounded[T] // nil: splits end, and are read one after another
+	all      connector.UnboundedReader[T]
 
 	size    func(*T) int64
 	largest int64 // bytes of the largest record of the last Read that returned some; 0: there was none
@@ -72,7 +73,7 @@ func (r *reader[T]) fetch(ctx context.Context) bool {
 		return false
 	}
 	if r.live != nil {
-		return r.fetchLive(ctx)
+		return r.fetchUnbounded(ctx)
 	}
 	s := &r.todo[0]
 	b := batch[T]{split: s.index, next: s.next}
@@ -101,14 +102,14 @@ func (r *reader[T]) fetch(ctx context.Context) bool {
 	return b.err == nil && len(r.todo) > 0
 }
 
-// fetchLive is fetch for splits without an end.
-func (r *reader[T]) fetchLive(ctx context.Context) bool {
+// fetchUnbounded is fetch for splits without an end.
+func (r *reader[T]) fetchUnbounded(ctx context.Context) bool {
 	b := batch[T]{split: r.todo[0].index, next: r.todo[0].next}
 	err := guards.Call("Read of "+r.operator, func() (err error) {
 		if r.all == nil {
-			splits := make([]LiveSplit, len(r.todo))
+			splits := make([]connector.AssignedSplit, len(r.todo))
 			for i, s := range r.todo {
-				splits[i] = LiveSplit{s.index, s.split, s.next}
+				splits[i] = connector.AssignedSplit{Index: s.index, Split: s.split, Position: s.next}
 			}
 			if r.all, err = r.live.OpenAll(ctx, splits); err != nil {
 				return err
@@ -159,7 +160,7 @@ func (r *reader[T]) read(ctx context.Context, s *splitState, b *batch[T]) (end b
 	if end = err == io.EOF; end {
 		err = nil
 	}
-	if d, ok := r.open.(Describer); ok && err == nil {
+	if d, ok := r.open.(connector.Describer); ok && err == nil {
 		b.data = d.Describe(r.text())
 	}
 	return end, err
@@ -236,12 +237,12 @@ type sourceHead[T any] struct {
 	active time.Time // when something was last let in
 }
 
-func newSourceHead[T any](env *taskEnv, name string, src Source[T], marks *watermarks, next input[T]) head {
+func newSourceHead[T any](env *taskEnv, name string, src connector.Source[T], marks *watermarks, next input[T]) head {
 	h := &sourceHead[T]{env: env, next: next, marks: marks, top: async.NoTime, sent: async.NoTime}
 	h.counts = env.count(name)
 	h.reader = &reader[T]{operator: name, src: src}
 	h.reader.size, _ = size.Of[T]()
-	h.reader.live, _ = src.(Live[T])
+	h.reader.live, _ = src.(connector.Unbounded[T])
 	h.reader.put = env.wake
 	h.reader.taken = func() {}
 	env.task.reader = h.reader

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 	"github.com/tensorferry/tensorferry/stream/restart"
 )
@@ -21,9 +22,11 @@ import (
 // first.
 type endings struct{ splits, verify, open, read, close error }
 
-func (s endings) Splits(context.Context) ([]Split, error)        { return []Split{{}, {}}, s.splits }
-func (s endings) Verify(context.Context, []Split, []int64) error { return s.verify }
-func (s endings) Open(context.Context, Split, int64) (Reader[int], error) {
+func (s endings) Splits(context.Context) ([]connector.Split, error) {
+	return []connector.Split{{}, {}}, s.splits
+}
+func (s endings) Verify(context.Context, []connector.Split, []int64) error { return s.verify }
+func (s endings) Open(context.Context, connector.Split, int64) (connector.Reader[int], error) {
 	if s.open != nil {
 		return nil, s.open
 	}
@@ -48,7 +51,7 @@ func (r *endingsReader) Close() error { return r.s.close }
 // liveEndings is endings without an end.
 type liveEndings struct{ endings }
 
-func (s liveEndings) OpenAll(context.Context, []LiveSplit) (LiveReader[int], error) {
+func (s liveEndings) OpenAll(context.Context, []connector.AssignedSplit) (connector.UnboundedReader[int], error) {
 	if s.open != nil {
 		return nil, s.open
 	}
@@ -66,13 +69,13 @@ func (r *liveEndingsReader) Read(ctx context.Context, dst []Record[int], max int
 // is the failure of something, behind which there are records.
 func TestOnlyEOFIsAnEnd(t *testing.T) {
 	wrapped := fmt.Errorf("the connection broke: %w", io.EOF)
-	seq := func(err error) Source[int] {
+	seq := func(err error) connector.Source[int] {
 		return FromSeq(func(yield func(int, error) bool) {
 			_ = yield(1, nil) && yield(2, nil) && err != nil && yield(0, err)
 		}, false)
 	}
 	for name, tt := range map[string]struct {
-		src  Source[int]
+		src  connector.Source[int]
 		want string // of the error; empty: none, and 2 records of each split
 		err  error
 	}{
@@ -124,9 +127,11 @@ type knowing struct {
 	got   *[]string // descriptions that Verify was given
 }
 
-func (s knowing) Splits(context.Context) ([]Split, error) { return []Split{{Data: []byte("cut")}}, nil }
+func (s knowing) Splits(context.Context) ([]connector.Split, error) {
+	return []connector.Split{{Data: []byte("cut")}}, nil
+}
 
-func (s knowing) check(split Split, at int64) {
+func (s knowing) check(split connector.Split, at int64) {
 	s.t.Helper()
 	text := string(split.Data)
 	*s.got = append(*s.got, text)
@@ -139,14 +144,14 @@ func (s knowing) check(split Split, at int64) {
 	}
 }
 
-func (s knowing) Verify(_ context.Context, splits []Split, next []int64) error {
+func (s knowing) Verify(_ context.Context, splits []connector.Split, next []int64) error {
 	for i := range splits {
 		s.check(splits[i], next[i])
 	}
 	return nil
 }
 
-func (s knowing) Open(_ context.Context, split Split, at int64) (Reader[int], error) {
+func (s knowing) Open(_ context.Context, split connector.Split, at int64) (connector.Reader[int], error) {
 	s.check(split, at)
 	return &knowingReader{s, at}, nil
 }
@@ -181,7 +186,7 @@ func TestDescriber(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			const n = 2000
 			s := knowing{t: t, n: n, batch: 7, got: new([]string)}
-			src := func() Source[int] {
+			src := func() connector.Source[int] {
 				if copied {
 					return Copying[int](s, unchanged)
 				}
@@ -197,7 +202,7 @@ func TestDescriber(t *testing.T) {
 					time.Sleep(time.Duration(v%5) * time.Millisecond)
 					return v, nil
 				}, 3)
-				To(OrderedWait(From(j, src()), slow, async.Config{Capacity: 5}), Sink[int](out))
+				To(OrderedWait(From(j, src()), slow, async.Config{Capacity: 5}), connector.Sink[int](out))
 				r := j.Start(t.Context())
 				select {
 				case <-time.After(301 * time.Millisecond):
@@ -238,7 +243,7 @@ func TestDescriber(t *testing.T) {
 
 // apartFrom is a source that is apart from everything but one thing.
 type apartFrom struct {
-	Source[int]
+	connector.Source[int]
 	from any
 	err  error
 }
@@ -253,9 +258,9 @@ func (s apartFrom) Apart(_ context.Context, own ...any) error {
 // A source is asked about the sinks of its job and the checkpoint store before anything is read.
 func TestApartIsAsked(t *testing.T) {
 	own := errors.New("its own")
-	for name, wrap := range map[string]func(Source[int]) Source[int]{
-		"itself": func(s Source[int]) Source[int] { return s },
-		"copied": func(s Source[int]) Source[int] { return Copying(Copying(s, unchanged), unchanged) },
+	for name, wrap := range map[string]func(connector.Source[int]) connector.Source[int]{
+		"itself": func(s connector.Source[int]) connector.Source[int] { return s },
+		"copied": func(s connector.Source[int]) connector.Source[int] { return Copying(Copying(s, unchanged), unchanged) },
 	} {
 		sink, letters := &Collected[int]{pending: map[int64][]Record[int]{}}, &Collected[async.Failed[int]]{pending: map[int64][]Record[async.Failed[int]]{}}
 		store := NewMemoryStore()
@@ -269,8 +274,8 @@ func TestApartIsAsked(t *testing.T) {
 			good, bad := AsyncWithDeadLetters(From(j, wrap(apartFrom{src, from, own})), choosy(1), async.Config{
 				Retry: async.Retry{Max: async.NoRetry}, OnError: async.OnError{Backend: async.DeadLetter},
 			})
-			To(good, Sink[int](sink))
-			To(bad, Sink[async.Failed[int]](letters))
+			To(good, connector.Sink[int](sink))
+			To(bad, connector.Sink[async.Failed[int]](letters))
 			switch err := j.Run(t.Context()); {
 			case from == nil && (err != nil || !read):
 				t.Errorf("%s: %v", name, err)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 	"github.com/tensorferry/tensorferry/stream/restart"
 )
@@ -131,7 +132,7 @@ func TestCancel(t *testing.T) {
 		fn   func(context.Context, int) (int, error)
 		cfg  Config
 		acfg async.Config
-		src  Source[int]
+		src  connector.Source[int]
 	}{
 		{"at a full queue", never, Config{}, async.Config{Capacity: 2}, FromSlice(numbers(100))},
 		{"at a full exchange", never, Config{Parallelism: 3}, async.Config{Capacity: 1}, FromSlice(numbers(20_000))},
@@ -169,7 +170,7 @@ func TestStopBeforeAnythingIsOpen(t *testing.T) {
 	}
 	never := async.Func(func(_ context.Context, v int) (int, error) { return v, nil }, 1)
 	for name, c := range map[string]struct {
-		src Source[int]
+		src connector.Source[int]
 		fn  async.Function[int, int]
 	}{
 		"the model is not there": {FromSlice(numbers(10)), lateDoor{never, time.Hour, nil}},
@@ -194,11 +195,11 @@ func TestStopBeforeAnythingIsOpen(t *testing.T) {
 
 // slowSource is a source that takes its time.
 type slowSource struct {
-	Source[int]
+	connector.Source[int]
 	splits, assign func(context.Context) error
 }
 
-func (w *slowSource) Splits(ctx context.Context) ([]Split, error) {
+func (w *slowSource) Splits(ctx context.Context) ([]connector.Split, error) {
 	if w.splits != nil {
 		if err := w.splits(ctx); err != nil {
 			return nil, err
@@ -207,7 +208,7 @@ func (w *slowSource) Splits(ctx context.Context) ([]Split, error) {
 	return w.Source.Splits(ctx)
 }
 
-func (w *slowSource) Assign(ctx context.Context, splits []Split, next []int64) ([]Split, []int64, error) {
+func (w *slowSource) Assign(ctx context.Context, splits []connector.Split, next []int64) ([]connector.Split, []int64, error) {
 	if w.assign != nil {
 		if err := w.assign(ctx); err != nil {
 			return nil, nil, err
@@ -305,7 +306,7 @@ func TestDrainLimit(t *testing.T) {
 func TestLiveSourcesNeedAnInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, interval := range []time.Duration{0, time.Second} {
-			for name, src := range map[string]Source[int]{"live": steady{}, "copied": Copying[int](steady{}, func(v int) int { return v })} {
+			for name, src := range map[string]connector.Source[int]{"live": steady{}, "copied": Copying[int](steady{}, func(v int) int { return v })} {
 				j := New("endless", Config{Checkpoint: CheckpointConfig{Interval: interval}})
 				Collect(From(j, src))
 				r := j.Start(t.Context())
@@ -323,7 +324,7 @@ func TestLiveSourcesNeedAnInterval(t *testing.T) {
 // steady is a live source of two records, and nothing more.
 type steady struct{ endings }
 
-func (steady) OpenAll(context.Context, []LiveSplit) (LiveReader[int], error) {
+func (steady) OpenAll(context.Context, []connector.AssignedSplit) (connector.UnboundedReader[int], error) {
 	return &steadyReader{}, nil
 }
 

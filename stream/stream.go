@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 )
 
 // Stream is what an operator gives, for exactly one other to take.
@@ -19,12 +20,12 @@ type Stream[T any] struct {
 
 // From begins a stream with a source. Options: Name, Parallel,
 // BoundedOutOfOrderness, Monotonous, IdleAfter.
-func From[T any](j *Job, src Source[T], opts ...SourceOption) *Stream[T] {
+func From[T any](j *Job, src connector.Source[T], opts ...SourceOption) *Stream[T] {
 	o, err := gather(opts)
 	if src == nil {
 		err = errors.Join(err, errors.New("the source is nil"))
 	}
-	if _, live := src.(Live[T]); live && j.cfg.Checkpoint.Interval == 0 {
+	if _, live := src.(connector.Unbounded[T]); live && j.cfg.Checkpoint.Interval == 0 {
 		err = errors.Join(err, errors.New("the source has no end, so without periodic checkpoints nothing would be published before a stop, and a restart would begin at the beginning; set Config.Checkpoint.Interval"))
 	}
 	n := &node{kind: "source", parallelism: o.parallelism}
@@ -34,7 +35,7 @@ func From[T any](j *Job, src Source[T], opts ...SourceOption) *Stream[T] {
 	j.add(n, o, err)
 	if src != nil {
 		n.source = &sourceNode{splits: src.Splits, verify: src.Verify}
-		n.source.elastic, _ = src.(Elastic)
+		n.source.rebalancing, _ = src.(connector.Rebalancing)
 		n.source.apart = apartOf(src)
 	}
 	n.head = func(env *taskEnv, next any) head {
@@ -122,7 +123,7 @@ func Rebalance[T any](s *Stream[T], parallelism int) *Stream[T] {
 }
 
 // To ends a stream in a sink. Options: Name, Parallel.
-func To[T any](s *Stream[T], sink Sink[T], opts ...SinkOption) {
+func To[T any](s *Stream[T], sink connector.Sink[T], opts ...SinkOption) {
 	o, err := gather(opts)
 	if sink == nil {
 		err = errors.Join(err, errors.New("the sink is nil"))

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	guards "github.com/tensorferry/tensorferry/internal/guard"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 	"github.com/tensorferry/tensorferry/trace"
@@ -77,7 +78,7 @@ type ack struct {
 // sinkAck is the pending results of one sink.
 type sinkAck struct {
 	name    string
-	pending []Pending
+	pending []connector.Pending
 }
 
 // opPart is a piece of an operator's state.

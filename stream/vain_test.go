@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 	"github.com/tensorferry/tensorferry/stream/restart"
 )
@@ -119,7 +120,7 @@ func TestSinksThatStayBroken(t *testing.T) {
 					return v, nil
 				}, 1)
 				done, failed := AsyncWithDeadLetters(From(j, FromSlice(numbers(200))), fn, async.Config{Retry: async.Retry{Max: async.NoRetry}})
-				var a, b Sink[int] = diskSink{results}, diskSink{letters}
+				var a, b connector.Sink[int] = diskSink{results}, diskSink{letters}
 				if at == "commit" {
 					a, b = unpublished{a, "results"}, unpublished{b, "letters"}
 				}
@@ -142,17 +143,17 @@ var epoch time.Time
 
 // unpublished is a sink whose results cannot be published.
 type unpublished struct {
-	Sink[int]
+	connector.Sink[int]
 	name string
 }
 
-func (s unpublished) Committer(ctx context.Context) (Committer, error) {
+func (s unpublished) Committer(ctx context.Context) (connector.Committer, error) {
 	c, err := s.Sink.Committer(ctx)
 	return unpublishedCommitter{c, s.name}, err
 }
 
 type unpublishedCommitter struct {
-	Committer
+	connector.Committer
 	name string
 }
 
@@ -160,19 +161,19 @@ func (c unpublishedCommitter) Commit(context.Context, []byte) error {
 	return errors.New(c.name + " is full")
 }
 
-// moving is an elastic source that says of the same splits, at each attempt, that they begin where
+// moving is an rebalancing source that says of the same splits, at each attempt, that they begin where
 // they are read from; with anew, that they are others.
 type moving struct {
-	Source[int]
+	connector.Source[int]
 	anew  bool
 	times byte
 }
 
-func (m *moving) Assign(_ context.Context, splits []Split, next []int64) ([]Split, []int64, error) {
+func (m *moving) Assign(_ context.Context, splits []connector.Split, next []int64) ([]connector.Split, []int64, error) {
 	m.times++
-	now := make([]Split, len(splits))
+	now := make([]connector.Split, len(splits))
 	for i, s := range splits {
-		now[i] = Split{Data: s.Data, Start: s.Start + int64(m.times)}
+		now[i] = connector.Split{Data: s.Data, Start: s.Start + int64(m.times)}
 		if m.anew {
 			now[i].Data = append(now[i].Data[:len(now[i].Data):len(now[i].Data)], ' ') // JSON all the same
 		}
@@ -218,8 +219,8 @@ func TestPositionsAreNoProgress(t *testing.T) {
 // readAnywhere is a source of one split that has records wherever it is read from.
 type readAnywhere struct{ endings }
 
-func (readAnywhere) Splits(context.Context) ([]Split, error) {
-	return []Split{{Data: []byte("1")}}, nil
+func (readAnywhere) Splits(context.Context) ([]connector.Split, error) {
+	return []connector.Split{{Data: []byte("1")}}, nil
 }
 
 // TestLockThatIsGone: who removes the lock of a checkpoint folder lets another process in, so the

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
@@ -175,7 +176,7 @@ func TestSourceWatermarks(t *testing.T) {
 	env := &taskEnv{wake: func() {}, parallelism: 1, splits: map[string][]splitState{"source": {{}}}}
 	newTask(env)
 	rec := &recorder{space: 100}
-	h := newSourceHead(env, "source", Source[int](src), &watermarks{lag: 3 * time.Millisecond, idle: time.Second}, input[int](rec)).(*sourceHead[int])
+	h := newSourceHead(env, "source", connector.Source[int](src), &watermarks{lag: 3 * time.Millisecond, idle: time.Second}, input[int](rec)).(*sourceHead[int])
 	now := time.Now()
 	pull := func() {
 		for {
@@ -229,7 +230,7 @@ func TestTimesOutOfRange(t *testing.T) {
 	env := &taskEnv{wake: func() {}, parallelism: 1, splits: map[string][]splitState{"source": {{}}}, untimely: func(string, int, int64, EventTime) {}}
 	newTask(env)
 	rec := &recorder{space: 100}
-	h := newSourceHead(env, "source", Source[int](timed(times)), &watermarks{}, input[int](rec)).(*sourceHead[int])
+	h := newSourceHead(env, "source", connector.Source[int](timed(times)), &watermarks{}, input[int](rec)).(*sourceHead[int])
 	for range times {
 		h.reader.fetch(t.Context())
 		for moved := true; moved; {
@@ -263,9 +264,9 @@ func TestTimesOutOfRange(t *testing.T) {
 // timed gives one record of each time, one a read.
 type timed []EventTime
 
-func (s timed) Splits(context.Context) ([]Split, error)        { return []Split{{}}, nil }
-func (s timed) Verify(context.Context, []Split, []int64) error { return nil }
-func (s timed) Open(context.Context, Split, int64) (Reader[int], error) {
+func (s timed) Splits(context.Context) ([]connector.Split, error)        { return []connector.Split{{}}, nil }
+func (s timed) Verify(context.Context, []connector.Split, []int64) error { return nil }
+func (s timed) Open(context.Context, connector.Split, int64) (connector.Reader[int], error) {
 	return &timedReader{times: s}, nil
 }
 

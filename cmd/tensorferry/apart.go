@@ -5,16 +5,16 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/connector/file"
 	"github.com/tensorferry/tensorferry/job"
-	"github.com/tensorferry/tensorferry/stream"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
 // checkApart says whether the job would read what it writes itself. runs says that this process's
 // standard input and output are the job's.
 func checkApart(ctx context.Context, spec *job.Spec, p parts, runs bool) (faults []error) {
-	source, ok := p.source.(stream.Apart)
+	source, ok := p.source.(connector.Apart)
 	if !ok || spec.Source.Stdin != nil && !runs {
 		return nil
 	}

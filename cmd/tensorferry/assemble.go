@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/connector/file"
 	"github.com/tensorferry/tensorferry/connector/kafka"
 	"github.com/tensorferry/tensorferry/job"
@@ -20,10 +21,10 @@ import (
 
 // parts are what a job file stands for, checked and ready to be put together.
 type parts struct {
-	source  stream.Source[record]
-	sink    stream.Sink[record]
-	letters stream.Sink[record] // nil if no failure goes there
-	group   *kafka.Group        // nil unless the job is from Kafka to Kafka
+	source  connector.Source[record]
+	sink    connector.Sink[record]
+	letters connector.Sink[record] // nil if no failure goes there
+	group   *kafka.Group           // nil unless the job is from Kafka to Kafka
 	// lag is how many records of the source are there and have not been read; nil if it cannot tell.
 	lag func() (records int64, known bool)
 	// skipped is how many records of the source were gone before they were read, and skipped; nil
@@ -99,7 +100,7 @@ func newParts(spec *job.Spec, w *world, log *slog.Logger) (p parts, faults []err
 	return p, faults
 }
 
-func newSource(spec *job.Spec, w *world, g *kafka.Group, log *slog.Logger) (stream.Source[record], error) {
+func newSource(spec *job.Spec, w *world, g *kafka.Group, log *slog.Logger) (connector.Source[record], error) {
 	switch {
 	case g != nil:
 		return kafka.GroupSource(g, topics.Decoder(spec.Source.Kafka)), nil
@@ -123,7 +124,7 @@ func newSource(spec *job.Spec, w *world, g *kafka.Group, log *slog.Logger) (stre
 
 // checkSource says what is wrong with the files of the source. Cutting them
 // reads a little of each.
-func checkSource(ctx context.Context, spec *job.Spec, source stream.Source[record]) error {
+func checkSource(ctx context.Context, spec *job.Spec, source connector.Source[record]) error {
 	if spec.Source.File == nil {
 		return nil
 	}
@@ -133,7 +134,7 @@ func checkSource(ctx context.Context, spec *job.Spec, source stream.Source[recor
 	return nil
 }
 
-func newSink(spec *job.Spec, w *world, g *kafka.Group, log *slog.Logger) (stream.Sink[record], error) {
+func newSink(spec *job.Spec, w *world, g *kafka.Group, log *slog.Logger) (connector.Sink[record], error) {
 	switch {
 	case spec.Sink.Stdout:
 		return file.NewRawStdoutSink(file.StdoutConfig{Output: w.stdout}), nil

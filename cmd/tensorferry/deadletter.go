@@ -4,18 +4,18 @@ import (
 	"log/slog"
 	"os"
 
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/connector/file"
 	"github.com/tensorferry/tensorferry/connector/kafka"
 	"github.com/tensorferry/tensorferry/job"
 	"github.com/tensorferry/tensorferry/job/inference"
 	"github.com/tensorferry/tensorferry/job/topics"
-	"github.com/tensorferry/tensorferry/stream"
 )
 
 // newLetters makes the sink of the records that failed; nil if the job has none. A folder
 // does not go by the job's own name, so that neither sink takes the pending files of the other for
 // leftovers of its own, whatever the folders are.
-func newLetters(spec *job.Spec, g *kafka.Group, log *slog.Logger) (stream.Sink[record], error) {
+func newLetters(spec *job.Spec, g *kafka.Group, log *slog.Logger) (connector.Sink[record], error) {
 	switch l := spec.DeadLetter; {
 	case l == nil:
 		return nil, nil

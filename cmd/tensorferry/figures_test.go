@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/sidecar"
 	"github.com/tensorferry/tensorferry/sidecar/sidecartest"
 	"github.com/tensorferry/tensorferry/stream"
@@ -55,7 +56,7 @@ func (s *scene) want(when string, figs map[string]float64) {
 }
 
 // start runs numbers through a function, as assemble puts a job together.
-func (s *scene) start(cfg stream.Config, source stream.Source[int], fn async.Function[int, int], acfg async.Config, opts ...stream.SourceOption) {
+func (s *scene) start(cfg stream.Config, source connector.Source[int], fn async.Function[int, int], acfg async.Config, opts ...stream.SourceOption) {
 	cfg.Observer = s.m
 	j := stream.New("j", cfg)
 	in := stream.From(j, source, append(opts, stream.Name(sourceName))...)
@@ -80,9 +81,9 @@ func (s *scene) end(want error) {
 // upTo is the numbers from 1 to n, each at the same second of event time.
 type upTo int
 
-func (n upTo) Splits(context.Context) ([]stream.Split, error)        { return []stream.Split{{}}, nil }
-func (n upTo) Verify(context.Context, []stream.Split, []int64) error { return nil }
-func (n upTo) Open(_ context.Context, _ stream.Split, at int64) (stream.Reader[int], error) {
+func (n upTo) Splits(context.Context) ([]connector.Split, error)        { return []connector.Split{{}}, nil }
+func (n upTo) Verify(context.Context, []connector.Split, []int64) error { return nil }
+func (n upTo) Open(_ context.Context, _ connector.Split, at int64) (connector.Reader[int], error) {
 	return &upToReader{n, at}, nil
 }
 
@@ -106,12 +107,12 @@ func (r *upToReader) Close() error { return nil }
 // untimed is upTo with four records whose time is out of range.
 type untimed struct{ upTo }
 
-func (u untimed) Open(ctx context.Context, s stream.Split, at int64) (stream.Reader[int], error) {
+func (u untimed) Open(ctx context.Context, s connector.Split, at int64) (connector.Reader[int], error) {
 	r, err := u.upTo.Open(ctx, s, at)
 	return &untimedReader{r}, err
 }
 
-type untimedReader struct{ stream.Reader[int] }
+type untimedReader struct{ connector.Reader[int] }
 
 func (r *untimedReader) Read(ctx context.Context, dst []stream.Record[int], most int) ([]stream.Record[int], int64, error) {
 	dst, next, err := r.Reader.Read(ctx, dst, most)
@@ -124,12 +125,12 @@ func (r *untimedReader) Read(ctx context.Context, dst []stream.Record[int], most
 // lingering is upTo with an end that comes an hour later.
 type lingering struct{ upTo }
 
-func (l lingering) Open(ctx context.Context, s stream.Split, at int64) (stream.Reader[int], error) {
+func (l lingering) Open(ctx context.Context, s connector.Split, at int64) (connector.Reader[int], error) {
 	r, err := l.upTo.Open(ctx, s, at)
 	return &lingeringReader{r}, err
 }
 
-type lingeringReader struct{ stream.Reader[int] }
+type lingeringReader struct{ connector.Reader[int] }
 
 func (r *lingeringReader) Read(ctx context.Context, dst []stream.Record[int], most int) ([]stream.Record[int], int64, error) {
 	dst, next, err := r.Reader.Read(ctx, dst, most)

@@ -9,10 +9,10 @@ import (
 	"strings"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/connector/kafka"
 	"github.com/tensorferry/tensorferry/job"
 	"github.com/tensorferry/tensorferry/job/topics"
-	"github.com/tensorferry/tensorferry/stream"
 )
 
 // checkKafka asks whether topics are there, before a sidecar is started, to say what is wrong with its place in the job file. What a resumed run
@@ -95,7 +95,7 @@ func newGroup(spec *job.Spec, log *slog.Logger) (*kafka.Group, error) {
 }
 
 // newKafkaSink is a sink at path: of the group, or one that writes at least once.
-func newKafkaSink(spec *job.Spec, k *job.KafkaSink, path string, encode kafka.Encode[record], g *kafka.Group, log *slog.Logger) (stream.Sink[record], error) {
+func newKafkaSink(spec *job.Spec, k *job.KafkaSink, path string, encode kafka.Encode[record], g *kafka.Group, log *slog.Logger) (connector.Sink[record], error) {
 	if g != nil {
 		return kafka.GroupSink(g, kafka.SinkConfig[record]{Topic: k.Topic, Encode: encode, MaxRecord: k.MaxRecord}), nil
 	}

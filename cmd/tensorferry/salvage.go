@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/job"
 	"github.com/tensorferry/tensorferry/stream"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
@@ -17,13 +18,13 @@ import (
 // goOn makes of the checkpoint that was found the one to go on from, or of the run to be replaced
 // what is known of it: newer checkpoints may be damaged or gone, or left behind by --from.
 func (b beginning) goOn(ctx context.Context, spec *job.Spec, run *checkpoint.Run, broken bool, p parts, log *slog.Logger) (err error) {
-	committers := map[string]stream.Committer{}
+	committers := map[string]connector.Committer{}
 	defer func() {
 		for _, c := range committers {
 			err = also(err, c.Close())
 		}
 	}()
-	for name, sink := range map[string]stream.Sink[record]{sinkName: p.sink, lettersName: p.letters} {
+	for name, sink := range map[string]connector.Sink[record]{sinkName: p.sink, lettersName: p.letters} {
 		if sink == nil {
 			continue
 		}

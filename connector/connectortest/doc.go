@@ -14,13 +14,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tensorferry/tensorferry/stream"
+	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 )
 
 // Input is a source whose input is at rest.
 type Input[T any] struct {
 	// New makes the source as another process would. It is called several times.
-	New func() stream.Source[T]
+	New func() connector.Source[T]
 	// Records is how many there are.
 	Records int
 	// Text shows a value, to compare it.
@@ -34,7 +35,7 @@ type read[T any] struct {
 	value    T
 }
 
-// Source checks a source against its contract (stream.Source, stream.Live): splits do not change from one process to the next, every record is in
+// Source checks a source against its contract (connector.Source, connector.Unbounded): splits do not change from one process to the next, every record is in
 // one of them once, positions grow, and a split can be read from any position that it has given, with the same records; values stay what they
 // were while reading goes on; Verify accepts all of these positions.
 func Source[T any](t *testing.T, in Input[T]) {
@@ -45,7 +46,7 @@ func Source[T any](t *testing.T, in Input[T]) {
 		t.Fatal(err)
 	}
 	again, err := in.New().Splits(ctx)
-	if err != nil || !slices.EqualFunc(splits, again, func(a, b stream.Split) bool { return string(a.Data) == string(b.Data) && a.Start == b.Start }) {
+	if err != nil || !slices.EqualFunc(splits, again, func(a, b connector.Split) bool { return string(a.Data) == string(b.Data) && a.Start == b.Start }) {
 		t.Fatalf("the splits are others the second time: %v, then %v, %v", splits, again, err)
 	}
 	total := 0
@@ -57,7 +58,7 @@ func Source[T any](t *testing.T, in Input[T]) {
 	}
 }
 
-func checkSplit[T any](t *testing.T, in Input[T], splits []stream.Split, i int) []read[T] {
+func checkSplit[T any](t *testing.T, in Input[T], splits []connector.Split, i int) []read[T] {
 	t.Helper()
 	seed := rand.Uint64()
 	rng := rand.New(rand.NewPCG(seed, uint64(i)))
@@ -102,9 +103,9 @@ func checkSplit[T any](t *testing.T, in Input[T], splits []stream.Split, i int) 
 const atRest = 10 * time.Second
 
 // readSplit reads to the end of a split, or until a live source gives nothing more.
-func readSplit[T any](t *testing.T, in Input[T], splits []stream.Split, i int, at int64, most int) (all []read[T], ends []int64) {
+func readSplit[T any](t *testing.T, in Input[T], splits []connector.Split, i int, at int64, most int) (all []read[T], ends []int64) {
 	t.Helper()
-	take := func(recs []stream.Record[T], next int64) {
+	take := func(recs []async.Record[T], next int64) {
 		if len(recs) > 2*most {
 			t.Fatalf("split %d: %d records at once; at most about %d were asked for", i, len(recs), most)
 		}
@@ -114,7 +115,7 @@ func readSplit[T any](t *testing.T, in Input[T], splits []stream.Split, i int, a
 		ends = append(ends, next)
 	}
 	src := in.New()
-	live, ok := src.(stream.Live[T])
+	live, ok := src.(connector.Unbounded[T])
 	if !ok {
 		r, err := src.Open(t.Context(), splits[i], at)
 		if err != nil {
@@ -132,7 +133,7 @@ func readSplit[T any](t *testing.T, in Input[T], splits []stream.Split, i int, a
 			}
 		}
 	}
-	r, err := live.OpenAll(t.Context(), []stream.LiveSplit{{Index: i, Split: splits[i], Position: at}})
+	r, err := live.OpenAll(t.Context(), []connector.AssignedSplit{{Index: i, Split: splits[i], Position: at}})
 	if err != nil {
 		t.Fatalf("split %d from position %d: %v", i, at, err)
 	}

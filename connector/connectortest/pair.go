@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/stream"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 	"github.com/tensorferry/tensorferry/stream/restart"
@@ -29,7 +30,7 @@ const (
 type Pair[T ~[]byte] struct {
 	Lanes, Records int // Records of each lane
 	// Open makes source and sink as a new process would; close ends what they share, after the job.
-	Open func() (source stream.Source[T], sink stream.Sink[T], close func() error)
+	Open func() (source connector.Source[T], sink connector.Sink[T], close func() error)
 	// Store, of the job's processes together, keeps their checkpoints. nil: Open's source and sink need no
 	// checkpoint of an earlier process; the store of each is StoreOf.
 	Store stream.CheckpointStore

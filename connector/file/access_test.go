@@ -8,7 +8,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/tensorferry/tensorferry/stream"
+	"github.com/tensorferry/tensorferry/async"
 )
 
 // TestPendingPartsArePrivate before and after they are prepared, whatever the umask.
@@ -16,7 +16,7 @@ func TestPendingPartsArePrivate(t *testing.T) {
 	for _, mask := range []int{0, 0o022, 0o077} {
 		dir := t.TempDir()
 		defer syscall.Umask(syscall.Umask(mask))
-		w, err := NewRawSink(SinkConfig{Dir: dir}).Open(ctx, stream.SinkContext{})
+		w, err := NewRawSink(SinkConfig{Dir: dir}).Open(ctx, async.Subtask{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -8,7 +8,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/tensorferry/tensorferry/stream"
+	"github.com/tensorferry/tensorferry/connector"
 )
 
 // Folder is what writes files into a folder: a Sink, a checkpoint.Store, an Output.
@@ -217,9 +217,9 @@ func (o *outputs) holds(path string) bool {
 	return false
 }
 
-var _ stream.Apart = (*Source[int])(nil)
+var _ connector.Apart = (*Source[int])(nil)
 
-// Apart implements stream.Apart: what a job writes is never its own input. It knows a Folder, and
+// Apart implements connector.Apart: what a job writes is never its own input. It knows a Folder, and
 // standard output where that is a file.
 func (s *Source[T]) Apart(ctx context.Context, own ...any) error {
 	o, err := outputsOf(own)
@@ -273,7 +273,7 @@ func (s *Source[T]) quiet() *Source[T] {
 	return &Source[T]{config: c}
 }
 
-// Apart implements stream.Apart, for standard input that is a file.
+// Apart implements connector.Apart, for standard input that is a file.
 func (s *StdinSource[T]) Apart(ctx context.Context, own ...any) error {
 	info := regular(s.input())
 	if info == nil {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/stream"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
@@ -128,13 +129,13 @@ func TestStdioApart(t *testing.T) {
 // A job finds it out by itself.
 func TestAJobKeepsItsInputApart(t *testing.T) {
 	tree(t, "in/a.jsonl")
-	for name, run := range map[string]func(c stream.Config, s stream.Source[json.RawMessage]) error{
-		"results": func(c stream.Config, s stream.Source[json.RawMessage]) error {
+	for name, run := range map[string]func(c stream.Config, s connector.Source[json.RawMessage]) error{
+		"results": func(c stream.Config, s connector.Source[json.RawMessage]) error {
 			j := stream.New("job", c)
 			stream.To(stream.From(j, s), RawSink("in"))
 			return j.Run(ctx)
 		},
-		"checkpoints": func(c stream.Config, s stream.Source[json.RawMessage]) error {
+		"checkpoints": func(c stream.Config, s connector.Source[json.RawMessage]) error {
 			store, err := checkpoint.Open("in", checkpoint.Options{})
 			if err != nil {
 				return err
@@ -146,7 +147,7 @@ func TestAJobKeepsItsInputApart(t *testing.T) {
 			return j.Run(ctx)
 		},
 	} {
-		for _, s := range []stream.Source[json.RawMessage]{RawJSONLines("in/**"), stream.Copying(RawJSONLines("in/**"), cloned)} {
+		for _, s := range []connector.Source[json.RawMessage]{RawJSONLines("in/**"), stream.Copying(RawJSONLines("in/**"), cloned)} {
 			if err := run(stream.Config{}, s); err == nil || !strings.Contains(err.Error(), "source: file: in/** matches what the job itself writes into in") {
 				t.Errorf("%s: %v", name, err)
 			}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/stream"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 	"github.com/tensorferry/tensorferry/stream/restart"
@@ -146,7 +147,7 @@ func TestFileChangesWhileItIsRead(t *testing.T) {
 				r, err := s.Open(ctx, last, last.Start)
 				var got strings.Builder
 				for i := 0; err == nil; i++ {
-					var recs []stream.Record[json.RawMessage]
+					var recs []async.Record[json.RawMessage]
 					recs, _, err = r.Read(ctx, nil, 100)
 					for _, rec := range recs {
 						got.Write(rec.Value)
@@ -279,7 +280,7 @@ func TestFileChangesBetweenAttempts(t *testing.T) {
 }
 
 // readTo reads splits up to about a position, and returns what a checkpoint there would keep.
-func readTo(t *testing.T, s stream.Source[json.RawMessage], at int64, most int) (splits []stream.Split, next []int64) {
+func readTo(t *testing.T, s connector.Source[json.RawMessage], at int64, most int) (splits []connector.Split, next []int64) {
 	t.Helper()
 	splits, err := s.Splits(ctx)
 	if err != nil {
@@ -294,7 +295,7 @@ func readTo(t *testing.T, s stream.Source[json.RawMessage], at int64, most int) 
 		for err == nil && next[i] < at {
 			_, next[i], err = r.Read(ctx, nil, most)
 			if err == nil || fmt.Sprint(err) == "EOF" {
-				splits[i].Data = r.(stream.Describer).Describe(nil)
+				splits[i].Data = r.(connector.Describer).Describe(nil)
 			}
 		}
 		if err != nil && fmt.Sprint(err) != "EOF" {
@@ -303,6 +304,34 @@ func readTo(t *testing.T, s stream.Source[json.RawMessage], at int64, most int) 
 		r.Close()
 	}
 	return splits, next
+}
+
+// However many empty lines one Read passes, and whatever ends it, the description says what lies
+// before its position.
+func TestDescribeBehindEmptyLines(t *testing.T) {
+	data := `{"a":1}` + "\n" + strings.Repeat("\n", 3*chunk+100) + `{"a":2}` + "\n" + `{"a":` + "\n"
+	s := NewRawSource(SourceConfig[json.RawMessage]{Paths: []string{tempFile(t, "f", data)}})
+	splits, err := s.Splits(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rd, err := s.Open(ctx, splits[0], 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rd.Close()
+	for {
+		_, next, err := rd.Read(ctx, nil, 2)
+		if line := (*LineError)(nil); errors.As(err, &line) {
+			return
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		c, perr := parseCut(connector.Split{Data: rd.(connector.Describer).Describe(nil)})
+		if perr != nil || c.Read == nil || c.Read.At != next || next > tailSize && c.Read.At-c.Read.From < tailSize {
+			t.Fatalf("at %d: %+v, %v", next, c.Read, perr)
+		}
+	}
 }
 
 // What a split's description says of what was read is true, however it was read, and is little.
@@ -327,8 +356,8 @@ func TestDescribe(t *testing.T) {
 			var next int64
 			for err == nil {
 				_, next, err = rd.Read(ctx, nil, 1+r.IntN(20))
-				buf = rd.(stream.Describer).Describe(buf[:6])
-				described := stream.Split{Data: buf[6:], Start: split.Start}
+				buf = rd.(connector.Describer).Describe(buf[:6])
+				described := connector.Split{Data: buf[6:], Start: split.Start}
 				c, perr := parseCut(described)
 				if perr != nil || c.Read != nil && (c.Read.At > next || next-c.Read.At >= tailSize || c.Read.At-c.Read.From > 2*tailSize) {
 					t.Fatalf("seed %d: at %d: %s, %v", seed, next, buf, perr)
@@ -339,7 +368,7 @@ func TestDescribe(t *testing.T) {
 				if c.Read != nil && next-begin > 3*tailSize && c.Read.At-c.Read.From < tailSize {
 					t.Fatalf("seed %d: at %d: %s is little", seed, next, buf)
 				}
-				if err := s.Verify(ctx, []stream.Split{described}, []int64{next}); err != nil {
+				if err := s.Verify(ctx, []connector.Split{described}, []int64{next}); err != nil {
 					t.Fatalf("seed %d: at %d: %v", seed, next, err)
 				}
 				if c.Read == nil {
@@ -378,11 +407,11 @@ func TestSplitsOfEarlierVersions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	old := stream.Split{Data: fmt.Appendf(nil, `{"path":%q,"size":%d,"start":0,"end":%d,"prefix":%q}`, path, len(is), len(is), l.prefix)}
+	old := connector.Split{Data: fmt.Appendf(nil, `{"path":%q,"size":%d,"start":0,"end":%d,"prefix":%q}`, path, len(is), len(is), l.prefix)}
 	for _, change := range []func(){func() {}, func() { overwrite(t, path, len(is), "{}\n") }} {
 		change()
 		s := RawJSONLines(path)
-		if err := s.Verify(ctx, []stream.Split{old}, []int64{10 * lineSize}); err != nil {
+		if err := s.Verify(ctx, []connector.Split{old}, []int64{10 * lineSize}); err != nil {
 			t.Error(err)
 		}
 		if recs, _, err := readAll[json.RawMessage](s, old, 10*lineSize, 100); err != nil || len(recs) != 990 {
@@ -391,8 +420,8 @@ func TestSplitsOfEarlierVersions(t *testing.T) {
 	}
 	// Nor do hostile ones lead anywhere.
 	for _, read := range []string{`{"from":-1,"at":5}`, `{"from":9,"at":5}`, `{"from":0,"at":99999999999}`, `{"from":0,"at":300,"sum":1}`} {
-		bad := stream.Split{Data: bytes.Replace(old.Data, []byte(`{"path"`), []byte(`{"read":`+read+`,"path"`), 1)}
-		if err := RawJSONLines(path).Verify(ctx, []stream.Split{bad}, []int64{1 << 40}); err == nil || !strings.Contains(err.Error(), "has changed") && !strings.Contains(err.Error(), "has shrunk") {
+		bad := connector.Split{Data: bytes.Replace(old.Data, []byte(`{"path"`), []byte(`{"read":`+read+`,"path"`), 1)}
+		if err := RawJSONLines(path).Verify(ctx, []connector.Split{bad}, []int64{1 << 40}); err == nil || !strings.Contains(err.Error(), "has changed") && !strings.Contains(err.Error(), "has shrunk") {
 			t.Errorf("%s: %v", read, err)
 		}
 	}

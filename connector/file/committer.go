@@ -12,8 +12,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/internal/fsx"
-	"github.com/tensorferry/tensorferry/stream"
 )
 
 // committer gives pending files their final names.
@@ -137,7 +137,7 @@ func parsePlan(b []byte) (p sinkPlan, err error) {
 	return p, nil
 }
 
-// Begin implements stream.Committer.
+// Begin implements connector.Committer.
 func (c *committer) Begin(ctx context.Context, previous []byte) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -184,9 +184,9 @@ func some(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// Plan implements stream.Committer. It supposes that the plan before, if any, was
+// Plan implements connector.Committer. It supposes that the plan before, if any, was
 // carried out.
-func (c *committer) Plan(state []byte, pending []stream.Pending) (next, plan []byte, err error) {
+func (c *committer) Plan(state []byte, pending []connector.Pending) (next, plan []byte, err error) {
 	st, err := parseState(state)
 	if err != nil {
 		return nil, nil, err
@@ -197,7 +197,7 @@ func (c *committer) Plan(state []byte, pending []stream.Pending) (next, plan []b
 	for _, e := range st.Parts {
 		parts[e.Split] = e.N
 	}
-	for _, one := range slices.SortedStableFunc(slices.Values(pending), func(a, b stream.Pending) int { return cmp.Compare(a.Split, b.Split) }) {
+	for _, one := range slices.SortedStableFunc(slices.Values(pending), func(a, b connector.Pending) int { return cmp.Compare(a.Split, b.Split) }) {
 		var f pendingForm
 		if err := json.Unmarshal(one.Data, &f); err != nil || one.Split < 0 {
 			return nil, nil, fmt.Errorf("file: a pending result of split %d is not one of this sink", one.Split)
@@ -264,7 +264,7 @@ func (c *committer) Rewind(state, newest []byte) ([]byte, error) {
 	return json.Marshal(st)
 }
 
-// Commit implements stream.Committer.
+// Commit implements connector.Committer.
 func (c *committer) Commit(ctx context.Context, plan []byte) error {
 	if len(plan) == 0 {
 		return nil
@@ -400,7 +400,7 @@ func (c *committer) inspect(ctx context.Context, p sinkPlan) (todo []move, stale
 	return todo, stale, nil
 }
 
-// Clean implements stream.Committer.
+// Clean implements connector.Committer.
 func (c *committer) Clean(ctx context.Context) error {
 	entries, err := c.fs.ReadDir(c.dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -431,5 +431,5 @@ func (c *committer) Clean(ctx context.Context) error {
 	return c.syncDir()
 }
 
-// Close implements stream.Committer.
+// Close implements connector.Committer.
 func (c *committer) Close() error { return c.letGo() }

@@ -5,9 +5,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/internal/fsx"
 	"github.com/tensorferry/tensorferry/internal/simfs"
-	"github.com/tensorferry/tensorferry/stream"
 )
 
 // counted is a disk that counts what is read of part files and pending ones.
@@ -85,14 +85,14 @@ func TestComparingIsLinear(t *testing.T) {
 			*disk = counted{FS: disk.FS}
 			var beyond []string
 			var err error
-			if o.state, beyond, err = o.c.(stream.Salvager).Salvage(ctx, before, true, true); err != nil || len(beyond) != c.parts {
+			if o.state, beyond, err = o.c.(connector.Salvager).Salvage(ctx, before, true, true); err != nil || len(beyond) != c.parts {
 				t.Fatal(beyond, err)
 			}
 			commits := 0
 			for n = 0; n < all+3; commits++ { // the last one goes on behind what is there
 				some(min(c.cut, all+3-n))
 			}
-			if err := o.c.(stream.Salvager).Unsettled(o.state); err != nil {
+			if err := o.c.(connector.Salvager).Unsettled(o.state); err != nil {
 				t.Error(err)
 			}
 			// For the checksums, to be compared with, to compare, and what stands behind.

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/connector/connectortest"
 	"github.com/tensorferry/tensorferry/stream"
 )
@@ -31,7 +32,7 @@ func TestSourceKeepsTheContract(t *testing.T) {
 	dir := t.TempDir()
 	lanes(t, dir, 3, 500)
 	connectortest.Source(t, connectortest.Input[json.RawMessage]{
-		New: func() stream.Source[json.RawMessage] {
+		New: func() connector.Source[json.RawMessage] {
 			return NewRawSource(SourceConfig[json.RawMessage]{Paths: []string{filepath.Join(dir, "*.jsonl")}, SplitSize: 3000})
 		},
 		Records: 1500,
@@ -46,7 +47,7 @@ func TestFilesToFilesKeepTheContract(t *testing.T) {
 			lanes(t, in, 3, 1000)
 			connectortest.Job(t, connectortest.Pair[json.RawMessage]{
 				Lanes: 3, Records: 1000, Store: stream.NewMemoryStore(), Guarantee: connectortest.ExactlyOnce,
-				Open: func() (stream.Source[json.RawMessage], stream.Sink[json.RawMessage], func() error) {
+				Open: func() (connector.Source[json.RawMessage], connector.Sink[json.RawMessage], func() error) {
 					return NewRawSource(SourceConfig[json.RawMessage]{Paths: []string{filepath.Join(in, "*.jsonl")}, SplitSize: 3000}),
 						NewRawSink(SinkConfig{Dir: out}), func() error { return nil }
 				},

@@ -12,9 +12,9 @@ import (
 	"testing"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/internal/fsx"
 	"github.com/tensorferry/tensorferry/internal/simfs"
-	"github.com/tensorferry/tensorferry/stream"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
@@ -26,8 +26,8 @@ const (
 	perSplit = 7
 )
 
-func record(run string, split, i int) stream.Record[json.RawMessage] {
-	return stream.Record[json.RawMessage]{
+func record(run string, split, i int) async.Record[json.RawMessage] {
+	return async.Record[json.RawMessage]{
 		Value: fmt.Appendf(nil, `{"run":%q,"split":%d,"i":%d}`, run, split, i), Split: split, Position: int64(i), Time: async.NoTime,
 	}
 }
@@ -128,7 +128,7 @@ func goOn(d *simfs.Disk, store *checkpoint.Store, r *checkpoint.Run) (last bool,
 			return false, err
 		}
 		if err = c.Commit(ctx, newest.Plan); err == nil && r.Restore.ID != r.Newest.ID {
-			now.State, err = c.(stream.Rewinder).Rewind(now.State, newest.State)
+			now.State, err = c.(connector.Rewinder).Rewind(now.State, newest.State)
 		}
 	} else {
 		var previous saved
@@ -141,7 +141,7 @@ func goOn(d *simfs.Disk, store *checkpoint.Store, r *checkpoint.Run) (last bool,
 		now.State, err = c.Begin(ctx, previous.State)
 	}
 	if err == nil && r.Restore != nil {
-		err = c.(stream.Checker).Check(ctx, now.State)
+		err = c.(connector.Checker).Check(ctx, now.State)
 	}
 	if err == nil {
 		err = c.Clean(ctx)
@@ -150,21 +150,21 @@ func goOn(d *simfs.Disk, store *checkpoint.Store, r *checkpoint.Run) (last bool,
 		return now.Input == "b", err
 	}
 
-	writers := make([]stream.Writer[json.RawMessage], 1+r.Attempt%3)
+	writers := make([]connector.Writer[json.RawMessage], 1+r.Attempt%3)
 	for i := range writers {
-		writers[i], err = sink.Open(ctx, stream.SinkContext{Subtask: i, Run: r.ID, Attempt: r.Attempt})
+		writers[i], err = sink.Open(ctx, async.Subtask{Index: i, Run: r.ID, Attempt: r.Attempt})
 		if err != nil {
 			return false, err
 		}
 		defer writers[i].Close()
 	}
-	var pending []stream.Pending
+	var pending []connector.Pending
 	for id := r.LastID + 1; ; id++ {
 		finished := true
 		for range 2 {
 			for split := range splits {
 				if now.Next[split] < perSplit {
-					recs := []stream.Record[json.RawMessage]{record(now.Input, split, now.Next[split])}
+					recs := []async.Record[json.RawMessage]{record(now.Input, split, now.Next[split])}
 					if err := writers[split%len(writers)].Write(recs); err != nil {
 						return false, err
 					}
@@ -199,7 +199,7 @@ func goOn(d *simfs.Disk, store *checkpoint.Store, r *checkpoint.Run) (last bool,
 			return false, err
 		}
 		pending = nil
-		if err := c.(stream.Checker).Check(ctx, now.State); err != nil {
+		if err := c.(connector.Checker).Check(ctx, now.State); err != nil {
 			return false, err
 		}
 		if finished {

@@ -10,7 +10,6 @@ import (
 
 	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/internal/guard"
-	"github.com/tensorferry/tensorferry/stream"
 )
 
 // decoder makes a value of a line.
@@ -19,12 +18,12 @@ type decoder[T any] struct {
 	// the value's for good.
 	value func(line []byte, v *T) error
 	keeps bool
-	time  func(T) (stream.EventTime, error)
+	time  func(T) (async.EventTime, error)
 }
 
 func decodeJSON[T any](line []byte, v *T) error { return json.Unmarshal(line, v) }
 
-func rawDecoder(time func(json.RawMessage) (stream.EventTime, error), unchecked bool) decoder[json.RawMessage] {
+func rawDecoder(time func(json.RawMessage) (async.EventTime, error), unchecked bool) decoder[json.RawMessage] {
 	d := decoder[json.RawMessage]{value: validJSON, keeps: true, time: time}
 	if unchecked {
 		d.value = anyLine
@@ -51,7 +50,7 @@ func validJSON(line []byte, v *json.RawMessage) error {
 
 // record fills in r from a line. A panic of the value's own methods, or of time, is an error of
 // this line.
-func (d *decoder[T]) record(r *stream.Record[T], line []byte) (err error) {
+func (d *decoder[T]) record(r *async.Record[T], line []byte) (err error) {
 	where := "UnmarshalJSON of the value"
 	defer func() {
 		if v := recover(); v != nil {
@@ -76,8 +75,8 @@ func (d *decoder[T]) record(r *stream.Record[T], line []byte) (err error) {
 // without the field, or with null in it, has no event time, and neither has one whose
 // time is out of range (async.MinTime to async.MaxTime), which the runtime counts. It
 // allocates nothing unless the field is text.
-func TimeField(name string) func(json.RawMessage) (stream.EventTime, error) {
-	return func(record json.RawMessage) (stream.EventTime, error) {
+func TimeField(name string) func(json.RawMessage) (async.EventTime, error) {
+	return func(record json.RawMessage) (async.EventTime, error) {
 		v, err := topField(record, name)
 		if err != nil {
 			return 0, err
@@ -90,7 +89,7 @@ func TimeField(name string) func(json.RawMessage) (stream.EventTime, error) {
 	}
 }
 
-func eventTime(v json.RawMessage) (stream.EventTime, error) {
+func eventTime(v json.RawMessage) (async.EventTime, error) {
 	if len(v) == 0 || bytes.Equal(v, []byte("null")) {
 		return async.NoTime, nil
 	}
@@ -106,11 +105,11 @@ func eventTime(v json.RawMessage) (stream.EventTime, error) {
 		return async.At(t), nil
 	}
 	ms, err := strconv.ParseInt(string(v), 10, 64)
-	if errors.Is(err, strconv.ErrRange) || err == nil && !stream.EventTime(ms).Valid() {
+	if errors.Is(err, strconv.ErrRange) || err == nil && !async.EventTime(ms).Valid() {
 		return async.BadTime, nil
 	}
 	if err != nil {
 		return 0, fmt.Errorf("%.40s is neither a whole number of milliseconds nor a text", v)
 	}
-	return stream.EventTime(ms), nil
+	return async.EventTime(ms), nil
 }

@@ -13,7 +13,7 @@ import (
 	"unicode/utf16"
 
 	"github.com/tensorferry/tensorferry/async"
-	"github.com/tensorferry/tensorferry/stream"
+	"github.com/tensorferry/tensorferry/connector"
 )
 
 func zipped(t *testing.T, text string, level int) string {
@@ -121,7 +121,7 @@ func TestForeignInput(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			recs, _, err := readAll(NewRawStdin(StdinConfig[json.RawMessage]{Input: in, Unchecked: unchecked}), stream.Split{}, 0, 5)
+			recs, _, err := readAll(NewRawStdin(StdinConfig[json.RawMessage]{Input: in, Unchecked: unchecked}), connector.Split{}, 0, 5)
 			in.Close()
 			if bad := (*LineError)(nil); errors.As(err, &bad) {
 				err = nil // a record
@@ -149,7 +149,7 @@ func TestForeignInputWithoutLines(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer in.Close()
-	_, _, err = readAll(NewRawStdin(StdinConfig[json.RawMessage]{Input: in, MaxLine: 100}), stream.Split{}, 0, 5)
+	_, _, err = readAll(NewRawStdin(StdinConfig[json.RawMessage]{Input: in, MaxLine: 100}), connector.Split{}, 0, 5)
 	checkForeign(t, "a long line", err, "standard input", "Zstandard data")
 }
 
@@ -186,7 +186,7 @@ func TestForeignFileOfARunThatGoesOn(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, next := range []int64{0, size / 2} {
-			if err := RawJSONLines(path).Verify(ctx, []stream.Split{{Data: data}}, []int64{next}); err != nil {
+			if err := RawJSONLines(path).Verify(ctx, []connector.Split{{Data: data}}, []int64{next}); err != nil {
 				t.Errorf("%s, at byte %d: %v", name, next, err)
 			}
 		}

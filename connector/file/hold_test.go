@@ -9,14 +9,14 @@ import (
 	"testing"
 
 	"github.com/tensorferry/tensorferry/async"
-	"github.com/tensorferry/tensorferry/stream"
+	"github.com/tensorferry/tensorferry/connector"
 )
 
 // TestTwoJobsAndOneFolder: the second is told who has it, whichever it does first, and has it when
 // the first is closed, or gone.
 func TestTwoJobsAndOneFolder(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "out")
-	open := func(job string) stream.Committer {
+	open := func(job string) connector.Committer {
 		c, err := NewRawSink(SinkConfig{Dir: dir, Job: job}).Committer(ctx)
 		if err != nil {
 			t.Fatal(err)
@@ -28,7 +28,7 @@ func TestTwoJobsAndOneFolder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, plan, err := first.Plan(state, []stream.Pending{{Data: []byte(`{"name":".pending-0-0"}`)}})
+	_, plan, err := first.Plan(state, []connector.Pending{{Data: []byte(`{"name":".pending-0-0"}`)}})
 	if err != nil {
 		t.Fatal(err)
 	}

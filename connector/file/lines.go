@@ -110,16 +110,16 @@ func (l *lines) fill(ctx context.Context) error {
 	return err
 }
 
-// makeRoom moves the rest to the beginning of a buffer that has room to read. One that grew for a
-// long line does not stay so large.
+// makeRoom moves the rest to the beginning of a buffer that has room to read, behind the last bytes
+// that were taken (since). A buffer that grew for a long line does not stay so large.
 func (l *lines) makeRoom() {
-	rest := l.end - l.start
+	rest, kept := l.end-l.start, min(l.start, tailSize)
 	to := l.buf
-	if need := max(chunk, min(2*rest, l.maxLine)+minRead); l.keeps || need > len(l.buf) || len(l.buf) > 4*need {
+	if need := max(chunk, kept+min(2*rest, l.maxLine)+minRead); l.keeps || need > len(l.buf) || len(l.buf) > 4*need {
 		to = make([]byte, need)
 	}
-	copy(to, l.buf[l.start:l.end])
+	copy(to, l.buf[l.start-kept:l.end])
 	l.buf = to
-	l.scanned -= l.start
-	l.start, l.end = 0, rest
+	l.scanned -= l.start - kept
+	l.start, l.end = kept, kept+rest
 }

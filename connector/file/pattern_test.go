@@ -13,7 +13,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/tensorferry/tensorferry/stream"
+	"github.com/tensorferry/tensorferry/async"
 )
 
 // tree makes files, each with one line that is its own name, and links (name -> target).
@@ -291,12 +291,12 @@ func TestPatternsMeet(t *testing.T) {
 // The names that are told of as a sink's are those that it makes.
 func TestSinkFiles(t *testing.T) {
 	sink := RawSink(t.TempDir())
-	w, err := sink.Open(ctx, stream.SinkContext{Operator: "sink", Parallelism: 1, Run: "r"})
+	w, err := sink.Open(ctx, async.Subtask{Operator: "sink", Parallelism: 1, Run: "r"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer w.Close()
-	if err := w.Write([]stream.Record[json.RawMessage]{{Value: json.RawMessage("{}")}}); err != nil {
+	if err := w.Write([]async.Record[json.RawMessage]{{Value: json.RawMessage("{}")}}); err != nil {
 		t.Fatal(err)
 	}
 	entries, err := os.ReadDir(sink.Dir())

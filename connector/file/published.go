@@ -196,7 +196,7 @@ func damagedLine(line string) error {
 	return fmt.Errorf("file: the sink's state in the checkpoint is damaged: it says of a part %.100q", line)
 }
 
-// Check implements stream.Checker: the parts that the run has published are there, with their
+// Check implements connector.Checker: the parts that the run has published are there, with their
 // sizes.
 func (c *committer) Check(ctx context.Context, state []byte) error {
 	st, err := parseState(state)

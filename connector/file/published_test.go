@@ -13,8 +13,8 @@ import (
 	"testing"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/internal/fsx"
-	"github.com/tensorferry/tensorferry/stream"
 )
 
 // publish writes n parts, one a checkpoint.
@@ -28,7 +28,7 @@ func (o *opened) publish(t *testing.T, n int) {
 	}
 }
 
-func (o *opened) check() error { return o.c.(stream.Checker).Check(ctx, o.state) }
+func (o *opened) check() error { return o.c.(connector.Checker).Check(ctx, o.state) }
 
 // TestWhatIsGoneIsNoticed: any part of the run, of whichever checkpoint, with any length of the
 // list.
@@ -138,12 +138,12 @@ func TestConsumedParts(t *testing.T) {
 // a few.
 func TestStateDoesNotGrow(t *testing.T) {
 	o := openSink(t, SinkConfig{})
-	pending := func(n int) []stream.Pending {
+	pending := func(n int) []connector.Pending {
 		data, err := json.Marshal(pendingForm{Name: fmt.Sprintf("%sx-%d", pendingPrefix, n), Bytes: 1 << 20, Sum: "01234567"})
 		if err != nil {
 			t.Fatal(err)
 		}
-		return []stream.Pending{{Split: 3, Data: data}}
+		return []connector.Pending{{Split: 3, Data: data}}
 	}
 	state, most, lines := o.state, 0, 0
 	for n := range 100_000 {
@@ -207,7 +207,7 @@ func TestGoingBackCutsTheList(t *testing.T) {
 	before := o.state
 	o.publish(t, 6)
 	var err error
-	if o.state, err = o.c.(stream.Rewinder).Rewind(before, o.state); err != nil {
+	if o.state, err = o.c.(connector.Rewinder).Rewind(before, o.state); err != nil {
 		t.Fatal(err)
 	}
 	if err := o.check(); err != nil {
@@ -269,7 +269,7 @@ func TestVerifyParts(t *testing.T) {
 	if o.state, err = o.c.Begin(ctx, nil); err != nil {
 		t.Fatal(err)
 	}
-	if o.w, err = s.Open(ctx, stream.SinkContext{}); err != nil {
+	if o.w, err = s.Open(ctx, async.Subtask{}); err != nil {
 		t.Fatal(err)
 	}
 	defer o.w.Close()

@@ -9,7 +9,6 @@ import (
 	"strconv"
 
 	"github.com/tensorferry/tensorferry/async"
-	"github.com/tensorferry/tensorferry/stream"
 )
 
 // LineError says which line of an input can't be a record, and why. It is the
@@ -56,8 +55,8 @@ type reader[T any] struct {
 
 var byteOrderMark = []byte("\ufeff")
 
-// Read implements stream.Reader.
-func (r *reader[T]) Read(ctx context.Context, dst []stream.Record[T], most int) ([]stream.Record[T], int64, error) {
+// Read implements connector.Reader.
+func (r *reader[T]) Read(ctx context.Context, dst []async.Record[T], most int) ([]async.Record[T], int64, error) {
 	next := r.lines.offset
 	if r.failed != nil {
 		return dst, next, r.failed
@@ -81,12 +80,12 @@ func (r *reader[T]) Read(ctx context.Context, dst []stream.Record[T], most int) 
 		if r.sniff && (err == nil || long) {
 			r.sniff = false
 			if kind := foreign(r.lines.buf[:r.lines.end]); kind != "" {
-				return r.fail(dst, before, next, &foreignError{r.name, kind})
+				return r.fail(dst, before, from, next, &foreignError{r.name, kind})
 			}
 		}
 		if long {
 			r.taken++
-			return r.fail(dst, before, next, &LineError{Path: r.name, Offset: at, Line: r.line(at), Err: err})
+			return r.fail(dst, before, from, next, &LineError{Path: r.name, Offset: at, Line: r.line(at), Err: err})
 		}
 		if err != nil {
 			if _, changed := err.(*ChangedError); ctx.Err() == nil && !changed {
@@ -99,23 +98,29 @@ func (r *reader[T]) Read(ctx context.Context, dst []stream.Record[T], most int) 
 			line = bytes.TrimPrefix(line, byteOrderMark)
 		}
 		if line = trim(line); len(line) > 0 {
-			dst = append(dst, stream.Record[T]{Position: at})
+			dst = append(dst, async.Record[T]{Position: at})
 			if err := r.decode.record(&dst[len(dst)-1], line); err != nil {
 				dst = dst[:len(dst)-1]
 				err = fmt.Errorf("%w; mend or remove the line", err)
-				return r.fail(dst, before, next, &LineError{Path: r.name, Offset: at, Line: r.line(at), Err: err})
+				return r.fail(dst, before, from, next, &LineError{Path: r.name, Offset: at, Line: r.line(at), Err: err})
 			}
 		}
 		next = r.lines.offset
 	}
-	r.read.add(r.lines.since(from), next)
+	r.reached(from, next)
 	return dst, next, nil
 }
 
+// reached takes what was read from one position to the next. The lines may be further.
+func (r *reader[T]) reached(from, next int64) {
+	read := r.lines.since(from)
+	r.read.add(read[:max(0, len(read)-int(r.lines.offset-next))], next)
+}
+
 // over ends the last Read, which began at from.
-func (r *reader[T]) over(ctx context.Context, dst []stream.Record[T], from int64) ([]stream.Record[T], int64, error) {
+func (r *reader[T]) over(ctx context.Context, dst []async.Record[T], from int64) ([]async.Record[T], int64, error) {
 	next := r.lines.offset
-	r.read.add(r.lines.since(from), next)
+	r.reached(from, next)
 	if r.atEnd != nil {
 		if err := r.atEnd(ctx); err != nil {
 			return dst, next, err
@@ -132,15 +137,16 @@ func (r *reader[T]) line(offset int64) int64 {
 }
 
 // fail returns err, after the records that were read before it.
-func (r *reader[T]) fail(dst []stream.Record[T], before int, next int64, err error) ([]stream.Record[T], int64, error) {
+func (r *reader[T]) fail(dst []async.Record[T], before int, from, next int64, err error) ([]async.Record[T], int64, error) {
 	r.failed = err
+	r.reached(from, next)
 	if len(dst) == before {
 		return dst, next, err
 	}
 	return dst, next, nil
 }
 
-// Close implements stream.Reader.
+// Close implements connector.Reader.
 func (r *reader[T]) Close() error {
 	if r.close == nil {
 		return nil
@@ -159,7 +165,7 @@ type cutReader[T any] struct {
 	last []byte
 }
 
-// Describe implements stream.Describer.
+// Describe implements connector.Describer.
 func (r *cutReader[T]) Describe(dst []byte) []byte {
 	if r.read.At-r.read.From >= tailSize {
 		r.last = r.describe(r.last[:0])

@@ -71,7 +71,7 @@ func shifted(sum uint32, n int64) uint32 {
 	return sum ^ start
 }
 
-// Salvage implements stream.Salvager.
+// Salvage implements connector.Salvager.
 func (c *committer) Salvage(ctx context.Context, state []byte, newer, compare bool) (next []byte, beyond []string, err error) {
 	st := sinkState{Dir: c.abs, List: c.newList()}
 	if state != nil {
@@ -171,7 +171,7 @@ func (c *committer) compare(ctx context.Context, st *sinkState, there []extent) 
 	return nil
 }
 
-// Unsettled implements stream.Salvager: at the end of the input everything that was there has been
+// Unsettled implements connector.Salvager: at the end of the input everything that was there has been
 // made again.
 func (c *committer) Unsettled(state []byte) error {
 	st, err := parseState(state)

@@ -9,9 +9,9 @@ import (
 	"testing"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/internal/fsx"
 	"github.com/tensorferry/tensorferry/internal/simfs"
-	"github.com/tensorferry/tensorferry/stream"
 )
 
 // remade is a sink behind whose checkpoint more was published, and what all of its results are.
@@ -58,7 +58,7 @@ func goBack(t *testing.T, compare bool) *remade {
 	}
 	var beyond []string
 	var err error
-	if r.state, beyond, err = r.c.(stream.Salvager).Salvage(ctx, before, true, compare); err != nil || len(beyond) != 15 {
+	if r.state, beyond, err = r.c.(connector.Salvager).Salvage(ctx, before, true, compare); err != nil || len(beyond) != 15 {
 		t.Fatalf("%v, %v", beyond, err)
 	}
 	r.next = 5
@@ -106,7 +106,7 @@ func TestRemadePartsAreCompared(t *testing.T) {
 	for cut := 1; cut <= 36; cut++ {
 		r := goBack(t, true)
 		for r.next < len(r.values) {
-			settled := r.c.(stream.Salvager).Unsettled(r.state)
+			settled := r.c.(connector.Salvager).Unsettled(r.state)
 			if (settled == nil) != (r.next >= 20) {
 				t.Errorf("cut %d, at %d: %v", cut, r.next, settled)
 			}
@@ -218,7 +218,7 @@ func TestPartsBehindACheckpoint(t *testing.T) {
 		}
 		r.whole(t, 0)
 	}
-	s := r.c.(stream.Salvager)
+	s := r.c.(connector.Salvager)
 	if next, beyond, err := s.Salvage(ctx, r.state, false, true); err != nil || beyond != nil || string(next) != string(r.state) {
 		t.Errorf("nothing is there: %s, %v, %v", next, beyond, err)
 	}

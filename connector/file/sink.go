@@ -10,8 +10,8 @@ import (
 	"path/filepath"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/internal/fsx"
-	"github.com/tensorferry/tensorferry/stream"
 )
 
 // DefaultMaxOpen is how many files a writer holds open.
@@ -130,8 +130,8 @@ func (e *recordError) Unwrap() error { return e.err }
 // Verdict makes a recordError an async.Failure.
 func (e *recordError) Verdict() async.Verdict { return async.Verdict{Class: async.BadRecord} }
 
-// Open implements stream.Sink.
-func (s *Sink[T]) Open(_ context.Context, sub stream.SinkContext) (stream.Writer[T], error) {
+// Open implements connector.Sink.
+func (s *Sink[T]) Open(_ context.Context, sub async.Subtask) (connector.Writer[T], error) {
 	c, err := s.config.resolve()
 	if err != nil {
 		return nil, err
@@ -141,13 +141,13 @@ func (s *Sink[T]) Open(_ context.Context, sub stream.SinkContext) (stream.Writer
 	}
 	return &writer[T]{
 		fs: c.FS, dir: c.Dir, maxOpen: c.MaxOpen, encode: s.encode,
-		prefix: fmt.Sprintf("%s%s-%d-%d-", pendingOf(c.Job), digest(sub.Run), sub.Attempt, sub.Subtask),
+		prefix: fmt.Sprintf("%s%s-%d-%d-", pendingOf(c.Job), digest(sub.Run), sub.Attempt, sub.Index),
 		parts:  map[int]*part[T]{},
 	}, nil
 }
 
-// Committer implements stream.Sink.
-func (s *Sink[T]) Committer(context.Context) (stream.Committer, error) {
+// Committer implements connector.Sink.
+func (s *Sink[T]) Committer(context.Context) (connector.Committer, error) {
 	c, err := s.config.resolve()
 	if err != nil {
 		return nil, err

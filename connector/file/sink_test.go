@@ -12,9 +12,9 @@ import (
 	"testing"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/internal/fsx"
 	"github.com/tensorferry/tensorferry/internal/simfs"
-	"github.com/tensorferry/tensorferry/stream"
 )
 
 func TestPartNamesSortAsNumbers(t *testing.T) {
@@ -52,8 +52,8 @@ func TestPartNamesSortAsNumbers(t *testing.T) {
 // opened is a sink with its committer and one writer, on a disk.
 type opened struct {
 	d     *simfs.Disk
-	w     stream.Writer[json.RawMessage]
-	c     stream.Committer
+	w     connector.Writer[json.RawMessage]
+	c     connector.Committer
 	state []byte
 }
 
@@ -75,20 +75,20 @@ func openSink(t *testing.T, c SinkConfig) *opened {
 	if o.state, err = o.c.Begin(ctx, nil); err != nil {
 		t.Fatal(err)
 	}
-	if o.w, err = s.Open(ctx, stream.SinkContext{Run: "run/1", Attempt: 2, Subtask: 3}); err != nil {
+	if o.w, err = s.Open(ctx, async.Subtask{Run: "run/1", Attempt: 2, Index: 3}); err != nil {
 		t.Fatal(err)
 	}
 	return o
 }
 
-func raw(split int, values ...string) (recs []stream.Record[json.RawMessage]) {
+func raw(split int, values ...string) (recs []async.Record[json.RawMessage]) {
 	for i, v := range values {
-		recs = append(recs, stream.Record[json.RawMessage]{Value: json.RawMessage(v), Split: split, Position: int64(i)})
+		recs = append(recs, async.Record[json.RawMessage]{Value: json.RawMessage(v), Split: split, Position: int64(i)})
 	}
 	return recs
 }
 
-func (o *opened) write(t *testing.T, recs ...stream.Record[json.RawMessage]) {
+func (o *opened) write(t *testing.T, recs ...async.Record[json.RawMessage]) {
 	t.Helper()
 	if err := o.w.Write(recs); err != nil {
 		t.Fatal(err)
@@ -178,12 +178,12 @@ func TestTypedLines(t *testing.T) {
 	}
 	d := simfs.New()
 	s := NewSink[rec](SinkConfig{Dir: "out", FS: d})
-	w, err := s.Open(ctx, stream.SinkContext{})
+	w, err := s.Open(ctx, async.Subtask{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer w.Close()
-	if err := w.Write([]stream.Record[rec]{{Value: rec{Text: "<a & b>\n"}}}); err != nil {
+	if err := w.Write([]async.Record[rec]{{Value: rec{Text: "<a & b>\n"}}}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := w.Prepare(ctx, 1); err != nil {
@@ -194,7 +194,7 @@ func TestTypedLines(t *testing.T) {
 			t.Errorf("%s: %s", name, data)
 		}
 	}
-	err = w.Write([]stream.Record[rec]{{Value: rec{F: func() {}}}})
+	err = w.Write([]async.Record[rec]{{Value: rec{F: func() {}}}})
 	if async.VerdictOf(err).Class != async.BadRecord || !strings.Contains(err.Error(), "unsupported type") {
 		t.Errorf("%v", err)
 	}
@@ -253,7 +253,7 @@ func TestBeginRefusesForeignParts(t *testing.T) {
 	if _, err := o.c.Begin(ctx, o.state); err != nil {
 		t.Errorf("the run's own parts: %v", err)
 	}
-	refused := func(what string, c stream.Committer, previous []byte, names string) {
+	refused := func(what string, c connector.Committer, previous []byte, names string) {
 		t.Helper()
 		_, err := c.Begin(ctx, previous)
 		if err == nil || !strings.Contains(err.Error(), "holds part files that no checkpoint of this job knows ("+names+"): another job wrote them, or the job's checkpoints are gone. "+
@@ -323,7 +323,7 @@ func TestHostilePlansAndStates(t *testing.T) {
 			t.Errorf("state %s: %v", state, err)
 		}
 	}
-	if _, _, err := o.c.Plan(o.state, []stream.Pending{{Data: []byte("x")}}); err == nil {
+	if _, _, err := o.c.Plan(o.state, []connector.Pending{{Data: []byte("x")}}); err == nil {
 		t.Error("a pending result of another sink passes")
 	}
 }
@@ -355,7 +355,7 @@ func TestCleanLeavesOtherJobsAlone(t *testing.T) {
 
 func TestSinkConfig(t *testing.T) {
 	for want, c := range map[string]SinkConfig{"has no folder": {}, "bound of open files is -1": {Dir: "out", MaxOpen: -1}} {
-		if _, err := NewRawSink(c).Open(ctx, stream.SinkContext{}); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := NewRawSink(c).Open(ctx, async.Subtask{}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v", err)
 		}
 		if _, err := NewRawSink(c).Committer(ctx); err == nil || !strings.Contains(err.Error(), want) {
@@ -377,7 +377,7 @@ func TestRealFolder(t *testing.T) {
 		if state, err = c.Begin(ctx, state); err != nil {
 			t.Fatal(err)
 		}
-		w, err := s.Open(ctx, stream.SinkContext{Run: run})
+		w, err := s.Open(ctx, async.Subtask{Run: run})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -416,7 +416,7 @@ func TestRealFolder(t *testing.T) {
 
 func BenchmarkWrite(b *testing.B) {
 	recs := raw(0, slices.Repeat([]string{`{"id":1364,"label":2,"pixels":[0,0,7,16,14,3,0,0,0,0,9,14,11,15,0,0]}`}, 256)...)
-	w, err := RawSink(b.TempDir()).Open(ctx, stream.SinkContext{})
+	w, err := RawSink(b.TempDir()).Open(ctx, async.Subtask{})
 	if err != nil {
 		b.Fatal(err)
 	}

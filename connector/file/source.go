@@ -11,8 +11,9 @@ import (
 	"os"
 	"sync"
 
+	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/internal/guard"
-	"github.com/tensorferry/tensorferry/stream"
 )
 
 // Defaults of SourceConfig.
@@ -39,7 +40,7 @@ type SourceConfig[T any] struct {
 	// Time returns a record's event time, or async.NoTime. One out of range is none. It is called
 	// from
 	// several goroutines. Default: records have no time.
-	Time func(T) (stream.EventTime, error)
+	Time func(T) (async.EventTime, error)
 	// Unchecked makes raw records of all lines that are not blank, also of those that are not JSON,
 	// for a job whose operators judge them. It is for NewRawSource alone. Default: such a line ends the job.
 	Unchecked bool
@@ -146,8 +147,8 @@ type cut struct {
 	Read *stretch `json:"read,omitempty"`
 }
 
-// Splits implements stream.Source. It refuses files that plainly hold something else than lines.
-func (s *Source[T]) Splits(ctx context.Context) ([]stream.Split, error) {
+// Splits implements connector.Source. It refuses files that plainly hold something else than lines.
+func (s *Source[T]) Splits(ctx context.Context) ([]connector.Split, error) {
 	c, err := s.config.resolve()
 	if err != nil {
 		return nil, err
@@ -156,7 +157,7 @@ func (s *Source[T]) Splits(ctx context.Context) ([]stream.Split, error) {
 	if err != nil {
 		return nil, err
 	}
-	var splits []stream.Split
+	var splits []connector.Split
 	var files []string
 	seen := map[string]look{}
 	for _, found := range all {
@@ -176,7 +177,7 @@ func (s *Source[T]) Splits(ctx context.Context) ([]stream.Split, error) {
 			if err != nil {
 				return nil, err
 			}
-			splits, files = append(splits, stream.Split{Data: data, Start: start}), append(files, found.path)
+			splits, files = append(splits, connector.Split{Data: data, Start: start}), append(files, found.path)
 			start = end
 		}
 		l.head = nil
@@ -203,11 +204,11 @@ func firstLook(path string) (look, error) {
 	return l, nil
 }
 
-// Verify implements stream.Source. It refuses a file that is gone, that has changed where it shows
+// Verify implements connector.Source. It refuses a file that is gone, that has changed where it shows
 // (at its beginning, before its end, or before a position), or that is too short for what is still
 // to be read. What has been appended, and files that the paths match by now and did not when they
 // were cut, are not read; the logger is told.
-func (s *Source[T]) Verify(ctx context.Context, splits []stream.Split, next []int64) error {
+func (s *Source[T]) Verify(ctx context.Context, splits []connector.Split, next []int64) error {
 	if len(splits) != len(next) {
 		return fmt.Errorf("file: %d splits and %d positions; want one for each", len(splits), len(next))
 	}
@@ -283,8 +284,8 @@ func (s *Source[T]) warn(message string, args ...any) {
 	}
 }
 
-// Open implements stream.Source.
-func (s *Source[T]) Open(ctx context.Context, split stream.Split, position int64) (stream.Reader[T], error) {
+// Open implements connector.Source.
+func (s *Source[T]) Open(ctx context.Context, split connector.Split, position int64) (connector.Reader[T], error) {
 	config, err := s.config.resolve()
 	if err != nil {
 		return nil, err
@@ -332,7 +333,7 @@ func (s *Source[T]) Open(ctx context.Context, split stream.Split, position int64
 	return &cutReader[T]{r, bytes.TrimSuffix(bare, []byte("}")), last}, nil
 }
 
-func parseCut(split stream.Split) (cut, error) {
+func parseCut(split connector.Split) (cut, error) {
 	var c cut
 	if err := json.Unmarshal(split.Data, &c); err != nil {
 		return c, fmt.Errorf("file: the split's description is damaged: %w", err)

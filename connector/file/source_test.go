@@ -16,7 +16,7 @@ import (
 	"testing"
 
 	"github.com/tensorferry/tensorferry/async"
-	"github.com/tensorferry/tensorferry/stream"
+	"github.com/tensorferry/tensorferry/connector"
 )
 
 var ctx = context.Background()
@@ -31,7 +31,7 @@ func tempFile(t testing.TB, name, data string) string {
 }
 
 // readAll reads a split from a position to its end, in batches of at most most.
-func readAll[T any](s stream.Source[T], split stream.Split, position int64, most int) (recs []stream.Record[T], next int64, err error) {
+func readAll[T any](s connector.Source[T], split connector.Split, position int64, most int) (recs []async.Record[T], next int64, err error) {
 	r, err := s.Open(ctx, split, position)
 	if err != nil {
 		return nil, position, err
@@ -52,7 +52,7 @@ func readAll[T any](s stream.Source[T], split stream.Split, position int64, most
 	}
 }
 
-func texts(recs []stream.Record[json.RawMessage]) (list []string) {
+func texts(recs []async.Record[json.RawMessage]) (list []string) {
 	for _, r := range recs {
 		list = append(list, string(r.Value))
 	}
@@ -111,7 +111,7 @@ func TestSplitsCoverTheFile(t *testing.T) {
 		if err != nil {
 			fail("%v", err)
 		}
-		var all []stream.Record[json.RawMessage]
+		var all []async.Record[json.RawMessage]
 		var ends []int64
 		for _, split := range splits {
 			most := 1 + r.IntN(5)
@@ -186,7 +186,7 @@ func TestTyped(t *testing.T) {
 		MS int64 `json:"ms"`
 	}
 	path := tempFile(t, "f.jsonl", "{\"n\":1,\"ms\":5}\n\n{\"n\":2,\"ms\":6}\n{\"n\":\"x\"}\n{\"n\":4}\n")
-	s := NewSource(SourceConfig[rec]{Paths: []string{path}, Time: func(r rec) (stream.EventTime, error) { return stream.EventTime(r.MS), nil }})
+	s := NewSource(SourceConfig[rec]{Paths: []string{path}, Time: func(r rec) (async.EventTime, error) { return async.EventTime(r.MS), nil }})
 	splits, err := s.Splits(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -433,15 +433,15 @@ func TestTheFileShrinksWhileItIsRead(t *testing.T) {
 func TestHostileSplits(t *testing.T) {
 	s := RawJSONLines("f")
 	for _, data := range []string{"", "{", `{"path":"f","start":-1}`, `{"path":"f","start":5,"end":3,"size":9}`, `{"path":"f","end":10,"size":9}`, `{"path":"","end":9,"size":9}`} {
-		split := stream.Split{Data: []byte(data)}
+		split := connector.Split{Data: []byte(data)}
 		if _, err := s.Open(ctx, split, 0); err == nil || !strings.Contains(err.Error(), "damaged") {
 			t.Errorf("Open of %s: %v", data, err)
 		}
-		if err := s.Verify(ctx, []stream.Split{split}, []int64{0}); err == nil || !strings.Contains(err.Error(), "damaged") {
+		if err := s.Verify(ctx, []connector.Split{split}, []int64{0}); err == nil || !strings.Contains(err.Error(), "damaged") {
 			t.Errorf("Verify of %s: %v", data, err)
 		}
 	}
-	good := stream.Split{Data: []byte(`{"path":"f","start":2,"end":9,"size":9}`), Start: 2}
+	good := connector.Split{Data: []byte(`{"path":"f","start":2,"end":9,"size":9}`), Start: 2}
 	for _, pos := range []int64{-1, 1, 10} {
 		if _, err := s.Open(ctx, good, pos); err == nil || !strings.Contains(err.Error(), "outside the split") {
 			t.Errorf("position %d: %v", pos, err)
@@ -451,7 +451,7 @@ func TestHostileSplits(t *testing.T) {
 
 func TestTimeField(t *testing.T) {
 	f := TimeField("ts")
-	for record, want := range map[string]stream.EventTime{
+	for record, want := range map[string]async.EventTime{
 		`{"ts":1700000000123}`: 1700000000123, `{"a":[{"ts":1},"}"],"ts":-5 }`: -5, `{"x":{"ts":1}}`: async.NoTime,
 		`{"ts":null}`: async.NoTime, ` { "b" : "\"ts\":1" , "ts" : "1970-01-01T00:00:01.5Z" } `: 1500,
 		`{"t\u0073":7}`: 7, `{"ts":1,"ts":2}`: 2, `{}`: async.NoTime, `{"a":-1.5e3,"b":true,"ts":3}`: 3,
@@ -495,7 +495,7 @@ func BenchmarkRawRead(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	buf := make([]stream.Record[json.RawMessage], 0, 256)
+	buf := make([]async.Record[json.RawMessage], 0, 256)
 	b.SetBytes(int64(len(data)))
 	b.ReportAllocs()
 	for b.Loop() {

@@ -9,7 +9,7 @@ import (
 	"sync/atomic"
 
 	"github.com/tensorferry/tensorferry/async"
-	"github.com/tensorferry/tensorferry/stream"
+	"github.com/tensorferry/tensorferry/connector"
 )
 
 // StdinConfig describes standard input as a source of JSON Lines. Its zero value
@@ -18,7 +18,7 @@ type StdinConfig[T any] struct {
 	// MaxLine bounds a line, in bytes; a longer one fails. Default 16 MiB.
 	MaxLine int
 	// Time returns a record's event time. Default: records have no time.
-	Time func(T) (stream.EventTime, error)
+	Time func(T) (async.EventTime, error)
 	// Unchecked is as in SourceConfig, and for NewRawStdin alone.
 	Unchecked bool
 	// Input is read in place of os.Stdin: a pipe, a terminal, a file.
@@ -57,22 +57,22 @@ func (e onceError) Error() string { return "file: standard input " + string(e) }
 
 func (onceError) Verdict() async.Verdict { return async.Verdict{Class: async.Permanent} }
 
-// Splits implements stream.Source.
-func (s *StdinSource[T]) Splits(context.Context) ([]stream.Split, error) {
+// Splits implements connector.Source.
+func (s *StdinSource[T]) Splits(context.Context) ([]connector.Split, error) {
 	c := SourceConfig[T]{MaxLine: s.config.MaxLine}
 	if _, err := c.resolve(); err != nil {
 		return nil, err
 	}
-	return []stream.Split{{Data: []byte("stdin")}}, nil
+	return []connector.Split{{Data: []byte("stdin")}}, nil
 }
 
-// Verify implements stream.Source. It always refuses.
-func (s *StdinSource[T]) Verify(context.Context, []stream.Split, []int64) error {
+// Verify implements connector.Source. It always refuses.
+func (s *StdinSource[T]) Verify(context.Context, []connector.Split, []int64) error {
 	return onceError("can't be resumed, since what was read from it is gone; start afresh, or read a file")
 }
 
-// Open implements stream.Source. It works once.
-func (s *StdinSource[T]) Open(_ context.Context, split stream.Split, position int64) (stream.Reader[T], error) {
+// Open implements connector.Source. It works once.
+func (s *StdinSource[T]) Open(_ context.Context, split connector.Split, position int64) (connector.Reader[T], error) {
 	c, err := SourceConfig[T]{MaxLine: s.config.MaxLine}.resolve()
 	if err != nil {
 		return nil, err

@@ -14,10 +14,10 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
-	"github.com/tensorferry/tensorferry/stream"
+	"github.com/tensorferry/tensorferry/connector"
 )
 
-func openStdin(t *testing.T, in *os.File) (*StdinSource[json.RawMessage], stream.Split, stream.Reader[json.RawMessage]) {
+func openStdin(t *testing.T, in *os.File) (*StdinSource[json.RawMessage], connector.Split, connector.Reader[json.RawMessage]) {
 	t.Helper()
 	s := NewRawStdin(StdinConfig[json.RawMessage]{Input: in})
 	splits, err := s.Splits(ctx)
@@ -61,7 +61,7 @@ func TestStdin(t *testing.T) {
 		t.Errorf("%q, next %d, %v", texts(recs), next, err)
 	}
 	for name, err := range map[string]error{
-		"resume":  s.Verify(ctx, []stream.Split{split}, []int64{3}),
+		"resume":  s.Verify(ctx, []connector.Split{split}, []int64{3}),
 		"restart": func() error { _, err := s.Open(ctx, split, 0); return err }(),
 	} {
 		if err == nil || !strings.Contains(err.Error(), name) || async.VerdictOf(err).Class != async.Permanent {
@@ -113,13 +113,13 @@ func TestStdinNamesTheBadLine(t *testing.T) {
 // a process, and all of the last checkpoint again from another process.
 func TestStdout(t *testing.T) {
 	var out bytes.Buffer
-	process := func() (*StdoutSink[json.RawMessage], stream.Committer, stream.Writer[json.RawMessage]) {
+	process := func() (*StdoutSink[json.RawMessage], connector.Committer, connector.Writer[json.RawMessage]) {
 		s := NewRawStdoutSink(StdoutConfig{Output: &out})
 		c, err := s.Committer(ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
-		w, err := s.Open(ctx, stream.SinkContext{})
+		w, err := s.Open(ctx, async.Subtask{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -212,7 +212,7 @@ func TestStdoutGoesOnWhereItFailed(t *testing.T) {
 		t.Fatal(err)
 	}
 	state, _ := c.Begin(ctx, nil)
-	w, _ := s.Open(ctx, stream.SinkContext{})
+	w, _ := s.Open(ctx, async.Subtask{})
 	if err := w.Write(raw(0, "123", "456")); err != nil {
 		t.Fatal(err)
 	}

@@ -16,7 +16,7 @@ import (
 	"syscall"
 
 	"github.com/tensorferry/tensorferry/async"
-	"github.com/tensorferry/tensorferry/stream"
+	"github.com/tensorferry/tensorferry/connector"
 )
 
 // DefaultMaxBytes is how much output one subtask gathers between two checkpoints.
@@ -70,8 +70,8 @@ func (c StdoutConfig) resolve() (StdoutConfig, error) {
 	return c, nil
 }
 
-// Open implements stream.Sink.
-func (s *StdoutSink[T]) Open(context.Context, stream.SinkContext) (stream.Writer[T], error) {
+// Open implements connector.Sink.
+func (s *StdoutSink[T]) Open(context.Context, async.Subtask) (connector.Writer[T], error) {
 	c, err := s.config.resolve()
 	if err != nil {
 		return nil, err
@@ -79,8 +79,8 @@ func (s *StdoutSink[T]) Open(context.Context, stream.SinkContext) (stream.Writer
 	return &stdoutWriter[T]{max: c.MaxBytes, encode: s.encode, texts: map[int]*text[T]{}}, nil
 }
 
-// Committer implements stream.Sink.
-func (s *StdoutSink[T]) Committer(context.Context) (stream.Committer, error) {
+// Committer implements connector.Sink.
+func (s *StdoutSink[T]) Committer(context.Context) (connector.Committer, error) {
 	c, err := s.config.resolve()
 	if err != nil {
 		return nil, err
@@ -103,8 +103,8 @@ type text[T any] struct {
 	encode encoder[T]
 }
 
-// Write implements stream.Writer.
-func (w *stdoutWriter[T]) Write(recs []stream.Record[T]) error {
+// Write implements connector.Writer.
+func (w *stdoutWriter[T]) Write(recs []async.Record[T]) error {
 	if w.failed != nil {
 		return w.failed
 	}
@@ -131,25 +131,25 @@ func (w *stdoutWriter[T]) Write(recs []stream.Record[T]) error {
 	return nil
 }
 
-// Prepare implements stream.Writer.
-func (w *stdoutWriter[T]) Prepare(context.Context, int64) ([]stream.Pending, error) {
+// Prepare implements connector.Writer.
+func (w *stdoutWriter[T]) Prepare(context.Context, int64) ([]connector.Pending, error) {
 	if w.failed != nil {
 		return nil, w.failed
 	}
-	var pending []stream.Pending
+	var pending []connector.Pending
 	for split, t := range w.texts {
 		if err := t.w.Flush(); err != nil {
 			return nil, err
 		}
-		pending = append(pending, stream.Pending{Split: split, Data: t.bytes.Bytes()})
+		pending = append(pending, connector.Pending{Split: split, Data: t.bytes.Bytes()})
 	}
-	slices.SortFunc(pending, func(a, b stream.Pending) int { return cmp.Compare(a.Split, b.Split) })
+	slices.SortFunc(pending, func(a, b connector.Pending) int { return cmp.Compare(a.Split, b.Split) })
 	clear(w.texts)
 	w.size = 0
 	return pending, nil
 }
 
-// Close implements stream.Writer.
+// Close implements connector.Writer.
 func (w *stdoutWriter[T]) Close() error {
 	clear(w.texts)
 	if w.failed == nil {
@@ -173,7 +173,7 @@ type stdoutCommitter struct {
 	log *stdoutLog
 }
 
-// Begin implements stream.Committer.
+// Begin implements connector.Committer.
 func (c *stdoutCommitter) Begin(context.Context, []byte) ([]byte, error) {
 	c.log.mu.Lock()
 	defer c.log.mu.Unlock()
@@ -181,8 +181,8 @@ func (c *stdoutCommitter) Begin(context.Context, []byte) ([]byte, error) {
 	return binary.LittleEndian.AppendUint64(nil, 0), nil
 }
 
-// Plan implements stream.Committer.
-func (c *stdoutCommitter) Plan(state []byte, pending []stream.Pending) (next, plan []byte, err error) {
+// Plan implements connector.Committer.
+func (c *stdoutCommitter) Plan(state []byte, pending []connector.Pending) (next, plan []byte, err error) {
 	if len(state) != 8 {
 		return nil, nil, errors.New("file: the state in the checkpoint is not one of standard output")
 	}
@@ -195,13 +195,13 @@ func (c *stdoutCommitter) Plan(state []byte, pending []stream.Pending) (next, pl
 	}
 	next = binary.LittleEndian.AppendUint64(nil, binary.LittleEndian.Uint64(state)+1)
 	plan = append(make([]byte, 0, size), next...)
-	for _, p := range slices.SortedStableFunc(slices.Values(pending), func(a, b stream.Pending) int { return cmp.Compare(a.Split, b.Split) }) {
+	for _, p := range slices.SortedStableFunc(slices.Values(pending), func(a, b connector.Pending) int { return cmp.Compare(a.Split, b.Split) }) {
 		plan = append(plan, p.Data...)
 	}
 	return next, plan, nil
 }
 
-// Commit implements stream.Committer.
+// Commit implements connector.Committer.
 func (c *stdoutCommitter) Commit(ctx context.Context, plan []byte) error {
 	if len(plan) == 0 {
 		return nil
@@ -262,8 +262,8 @@ func (e nobodyReads) Unwrap() error { return e.err }
 // Verdict makes it an async.Failure.
 func (nobodyReads) Verdict() async.Verdict { return async.Verdict{Class: async.Permanent} }
 
-// Clean implements stream.Committer.
+// Clean implements connector.Committer.
 func (c *stdoutCommitter) Clean(context.Context) error { return nil }
 
-// Close implements stream.Committer.
+// Close implements connector.Committer.
 func (c *stdoutCommitter) Close() error { return nil }

@@ -11,8 +11,9 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/internal/fsx"
-	"github.com/tensorferry/tensorferry/stream"
 )
 
 const writeBuffer = 64 << 10
@@ -67,8 +68,8 @@ type pendingForm struct {
 	Sum   string `json:"sum"`
 }
 
-// Write implements stream.Writer.
-func (w *writer[T]) Write(recs []stream.Record[T]) error {
+// Write implements connector.Writer.
+func (w *writer[T]) Write(recs []async.Record[T]) error {
 	if w.failed != nil {
 		return w.failed
 	}
@@ -173,15 +174,15 @@ func (w *writer[T]) release(p *part[T], sync bool) error {
 	return nil
 }
 
-// Prepare implements stream.Writer.
-func (w *writer[T]) Prepare(ctx context.Context, _ int64) ([]stream.Pending, error) {
+// Prepare implements connector.Writer.
+func (w *writer[T]) Prepare(ctx context.Context, _ int64) ([]connector.Pending, error) {
 	if w.failed != nil {
 		return nil, w.failed
 	}
 	if len(w.parts) == 0 {
 		return nil, nil
 	}
-	pending := make([]stream.Pending, 0, len(w.parts))
+	pending := make([]connector.Pending, 0, len(w.parts))
 	for _, split := range slices.Sorted(maps.Keys(w.parts)) {
 		if err := ctx.Err(); err != nil {
 			return nil, w.fail(err)
@@ -202,7 +203,7 @@ func (w *writer[T]) Prepare(ctx context.Context, _ int64) ([]stream.Pending, err
 		if err != nil {
 			return nil, w.fail(err)
 		}
-		pending = append(pending, stream.Pending{Split: split, Data: data})
+		pending = append(pending, connector.Pending{Split: split, Data: data})
 	}
 	if err := w.fs.SyncDir(w.dir); err != nil {
 		return nil, w.fail(fmt.Errorf("file: syncing the folder %s: %w", w.dir, err))
@@ -212,7 +213,7 @@ func (w *writer[T]) Prepare(ctx context.Context, _ int64) ([]stream.Pending, err
 	return pending, nil
 }
 
-// Close implements stream.Writer.
+// Close implements connector.Writer.
 func (w *writer[T]) Close() error {
 	var errs []error
 	for _, split := range slices.Sorted(maps.Keys(w.parts)) {

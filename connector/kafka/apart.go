@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/tensorferry/tensorferry/stream"
+	"github.com/tensorferry/tensorferry/connector"
 )
 
 // target is implemented by the sinks.
@@ -21,11 +21,11 @@ func (s *Sink[T]) target() (*Config, string) { return &s.cfg.Config, s.cfg.Topic
 func (s *groupSink[T]) target() (*Config, string) { return &s.g.cfg.Config, s.cfg.Topic }
 
 var (
-	_ stream.Apart = (*Source[int])(nil)
-	_ stream.Apart = (*groupSource[int])(nil)
+	_ connector.Apart = (*Source[int])(nil)
+	_ connector.Apart = (*groupSource[int])(nil)
 )
 
-// Apart implements stream.Apart: what a job writes is never its own input. It compares the topics
+// Apart implements connector.Apart: what a job writes is never its own input. It compares the topics
 // of sinks that have a broker in common with the source; a topic that an Encode chooses is not
 // known.
 func (s *Source[T]) Apart(_ context.Context, own ...any) error {

@@ -4,12 +4,13 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/tensorferry/tensorferry/stream"
+	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 )
 
 // What a job writes is never its own input.
 func TestApart(t *testing.T) {
-	encode := func(*stream.Record[[]byte]) (*Record, error) { return &Record{}, nil }
+	encode := func(*async.Record[[]byte]) (*Record, error) { return &Record{}, nil }
 	at := func(brokers ...string) Config { return Config{Brokers: brokers} }
 	for name, tt := range map[string]struct {
 		from  Topics
@@ -32,9 +33,9 @@ func TestApart(t *testing.T) {
 		"a topic for each record":  {Topics{Names: []string{"a"}}, at("h:1"), "", true},
 	} {
 		sink := NewSink(SinkConfig[[]byte]{Config: tt.at, Topic: tt.to, Encode: encode})
-		var source stream.Source[[]byte] = NewSource(SourceConfig[[]byte]{Config: at("h:1", "i:9092", "localhost:7", "j:1"), Topics: tt.from, Decode: Raw[[]byte]})
-		check := func(what string, source stream.Source[[]byte], apart bool, own ...any) {
-			err := source.(stream.Apart).Apart(t.Context(), own...)
+		var source connector.Source[[]byte] = NewSource(SourceConfig[[]byte]{Config: at("h:1", "i:9092", "localhost:7", "j:1"), Topics: tt.from, Decode: Raw[[]byte]})
+		check := func(what string, source connector.Source[[]byte], apart bool, own ...any) {
+			err := source.(connector.Apart).Apart(t.Context(), own...)
 			if (err == nil) != apart || err != nil && !strings.Contains(err.Error(), "the topic "+tt.to+" is the job's own output") {
 				t.Errorf("%s, %s: %v", name, what, err)
 			}

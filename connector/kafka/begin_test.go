@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/stream"
 )
 
@@ -29,7 +30,7 @@ func (b *broker) run(cfg GroupConfig, while func(*stream.Run)) {
 	b.t.Helper()
 	g := NewGroup(cfg)
 	defer g.Close()
-	encode := func(r *stream.Record[[]byte]) (*Record, error) {
+	encode := func(r *async.Record[[]byte]) (*Record, error) {
 		topic, id, ok := g.Partition(r.Split)
 		if !ok {
 			return nil, errors.New("of no partition")

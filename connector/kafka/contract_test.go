@@ -13,6 +13,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/connector/connectortest"
 	"github.com/tensorferry/tensorferry/connector/file"
 	"github.com/tensorferry/tensorferry/stream"
@@ -58,7 +60,7 @@ func TestSourceKeepsTheContract(t *testing.T) {
 		b := newBroker(t, 3, "in")
 		b.lanes("in", 3, 400)
 		connectortest.Source(t, connectortest.Input[[]byte]{
-			New:     func() stream.Source[[]byte] { return b.source(Topics{Names: []string{"in"}}) },
+			New:     func() connector.Source[[]byte] { return b.source(Topics{Names: []string{"in"}}) },
 			Records: 1200, Text: func(v []byte) string { return string(v) },
 		})
 	})
@@ -73,7 +75,7 @@ func TestKafkaToKafkaKeepsTheContract(t *testing.T) {
 			connectortest.Job(t, connectortest.Pair[[]byte]{
 				Lanes: 3, Records: 1000, Guarantee: connectortest.ExactlyOnce, Endless: true,
 				StoreOf: func() stream.CheckpointStore { return g },
-				Open: func() (stream.Source[[]byte], stream.Sink[[]byte], func() error) {
+				Open: func() (connector.Source[[]byte], connector.Sink[[]byte], func() error) {
 					cfg := b.group("g")
 					cfg.Instance = "the same one each time"
 					g = NewGroup(cfg)
@@ -93,7 +95,7 @@ func TestKafkaToFilesKeepsTheContract(t *testing.T) {
 			dir := t.TempDir()
 			connectortest.Job(t, connectortest.Pair[json.RawMessage]{
 				Lanes: 3, Records: 1000, Guarantee: connectortest.ExactlyOnce, Endless: true, Store: stream.NewMemoryStore(),
-				Open: func() (stream.Source[json.RawMessage], stream.Sink[json.RawMessage], func() error) {
+				Open: func() (connector.Source[json.RawMessage], connector.Sink[json.RawMessage], func() error) {
 					return NewSource(SourceConfig[json.RawMessage]{Config: b.config(), Topics: Topics{Names: []string{"in"}}, Decode: Raw[json.RawMessage]}),
 						file.NewRawSink(file.SinkConfig{Dir: dir}), func() error { return nil }
 				},
@@ -137,9 +139,9 @@ func TestFilesToKafkaKeepTheContract(t *testing.T) {
 			}
 			connectortest.Job(t, connectortest.Pair[json.RawMessage]{
 				Lanes: 2, Records: 1000, Guarantee: connectortest.AtLeastOnce, Store: stream.NewMemoryStore(),
-				Open: func() (stream.Source[json.RawMessage], stream.Sink[json.RawMessage], func() error) {
+				Open: func() (connector.Source[json.RawMessage], connector.Sink[json.RawMessage], func() error) {
 					return file.NewRawSource(file.SourceConfig[json.RawMessage]{Paths: []string{filepath.Join(dir, "*")}}),
-						NewSink(SinkConfig[json.RawMessage]{Config: b.config(), Topic: "out", Encode: func(r *stream.Record[json.RawMessage]) (*Record, error) {
+						NewSink(SinkConfig[json.RawMessage]{Config: b.config(), Topic: "out", Encode: func(r *async.Record[json.RawMessage]) (*Record, error) {
 							return &Record{Key: fmt.Append(nil, r.Split), Value: r.Value}, nil
 						}}), func() error { return nil }
 				},

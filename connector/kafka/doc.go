@@ -30,7 +30,6 @@ import (
 	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/internal/brief"
 	"github.com/tensorferry/tensorferry/internal/guard"
-	"github.com/tensorferry/tensorferry/stream"
 )
 
 // Record is a record of Kafka: topic, partition, offset, key, value, headers, time.
@@ -263,7 +262,7 @@ func Raw[T ~[]byte](r *Record) (T, error) { return T(r.Value), nil }
 // EventTime is the time of a record: async.NoTime where it has none, and async.BadTime where it has
 // one that is out of range. In Kafka that is one before 1970, such as -1, and what the client
 // cannot say: a time after 2262, such as one in microseconds.
-func EventTime(r *Record) stream.EventTime {
+func EventTime(r *Record) async.EventTime {
 	if r.Timestamp.IsZero() {
 		return async.NoTime
 	}
@@ -276,7 +275,7 @@ func EventTime(r *Record) stream.EventTime {
 }
 
 // convert makes records of a job of those of a partition.
-func convert[T any](decode Decode[T], traces bool, from []*Record, dst []stream.Record[T]) (_ []stream.Record[T], err error) {
+func convert[T any](decode Decode[T], traces bool, from []*Record, dst []async.Record[T]) (_ []async.Record[T], err error) {
 	i := 0
 	defer func() {
 		if v := recover(); v != nil {
@@ -293,7 +292,7 @@ func convert[T any](decode Decode[T], traces bool, from []*Record, dst []stream.
 		if err != nil {
 			return dst, guard.Error("Decode of the source", err)
 		}
-		dst = append(dst, stream.Record[T]{
+		dst = append(dst, async.Record[T]{
 			Value: v, Position: r.Offset, Key: string(r.Key), Time: EventTime(r),
 		})
 		if traces {

@@ -5,12 +5,13 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/tensorferry/tensorferry/stream"
+	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 )
 
 // GroupSink returns a sink that writes in the transactions of a group. Of its configuration Topic, Encode, MaxRecord and MaxHeld
 // count; the rest is the group's.
-func GroupSink[T any](g *Group, c SinkConfig[T]) stream.Sink[T] {
+func GroupSink[T any](g *Group, c SinkConfig[T]) connector.Sink[T] {
 	s := &groupSink[T]{g: g, cfg: c}
 	s.err = s.cfg.check()
 	return s
@@ -22,16 +23,16 @@ type groupSink[T any] struct {
 	err error
 }
 
-// Open implements stream.Sink.
-func (s *groupSink[T]) Open(ctx context.Context, _ stream.SinkContext) (stream.Writer[T], error) {
+// Open implements connector.Sink.
+func (s *groupSink[T]) Open(ctx context.Context, _ async.Subtask) (connector.Writer[T], error) {
 	if err := errors.Join(s.err, s.g.err); err != nil {
 		return nil, err
 	}
 	return &groupWriter[T]{s: s, ctx: ctx}, nil
 }
 
-// Committer implements stream.Sink. What is published the group's checkpoints say; Clean throws away what is not.
-func (s *groupSink[T]) Committer(ctx context.Context) (stream.Committer, error) {
+// Committer implements connector.Sink. What is published the group's checkpoints say; Clean throws away what is not.
+func (s *groupSink[T]) Committer(ctx context.Context) (connector.Committer, error) {
 	if err := errors.Join(s.err, s.g.err); err != nil {
 		return nil, err
 	}
@@ -50,14 +51,14 @@ type groupCommitter struct {
 	g *Group
 }
 
-// Clean implements stream.Committer.
+// Clean implements connector.Committer.
 func (c groupCommitter) Clean(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, c.g.cfg.Timeout)
 	defer cancel()
 	return c.g.prod.clean(ctx)
 }
 
-// Rewind implements stream.Rewinder: there is nothing that it could go back to.
+// Rewind implements connector.Rewinder: there is nothing that it could go back to.
 func (c groupCommitter) Rewind(_, _ []byte) ([]byte, error) {
 	return nil, fmt.Errorf("kafka: what a transaction has published stays")
 }
@@ -77,8 +78,8 @@ type heldRecord struct {
 	position int64
 }
 
-// Write implements stream.Writer.
-func (w *groupWriter[T]) Write(recs []stream.Record[T]) error {
+// Write implements connector.Writer.
+func (w *groupWriter[T]) Write(recs []async.Record[T]) error {
 	for i := range recs {
 		k, err := w.s.cfg.encode(&recs[i])
 		if err != nil {
@@ -116,8 +117,8 @@ func (w *groupWriter[T]) release() error {
 	return nil
 }
 
-// Prepare implements stream.Writer.
-func (w *groupWriter[T]) Prepare(ctx context.Context, _ int64) ([]stream.Pending, error) {
+// Prepare implements connector.Writer.
+func (w *groupWriter[T]) Prepare(ctx context.Context, _ int64) ([]connector.Pending, error) {
 	if err := w.release(); err != nil {
 		return nil, err
 	}
@@ -125,11 +126,11 @@ func (w *groupWriter[T]) Prepare(ctx context.Context, _ int64) ([]stream.Pending
 	return nil, w.s.g.prod.flush(ctx)
 }
 
-// Full implements stream.Holder.
+// Full implements connector.Holder.
 func (w *groupWriter[T]) Full() bool { return w.bytes >= w.s.cfg.MaxHeld }
 
-// Over implements stream.Holder. Of a checkpoint that was given up the transaction goes on.
-func (w *groupWriter[T]) Over(int64, bool) error { return w.release() }
+// Over implements connector.Holder. Of a checkpoint that was given up the transaction goes on.
+func (w *groupWriter[T]) CheckpointDone(int64, bool) error { return w.release() }
 
-// Close implements stream.Writer.
+// Close implements connector.Writer.
 func (w *groupWriter[T]) Close() error { return nil }

@@ -12,14 +12,14 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 
-	"github.com/tensorferry/tensorferry/stream"
+	"github.com/tensorferry/tensorferry/connector"
 )
 
 // firstAssignment is how long a run waits for partitions before it begins without any.
 const firstAssignment = 5 * time.Second
 
 // cut implements Splits of the source. Where the partitions are read from Assign says.
-func (g *Group) cut(ctx context.Context) ([]stream.Split, error) {
+func (g *Group) cut(ctx context.Context) ([]connector.Split, error) {
 	if err := g.Reach(ctx); err != nil {
 		return nil, err
 	}
@@ -85,7 +85,7 @@ func (g *Group) unread() {
 
 // assign implements Assign of the source. The offsets that the group has committed are the truth, whatever
 // a checkpoint says.
-func (g *Group) assign(ctx context.Context) ([]stream.Split, []int64, error) {
+func (g *Group) assign(ctx context.Context) ([]connector.Split, []int64, error) {
 	if err := g.join(); err != nil {
 		return nil, nil, err
 	}
@@ -116,7 +116,7 @@ func (g *Group) assign(ctx context.Context) ([]stream.Split, []int64, error) {
 		g.letGo()
 		return nil, nil, err
 	}
-	var splits []stream.Split
+	var splits []connector.Split
 	var next []int64
 	for _, p := range mine {
 		splits, next = append(splits, placed{p, g.ids[p.Topic], at[p]}.split(at[p])), append(next, at[p])
@@ -238,7 +238,7 @@ func (g *Group) forgotten(p partition, at int64) error {
 }
 
 // GroupSource returns the source of a group's partitions.
-func GroupSource[T any](g *Group, decode Decode[T]) stream.Source[T] {
+func GroupSource[T any](g *Group, decode Decode[T]) connector.Source[T] {
 	return &groupSource[T]{g, decode}
 }
 
@@ -247,7 +247,7 @@ type groupSource[T any] struct {
 	decode Decode[T]
 }
 
-func (s *groupSource[T]) Splits(ctx context.Context) ([]stream.Split, error) {
+func (s *groupSource[T]) Splits(ctx context.Context) ([]connector.Split, error) {
 	if s.decode == nil {
 		return nil, errors.New("kafka: no function decodes records")
 	}
@@ -259,7 +259,7 @@ func (s *groupSource[T]) Partition(split int) (topic string, id int32, ok bool) 
 	return s.g.Partition(split)
 }
 
-func (s *groupSource[T]) Verify(context.Context, []stream.Split, []int64) error { return nil }
+func (s *groupSource[T]) Verify(context.Context, []connector.Split, []int64) error { return nil }
 
 // Lag returns how many records of this member's partitions have not been read; false while nobody knows yet.
 func (s *groupSource[T]) Lag() (records int64, known bool) { return s.g.lags.total() }
@@ -270,15 +270,15 @@ func (s *groupSource[T]) Skipped() int64 { return s.g.skipped.n.Load() }
 
 func (s *groupSource[T]) Changed(ctx context.Context) error { return s.g.waitChanged(ctx) }
 
-func (s *groupSource[T]) Assign(ctx context.Context, _ []stream.Split, _ []int64) ([]stream.Split, []int64, error) {
+func (s *groupSource[T]) Assign(ctx context.Context, _ []connector.Split, _ []int64) ([]connector.Split, []int64, error) {
 	return s.g.assign(ctx)
 }
 
-func (s *groupSource[T]) Open(context.Context, stream.Split, int64) (stream.Reader[T], error) {
+func (s *groupSource[T]) Open(context.Context, connector.Split, int64) (connector.Reader[T], error) {
 	return nil, errors.New("kafka: partitions are read together")
 }
 
-func (s *groupSource[T]) OpenAll(_ context.Context, splits []stream.LiveSplit) (stream.LiveReader[T], error) {
+func (s *groupSource[T]) OpenAll(_ context.Context, splits []connector.AssignedSplit) (connector.UnboundedReader[T], error) {
 	g := s.g
 	g.mu.Lock()
 	hold := g.hold

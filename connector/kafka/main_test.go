@@ -145,7 +145,7 @@ var ordered = async.Config{Capacity: 64}
 
 // same keeps results in the partition of their records, by number.
 func same(g *Group) Encode[[]byte] {
-	return func(r *stream.Record[[]byte]) (*Record, error) {
+	return func(r *async.Record[[]byte]) (*Record, error) {
 		_, id, ok := g.Partition(r.Split)
 		if !ok {
 			return nil, errors.New("of no partition")

@@ -150,16 +150,16 @@ func TestWriterIsBoundedInBytes(t *testing.T) {
 		cfg := b.config()
 		cfg.Options = []kgo.Opt{kgo.Dialer(cut.dial)}
 		cut.sever()
-		s := NewSink(SinkConfig[[]byte]{Config: cfg, Topic: "out", Encode: func(r *stream.Record[[]byte]) (*Record, error) { return &Record{Value: r.Value}, nil }})
+		s := NewSink(SinkConfig[[]byte]{Config: cfg, Topic: "out", Encode: func(r *async.Record[[]byte]) (*Record, error) { return &Record{Value: r.Value}, nil }})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		w, err := s.Open(ctx, stream.SinkContext{})
+		w, err := s.Open(ctx, async.Subtask{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		value := make([]byte, 900_000) // one array, so that the test itself needs no memory
 		for range 1000 {
-			if err = w.Write([]stream.Record[[]byte]{{Value: value}}); err != nil {
+			if err = w.Write([]async.Record[[]byte]{{Value: value}}); err != nil {
 				break
 			}
 		}
@@ -174,20 +174,20 @@ func TestWriterIsBoundedInBytes(t *testing.T) {
 func TestTracedRecordOfTheGreatestSize(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBroker(t, 1, "out")
-		s := NewSink(SinkConfig[[]byte]{Config: b.config(), Topic: "out", Encode: func(r *stream.Record[[]byte]) (*Record, error) { return &Record{Value: r.Value}, nil }})
+		s := NewSink(SinkConfig[[]byte]{Config: b.config(), Topic: "out", Encode: func(r *async.Record[[]byte]) (*Record, error) { return &Record{Value: r.Value}, nil }})
 		c, err := s.Committer(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		w, err := s.Open(t.Context(), stream.SinkContext{})
+		w, err := s.Open(t.Context(), async.Subtask{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer w.Close()
-		r := stream.Record[[]byte]{Value: bytes.Repeat([]byte{'x'}, DefaultMaxRecord),
+		r := async.Record[[]byte]{Value: bytes.Repeat([]byte{'x'}, DefaultMaxRecord),
 			Trace: trace.Parse([]byte("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"), []byte("a=1"))}
-		if err := w.Write([]stream.Record[[]byte]{r}); err != nil {
+		if err := w.Write([]async.Record[[]byte]{r}); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := w.Prepare(t.Context(), 1); err != nil {

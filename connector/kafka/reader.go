@@ -9,8 +9,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/internal/brief"
-	"github.com/tensorferry/tensorferry/stream"
 )
 
 // reader reads partitions from given offsets.
@@ -44,7 +45,7 @@ type failedFetch struct {
 	err       error
 }
 
-func openReader[T any](c *Config, t *Topics, decode Decode[T], committed bool, behind *lags, gone *skipped, splits []stream.LiveSplit) (*reader[T], error) {
+func openReader[T any](c *Config, t *Topics, decode Decode[T], committed bool, behind *lags, gone *skipped, splits []connector.AssignedSplit) (*reader[T], error) {
 	r := &reader[T]{
 		cfg: c, topics: t, decode: decode, committed: committed, lags: behind, skipped: gone,
 		index: map[partition]int{}, next: map[partition]int64{}, ids: map[partition]topicID{},
@@ -84,8 +85,8 @@ func (r *reader[T]) open() (err error) {
 	return err
 }
 
-// Read implements stream.LiveReader.
-func (r *reader[T]) Read(ctx context.Context, dst []stream.Record[T], most int) (int, []stream.Record[T], int64, error) {
+// Read implements connector.UnboundedReader.
+func (r *reader[T]) Read(ctx context.Context, dst []async.Record[T], most int) (int, []async.Record[T], int64, error) {
 	for len(r.rest) == 0 {
 		if r.failed == nil {
 			if err := r.fetch(ctx, most); err != nil {
@@ -206,7 +207,7 @@ func (r *reader[T]) ask(ctx context.Context, p placed) (there extent, is topicID
 	return all[p.partition], l.ids[p.Topic], err
 }
 
-// Close implements stream.LiveReader.
+// Close implements connector.UnboundedReader.
 func (r *reader[T]) Close() error {
 	r.cl.Close()
 	for p := range r.index {

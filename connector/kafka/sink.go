@@ -10,14 +10,14 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/internal/guard"
-	"github.com/tensorferry/tensorferry/stream"
 )
 
 // Encode makes the record of a result. It need not set the topic if the sink has one. It must not keep r, and what it
 // returns is the sink's. An error, as the record's own fault, ends the job. It is called from several goroutines. If the
 // result is part of a sampled trace, its headers gain traceparent and tracestate, unless Encode has set one.
-type Encode[T any] func(r *stream.Record[T]) (*Record, error)
+type Encode[T any] func(r *async.Record[T]) (*Record, error)
 
 // SinkConfig describes a sink. Encode must be set.
 type SinkConfig[T any] struct {
@@ -120,7 +120,7 @@ func (c *SinkConfig[T]) producing(broke func(error)) []kgo.Opt {
 }
 
 // encode makes the record of a result.
-func (c *SinkConfig[T]) encode(r *stream.Record[T]) (*Record, error) {
+func (c *SinkConfig[T]) encode(r *async.Record[T]) (*Record, error) {
 	var k *Record
 	err := guard.Call("Encode of the sink", func() (err error) {
 		k, err = c.Encode(r)
@@ -214,8 +214,8 @@ func NewSink[T any](c SinkConfig[T]) *Sink[T] {
 // Validate says what is wrong with the configuration.
 func (s *Sink[T]) Validate() error { return s.err }
 
-// Open implements stream.Sink.
-func (s *Sink[T]) Open(ctx context.Context, _ stream.SinkContext) (stream.Writer[T], error) {
+// Open implements connector.Sink.
+func (s *Sink[T]) Open(ctx context.Context, _ async.Subtask) (connector.Writer[T], error) {
 	if s.err != nil {
 		return nil, s.err
 	}
@@ -227,8 +227,8 @@ func (s *Sink[T]) Open(ctx context.Context, _ stream.SinkContext) (stream.Writer
 	return w, nil
 }
 
-// Committer implements stream.Sink.
-func (s *Sink[T]) Committer(ctx context.Context) (stream.Committer, error) {
+// Committer implements connector.Sink.
+func (s *Sink[T]) Committer(ctx context.Context) (connector.Committer, error) {
 	if s.err != nil {
 		return nil, s.err
 	}
@@ -247,8 +247,8 @@ type writer[T any] struct {
 	failed failures
 }
 
-// Write implements stream.Writer.
-func (w *writer[T]) Write(recs []stream.Record[T]) error {
+// Write implements connector.Writer.
+func (w *writer[T]) Write(recs []async.Record[T]) error {
 	for i := range recs {
 		k, err := w.cfg.encode(&recs[i])
 		if err != nil {
@@ -260,15 +260,15 @@ func (w *writer[T]) Write(recs []stream.Record[T]) error {
 	return w.failed.get()
 }
 
-// Prepare implements stream.Writer: it waits until the brokers have everything.
-func (w *writer[T]) Prepare(ctx context.Context, _ int64) ([]stream.Pending, error) {
+// Prepare implements connector.Writer: it waits until the brokers have everything.
+func (w *writer[T]) Prepare(ctx context.Context, _ int64) ([]connector.Pending, error) {
 	if err := w.cl.Flush(ctx); err != nil {
 		return nil, fmt.Errorf("kafka: waiting for the brokers: %w", err)
 	}
 	return nil, w.failed.get()
 }
 
-// Close implements stream.Writer.
+// Close implements connector.Writer.
 func (w *writer[T]) Close() error {
 	w.cl.Close()
 	return nil
@@ -278,7 +278,7 @@ func (w *writer[T]) Close() error {
 type nothing struct{}
 
 func (nothing) Begin(context.Context, []byte) ([]byte, error) { return nil, nil }
-func (nothing) Plan(state []byte, _ []stream.Pending) (next, plan []byte, err error) {
+func (nothing) Plan(state []byte, _ []connector.Pending) (next, plan []byte, err error) {
 	return state, nil, nil
 }
 func (nothing) Commit(context.Context, []byte) error { return nil }

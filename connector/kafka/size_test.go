@@ -8,7 +8,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 
 	"github.com/tensorferry/tensorferry/async"
-	"github.com/tensorferry/tensorferry/stream"
+	"github.com/tensorferry/tensorferry/connector"
 )
 
 // How large records may be: the sink's bound, the topic's, and what a topic that takes more is sent.
@@ -23,7 +23,7 @@ func TestMaxRecord(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		encode := func(r *stream.Record[[]byte]) (*Record, error) {
+		encode := func(r *async.Record[[]byte]) (*Record, error) {
 			return &Record{Key: []byte("key"), Value: r.Value, Headers: []Header{{Key: "h", Value: []byte("v")}}}, nil
 		}
 		const beside = 3 + 1 + 1 + 10 // key and header
@@ -44,14 +44,14 @@ func TestMaxRecord(t *testing.T) {
 		} {
 			value := []byte(strings.Repeat("v", c.size))
 			g := NewGroup(b.group("g"))
-			for i, sink := range []stream.Sink[[]byte]{
+			for i, sink := range []connector.Sink[[]byte]{
 				NewSink(SinkConfig[[]byte]{Config: b.config(), Topic: c.topic, Encode: encode, MaxRecord: c.most}),
 				GroupSink(g, SinkConfig[[]byte]{Topic: c.topic, Encode: encode, MaxRecord: c.most}),
 			} {
 				// The offsets of a Group come from its source, so its sink alone is a transaction without any.
 				w, err := openWriter(t, sink)
 				if err == nil {
-					if err = w.Write([]stream.Record[[]byte]{{Value: value}}); err == nil {
+					if err = w.Write([]async.Record[[]byte]{{Value: value}}); err == nil {
 						_, err = w.Prepare(t.Context(), 1)
 					}
 					w.Close()
@@ -68,9 +68,9 @@ func TestMaxRecord(t *testing.T) {
 	})
 }
 
-func openWriter(t *testing.T, sink stream.Sink[[]byte]) (stream.Writer[[]byte], error) {
+func openWriter(t *testing.T, sink connector.Sink[[]byte]) (connector.Writer[[]byte], error) {
 	if _, err := sink.Committer(t.Context()); err != nil {
 		return nil, err
 	}
-	return sink.Open(t.Context(), stream.SinkContext{})
+	return sink.Open(t.Context(), async.Subtask{})
 }

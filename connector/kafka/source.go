@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/tensorferry/tensorferry/stream"
+	"github.com/tensorferry/tensorferry/connector"
 )
 
 // DefaultDiscover is how often a source looks for new partitions.
@@ -119,8 +119,8 @@ func (s *Source[T]) ask(ctx context.Context, f func(context.Context, *listing) e
 	return f(ctx, newListing(&s.cfg.Config, cl, s.cfg.Topics, s.match))
 }
 
-// Splits implements stream.Source.
-func (s *Source[T]) Splits(ctx context.Context) (splits []stream.Split, err error) {
+// Splits implements connector.Source.
+func (s *Source[T]) Splits(ctx context.Context) (splits []connector.Split, err error) {
 	err = s.ask(ctx, func(ctx context.Context, l *listing) error {
 		all, err := l.partitions(ctx)
 		if err != nil {
@@ -133,9 +133,9 @@ func (s *Source[T]) Splits(ctx context.Context) (splits []stream.Split, err erro
 	return splits, err
 }
 
-// Verify implements stream.Source. It refuses partitions that are gone, and offsets whose records
+// Verify implements connector.Source. It refuses partitions that are gone, and offsets whose records
 // are, unless these are to be skipped.
-func (s *Source[T]) Verify(ctx context.Context, splits []stream.Split, next []int64) error {
+func (s *Source[T]) Verify(ctx context.Context, splits []connector.Split, next []int64) error {
 	if s.cfg.OnExpired == SkipExpired {
 		return s.err // Assign skips them
 	}
@@ -146,7 +146,7 @@ func (s *Source[T]) Verify(ctx context.Context, splits []stream.Split, next []in
 // Locate looks whether the positions of splits are there. Where they are not it returns those at
 // which reading goes on, if OnExpired says so, and else an error that says what is lost. What it
 // returns may name the topics more exactly.
-func (s *Source[T]) Locate(ctx context.Context, splits []stream.Split, next []int64) (now []stream.Split, from []int64, err error) {
+func (s *Source[T]) Locate(ctx context.Context, splits []connector.Split, next []int64) (now []connector.Split, from []int64, err error) {
 	err = s.ask(ctx, func(ctx context.Context, l *listing) error {
 		now, from, err = s.locate(ctx, l, splits, next)
 		return err
@@ -154,7 +154,7 @@ func (s *Source[T]) Locate(ctx context.Context, splits []stream.Split, next []in
 	return now, from, err
 }
 
-func (s *Source[T]) locate(ctx context.Context, l *listing, splits []stream.Split, next []int64) (now []stream.Split, from []int64, err error) {
+func (s *Source[T]) locate(ctx context.Context, l *listing, splits []connector.Split, next []int64) (now []connector.Split, from []int64, err error) {
 	var all []placed
 	for i, split := range splits {
 		p, err := placedAt(split, next[i])
@@ -176,7 +176,7 @@ func (s *Source[T]) locate(ctx context.Context, l *listing, splits []stream.Spli
 // (SkipExpired).
 func (s *Source[T]) Skipped() int64 { return s.skipped.n.Load() }
 
-// Changed implements stream.Elastic: it returns when there are partitions that were not there before.
+// Changed implements connector.Rebalancing: it returns when there are partitions that were not there before.
 func (s *Source[T]) Changed(ctx context.Context) error {
 	for wait(ctx, s.cfg.Discover) {
 		more := false
@@ -209,8 +209,8 @@ func wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// Assign implements stream.Elastic. Partitions that no split has yet come behind the others, and are read from their first record.
-func (s *Source[T]) Assign(ctx context.Context, splits []stream.Split, next []int64) ([]stream.Split, []int64, error) {
+// Assign implements connector.Rebalancing. Partitions that no split has yet come behind the others, and are read from their first record.
+func (s *Source[T]) Assign(ctx context.Context, splits []connector.Split, next []int64) ([]connector.Split, []int64, error) {
 	err := s.ask(ctx, func(ctx context.Context, l *listing) (err error) {
 		if splits, next, err = s.locate(ctx, l, splits, next); err != nil {
 			return err
@@ -240,7 +240,7 @@ func (s *Source[T]) Assign(ctx context.Context, splits []stream.Split, next []in
 }
 
 // Appeared returns the partitions that are not among splits. They are read from their first record.
-func (s *Source[T]) Appeared(ctx context.Context, splits []stream.Split) (more []stream.Split, err error) {
+func (s *Source[T]) Appeared(ctx context.Context, splits []connector.Split) (more []connector.Split, err error) {
 	err = s.ask(ctx, func(ctx context.Context, l *listing) error {
 		more, err = s.appeared(ctx, l, splits)
 		return err
@@ -248,7 +248,7 @@ func (s *Source[T]) Appeared(ctx context.Context, splits []stream.Split) (more [
 	return more, err
 }
 
-func (s *Source[T]) appeared(ctx context.Context, l *listing, splits []stream.Split) (more []stream.Split, err error) {
+func (s *Source[T]) appeared(ctx context.Context, l *listing, splits []connector.Split) (more []connector.Split, err error) {
 	all, err := l.partitions(ctx)
 	if err != nil {
 		return nil, err
@@ -269,13 +269,13 @@ func (s *Source[T]) appeared(ctx context.Context, l *listing, splits []stream.Sp
 	return l.splits(all, first), nil
 }
 
-// Open implements stream.Source. It is not used: partitions have no end.
-func (s *Source[T]) Open(context.Context, stream.Split, int64) (stream.Reader[T], error) {
+// Open implements connector.Source. It is not used: partitions have no end.
+func (s *Source[T]) Open(context.Context, connector.Split, int64) (connector.Reader[T], error) {
 	return nil, errors.New("kafka: partitions are read together")
 }
 
-// OpenAll implements stream.Live.
-func (s *Source[T]) OpenAll(ctx context.Context, splits []stream.LiveSplit) (stream.LiveReader[T], error) {
+// OpenAll implements connector.Unbounded.
+func (s *Source[T]) OpenAll(ctx context.Context, splits []connector.AssignedSplit) (connector.UnboundedReader[T], error) {
 	if s.err != nil {
 		return nil, s.err
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/connector/file"
 	"github.com/tensorferry/tensorferry/stream"
 	"github.com/tensorferry/tensorferry/stream/restart"
@@ -167,7 +168,7 @@ func TestSourceLosesNothingSilently(t *testing.T) {
 			t.Errorf("at its end: %v", err)
 		}
 		// A split of an earlier version has no id of its topic, and gets one.
-		old := []stream.Split{{Data: []byte(`{"topic":"in","partition":0}`)}}
+		old := []connector.Split{{Data: []byte(`{"topic":"in","partition":0}`)}}
 		if now, next, err := s.Assign(t.Context(), old, []int64{7}); err != nil || string(now[0].Data) != string(splits[0].Data) || next[0] != 7 {
 			t.Errorf("a split of an earlier version: %v, %v, %v", now, next, err)
 		}
@@ -180,7 +181,7 @@ func TestSourceLosesNothingSilently(t *testing.T) {
 			}
 		}
 		beyond(s.Verify(t.Context(), splits, []int64{101}))
-		far, err := s.OpenAll(t.Context(), []stream.LiveSplit{{Split: splits[0], Position: 101}})
+		far, err := s.OpenAll(t.Context(), []connector.AssignedSplit{{Split: splits[0], Position: 101}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -191,7 +192,7 @@ func TestSourceLosesNothingSilently(t *testing.T) {
 		cut := &kgo.ErrDataLoss{Topic: "in", ConsumedTo: 80, ResetTo: 60}
 		open := func(how OnExpired) *reader[[]byte] {
 			s := b.source(Topics{Names: []string{"in"}, OnExpired: how})
-			r, err := s.OpenAll(t.Context(), []stream.LiveSplit{{Split: splits[0], Position: 80}})
+			r, err := s.OpenAll(t.Context(), []connector.AssignedSplit{{Split: splits[0], Position: 80}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -220,7 +221,7 @@ func TestSourceLosesNothingSilently(t *testing.T) {
 		if _, ok := errors.AsType[*lostError](err); !ok || !strings.Contains(err.Error(), "from offset 20 on were not read yet and are gone; the first there is now is 50") {
 			t.Errorf("before its beginning: %v", err)
 		}
-		r, err := s.OpenAll(t.Context(), []stream.LiveSplit{{Split: splits[0], Position: 20}})
+		r, err := s.OpenAll(t.Context(), []connector.AssignedSplit{{Split: splits[0], Position: 20}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -245,7 +246,7 @@ func TestSink(t *testing.T) {
 			stream.To(stream.From(j, stream.FromSlice(values)), s)
 			return j.Run(t.Context())
 		}
-		encode := func(r *stream.Record[[]byte]) (*Record, error) { return &Record{Value: r.Value}, nil }
+		encode := func(r *async.Record[[]byte]) (*Record, error) { return &Record{Value: r.Value}, nil }
 		if err := run(NewSink(SinkConfig[[]byte]{Config: b.config(), Topic: "out", Encode: encode})); err != nil {
 			t.Fatal(err)
 		}
@@ -256,7 +257,7 @@ func TestSink(t *testing.T) {
 		if n != len(values) {
 			t.Errorf("%d of %d values", n, len(values))
 		}
-		err := run(NewSink(SinkConfig[[]byte]{Config: b.config(), Topic: "out", Encode: func(*stream.Record[[]byte]) (*Record, error) {
+		err := run(NewSink(SinkConfig[[]byte]{Config: b.config(), Topic: "out", Encode: func(*async.Record[[]byte]) (*Record, error) {
 			return nil, errors.New("not this one")
 		}}))
 		if err == nil || !strings.Contains(err.Error(), "position") || !strings.Contains(err.Error(), "not this one") {
@@ -372,7 +373,7 @@ func TestReadThatEndsKeepsRecords(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r, err := src.OpenAll(t.Context(), []stream.LiveSplit{{Split: splits[0]}})
+		r, err := src.OpenAll(t.Context(), []connector.AssignedSplit{{Split: splits[0]}})
 		if err != nil {
 			t.Fatal(err)
 		}

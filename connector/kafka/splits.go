@@ -13,7 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/tensorferry/tensorferry/stream"
+	"github.com/tensorferry/tensorferry/connector"
 )
 
 // partition names one.
@@ -38,16 +38,16 @@ type splitForm struct {
 }
 
 // split describes a partition, of which it has the position.
-func (p placed) split(start int64) stream.Split {
+func (p placed) split(start int64) connector.Split {
 	data, err := json.Marshal(splitForm{p.partition, p.id})
 	if err != nil {
 		panic(err) // texts and numbers always have a form
 	}
-	return stream.Split{Data: data, Start: start}
+	return connector.Split{Data: data, Start: start}
 }
 
 // placedAt returns the position that a split has come to.
-func placedAt(s stream.Split, next int64) (placed, error) {
+func placedAt(s connector.Split, next int64) (placed, error) {
 	p, err := partitionOf(s)
 	if err != nil {
 		return placed{}, err
@@ -58,12 +58,12 @@ func placedAt(s stream.Split, next int64) (placed, error) {
 }
 
 // PartitionOf returns the partition that a split of a Source stands for.
-func PartitionOf(s stream.Split) (topic string, id int32, err error) {
+func PartitionOf(s connector.Split) (topic string, id int32, err error) {
 	p, err := partitionOf(s)
 	return p.Topic, p.ID, err
 }
 
-func partitionOf(s stream.Split) (p partition, err error) {
+func partitionOf(s connector.Split) (p partition, err error) {
 	if err := json.Unmarshal(s.Data, &p); err != nil || p.Topic == "" || p.ID < 0 {
 		return p, fmt.Errorf("kafka: the split's description is damaged: %.100q", s.Data)
 	}
@@ -196,7 +196,7 @@ func (l *listing) offsets(ctx context.Context, s Start, of []partition) (map[par
 }
 
 // splits describes partitions, and where each begins.
-func (l *listing) splits(of []partition, at map[partition]int64) (all []stream.Split) {
+func (l *listing) splits(of []partition, at map[partition]int64) (all []connector.Split) {
 	for _, p := range of {
 		all = append(all, placed{p, l.ids[p.Topic], at[p]}.split(at[p]))
 	}

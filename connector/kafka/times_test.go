@@ -64,7 +64,7 @@ func TestTimesOutOfRange(t *testing.T) {
 		}
 	}
 	for _, ms := range []int64{0, 1, day, 4_102_444_800_000} {
-		if got := EventTime(&Record{Timestamp: time.Unix(0, ms*1e6)}); got != stream.EventTime(ms) {
+		if got := EventTime(&Record{Timestamp: time.Unix(0, ms*1e6)}); got != async.EventTime(ms) {
 			t.Errorf("%d is %d", ms, got)
 		}
 	}
@@ -91,11 +91,11 @@ func TestTimesOutOfRange(t *testing.T) {
 		}
 		run.Stop()
 		run.Wait()
-		var times []stream.EventTime
+		var times []async.EventTime
 		for _, r := range out.Records() {
 			times = append(times, r.Time)
 		}
-		if want := fmt.Sprint([]stream.EventTime{day, async.NoTime, async.NoTime, day + 5000, async.NoTime, day + 6000}); fmt.Sprint(times) != want {
+		if want := fmt.Sprint([]async.EventTime{day, async.NoTime, async.NoTime, day + 5000, async.NoTime, day + 6000}); fmt.Sprint(times) != want {
 			t.Errorf("the times are %v; want %v", times, want)
 		}
 	})

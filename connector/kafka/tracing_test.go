@@ -15,6 +15,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/stream"
 	"github.com/tensorferry/tensorferry/trace"
 	"github.com/tensorferry/tensorferry/trace/oteltrace"
@@ -79,13 +80,13 @@ func TestTraces(t *testing.T) {
 					cfg.Tracer = oteltrace.New(sdk.NewTracerProvider(sdk.WithSyncer(spans)), 0)
 				}
 				topics := Topics{Names: []string{"in"}, Traces: on}
-				value := func(r *stream.Record[[]byte]) (*Record, error) { return &Record{Value: r.Value}, nil }
-				letter := func(r *stream.Record[async.Failed[[]byte]]) (*Record, error) {
+				value := func(r *async.Record[[]byte]) (*Record, error) { return &Record{Value: r.Value}, nil }
+				letter := func(r *async.Record[async.Failed[[]byte]]) (*Record, error) {
 					return &Record{Value: r.Value.Record.Value}, nil
 				}
-				var source stream.Source[[]byte]
-				var sink stream.Sink[[]byte]
-				var letters stream.Sink[async.Failed[[]byte]]
+				var source connector.Source[[]byte]
+				var sink connector.Sink[[]byte]
+				var letters connector.Sink[async.Failed[[]byte]]
 				if grouped {
 					group := b.group("g")
 					group.Topics, group.Partitioner = topics, nil

@@ -12,7 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"github.com/tensorferry/tensorferry/stream"
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
@@ -34,7 +34,7 @@ func (g *Group) Write(ctx context.Context, s *checkpoint.Snapshot) (err error) {
 	changed := map[partition]int64{}
 	g.mu.Lock()
 	for _, q := range positions {
-		p, err := partitionOf(stream.Split{Data: q.Data})
+		p, err := partitionOf(connector.Split{Data: q.Data})
 		if err != nil {
 			g.mu.Unlock()
 			return err
@@ -253,7 +253,7 @@ func (g *Group) isCommitted(ctx context.Context, s *checkpoint.Snapshot) (bool, 
 	}
 	var all []partition
 	for _, q := range positions {
-		p, err := partitionOf(stream.Split{Data: q.Data})
+		p, err := partitionOf(connector.Split{Data: q.Data})
 		if err != nil {
 			return false, err
 		}

@@ -15,8 +15,9 @@ import (
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
 
+	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/flink"
-	"github.com/tensorferry/tensorferry/stream"
 )
 
 // What a job writes is never its own input, and a pattern that means something else elsewhere is
@@ -131,15 +132,15 @@ func TestReadAFileThatChanges(t *testing.T) {
 
 // ending is a source whose reader ends with an error.
 type ending struct {
-	stream.Source[json.RawMessage]
+	connector.Source[json.RawMessage]
 	err error
 }
 
-func (s ending) Verify(context.Context, []stream.Split, []int64) error { return nil }
-func (s ending) Open(context.Context, stream.Split, int64) (stream.Reader[json.RawMessage], error) {
+func (s ending) Verify(context.Context, []connector.Split, []int64) error { return nil }
+func (s ending) Open(context.Context, connector.Split, int64) (connector.Reader[json.RawMessage], error) {
 	return s, nil
 }
-func (s ending) Read(_ context.Context, dst []stream.Record[json.RawMessage], _ int) ([]stream.Record[json.RawMessage], int64, error) {
+func (s ending) Read(_ context.Context, dst []async.Record[json.RawMessage], _ int) ([]async.Record[json.RawMessage], int64, error) {
 	return dst, 0, s.err
 }
 func (s ending) Close() error { return nil }

@@ -14,8 +14,8 @@ import (
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/sdf"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/register"
 
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/connector/kafka"
-	"github.com/tensorferry/tensorferry/stream"
 )
 
 func init() {
@@ -54,7 +54,7 @@ func (s shipped) first(ctx context.Context) []split {
 		return nil
 	}
 	src, err := s.live()
-	var all []stream.Split
+	var all []connector.Split
 	if err == nil {
 		all, err = src.Splits(ctx)
 	}
@@ -152,9 +152,9 @@ func (f *discoverFn) look(ctx context.Context, known []split) (fresh []split, er
 	if len(known) == 0 && len(f.First) > 0 {
 		return f.First, nil
 	}
-	var all []stream.Split
+	var all []connector.Split
 	for _, k := range known {
-		all = append(all, stream.Split{Data: k.Data, Start: k.Start})
+		all = append(all, connector.Split{Data: k.Data, Start: k.Start})
 	}
 	if len(known) == 0 {
 		all, err = f.src.Splits(ctx)
@@ -168,7 +168,7 @@ func (f *discoverFn) look(ctx context.Context, known []split) (fresh []split, er
 }
 
 // numbered gives splits their numbers, given those that were found before them.
-func numbered(all []stream.Split, known []split) (fresh []split, err error) {
+func numbered(all []connector.Split, known []split) (fresh []split, err error) {
 	for _, s := range all {
 		one := split{Data: s.Data, Start: s.Start}
 		if one.Index, err = number(one, known, fresh); err != nil {

@@ -11,8 +11,8 @@ import (
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
 	"github.com/twmb/franz-go/pkg/kadm"
 
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/connector/kafka"
-	"github.com/tensorferry/tensorferry/stream"
 )
 
 func (b *broker) discover(topics string) *discoverFn {
@@ -53,7 +53,7 @@ func (b *broker) look(fn *discoverFn, r found) (string, found) {
 }
 
 func place(b *broker, s split) string {
-	topic, id, err := kafka.PartitionOf(stream.Split{Data: s.Data})
+	topic, id, err := kafka.PartitionOf(connector.Split{Data: s.Data})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -12,9 +12,9 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/internal/fsx"
 	"github.com/tensorferry/tensorferry/job"
-	"github.com/tensorferry/tensorferry/stream"
 )
 
 // markName is the file that says whose results are in a folder.
@@ -40,12 +40,12 @@ type origin struct {
 	Prefix string `json:"prefix"`
 }
 
-func originOf(s stream.Split) (in origin, err error) {
+func originOf(s connector.Split) (in origin, err error) {
 	err = json.Unmarshal(s.Data, &in)
 	return in, err
 }
 
-func markOf(spec *job.Spec, splits []stream.Split) (folderMark, error) {
+func markOf(spec *job.Spec, splits []connector.Split) (folderMark, error) {
 	h := sha256.New()
 	for _, s := range splits {
 		data := s.Data
@@ -75,7 +75,7 @@ func sinks(spec *job.Spec) map[string]string {
 
 // claim makes the folders of a job's sinks its own. With resumed it goes on with what the same job has left there; else a folder with results is refused, since they
 // would be mixed up.
-func claim(spec *job.Spec, splits []stream.Split, resumed bool) (err error) {
+func claim(spec *job.Spec, splits []connector.Split, resumed bool) (err error) {
 	mark, err := markOf(spec, splits)
 	if err != nil {
 		return err

@@ -9,16 +9,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/job"
-	"github.com/tensorferry/tensorferry/stream"
 )
 
-var someSplits = []stream.Split{{Data: []byte("a"), Start: 0}, {Data: []byte("b"), Start: 7}}
+var someSplits = []connector.Split{{Data: []byte("a"), Start: 0}, {Data: []byte("b"), Start: 7}}
 
 func TestClaim(t *testing.T) {
 	spec := load(t, fromFiles+"  on_error: {record: dead_letter}\ndead_letter: {file: {path: failed}}\n")
 	out, failed := spec.Sink.File.Path, spec.DeadLetter.File.Path
-	again := func(change func(*job.Spec), splits []stream.Split, resumed bool) error {
+	again := func(change func(*job.Spec), splits []connector.Split, resumed bool) error {
 		other := *spec
 		if change != nil {
 			change(&other)
@@ -65,7 +65,7 @@ func TestClaim(t *testing.T) {
 		t.Run(name, func(t *testing.T) { wantError(t, again(change, someSplits, true), foreign) })
 	}
 	wantError(t, again(nil, someSplits[:1], true), foreign)
-	wantError(t, again(nil, []stream.Split{{Data: []byte("a")}, {Data: []byte("b"), Start: 8}}, true), foreign)
+	wantError(t, again(nil, []connector.Split{{Data: []byte("a")}, {Data: []byte("b"), Start: 8}}, true), foreign)
 	// Where the model is and how it is asked does not matter.
 	if err := again(func(s *job.Spec) { s.Infer.Endpoint, s.Infer.Capacity, s.Parallelism = "unix:///other", 7, 9 }, someSplits, true); err != nil {
 		t.Error(err)

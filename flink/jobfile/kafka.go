@@ -13,13 +13,14 @@ import (
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/register"
 
+	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/connector/kafka"
 	"github.com/tensorferry/tensorferry/flink"
 	"github.com/tensorferry/tensorferry/flink/internal/eventtime"
 	"github.com/tensorferry/tensorferry/flink/internal/idle"
 	"github.com/tensorferry/tensorferry/job"
 	"github.com/tensorferry/tensorferry/job/topics"
-	"github.com/tensorferry/tensorferry/stream"
 )
 
 func init() {
@@ -45,14 +46,14 @@ const topicShift = 32
 
 // number returns the number of a split, given those that were found before it.
 func number(s split, before ...[]split) (int64, error) {
-	topic, id, err := kafka.PartitionOf(stream.Split{Data: s.Data})
+	topic, id, err := kafka.PartitionOf(connector.Split{Data: s.Data})
 	if err != nil {
 		return 0, err
 	}
 	next := int64(0)
 	for _, some := range before {
 		for _, o := range some {
-			t, _, err := kafka.PartitionOf(stream.Split{Data: o.Data})
+			t, _, err := kafka.PartitionOf(connector.Split{Data: o.Data})
 			if err != nil {
 				return 0, err
 			}
@@ -84,7 +85,7 @@ type kafkaFn struct {
 
 	job  shipped
 	key  string
-	recs []stream.Record[json.RawMessage]
+	recs []async.Record[json.RawMessage]
 	size int // bytes of recs
 }
 
@@ -101,7 +102,7 @@ type topicWriter struct {
 	mu     sync.Mutex
 	used   time.Time
 	closed bool
-	w      stream.Writer[json.RawMessage]
+	w      connector.Writer[json.RawMessage]
 }
 
 // Setup is called once for each instance.
@@ -135,7 +136,7 @@ func (f *kafkaFn) open(ctx context.Context, index int) (*topicWriter, error) {
 	if _, err := sink.Committer(ctx); err != nil {
 		return nil, err
 	}
-	w, err := sink.Open(context.Background(), stream.SinkContext{Operator: path, Subtask: index, Parallelism: index + 1})
+	w, err := sink.Open(context.Background(), async.Subtask{Operator: path, Index: index, Parallelism: index + 1})
 	if err != nil {
 		return nil, err
 	}
@@ -144,7 +145,7 @@ func (f *kafkaFn) open(ctx context.Context, index int) (*topicWriter, error) {
 
 // ProcessElement gathers records, and writes them when they are many.
 func (f *kafkaFn) ProcessElement(ctx context.Context, at beam.EventTime, r flink.Record) error {
-	f.recs = append(f.recs, stream.Record[json.RawMessage]{
+	f.recs = append(f.recs, async.Record[json.RawMessage]{
 		Value: r.Value, Key: r.Key, Split: int(r.Split), Position: r.Position, Time: eventtime.FromBeam(at),
 	})
 	f.size += len(r.Value) + len(r.Key)
@@ -161,7 +162,7 @@ func (f *kafkaFn) write(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("sink: %w", err)
 	}
-	err = w.with(func(w stream.Writer[json.RawMessage]) error {
+	err = w.with(func(w connector.Writer[json.RawMessage]) error {
 		if err := w.Write(f.recs); err != nil {
 			return err
 		}
@@ -184,7 +185,7 @@ func (f *kafkaFn) FinishBundle(ctx context.Context) error {
 	return f.write(ctx)
 }
 
-func (t *topicWriter) with(do func(stream.Writer[json.RawMessage]) error) error {
+func (t *topicWriter) with(do func(connector.Writer[json.RawMessage]) error) error {
 	t.mu.Lock()
 	defer func() {
 		t.used = time.Now()

@@ -14,11 +14,12 @@ import (
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/io/rtrackers/offsetrange"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/register"
 
+	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/connector/kafka"
 	"github.com/tensorferry/tensorferry/flink"
 	"github.com/tensorferry/tensorferry/flink/internal/eventtime"
 	"github.com/tensorferry/tensorferry/flink/internal/idle"
-	"github.com/tensorferry/tensorferry/stream"
 )
 
 func init() {
@@ -116,19 +117,19 @@ type reader struct {
 	closed bool
 	warm   bool // it has read once
 	next   int64
-	r      stream.LiveReader[json.RawMessage]
-	recs   []stream.Record[json.RawMessage]
+	r      connector.UnboundedReader[json.RawMessage]
+	recs   []async.Record[json.RawMessage]
 }
 
 // reader returns a reader of a split that stands at a position.
 func (f *liveFn) reader(ctx context.Context, s split, at int64) (*reader, error) {
 	open := func(ctx context.Context, _ int) (*reader, error) {
 		// What was deleted meanwhile, a topic or what it had, is noticed before anything is read.
-		now, next, err := f.src.Locate(ctx, []stream.Split{{Data: s.Data, Start: s.Start}}, []int64{at})
+		now, next, err := f.src.Locate(ctx, []connector.Split{{Data: s.Data, Start: s.Start}}, []int64{at})
 		if err != nil {
 			return nil, err
 		}
-		r, err := f.src.OpenAll(ctx, []stream.LiveSplit{{Split: now[0], Position: next[0]}})
+		r, err := f.src.OpenAll(ctx, []connector.AssignedSplit{{Split: now[0], Position: next[0]}})
 		if err != nil {
 			return nil, err
 		}

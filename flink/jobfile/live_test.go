@@ -19,11 +19,11 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/connector/kafka"
 	"github.com/tensorferry/tensorferry/flink"
 	"github.com/tensorferry/tensorferry/flink/internal/idle"
 	"github.com/tensorferry/tensorferry/job"
-	"github.com/tensorferry/tensorferry/stream"
 )
 
 // reading is a job that reads topics of a broker.
@@ -266,7 +266,7 @@ func TestLiveTopicIsDeleted(t *testing.T) {
 			Topics: kafka.Topics{Names: []string{"gone"}}, Decode: kafka.Raw[json.RawMessage],
 		})
 		s := partitionOf("gone", 0)
-		live, err := src.OpenAll(t.Context(), []stream.LiveSplit{{Split: stream.Split{Data: s.Data}}})
+		live, err := src.OpenAll(t.Context(), []connector.AssignedSplit{{Split: connector.Split{Data: s.Data}}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -327,8 +327,8 @@ func TestLiveEveryTurnHasANewReader(t *testing.T) {
 		})
 		var got []string
 		for turn := range int64(n) {
-			s := stream.LiveSplit{Split: stream.Split{Data: partitionOf("in", 0).Data}, Position: turn}
-			live, err := src.OpenAll(t.Context(), []stream.LiveSplit{s})
+			s := connector.AssignedSplit{Split: connector.Split{Data: partitionOf("in", 0).Data}, Position: turn}
+			live, err := src.OpenAll(t.Context(), []connector.AssignedSplit{s})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -15,9 +15,10 @@ import (
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/graph/coder"
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/register"
 
+	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/flink"
 	"github.com/tensorferry/tensorferry/flink/internal/eventtime"
-	"github.com/tensorferry/tensorferry/stream"
 )
 
 // split is a split of a source as an element of a collection.
@@ -54,7 +55,7 @@ func init() {
 // read again (empty: all are read, and what an earlier attempt has left of them in the folders again is removed first). So it needs no checkpoint of Flink, which would wait
 // until the last split is dealt out: the list of splits is the whole input of the job, and Flink takes
 // its operators for finished when they have it. (A splittable DoFn is resumed by timers, and of these an operator works off all it has when its input ends.)
-func readFiles(s beam.Scope, job shipped, splits []stream.Split, done string, again []string) (beam.PCollection, error) {
+func readFiles(s beam.Scope, job shipped, splits []connector.Split, done string, again []string) (beam.PCollection, error) {
 	first := &splitsFn{}
 	for i, sp := range splits {
 		first.Splits = append(first.Splits, split{Index: int64(i), Data: sp.Data, Start: sp.Start})
@@ -102,9 +103,9 @@ type readFn struct {
 	// file is then whole, and one attempt's; of the two files of a split, one may be of another attempt than the other.
 	Again []string
 
-	src  stream.Source[json.RawMessage]
+	src  connector.Source[json.RawMessage]
 	seen map[string]bool // files, by their paths
-	recs []stream.Record[json.RawMessage]
+	recs []async.Record[json.RawMessage]
 }
 
 // Setup is called once for each instance.
@@ -129,13 +130,13 @@ func (f *readFn) ProcessElement(ctx context.Context, s split, emit func(beam.Eve
 	// What the job was submitted with may have been replaced since, or be another file on this
 	// machine. Once this instance has seen it, it stays the one that it was then, which Open
 	// checks.
-	cut := stream.Split{Data: s.Data, Start: s.Start}
+	cut := connector.Split{Data: s.Data, Start: s.Start}
 	of, err := originOf(cut)
 	if err != nil {
 		return fmt.Errorf("source: %w", err)
 	}
 	if !f.seen[of.Path] {
-		if err := f.src.Verify(ctx, []stream.Split{cut}, []int64{s.Start}); err != nil {
+		if err := f.src.Verify(ctx, []connector.Split{cut}, []int64{s.Start}); err != nil {
 			return fmt.Errorf("source: %w", err)
 		}
 		f.seen[of.Path] = true

@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/connector/file"
 	"github.com/tensorferry/tensorferry/connector/kafka"
 	"github.com/tensorferry/tensorferry/stream"
@@ -55,7 +56,7 @@ func encode(tr *trap) kafka.Encode[string] {
 }
 
 // consumed runs a job over a topic. A mistake ends it.
-func consumed(t *testing.T, source stream.Source[string]) error {
+func consumed(t *testing.T, source connector.Source[string]) error {
 	j := stream.New("job", stream.Config{Checkpoint: stream.CheckpointConfig{Interval: time.Hour}, Restart: restart.Config{Strategy: restart.None}})
 	stream.Collect(stream.From(j, source))
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -72,7 +73,7 @@ func produced(t *testing.T, cfg kafka.Config, set func(*kafka.SinkConfig[string]
 	if set != nil {
 		set(&c)
 	}
-	stream.To(stream.From(j, stream.FromSlice([]string{"a", "b"})), stream.Sink[string](kafka.NewSink(c)))
+	stream.To(stream.From(j, stream.FromSlice([]string{"a", "b"})), connector.Sink[string](kafka.NewSink(c)))
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	return j.Run(ctx)
@@ -114,7 +115,7 @@ func group(set func(*kafka.GroupConfig, *kafka.SinkConfig[string], *trap), decod
 }
 
 // lines runs a job over a file, or over what stands for standard input.
-func lines(t *testing.T, source func(path string) stream.Source[int], to stream.Sink[int]) error {
+func lines(t *testing.T, source func(path string) connector.Source[int], to connector.Sink[int]) error {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "in.jsonl")
 	if err := os.WriteFile(path, []byte("1\n2\n"), 0o600); err != nil {
@@ -139,8 +140,8 @@ func sinkOf(set func(*kafka.SinkConfig[string], *trap), opts ...kfake.Opt) func(
 func nothingSet(*kafka.GroupConfig, *kafka.SinkConfig[string], *trap) {}
 
 var connectorRows = map[string]row{
-	"connector/file.Folder.Dir":      {why: "stream.Apart.Apart of a file source calls it, whose row it has"},
-	"connector/file.Folder.Files":    {why: "stream.Apart.Apart of a file source calls it, whose row it has"},
+	"connector/file.Folder.Dir":      {why: "connector.Apart.Apart of a file source calls it, whose row it has"},
+	"connector/file.Folder.Files":    {why: "connector.Apart.Apart of a file source calls it, whose row it has"},
 	"connector/kafka.Config.Options": {why: ofFranz},
 	"connector/kafka.Decode":         {why: nested},
 	"connector/kafka.Encode":         {why: nested},
@@ -173,12 +174,12 @@ var connectorRows = map[string]row{
 	"connector/file.SinkConfig.FS":       {why: "it is of an internal package"},
 	"connector/file.SourceConfig.Logger": {why: nested},
 	"connector/file.SourceConfig.Time": {where: "Time of the source", exits: "Read of source", returns: true, run: func(t *testing.T, tr *trap) error {
-		return lines(t, func(path string) stream.Source[int] {
+		return lines(t, func(path string) connector.Source[int] {
 			return file.NewSource(file.SourceConfig[int]{Paths: []string{path}, Time: timeOf(tr)})
 		}, sink{&trap{}})
 	}},
 	"connector/file.StdinConfig.Time": {where: "Time of the source", exits: "Read of source", returns: true, run: func(t *testing.T, tr *trap) error {
-		return lines(t, func(path string) stream.Source[int] {
+		return lines(t, func(path string) connector.Source[int] {
 			f, err := os.Open(path)
 			if err != nil {
 				t.Fatal(err)
@@ -188,7 +189,7 @@ var connectorRows = map[string]row{
 		}, sink{&trap{}})
 	}},
 	"connector/file.StdoutConfig.Output": {where: "Commit of sink", returns: true, run: func(t *testing.T, tr *trap) error {
-		return lines(t, func(path string) stream.Source[int] {
+		return lines(t, func(path string) connector.Source[int] {
 			return file.NewSource(file.SourceConfig[int]{Paths: []string{path}})
 		},
 			file.NewStdoutSink[int](file.StdoutConfig{Output: output{tr}}))

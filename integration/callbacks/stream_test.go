@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/stream"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 	"github.com/tensorferry/tensorferry/stream/restart"
@@ -19,18 +20,18 @@ import (
 // source gives 0 to 9, one every 10 ms.
 type source struct{ *trap }
 
-func (s source) Splits(context.Context) ([]stream.Split, error) {
-	return []stream.Split{{}}, s.spring("stream.Source.Splits")
+func (s source) Splits(context.Context) ([]connector.Split, error) {
+	return []connector.Split{{}}, s.spring("connector.Source.Splits")
 }
 
-func (s source) Verify(context.Context, []stream.Split, []int64) error {
-	return s.spring("stream.Source.Verify")
+func (s source) Verify(context.Context, []connector.Split, []int64) error {
+	return s.spring("connector.Source.Verify")
 }
 
-func (s source) Apart(context.Context, ...any) error { return s.spring("stream.Apart.Apart") }
+func (s source) Apart(context.Context, ...any) error { return s.spring("connector.Apart.Apart") }
 
-func (s source) Open(_ context.Context, _ stream.Split, position int64) (stream.Reader[int], error) {
-	return &reader{s.trap, position}, s.spring("stream.Source.Open")
+func (s source) Open(_ context.Context, _ connector.Split, position int64) (connector.Reader[int], error) {
+	return &reader{s.trap, position}, s.spring("connector.Source.Open")
 }
 
 type reader struct {
@@ -39,7 +40,7 @@ type reader struct {
 }
 
 func (r *reader) Read(ctx context.Context, dst []stream.Record[int], _ int) ([]stream.Record[int], int64, error) {
-	if err := r.spring("stream.Reader.Read"); err != nil {
+	if err := r.spring("connector.Reader.Read"); err != nil {
 		return dst, r.at, err
 	}
 	if r.at == 10 {
@@ -52,11 +53,11 @@ func (r *reader) Read(ctx context.Context, dst []stream.Record[int], _ int) ([]s
 }
 
 func (r *reader) Describe(dst []byte) []byte {
-	r.spring("stream.Describer.Describe")
+	r.spring("connector.Describer.Describe")
 	return dst
 }
 
-func (r *reader) Close() error { return r.spring("stream.Reader.Close") }
+func (r *reader) Close() error { return r.spring("connector.Reader.Close") }
 
 func wait(ctx context.Context) {
 	select {
@@ -68,20 +69,20 @@ func wait(ctx context.Context) {
 // live is a source without an end, whose splits may change.
 type live struct{ source }
 
-func (l live) OpenAll(context.Context, []stream.LiveSplit) (stream.LiveReader[int], error) {
-	return &liveReader{l.trap, 0}, l.spring("stream.Live.OpenAll")
+func (l live) OpenAll(context.Context, []connector.AssignedSplit) (connector.UnboundedReader[int], error) {
+	return &liveReader{l.trap, 0}, l.spring("connector.Unbounded.OpenAll")
 }
 
 func (l live) Changed(ctx context.Context) error {
-	if err := l.spring("stream.Elastic.Changed"); err != nil {
+	if err := l.spring("connector.Rebalancing.Changed"); err != nil {
 		return err
 	}
 	<-ctx.Done()
 	return ctx.Err()
 }
 
-func (l live) Assign(_ context.Context, splits []stream.Split, next []int64) ([]stream.Split, []int64, error) {
-	return splits, next, l.spring("stream.Elastic.Assign")
+func (l live) Assign(_ context.Context, splits []connector.Split, next []int64) ([]connector.Split, []int64, error) {
+	return splits, next, l.spring("connector.Rebalancing.Assign")
 }
 
 type liveReader struct {
@@ -90,7 +91,7 @@ type liveReader struct {
 }
 
 func (r *liveReader) Read(ctx context.Context, dst []stream.Record[int], _ int) (int, []stream.Record[int], int64, error) {
-	if err := r.spring("stream.LiveReader.Read"); err != nil {
+	if err := r.spring("connector.UnboundedReader.Read"); err != nil {
 		return 0, dst, r.at, err
 	}
 	wait(ctx)
@@ -98,48 +99,50 @@ func (r *liveReader) Read(ctx context.Context, dst []stream.Record[int], _ int) 
 	return 0, append(dst, stream.Record[int]{Value: 2, Time: async.NoTime, Position: r.at - 1}), r.at, ctx.Err()
 }
 
-func (r *liveReader) Close() error { return r.spring("stream.LiveReader.Close") }
+func (r *liveReader) Close() error { return r.spring("connector.UnboundedReader.Close") }
 
 // sink throws results away.
 type sink struct{ *trap }
 
-func (s sink) Open(context.Context, stream.SinkContext) (stream.Writer[int], error) {
-	return writer(s), s.spring("stream.Sink.Open")
+func (s sink) Open(context.Context, async.Subtask) (connector.Writer[int], error) {
+	return writer(s), s.spring("connector.Sink.Open")
 }
 
-func (s sink) Committer(context.Context) (stream.Committer, error) {
-	return committer(s), s.spring("stream.Sink.Committer")
+func (s sink) Committer(context.Context) (connector.Committer, error) {
+	return committer(s), s.spring("connector.Sink.Committer")
 }
 
 type writer struct{ *trap }
 
-func (w writer) Write([]stream.Record[int]) error { return w.spring("stream.Writer.Write") }
-func (w writer) Prepare(context.Context, int64) ([]stream.Pending, error) {
-	return nil, w.spring("stream.Writer.Prepare")
+func (w writer) Write([]stream.Record[int]) error { return w.spring("connector.Writer.Write") }
+func (w writer) Prepare(context.Context, int64) ([]connector.Pending, error) {
+	return nil, w.spring("connector.Writer.Prepare")
 }
-func (w writer) Close() error { return w.spring("stream.Writer.Close") }
+func (w writer) Close() error { return w.spring("connector.Writer.Close") }
 func (w writer) Full() bool {
-	w.spring("stream.Holder.Full")
+	w.spring("connector.Holder.Full")
 	return false
 }
-func (w writer) Over(int64, bool) error { return w.spring("stream.Holder.Over") }
+func (w writer) CheckpointDone(int64, bool) error { return w.spring("connector.Holder.CheckpointDone") }
 
 type committer struct{ *trap }
 
 func (c committer) Begin(context.Context, []byte) ([]byte, error) {
-	return nil, c.spring("stream.Committer.Begin")
+	return nil, c.spring("connector.Committer.Begin")
 }
-func (c committer) Plan([]byte, []stream.Pending) (next, plan []byte, err error) {
-	return nil, nil, c.spring("stream.Committer.Plan")
+func (c committer) Plan([]byte, []connector.Pending) (next, plan []byte, err error) {
+	return nil, nil, c.spring("connector.Committer.Plan")
 }
-func (c committer) Commit(context.Context, []byte) error { return c.spring("stream.Committer.Commit") }
-func (c committer) Check(context.Context, []byte) error  { return c.spring("stream.Checker.Check") }
+func (c committer) Commit(context.Context, []byte) error {
+	return c.spring("connector.Committer.Commit")
+}
+func (c committer) Check(context.Context, []byte) error { return c.spring("connector.Checker.Check") }
 func (c committer) Salvage(context.Context, []byte, bool, bool) ([]byte, []string, error) {
 	return nil, nil, nil // it is called by the caller of stream.Salvage
 }
-func (c committer) Unsettled([]byte) error      { return c.spring("stream.Salvager.Unsettled") }
-func (c committer) Clean(context.Context) error { return c.spring("stream.Committer.Clean") }
-func (c committer) Close() error                { return c.spring("stream.Committer.Close") }
+func (c committer) Unsettled([]byte) error      { return c.spring("connector.Salvager.Unsettled") }
+func (c committer) Clean(context.Context) error { return c.spring("connector.Committer.Clean") }
+func (c committer) Close() error                { return c.spring("connector.Committer.Close") }
 
 // store keeps checkpoints in memory.
 type store struct {
@@ -188,12 +191,12 @@ func inJob(t *testing.T, tr *trap) error {
 			Observer:   observer{tr}, Tracer: tracer{tr}, Logger: tr.logger(),
 		}
 		switch tr.at {
-		case "stream.Source.Verify", "stream.Checker.Check", "stream.CheckpointStore.Newest", "stream.Serializer.Decode", "stream.Config.Logger":
+		case "connector.Source.Verify", "connector.Checker.Check", "stream.CheckpointStore.Newest", "stream.Serializer.Decode", "stream.Config.Logger":
 			cfg.Restart = restart.Config{Strategy: restart.FixedDelay, Attempts: 1, Delay: time.Millisecond}
 		}
 		j := stream.New("job", cfg)
 		failed := cfg.Restart.Strategy == restart.None
-		s := stream.Map(stream.From(j, stream.Source[int](source{tr})), func(v int) (int, error) {
+		s := stream.Map(stream.From(j, connector.Source[int](source{tr})), func(v int) (int, error) {
 			if v == 9 && !failed {
 				failed = true
 				return 0, errAgain
@@ -215,7 +218,7 @@ func inJob(t *testing.T, tr *trap) error {
 		s = stream.UnorderedWait(s, function{tr}, async.Config{
 			Capacity: 20, Timeout: time.Second, Retry: async.Retry{Max: 1}, OnError: async.OnError{Backend: action(tr)},
 		}, stream.WithSerializer[int](serializer{tr}))
-		stream.To(s, stream.Sink[int](sink{tr}))
+		stream.To(s, connector.Sink[int](sink{tr}))
 		return j.Run(t.Context())
 	})(t, tr)
 }
@@ -233,7 +236,7 @@ func action(tr *trap) async.Action {
 func inLiveJob(t *testing.T, tr *trap) error {
 	return virtual(func(t *testing.T, tr *trap) error {
 		j := stream.New("job", stream.Config{Checkpoint: stream.CheckpointConfig{Interval: time.Hour}, Restart: restart.Config{Strategy: restart.None}})
-		stream.To(stream.From(j, stream.Source[int](live{source{tr}})), stream.Sink[int](sink{tr}))
+		stream.To(stream.From(j, connector.Source[int](live{source{tr}})), connector.Sink[int](sink{tr}))
 		run := j.Start(t.Context())
 		time.Sleep(100 * time.Millisecond)
 		run.Stop()
@@ -245,7 +248,7 @@ func inLiveJob(t *testing.T, tr *trap) error {
 }
 
 // from runs a job over a source.
-func from(make func(tr *trap) stream.Source[int]) func(*testing.T, *trap) error {
+func from(make func(tr *trap) connector.Source[int]) func(*testing.T, *trap) error {
 	return virtual(func(t *testing.T, tr *trap) error {
 		j := stream.New("job", stream.Config{})
 		stream.Collect(stream.From(j, make(tr)))
@@ -271,66 +274,66 @@ var streamRows = map[string]row{
 	"stream.CheckpointConfig.Store":   {why: nested},
 	"stream.CheckpointStore.Newest":   {run: inJob, where: "Newest of the checkpoint store", returns: true},
 	"stream.CheckpointStore.Write":    {run: inJob, where: "Write of the checkpoint store", returns: true},
-	"stream.Apart.Apart":              {run: inJob, where: "Apart of source", returns: true},
-	"stream.Checker.Check":            {run: inJob, where: "Check of sink", returns: true},
-	"stream.Describer.Describe":       {run: inJob, where: "Read of source"},
+	"connector.Apart.Apart":           {run: inJob, where: "Apart of source", returns: true},
+	"connector.Checker.Check":         {run: inJob, where: "Check of sink", returns: true},
+	"connector.Describer.Describe":    {run: inJob, where: "Read of source"},
 	"stream.Published(f)":             {why: onCallers},
-	"stream.Committer.Begin":          {run: inJob, where: "Begin of sink", returns: true},
-	"stream.Committer.Clean":          {run: inJob, where: "Clean of sink", returns: true},
-	"stream.Committer.Close":          {run: inJob, where: "Close of sink", returns: true},
-	"stream.Committer.Commit":         {run: inJob, where: "Commit of sink", returns: true},
-	"stream.Committer.Plan":           {run: inJob, where: "Plan of sink", returns: true},
+	"connector.Committer.Begin":       {run: inJob, where: "Begin of sink", returns: true},
+	"connector.Committer.Clean":       {run: inJob, where: "Clean of sink", returns: true},
+	"connector.Committer.Close":       {run: inJob, where: "Close of sink", returns: true},
+	"connector.Committer.Commit":      {run: inJob, where: "Commit of sink", returns: true},
+	"connector.Committer.Plan":        {run: inJob, where: "Plan of sink", returns: true},
 	"stream.Config.Logger":            {run: loggingJob, returns: true, check: harmless},
 	"stream.Config.Observer":          {why: nested},
 	"stream.Config.Tracer":            {why: nested},
 	"stream.Copying(source)":          {why: nested},
-	"stream.Elastic.Assign":           {run: inLiveJob, where: "Assign of source", returns: true},
-	"stream.Elastic.Changed":          {run: inLiveJob, where: "Changed of source", returns: true},
+	"connector.Rebalancing.Assign":    {run: inLiveJob, where: "Assign of source", returns: true},
+	"connector.Rebalancing.Changed":   {run: inLiveJob, where: "Changed of source", returns: true},
 	"stream.Filter(keep)":             {run: inJob, where: "filter"},
 	"stream.FlatMap(fn)":              {run: inJob, where: "flatmap", returns: true},
 	"stream.From(src)":                {why: nested},
-	"stream.Holder.Full":              {run: inJob, where: "subtask 0 of 1"},
-	"stream.Holder.Over":              {run: inJob, where: "Over of sink", returns: true},
+	"connector.Holder.Full":           {run: inJob, where: "subtask 0 of 1"},
+	"connector.Holder.CheckpointDone": {run: inJob, where: "CheckpointDone of sink", returns: true},
 	"stream.KeyBy(key)":               {run: inJob, where: "keyby"},
 	"stream.KeyedWait(fn)":            {why: nested},
 	"stream.KeyedWait(key)":           {run: keyedBy("stream.KeyedWait(key)"), where: "keyby"},
-	"stream.Live.OpenAll":             {run: inLiveJob, where: "Read of source", returns: true},
-	"stream.LiveReader.Close":         {run: inLiveJob, returns: true, check: harmless}, // it has been read
-	"stream.LiveReader.Read":          {run: inLiveJob, where: "Read of source", returns: true},
+	"connector.Unbounded.OpenAll":     {run: inLiveJob, where: "Read of source", returns: true},
+	"connector.UnboundedReader.Close": {run: inLiveJob, returns: true, check: harmless}, // it has been read
+	"connector.UnboundedReader.Read":  {run: inLiveJob, where: "Read of source", returns: true},
 	"stream.Map(fn)":                  {run: inJob, where: "map", returns: true},
 	"stream.Observer.Observe":         {run: inJob, where: "Observe"},
 	"stream.OrderedWait(fn)":          {why: nested},
 	"stream.AsyncWithDeadLetters(fn)": {why: nested},
-	"stream.Reader.Close":             {run: inJob, where: "of source", returns: true},
-	"stream.Reader.Read":              {run: inJob, where: "Read of source", returns: true},
+	"connector.Reader.Close":          {run: inJob, where: "of source", returns: true},
+	"connector.Reader.Read":           {run: inJob, where: "Read of source", returns: true},
 	"stream.Rewind(committers)":       {why: onCallers},
-	"stream.Rewinder.Rewind":          {why: onCallers},
+	"connector.Rewinder.Rewind":       {why: onCallers},
 	"stream.Reclaim(committers)":      {why: onCallers},
 	"stream.Salvage(committers)":      {why: onCallers},
-	"stream.Salvager.Salvage":         {why: onCallers},
-	"stream.Salvager.Unsettled":       {run: inJob, where: "Unsettled of sink", returns: true},
+	"connector.Salvager.Salvage":      {why: onCallers},
+	"connector.Salvager.Unsettled":    {run: inJob, where: "Unsettled of sink", returns: true},
 	"stream.Serializer.Append":        {run: inJob, where: "the serializer's Append", returns: true},
 	"stream.Serializer.Decode":        {run: inJob, where: "the serializer's Decode", returns: true},
-	"stream.Sink.Committer":           {run: inJob, where: "Committer of sink", returns: true},
-	"stream.Sink.Open":                {run: inJob, where: "sink", returns: true},
-	"stream.Source.Open":              {run: inJob, where: "Read of source", returns: true},
-	"stream.Source.Splits":            {run: inJob, where: "Splits of source", returns: true},
-	"stream.Source.Verify":            {run: inJob, where: "Verify of source", returns: true},
+	"connector.Sink.Committer":        {run: inJob, where: "Committer of sink", returns: true},
+	"connector.Sink.Open":             {run: inJob, where: "sink", returns: true},
+	"connector.Source.Open":           {run: inJob, where: "Read of source", returns: true},
+	"connector.Source.Splits":         {run: inJob, where: "Splits of source", returns: true},
+	"connector.Source.Verify":         {run: inJob, where: "Verify of source", returns: true},
 	"stream.To(sink)":                 {why: nested},
 	"stream.UnorderedWait(fn)":        {why: nested},
 	"stream.Async(fn)":                {why: nested},
 	"stream.WithSerializer(s)":        {why: nested},
-	"stream.Writer.Close":             {run: inJob, returns: true, check: harmless}, // logged: the results are published
-	"stream.Writer.Prepare":           {run: inJob, where: "Prepare of sink", returns: true},
-	"stream.Writer.Write":             {run: inJob, where: "Write of sink", returns: true},
+	"connector.Writer.Close":          {run: inJob, returns: true, check: harmless}, // logged: the results are published
+	"connector.Writer.Prepare":        {run: inJob, where: "Prepare of sink", returns: true},
+	"connector.Writer.Write":          {run: inJob, where: "Write of sink", returns: true},
 
-	"stream.Copying(copy)": {where: "Read of source", run: from(func(tr *trap) stream.Source[int] {
+	"stream.Copying(copy)": {where: "Read of source", run: from(func(tr *trap) connector.Source[int] {
 		return stream.Copying(stream.FromSlice([]int{1}), func(v int) int {
 			tr.spring("stream.Copying(copy)")
 			return v
 		})
 	})},
-	"stream.FromSeq(seq)": {where: "the sequence", returns: true, run: from(func(tr *trap) stream.Source[int] {
+	"stream.FromSeq(seq)": {where: "the sequence", returns: true, run: from(func(tr *trap) connector.Source[int] {
 		return stream.FromSeq(func(yield func(int, error) bool) { yield(1, tr.spring("stream.FromSeq(seq)")) }, false)
 	})},
 }

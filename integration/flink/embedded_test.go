@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/sidecar"
 	"github.com/tensorferry/tensorferry/stream"
 	"github.com/tensorferry/tensorferry/tensor"
@@ -36,11 +37,11 @@ type generator struct {
 	at    int64
 }
 
-func (g *generator) Splits(context.Context) ([]stream.Split, error) {
-	return []stream.Split{{}}, nil
+func (g *generator) Splits(context.Context) ([]connector.Split, error) {
+	return []connector.Split{{}}, nil
 }
-func (g *generator) Verify(context.Context, []stream.Split, []int64) error { return nil }
-func (g *generator) Open(context.Context, stream.Split, int64) (stream.Reader[row], error) {
+func (g *generator) Verify(context.Context, []connector.Split, []int64) error { return nil }
+func (g *generator) Open(context.Context, connector.Split, int64) (connector.Reader[row], error) {
 	g.start = time.Now()
 	return g, nil
 }
@@ -105,12 +106,12 @@ type measure struct {
 	figures   figures
 }
 
-func (m *measure) Open(context.Context, stream.SinkContext) (stream.Writer[row], error) {
+func (m *measure) Open(context.Context, async.Subtask) (connector.Writer[row], error) {
 	return m, nil
 }
-func (m *measure) Committer(context.Context) (stream.Committer, error)      { return nothing{}, nil }
-func (m *measure) Prepare(context.Context, int64) ([]stream.Pending, error) { return nil, nil }
-func (m *measure) Close() error                                             { return nil }
+func (m *measure) Committer(context.Context) (connector.Committer, error)      { return nothing{}, nil }
+func (m *measure) Prepare(context.Context, int64) ([]connector.Pending, error) { return nil, nil }
+func (m *measure) Close() error                                                { return nil }
 
 func (m *measure) Write(recs []stream.Record[row]) (err error) {
 	now := time.Now()
@@ -157,7 +158,7 @@ func (m *measure) ticks() (own, other int64, err error) {
 type nothing struct{}
 
 func (nothing) Begin(context.Context, []byte) ([]byte, error) { return nil, nil }
-func (nothing) Plan(s []byte, _ []stream.Pending) (next, plan []byte, err error) {
+func (nothing) Plan(s []byte, _ []connector.Pending) (next, plan []byte, err error) {
 	return s, nil, nil
 }
 func (nothing) Commit(context.Context, []byte) error { return nil }

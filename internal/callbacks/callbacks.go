@@ -22,7 +22,7 @@ const project = "github.com/tensorferry/tensorferry/"
 // List returns the callbacks of the public packages of the module in a folder, sorted, by these
 // names:
 //
-//	stream.Source.Splits    a method of an exported interface
+//	connector.Source.Splits    a method of an exported interface
 //	sidecar.Config.Observe  a field, of a function, an interface, a logger or a TLS configuration
 //	stream.Map(fn)          a parameter of such a type, of a function or a method
 //	connector/kafka.Decode  a type of functions

@@ -80,14 +80,15 @@ var rules = map[string]rule{
 
 	"stream/checkpoint": {ours: []string{"internal/fsx", "internal/guard"}},
 	"stream/restart":    {},
-	"stream":            {ours: []string{"async", "internal/guard", "internal/size", "stream/checkpoint", "stream/restart", "trace"}},
+	"stream":            {ours: []string{"async", "connector", "internal/guard", "internal/size", "stream/checkpoint", "stream/restart", "trace"}},
+	"connector":         {ours: []string{"async"}},
 	"async/asynctest":   {ours: []string{"async"}},
-	"connector/kafka":   {ours: []string{"async", "internal/brief", "internal/guard", "stream", "stream/checkpoint", "trace"}, others: []string{franz}},
-	"connector/file":    {ours: []string{"async", "internal/fsx", "internal/guard", "stream"}, others: []string{sys}},
+	"connector/kafka":   {ours: []string{"async", "connector", "internal/brief", "internal/guard", "stream/checkpoint", "trace"}, others: []string{franz}},
+	"connector/file":    {ours: []string{"async", "connector", "internal/fsx", "internal/guard"}, others: []string{sys}},
 
-	"connector/connectortest": {ours: []string{"async", "stream", "stream/checkpoint", "stream/restart"}},
+	"connector/connectortest": {ours: []string{"async", "connector", "stream", "stream/checkpoint", "stream/restart"}},
 	"job":                     {ours: []string{"tensor"}, others: []string{yaml}},
-	"job/topics":              {ours: []string{"connector/kafka", "job", "stream", "tensor/jsoncodec"}, others: []string{franz}},
+	"job/topics":              {ours: []string{"async", "connector/kafka", "job", "tensor/jsoncodec"}, others: []string{franz}},
 	"job/embedded":            {ours: []string{"job", "sidecar/backend", "sidecar/backend/mock", "sidecar/backend/onnx", "sidecar/endpoint", "sidecar/server", "trace"}},
 	"job/inference":           {ours: []string{"async", "job", "job/topics", "sidecar", "sidecar/endpoint", "tensor", "tensor/jsoncodec"}},
 	"cmd/tensorferry":         {ours: []string{anything}, others: []string{anything}},
@@ -96,7 +97,7 @@ var rules = map[string]rule{
 // light are the packages that a program embeds, and the only modules of others
 // that they may bring along, directly or not.
 var (
-	light     = []string{"trace", "tensor", "tensor/jsoncodec", "async", "sidecar", "stream", "connector/file"}
+	light     = []string{"trace", "tensor", "tensor/jsoncodec", "async", "sidecar", "connector", "stream", "connector/file"}
 	lightDeps = []string{grpc, protobuf, rpc, "golang.org/x/"}
 )
 

@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/connector/kafka"
 	"github.com/tensorferry/tensorferry/job"
-	"github.com/tensorferry/tensorferry/stream"
 	"github.com/tensorferry/tensorferry/tensor/jsoncodec"
 )
 
@@ -94,7 +94,7 @@ func (f *form) check(key string, v Record) error {
 // Encoder makes Kafka records of results. where is asked for results that keep the partition of their record; it may be nil if none does.
 func Encoder(k *job.KafkaSink, where Where) kafka.Encode[Record] {
 	f := formOf(k)
-	return func(r *stream.Record[Record]) (*kafka.Record, error) {
+	return func(r *async.Record[Record]) (*kafka.Record, error) {
 		out, err := f.make(r.Key, r.Value)
 		if err == nil && k.SamePartition {
 			_, id, ok := where(r.Split)
@@ -110,7 +110,7 @@ func Encoder(k *job.KafkaSink, where Where) kafka.Encode[Record] {
 // LetterEncoder is Encoder for dead letters. A key and headers that leave no room are left out.
 func LetterEncoder(k *job.KafkaSink, where Where) kafka.Encode[Record] {
 	encode := Encoder(k, where)
-	return func(r *stream.Record[Record]) (*kafka.Record, error) {
+	return func(r *async.Record[Record]) (*kafka.Record, error) {
 		out, err := encode(r)
 		if err == nil && len(out.Key) > MaxRecord(k)/4 {
 			out.Key = nil

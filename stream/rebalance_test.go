@@ -9,13 +9,14 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/stream/restart"
 )
 
 // shifty is a source that cannot say at once which splits it has: its first calls of Assign fail, or its first of Changed,
 // which it answers a second after each Assign.
 type shifty struct {
-	Source[int]
+	connector.Source[int]
 	assigns, changes []error // of the calls that fail
 }
 
@@ -26,7 +27,7 @@ func next(errs *[]error) (err error) {
 	return err
 }
 
-func (s *shifty) Assign(_ context.Context, splits []Split, from []int64) ([]Split, []int64, error) {
+func (s *shifty) Assign(_ context.Context, splits []connector.Split, from []int64) ([]connector.Split, []int64, error) {
 	return splits, from, next(&s.assigns)
 }
 
@@ -44,8 +45,8 @@ type gone struct{}
 func (gone) Error() string          { return "gone for good" }
 func (gone) Verdict() async.Verdict { return async.Verdict{Class: async.Permanent} }
 
-// TestElasticSourceThatFails: Assign and Changed fail before anything has run, and the restart strategy applies all the same.
-func TestElasticSourceThatFails(t *testing.T) {
+// TestRebalancingSourceThatFails: Assign and Changed fail before anything has run, and the restart strategy applies all the same.
+func TestRebalancingSourceThatFails(t *testing.T) {
 	away, final := errors.New("no broker can be reached"), gone{}
 	for _, c := range []struct {
 		name             string
