@@ -171,6 +171,13 @@ func (a *attacker) send(stream uint32, data []byte, each int) error {
 	return nil
 }
 
+// over reports whether a call has ended.
+func (a *attacker) over(stream uint32) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.ended[stream] != ""
+}
+
 // message is a message on the wire, with its length before it.
 func message(zipped byte, b []byte) []byte {
 	return append(binary.BigEndian.AppendUint32([]byte{zipped}, uint32(len(b))), b...)
