@@ -132,7 +132,7 @@ func TestNobodyIsLockedOut(t *testing.T) {
 				a.frame(frameData, endStream, 2*i+1, message(0, []byte{0x12, 1, 'm'}))
 			}
 		}, []string{"probes", "inference", "large inference", "a stream"}},
-		{"answers that nobody reads", few, func(r *rig) {
+		{"answers that nobody reads", server.Config{AnswerBytes: 1}, func(r *rig) {
 			b := message(0, oneRow(r.t, 1<<18))
 			a := r.attack(0)
 			a.openAll(30, "ModelInfer")
