@@ -45,7 +45,7 @@ func TestPlaintextIsRefused(t *testing.T) {
 func TestDoorFlags(t *testing.T) {
 	base := []string{"--listen", "127.0.0.1:0", "--model", "m=mock:double"}
 	for _, c := range [][]string{
-		{"--max-connections", "0"}, {"--max-calls", "0"}, {"--receive-timeout", "0s"}, {"--receive-bytes", "0"}, {"--max-ratio", "0"}, {"--max-tensors", "0"},
+		{"--max-connections", "0"}, {"--max-calls", "0"}, {"--stream-idle-timeout", "0s"}, {"--receive-timeout", "0s"}, {"--receive-bytes", "0"}, {"--max-ratio", "0"}, {"--max-tensors", "0"},
 		{"--max-parameters", "0"}, {"--max-dimensions", "0"}, {"--answer-timeout", "0s"}, {"--answer-bytes", "0"},
 		{"--model-control-from", "unix"}, {"--model-control", "explicit", "--model-control-from", "root"}, {"--no-shared-memory", "--shared-memory-over-tcp"},
 	} {

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -87,7 +88,7 @@ func TestArrivalsFinish(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, round))
 			a := &arrivals{most: 100}
 			stall := rng.IntN(2) == 0
-			finished, stalled := 0, 0
+			var finished, stalled atomic.Int64
 			for range 40 {
 				claim, step, pace := 1+rng.Int64N(100), 1+rng.Int64N(20), time.Duration(1+rng.IntN(5))*time.Millisecond
 				begins, stops := time.Duration(rng.IntN(200))*time.Millisecond, stall && rng.IntN(8) == 0
@@ -97,7 +98,7 @@ func TestArrivalsFinish(t *testing.T) {
 					defer h.release()
 					for n := int64(0); n < claim; {
 						if stops && n > claim/2 {
-							stalled++
+							stalled.Add(1)
 							time.Sleep(time.Second)
 							return
 						}
@@ -115,13 +116,13 @@ func TestArrivalsFinish(t *testing.T) {
 					}
 					h.settle()
 					time.Sleep(pace)
-					finished++
+					finished.Add(1)
 				}()
 			}
 			time.Sleep(time.Hour)
 			synctest.Wait()
-			if finished+stalled != 40 || a.taken() != 0 || len(a.partly) > 0 || len(a.waiting) > 0 || a.partial != 0 {
-				t.Fatalf("round %d: %d of 40 are finished, %d stopped, %d wait, %d are taken", round, finished, stalled, len(a.waiting), a.taken())
+			if finished.Load()+stalled.Load() != 40 || a.taken() != 0 || len(a.partly) > 0 || len(a.waiting) > 0 || a.partial != 0 {
+				t.Fatalf("round %d: %d of 40 are finished, %d stopped, %d wait, %d are taken", round, finished.Load(), stalled.Load(), len(a.waiting), a.taken())
 			}
 		})
 	}

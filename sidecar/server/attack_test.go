@@ -171,6 +171,13 @@ func (a *attacker) send(stream uint32, data []byte, each int) error {
 	return nil
 }
 
+// over reports whether a call has ended.
+func (a *attacker) over(stream uint32) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.ended[stream] != ""
+}
+
 // message is a message on the wire, with its length before it.
 func message(zipped byte, b []byte) []byte {
 	return append(binary.BigEndian.AppendUint32([]byte{zipped}, uint32(len(b))), b...)
@@ -293,7 +300,7 @@ func typed(contents []byte) []byte {
 // TestMemoryUnderAttack: whatever callers do, a server takes no more memory than it says, turns
 // them away by the door that they came to, and serves others afterwards with all that it has.
 func TestMemoryUnderAttack(t *testing.T) {
-	const large = 8<<20 - 64
+	const large, smallest = 8<<20 - 64, 1 << 20
 	infer := func(send func(a *attacker, stream uint32)) func(*testing.T, *rig) {
 		return func(t *testing.T, r *rig) {
 			a := r.attack(65535)
@@ -346,6 +353,26 @@ func TestMemoryUnderAttack(t *testing.T) {
 			a := r.attack(65535)
 			a.openAll(32, "ModelInfer")
 			each(32, func(i int) { a.send(uint32(2*i+1), b[:large-100], 16<<10) })
+		}},
+		{"small requests that never end", nil, "memory", func(t *testing.T, r *rig) {
+			b := message(0, make([]byte, smallest-100))
+			a := r.attack(65535)
+			a.openAll(32, "ModelInfer")
+			each(32, func(i int) { a.send(uint32(2*i+1), b[:smallest-200], 16) })
+		}},
+		{"requests of which nothing comes", nil, "", func(t *testing.T, r *rig) {
+			a := r.attack(65535)
+			a.openAll(32, "ModelInfer")
+			each(32, func(i int) { a.send(uint32(2*i+1), binary.BigEndian.AppendUint32([]byte{0}, large), 5) })
+		}},
+		{"streams and watches with all that their windows take", nil, "call", func(t *testing.T, r *rig) {
+			each(8, func(int) {
+				a := r.attack(65535)
+				for i := range uint32(20) {
+					a.open(2*i+1, []string{"ModelStreamInfer", reflectionPath, watchPath}[i%3])
+					a.send(2*i+1, append(message(0, nil), message(0, make([]byte, 63<<10))[:60<<10]...), 16)
+				}
+			})
 		}},
 		{"requests in crumbs", nil, "frames", func(t *testing.T, r *rig) {
 			b := message(0, make([]byte, 63<<10))
@@ -424,14 +451,14 @@ func TestMemoryUnderAttack(t *testing.T) {
 		}},
 		{"other calls", nil, "", func(t *testing.T, r *rig) {
 			var b []byte
-			for i := range 1 << 16 {
+			for i := range 4 << 10 {
 				entry := append(protowire.AppendBytes([]byte{0x0a}, binary.BigEndian.AppendUint16(nil, uint16(0x2020+i%0x5050))), 0x12, 2, 8, 1)
 				b = protowire.AppendBytes(append(b, 0x1a), entry)
 			}
 			b = message(0, b)
 			a := r.attack(65535)
 			a.openAll(16, "RepositoryModelLoad")
-			each(16, func(i int) {
+			each(16, func(i int) { // all that 64 KiB hold
 				if a.send(uint32(2*i+1), b, 16<<10) == nil {
 					a.finish(uint32(2*i + 1))
 				}

@@ -332,3 +332,25 @@ func TestNoRoomToArrive(t *testing.T) {
 		}
 	})
 }
+
+// A request that comes in parts is to arrive in the same time as one that comes at once.
+func TestLateInParts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := serve(t, server.Config{}, mock.Config{})
+		a := r.attack(65535)
+		a.open(1, "ModelInfer")
+		b := message(0, make([]byte, 40<<10))
+		a.send(1, b[:5], 5)
+		for at := 5; at < 20<<10; at += 4 << 10 {
+			time.Sleep(server.DefaultReceiveTimeout/5 - time.Nanosecond)
+			a.send(1, b[at:at+4<<10], 4<<10)
+		}
+		if synctest.Wait(); a.over(1) {
+			t.Error("it has ended too early")
+		}
+		time.Sleep(5 * time.Nanosecond)
+		if synctest.Wait(); !a.over(1) {
+			t.Error("it has not ended")
+		}
+	})
+}

@@ -3,12 +3,15 @@ package server_test
 import (
 	"context"
 	"errors"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/tensorferry/tensorferry/sidecar/backend"
@@ -129,7 +132,7 @@ func TestNobodyIsLockedOut(t *testing.T) {
 				a.frame(frameData, endStream, 2*i+1, message(0, []byte{0x12, 1, 'm'}))
 			}
 		}, []string{"probes", "inference", "large inference", "a stream"}},
-		{"answers that nobody reads", few, func(r *rig) {
+		{"answers that nobody reads", server.Config{AnswerBytes: 1}, func(r *rig) {
 			b := message(0, oneRow(r.t, 1<<18))
 			a := r.attack(0)
 			a.openAll(30, "ModelInfer")
@@ -179,4 +182,89 @@ func TestNobodyIsLockedOut(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestTooMany: who finds no place is told which bound it is, by its number and its flag, and the
+// places of others are free.
+func TestTooMany(t *testing.T) {
+	for _, c := range []struct {
+		method string
+		n      int
+		says   string
+		others []string
+	}{
+		{"ModelInfer", 80, "80 inferences are under way, which is the most (--max-calls)", []string{"probes"}},
+		{"ServerLive", 20, "20 calls that are no inference are under way, which is the most (a quarter of --max-calls, and at least 16)", []string{"inference", "a stream"}},
+		{"RepositoryModelLoad", 16, "16 calls that load or unload models are under way, which is the most", []string{"probes", "inference", "a stream"}},
+		{"ModelStreamInfer", 20, "20 streams are open, which is the most (a quarter of --max-calls, and at least 16)", []string{"probes", "inference"}},
+		{reflectionPath, 20, "20 streams are open, which is the most", []string{"probes", "inference"}},
+		{watchPath, 2, "this connection watches the server's health 2 times, which is the most; end a watch, or open another connection", []string{"probes", "inference", "a stream"}},
+	} {
+		t.Run(c.method, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := serve(t, server.Config{MaxCalls: 80}, mock.Config{Inputs: []tensor.Spec{{Name: "x", DType: tensor.FP32, Row: tensor.Shape{-1}}}})
+				conn, path := r.conn(), c.method
+				if path[0] != '/' {
+					path = "/inference.GRPCInferenceService/" + path
+				}
+				open := func() grpc.ClientStream {
+					stream, err := conn.NewStream(t.Context(), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, path)
+					if err == nil && path == watchPath {
+						err = stream.SendMsg(&grpc_health_v1.HealthCheckRequest{})
+					}
+					if err != nil {
+						t.Fatal(err)
+					}
+					synctest.Wait()
+					return stream
+				}
+				for range c.n {
+					open()
+				}
+				if n := r.figures()[`turned_away_total{door="call"}`]; n != 0 {
+					t.Errorf("%v are turned away", n)
+				}
+				began := time.Now()
+				err := open().RecvMsg(&oip.ServerLiveResponse{})
+				if d := oip.Parse(err); d.Code != codes.ResourceExhausted || d.Reason != oip.ReasonQueueFull || d.RetryAfter == 0 || !strings.Contains(d.Message, c.says) || time.Since(began) > 0 {
+					t.Errorf("after %v: %v", time.Since(began), err)
+				}
+				for _, kind := range c.others {
+					for what, ask := range asks[kind] {
+						if err := ask(t.Context(), r.conn()); err != nil {
+							t.Errorf("%s, %s: %v", kind, what, err)
+						}
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestManyLargeRequests: requests that together are many times what there is for them, and come in
+// side by side, all arrive: none waits for one that waits for it.
+func TestManyLargeRequests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, err := mock.New(mock.Config{Function: "echo", Inputs: []tensor.Spec{{Name: "x", DType: tensor.FP32, Row: tensor.Shape{-1}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := serveModel(t, server.Config{MaxMessageSize: 4 << 20, ReceiveBytes: 1}, m)
+		var wg sync.WaitGroup
+		for i := range 24 {
+			c := r.caller()
+			for range 2 {
+				wg.Go(func() {
+					n := 100<<10 + i*30<<10
+					if resp, err := c.ModelInfer(t.Context(), wide(n)); err != nil || len(resp.RawOutputContents[0]) != 4*n {
+						t.Errorf("%d numbers: %v", n, err)
+					}
+				})
+			}
+		}
+		wg.Wait()
+		if all := r.figures(); all["receive_bytes"] != 0 || all[`turned_away_total{door="memory"}`] != 0 {
+			t.Errorf("%v bytes are taken, %v were turned away", all["receive_bytes"], all[`turned_away_total{door="memory"}`])
+		}
+	})
 }

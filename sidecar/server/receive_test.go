@@ -4,9 +4,12 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
 	"github.com/tensorferry/tensorferry/sidecar/oip"
 )
@@ -39,4 +42,34 @@ func TestAnotherVersionOfGrpc(t *testing.T) {
 	if strings.Count(log.String(), "cannot be read in parts") != 1 {
 		t.Errorf("it logs: %s", log.String())
 	}
+}
+
+// ending is a stream of which only the end matters.
+type ending struct {
+	arriving
+	ended *status.Status
+}
+
+func (e *ending) WriteStatus(st *status.Status) error {
+	e.ended = st
+	return nil
+}
+
+// A message that is read although the stream has just been ended is not taken.
+func TestMessageAfterTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for past, ends := range map[time.Duration]bool{-1: false, 0: true} {
+			i, w := &idleness{most: time.Minute}, &ending{}
+			r := &receiver{Server: &Server{}, ctx: t.Context(), w: w}
+			f, err := i.within(r, func() error {
+				time.Sleep(i.most + past)
+				synctest.Wait()
+				return nil
+			})
+			if err != nil || (f != nil) != ends || (w.ended != nil) != ends || ends && (r.door != doorIdle || w.ended.Message() != f.message) {
+				t.Errorf("after %v: %v, %v; ended with %v", i.most+past, f, err, w.ended)
+			}
+			i.stop()
+		}
+	})
 }
