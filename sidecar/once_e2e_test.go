@@ -19,9 +19,9 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/sidecartest"
 )
 
-// Answers that the model has given, and that the client cannot have: of one request of several rows.
-// Rows that must not be repeated fail with it, and are in no second request: neither in halves that
-// look for a bad row, nor in a retry. Others are sent again.
+// The model has given an answer, and the client cannot have it. Rows of its request that must not
+// be repeated fail, and are in no second request: neither in halves that look for a bad row, nor in
+// a retry. Others are sent again (A87).
 func TestAnsweredRowsAreNotRepeated(t *testing.T) {
 	const frame = 5 // the head of a message: whether it is compressed, and its length
 	framed := func(flag byte, message []byte) []byte {

@@ -20,6 +20,7 @@ func (w *worker[IN, OUT]) settle(r *group[IN], id string, written bool, err erro
 	}
 	ran := err == nil // whatever the answer is
 	if ran {
+		w.c.wire.answered()
 		if f := w.c.identify(&w.resp, id); f != nil {
 			w.judge(r, f, n)
 			w.report()

@@ -3,9 +3,14 @@ package sidecar
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/peer"
+
 	"github.com/tensorferry/tensorferry/sidecar/endpoint"
+	"github.com/tensorferry/tensorferry/sidecar/oip"
 )
 
 // A connection can go silent: packets are lost from some moment on, and nobody says so. With calls
@@ -29,72 +34,138 @@ func silencePeriod(timeout time.Duration) time.Duration {
 	return max(min(timeout/4, silencePatience), time.Millisecond)
 }
 
+// patience is with a line of which this system does not tell whether the other one hears it. One
+// that is silent, and cut, may have been a slow model's: then the new one is as silent, and every
+// cut would cost the calls that are open the time that they have had.
+type patience struct {
+	vain      atomic.Int64 // the silence after which a line was cut, until the next one proves well
+	justified atomic.Int64 // the longest silence that was waited out, and came to an end
+}
+
+// A line that follows a vain cut counts as a slow model's for so many times the silence before it,
+// and for no less than this. A dead one is not trusted for ever.
+const (
+	patienceFactor = 10
+	leastPatience  = 5 * time.Minute
+)
+
+// over reports whether a line that is silent for so long may be cut.
+func (p *patience) over(silence time.Duration) bool {
+	if vain := time.Duration(p.vain.Load()); vain > 0 && silence < max(patienceFactor*vain, leastPatience) {
+		return false
+	}
+	return silence > 2*time.Duration(p.justified.Load())
+}
+
+// cut says that a line was cut after such a silence.
+func (p *patience) cut(silence time.Duration) { p.vain.Store(int64(silence)) }
+
+// well says that a call was answered on a line of that age. If it has lived for longer than the
+// silence of the one before it, that was dead.
+func (p *patience) well(age time.Duration) {
+	if age > time.Duration(p.vain.Load()) {
+		p.vain.Store(0)
+	}
+}
+
+// rewarded says that something arrived after a silence that was waited out.
+func (p *patience) rewarded(silence time.Duration) {
+	p.justified.Store(max(p.justified.Load(), int64(silence)))
+}
+
 // listen watches over calls in progress until the channel is closed.
 func (c *channel[IN, OUT]) listen() {
 	period := silencePeriod(c.sub.Config.Timeout)
-	for {
-		open, ok := c.awaitOpen()
-		if !ok {
-			return
-		}
-		since := c.wire.heardAt()
-		if since.IsZero() || c.link.down.Load() != nil { // the link sees to it
+	for c.awaitOpen() {
+		if c.link.down.Load() != nil { // the link sees to it
 			sleep(c.ctx, period)
 			continue
 		}
-		if open.After(since) {
-			since = open
-		}
-		if left := period - time.Since(since); left > 0 {
-			sleep(c.ctx, left)
+		c.judgeLeaving(period)
+		l, silence := c.quietest()
+		if silence < period { // or none is open on a line as yet
+			sleep(c.ctx, period-silence)
 			continue
 		}
-		if c.silent(period) {
-			why := c.link.away(fmt.Sprintf("nothing has arrived since %v, the server was asked for a sign of life without an answer, "+
-				"and its system acknowledges nothing", time.Since(since).Round(time.Millisecond)))
-			c.link.lostSilently(since, why)
-			c.wire.cut()
+		if c.silent(l, period) {
+			c.lose(l, "the server was asked for a sign of life without an answer")
 		}
 		sleep(c.ctx, period)
 	}
 }
 
-// awaitOpen waits until a request is in progress, and returns since when the oldest is. False says
-// that the channel is closed. While requests come and go nobody is woken for it.
-func (c *channel[IN, OUT]) awaitOpen() (since time.Time, ok bool) {
+// awaitOpen waits until a request is in progress. False says that the channel is closed. While
+// requests come and go nobody is woken for it.
+func (c *channel[IN, OUT]) awaitOpen() bool {
 	for c.ctx.Err() == nil {
 		c.mu.Lock()
-		since = c.gather.oldest()
-		c.deaf = since.IsZero()
+		c.deaf = c.gather.oldest().IsZero()
+		open := !c.deaf
 		c.mu.Unlock()
-		if !since.IsZero() {
-			return since, true
+		if open {
+			return true
 		}
 		select {
 		case <-c.opened:
 		case <-c.ctx.Done():
 		}
 	}
-	return since, false
+	return false
 }
 
-// silent asks the server for a sign of life, and reports whether the connection is lost. Anything
-// that arrives is a sign.
-func (c *channel[IN, OUT]) silent(period time.Duration) bool {
-	asked := time.Now()
+// quietest is the line, of those that take calls, that has been silent for longest.
+func (c *channel[IN, OUT]) quietest() (quietest *line, longest time.Duration) {
+	for _, l := range c.wire.open() {
+		if silence := l.silence(); silence > longest && !l.leaves() {
+			quietest, longest = l, silence
+		}
+	}
+	return quietest, longest
+}
+
+// judgeLeaving cuts lines that the server lets go and that are lost. Nobody can be asked over them,
+// so only their systems can tell.
+func (c *channel[IN, OUT]) judgeLeaving(period time.Duration) {
+	for _, l := range c.wire.open() {
+		silence := l.silence()
+		if silence < period || !l.leaves() {
+			continue
+		}
+		asked := time.Now().Add(period - silence) // if it could have been
+		if !time.Now().Before(c.decideBy(asked, period)) && l.hears(time.Time{}) == endpoint.Unheard {
+			c.lose(l, "the server has let the connection go")
+		}
+	}
+}
+
+// lose cuts a line that is lost.
+func (c *channel[IN, OUT]) lose(l *line, what string) {
+	silence, knows := l.silence(), "its system acknowledges nothing"
+	if l.hears(time.Time{}) == endpoint.Unknown {
+		knows = "this system does not tell whether its own acknowledges anything"
+	}
+	why := c.link.away(fmt.Sprintf("nothing has arrived for %v, %s, and %s", silence.Round(time.Millisecond), what, knows))
+	c.link.lostSilently(time.Now().Add(-silence), why)
+	l.cut()
+}
+
+// silent asks the server over a line for a sign of life, and reports whether the line is lost.
+// Anything that arrives on it is a sign.
+func (c *channel[IN, OUT]) silent(l *line, period time.Duration) bool {
+	began := time.Now()
+	asked, sent := began, false
 	ctx, cancel := context.WithCancel(c.ctx)
-	answered := make(chan struct{})
+	answered, over := make(chan struct{}), make(chan *line, 1)
 	c.tasks.Go(func() {
 		defer close(answered)
-		c.link.modelReady(ctx, c.cfg.Version)
+		c.link.question(ctx, c.cfg.Version, over)
 	})
 	defer func() {
 		cancel()
 		<-answered
 	}()
 	for {
-		decide := c.decideBy(asked, period)
-		timer := time.NewTimer(time.Until(decide))
+		timer := time.NewTimer(min(time.Until(c.decideBy(asked, period)), period))
 		select {
 		case <-answered: // or nobody can be asked, which the link sees
 			timer.Stop()
@@ -102,15 +173,40 @@ func (c *channel[IN, OUT]) silent(period time.Duration) bool {
 		case <-ctx.Done():
 			timer.Stop()
 			return false
+		case on := <-over:
+			timer.Stop()
+			asked, sent = time.Now(), on == l
 		case <-timer.C:
 		}
-		if c.wire.heardAt().After(asked) || c.link.down.Load() != nil {
+		if c.judgeLeaving(period); l.speaks(began) || c.link.down.Load() != nil {
 			return false
 		}
 		if !time.Now().Before(c.decideBy(asked, period)) {
-			return c.wire.hears(asked) != endpoint.Heard
+			return c.isLost(l, asked, sent)
 		}
 	}
+}
+
+// isLost reports whether a line is lost on which nothing has arrived since the server was asked;
+// sent that the question has left. A question that waits for room among the calls on the line, of
+// which a server may take no more, tells nothing.
+func (c *channel[IN, OUT]) isLost(l *line, asked time.Time, sent bool) bool {
+	switch l.hears(asked) {
+	case endpoint.Heard:
+		return false
+	case endpoint.Unheard:
+		return true
+	}
+	silence := l.silence()
+	switch {
+	case !sent || silence == 0:
+		return false
+	case !c.wire.patience.over(silence):
+		l.doubt()
+		return false
+	}
+	c.wire.patience.cut(silence)
+	return true
 }
 
 // decideBy is when it has to be known whether the connection is lost: when the time that is left of
@@ -131,4 +227,23 @@ func (c *channel[IN, OUT]) decideBy(asked time.Time, period time.Duration) time.
 		return least
 	}
 	return at
+}
+
+// question asks whether the model takes requests, for no more than a sign of life. When it has a
+// place on a line it sends it to over, and returns when it is answered.
+func (l *link) question(ctx context.Context, version string, over chan<- *line) {
+	stream, err := l.conn.NewStream(ctx, new(grpc.StreamDesc), oip.GRPCInferenceService_ModelReady_FullMethodName)
+	if err != nil {
+		return
+	}
+	on := (*line)(nil)
+	if p, ok := peer.FromContext(stream.Context()); ok {
+		if a, ok := p.Addr.(lineAddr); ok {
+			on = a.line
+		}
+	}
+	over <- on
+	if stream.SendMsg(&oip.ModelReadyRequest{Name: l.name.model, Version: version}) == nil {
+		_ = stream.RecvMsg(new(oip.ModelReadyResponse)) // an error is an answer too
+	}
 }

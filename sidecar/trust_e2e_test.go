@@ -18,8 +18,8 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/sidecartest"
 )
 
-// A server that ends the first handshakes with an alert: one about trust or protocol is permanent at
-// the first opening, and any other is waited for, as a refused connection is (A77).
+// A server ends the first handshakes with an alert. One about trust or protocol is permanent at the
+// first opening, and any other is waited for, as a refused connection is (A77).
 func TestAlerts(t *testing.T) {
 	for name, c := range map[string]struct {
 		alert byte // 0: close_notify

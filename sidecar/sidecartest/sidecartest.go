@@ -324,6 +324,14 @@ func (s *Server) Silence() {
 	s.conns.Range(func(_, c any) bool { c.(*conn).silent.Store(true); return true })
 }
 
+// SilenceConnection is Silence for one connection, by its number as in Call.Connection, and for no
+// other.
+func (s *Server) SilenceConnection(number uint64) {
+	if c, ok := s.conns.Load(number); ok {
+		c.(*conn).silent.Store(true)
+	}
+}
+
 // Speak ends Silence for connections that come. Those that were silent stay so.
 func (s *Server) Speak() { s.silent.Store(false) }
 

@@ -1,0 +1,100 @@
+package sidecar
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// frames follows the frames of HTTP/2 in what one side sends, as far as the heads of them.
+type frames struct {
+	skip   int // bytes before the first frame
+	head   [9]byte
+	n      int // bytes of the head that are there
+	left   int // bytes of the frame that are to come
+	served bool
+	gone   bool
+	words  []byte // of the newest GOAWAY
+	// begins and ends, if set, are called where a frame does.
+	begins, ends func(kind, flags byte, stream uint32)
+}
+
+// Frames that are of interest, and how much of one is kept.
+const (
+	frameData    = 0x0
+	frameHeaders = 0x1
+	frameReset   = 0x3
+	frameGoAway  = 0x7
+	maxGoAway    = 8 + 256
+
+	endStream = 0x1 // a flag of the first two
+
+	preface = 24 // bytes that a client sends before its first frame
+)
+
+func (f *frames) feed(b []byte) {
+	if f.skip > 0 {
+		n := min(f.skip, len(b))
+		f.skip, b = f.skip-n, b[n:]
+	}
+	for len(b) > 0 {
+		if f.n < len(f.head) {
+			n := copy(f.head[f.n:], b)
+			f.n, b = f.n+n, b[n:]
+			if f.n < len(f.head) {
+				return
+			}
+			f.left = int(f.head[0])<<16 | int(f.head[1])<<8 | int(f.head[2])
+			switch f.head[3] {
+			case frameHeaders:
+				f.served = true
+			case frameGoAway:
+				f.words = f.words[:0]
+			}
+			if f.begins != nil {
+				f.begins(f.head[3], f.head[4], f.stream())
+			}
+		}
+		n := min(f.left, len(b))
+		if f.head[3] == frameGoAway {
+			f.words = append(f.words, b[:min(n, maxGoAway-len(f.words))]...)
+		}
+		if f.left, b = f.left-n, b[n:]; f.left == 0 {
+			f.gone = f.gone || f.head[3] == frameGoAway
+			f.n = 0
+			if f.ends != nil {
+				f.ends(f.head[3], f.head[4], f.stream())
+			}
+		}
+	}
+}
+
+// stream is the number of the present frame's stream.
+func (f *frames) stream() uint32 { return binary.BigEndian.Uint32(f.head[5:]) &^ (1 << 31) }
+
+// lastStream is the last one that the server's GOAWAY lets go on; false: there was none.
+func (f *frames) lastStream() (uint32, bool) {
+	if !f.gone || len(f.words) < 4 {
+		return 0, false
+	}
+	return binary.BigEndian.Uint32(f.words) &^ (1 << 31), true
+}
+
+// codes of HTTP/2, by their numbers.
+var goAwayCodes = [...]string{"NO_ERROR", "PROTOCOL_ERROR", "INTERNAL_ERROR", "FLOW_CONTROL_ERROR", "SETTINGS_TIMEOUT", "STREAM_CLOSED",
+	"FRAME_SIZE_ERROR", "REFUSED_STREAM", "CANCEL", "COMPRESSION_ERROR", "CONNECT_ERROR", "ENHANCE_YOUR_CALM", "INADEQUATE_SECURITY", "HTTP_1_1_REQUIRED"}
+
+// goAway is what the server's last GOAWAY says, and whether it was one of a server that is well.
+func (f *frames) goAway() (words string, gracefully bool) {
+	if !f.gone || len(f.words) < 8 {
+		return "", false
+	}
+	code := binary.BigEndian.Uint32(f.words[4:])
+	name := fmt.Sprintf("code %d", code)
+	if int64(code) < int64(len(goAwayCodes)) {
+		name = goAwayCodes[code]
+	}
+	if text := f.words[8:]; len(text) > 0 {
+		name += fmt.Sprintf(" (%q)", text)
+	}
+	return "the server has sent GOAWAY " + name, code == 0 && f.served
+}
