@@ -22,6 +22,8 @@ import (
 const (
 	noteTopic = " topic="
 	noteOf    = " of="
+	// noteFirst is of offsets of first records, from which on nothing was read yet.
+	noteFirst = " position=first"
 	// startMark is of offsets at which nobody has read yet.
 	startMark = "tensorferry start"
 	// longestSelection bounds a note: there is one for each partition.
@@ -29,16 +31,21 @@ const (
 )
 
 // note is the metadata of an offset.
-func (g *Group) note(mark, topic string) string {
-	return mark + noteTopic + string(g.ids[topic]) + noteOf + g.cfg.selection()
+func (g *Group) note(mark string, p partition, at int64) string {
+	note := mark + noteTopic + string(g.ids[p.Topic]) + noteOf + g.cfg.selection()
+	if first, ok := g.firsts[p]; ok && first == at {
+		note += noteFirst
+	}
+	return note
 }
 
 // parseNote returns what note was given. Offsets that others have committed, or earlier versions,
 // say nothing.
-func parseNote(note string) (mark string, id topicID, selection string) {
+func parseNote(note string) (mark string, id topicID, selection string, first bool) {
+	note, first = strings.CutSuffix(note, noteFirst)
 	mark, rest, _ := strings.Cut(note, noteTopic)
 	of, selection, _ := strings.Cut(rest, noteOf)
-	return mark, topicID(of), selection
+	return mark, topicID(of), selection, first
 }
 
 // selection names the topics as a note does.
@@ -75,7 +82,7 @@ func (g *Group) began(got kadm.OffsetResponses) (present bool, since func(topic 
 			return
 		}
 		has[o.Topic] = true
-		if _, _, s := parseNote(o.Metadata); s != "" && !slices.Contains(selections, s) {
+		if _, _, s, _ := parseNote(o.Metadata); s != "" && !slices.Contains(selections, s) {
 			selections = append(selections, s)
 		}
 	})
@@ -153,6 +160,7 @@ func (g *Group) tryToBegin(ctx context.Context, mine []partition) (kadm.OffsetRe
 	offsets := map[partition]int64{}
 	maps.Copy(offsets, first)
 	maps.Copy(offsets, more)
+	maps.Copy(g.firsts, more)
 	var held []partition
 	if len(offsets) == 0 && !present {
 		// Everything has been read before, with other topics or by an earlier version: one offset

@@ -370,9 +370,15 @@ func TestNotes(t *testing.T) {
 	for _, topics := range []Topics{{Names: []string{"b", "a"}}, {Pattern: "a of=b topic=c|d"}, {Pattern: strings.Repeat("x", 300)}} {
 		g := NewGroup(GroupConfig{Topics: topics})
 		g.ids = map[string]topicID{"a": "Zm9v/+=="}
-		mark, id, selection := parseNote(g.note("tensorferry my run 12", "a"))
-		if mark != "tensorferry my run 12" || id != "Zm9v/+==" || selection != topics.selection() || len(selection) > longestSelection {
-			t.Errorf("%q, %q, %q", mark, id, selection)
+		g.firsts = map[partition]int64{{"a", 0}: 7}
+		for p, at := range map[partition]int64{{"a", 0}: 7, {"a", 1}: 7, {"a", 2}: 0} {
+			mark, id, selection, first := parseNote(g.note("tensorferry my run 12", p, at))
+			if mark != "tensorferry my run 12" || id != "Zm9v/+==" || selection != topics.selection() || len(selection) > longestSelection || first != (p.ID == 0) {
+				t.Errorf("%q, %q, %q, %v", mark, id, selection, first)
+			}
+		}
+		if _, _, _, first := parseNote(g.note("tensorferry my run 12", partition{"a", 0}, 8)); first {
+			t.Error("a position behind the first one passes for it")
 		}
 	}
 	for _, c := range []struct {
@@ -387,7 +393,7 @@ func TestNotes(t *testing.T) {
 			t.Errorf("%q selects %q: %v", c.selection, c.topic, got)
 		}
 	}
-	if mark, id, selection := parseNote("tensorferry 0123 7"); mark != "tensorferry 0123 7" || id != "" || selection != "" {
-		t.Errorf("a note of an earlier version: %q, %q, %q", mark, id, selection)
+	if mark, id, selection, first := parseNote("tensorferry 0123 7"); mark != "tensorferry 0123 7" || id != "" || selection != "" || first {
+		t.Errorf("a note of an earlier version: %q, %q, %q, %v", mark, id, selection, first)
 	}
 }

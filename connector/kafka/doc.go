@@ -229,6 +229,8 @@ type Topics struct {
 	// first record.
 	Start Start
 	// OnExpired says what is done where the next record is not there any more. Default FailExpired.
+	// A partition that begins at its first record, and of which nothing was read yet, begins at
+	// another one when that is deleted, whatever this says.
 	OnExpired OnExpired
 	// Traces takes the trace context in each record's headers (W3C, traceparent and tracestate) into Record.Trace. Default: they are
 	// not looked at.

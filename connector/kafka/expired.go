@@ -73,11 +73,28 @@ func (s *skipped) skip(log *slog.Logger, e *lostError, to int64) {
 		"from", e.next, "to", to, "first", e.first, "end", e.end, "skipped", n, "topic_made_anew", e.was != e.is)
 }
 
+// began notes that a partition whose first record was to be read has another first record.
+func (s *skipped) began(log *slog.Logger, p placed, to int64) {
+	if s == nil {
+		return
+	}
+	log.Warn("kafka: the first records were gone before anything was read; reading begins at the first there is",
+		"topic", p.Topic, "partition", p.ID, "from", p.next, "to", to)
+}
+
 // placed is a position in a partition, of the topic with an id.
 type placed struct {
 	partition
 	id   topicID
 	next int64
+	// first: it is that of the first record there was, and nothing was read yet.
+	first bool
+}
+
+// begins says that what is lost stands before the first record, at which reading was to begin. No
+// record of it was promised to anyone: the first one is another now.
+func (p placed) begins(lost *lostError) bool {
+	return p.first && lost.was == lost.is && p.next < lost.first
 }
 
 // lost returns what is lost at a position, given what there is and the topic's present id; nil:
@@ -94,7 +111,7 @@ func (p placed) lost(there extent, is topicID) *lostError {
 }
 
 // locate looks whether positions are there. Where they are not it puts those that there are in
-// their place, or fails.
+// their place, or fails. count may be nil if none are skipped.
 func (l *listing) locate(ctx context.Context, all []placed, how OnExpired, count *skipped) error {
 	there, err := l.extents(ctx, all)
 	if err != nil {
@@ -102,12 +119,16 @@ func (l *listing) locate(ctx context.Context, all []placed, how OnExpired, count
 	}
 	for i := range all {
 		p := &all[i]
-		if lost := p.lost(there[p.partition], l.ids[p.Topic]); lost != nil {
-			if how != SkipExpired {
-				return lost
-			}
-			count.skip(l.cfg.Logger, lost, lost.first)
+		switch lost := p.lost(there[p.partition], l.ids[p.Topic]); {
+		case lost == nil:
+		case p.begins(lost):
+			count.began(l.cfg.Logger, *p, lost.first)
 			p.next = lost.first
+		case how != SkipExpired:
+			return lost
+		default:
+			count.skip(l.cfg.Logger, lost, lost.first)
+			p.next, p.first = lost.first, false
 		}
 		p.id = l.ids[p.Topic]
 	}

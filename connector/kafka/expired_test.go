@@ -69,6 +69,7 @@ type expiring struct {
 	how OnExpired
 
 	dir, out string
+	begin    Start
 	src      *Source[[]byte]
 	g        *Group
 	group    bool
@@ -77,7 +78,7 @@ type expiring struct {
 func (e *expiring) config() (Config, Topics) {
 	cfg := e.b.config()
 	cfg.Logger = slog.New(slog.NewTextHandler(&e.log, nil))
-	return cfg, Topics{Names: []string{"in"}, OnExpired: e.how}
+	return cfg, Topics{Names: []string{"in"}, OnExpired: e.how, Start: e.begin}
 }
 
 // start starts the job, and returns what ends with it.

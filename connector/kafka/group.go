@@ -80,6 +80,7 @@ type Group struct {
 	begun     bool                // the group has, with these topics
 	ids       map[string]topicID  // of the topics that it reads
 	ready     bool                // the transactional id is this process's
+	firsts    map[partition]int64 // positions of first records, from which on nothing was read yet
 	committed map[partition]int64 // what the group has committed of splits
 	newest    *checkpoint.Snapshot
 	unsure    *checkpoint.Snapshot // whose transaction may have been committed, or not

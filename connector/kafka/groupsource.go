@@ -119,7 +119,9 @@ func (g *Group) assign(ctx context.Context) ([]connector.Split, []int64, error) 
 	var splits []connector.Split
 	var next []int64
 	for _, p := range mine {
-		splits, next = append(splits, placed{p, g.ids[p.Topic], at[p]}.split(at[p])), append(next, at[p])
+		first, ok := g.firsts[p]
+		now := placed{p, g.ids[p.Topic], at[p], ok && first == at[p]}
+		splits, next = append(splits, now.split(at[p])), append(next, at[p])
 	}
 	g.cfg.Logger.Info("kafka: partitions assigned", "group", g.cfg.Group, "partitions", fmt.Sprint(mine))
 	return splits, next, nil
@@ -160,7 +162,7 @@ func (g *Group) fetchCommitted(ctx context.Context, of []partition) (kadm.Offset
 // offsets returns where partitions are to be read from.
 func (g *Group) offsets(ctx context.Context, of []partition) (map[partition]int64, error) {
 	was := g.committed
-	g.committed = map[partition]int64{}
+	g.committed, g.firsts = map[partition]int64{}, map[partition]int64{}
 	if len(of) == 0 {
 		return nil, nil
 	}
@@ -192,6 +194,7 @@ func (g *Group) offsets(ctx context.Context, of []partition) (map[partition]int6
 		if out, err = g.list.offsets(ctx, Earliest, missing); err != nil {
 			return nil, err
 		}
+		maps.Copy(g.firsts, out)
 	} else if present, _ := g.began(got); len(missing) > 0 || !present {
 		if got, err = g.begin(ctx, of); err != nil {
 			return nil, err
@@ -207,8 +210,8 @@ func (g *Group) offsets(ctx context.Context, of []partition) (map[partition]int6
 			}
 			continue
 		}
-		_, id, _ := parseNote(o.Metadata)
-		all, g.committed[p] = append(all, placed{p, id, o.At}), o.At
+		_, id, _, first := parseNote(o.Metadata)
+		all, g.committed[p] = append(all, placed{p, id, o.At, first}), o.At
 	}
 	if err := g.list.locate(ctx, all, g.cfg.OnExpired, &g.skipped); err != nil {
 		return nil, err
@@ -218,6 +221,9 @@ func (g *Group) offsets(ctx context.Context, of []partition) (map[partition]int6
 	}
 	for _, p := range all {
 		out[p.partition] = p.next
+		if p.first {
+			g.firsts[p.partition] = p.next
+		}
 	}
 	return out, nil
 }

@@ -23,7 +23,8 @@ type reader[T any] struct {
 	index  map[partition]int
 	next   map[partition]int64
 	ids    map[partition]topicID
-	rest   []fetched // and not yet handed out
+	first  map[partition]bool // nothing was read yet from the first record on
+	rest   []fetched          // and not yet handed out
 	failed *failedFetch
 
 	committed bool // only what was committed is read
@@ -49,13 +50,14 @@ func openReader[T any](c *Config, t *Topics, decode Decode[T], committed bool, b
 	r := &reader[T]{
 		cfg: c, topics: t, decode: decode, committed: committed, lags: behind, skipped: gone,
 		index: map[partition]int{}, next: map[partition]int64{}, ids: map[partition]topicID{},
+		first: map[partition]bool{},
 	}
 	for _, s := range splits {
 		p, err := placedAt(s.Split, s.Position)
 		if err != nil {
 			return nil, err
 		}
-		r.index[p.partition], r.next[p.partition], r.ids[p.partition] = s.Index, s.Position, p.id
+		r.index[p.partition], r.next[p.partition], r.ids[p.partition], r.first[p.partition] = s.Index, s.Position, p.id, p.first
 	}
 	return r, r.open()
 }
@@ -122,7 +124,7 @@ func (r *reader[T]) Read(ctx context.Context, dst []async.Record[T], most int) (
 	if err != nil {
 		return index, dst, r.next[p], err
 	}
-	r.next[p] = next
+	r.next[p], r.first[p] = next, false
 	r.lags.set(p, f.end-next)
 	return index, dst, next, nil
 }
@@ -162,7 +164,7 @@ func (r *reader[T]) fetch(ctx context.Context, most int) error {
 func (r *reader[T]) judge(ctx context.Context, p partition, err error) error {
 	cut, isCut := errors.AsType[*kgo.ErrDataLoss](err)
 	if isCut || errors.Is(err, kerr.OffsetOutOfRange) || errors.Is(err, kerr.UnknownTopicID) {
-		at := placed{p, r.ids[p], r.next[p]}
+		at := placed{p, r.ids[p], r.next[p], r.first[p]}
 		there, is, asked := r.ask(ctx, at)
 		if asked != nil {
 			return asked
@@ -175,15 +177,17 @@ func (r *reader[T]) judge(ctx context.Context, p partition, err error) error {
 		}
 		switch {
 		case lost == nil:
+		case at.begins(lost):
+			r.skipped.began(r.cfg.Logger, at, to)
+			return r.goOn(p, to)
 		case r.topics.OnExpired != SkipExpired:
 			return lost
 		case lost.was != lost.is:
 			return unanswered{lost} // the next attempt is of the topic that there is
 		default:
 			r.skipped.skip(r.cfg.Logger, lost, to)
-			r.cl.Close()
-			r.next[p] = to
-			return r.open()
+			r.first[p] = false
+			return r.goOn(p, to)
 		}
 	}
 	failed := fmt.Errorf("kafka: reading %s from offset %d on: %w", p, r.next[p], brief.Error(err))
@@ -191,6 +195,13 @@ func (r *reader[T]) judge(ctx context.Context, p partition, err error) error {
 		return unanswered{failed}
 	}
 	return failed
+}
+
+// goOn reads on at another offset of a partition.
+func (r *reader[T]) goOn(p partition, at int64) error {
+	r.cl.Close()
+	r.next[p] = at
+	return r.open()
 }
 
 // ask asks what there is of a partition, and of which topic.

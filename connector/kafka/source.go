@@ -127,7 +127,7 @@ func (s *Source[T]) Splits(ctx context.Context) (splits []connector.Split, err e
 			return err
 		}
 		at, err := l.offsets(ctx, s.cfg.Start, all)
-		splits = l.splits(all, at)
+		splits = l.splits(all, at, s.cfg.Start.kind == earliest)
 		return err
 	})
 	return splits, err
@@ -139,8 +139,10 @@ func (s *Source[T]) Verify(ctx context.Context, splits []connector.Split, next [
 	if s.cfg.OnExpired == SkipExpired {
 		return s.err // Assign skips them
 	}
-	_, _, err := s.Locate(ctx, splits, next)
-	return err
+	return s.ask(ctx, func(ctx context.Context, l *listing) error {
+		_, _, err := s.locate(ctx, l, splits, next, nil) // which Assign does, and tells of
+		return err
+	})
 }
 
 // Locate looks whether the positions of splits are there. Where they are not it returns those at
@@ -148,13 +150,13 @@ func (s *Source[T]) Verify(ctx context.Context, splits []connector.Split, next [
 // returns may name the topics more exactly.
 func (s *Source[T]) Locate(ctx context.Context, splits []connector.Split, next []int64) (now []connector.Split, from []int64, err error) {
 	err = s.ask(ctx, func(ctx context.Context, l *listing) error {
-		now, from, err = s.locate(ctx, l, splits, next)
+		now, from, err = s.locate(ctx, l, splits, next, &s.skipped)
 		return err
 	})
 	return now, from, err
 }
 
-func (s *Source[T]) locate(ctx context.Context, l *listing, splits []connector.Split, next []int64) (now []connector.Split, from []int64, err error) {
+func (s *Source[T]) locate(ctx context.Context, l *listing, splits []connector.Split, next []int64, count *skipped) (now []connector.Split, from []int64, err error) {
 	var all []placed
 	for i, split := range splits {
 		p, err := placedAt(split, next[i])
@@ -163,11 +165,15 @@ func (s *Source[T]) locate(ctx context.Context, l *listing, splits []connector.S
 		}
 		all = append(all, p)
 	}
-	if err := l.locate(ctx, all, s.cfg.OnExpired, &s.skipped); err != nil {
+	if err := l.locate(ctx, all, s.cfg.OnExpired, count); err != nil {
 		return nil, nil, err
 	}
 	for i, p := range all {
-		now, from = append(now, p.split(splits[i].Start)), append(from, p.next)
+		start := splits[i].Start
+		if p.first {
+			start = p.next // it begins there now
+		}
+		now, from = append(now, p.split(start)), append(from, p.next)
 	}
 	return now, from, nil
 }
@@ -212,7 +218,7 @@ func wait(ctx context.Context, d time.Duration) bool {
 // Assign implements connector.Rebalancing. Partitions that no split has yet come behind the others, and are read from their first record.
 func (s *Source[T]) Assign(ctx context.Context, splits []connector.Split, next []int64) ([]connector.Split, []int64, error) {
 	err := s.ask(ctx, func(ctx context.Context, l *listing) (err error) {
-		if splits, next, err = s.locate(ctx, l, splits, next); err != nil {
+		if splits, next, err = s.locate(ctx, l, splits, next, &s.skipped); err != nil {
 			return err
 		}
 		more, err := s.appeared(ctx, l, splits)
@@ -266,7 +272,7 @@ func (s *Source[T]) appeared(ctx context.Context, l *listing, splits []connector
 	if err != nil {
 		return nil, err
 	}
-	return l.splits(all, first), nil
+	return l.splits(all, first, true), nil
 }
 
 // Open implements connector.Source. It is not used: partitions have no end.

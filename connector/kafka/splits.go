@@ -35,11 +35,13 @@ type topicID string
 type splitForm struct {
 	partition
 	TopicID topicID `json:"topic_id,omitempty"`
+	// First: it begins at the first record there is, whichever that is.
+	First bool `json:"first,omitempty"`
 }
 
 // split describes a partition, of which it has the position.
 func (p placed) split(start int64) connector.Split {
-	data, err := json.Marshal(splitForm{p.partition, p.id})
+	data, err := json.Marshal(splitForm{p.partition, p.id, p.first})
 	if err != nil {
 		panic(err) // texts and numbers always have a form
 	}
@@ -54,7 +56,7 @@ func placedAt(s connector.Split, next int64) (placed, error) {
 	}
 	var f splitForm
 	err = json.Unmarshal(s.Data, &f)
-	return placed{p, f.TopicID, next}, err
+	return placed{p, f.TopicID, next, f.First && next == s.Start}, err
 }
 
 // PartitionOf returns the partition that a split of a Source stands for.
@@ -195,10 +197,10 @@ func (l *listing) offsets(ctx context.Context, s Start, of []partition) (map[par
 	return out, nil
 }
 
-// splits describes partitions, and where each begins.
-func (l *listing) splits(of []partition, at map[partition]int64) (all []connector.Split) {
+// splits describes partitions, and where each begins. first says that these are their first records.
+func (l *listing) splits(of []partition, at map[partition]int64, first bool) (all []connector.Split) {
 	for _, p := range of {
-		all = append(all, placed{p, l.ids[p.Topic], at[p]}.split(at[p]))
+		all = append(all, placed{p, l.ids[p.Topic], at[p], first}.split(at[p]))
 	}
 	return all
 }

@@ -204,7 +204,7 @@ func (g *Group) commitInTransaction(ctx context.Context, cl *kgo.Client, txn str
 			req.Topics = append(req.Topics, t)
 		}
 		q := kmsg.NewTxnOffsetCommitRequestTopicPartition()
-		note := g.note(mark, p.Topic)
+		note := g.note(mark, p, at)
 		q.Partition, q.Offset, q.Metadata = p.ID, at, &note
 		req.Topics[i].Partitions = append(req.Topics[i].Partitions, q)
 	}
@@ -268,7 +268,7 @@ func (g *Group) isCommitted(ctx context.Context, s *checkpoint.Snapshot) (bool, 
 	}
 	for _, p := range all {
 		if o, ok := got.Lookup(p.Topic, p.ID); ok {
-			if mark, _, _ := parseNote(o.Metadata); mark == markOf(s) {
+			if mark, _, _, _ := parseNote(o.Metadata); mark == markOf(s) {
 				return true, nil
 			}
 		}

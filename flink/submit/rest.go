@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -72,27 +73,46 @@ func (c Cluster) call(ctx context.Context, method, path string, body, answer any
 	return nil
 }
 
-// Find returns Flink's id of the newest job of a name that has not ended and was submitted since a time; empty if there is none.
-func (c Cluster) Find(ctx context.Context, name string, since time.Time) (id string, err error) {
+// Jobs returns Flink's ids of all jobs of a name, also of those that have ended.
+func (c Cluster) Jobs(ctx context.Context, name string) ([]string, error) {
+	return c.jobs(ctx, name, func(overview) bool { return true })
+}
+
+// Find returns Flink's id of the job of a name that has not ended and is none of before: what Jobs
+// returned before it was submitted. Clocks do not matter. The id is empty if there is none. Several
+// are an error, since nobody can tell which of them is meant: each was submitted by somebody else.
+func (c Cluster) Find(ctx context.Context, name string, before []string) (id string, err error) {
+	ids, err := c.jobs(ctx, name, func(j overview) bool { return j.End <= 0 && !slices.Contains(before, j.ID) })
+	switch {
+	case err != nil || len(ids) == 0:
+		return "", err
+	case len(ids) > 1:
+		return "", fmt.Errorf("submit: several jobs %q were submitted to Flink at %s at the same time (%s); end the right one in Flink's web UI",
+			name, c.Address, strings.Join(ids, ", "))
+	}
+	return ids[0], nil
+}
+
+// overview is what Flink says of a job.
+type overview struct {
+	ID   string `json:"jid"`
+	Name string `json:"name"`
+	End  int64  `json:"end-time"` // 0 or less: it has not ended
+}
+
+func (c Cluster) jobs(ctx context.Context, name string, want func(overview) bool) (ids []string, err error) {
 	var all struct {
-		Jobs []struct {
-			ID    string `json:"jid"`
-			Name  string `json:"name"`
-			State string `json:"state"`
-			Start int64  `json:"start-time"`
-			End   int64  `json:"end-time"`
-		} `json:"jobs"`
+		Jobs []overview `json:"jobs"`
 	}
 	if err := c.call(ctx, "GET", "/jobs/overview", nil, &all); err != nil {
-		return "", err
+		return nil, err
 	}
-	newest := since.UnixMilli()
 	for _, j := range all.Jobs {
-		if j.Name == name && j.End <= 0 && j.Start >= newest {
-			id, newest = j.ID, j.Start
+		if j.Name == name && want(j) {
+			ids = append(ids, j.ID)
 		}
 	}
-	return id, nil
+	return ids, nil
 }
 
 // Cancel cancels a job. It is cancelled some time after Cancel returns.

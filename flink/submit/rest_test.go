@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -78,20 +79,33 @@ func wantError(t *testing.T, err error, all ...string) {
 
 func TestFind(t *testing.T) {
 	_, c := newFlink(t, map[string][]string{"GET /jobs/overview": {`200 {"jobs":[
-		{"jid":"older","name":"digits","state":"RUNNING","start-time":999,"end-time":-1},
-		{"jid":"first","name":"digits","state":"RUNNING","start-time":1000,"end-time":-1},
-		{"jid":"newest","name":"digits","state":"RESTARTING","start-time":3000,"end-time":-1},
-		{"jid":"second","name":"digits","state":"RUNNING","start-time":2000,"end-time":-1},
+		{"jid":"older","name":"digits","state":"RUNNING","start-time":9000,"end-time":-1},
+		{"jid":"newer","name":"digits","state":"RESTARTING","start-time":1000,"end-time":-1},
 		{"jid":"ended","name":"digits","state":"FINISHED","start-time":4000,"end-time":5000},
 		{"jid":"another","name":"letters","state":"RUNNING","start-time":6000,"end-time":-1}]}`}})
 	for _, w := range []struct {
-		name  string
-		since int64
-		id    string
-	}{{"digits", 1000, "newest"}, {"digits", 3000, "newest"}, {"digits", 3001, ""}, {"letters", 0, "another"}, {"nobody", 0, ""}} {
-		if id, err := c.Find(t.Context(), w.name, time.UnixMilli(w.since)); err != nil || id != w.id {
+		name   string
+		before []string
+		id     string
+	}{
+		// The times are those of a clock that was set back: which one is new does not depend on them.
+		{"digits", []string{"older"}, "newer"},
+		{"digits", []string{"older", "newer"}, ""},
+		{"digits", []string{"newer", "ended"}, "older"},
+		{"letters", nil, "another"},
+		{"nobody", nil, ""},
+	} {
+		if id, err := c.Find(t.Context(), w.name, w.before); err != nil || id != w.id {
 			t.Errorf("%+v: found %q, error %v", w, id, err)
 		}
+	}
+	id, err := c.Find(t.Context(), "digits", []string{"ended"})
+	wantError(t, err, "several jobs \"digits\"", "older, newer", "web UI")
+	if id != "" {
+		t.Errorf("found %q of two", id)
+	}
+	if all, err := c.Jobs(t.Context(), "digits"); err != nil || !slices.Equal(all, []string{"older", "newer", "ended"}) {
+		t.Errorf("%v, error %v", all, err)
 	}
 }
 
@@ -240,7 +254,7 @@ func TestStopIsRefused(t *testing.T) {
 
 func TestNoFlink(t *testing.T) {
 	_, c := newFlink(t, map[string][]string{"GET /jobs/overview": {"200 <html>hello</html>"}, "POST /jobs/j/stop": {"200 {}"}})
-	_, err := c.Find(t.Context(), "digits", time.Time{})
+	_, err := c.Find(t.Context(), "digits", nil)
 	wantError(t, err, "submit: Flink at "+c.Address, "/jobs/overview", "invalid character")
 	_, err = c.Stop(t.Context(), "j")
 	wantError(t, err, "submit: Flink at "+c.Address)

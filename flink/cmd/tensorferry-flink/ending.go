@@ -20,6 +20,8 @@ type ending struct {
 	cluster submit.Cluster
 	log     *slog.Logger
 	began   time.Time
+	before  []string // Flink's jobs of this name that were there before this one was submitted
+	id      string   // Flink's id of the job, once Flink has it
 	// patience is how long Flink is asked to end the job until it does so, and how long it is waited for a savepoint's path when the job is over.
 	patience time.Duration
 
@@ -68,6 +70,11 @@ func (e *ending) wait(ctx context.Context, j *submit.Job, early os.Signal) int {
 		}
 		return err
 	}
+	// Which job it is shows as soon as Flink has it. Later another of its name may have come.
+	var look <-chan time.Time
+	if e.cluster.Address != "" {
+		look = time.After(0)
+	}
 	for {
 		var err error
 		var heard os.Signal
@@ -76,6 +83,11 @@ func (e *ending) wait(ctx context.Context, j *submit.Job, early os.Signal) int {
 			case heard = <-e.w.signals:
 			case <-again:
 				err = end()
+			case <-look:
+				look = nil
+				if !e.found(ctx) && time.Since(e.began) < e.patience {
+					look = time.After(askAgain)
+				}
 			case st := <-e.stopped:
 				if savepoint = e.took(st); savepoint != "" {
 					again = nil // it has stopped, so nothing is left to be cancelled
@@ -131,14 +143,10 @@ func (e *ending) took(st stopped) string {
 // end asks Flink to end the job: to stop it with a savepoint, or to cancel it. An error says that Flink does not, or not yet: it may not have
 // the job yet, or no longer.
 func (e *ending) end(ctx context.Context) error {
-	// The clock of the cluster may be another.
-	id, err := e.cluster.Find(ctx, e.spec.Name, e.began.Add(-time.Minute))
-	if err != nil {
+	if err := e.find(ctx); err != nil {
 		return err
 	}
-	if id == "" {
-		return fmt.Errorf("no job %q runs on Flink at %s", e.spec.Name, e.cluster.Address)
-	}
+	id := e.id
 	if !e.insisted && e.spec.Source.File == nil {
 		e.stopping = true
 		e.log.Info("stopping with a savepoint", "signal", e.asked.String(), "job", id)
@@ -151,6 +159,27 @@ func (e *ending) end(ctx context.Context) error {
 	e.log.Info("cancelling", "signal", e.asked.String(), "job", id)
 	e.cancelled = true // it may be, even if the answer gets lost
 	return e.cluster.Cancel(ctx, id)
+}
+
+// find learns Flink's id of the job.
+func (e *ending) find(ctx context.Context) (err error) {
+	if e.id != "" {
+		return nil
+	}
+	if e.id, err = e.cluster.Find(ctx, e.spec.Name, e.before); err != nil {
+		return err
+	}
+	if e.id == "" {
+		return fmt.Errorf("no job %q runs on Flink at %s", e.spec.Name, e.cluster.Address)
+	}
+	return nil
+}
+
+// found is find for a while: signals wait meanwhile. What is wrong is said when a signal comes.
+func (e *ending) found(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	return e.find(ctx) == nil
 }
 
 // over says how the job ended, and returns the exit code.

@@ -147,6 +147,23 @@ func runJob(w *world, args []string) int {
 	for _, n := range jobfile.Notes(spec) {
 		log.Warn("on Flink", "note", n)
 	}
+	flink := submit.Cluster{Address: *cluster}
+	var before []string
+	if flink.Address != "" && !*detach {
+		// The job is the one that comes now.
+		s, err := unlessSignalled(ctx, w, func(ctx context.Context) (err error) {
+			before, err = flink.Jobs(ctx, spec.Name)
+			return err
+		})
+		switch {
+		case s != nil:
+			fmt.Fprintf(w.stderr, "%s: ended before it was submitted\n", spec.Name)
+			return signalCode(s)
+		case err != nil:
+			fmt.Fprintf(w.stderr, "tensorferry-flink run: nothing was submitted: %v\n", err)
+			return exitFailed
+		}
+	}
 	began := time.Now()
 	log.Info("submitting", "job", spec.Name, "job_server", o.JobServer)
 	var j *submit.Job
@@ -168,7 +185,7 @@ func runJob(w *world, args []string) int {
 		fmt.Fprintln(w.stdout, j.ID)
 		return exitOK
 	}
-	e := &ending{w: w, spec: spec, cluster: submit.Cluster{Address: *cluster}, log: log, began: began, patience: flinkPatience}
+	e := &ending{w: w, spec: spec, cluster: flink, log: log, began: began, before: before, patience: flinkPatience}
 	return e.wait(ctx, j, s)
 }
 

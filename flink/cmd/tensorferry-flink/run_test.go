@@ -104,7 +104,9 @@ func TestRunWithTopics(t *testing.T) {
 type cluster struct {
 	*httptest.Server
 	name string
-	ends func() // how a job ends that is stopped or cancelled
+	// since is from which question for the jobs on the job is among them.
+	since int
+	ends  func() // how a job ends that is stopped or cancelled
 	// savepoint is the answer to the question for a stop's savepoint.
 	savepoint string
 	// instead, if set, answers the n-th question of a kind in place of what is usual: a status or a text; empty: it does not.
@@ -123,8 +125,6 @@ func newCluster(t *testing.T, name string, ends chan struct{}) *cluster {
 	t.Cleanup(c.Close)
 	return c
 }
-
-const noJobs = `{"jobs":[]}`
 
 func (c *cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	what, n := r.Method+" "+r.URL.RequestURI(), 0
@@ -148,7 +148,14 @@ func (c *cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	switch what {
 	case "GET /jobs/overview":
-		fmt.Fprintf(w, `{"jobs":[{"jid":"j","name":%q,"state":"RUNNING","start-time":%d,"end-time":-1}]}`, c.name, time.Now().UnixMilli())
+		// One of the same name has been there for long, by a clock that is ahead.
+		others := fmt.Sprintf(`{"jid":"old","name":%q,"state":"RUNNING","start-time":%d,"end-time":-1}`, c.name, time.Now().Add(time.Hour).UnixMilli())
+		if n < c.since {
+			fmt.Fprintf(w, `{"jobs":[%s]}`, others)
+			return
+		}
+		// The clock of this one is behind.
+		fmt.Fprintf(w, `{"jobs":[%s,{"jid":"j","name":%q,"state":"RUNNING","start-time":1,"end-time":-1}]}`, others, c.name)
 	case "PATCH /jobs/j?mode=cancel":
 		fmt.Fprint(w, "{}")
 		c.ends()
@@ -174,11 +181,12 @@ func TestSignalCancels(t *testing.T) {
 	for sig, code := range map[os.Signal]int{os.Interrupt: 130, syscall.SIGTERM: 143} {
 		script := jobserver.Script{Ends: make(chan struct{}), End: jobpb.JobState_FAILED}
 		s, c := jobserver.Start(t, script), newCluster(t, "digits", script.Ends)
+		c.since = 2
 		w := newWorld()
 		w.signalWhen("msg=submitted", sig)
 		got := dispatch(&w.world, []string{"run", jobFile(t), "--job-server", s.Address, "--flink", c.URL})
 		w.has(t, got, code, "", "digits: cancelled; go on with --resume\n")
-		if c.questions() != "GET /jobs/overview; PATCH /jobs/j?mode=cancel" {
+		if c.questions() != "GET /jobs/overview; GET /jobs/overview; PATCH /jobs/j?mode=cancel" {
 			t.Errorf("asked %s", c.questions())
 		}
 	}
@@ -188,6 +196,7 @@ func TestSignalCancels(t *testing.T) {
 func TestSignalTooLate(t *testing.T) {
 	script := jobserver.Script{Ends: make(chan struct{}), Started: make(chan struct{})}
 	s, c := jobserver.Start(t, script), newCluster(t, "digits", script.Ends)
+	c.since = 2
 	w := newWorld()
 	w.signalWhen("msg=submitted", os.Interrupt)
 	code := dispatch(&w.world, []string{"run", jobFile(t), "--job-server", s.Address, "--flink", c.URL})
@@ -220,12 +229,11 @@ func TestSignalWithoutFlink(t *testing.T) {
 func TestSignalBeforeFlinkHasTheJob(t *testing.T) {
 	script := jobserver.Script{Ends: make(chan struct{}), End: jobpb.JobState_FAILED}
 	s, c := jobserver.Start(t, script), newCluster(t, "digits", script.Ends)
+	c.since = 5
 	c.instead = func(what string, n int) string {
 		switch {
 		case what != "GET /jobs/overview":
-		case n == 1:
-			return noJobs
-		case n == 2:
+		case n == 4:
 			return "503"
 		}
 		return ""
@@ -235,6 +243,63 @@ func TestSignalBeforeFlinkHasTheJob(t *testing.T) {
 	code := dispatch(&w.world, []string{"run", jobFile(t), "--job-server", s.Address, "--flink", c.URL})
 	w.has(t, code, 130, "", "digits: cancelled; go on with --resume\n")
 	w.has(t, code, 130, "", `the job cannot be ended yet; trying again" error="no job`)
+}
+
+// TestAnotherOfTheName: which job is meant is known as soon as Flink has it, so another of the same
+// name that comes later is left alone. Of two that came at once neither is ended.
+func TestAnotherOfTheName(t *testing.T) {
+	const two = `{"jobs":[{"jid":"j","name":"digits","state":"RUNNING","start-time":1,"end-time":-1},` +
+		`{"jid":"later","name":"digits","state":"RUNNING","start-time":2,"end-time":-1}]}`
+	for name, c := range map[string]struct {
+		from int // which question for the jobs is answered with both
+		code int
+		want string
+	}{
+		"later":   {2, 130, "digits: cancelled; go on with --resume\n"},
+		"at once": {1, exitFailed, `several jobs "digits" were submitted`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			script := jobserver.Script{Ends: make(chan struct{}), End: jobpb.JobState_FAILED}
+			f := newCluster(t, "digits", script.Ends)
+			w, e, j := endingOf(t, script, f)
+			e.spec.Source.File = &job.FileSource{}
+			asked := make(chan struct{}, 1)
+			f.instead = func(what string, n int) string {
+				if what != "GET /jobs/overview" {
+					return ""
+				}
+				if n == 1 {
+					asked <- struct{}{}
+				}
+				if n >= c.from {
+					return two
+				}
+				return ""
+			}
+			if c.code == exitFailed {
+				e.patience = time.Nanosecond
+			}
+			go func() {
+				<-asked
+				w.signals <- os.Interrupt
+			}()
+			w.has(t, e.wait(t.Context(), j, nil), c.code, "", c.want)
+			if strings.Contains(f.questions(), "later") || (c.code == exitFailed) == strings.Contains(f.questions(), "PATCH") {
+				t.Errorf("asked %s", f.questions())
+			}
+		})
+	}
+}
+
+// TestNothingIsSubmittedWithoutFlink: an address that does not answer is not found out when a signal
+// is to end the job.
+func TestNothingIsSubmittedWithoutFlink(t *testing.T) {
+	s := jobserver.Start(t, jobserver.Script{})
+	c := newCluster(t, "digits", nil)
+	c.Close()
+	w := newWorld()
+	code := dispatch(&w.world, []string{"run", jobFile(t), "--job-server", s.Address, "--flink", c.URL})
+	w.has(t, code, exitFailed, "", "nothing was submitted: submit: Flink at "+c.URL)
 }
 
 // ending is one of a submitted job that has no end by itself.
@@ -250,7 +315,7 @@ func endingOf(t *testing.T, script jobserver.Script, c *cluster) (*surroundings,
 	t.Cleanup(func() { j.Close() })
 	w := newWorld()
 	return w, &ending{
-		w: &w.world, spec: &job.Spec{Name: "digits"}, cluster: submit.Cluster{Address: c.URL}, began: time.Now(), patience: time.Hour,
+		w: &w.world, spec: &job.Spec{Name: "digits"}, cluster: submit.Cluster{Address: c.URL}, began: time.Now(), patience: time.Hour, before: []string{"old"},
 		log: slog.New(slog.NewTextHandler(&w.errs, nil)),
 	}, j
 }
@@ -318,21 +383,8 @@ func TestStop(t *testing.T) {
 			}
 			return ""
 		}, func(_ *surroundings, c *cluster) { c.ends() }, exitFailed, "", "tensorferry-flink run: the job job-1 failed"},
-		// A second signal when the job has just ended, and its savepoint's path is on its way.
-		"signalled twice": {taken, jobpb.JobState_DONE, func(w *surroundings, c *cluster, what string, n int) string {
-			switch {
-			case what == at && n == 1:
-				w.signals <- syscall.SIGTERM
-				return waits
-			case what == at && !strings.Contains(c.questions(), at+"; "+overview):
-				return waits
-			case what == overview && n > 1:
-				c.ends()
-				return noJobs
-			}
-			return ""
-		}, nil, 143, "", "digits: stopped; go on with --savepoint file:/sp/1\n"},
-		// Or a moment before, so that Flink is asked to cancel what has ended.
+		// A second signal when the job has just ended, and its savepoint's path is on its way. Flink is
+		// asked to cancel what has ended.
 		"cancelled too late": {taken, jobpb.JobState_DONE, func(w *surroundings, c *cluster, what string, n int) string {
 			switch {
 			case what == at && n == 1:
