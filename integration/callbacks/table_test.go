@@ -97,6 +97,7 @@ var otherRows = map[string]row{
 	"sidecar/endpoint.FromAddr(a)":           {why: onCallers},
 	"sidecar/endpoint.Hears(c)":              {why: nested}, // it calls none of a user's own type
 	"sidecar/endpoint.PeerUser(c)":           {why: onCallers},
+	"sidecar/sidecartest.Proxy.Alter(alter)": {why: ofTests},
 	"sidecar/sidecartest.Script.OnCrash":     {why: nested},
 	"sidecar/sidecartest.Script.OnEnd":       {why: nested}, // in an interceptor
 	"sidecar/sidecartest.Script.OnStart":     {why: nested},
