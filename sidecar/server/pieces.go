@@ -64,10 +64,10 @@ func (r *receiver) room(n int64) (*failure, error) {
 	return r.noRoom(), nil
 }
 
-// readBody reads a message, a piece at a time. Where the pieces are put together there is never more
-// room than for twice what has come. If there is memory to spare it is for one whole piece, and for
-// all once that has come, since a copy of a large request costs about as much as its arrival. If
-// there is none, pieces are as small as a window, whose frames take less.
+// readBody reads a message, a piece at a time. Where the pieces are put together there is room for
+// at most twice what has come. If there is memory to spare it is for one whole piece, and for all
+// once that has come, since a copy of a large request costs about as much as its arrival. If there
+// is none, pieces are as small as a window, whose frames take less.
 func (r *receiver) readBody(size int) (data mem.Buffer, fail *failure, err error) {
 	if size == 0 {
 		return mem.SliceBuffer(nil), nil, nil
