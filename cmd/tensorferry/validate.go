@@ -4,13 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"time"
 
-	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/job"
-	"github.com/tensorferry/tensorferry/job/embedded"
-	"github.com/tensorferry/tensorferry/job/inference"
+	"github.com/tensorferry/tensorferry/job/local"
 )
 
 const validateDetails = `Checks a job file and says what is wrong with it, each fault with its file, line
@@ -34,17 +30,12 @@ func validateJob(w *world, args []string) int {
 		fmt.Fprintln(w.stderr, err)
 		return exitUsage
 	}
-	p, faults := newParts(spec, w, slog.New(slog.DiscardHandler))
-	if err := checkSource(context.Background(), spec, p.source); err != nil {
-		faults = append(faults, err)
-	}
-	faults = append(faults, checkApart(context.Background(), spec, p, false)...)
-	if faults != nil {
+	if faults := local.Check(context.Background(), spec); faults != nil {
 		fmt.Fprintln(w.stderr, errors.Join(faults...))
 		return exitUsage
 	}
 	if *connect {
-		if code := askModel(w, spec, p); code != exitOK {
+		if code := askModel(w, spec); code != exitOK {
 			return code
 		}
 	}
@@ -53,12 +44,16 @@ func validateJob(w *world, args []string) int {
 }
 
 // askModel opens the function once, as a subtask would, and closes it again.
-func askModel(w *world, spec *job.Spec, p parts) int {
+func askModel(w *world, spec *job.Spec) int {
+	j, err := local.Build(spec, local.Options{Stdin: w.stdin, Stdout: w.stdout})
+	if err != nil {
+		fmt.Fprintln(w.stderr, err)
+		return exitUsage
+	}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	done := make(chan error, 1)
-	go func() { done <- open(ctx, spec, p) }()
-	var err error
+	go func() { done <- j.Ask(ctx) }()
 	select {
 	case err = <-done:
 	case s := <-w.signals:
@@ -72,43 +67,3 @@ func askModel(w *world, spec *job.Spec, p parts) int {
 	}
 	return exitOK
 }
-
-func open(ctx context.Context, spec *job.Spec, p parts) (err error) {
-	log := newLogger(nowhere{}, "text", "error")
-	endpoint := spec.Infer.Endpoint
-	if spec.Sidecar != nil {
-		e, err := embedded.Start(ctx, spec, log, nil)
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, e.Close()) }()
-		endpoint = e.Endpoint()
-	}
-	fn, err := inference.NewFunction(spec, endpoint, nil)
-	if err != nil {
-		return err
-	}
-	cfg, err := p.operator.Resolve()
-	if err != nil {
-		return err
-	}
-	// Whoever asks by hand does not want to wait as long as a job would.
-	cfg.Hold = min(cfg.Hold, 10*time.Second)
-	caller, err := fn.Open(ctx, async.Subtask{Operator: inferName, Parallelism: 1, Config: cfg, Logger: log}, nobody{})
-	if err != nil {
-		return err
-	}
-	return caller.Close()
-}
-
-// nobody takes completions that never come.
-type nobody struct{}
-
-func (nobody) Complete([]async.Completion[record]) {}
-func (nobody) Suspend(error)                       {}
-func (nobody) Resume()                             {}
-
-// nowhere takes log lines that nobody reads.
-type nowhere struct{}
-
-func (nowhere) Write(p []byte) (int, error) { return len(p), nil }

@@ -86,6 +86,11 @@ var otherRows = map[string]row{
 	"job/inference.Letters.File":             {why: nested}, // in what stream.Map calls
 	"job/inference.Letters.Where":            {why: nested},
 	"job/inference.NewFunction(observe)":     {why: nested},
+	"job/local.Options.Logger":               {why: nested},
+	"job/local.Options.Observers":            {why: nested},
+	"job/local.Options.Request":              {why: nested}, // in sidecar.Config.Observe
+	"job/local.Options.Started":              {why: onCallers},
+	"job/local.Options.Stdout":               {why: nested},
 	"job/topics.Brokers(log)":                {why: nested},
 	"job/topics.Encoder(where)":              {why: nested}, // in connector/kafka.Encode
 	"job/topics.LetterEncoder(where)":        {why: nested},

@@ -91,7 +91,11 @@ var rules = map[string]rule{
 	"job/topics":              {ours: []string{"async", "connector/kafka", "job", "tensor/jsoncodec"}, others: []string{franz}},
 	"job/embedded":            {ours: []string{"job", "sidecar/backend", "sidecar/backend/mock", "sidecar/backend/onnx", "sidecar/endpoint", "sidecar/server", "trace"}},
 	"job/inference":           {ours: []string{"async", "job", "job/topics", "sidecar", "sidecar/endpoint", "tensor", "tensor/jsoncodec"}},
-	"cmd/tensorferry":         {ours: []string{anything}, others: []string{anything}},
+	"job/local": {
+		ours: []string{"async", "connector", "connector/file", "connector/kafka", "internal/otlptrace", "job", "job/embedded", "job/inference", "job/topics",
+			"sidecar", "sidecar/endpoint", "stream", "stream/checkpoint", "stream/restart", "trace"},
+	},
+	"cmd/tensorferry": {ours: []string{anything}, others: []string{anything}},
 }
 
 // light are the packages that a program embeds, and the only modules of others

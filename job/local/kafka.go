@@ -1,4 +1,4 @@
-package main
+package local
 
 import (
 	"cmp"
@@ -17,7 +17,7 @@ import (
 
 // checkKafka asks whether topics are there, before a sidecar is started, to say what is wrong with its place in the job file. What a resumed run
 // reads is its source's to judge.
-func checkKafka(ctx context.Context, spec *job.Spec, p parts, how beginning) error {
+func checkKafka(ctx context.Context, spec *job.Spec, p parts, o Options) error {
 	at := func(path string, err error) error {
 		if err == nil {
 			return nil
@@ -29,7 +29,7 @@ func checkKafka(ctx context.Context, spec *job.Spec, p parts, how beginning) err
 		if err := p.group.Reach(ctx); err != nil {
 			return at("source.kafka", err)
 		}
-	case spec.Source.Kafka != nil && !how.resume && how.from == "":
+	case spec.Source.Kafka != nil && !o.Resume && o.From == "":
 		if _, err := p.source.Splits(ctx); err != nil {
 			return at("source.kafka", err)
 		}
@@ -95,9 +95,9 @@ func newGroup(spec *job.Spec, log *slog.Logger) (*kafka.Group, error) {
 }
 
 // newKafkaSink is a sink at path: of the group, or one that writes at least once.
-func newKafkaSink(spec *job.Spec, k *job.KafkaSink, path string, encode kafka.Encode[record], g *kafka.Group, log *slog.Logger) (connector.Sink[record], error) {
+func newKafkaSink(spec *job.Spec, k *job.KafkaSink, path string, encode kafka.Encode[Record], g *kafka.Group, log *slog.Logger) (connector.Sink[Record], error) {
 	if g != nil {
-		return kafka.GroupSink(g, kafka.SinkConfig[record]{Topic: k.Topic, Encode: encode, MaxRecord: k.MaxRecord}), nil
+		return kafka.GroupSink(g, kafka.SinkConfig[Record]{Topic: k.Topic, Encode: encode, MaxRecord: k.MaxRecord}), nil
 	}
 	s, err := topics.NewSink(spec, k, path, encode, log)
 	if err != nil {

@@ -1,4 +1,4 @@
-package main
+package local
 
 import (
 	"log/slog"
@@ -15,19 +15,19 @@ import (
 // newLetters makes the sink of the records that failed; nil if the job has none. A folder
 // does not go by the job's own name, so that neither sink takes the pending files of the other for
 // leftovers of its own, whatever the folders are.
-func newLetters(spec *job.Spec, g *kafka.Group, log *slog.Logger) (connector.Sink[record], error) {
+func newLetters(spec *job.Spec, g *kafka.Group, log *slog.Logger) (connector.Sink[Record], error) {
 	switch l := spec.DeadLetter; {
 	case l == nil:
 		return nil, nil
 	case l.Kafka != nil:
 		return newKafkaSink(spec, l.Kafka, "dead_letter.kafka", topics.LetterEncoder(l.Kafka, whereIn(g)), g, log)
 	default:
-		return file.NewRawSink(file.SinkConfig{Dir: l.File.Path, Job: spec.Name + "/" + lettersName, Consumed: l.File.Consumed, Private: true}), nil
+		return file.NewRawSink(file.SinkConfig{Dir: l.File.Path, Job: spec.Name + "/" + LettersName, Consumed: l.File.Consumed, Private: true}), nil
 	}
 }
 
-// lettersPlace names where the records go that failed.
-func lettersPlace(spec *job.Spec) string {
+// LettersPlace names where the records go that failed.
+func LettersPlace(spec *job.Spec) string {
 	if k := spec.DeadLetter.Kafka; k != nil {
 		return "the topic " + k.Topic
 	}
