@@ -291,8 +291,8 @@ func TestAnotherOfTheName(t *testing.T) {
 	}
 }
 
-// TestNothingIsSubmittedWithoutFlink: an address that does not answer is not found out when a signal
-// is to end the job.
+// TestNothingIsSubmittedWithoutFlink: an address that does not answer is not found out when a
+// signal is to end the job.
 func TestNothingIsSubmittedWithoutFlink(t *testing.T) {
 	s := jobserver.Start(t, jobserver.Script{})
 	c := newCluster(t, "digits", nil)
@@ -383,8 +383,8 @@ func TestStop(t *testing.T) {
 			}
 			return ""
 		}, func(_ *surroundings, c *cluster) { c.ends() }, exitFailed, "", "tensorferry-flink run: the job job-1 failed"},
-		// A second signal when the job has just ended, and its savepoint's path is on its way. Flink is
-		// asked to cancel what has ended.
+		// A second signal when the job has just ended, and its savepoint's path is on its way.
+		// Flink is asked to cancel what has ended.
 		"cancelled too late": {taken, jobpb.JobState_DONE, func(w *surroundings, c *cluster, what string, n int) string {
 			switch {
 			case what == at && n == 1:
