@@ -86,7 +86,7 @@ func (c *channel[IN, OUT]) silent(period time.Duration) bool {
 	answered := make(chan struct{})
 	c.tasks.Go(func() {
 		defer close(answered)
-		c.link.modelReady(ctx, c.cfg.Version)
+		_, _ = c.link.modelReady(ctx, c.cfg.Version)
 	})
 	defer func() {
 		cancel()
