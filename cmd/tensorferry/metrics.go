@@ -139,7 +139,7 @@ func (m *metrics) health(w http.ResponseWriter, _ *http.Request) {
 	if err != nil {
 		text = fmt.Appendf(nil, `{"state":%q}`, state)
 	}
-	w.Write(append(text, '\n'))
+	_, _ = w.Write(append(text, '\n'))
 }
 
 // suspension is why a subtask makes no calls at present, nil if all do.

@@ -317,7 +317,7 @@ func runSidecar(ctx context.Context, args []string, stdout, stderr io.Writer) in
 	if err := notify("READY=1"); err != nil {
 		logger.Warn("not told", "error", err)
 	}
-	defer context.AfterFunc(ctx, func() { notify("STOPPING=1") })()
+	defer context.AfterFunc(ctx, func() { _ = notify("STOPPING=1") })()
 	if err := srv.Wait(ctx); err != nil {
 		return wrong(exitFailed, err)
 	}

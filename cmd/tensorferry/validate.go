@@ -58,7 +58,7 @@ func askModel(w *world, spec *job.Spec) int {
 	case err = <-done:
 	case s := <-w.signals:
 		cancel(errInterrupted)
-		<-done
+		_ = <-done
 		return signalCode(s)
 	}
 	if err != nil {

@@ -75,7 +75,7 @@ func (p *Pair[T]) process(t *testing.T, seed uint64, resume *checkpoint.Snapshot
 	ctx, cancel := context.WithCancel(t.Context())
 	return j.Start(ctx), cancel, func() {
 		cancel()
-		run.Wait()
+		_ = run.Wait()
 		if err := end(); err != nil {
 			t.Errorf("closing source and sink: %v", err)
 		}
@@ -121,7 +121,7 @@ func Job[T ~[]byte](t *testing.T, p Pair[T]) {
 			}
 		default:
 			cancel() // in the middle of whatever it does
-			run.Wait()
+			_ = run.Wait()
 		}
 		done()
 		if ended && !p.Endless || p.Endless && p.count() >= p.Lanes*p.Records {

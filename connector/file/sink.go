@@ -108,7 +108,7 @@ func encodeRaw(b *bufio.Writer) encoder[json.RawMessage] {
 			}
 			line = one.Bytes()
 		}
-		b.Write(line) // the buffer keeps an error for the next call
+		_, _ = b.Write(line) // the buffer keeps an error for the next call
 		return b.WriteByte('\n')
 	}
 }

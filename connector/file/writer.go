@@ -227,6 +227,6 @@ func (w *writer[T]) Close() error {
 	}
 	clear(w.parts)
 	w.open, w.spare = nil, nil
-	w.fail(errors.New("file: the writer is closed"))
+	_ = w.fail(errors.New("file: the writer is closed"))
 	return errors.Join(errs...)
 }

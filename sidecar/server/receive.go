@@ -186,7 +186,7 @@ func (r *receiver) within(read func() error) (*failure, error) {
 	late := &failure{code: codes.DeadlineExceeded, message: fmt.Sprintf(
 		"the request did not arrive within %v (--receive-timeout)", r.cfg.ReceiveTimeout)}
 	t := time.AfterFunc(max(r.left, 0), func() {
-		r.w.WriteStatus(status.Convert(late.status("", ""))) // which ends the reading
+		_ = r.w.WriteStatus(status.Convert(late.status("", ""))) // which ends the reading
 	})
 	err := read()
 	if !t.Stop() && err != nil {

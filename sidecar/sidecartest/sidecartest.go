@@ -163,7 +163,7 @@ func (s *Server) Restart() error {
 	}
 	if s.script.LoadTime == 0 && s.script.LoadError == "" {
 		// Whether a caller finds it loading would be left to chance.
-		srv.WaitReady(context.Background())
+		_ = srv.WaitReady(context.Background())
 	}
 	s.mu.Lock()
 	s.running = srv
@@ -217,7 +217,7 @@ func (s *Server) end(kill bool) {
 		s.DropConnections()
 		srv.Close()
 	} else {
-		srv.Shutdown(context.Background())
+		_ = srv.Shutdown(context.Background())
 	}
 	s.mu.Lock()
 	s.running, s.listener = nil, nil

@@ -63,7 +63,7 @@ func runWorker(w *world, args []string) int {
 		log.Info("the worker pool ends", "signal", s.String())
 		p.Close()
 		closeKept(log)
-		<-served
+		_ = <-served
 		return exitOK
 	}
 }
