@@ -70,7 +70,7 @@ type Operator[IN, OUT any] struct {
 	inbox  *inbox[OUT]
 	caller Caller[IN, OUT]
 	base   time.Time
-	spare  letters[OUT]
+	spare  mail[OUT]
 
 	backlog    []entry[IN] // restored, not yet admitted
 	refused    int64       // bytes of the record that did not fit in, or 0

@@ -196,7 +196,7 @@ func TestBytes(t *testing.T) {
 func TestDrainLimit(t *testing.T) {
 	for _, order := range everyOrder {
 		row(t, "35 drain, then snapshot/"+order.String(), func(t *testing.T) {
-			r := newRig(t, order, async.Config{Checkpoint: async.Drain, DrainLimit: 3 * time.Second, Timeout: async.NoTimeout}, nil)
+			r := newRig(t, order, async.Config{Barrier: async.Drain, DrainLimit: 3 * time.Second, Timeout: async.Off}, nil)
 			r.admit(1, 2, 3)
 			r.step().double(1)
 			r.op.Barrier(6)

@@ -64,10 +64,10 @@ func call[IN, OUT any](s *Stream[IN], fn async.Function[IN, OUT], cfg async.Conf
 		cfg.OnError = async.OnError{BadRecord: async.DeadLetter, Timeout: async.DeadLetter, Backend: async.DeadLetter}
 	}
 	serializer, serr := serializerFor[IN](o.serializer)
-	if serr != nil && o.serializer == nil && s.job.cfg.Checkpoint.Interval == 0 && cfg.Checkpoint == async.DefaultPolicy && cfg.Timeout != async.NoTimeout {
+	if serr != nil && o.serializer == nil && s.job.cfg.Checkpoint.Interval == 0 && cfg.Barrier == async.DefaultBarrier && cfg.Timeout != async.Off {
 		// The only checkpoint that could hold records is that of a stop, which can as well wait for
 		// them.
-		cfg.Checkpoint = async.Drain
+		cfg.Barrier = async.Drain
 	}
 	resolved, bad := cfg.Resolve()
 	switch used := cfg.OnError.Uses(async.DeadLetter); {

@@ -258,7 +258,7 @@ var scenes = []struct {
 	}},
 	{"retries", func(s *scene) {
 		s.start(stream.Config{}, upTo(10), fails(async.Verdict{Retry: true}, map[int]int{2: 2, 5: 1}),
-			async.Config{Retry: async.Retry{Max: 2, Delay: time.Second, Jitter: async.NoJitter}})
+			async.Config{Retry: async.Retry{Max: 2, Delay: time.Second, Jitter: async.Off}})
 		time.Sleep(500 * ms)
 		s.want("before the first", map[string]float64{"retrying_records infer": 2, "retries_total infer": 0, "calls_total infer": 10})
 		s.end(nil)
@@ -281,7 +281,7 @@ var scenes = []struct {
 	}},
 	{"a restart", func(s *scene) {
 		s.start(stream.Config{Restart: restart.Config{Strategy: restart.FixedDelay, Delay: time.Minute}}, upTo(10),
-			fails(async.Verdict{}, map[int]int{4: 1}), async.Config{Retry: async.Retry{Max: async.NoRetry}})
+			fails(async.Verdict{}, map[int]int{4: 1}), async.Config{Retry: async.Retry{Max: async.Off}})
 		time.Sleep(30 * time.Second)
 		s.want("before it", map[string]float64{"restarts_total": 1, "ready": 0, "connected infer": 0, "queued_records infer": 0, "records_in_total infer": 10, "published_results": 0})
 		s.end(nil)

@@ -241,7 +241,7 @@ func (r *runner) finish(began time.Time, run *stream.Run, stopped os.Signal, err
 			fmt.Fprintf(r.w.stderr, "%s: stopped before it began\n", r.spec.Name)
 		case r.spec.Source.Stdin != nil:
 			fmt.Fprintf(r.w.stderr, "%s: stopped; standard input cannot be read again, so the run cannot be resumed\n", r.spec.Name)
-		case r.spec.Pipe():
+		case r.spec.KafkaToKafka():
 			fmt.Fprintf(r.w.stderr, "%s: stopped; the next start goes on where the group %q stands\n", r.spec.Name, r.spec.Source.Kafka.Group)
 		case local.CheckpointDir(r.spec) == "":
 			fmt.Fprintf(r.w.stderr, "%s: stopped; the job keeps no checkpoints, so the run cannot be resumed\n", r.spec.Name)

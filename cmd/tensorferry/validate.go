@@ -30,6 +30,9 @@ func validateJob(w *world, args []string) int {
 		fmt.Fprintln(w.stderr, err)
 		return exitUsage
 	}
+	for _, warning := range spec.Warnings {
+		fmt.Fprintln(w.stderr, "warning:", warning)
+	}
 	if faults := local.Check(context.Background(), spec); faults != nil {
 		fmt.Fprintln(w.stderr, errors.Join(faults...))
 		return exitUsage

@@ -71,7 +71,7 @@ func (p *Pair[T]) process(t *testing.T, seed uint64, resume *checkpoint.Snapshot
 		}
 		return v, nil
 	}, 32)
-	stream.To(stream.OrderedWait(stream.From(j, source), slow, async.Config{Capacity: 32, Retry: async.Retry{Max: async.NoRetry}}), sink)
+	stream.To(stream.OrderedWait(stream.From(j, source), slow, async.Config{Capacity: 32, Retry: async.Retry{Max: async.Off}}), sink)
 	ctx, cancel := context.WithCancel(t.Context())
 	return j.Start(ctx), cancel, func() {
 		cancel()

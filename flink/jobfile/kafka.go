@@ -20,7 +20,7 @@ import (
 	"github.com/tensorferry/tensorferry/flink/internal/eventtime"
 	"github.com/tensorferry/tensorferry/flink/internal/idle"
 	"github.com/tensorferry/tensorferry/job"
-	"github.com/tensorferry/tensorferry/job/topics"
+	"github.com/tensorferry/tensorferry/job/kafkatopics"
 )
 
 func init() {
@@ -29,7 +29,7 @@ func init() {
 
 // live returns the source of a job that reads topics.
 func (s shipped) live() (*kafka.Source[json.RawMessage], error) {
-	return topics.NewSource(&s.Spec, slog.Default())
+	return kafkatopics.NewSource(&s.Spec, slog.Default())
 }
 
 // discover is how often new partitions are looked for.
@@ -124,11 +124,11 @@ func (f *kafkaFn) forget() {
 // open makes a producer.
 func (f *kafkaFn) open(ctx context.Context, index int) (*topicWriter, error) {
 	spec := &f.job.Spec
-	k, path, encode := spec.Sink.Kafka, "sink.kafka", topics.Encoder
+	k, path, encode := spec.Sink.Kafka, "sink.kafka", kafkatopics.Encoder
 	if f.Letters {
-		k, path, encode = spec.DeadLetter.Kafka, "dead_letter.kafka", topics.LetterEncoder
+		k, path, encode = spec.DeadLetter.Kafka, "dead_letter.kafka", kafkatopics.LetterEncoder
 	}
-	sink, err := topics.NewSink(spec, k, path, encode(k, f.job.where), slog.Default())
+	sink, err := kafkatopics.NewSink(spec, k, path, encode(k, f.job.where), slog.Default())
 	if err != nil {
 		return nil, err
 	}
@@ -226,7 +226,7 @@ func checkKafka(spec *job.Spec, refuse func(path, format string, args ...any)) {
 	// What else is wrong would be found out by the workers, again and again. Certificates and passwords are where these are.
 	open := *k
 	open.TLS, open.SASL = nil, nil
-	if _, err := topics.NewSource(&job.Spec{Name: spec.Name, Source: job.Source{Kafka: &open}}, slog.Default()); err != nil {
+	if _, err := kafkatopics.NewSource(&job.Spec{Name: spec.Name, Source: job.Source{Kafka: &open}}, slog.Default()); err != nil {
 		var f job.Fault
 		if errors.As(err, &f) {
 			refuse("source.kafka", "%s", strings.TrimPrefix(f.Message, "source.kafka: "))

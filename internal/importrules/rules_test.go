@@ -88,11 +88,11 @@ var rules = map[string]rule{
 
 	"connector/connectortest": {ours: []string{"async", "connector", "stream", "stream/checkpoint", "stream/restart"}},
 	"job":                     {ours: []string{"tensor"}, others: []string{yaml}},
-	"job/topics":              {ours: []string{"async", "connector/kafka", "job", "tensor/jsoncodec"}, others: []string{franz}},
+	"job/kafkatopics":              {ours: []string{"async", "connector/kafka", "job", "tensor/jsoncodec"}, others: []string{franz}},
 	"job/embedded":            {ours: []string{"job", "sidecar/backend", "sidecar/backend/mock", "sidecar/backend/onnx", "sidecar/endpoint", "sidecar/server", "trace"}},
-	"job/inference":           {ours: []string{"async", "job", "job/topics", "sidecar", "sidecar/endpoint", "tensor", "tensor/jsoncodec"}},
+	"job/inference":           {ours: []string{"async", "job", "job/kafkatopics", "sidecar", "sidecar/endpoint", "tensor", "tensor/jsoncodec"}},
 	"job/local": {
-		ours: []string{"async", "connector", "connector/file", "connector/kafka", "internal/otlptrace", "job", "job/embedded", "job/inference", "job/topics",
+		ours: []string{"async", "connector", "connector/file", "connector/kafka", "internal/otlptrace", "job", "job/embedded", "job/inference", "job/kafkatopics",
 			"sidecar", "sidecar/endpoint", "stream", "stream/checkpoint", "stream/restart", "trace"},
 	},
 	"cmd/tensorferry": {ours: []string{anything}, others: []string{anything}},

@@ -18,7 +18,7 @@ func CheckpointDir(spec *job.Spec) string {
 		return spec.Checkpoint.Dir
 	case spec.Sink.File != nil:
 		return filepath.Join(spec.Sink.File.Path, ".checkpoints")
-	case spec.Pipe():
+	case spec.KafkaToKafka():
 		return "" // the consumer group keeps it
 	case spec.DeadLetter != nil && spec.DeadLetter.File != nil:
 		// The next run has to know which of the files there are an earlier one's.
@@ -47,7 +47,7 @@ func (j *Job) refused(store *checkpoint.Store) error {
 	spec, o := j.spec, &j.opts
 	again := o.Resume || o.From != ""
 	if store == nil {
-		if spec.Pipe() && (again || o.Fresh) {
+		if spec.KafkaToKafka() && (again || o.Fresh) {
 			return refuse("a job from Kafka to Kafka goes on where its consumer group stands; to read again, set the offsets of the group %q while no member runs, or take another group", spec.Source.Kafka.Group)
 		}
 		if again {

@@ -9,7 +9,7 @@ import (
 	"github.com/tensorferry/tensorferry/connector/kafka"
 	"github.com/tensorferry/tensorferry/job"
 	"github.com/tensorferry/tensorferry/job/inference"
-	"github.com/tensorferry/tensorferry/job/topics"
+	"github.com/tensorferry/tensorferry/job/kafkatopics"
 )
 
 // newLetters makes the sink of the records that failed; nil if the job has none. A folder
@@ -20,7 +20,7 @@ func newLetters(spec *job.Spec, g *kafka.Group, log *slog.Logger) (connector.Sin
 	case l == nil:
 		return nil, nil
 	case l.Kafka != nil:
-		return newKafkaSink(spec, l.Kafka, "dead_letter.kafka", topics.LetterEncoder(l.Kafka, whereIn(g)), g, log)
+		return newKafkaSink(spec, l.Kafka, "dead_letter.kafka", kafkatopics.LetterEncoder(l.Kafka, whereIn(g)), g, log)
 	default:
 		return file.NewRawSink(file.SinkConfig{Dir: l.File.Path, Job: spec.Name + "/" + LettersName, Consumed: l.File.Consumed, Private: true}), nil
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/connector/kafka"
 	"github.com/tensorferry/tensorferry/job"
-	"github.com/tensorferry/tensorferry/job/topics"
+	"github.com/tensorferry/tensorferry/job/kafkatopics"
 )
 
 // checkKafka asks whether topics are there, before a sidecar is started, to say what is wrong with its place in the job file. What a resumed run
@@ -73,19 +73,19 @@ func inSource(err error, source any) error {
 // newGroup is what a job from Kafka to Kafka reads, writes and keeps its checkpoints with.
 func newGroup(spec *job.Spec, log *slog.Logger) (*kafka.Group, error) {
 	k := spec.Source.Kafka
-	c, err := topics.Brokers(spec, &k.Kafka, "source.kafka", log)
+	c, err := kafkatopics.Brokers(spec, &k.Kafka, "source.kafka", log)
 	if err != nil {
 		return nil, err
 	}
 	cfg := kafka.GroupConfig{
-		Config: c, Topics: topics.Of(spec), Group: k.Group, Instance: k.Instance,
+		Config: c, Topics: kafkatopics.Of(spec), Group: k.Group, Instance: k.Instance,
 		RebalanceTimeout: max(kafka.DefaultRebalanceTimeout, spec.StopTimeout),
 		// A transaction lasts from one checkpoint to the next and through that one's drain.
 		TransactionTimeout: cmp.Or(k.TransactionTimeout, max(kafka.DefaultTransactionTimeout, 3*interval(spec))),
 		SessionTimeout:     k.SessionTimeout,
 		Discover:           k.Discover,
-		Compression:        topics.Compression(spec.Sink.Kafka),
-		Partitioner:        topics.Partitioner(spec),
+		Compression:        kafkatopics.Compression(spec.Sink.Kafka),
+		Partitioner:        kafkatopics.Partitioner(spec),
 	}
 	g := kafka.NewGroup(cfg)
 	if err := g.Validate(); err != nil {
@@ -99,7 +99,7 @@ func newKafkaSink(spec *job.Spec, k *job.KafkaSink, path string, encode kafka.En
 	if g != nil {
 		return kafka.GroupSink(g, kafka.SinkConfig[Record]{Topic: k.Topic, Encode: encode, MaxRecord: k.MaxRecord}), nil
 	}
-	s, err := topics.NewSink(spec, k, path, encode, log)
+	s, err := kafkatopics.NewSink(spec, k, path, encode, log)
 	if err != nil {
 		return nil, err // and no typed nil
 	}
@@ -107,7 +107,7 @@ func newKafkaSink(spec *job.Spec, k *job.KafkaSink, path string, encode kafka.En
 }
 
 // whereIn says which partitions a group's splits stand for; nil without one.
-func whereIn(g *kafka.Group) topics.Where {
+func whereIn(g *kafka.Group) kafkatopics.Where {
 	if g == nil {
 		return nil
 	}

@@ -108,6 +108,9 @@ func Build(spec *job.Spec, opts Options) (*Job, error) {
 	if opts.Stdout == nil {
 		opts.Stdout = os.Stdout
 	}
+	for _, w := range spec.Warnings {
+		opts.Logger.Warn("job file", "warning", w.Error())
+	}
 	p, faults := newParts(spec, opts)
 	if faults != nil {
 		return nil, errors.Join(faults...)

@@ -12,7 +12,7 @@ import (
 	"github.com/tensorferry/tensorferry/job"
 	"github.com/tensorferry/tensorferry/job/embedded"
 	"github.com/tensorferry/tensorferry/job/inference"
-	"github.com/tensorferry/tensorferry/job/topics"
+	"github.com/tensorferry/tensorferry/job/kafkatopics"
 	"github.com/tensorferry/tensorferry/stream"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 	"github.com/tensorferry/tensorferry/stream/restart"
@@ -54,7 +54,7 @@ func newParts(spec *job.Spec, o Options) (p parts, faults []error) {
 		}
 	}
 	var err error
-	if spec.Pipe() {
+	if spec.KafkaToKafka() {
 		if p.group, err = newGroup(spec, log); err != nil {
 			return p, append(faults, err)
 		}
@@ -94,9 +94,9 @@ func newParts(spec *job.Spec, o Options) (p parts, faults []error) {
 func newSource(spec *job.Spec, o Options, g *kafka.Group) (connector.Source[Record], error) {
 	switch {
 	case g != nil:
-		return kafka.GroupSource(g, topics.Decoder(spec.Source.Kafka)), nil
+		return kafka.GroupSource(g, kafkatopics.Decoder(spec.Source.Kafka)), nil
 	case spec.Source.Kafka != nil:
-		s, err := topics.NewSource(spec, o.Logger)
+		s, err := kafkatopics.NewSource(spec, o.Logger)
 		if err != nil {
 			return nil, err // and no typed nil
 		}
@@ -130,7 +130,7 @@ func newSink(spec *job.Spec, o Options, g *kafka.Group) (connector.Sink[Record],
 	case spec.Sink.Stdout:
 		return file.NewRawStdoutSink(file.StdoutConfig{Output: o.Stdout}), nil
 	case spec.Sink.Kafka != nil:
-		return newKafkaSink(spec, spec.Sink.Kafka, "sink.kafka", topics.Encoder(spec.Sink.Kafka, whereIn(g)), g, o.Logger)
+		return newKafkaSink(spec, spec.Sink.Kafka, "sink.kafka", kafkatopics.Encoder(spec.Sink.Kafka, whereIn(g)), g, o.Logger)
 	}
 	return file.NewRawSink(file.SinkConfig{Dir: spec.Sink.File.Path, Job: spec.Name, Consumed: spec.Sink.File.Consumed}), nil
 }
@@ -156,7 +156,7 @@ func restartConfig(spec *job.Spec) restart.Config {
 	switch {
 	case r.Jitter == nil:
 	case *r.Jitter == 0:
-		cfg.Jitter = restart.NoJitter
+		cfg.Jitter = restart.Off
 	default:
 		cfg.Jitter = *r.Jitter
 	}
