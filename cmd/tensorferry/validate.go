@@ -63,7 +63,7 @@ func askModel(w *world, spec *job.Spec, p parts) int {
 	case err = <-done:
 	case s := <-w.signals:
 		cancel(errInterrupted)
-		_ = <-done
+		<-done
 		return signalCode(s)
 	}
 	if err != nil {
