@@ -61,7 +61,7 @@ func askModel(w *world, spec *job.Spec) int {
 	case err = <-done:
 	case s := <-w.signals:
 		cancel(errInterrupted)
-		_ = <-done
+		<-done
 		return signalCode(s)
 	}
 	if err != nil {
