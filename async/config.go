@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tensorferry/tensorferry/internal/enum"
 	"github.com/tensorferry/tensorferry/trace"
 )
 
@@ -22,7 +23,9 @@ const (
 	Keyed
 )
 
-func (o Order) String() string { return [...]string{"ordered", "unordered", "keyed"}[o%3] }
+var orders = []string{"ordered", "unordered", "keyed"}
+
+func (o Order) String() string { return enum.Name("order", o, orders) }
 
 // BarrierPolicy says what a checkpoint barrier does at the operator.
 type BarrierPolicy uint8
@@ -39,7 +42,9 @@ const (
 	Snapshot
 )
 
-func (p BarrierPolicy) String() string { return [...]string{"default", "drain", "snapshot"}[p%3] }
+var policies = []string{"default", "drain", "snapshot"}
+
+func (p BarrierPolicy) String() string { return enum.Name("barrier policy", p, policies) }
 
 // Off, as a field of Config or Retry, says none where zero means the default. A Timeout of Off lets
 // calls take for ever; it needs the Snapshot policy or a DrainLimit, because a drain must end.
@@ -110,16 +115,23 @@ const (
 	DeadLetter
 )
 
-func (a Action) String() string { return [...]string{"fail", "drop", "fallback", "dead_letter"}[a%4] }
+var actions = []string{"fail", "drop", "fallback", "dead_letter"}
+
+func (a Action) String() string { return enum.Name("action", a, actions) }
 
 // OnError is an Action for each Class of failure. The zero value fails the task, whatever happens.
 type OnError struct {
 	Backend, BadRecord, Timeout, Overload, Transport, Permanent Action
 }
 
-// For returns the action for a class.
+// For returns the action for a class. Of a class that does not exist nobody has said what may become
+// of its records, so it fails the task.
 func (o OnError) For(c Class) Action {
-	return [...]Action{o.Backend, o.BadRecord, o.Timeout, o.Overload, o.Transport, o.Permanent}[c%6]
+	all := [...]Action{o.Backend, o.BadRecord, o.Timeout, o.Overload, o.Transport, o.Permanent}
+	if int(c) >= len(all) {
+		return Fail
+	}
+	return all[c]
 }
 
 // Uses reports whether any class has the action.

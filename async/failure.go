@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/tensorferry/tensorferry/internal/enum"
 	"github.com/tensorferry/tensorferry/internal/guard"
 )
 
@@ -30,9 +31,9 @@ const (
 	Permanent
 )
 
-func (c Class) String() string {
-	return [...]string{"backend", "record", "timeout", "overload", "transport", "permanent"}[c%6]
-}
+var classes = []string{"backend", "record", "timeout", "overload", "transport", "permanent"}
+
+func (c Class) String() string { return enum.Name("class", c, classes) }
 
 // Verdict is what a failure means to the operator.
 type Verdict struct {

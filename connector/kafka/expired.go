@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/internal/enum"
 )
 
 // OnExpired says what is done where the next record to be read is not there any more: it was
@@ -22,12 +23,9 @@ const (
 	SkipExpired
 )
 
-func (o OnExpired) String() string {
-	if o == SkipExpired {
-		return "earliest"
-	}
-	return "fail"
-}
+var onExpired = []string{"fail", "earliest"}
+
+func (o OnExpired) String() string { return enum.Name("on_expired", o, onExpired) }
 
 // extent is what there is of a partition: offsets from first to before end.
 type extent struct{ first, end int64 }

@@ -44,29 +44,30 @@ type rule struct {
 // is not named here fails the test, so that a new one is given its place.
 var rules = map[string]rule{
 	"tensor":           {},
-	"tensor/jsoncodec": {ours: []string{"tensor"}},
+	"tensor/jsoncodec": {ours: []string{"internal/enum", "tensor"}},
 
 	"internal/asyncq":      {},
 	"internal/size":        {},
 	"internal/brief":       {},
+	"internal/enum":        {},
 	"internal/fsx":         {others: []string{sys}},
 	"internal/simfs":       {ours: []string{"internal/fsx"}},
 	"internal/importrules": {},
 	"internal/guard":       {ours: []string{"trace"}},
 	"internal/callbacks":   {},
 
-	"trace":              {},
+	"trace":              {ours: []string{"internal/enum"}},
 	"trace/oteltrace":    {ours: []string{"trace"}, others: []string{otel + "/attribute", otel + "/codes", otel + "/trace"}},
 	"internal/otlptrace": {ours: []string{"trace", "trace/oteltrace"}, others: []string{otel, grpc}},
 
-	"async": {ours: []string{"internal/asyncq", "internal/guard", "internal/size", "trace"}},
+	"async": {ours: []string{"internal/asyncq", "internal/enum", "internal/guard", "internal/size", "trace"}},
 
 	"sidecar/endpoint":     {others: []string{sys}},
 	"sidecar/shm":          {},
 	"sidecar/oip":          {ours: []string{"internal/brief", "tensor"}, others: []string{grpc, protobuf, rpc}},
 	"sidecar":              {ours: []string{"async", "internal/brief", "internal/guard", "sidecar/endpoint", "sidecar/oip", "sidecar/shm", "tensor", "trace"}, others: []string{grpc, protobuf, rpc}},
 	"sidecar/backend":      {ours: []string{"tensor"}, others: []string{codes}},
-	"sidecar/backend/mock": {ours: []string{"sidecar/backend", "tensor"}, others: []string{codes}},
+	"sidecar/backend/mock": {ours: []string{"internal/enum", "sidecar/backend", "tensor"}, others: []string{codes}},
 	"sidecar/backend/onnx": {ours: []string{"sidecar/backend", "tensor"}, others: []string{gomlx, onnx, compute, protobuf}},
 	"sidecar/backend/ort":  {ours: []string{"sidecar/backend", "tensor"}, others: []string{ortgo}},
 	"sidecar/server": {
@@ -78,12 +79,12 @@ var rules = map[string]rule{
 		others: []string{grpc, protobuf, rpc},
 	},
 
-	"stream/checkpoint": {ours: []string{"internal/fsx", "internal/guard"}},
+	"stream/checkpoint": {ours: []string{"internal/enum", "internal/fsx", "internal/guard"}},
 	"stream/restart":    {},
 	"stream":            {ours: []string{"async", "connector", "internal/guard", "internal/size", "stream/checkpoint", "stream/restart", "trace"}},
 	"connector":         {ours: []string{"async"}},
-	"async/asynctest":   {ours: []string{"async"}},
-	"connector/kafka":   {ours: []string{"async", "connector", "internal/brief", "internal/guard", "stream/checkpoint", "trace"}, others: []string{franz}},
+	"async/asynctest":   {ours: []string{"async", "internal/enum"}},
+	"connector/kafka":   {ours: []string{"async", "connector", "internal/brief", "internal/enum", "internal/guard", "stream/checkpoint", "trace"}, others: []string{franz}},
 	"connector/file":    {ours: []string{"async", "connector", "internal/fsx", "internal/guard"}, others: []string{sys}},
 
 	"connector/connectortest": {ours: []string{"async", "connector", "stream", "stream/checkpoint", "stream/restart"}},

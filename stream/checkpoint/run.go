@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tensorferry/tensorferry/internal/enum"
 	"github.com/tensorferry/tensorferry/internal/fsx"
 )
 
@@ -26,7 +27,9 @@ const (
 	Finished
 )
 
-func (p Phase) String() string { return [...]string{"empty", "unfinished", "finished"}[p%3] }
+var phases = []string{"empty", "unfinished", "finished"}
+
+func (p Phase) String() string { return enum.Name("phase", p, phases) }
 
 // State is what a folder holds, as far as the next start must know.
 type State struct {

@@ -9,8 +9,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/apache/beam/sdks/v2/go/pkg/beam"
-	"go.uber.org/goleak"
+	"github.com/tensorferry/tensorferry/flink/internal/leaktest"
 )
 
 // asMain lets the test's program be the command.
@@ -20,25 +19,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asMain) != "" {
 		main()
 	}
-	beam.Init()
-	code := m.Run()
-	if code == 0 {
-		if err := leaks(); err != nil {
-			println(err.Error())
-			code = 1
-		}
-	}
-	os.Exit(code)
-}
-
-// leaks looks for goroutines that are left.
-func leaks() (err error) {
-	for range 10 { // the pools' own goroutines look once a second whether they are needed
-		if err = goleak.Find(); err == nil {
-			return nil
-		}
-	}
-	return err
+	leaktest.Main(m, nil)
 }
 
 // text is a writer that is read while a command writes to it.
