@@ -132,3 +132,15 @@ type PanicError = guard.Panic
 
 // ErrGoexit is the Value of a PanicError of a function that ended its goroutine.
 var ErrGoexit = guard.ErrGoexit
+
+// Failed is a record that failed for good.
+type Failed[IN any] struct {
+	Record Record[IN]
+	Class  Class
+	// Err is the record's failure, a *RecordError.
+	Err error
+	// Attempts is the number of calls made for it; those that ended in a hold are not counted.
+	Attempts int
+	// At is when it failed.
+	At time.Time
+}

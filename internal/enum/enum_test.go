@@ -36,7 +36,7 @@ func TestNames(t *testing.T) {
 	}{
 		{the[async.Class], "backend, record, timeout, overload, transport, permanent", "class"},
 		{the[async.Order], "ordered, unordered, keyed", "order"},
-		{the[async.BarrierPolicy], "default, drain, snapshot", "policy"},
+		{the[async.BarrierPolicy], "default, drain, snapshot", "barrier policy"},
 		{the[async.Action], "fail, drop, fallback, dead_letter", "action"},
 		{the[asynctest.Kind], "result, dead letter, watermark, barrier, end", "kind"},
 		{the[trace.Kind], "internal, client, server", "kind"},
