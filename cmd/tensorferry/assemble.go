@@ -9,6 +9,7 @@ import (
 	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/connector/file"
 	"github.com/tensorferry/tensorferry/connector/kafka"
+	"github.com/tensorferry/tensorferry/internal/cli"
 	"github.com/tensorferry/tensorferry/job"
 	"github.com/tensorferry/tensorferry/job/embedded"
 	"github.com/tensorferry/tensorferry/job/inference"
@@ -50,7 +51,7 @@ const (
 
 // newParts checks what only the parts themselves can tell. The errors are
 // job.Fault, all that were found.
-func newParts(spec *job.Spec, w *world, log *slog.Logger) (p parts, faults []error) {
+func newParts(spec *job.Spec, w *cli.World, log *slog.Logger) (p parts, faults []error) {
 	check := func(err error) {
 		if err != nil {
 			faults = append(faults, err)
@@ -100,7 +101,7 @@ func newParts(spec *job.Spec, w *world, log *slog.Logger) (p parts, faults []err
 	return p, faults
 }
 
-func newSource(spec *job.Spec, w *world, g *kafka.Group, log *slog.Logger) (connector.Source[record], error) {
+func newSource(spec *job.Spec, w *cli.World, g *kafka.Group, log *slog.Logger) (connector.Source[record], error) {
 	switch {
 	case g != nil:
 		return kafka.GroupSource(g, topics.Decoder(spec.Source.Kafka)), nil
@@ -116,7 +117,7 @@ func newSource(spec *job.Spec, w *world, g *kafka.Group, log *slog.Logger) (conn
 	action := spec.Infer.OnError[async.BadRecord.String()].Action
 	unchecked := action != "" && action != job.ActionFail
 	if in := spec.Source.Stdin; in != nil {
-		return file.NewRawStdin(file.StdinConfig[record]{Input: w.stdin, MaxLine: in.MaxLine, Unchecked: unchecked}), nil
+		return file.NewRawStdin(file.StdinConfig[record]{Input: w.Stdin, MaxLine: in.MaxLine, Unchecked: unchecked}), nil
 	}
 	f := spec.Source.File
 	return file.NewRawSource(file.SourceConfig[record]{Paths: f.Paths, SplitSize: f.SplitSize, MaxLine: f.MaxLine, Unchecked: unchecked, Logger: log}), nil
@@ -134,10 +135,10 @@ func checkSource(ctx context.Context, spec *job.Spec, source connector.Source[re
 	return nil
 }
 
-func newSink(spec *job.Spec, w *world, g *kafka.Group, log *slog.Logger) (connector.Sink[record], error) {
+func newSink(spec *job.Spec, w *cli.World, g *kafka.Group, log *slog.Logger) (connector.Sink[record], error) {
 	switch {
 	case spec.Sink.Stdout:
-		return file.NewRawStdoutSink(file.StdoutConfig{Output: w.stdout}), nil
+		return file.NewRawStdoutSink(file.StdoutConfig{Output: w.Stdout}), nil
 	case spec.Sink.Kafka != nil:
 		return newKafkaSink(spec, spec.Sink.Kafka, "sink.kafka", topics.Encoder(spec.Sink.Kafka, whereIn(g)), g, log)
 	}

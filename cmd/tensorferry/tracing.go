@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 
+	"github.com/tensorferry/tensorferry/internal/cli"
 	"github.com/tensorferry/tensorferry/internal/otlptrace"
 	"github.com/tensorferry/tensorferry/job"
 	"github.com/tensorferry/tensorferry/sidecar/endpoint"
@@ -14,7 +15,7 @@ func tracesOf(spec *job.Spec, log *slog.Logger) (cfg otlptrace.Config, err error
 	t := spec.Trace
 	cfg = otlptrace.Config{
 		Endpoint: t.Endpoint, Headers: t.Headers, Sample: t.Sample, Logger: log,
-		Service: "tensorferry", Version: buildVersion(), Attributes: map[string]string{"tensorferry.job": spec.Name},
+		Service: "tensorferry", Version: cli.Version(), Attributes: map[string]string{"tensorferry.job": spec.Name},
 	}
 	if t.TLS != nil {
 		if cfg.TLS, err = spec.LoadTLS(t.TLS, "trace.tls"); err != nil {
@@ -46,7 +47,7 @@ func sidecarTraces(address string, log *slog.Logger) (*otlptrace.Exporter, error
 	if ep, err := endpoint.Parse(address); err != nil || ep.IsUnix() {
 		return nil, fmt.Errorf("--trace %q: want host:port", address)
 	}
-	e, err := otlptrace.New(otlptrace.Config{Endpoint: address, Service: "tensorferry-sidecar", Version: buildVersion(), Logger: log})
+	e, err := otlptrace.New(otlptrace.Config{Endpoint: address, Service: "tensorferry-sidecar", Version: cli.Version(), Logger: log})
 	if err != nil {
 		return nil, fmt.Errorf("--trace: %w", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/internal/cli"
 	"github.com/tensorferry/tensorferry/job"
 	"github.com/tensorferry/tensorferry/job/embedded"
 	"github.com/tensorferry/tensorferry/job/inference"
@@ -22,59 +23,50 @@ and column. Nothing is run, written or locked.
 exit codes: 0 ok, 2 the file has faults, 1 the model could not be asked or does not suit
 `
 
-func validateJob(w *world, args []string) int {
-	fs := flags("validate")
+func validateJob(c *cli.Call) int {
+	fs := c.Flags()
 	connect := fs.Bool("connect", false, "")
-	rest, code, ok := parse(w, fs, args, 1, "one job file")
+	rest, code, ok := c.Parse(fs, 1, "one job file")
 	if !ok {
 		return code
 	}
 	spec, err := job.Load(rest[0])
 	if err != nil {
-		fmt.Fprintln(w.stderr, err)
+		fmt.Fprintln(c.Stderr, err)
 		return exitUsage
 	}
-	p, faults := newParts(spec, w, slog.New(slog.DiscardHandler))
+	p, faults := newParts(spec, c.World, slog.New(slog.DiscardHandler))
 	if err := checkSource(context.Background(), spec, p.source); err != nil {
 		faults = append(faults, err)
 	}
 	faults = append(faults, checkApart(context.Background(), spec, p, false)...)
 	if faults != nil {
-		fmt.Fprintln(w.stderr, errors.Join(faults...))
+		fmt.Fprintln(c.Stderr, errors.Join(faults...))
 		return exitUsage
 	}
 	if *connect {
-		if code := askModel(w, spec, p); code != exitOK {
+		if code := askModel(c, spec, p); code != exitOK {
 			return code
 		}
 	}
-	fmt.Fprintf(w.stdout, "%s: ok\n", rest[0])
+	fmt.Fprintf(c.Stdout, "%s: ok\n", rest[0])
 	return exitOK
 }
 
 // askModel opens the function once, as a subtask would, and closes it again.
-func askModel(w *world, spec *job.Spec, p parts) int {
-	ctx, cancel := context.WithCancelCause(context.Background())
-	defer cancel(nil)
-	done := make(chan error, 1)
-	go func() { done <- open(ctx, spec, p) }()
-	var err error
-	select {
-	case err = <-done:
-	case s := <-w.signals:
-		cancel(errInterrupted)
-		<-done
-		return signalCode(s)
-	}
-	if err != nil {
-		fmt.Fprintf(w.stderr, "tensorferry validate: %v\n", spec.Fault("infer", "%v", err))
-		return exitFailed
+func askModel(c *cli.Call, spec *job.Spec, p parts) int {
+	s, err := c.UnlessSignalled(context.Background(), func(ctx context.Context) error { return open(ctx, spec, p) })
+	switch {
+	case s != nil:
+		return cli.SignalCode(s)
+	case err != nil:
+		return c.Fails("%v", spec.Fault("infer", "%v", err))
 	}
 	return exitOK
 }
 
 func open(ctx context.Context, spec *job.Spec, p parts) (err error) {
-	log := newLogger(nowhere{}, "text", "error")
+	log := slog.New(slog.DiscardHandler)
 	endpoint := spec.Infer.Endpoint
 	if spec.Sidecar != nil {
 		e, err := embedded.Start(ctx, spec, log, nil)
@@ -107,8 +99,3 @@ type nobody struct{}
 func (nobody) Complete([]async.Completion[record]) {}
 func (nobody) Suspend(error)                       {}
 func (nobody) Resume()                             {}
-
-// nowhere takes log lines that nobody reads.
-type nowhere struct{}
-
-func (nowhere) Write(p []byte) (int, error) { return len(p), nil }

@@ -58,6 +58,7 @@ var rules = map[string]rule{
 	"internal/importrules": {},
 	"internal/guard":       {ours: []string{"trace"}},
 	"internal/callbacks":   {},
+	"internal/cli":         {},
 
 	"trace":              {ours: []string{"internal/enum"}},
 	"trace/oteltrace":    {ours: []string{"trace"}, others: []string{otel + "/attribute", otel + "/codes", otel + "/trace"}},
@@ -116,7 +117,7 @@ var flinkRules = map[string]rule{
 		others: []string{beam},
 	},
 	"flink/cmd/tensorferry-flink": {
-		ours:   []string{"flink", "flink/internal/idle", "flink/jobfile", "flink/submit", "flink/worker", "job"},
+		ours:   []string{"flink", "flink/internal/idle", "flink/jobfile", "flink/submit", "flink/worker", "internal/cli", "job"},
 		others: []string{beam},
 	},
 }
