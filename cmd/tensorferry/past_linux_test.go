@@ -16,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/tensorferry/tensorferry/internal/cli"
 	"github.com/tensorferry/tensorferry/job/local"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
@@ -304,7 +305,7 @@ func leaveFinished(s *shell) {
 func (s *shell) runFor(code int, stdout *bytes.Buffer, steps []step, args ...string) {
 	s.Helper()
 	errs := &console{steps: steps, signals: make(chan os.Signal, len(steps))}
-	got := dispatch(&world{stdout: stdout, stderr: errs, signals: errs.signals}, args)
+	got := program.Run(&cli.World{Stdout: stdout, Stderr: errs, Signals: errs.signals}, args)
 	s.check(code, result{got, stdout.String(), errs.String()}, args)
 }
 

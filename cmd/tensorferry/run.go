@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/tensorferry/tensorferry/internal/cli"
 	"github.com/tensorferry/tensorferry/job"
 	"github.com/tensorferry/tensorferry/job/local"
 	"github.com/tensorferry/tensorferry/sidecar"
@@ -38,7 +39,7 @@ exit codes: 0 done, 1 the job failed, 2 wrong usage or job file, or an unfinishe
 
 // runner is one call of the run command.
 type runner struct {
-	w       *world
+	w       *cli.World
 	spec    *job.Spec
 	job     *local.Job
 	log     *slog.Logger
@@ -48,8 +49,8 @@ type runner struct {
 	ending  *ending
 }
 
-func runJob(w *world, args []string) int {
-	fs := flags("run")
+func runJob(c *cli.Call) int {
+	fs := c.Flags()
 	var how local.Options
 	var format, level string
 	fs.BoolVar(&how.Resume, "resume", false, "")
@@ -60,49 +61,49 @@ func runJob(w *world, args []string) int {
 	noProgress := fs.Bool("no-progress", false, "")
 	address := fs.String("metrics", "", "")
 	withPprof := fs.Bool("pprof", false, "")
-	rest, code, ok := parse(w, fs, args, 1, "one job file")
+	rest, code, ok := c.Parse(fs, 1, "one job file")
 	if !ok {
 		return code
 	}
 	switch {
 	case how.Resume && how.Fresh || how.From != "" && (how.Resume || how.Fresh):
-		return usage(w, "run", "want at most one of --resume, --fresh and --from")
+		return c.Misused("want at most one of --resume, --fresh and --from")
 	case *withPprof && *address == "":
-		return usage(w, "run", "--pprof is served at the address of --metrics; want both")
+		return c.Misused("--pprof is served at the address of --metrics; want both")
 	case !slices.Contains([]string{"", "text", "json"}, format):
-		return usage(w, "run", "--log-format is %q; want text or json", format)
+		return c.Misused("--log-format is %q; want text or json", format)
 	case !slices.Contains([]string{"", "debug", "info", "warn", "error"}, level):
-		return usage(w, "run", "--log-level is %q; want debug, info, warn or error", level)
+		return c.Misused("--log-level is %q; want debug, info, warn or error", level)
 	}
 	spec, err := job.Load(rest[0])
 	if err != nil {
-		fmt.Fprintln(w.stderr, err)
+		fmt.Fprintln(c.Stderr, err)
 		return exitUsage
 	}
-	r := &runner{w: w, spec: spec}
-	logTo := w.stderr
+	r := &runner{w: c.World, spec: spec}
+	logTo := c.Stderr
 	fallback := "info"
 	// Results on the same terminal would be drawn over.
-	if w.size != nil && !*noProgress && !spec.Sink.Stdout {
-		r.view = newView(w.stderr, w.size)
+	if c.Size != nil && !*noProgress && !spec.Sink.Stdout {
+		r.view = newView(c.Stderr, c.Size)
 		logTo, fallback = r.view, "warn"
 	}
-	r.log = newLogger(logTo, first(format, spec.Log.Format, "text"), first(level, spec.Log.Level, fallback))
-	how.Stdin, how.Stdout, how.Logger, how.Version = w.stdin, w.stdout, r.log, buildVersion()
+	r.log = cli.Logger(logTo, first(format, spec.Log.Format, "text"), first(level, spec.Log.Level, fallback))
+	how.Stdin, how.Stdout, how.Logger, how.Version = c.Stdin, c.Stdout, r.log, cli.Version()
 	how.Request, how.Started, how.Observers = r.request, r.started, []stream.Observer{r}
 	if r.job, err = local.Build(spec, how); err != nil {
-		fmt.Fprintln(w.stderr, err)
+		fmt.Fprintln(c.Stderr, err)
 		return exitUsage
 	}
 	if *address == "" {
 		return r.untilEnd(r.drive)
 	}
 	if r.metrics, err = newMetrics(*address, spec.Name, *withPprof); err != nil {
-		fmt.Fprintf(w.stderr, "tensorferry run: --metrics: %v\n", err)
+		code := c.Fails("--metrics: %v", err) // taken, say, which may pass
 		if _, ok := errors.AsType[*net.AddrError](err); ok {
 			return exitUsage
 		}
-		return exitFailed // taken, say, which may pass
+		return code
 	}
 	if _, known := r.job.Skipped(); known {
 		r.metrics.skipped = func() int64 { n, _ := r.job.Skipped(); return n }
@@ -129,18 +130,6 @@ func first(texts ...string) string {
 		}
 	}
 	return ""
-}
-
-func newLogger(out io.Writer, format, level string) *slog.Logger {
-	var l slog.Level
-	if err := l.UnmarshalText([]byte(level)); err != nil {
-		l = slog.LevelInfo
-	}
-	opts := &slog.HandlerOptions{Level: l}
-	if format == "json" {
-		return slog.New(slog.NewJSONHandler(out, opts))
-	}
-	return slog.New(slog.NewTextHandler(out, opts))
 }
 
 // drive runs the job in the background and shows how it gets on. It returns the exit code.
@@ -219,9 +208,9 @@ func (r *runner) Observe(e stream.Event) {
 
 // finish says how the run ended, and returns the exit code.
 func (r *runner) finish(began time.Time, run *stream.Run, stopped os.Signal, err error) int {
-	out := r.w.stdout
+	out := r.w.Stdout
 	if r.spec.Sink.Stdout {
-		out = r.w.stderr // stdout belongs to the results
+		out = r.w.Stderr // stdout belongs to the results
 	}
 	var p stream.Progress
 	if run != nil {
@@ -238,25 +227,25 @@ func (r *runner) finish(began time.Time, run *stream.Run, stopped os.Signal, err
 	case stopped != nil && (errors.Is(err, stream.ErrStopped) || errors.Is(err, errSecondSignal) || errors.Is(err, errStopTimeout) || errors.Is(err, errInterrupted)):
 		switch {
 		case idle:
-			fmt.Fprintf(r.w.stderr, "%s: stopped before it began\n", r.spec.Name)
+			fmt.Fprintf(r.w.Stderr, "%s: stopped before it began\n", r.spec.Name)
 		case r.spec.Source.Stdin != nil:
-			fmt.Fprintf(r.w.stderr, "%s: stopped; standard input cannot be read again, so the run cannot be resumed\n", r.spec.Name)
+			fmt.Fprintf(r.w.Stderr, "%s: stopped; standard input cannot be read again, so the run cannot be resumed\n", r.spec.Name)
 		case r.spec.KafkaToKafka():
-			fmt.Fprintf(r.w.stderr, "%s: stopped; the next start goes on where the group %q stands\n", r.spec.Name, r.spec.Source.Kafka.Group)
+			fmt.Fprintf(r.w.Stderr, "%s: stopped; the next start goes on where the group %q stands\n", r.spec.Name, r.spec.Source.Kafka.Group)
 		case local.CheckpointDir(r.spec) == "":
-			fmt.Fprintf(r.w.stderr, "%s: stopped; the job keeps no checkpoints, so the run cannot be resumed\n", r.spec.Name)
+			fmt.Fprintf(r.w.Stderr, "%s: stopped; the job keeps no checkpoints, so the run cannot be resumed\n", r.spec.Name)
 		default:
-			fmt.Fprintf(r.w.stderr, "%s: stopped, resumable: continue with --resume\n", r.spec.Name)
+			fmt.Fprintf(r.w.Stderr, "%s: stopped, resumable: continue with --resume\n", r.spec.Name)
 		}
 		if err != stream.ErrStopped && !idle {
-			fmt.Fprintf(r.w.stderr, "%s: without a last checkpoint: %v\n", r.spec.Name, err)
+			fmt.Fprintf(r.w.Stderr, "%s: without a last checkpoint: %v\n", r.spec.Name, err)
 		}
 		if !idle {
 			r.summary(out, "stopped", time.Since(began), &p)
 		}
-		return signalCode(stopped)
+		return cli.SignalCode(stopped)
 	}
-	fmt.Fprintf(r.w.stderr, "tensorferry run: %v\n", err)
+	fmt.Fprintf(r.w.Stderr, "tensorferry run: %v\n", err)
 	if _, ok := errors.AsType[*local.RefusedError](err); ok {
 		return exitUsage
 	}

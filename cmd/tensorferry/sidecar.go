@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tensorferry/tensorferry/internal/cli"
 	"github.com/tensorferry/tensorferry/sidecar/backend"
 	"github.com/tensorferry/tensorferry/sidecar/backend/ort"
 	"github.com/tensorferry/tensorferry/sidecar/endpoint"
@@ -66,7 +67,7 @@ func (l *listFlag) String() string     { return strings.Join(*l, ",") }
 func (l *listFlag) Set(s string) error { *l = append(*l, s); return nil }
 
 func newServerFlags(name string) *serverFlags {
-	f := &serverFlags{set: flags(name)}
+	f := &serverFlags{set: cli.Flags(name)}
 	f.set.Var(&f.listen, "listen", "`ENDPOINT` to serve gRPC on; may be repeated")
 	f.set.StringVar(&f.health, "health", "", "`HOST:PORT` to serve /health and /metrics on, over HTTP")
 	decimalVar(f.set, &f.maxBatch, "max-batch", server.DefaultMaxBatch, "most `ROWS` in a batch")
@@ -91,7 +92,7 @@ func (f *serverFlags) parse(args []string, help string, stdout, stderr io.Writer
 		f.describe(stdout)
 		return exitOK, false
 	case err != nil:
-		err = errors.New(strings.ReplaceAll(err.Error(), " -", " --"))
+		err = cli.FlagError(err)
 	case f.set.NArg() > 0:
 		err = fmt.Errorf("unexpected argument %q", f.set.Arg(0))
 	case len(f.listen) == 0:

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/tensorferry/tensorferry/internal/cli"
+
 	"github.com/tensorferry/tensorferry/job"
 	"github.com/tensorferry/tensorferry/job/local"
 )
@@ -18,55 +20,47 @@ and column. Nothing is run, written or locked.
 exit codes: 0 ok, 2 the file has faults, 1 the model could not be asked or does not suit
 `
 
-func validateJob(w *world, args []string) int {
-	fs := flags("validate")
+func validateJob(c *cli.Call) int {
+	fs := c.Flags()
 	connect := fs.Bool("connect", false, "")
-	rest, code, ok := parse(w, fs, args, 1, "one job file")
+	rest, code, ok := c.Parse(fs, 1, "one job file")
 	if !ok {
 		return code
 	}
 	spec, err := job.Load(rest[0])
 	if err != nil {
-		fmt.Fprintln(w.stderr, err)
+		fmt.Fprintln(c.Stderr, err)
 		return exitUsage
 	}
 	for _, warning := range spec.Warnings {
-		fmt.Fprintln(w.stderr, "warning:", warning)
+		fmt.Fprintln(c.Stderr, "warning:", warning)
 	}
 	if faults := local.Check(context.Background(), spec); faults != nil {
-		fmt.Fprintln(w.stderr, errors.Join(faults...))
+		fmt.Fprintln(c.Stderr, errors.Join(faults...))
 		return exitUsage
 	}
 	if *connect {
-		if code := askModel(w, spec); code != exitOK {
+		if code := askModel(c, spec); code != exitOK {
 			return code
 		}
 	}
-	fmt.Fprintf(w.stdout, "%s: ok\n", rest[0])
+	fmt.Fprintf(c.Stdout, "%s: ok\n", rest[0])
 	return exitOK
 }
 
 // askModel opens the function once, as a subtask would, and closes it again.
-func askModel(w *world, spec *job.Spec) int {
-	j, err := local.Build(spec, local.Options{Stdin: w.stdin, Stdout: w.stdout})
+func askModel(c *cli.Call, spec *job.Spec) int {
+	j, err := local.Build(spec, local.Options{Stdin: c.Stdin, Stdout: c.Stdout})
 	if err != nil {
-		fmt.Fprintln(w.stderr, err)
+		fmt.Fprintln(c.Stderr, err)
 		return exitUsage
 	}
-	ctx, cancel := context.WithCancelCause(context.Background())
-	defer cancel(nil)
-	done := make(chan error, 1)
-	go func() { done <- j.Ask(ctx) }()
-	select {
-	case err = <-done:
-	case s := <-w.signals:
-		cancel(errInterrupted)
-		<-done
-		return signalCode(s)
-	}
-	if err != nil {
-		fmt.Fprintf(w.stderr, "tensorferry validate: %v\n", spec.Fault("infer", "%v", err))
-		return exitFailed
+	s, err := c.UnlessSignalled(context.Background(), j.Ask)
+	switch {
+	case s != nil:
+		return cli.SignalCode(s)
+	case err != nil:
+		return c.Fails("%v", spec.Fault("infer", "%v", err))
 	}
 	return exitOK
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/tensorferry/tensorferry/flink/internal/leaktest"
+	"github.com/tensorferry/tensorferry/internal/cli"
 )
 
 // asMain lets the test's program be the command.
@@ -47,16 +48,16 @@ func (t *text) String() string {
 	return t.buf.String()
 }
 
-// surroundings are a world of a test's own.
+// surroundings are a World of a test's own.
 type surroundings struct {
-	world
+	cli.World
 	out, errs text
 	signals   chan os.Signal
 }
 
 func newWorld() *surroundings {
 	s := &surroundings{signals: make(chan os.Signal, 4)}
-	s.world = world{stdout: &s.out, stderr: &s.errs, signals: s.signals}
+	s.World = cli.World{Stdout: &s.out, Stderr: &s.errs, Signals: s.signals}
 	return s
 }
 
@@ -141,6 +142,7 @@ func TestUsage(t *testing.T) {
 		{"run --job-server x:1 " + refused, exitUsage, "", "job.yaml:4:8: sink.stdout: want a folder"},
 
 		{"validate", exitUsage, "", "tensorferry-flink validate: want one job file, got 0 argument(s)"},
+		{"validate -- a.yaml -x.yaml", exitUsage, "", "tensorferry-flink validate: want one job file, got 2 argument(s)"},
 		{"validate testdata/absent.yaml", exitUsage, "", "absent.yaml: no such file"},
 		{"validate " + good, exitOK, "job.yaml: ok\n", ""},
 		{"validate " + refused, exitUsage, "", "job.yaml:4:8: sink.stdout: want a folder"},
@@ -157,7 +159,7 @@ func TestUsage(t *testing.T) {
 	} {
 		t.Run(c.args, func(t *testing.T) {
 			w := newWorld()
-			w.has(t, dispatch(&w.world, strings.Fields(c.args)), c.code, c.out, c.errs)
+			w.has(t, program.Run(&w.World, strings.Fields(c.args)), c.code, c.out, c.errs)
 		})
 	}
 }
@@ -169,5 +171,21 @@ func TestProgramStarts(t *testing.T) {
 	out, err := c.CombinedOutput()
 	if err != nil || !strings.HasSuffix(string(out), "job.yaml: ok\n") {
 		t.Errorf("%v, and it says\n%s", err, out)
+	}
+}
+
+// Whoever reads what a command says may go. The command does not end in the midst of its work then:
+// workers are at work for others, and a job on Flink goes on.
+func TestProgramOutlivesItsReader(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	r.Close()
+	c := exec.CommandContext(t.Context(), os.Args[0], "validate", jobFile(t))
+	c.Env, c.Stdout = append(os.Environ(), asMain+"=1"), w
+	if err := c.Run(); err != nil {
+		t.Error(err)
 	}
 }
