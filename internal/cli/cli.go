@@ -53,8 +53,8 @@ func SignalCode(s os.Signal) int {
 	return Failed
 }
 
-// UnlessSignalled calls f with a context that a signal ends. It returns the signal, if one came, and
-// what f returned.
+// UnlessSignalled calls f with a context that a signal ends. It returns the signal, if one came,
+// and what f returned.
 func (w *World) UnlessSignalled(ctx context.Context, f func(context.Context) error) (os.Signal, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

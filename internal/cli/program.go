@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// Program is one that does what its first argument, a command, says. Besides its own commands it has
-// version and help.
+// Program is one that does what its first argument, a command, says. Besides its own commands it
+// has version and help.
 type Program struct {
 	Name     string
 	About    string // one sentence
