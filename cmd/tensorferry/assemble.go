@@ -114,12 +114,15 @@ func newSource(spec *job.Spec, w *world, g *kafka.Group, log *slog.Logger) (conn
 	// What becomes of bad records goes for lines that are not JSON too. The codec meets
 	// them in either case; the source alone knows the number of the line.
 	action := spec.Infer.OnError[async.BadRecord.String()].Action
-	unchecked := action != "" && action != job.ActionFail
+	decode := file.Raw
+	if action != "" && action != job.ActionFail {
+		decode = file.Unchecked
+	}
 	if in := spec.Source.Stdin; in != nil {
-		return file.NewRawStdin(file.StdinConfig[record]{Input: w.stdin, MaxLine: in.MaxLine, Unchecked: unchecked}), nil
+		return file.NewStdin(file.StdinConfig[record]{Input: w.stdin, Decode: decode, MaxLine: in.MaxLine}), nil
 	}
 	f := spec.Source.File
-	return file.NewRawSource(file.SourceConfig[record]{Paths: f.Paths, SplitSize: f.SplitSize, MaxLine: f.MaxLine, Unchecked: unchecked, Logger: log}), nil
+	return file.NewSource(file.SourceConfig[record]{Paths: f.Paths, Decode: decode, SplitSize: f.SplitSize, MaxLine: f.MaxLine, Logger: log}), nil
 }
 
 // checkSource says what is wrong with the files of the source. Cutting them
@@ -137,11 +140,11 @@ func checkSource(ctx context.Context, spec *job.Spec, source connector.Source[re
 func newSink(spec *job.Spec, w *world, g *kafka.Group, log *slog.Logger) (connector.Sink[record], error) {
 	switch {
 	case spec.Sink.Stdout:
-		return file.NewRawStdoutSink(file.StdoutConfig{Output: w.stdout}), nil
+		return file.NewStdout(file.StdoutConfig[record]{Output: w.stdout, Encode: file.RawLine}), nil
 	case spec.Sink.Kafka != nil:
 		return newKafkaSink(spec, spec.Sink.Kafka, "sink.kafka", topics.Encoder(spec.Sink.Kafka, whereIn(g)), g, log)
 	}
-	return file.NewRawSink(file.SinkConfig{Dir: spec.Sink.File.Path, Job: spec.Name, Consumed: spec.Sink.File.Consumed}), nil
+	return file.NewSink(file.SinkConfig[record]{Dir: spec.Sink.File.Path, Encode: file.RawLine, Job: spec.Name, Consumed: spec.Sink.File.Consumed}), nil
 }
 
 // interval is the time between checkpoints. Results go to standard output and from Kafka anywhere when

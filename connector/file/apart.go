@@ -41,7 +41,7 @@ func (s *Sink[T]) Files() []string {
 }
 
 // written returns the file that standard output is, if it is one.
-func (s *StdoutSink[T]) written() os.FileInfo {
+func (s *Stdout[T]) written() os.FileInfo {
 	c, _ := s.config.resolve()
 	f, ok := c.Output.(*os.File)
 	if !ok {
@@ -274,8 +274,9 @@ func (s *Source[T]) quiet() *Source[T] {
 }
 
 // Apart implements connector.Apart, for standard input that is a file.
-func (s *StdinSource[T]) Apart(ctx context.Context, own ...any) error {
-	info := regular(s.input())
+func (s *Stdin[T]) Apart(ctx context.Context, own ...any) error {
+	c, _ := s.config.resolve()
+	info := regular(c.Input)
 	if info == nil {
 		return nil
 	}

@@ -31,12 +31,12 @@ func Example() {
 	}
 
 	j := stream.New("doubled", stream.Config{})
-	readings := stream.From(j, file.JSONLines[reading](input))
+	readings := stream.From(j, file.NewSource(file.SourceConfig[reading]{Paths: []string{input}, Decode: file.JSON[reading]}))
 	doubled := stream.Map(readings, func(r reading) (reading, error) {
 		r.Value *= 2
 		return r, nil
 	})
-	stream.To(doubled, file.JSONLinesSink[reading](filepath.Join(dir, "out")))
+	stream.To(doubled, file.NewSink(file.SinkConfig[reading]{Dir: filepath.Join(dir, "out"), Encode: file.JSONLine[reading]}))
 	if err := j.Run(context.Background()); err != nil {
 		fmt.Println(err)
 		return

@@ -78,7 +78,7 @@ func TestSource(t *testing.T) {
 			}
 			answers := stream.OrderedWait(stream.From(j, b.source(Topics{Names: []string{"in"}})), async.Func(flaky, 64), ordered)
 			lines := stream.Map(answers, func(v []byte) (json.RawMessage, error) { return v, nil })
-			stream.To(lines, file.NewRawSink(file.SinkConfig{Dir: dir}))
+			stream.To(lines, file.NewSink(file.SinkConfig[json.RawMessage]{Encode: file.RawLine, Dir: dir}))
 			return j.Start(t.Context())
 		}
 		run := start(stream.Config{})

@@ -7,6 +7,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/signal"
@@ -27,9 +28,13 @@ func run(ctx context.Context, endpoint, in, out string) error {
 	classify := sidecar.NewAsyncFunction(sidecar.Config{Endpoint: endpoint, Model: "digits"}, codec)
 
 	j := stream.New("digits", stream.Config{Parallelism: 2})
-	records := stream.From(j, file.RawJSONLines(in))
+	records := stream.From(j, file.NewSource(file.SourceConfig[json.RawMessage]{
+		Paths: []string{in}, Decode: file.Raw,
+	}))
 	labels := stream.OrderedWait(records, classify, async.Config{Timeout: time.Second})
-	stream.To(labels, file.RawSink(out))
+	stream.To(labels, file.NewSink(file.SinkConfig[json.RawMessage]{
+		Dir: out, Encode: file.RawLine,
+	}))
 	return j.Run(ctx)
 }
 
