@@ -501,7 +501,7 @@ func TestClosedPipe(t *testing.T) {
 	if code := dispatch(&world{stdout: closedPipe{}, stderr: &errs}, []string{"run", "job.yaml"}); code != exitFailed {
 		t.Errorf("exit code %d", code)
 	}
-	s.contains("stderr", errs.String(), "whoever read standard output has closed it")
+	s.contains("stderr", errs.String(), "the reader of standard output has closed it")
 }
 
 // TestPipe: standard input to standard output, in JSON logs and a summary that

@@ -34,7 +34,7 @@ type lines struct {
 }
 
 // errNoLine: there is no whole line in the buffer, and next was not to read.
-var errNoLine = errors.New("no line at hand")
+var errNoLine = errors.New("there is no whole line in the buffer")
 
 func newLines(in input, offset int64, maxLine int) *lines {
 	return &lines{in: in, offset: offset, maxLine: maxLine}

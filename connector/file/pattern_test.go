@@ -190,7 +190,7 @@ func TestMatchesThatAreNoFiles(t *testing.T) {
 	if splits, err := s.Splits(ctx); err != nil || len(splits) != 1 {
 		t.Fatal(splits, err)
 	}
-	for _, want := range []string{"is no regular file", pipe, "a link leads nowhere", "gone.jsonl"} {
+	for _, want := range []string{"is not a regular file", pipe, "a link leads nowhere", "gone.jsonl"} {
 		if !strings.Contains(log.String(), want) {
 			t.Errorf("it does not log %q: %s", want, log.String())
 		}

@@ -87,7 +87,7 @@ type Source[T any] struct {
 	seen  map[string]*sight
 }
 
-// File returns the file of a split, by the split's number in the job that was started last.
+// File returns the path of a split's file, by the split's number in the job that was started last.
 func (s *Source[T]) File(split int) (path string, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -110,8 +110,7 @@ func (s *Source[T]) keep(files []string, seen map[string]look) {
 // NewSource returns a source. A mistake in the configuration is reported when the job starts.
 func NewSource[T any](c SourceConfig[T]) *Source[T] { return &Source[T]{config: c} }
 
-// Validate says what is wrong with the configuration, as far as it can be known without looking at
-// files.
+// Validate says what is wrong with the configuration. It does not open files.
 func (s *Source[T]) Validate() error {
 	_, err := s.config.resolve()
 	errs := []error{err}
@@ -139,7 +138,7 @@ type cut struct {
 	Read *stretch `json:"read,omitempty"`
 }
 
-// Splits implements connector.Source. It refuses files that plainly hold something else than lines.
+// Splits implements connector.Source. It refuses files that clearly do not hold lines.
 func (s *Source[T]) Splits(ctx context.Context) ([]connector.Split, error) {
 	c, err := s.config.resolve()
 	if err != nil {
@@ -196,10 +195,10 @@ func firstLook(path string) (look, error) {
 	return l, nil
 }
 
-// Verify implements connector.Source. It refuses a file that is gone, that has changed where it shows
-// (at its beginning, before its end, or before a position), or that is too short for what is still
-// to be read. What has been appended, and files that the paths match by now and did not when they
-// were cut, are not read; the logger is told.
+// Verify implements connector.Source. It refuses a file that is gone, and a file that is too short for
+// what is still to be read. It refuses a file that has changed, which it notices at the file's
+// beginning, before its end and before the position. It accepts a file that has grown, and new files
+// that the paths match, but the run does not read these additions. It logs a warning for them.
 func (s *Source[T]) Verify(ctx context.Context, splits []connector.Split, next []int64) error {
 	if len(splits) != len(next) {
 		return fmt.Errorf("file: %d splits and %d positions; want one for each", len(splits), len(next))
@@ -221,7 +220,7 @@ func (s *Source[T]) Verify(ctx context.Context, splits []connector.Split, next [
 		if f == nil || f.Name() != c.Path {
 			f.Close()
 			if f, err = os.Open(c.Path); err != nil {
-				return fmt.Errorf("file: %w; the job can't go on without it: put it back, or start afresh", err)
+				return fmt.Errorf("file: %w; the job cannot go on without it: put it back, or start afresh", err)
 			}
 		}
 		l, ok := seen[c.Path]

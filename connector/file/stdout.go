@@ -245,7 +245,7 @@ func (c *stdoutCommitter) write(ctx context.Context, p []byte) (n int, err error
 type nobodyReads struct{ err error }
 
 func (e nobodyReads) Error() string {
-	return fmt.Sprintf("file: whoever read standard output has closed it: %v", e.err)
+	return fmt.Sprintf("file: the reader of standard output has closed it: %v", e.err)
 }
 
 func (e nobodyReads) Unwrap() error { return e.err }
