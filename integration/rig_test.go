@@ -85,7 +85,7 @@ func buildAt(t *testing.T, s spec, out string) *job {
 		s.mutate(&cfg)
 	}
 	k.Job = stream.New("job", cfg)
-	src := file.NewRawSource(file.SourceConfig[json.RawMessage]{Paths: []string{s.in}, SplitSize: 8 << 10})
+	src := file.NewSource(file.SourceConfig[json.RawMessage]{Decode: file.Raw, Paths: []string{s.in}, SplitSize: 8 << 10})
 	if s.server != nil {
 		s.client.Endpoint, s.client.Dialer, s.client.Model = s.server.Endpoint(), s.server.Dialer(), s.server.Model()
 	}
@@ -94,7 +94,7 @@ func buildAt(t *testing.T, s spec, out string) *job {
 	if s.unordered {
 		wait = stream.UnorderedWait[json.RawMessage, json.RawMessage]
 	}
-	k.sink = &markingSink{Sink: file.RawSink(out), server: s.server}
+	k.sink = &markingSink{Sink: file.NewSink(file.SinkConfig[json.RawMessage]{Dir: out, Encode: file.RawLine}), server: s.server}
 	stream.To(wait(stream.From(k.Job, src), fn, s.op), k.sink)
 	return k
 }

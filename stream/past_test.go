@@ -93,7 +93,8 @@ func pastOf[T any](name string, values ...T) pastType {
 			return show(v), nil
 		}, 0)
 		records := stream.From(j, stream.FromSlice(values), stream.Name(name), stream.Parallel(1))
-		stream.To(stream.UnorderedWait(records, fn, async.Config{}, stream.Name(name+"-wait")), file.JSONLinesSink[string](filepath.Join("out", name)), stream.Name(name+"-out"))
+		stream.To(stream.UnorderedWait(records, fn, async.Config{}, stream.Name(name+"-wait")),
+			file.NewSink(file.SinkConfig[string]{Dir: filepath.Join("out", name), Encode: file.JSONLine[string]}), stream.Name(name+"-out"))
 	}
 	return p
 }

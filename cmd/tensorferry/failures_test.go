@@ -368,7 +368,7 @@ func TestActionsAndResuming(t *testing.T) {
 	s.runUntil(143, stop, "run", "job.yaml", "--log-level=debug")
 	faults, interval = "", "1h"
 	job("", "")
-	s.contains("stderr", s.run(exitFailed, "run", "--resume", "job.yaml").errors, "the line is not a JSON value")
+	s.contains("stderr", s.run(exitFailed, "run", "--resume", "job.yaml").errors, "the line cannot be decoded: it is not JSON")
 	for _, c := range []struct{ infer, extra, want string }{
 		{"  on_error: {record: dead_letter}", lettersSection, `dead letters was not set and is now "` + filepath.Join(s.dir, "failed")},
 		{"  order: keyed\n  key: {field: n}", "", `order was "ordered" and is now "keyed"; key was not set and is now "n"`},

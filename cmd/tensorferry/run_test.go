@@ -502,7 +502,7 @@ func TestClosedPipe(t *testing.T) {
 	if code := program.Run(&cli.World{Stdout: closedPipe{}, Stderr: &errs}, []string{"run", "job.yaml"}); code != exitFailed {
 		t.Errorf("exit code %d", code)
 	}
-	s.contains("stderr", errs.String(), "whoever read standard output has closed it")
+	s.contains("stderr", errs.String(), "the reader of standard output has closed it")
 }
 
 // TestPipe: standard input to standard output, in JSON logs and a summary that

@@ -3,6 +3,7 @@ package connectortest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -172,3 +173,6 @@ type away struct{}
 
 func (away) Error() string          { return "it failed, as it now and then does" }
 func (away) Verdict() async.Verdict { return async.Verdict{Class: async.Transport} }
+
+// Line is the text of record n of a lane.
+func Line(lane, n int) string { return fmt.Sprintf(`{"lane":%d,"n":%d}`, lane, n) }

@@ -3,6 +3,7 @@
 package file
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -16,7 +17,7 @@ func TestPendingPartsArePrivate(t *testing.T) {
 	for _, mask := range []int{0, 0o022, 0o077} {
 		dir := t.TempDir()
 		defer syscall.Umask(syscall.Umask(mask))
-		w, err := NewRawSink(SinkConfig{Dir: dir}).Open(ctx, async.Subtask{})
+		w, err := NewSink(SinkConfig[json.RawMessage]{Encode: RawLine, Dir: dir}).Open(ctx, async.Subtask{})
 		if err != nil {
 			t.Fatal(err)
 		}

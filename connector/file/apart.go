@@ -11,16 +11,16 @@ import (
 	"github.com/tensorferry/tensorferry/connector"
 )
 
-// Folder is what writes files into a folder: a Sink, a checkpoint.Store, an Output.
+// Folder writes files into a folder. A Sink, a checkpoint.Store and an Output are Folders.
 type Folder interface {
-	// Dir is the folder, which need not be there yet.
+	// Dir returns the folder. It need not exist yet.
 	Dir() string
-	// Files are the names that the files have or will have, from Dir on, as patterns in the form of
+	// Files returns the names that the files have or will have, relative to Dir, as patterns of
 	// filepath.Match.
 	Files() []string
 }
 
-// Output is a Folder of which no more is known than this.
+// Output is a Folder that consists of its path and the names in it.
 type Output struct {
 	Path  string
 	Names []string
@@ -35,13 +35,13 @@ func (o Output) Files() []string { return o.Names }
 // Dir implements Folder.
 func (s *Sink[T]) Dir() string { return s.config.Dir }
 
-// Files implements Folder: its files are published ones and pending ones, and its lock.
+// Files implements Folder. The files are published parts, pending parts and the lock.
 func (s *Sink[T]) Files() []string {
 	return []string{partPrefix + "[0-9a-z]*[0-9]-[0-9a-z]*[0-9]" + partSuffix, pendingPrefix + "*" + partSuffix, lockName}
 }
 
 // written returns the file that standard output is, if it is one.
-func (s *StdoutSink[T]) written() os.FileInfo {
+func (s *Stdout[T]) written() os.FileInfo {
 	c, _ := s.config.resolve()
 	f, ok := c.Output.(*os.File)
 	if !ok {
@@ -219,8 +219,8 @@ func (o *outputs) holds(path string) bool {
 
 var _ connector.Apart = (*Source[int])(nil)
 
-// Apart implements connector.Apart: what a job writes is never its own input. It knows a Folder, and
-// standard output where that is a file.
+// Apart implements connector.Apart. It refuses a job whose output would be its own input. It knows
+// Folders, and standard output that is a file.
 func (s *Source[T]) Apart(ctx context.Context, own ...any) error {
 	o, err := outputsOf(own)
 	if err != nil || len(o.places)+len(o.stdout) == 0 {
@@ -274,8 +274,9 @@ func (s *Source[T]) quiet() *Source[T] {
 }
 
 // Apart implements connector.Apart, for standard input that is a file.
-func (s *StdinSource[T]) Apart(ctx context.Context, own ...any) error {
-	info := regular(s.input())
+func (s *Stdin[T]) Apart(ctx context.Context, own ...any) error {
+	c, _ := s.config.resolve()
+	info := regular(c.Input)
 	if info == nil {
 		return nil
 	}

@@ -22,7 +22,7 @@ func TestApart(t *testing.T) {
 		}
 		return dir
 	}
-	results := func(dir string) any { return RawSink(dir) }
+	results := func(dir string) any { return rawSink(dir) }
 	state := func(dir string) any { return Output{dir, checkpoint.Files()} }
 	for name, tt := range map[string]struct {
 		files []string
@@ -91,7 +91,7 @@ func TestApart(t *testing.T) {
 						paths = append(paths, here(t)+"/"+p)
 					}
 				}
-				err := RawJSONLines(paths...).Apart(ctx, RawSink("elsewhere"), tt.own)
+				err := rawSource(paths...).Apart(ctx, rawSink("elsewhere"), tt.own)
 				if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
 					t.Errorf("%v: %v; want %q", paths, err, tt.want)
 				}
@@ -112,15 +112,15 @@ func TestStdioApart(t *testing.T) {
 		t.Cleanup(func() { f.Close() })
 		return f
 	}
-	stdout := NewRawStdoutSink(StdoutConfig{Output: open("in/b.jsonl")})
+	stdout := NewStdout(StdoutConfig[json.RawMessage]{Encode: RawLine, Output: open("in/b.jsonl")})
 	for path, apart := range map[string]bool{"in/*": false, "link.jsonl": false, "in/a.jsonl": true} {
-		if err := RawJSONLines(path).Apart(ctx, stdout); (err == nil) != apart {
+		if err := rawSource(path).Apart(ctx, stdout); (err == nil) != apart {
 			t.Errorf("%s, to in/b.jsonl: %v", path, err)
 		}
 	}
 	for name, apart := range map[string]bool{"in/b.jsonl": false, "out/" + part: false, "in/a.jsonl": true, os.DevNull: true} {
-		in := NewRawStdin(StdinConfig[json.RawMessage]{Input: open(name)})
-		if err := in.Apart(ctx, stdout, RawSink("out")); (err == nil) != apart {
+		in := NewStdin(StdinConfig[json.RawMessage]{Decode: Raw, Input: open(name)})
+		if err := in.Apart(ctx, stdout, rawSink("out")); (err == nil) != apart {
 			t.Errorf("from %s: %v", name, err)
 		}
 	}
@@ -132,7 +132,7 @@ func TestAJobKeepsItsInputApart(t *testing.T) {
 	for name, run := range map[string]func(c stream.Config, s connector.Source[json.RawMessage]) error{
 		"results": func(c stream.Config, s connector.Source[json.RawMessage]) error {
 			j := stream.New("job", c)
-			stream.To(stream.From(j, s), RawSink("in"))
+			stream.To(stream.From(j, s), rawSink("in"))
 			return j.Run(ctx)
 		},
 		"checkpoints": func(c stream.Config, s connector.Source[json.RawMessage]) error {
@@ -143,11 +143,11 @@ func TestAJobKeepsItsInputApart(t *testing.T) {
 			defer store.Close()
 			c.Checkpoint.Store = store
 			j := stream.New("job", c)
-			stream.To(stream.From(j, s), RawSink("out"))
+			stream.To(stream.From(j, s), rawSink("out"))
 			return j.Run(ctx)
 		},
 	} {
-		for _, s := range []connector.Source[json.RawMessage]{RawJSONLines("in/**"), stream.Copying(RawJSONLines("in/**"), cloned)} {
+		for _, s := range []connector.Source[json.RawMessage]{rawSource("in/**"), stream.Copying(rawSource("in/**"), cloned)} {
 			if err := run(stream.Config{}, s); err == nil || !strings.Contains(err.Error(), "source: file: in/** matches what the job itself writes into in") {
 				t.Errorf("%s: %v", name, err)
 			}

@@ -128,7 +128,7 @@ func TestFileChangesWhileItIsRead(t *testing.T) {
 				var log strings.Builder
 				path := filepath.Join(t.TempDir(), "in.jsonl")
 				oldFile(t, path, is)
-				s := NewRawSource(SourceConfig[json.RawMessage]{Paths: []string{path}, SplitSize: size, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+				s := NewSource(SourceConfig[json.RawMessage]{Decode: Raw, Paths: []string{path}, SplitSize: size, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 				splits, err := s.Splits(ctx)
 				if err != nil {
 					t.Fatal(err)
@@ -197,14 +197,14 @@ func TestFileChangesWhileAJobRuns(t *testing.T) {
 			}),
 		})
 		changed := false
-		records := stream.Map(stream.From(j, stream.Copying(RawJSONLines(first, second), cloned)), func(v json.RawMessage) (json.RawMessage, error) {
+		records := stream.Map(stream.From(j, stream.Copying(rawSource(first, second), cloned)), func(v json.RawMessage) (json.RawMessage, error) {
 			if !changed {
 				changed = true
 				tt.change(second)
 			}
 			return v, nil
 		})
-		stream.To(records, RawSink(out))
+		stream.To(records, rawSink(out))
 		err := j.Run(ctx)
 		switch {
 		// Whether the second file was open by then is not known.
@@ -253,10 +253,10 @@ func TestFileChangesBetweenAttempts(t *testing.T) {
 		for _, most := range []int{1, 3, 256} {
 			path := filepath.Join(t.TempDir(), "in.jsonl")
 			oldFile(t, path, is)
-			c := SourceConfig[json.RawMessage]{Paths: []string{path}, SplitSize: 100_000}
-			splits, next := readTo(t, NewRawSource(c), at, most)
+			c := SourceConfig[json.RawMessage]{Decode: Raw, Paths: []string{path}, SplitSize: 100_000}
+			splits, next := readTo(t, NewSource(c), at, most)
 			tt.change(path)
-			err := NewRawSource(c).Verify(ctx, splits, next)
+			err := NewSource(c).Verify(ctx, splits, next)
 			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
 				t.Errorf("%s: %v; want %q", name, err, tt.want)
 			}
@@ -264,7 +264,7 @@ func TestFileChangesBetweenAttempts(t *testing.T) {
 				continue
 			}
 			var got strings.Builder
-			s := NewRawSource(c)
+			s := NewSource(c)
 			for i, split := range splits {
 				recs, _, err := readAll[json.RawMessage](s, split, next[i], 1000)
 				if err != nil {
@@ -310,7 +310,7 @@ func readTo(t *testing.T, s connector.Source[json.RawMessage], at int64, most in
 // before its position.
 func TestDescribeBehindEmptyLines(t *testing.T) {
 	data := `{"a":1}` + "\n" + strings.Repeat("\n", 3*chunk+100) + `{"a":2}` + "\n" + `{"a":` + "\n"
-	s := NewRawSource(SourceConfig[json.RawMessage]{Paths: []string{tempFile(t, "f", data)}})
+	s := NewSource(SourceConfig[json.RawMessage]{Decode: Raw, Paths: []string{tempFile(t, "f", data)}})
 	splits, err := s.Splits(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -342,7 +342,7 @@ func TestDescribe(t *testing.T) {
 		data, _, _ := randomFile(r)
 		data = append(data, manyLines(r.IntN(2000), "m")...)
 		path := tempFile(t, "f", string(data))
-		s := NewRawSource(SourceConfig[json.RawMessage]{Paths: []string{path}, SplitSize: int64(1 + r.IntN(len(data)+20))})
+		s := NewSource(SourceConfig[json.RawMessage]{Decode: Raw, Paths: []string{path}, SplitSize: int64(1 + r.IntN(len(data)+20))})
 		splits, err := s.Splits(ctx)
 		if err != nil {
 			t.Fatal(err)
@@ -410,7 +410,7 @@ func TestSplitsOfEarlierVersions(t *testing.T) {
 	old := connector.Split{Data: fmt.Appendf(nil, `{"path":%q,"size":%d,"start":0,"end":%d,"prefix":%q}`, path, len(is), len(is), l.prefix)}
 	for _, change := range []func(){func() {}, func() { overwrite(t, path, len(is), "{}\n") }} {
 		change()
-		s := RawJSONLines(path)
+		s := rawSource(path)
 		if err := s.Verify(ctx, []connector.Split{old}, []int64{10 * lineSize}); err != nil {
 			t.Error(err)
 		}
@@ -421,7 +421,7 @@ func TestSplitsOfEarlierVersions(t *testing.T) {
 	// Nor do hostile ones lead anywhere.
 	for _, read := range []string{`{"from":-1,"at":5}`, `{"from":9,"at":5}`, `{"from":0,"at":99999999999}`, `{"from":0,"at":300,"sum":1}`} {
 		bad := connector.Split{Data: bytes.Replace(old.Data, []byte(`{"path"`), []byte(`{"read":`+read+`,"path"`), 1)}
-		if err := RawJSONLines(path).Verify(ctx, []connector.Split{bad}, []int64{1 << 40}); err == nil || !strings.Contains(err.Error(), "has changed") && !strings.Contains(err.Error(), "has shrunk") {
+		if err := rawSource(path).Verify(ctx, []connector.Split{bad}, []int64{1 << 40}); err == nil || !strings.Contains(err.Error(), "has changed") && !strings.Contains(err.Error(), "has shrunk") {
 			t.Errorf("%s: %v", read, err)
 		}
 	}
@@ -445,13 +445,13 @@ func TestStoppedRunAndAnotherFile(t *testing.T) {
 		}
 		j := stream.New("job", stream.Config{RunID: b.ID, Resume: b.Restore, LastID: b.LastID, Previous: b.Previous, Checkpoint: stream.CheckpointConfig{Store: store}})
 		reached, seen := make(chan struct{}), 0
-		records := stream.Map(stream.From(j, stream.Copying(RawJSONLines(in), cloned)), func(v json.RawMessage) (json.RawMessage, error) {
+		records := stream.Map(stream.From(j, stream.Copying(rawSource(in), cloned)), func(v json.RawMessage) (json.RawMessage, error) {
 			if seen++; seen == stopAt {
 				close(reached)
 			}
 			return v, nil
 		})
-		stream.To(records, NewRawSink(SinkConfig{Dir: out, Job: "job"}))
+		stream.To(records, NewSink(SinkConfig[json.RawMessage]{Encode: RawLine, Dir: out, Job: "job"}))
 		run := j.Start(ctx)
 		select {
 		case <-reached:

@@ -363,7 +363,7 @@ func (c *committer) inspect(ctx context.Context, p sinkPlan) (todo []move, stale
 		switch {
 		case errFrom != nil && errTo != nil && c.consumed: // done before, and taken away
 		case errFrom != nil && errTo != nil:
-			wrong = append(wrong, lost("file: %s holds neither %s nor %s, of which the checkpoint needs one: part of the output was removed, or the folder is another one; put it back, or start afresh",
+			wrong = append(wrong, lost("file: %s holds neither %s nor %s, and the checkpoint needs one of them: part of the output was removed, or the folder is another one; put it back, or start afresh",
 				c.dir, m.From, m.To))
 		case errFrom != nil && to.Size != m.Bytes:
 			wrong = append(wrong, lost("file: %s has %d bytes and %d were written; put it back as it was, or start afresh",

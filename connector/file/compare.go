@@ -39,7 +39,7 @@ func (c *committer) differs(ctx context.Context, a again) error {
 		name := filepath.Join(c.dir, partName(a.Split, r.part))
 		e, err := c.fs.Stat(name)
 		if err != nil {
-			return lost("file: %v: it was published, and is needed to compare the results with that are made again; put it back, or start afresh", err)
+			return lost("file: %v: it was published, and the job must compare it with the results that it makes again; put it back, or start afresh", err)
 		}
 		at := a.At + done - r.before // in the part
 		if at >= e.Size {

@@ -33,7 +33,7 @@ func TestSourceKeepsTheContract(t *testing.T) {
 	lanes(t, dir, 3, 500)
 	connectortest.Source(t, connectortest.Input[json.RawMessage]{
 		New: func() connector.Source[json.RawMessage] {
-			return NewRawSource(SourceConfig[json.RawMessage]{Paths: []string{filepath.Join(dir, "*.jsonl")}, SplitSize: 3000})
+			return NewSource(SourceConfig[json.RawMessage]{Decode: Raw, Paths: []string{filepath.Join(dir, "*.jsonl")}, SplitSize: 3000})
 		},
 		Records: 1500,
 		Text:    func(v json.RawMessage) string { return string(v) },
@@ -48,8 +48,8 @@ func TestFilesToFilesKeepTheContract(t *testing.T) {
 			connectortest.Job(t, connectortest.Pair[json.RawMessage]{
 				Lanes: 3, Records: 1000, Store: stream.NewMemoryStore(), Guarantee: connectortest.ExactlyOnce,
 				Open: func() (connector.Source[json.RawMessage], connector.Sink[json.RawMessage], func() error) {
-					return NewRawSource(SourceConfig[json.RawMessage]{Paths: []string{filepath.Join(in, "*.jsonl")}, SplitSize: 3000}),
-						NewRawSink(SinkConfig{Dir: out}), func() error { return nil }
+					return NewSource(SourceConfig[json.RawMessage]{Decode: Raw, Paths: []string{filepath.Join(in, "*.jsonl")}, SplitSize: 3000}),
+						NewSink(SinkConfig[json.RawMessage]{Encode: RawLine, Dir: out}), func() error { return nil }
 				},
 				Published: func() map[int][]string { return publishedLanes(t, out) },
 			})

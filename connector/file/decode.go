@@ -1,115 +1,67 @@
 package file
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
-	"time"
 
 	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/internal/guard"
 )
 
-// decoder makes a value of a line.
-type decoder[T any] struct {
-	// value must not keep line, unless keeps is set: then the line's bytes are
-	// the value's for good.
-	value func(line []byte, v *T) error
-	keeps bool
-	time  func(T) (async.EventTime, error)
-}
+// Decode makes a value of a line. The line has no line feed at its end and no white space around it,
+// and it is never empty. The value may keep the line's bytes: nothing writes to them again. An error
+// fails the job at that line. Decode is called from several goroutines. JSON, Raw and Unchecked are
+// ready-made.
+type Decode[T any] func(line []byte) (T, error)
 
-func decodeJSON[T any](line []byte, v *T) error { return json.Unmarshal(line, v) }
-
-func rawDecoder(time func(json.RawMessage) (async.EventTime, error), unchecked bool) decoder[json.RawMessage] {
-	d := decoder[json.RawMessage]{value: validJSON, keeps: true, time: time}
-	if unchecked {
-		d.value = anyLine
+// JSON is a Decode that makes a value of a line of JSON, by the rules of encoding/json.
+func JSON[T any](line []byte) (v T, err error) {
+	if err := json.Unmarshal(line, &v); err != nil {
+		return v, fmt.Errorf("it is not JSON of the wanted type: %w", err)
 	}
-	return d
+	return v, nil
 }
 
-func anyLine(line []byte, v *json.RawMessage) error {
-	*v = line
-	return nil
-}
-
-func validJSON(line []byte, v *json.RawMessage) error {
+// Raw is a Decode that keeps a line as it is, byte for byte. A line that is not JSON fails. Raw
+// copies nothing, so a value keeps up to 128 KiB of the input around it in memory.
+func Raw(line []byte) (json.RawMessage, error) {
 	if json.Valid(line) {
-		*v = line
-		return nil
+		return line, nil
 	}
 	var value any
 	if err := json.Unmarshal(line, &value); err != nil {
-		return err // it says what is wrong, and where
+		return nil, fmt.Errorf("it is not JSON: %w", err) // the error says where
 	}
-	return errors.New("not JSON")
+	return nil, errors.New("it is not JSON")
 }
 
-// record fills in r from a line. A panic of the value's own methods, or of time, is an error of
-// this line.
+// Unchecked is Raw without the check: a line that is not JSON is a record too. It is for a job whose
+// operators judge their records.
+func Unchecked(line []byte) (json.RawMessage, error) { return line, nil }
+
+// decoder makes records of lines.
+type decoder[T any] struct {
+	decode Decode[T]
+	time   func(T) (async.EventTime, error)
+}
+
+// record fills in r from a line. A panic of a user's function is an error of this line.
 func (d *decoder[T]) record(r *async.Record[T], line []byte) (err error) {
-	where := "UnmarshalJSON of the value"
+	where := "Decode of the source"
 	defer func() {
 		if v := recover(); v != nil {
 			err = guard.Caught(where, v)
 		}
 	}()
 	r.Time = async.NoTime
-	if err = d.value(line, &r.Value); err != nil {
-		return fmt.Errorf("the line is not a JSON value of the kind that is wanted: %w", guard.Error(where, err))
+	if r.Value, err = d.decode(line); err != nil {
+		return fmt.Errorf("the line cannot be decoded: %w", guard.Error(where, err))
 	}
 	if where = "Time of the source"; d.time != nil {
 		if r.Time, err = d.time(r.Value); err != nil {
-			return fmt.Errorf("no event time: %w", guard.Error(where, err))
+			return fmt.Errorf("the record's event time cannot be found: %w", guard.Error(where, err))
 		}
 	}
 	return nil
-}
-
-// TimeField returns a function for SourceConfig.Time of raw records, which are
-// objects: the event time is in the named field, as a whole number of
-// milliseconds since the Unix epoch or as text in the form of RFC 3339. A record
-// without the field, or with null in it, has no event time, and neither has one whose
-// time is out of range (async.MinTime to async.MaxTime), which the runtime counts. It
-// allocates nothing unless the field is text.
-func TimeField(name string) func(json.RawMessage) (async.EventTime, error) {
-	return func(record json.RawMessage) (async.EventTime, error) {
-		v, err := topField(record, name)
-		if err != nil {
-			return 0, err
-		}
-		t, err := eventTime(v)
-		if err != nil {
-			return 0, fmt.Errorf("field %q: %w", name, err)
-		}
-		return t, nil
-	}
-}
-
-func eventTime(v json.RawMessage) (async.EventTime, error) {
-	if len(v) == 0 || bytes.Equal(v, []byte("null")) {
-		return async.NoTime, nil
-	}
-	if v[0] == '"' {
-		var text string
-		if err := json.Unmarshal(v, &text); err != nil {
-			return 0, err
-		}
-		t, err := time.Parse(time.RFC3339, text)
-		if err != nil {
-			return 0, fmt.Errorf("%q is not a time such as 2026-01-02T15:04:05Z", text)
-		}
-		return async.At(t), nil
-	}
-	ms, err := strconv.ParseInt(string(v), 10, 64)
-	if errors.Is(err, strconv.ErrRange) || err == nil && !async.EventTime(ms).Valid() {
-		return async.BadTime, nil
-	}
-	if err != nil {
-		return 0, fmt.Errorf("%.40s is neither a whole number of milliseconds nor a text", v)
-	}
-	return async.EventTime(ms), nil
 }

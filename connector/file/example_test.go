@@ -2,9 +2,12 @@ package file_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 
 	"github.com/tensorferry/tensorferry/connector/file"
 	"github.com/tensorferry/tensorferry/stream"
@@ -31,12 +34,12 @@ func Example() {
 	}
 
 	j := stream.New("doubled", stream.Config{})
-	readings := stream.From(j, file.JSONLines[reading](input))
+	readings := stream.From(j, file.NewSource(file.SourceConfig[reading]{Paths: []string{input}, Decode: file.JSON[reading]}))
 	doubled := stream.Map(readings, func(r reading) (reading, error) {
 		r.Value *= 2
 		return r, nil
 	})
-	stream.To(doubled, file.JSONLinesSink[reading](filepath.Join(dir, "out")))
+	stream.To(doubled, file.NewSink(file.SinkConfig[reading]{Dir: filepath.Join(dir, "out"), Encode: file.JSONLine[reading]}))
 	if err := j.Run(context.Background()); err != nil {
 		fmt.Println(err)
 		return
@@ -58,6 +61,64 @@ func Example() {
 	// part-00000-00000.jsonl
 	// {"sensor":"a","value":3}
 	// {"sensor":"b","value":4}
+}
+
+// Records pass as they are, byte for byte, from standard input to standard output.
+func Example_raw() {
+	input, pipe, err := os.Pipe()
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer input.Close()
+	fmt.Fprint(pipe, "{\"at\": 1.50}\n\n[\"<&>\"]\n")
+	pipe.Close()
+
+	j := stream.New("copied", stream.Config{})
+	records := stream.From(j, file.NewStdin(file.StdinConfig[json.RawMessage]{Decode: file.Raw, Input: input}))
+	stream.To(records, file.NewStdout(file.StdoutConfig[json.RawMessage]{Encode: file.RawLine}))
+	if err := j.Run(context.Background()); err != nil {
+		fmt.Println(err)
+	}
+	// Output:
+	// {"at": 1.50}
+	// ["<&>"]
+}
+
+// A Decode and an Encode of your own read and write lines of any form.
+func Example_ownFormat() {
+	dir, err := os.MkdirTemp("", "readings")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer os.RemoveAll(dir)
+	input := filepath.Join(dir, "readings.csv")
+	if err := os.WriteFile(input, []byte("a,1.5\nb,2\n"), 0o666); err != nil {
+		fmt.Println(err)
+		return
+	}
+
+	j := stream.New("readings", stream.Config{})
+	readings := stream.From(j, file.NewSource(file.SourceConfig[reading]{
+		Paths: []string{input},
+		Decode: func(line []byte) (reading, error) {
+			sensor, value, _ := strings.Cut(string(line), ",")
+			v, err := strconv.ParseFloat(value, 64)
+			return reading{sensor, v}, err
+		},
+	}))
+	stream.To(readings, file.NewStdout(file.StdoutConfig[reading]{
+		Encode: func(r *stream.Record[reading]) ([]byte, error) {
+			return fmt.Appendf(nil, "%s at byte %d: %.2f", r.Value.Sensor, r.Position, r.Value.Value), nil
+		},
+	}))
+	if err := j.Run(context.Background()); err != nil {
+		fmt.Println(err)
+	}
+	// Output:
+	// a at byte 0: 1.50
+	// b at byte 6: 2.00
 }
 
 // A record's event time can come from one of its fields.

@@ -53,7 +53,7 @@ func (s *Source[T]) match(ctx context.Context, path string) ([]found, error) {
 	case err == nil && info.IsDir():
 		return nil, fmt.Errorf("file: %s is a folder; name the files in it, as in %s", path, filepath.Join(path, "*.jsonl"))
 	case err == nil:
-		return nil, fmt.Errorf("file: %s is not a regular file, so it can't be cut and read again; use standard input for pipes", path)
+		return nil, fmt.Errorf("file: %s is not a regular file, so it cannot be cut and read again; use standard input for pipes", path)
 	case !hasMeta(path):
 		return nil, fmt.Errorf("file: %w", err)
 	}
@@ -68,7 +68,7 @@ func (s *Source[T]) match(ctx context.Context, path string) ([]found, error) {
 		case err == nil && info.Mode().IsRegular():
 			all = append(all, found{tidy(path), info})
 		case err == nil && !info.IsDir():
-			s.warn("a pattern matches what is no regular file, so it is not read", "name", path, "is", info.Mode().Type().String())
+			s.warn("a pattern matches something that is not a regular file, so it is not read", "name", path, "is", info.Mode().Type().String())
 		case err == nil: // a folder
 		case nowhere(err):
 			if _, err := os.Lstat(path); err == nil {
@@ -80,7 +80,7 @@ func (s *Source[T]) match(ctx context.Context, path string) ([]found, error) {
 	}}
 	err = w.from(root, elems)
 	if err == nil && len(blind) > 0 {
-		err = fmt.Errorf("%w, so what may be in there would be missing; have it readable, or take a pattern that does not match it",
+		err = fmt.Errorf("%w; the input would lack the files in it: make it readable, or use a pattern that does not match it",
 			errors.Join(blind...))
 	}
 	if err != nil {
@@ -150,7 +150,7 @@ func (w *walk) in(dir string, elems []element) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("%w, so what may be in there would be missing; have it readable, or take a pattern that does not reach it", err)
+		return fmt.Errorf("%w; the input would lack the files in it: make it readable, or use a pattern that does not reach it", err)
 	}
 	for _, entry := range entries {
 		path := join(dir, entry.Name())

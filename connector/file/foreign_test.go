@@ -112,16 +112,16 @@ func foreignInputs(t *testing.T) map[string]struct{ data, kind string } {
 // that are bad.
 func TestForeignInput(t *testing.T) {
 	for name, tt := range foreignInputs(t) {
-		for _, unchecked := range []bool{false, true} {
+		for _, decode := range []Decode[json.RawMessage]{Raw, Unchecked} {
 			path := tempFile(t, "in.jsonl", tt.data)
-			_, err := NewRawSource(SourceConfig[json.RawMessage]{Paths: []string{path}, Unchecked: unchecked, SplitSize: 100}).Splits(ctx)
+			_, err := NewSource(SourceConfig[json.RawMessage]{Paths: []string{path}, Decode: decode, SplitSize: 100}).Splits(ctx)
 			checkForeign(t, name, err, path, tt.kind)
 
 			in, err := os.Open(path)
 			if err != nil {
 				t.Fatal(err)
 			}
-			recs, _, err := readAll(NewRawStdin(StdinConfig[json.RawMessage]{Input: in, Unchecked: unchecked}), connector.Split{}, 0, 5)
+			recs, _, err := readAll(NewStdin(StdinConfig[json.RawMessage]{Decode: decode, Input: in}), connector.Split{}, 0, 5)
 			in.Close()
 			if bad := (*LineError)(nil); errors.As(err, &bad) {
 				err = nil // a record
@@ -149,7 +149,7 @@ func TestForeignInputWithoutLines(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer in.Close()
-	_, _, err = readAll(NewRawStdin(StdinConfig[json.RawMessage]{Input: in, MaxLine: 100}), connector.Split{}, 0, 5)
+	_, _, err = readAll(NewStdin(StdinConfig[json.RawMessage]{Decode: Raw, Input: in, MaxLine: 100}), connector.Split{}, 0, 5)
 	checkForeign(t, "a long line", err, "standard input", "Zstandard data")
 }
 
@@ -159,7 +159,7 @@ func TestForeignFileAmongOthers(t *testing.T) {
 	if err := os.WriteFile("in/b.jsonl", []byte(zipped(t, "{}\n", 6)), 0o666); err != nil {
 		t.Fatal(err)
 	}
-	_, err := RawJSONLines("in/*").Splits(ctx)
+	_, err := rawSource("in/*").Splits(ctx)
 	checkForeign(t, "the second of three", err, filepath.Join("in", "b.jsonl"), "gzip data")
 }
 
@@ -186,7 +186,7 @@ func TestForeignFileOfARunThatGoesOn(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, next := range []int64{0, size / 2} {
-			if err := RawJSONLines(path).Verify(ctx, []connector.Split{{Data: data}}, []int64{next}); err != nil {
+			if err := rawSource(path).Verify(ctx, []connector.Split{{Data: data}}, []int64{next}); err != nil {
 				t.Errorf("%s, at byte %d: %v", name, next, err)
 			}
 		}

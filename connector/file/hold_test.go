@@ -1,6 +1,7 @@
 package file
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -17,7 +18,7 @@ import (
 func TestTwoJobsAndOneFolder(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "out")
 	open := func(job string) connector.Committer {
-		c, err := NewRawSink(SinkConfig{Dir: dir, Job: job}).Committer(ctx)
+		c, err := NewSink(SinkConfig[json.RawMessage]{Encode: RawLine, Dir: dir, Job: job}).Committer(ctx)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -65,14 +65,14 @@ func TestJobIsResumedAtAnyParallelism(t *testing.T) {
 		})
 		var seen atomic.Int64
 		records := stream.Map(
-			stream.From(j, NewRawSource(SourceConfig[json.RawMessage]{Paths: []string{source}, SplitSize: 5000})),
+			stream.From(j, NewSource(SourceConfig[json.RawMessage]{Decode: Raw, Paths: []string{source}, SplitSize: 5000})),
 			func(v json.RawMessage) (json.RawMessage, error) {
 				if seen.Add(1) == int64(breakAt) {
 					cancel(errors.New("broken off"))
 				}
 				return v, nil
 			})
-		stream.To(records, NewRawSink(SinkConfig{Dir: out, Job: "job"}))
+		stream.To(records, NewSink(SinkConfig[json.RawMessage]{Encode: RawLine, Dir: out, Job: "job"}))
 		return j.Run(ctx)
 	}
 	resume := func(s *checkpoint.Store) (*checkpoint.Run, error) { return s.Resume("job") }
@@ -103,7 +103,7 @@ func TestJobIsResumedAtAnyParallelism(t *testing.T) {
 func TestABadLineEndsTheJob(t *testing.T) {
 	source := tempFile(t, "in.jsonl", "{}\nnope\n{}\n")
 	j := stream.New("job", stream.Config{Restart: restart.Config{Strategy: restart.ExponentialDelay}})
-	stream.To(stream.From(j, RawJSONLines(source)), RawSink(filepath.Join(t.TempDir(), "out")))
+	stream.To(stream.From(j, rawSource(source)), rawSink(filepath.Join(t.TempDir(), "out")))
 	err := j.Run(ctx)
 	bad, ok := errors.AsType[*LineError](err)
 	if !ok || bad.Line != 2 || !strings.Contains(err.Error(), source+", line 2 (byte 3): ") {

@@ -25,21 +25,19 @@ type input interface {
 type lines struct {
 	in      input
 	maxLine int
-	// keeps: the lines are given away, so a byte of the buffer is written once.
-	keeps bool
 
-	buf        []byte
-	start, end int // what is read and not yet returned
-	scanned    int // up to here there is no line feed
+	buf        []byte // records keep lines of it, so no byte of it is written twice
+	start, end int    // what is read and not yet returned
+	scanned    int    // up to here there is no line feed
 	offset     int64
 	eof        bool
 }
 
 // errNoLine: there is no whole line in the buffer, and next was not to read.
-var errNoLine = errors.New("no line at hand")
+var errNoLine = errors.New("there is no whole line in the buffer")
 
-func newLines(in input, offset int64, maxLine int, keeps bool) *lines {
-	return &lines{in: in, offset: offset, maxLine: maxLine, keeps: keeps}
+func newLines(in input, offset int64, maxLine int) *lines {
+	return &lines{in: in, offset: offset, maxLine: maxLine}
 }
 
 // next returns the next line without its line feed, and the offset at which it
@@ -76,7 +74,7 @@ func (l *lines) take(to, next int) ([]byte, int64, error) {
 	if len(line) > l.maxLine {
 		return nil, at, longLine(l.maxLine)
 	}
-	if l.keeps && len(l.buf) > 2*chunk && len(line) < len(l.buf)/4 {
+	if len(l.buf) > 2*chunk && len(line) < len(l.buf)/4 {
 		line = bytes.Clone(line) // it would keep the buffer of a line that was long
 	}
 	l.offset += int64(next - l.start)
@@ -110,14 +108,10 @@ func (l *lines) fill(ctx context.Context) error {
 	return err
 }
 
-// makeRoom moves the rest to the beginning of a buffer that has room to read, behind the last bytes
-// that were taken (since). A buffer that grew for a long line does not stay so large.
+// makeRoom copies the rest to a new buffer, behind the last bytes that were taken (since).
 func (l *lines) makeRoom() {
 	rest, kept := l.end-l.start, min(l.start, tailSize)
-	to := l.buf
-	if need := max(chunk, kept+min(2*rest, l.maxLine)+minRead); l.keeps || need > len(l.buf) || len(l.buf) > 4*need {
-		to = make([]byte, need)
-	}
+	to := make([]byte, max(chunk, kept+min(2*rest, l.maxLine)+minRead))
 	copy(to, l.buf[l.start-kept:l.end])
 	l.buf = to
 	l.scanned -= l.start - kept

@@ -39,7 +39,7 @@ func tree(t *testing.T, names ...string) {
 
 // named returns the files that paths name, in their order.
 func named(paths ...string) (names string, err error) {
-	all, err := RawJSONLines(paths...).expand(context.Background())
+	all, err := rawSource(paths...).expand(context.Background())
 	var list []string
 	for _, f := range all {
 		list = append(list, f.path)
@@ -145,8 +145,9 @@ func TestOneFileIsReadOnce(t *testing.T) {
 		}
 	}
 	var log strings.Builder
-	s := NewRawSource(SourceConfig[json.RawMessage]{
-		Paths: []string{"in/b.jsonl", "in/b.jsonl", "in/hard.jsonl"}, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+	s := NewSource(SourceConfig[json.RawMessage]{
+		Decode: Raw,
+		Paths:  []string{"in/b.jsonl", "in/b.jsonl", "in/hard.jsonl"}, Logger: slog.New(slog.NewTextHandler(&log, nil)),
 	})
 	if _, err := s.Splits(ctx); err != nil || strings.Count(log.String(), "two names of one file") != 1 {
 		t.Errorf("%v; %s", err, log.String())
@@ -185,11 +186,11 @@ func TestMatchesThatAreNoFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	var log strings.Builder
-	s := NewRawSource(SourceConfig[json.RawMessage]{Paths: []string{"in/*"}, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	s := NewSource(SourceConfig[json.RawMessage]{Decode: Raw, Paths: []string{"in/*"}, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	if splits, err := s.Splits(ctx); err != nil || len(splits) != 1 {
 		t.Fatal(splits, err)
 	}
-	for _, want := range []string{"is no regular file", pipe, "a link leads nowhere", "gone.jsonl"} {
+	for _, want := range []string{"is not a regular file", pipe, "a link leads nowhere", "gone.jsonl"} {
 		if !strings.Contains(log.String(), want) {
 			t.Errorf("it does not log %q: %s", want, log.String())
 		}
@@ -207,7 +208,7 @@ func TestWalkEndsWithItsContext(t *testing.T) {
 	tree(t, "in/a/b.jsonl")
 	ended, cancel := context.WithCancel(ctx)
 	cancel()
-	if _, err := RawJSONLines("in/**").Splits(ended); err == nil || !strings.Contains(err.Error(), context.Canceled.Error()) {
+	if _, err := rawSource("in/**").Splits(ended); err == nil || !strings.Contains(err.Error(), context.Canceled.Error()) {
 		t.Errorf("%v", err)
 	}
 }
@@ -290,7 +291,7 @@ func TestPatternsMeet(t *testing.T) {
 
 // The names that are told of as a sink's are those that it makes.
 func TestSinkFiles(t *testing.T) {
-	sink := RawSink(t.TempDir())
+	sink := rawSink(t.TempDir())
 	w, err := sink.Open(ctx, async.Subtask{Operator: "sink", Parallelism: 1, Run: "r"})
 	if err != nil {
 		t.Fatal(err)

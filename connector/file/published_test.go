@@ -47,7 +47,7 @@ func TestWhatIsGoneIsNoticed(t *testing.T) {
 				"another":   {func(o *opened, path string) error { return fsx.WriteFile(o.d, path, []byte("[10000]\n")) }, name + " has 8 bytes and had 7"},
 				"a folder":  {func(o *opened, path string) error { return errors.Join(o.d.Remove(path), o.d.Mkdir(path, fsx.Shared)) }, name + " is missing"},
 			} {
-				o := openSink(t, SinkConfig{many: many})
+				o := openSink(t, SinkConfig[json.RawMessage]{many: many})
 				o.publish(t, parts)
 				if err := o.check(); err != nil {
 					t.Fatal(err)
@@ -65,7 +65,7 @@ func TestWhatIsGoneIsNoticed(t *testing.T) {
 			}
 		}
 	}
-	o := openSink(t, SinkConfig{})
+	o := openSink(t, SinkConfig[json.RawMessage]{})
 	o.publish(t, parts)
 	for i := range 5 {
 		if err := o.d.Remove(filepath.Join("out", partName(0, int64(i)))); err != nil {
@@ -86,7 +86,7 @@ func TestListIsNeeded(t *testing.T) {
 		},
 		"another": func(o *opened, list string) error { return fsx.WriteFile(o.d, list, []byte(strings.Repeat("x", 1000))) },
 	} {
-		o := openSink(t, SinkConfig{many: 3})
+		o := openSink(t, SinkConfig[json.RawMessage]{many: 3})
 		o.publish(t, 7)
 		var st sinkState
 		if err := json.Unmarshal(o.state, &st); err != nil || st.List.Bytes == 0 || st.Recent == "" {
@@ -104,7 +104,7 @@ func TestListIsNeeded(t *testing.T) {
 
 // TestConsumedParts: others take them away, and what is there is as it was.
 func TestConsumedParts(t *testing.T) {
-	o := openSink(t, SinkConfig{Consumed: true, many: 2})
+	o := openSink(t, SinkConfig[json.RawMessage]{Consumed: true, many: 2})
 	o.publish(t, 5)
 	if err := o.d.Remove(filepath.Join("out", partName(0, 0))); err != nil {
 		t.Fatal(err)
@@ -137,7 +137,7 @@ func TestConsumedParts(t *testing.T) {
 // TestStateDoesNotGrow: a checkpoint of a run with very many parts is as large as that of one with
 // a few.
 func TestStateDoesNotGrow(t *testing.T) {
-	o := openSink(t, SinkConfig{})
+	o := openSink(t, SinkConfig[json.RawMessage]{})
 	pending := func(n int) []connector.Pending {
 		data, err := json.Marshal(pendingForm{Name: fmt.Sprintf("%sx-%d", pendingPrefix, n), Bytes: 1 << 20, Sum: "01234567"})
 		if err != nil {
@@ -169,7 +169,7 @@ func TestStateDoesNotGrow(t *testing.T) {
 // TestRunsOfEarlierVersions: of the parts that they have published no list tells; that they are
 // there is seen all the same.
 func TestRunsOfEarlierVersions(t *testing.T) {
-	o := openSink(t, SinkConfig{many: 2})
+	o := openSink(t, SinkConfig[json.RawMessage]{many: 2})
 	o.publish(t, 4)
 	var st sinkState
 	if err := json.Unmarshal(o.state, &st); err != nil {
@@ -202,7 +202,7 @@ func TestRunsOfEarlierVersions(t *testing.T) {
 
 // TestGoingBackCutsTheList: what it says of parts that are replaced is no longer so.
 func TestGoingBackCutsTheList(t *testing.T) {
-	o := openSink(t, SinkConfig{many: 2})
+	o := openSink(t, SinkConfig[json.RawMessage]{many: 2})
 	o.publish(t, 5)
 	before := o.state
 	o.publish(t, 6)
@@ -226,7 +226,7 @@ func TestGoingBackCutsTheList(t *testing.T) {
 
 // TestListsOfEarlierRunsGo with their parts; those of other jobs stay.
 func TestListsOfEarlierRunsGo(t *testing.T) {
-	o := openSink(t, SinkConfig{many: 1, Job: "a"})
+	o := openSink(t, SinkConfig[json.RawMessage]{many: 1, Job: "a"})
 	o.publish(t, 3)
 	other := filepath.Join("out", listsOf("b")+"1")
 	if err := fsx.WriteFile(o.d, other, nil); err != nil {
@@ -261,7 +261,7 @@ func TestListsOfEarlierRunsGo(t *testing.T) {
 func TestVerifyParts(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "out")
 	o := &opened{}
-	s := NewRawSink(SinkConfig{Dir: dir, many: 2, MaxOpen: 1})
+	s := NewSink(SinkConfig[json.RawMessage]{Encode: RawLine, Dir: dir, many: 2, MaxOpen: 1})
 	var err error
 	if o.c, err = s.Committer(ctx); err != nil {
 		t.Fatal(err)

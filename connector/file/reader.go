@@ -11,15 +11,17 @@ import (
 	"github.com/tensorferry/tensorferry/async"
 )
 
-// LineError says which line of an input can't be a record, and why. It is the
-// record's own fault, so the job ends without a restart.
+// LineError says which line of an input cannot be a record, and why. It is the record's own fault, so
+// the job ends without a restart.
 type LineError struct {
-	// Path of the file.
+	// Path is the file's.
 	Path string
-	// Offset is the byte at which the line begins; Line counts lines from 1, 0 if
-	// to count them would take too long.
-	Offset, Line int64
-	Err          error
+	// Offset is the byte at which the line begins.
+	Offset int64
+	// Line is the number of the line, from 1 on. It is 0 if counting would take too long.
+	Line int64
+	// Err says what is wrong with the line.
+	Err error
 }
 
 func (e *LineError) Error() string {

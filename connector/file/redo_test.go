@@ -1,6 +1,7 @@
 package file
 
 import (
+	"encoding/json"
 	"fmt"
 	"hash/crc32"
 	"math/rand/v2"
@@ -43,7 +44,7 @@ func (r *remade) want(split int) string {
 // 15 more were published, a checkpoint each.
 func goBack(t *testing.T, compare bool) *remade {
 	t.Helper()
-	r := &remade{opened: openSink(t, SinkConfig{many: 4})}
+	r := &remade{opened: openSink(t, SinkConfig[json.RawMessage]{many: 4})}
 	for i := range 40 {
 		r.values = append(r.values, strings.Repeat("7", 1+i*i%17)+fmt.Sprint(100+i))
 	}
@@ -144,7 +145,7 @@ func TestRemadePartsAndAnyCrash(t *testing.T) {
 			}
 			for name, next := range map[string]*simfs.Disk{"killed": r.d.Kill(), "power loss": r.d.PowerLoss(rand.Uint64())} {
 				again := &remade{opened: &opened{d: next, state: r.state}, values: r.values, next: r.next}
-				again.c, err = NewRawSink(SinkConfig{Dir: "out", FS: next, many: 4}).Committer(ctx)
+				again.c, err = NewSink(SinkConfig[json.RawMessage]{Encode: RawLine, Dir: "out", FS: next, many: 4}).Committer(ctx)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -9,12 +9,12 @@ import (
 	"github.com/tensorferry/tensorferry/async"
 )
 
-// ChangedError says that a file is not what it was when a run began to read it. No restart mends
-// that, and it is no record's fault.
+// ChangedError says that a file has changed since a run began to read it. It is not a record's fault,
+// and a restart does not help, so the job ends.
 type ChangedError struct {
-	// Path of the file.
+	// Path is the file's.
 	Path string
-	// Change says what is otherwise.
+	// Change says what is different.
 	Change string
 }
 

@@ -57,7 +57,7 @@ type opened struct {
 	state []byte
 }
 
-func openSink(t *testing.T, c SinkConfig) *opened {
+func openSink(t *testing.T, c SinkConfig[json.RawMessage]) *opened {
 	t.Helper()
 	o := &opened{}
 	if c.FS == nil {
@@ -66,8 +66,8 @@ func openSink(t *testing.T, c SinkConfig) *opened {
 	} else {
 		o.d, _ = c.FS.(*simfs.Disk) // nil: something stands in front of it
 	}
-	c.Dir = "out"
-	s := NewRawSink(c)
+	c.Dir, c.Encode = "out", RawLine
+	s := NewSink(c)
 	var err error
 	if o.c, err = s.Committer(ctx); err != nil {
 		t.Fatal(err)
@@ -119,7 +119,7 @@ func (o *opened) files() []string {
 // files may be open.
 func TestManySplitsAndFewFiles(t *testing.T) {
 	for _, most := range []int{1, 2, 7, 100} {
-		o := openSink(t, SinkConfig{MaxOpen: most})
+		o := openSink(t, SinkConfig[json.RawMessage]{MaxOpen: most})
 		var want strings.Builder
 		for checkpoint := range 2 {
 			for i := range 5 {
@@ -148,7 +148,7 @@ func TestManySplitsAndFewFiles(t *testing.T) {
 }
 
 func TestRawLines(t *testing.T) {
-	o := openSink(t, SinkConfig{})
+	o := openSink(t, SinkConfig[json.RawMessage]{})
 	o.write(t, raw(0, ` {"a": 1.50} `, "{\n  \"a\": \"x\\n\",\r\n  \"b\": [1, 2]\n}", `"é"`)...)
 	if err := o.c.Commit(ctx, o.plan(t)); err != nil {
 		t.Fatal(err)
@@ -157,7 +157,7 @@ func TestRawLines(t *testing.T) {
 		t.Errorf("got %q; want %q", got, want)
 	}
 	for _, bad := range []string{"", "{\n"} {
-		o := openSink(t, SinkConfig{})
+		o := openSink(t, SinkConfig[json.RawMessage]{})
 		err := o.w.Write(raw(7, "1", bad))
 		if err == nil || !strings.Contains(err.Error(), "split 7, position 1") || async.VerdictOf(err).Class != async.BadRecord {
 			t.Errorf("%q: %v", bad, err)
@@ -177,7 +177,7 @@ func TestTypedLines(t *testing.T) {
 		F    any
 	}
 	d := simfs.New()
-	s := NewSink[rec](SinkConfig{Dir: "out", FS: d})
+	s := NewSink(SinkConfig[rec]{Encode: JSONLine[rec], Dir: "out", FS: d})
 	w, err := s.Open(ctx, async.Subtask{})
 	if err != nil {
 		t.Fatal(err)
@@ -203,7 +203,7 @@ func TestTypedLines(t *testing.T) {
 func TestAFullDiskIsNoFaultOfARecord(t *testing.T) {
 	full := errors.New("no space left on device")
 	d := simfs.New()
-	o := openSink(t, SinkConfig{FS: d})
+	o := openSink(t, SinkConfig[json.RawMessage]{FS: d})
 	d.Fail(func(op simfs.Op) error {
 		if op.Kind == "write" {
 			return full
@@ -227,7 +227,7 @@ func TestAFullDiskIsNoFaultOfARecord(t *testing.T) {
 }
 
 func TestCloseLeavesWhatWasPrepared(t *testing.T) {
-	o := openSink(t, SinkConfig{})
+	o := openSink(t, SinkConfig[json.RawMessage]{})
 	o.write(t, raw(0, "1")...)
 	plan := o.plan(t)
 	o.write(t, raw(0, "2")...)
@@ -245,7 +245,7 @@ func TestCloseLeavesWhatWasPrepared(t *testing.T) {
 
 func TestBeginRefusesForeignParts(t *testing.T) {
 	d := simfs.New()
-	o := openSink(t, SinkConfig{FS: d})
+	o := openSink(t, SinkConfig[json.RawMessage]{FS: d})
 	o.write(t, raw(0, "1")...)
 	if err := o.c.Commit(ctx, o.plan(t)); err != nil {
 		t.Fatal(err)
@@ -292,7 +292,7 @@ func TestCommitSaysWhatIsWrong(t *testing.T) {
 			return errors.Join(d.Remove(pending), fsx.WriteFile(d, final, []byte("strange")))
 		}, final + " has 7 bytes and 2 were written"},
 	} {
-		o := openSink(t, SinkConfig{})
+		o := openSink(t, SinkConfig[json.RawMessage]{})
 		o.write(t, raw(4, "1")...)
 		o.write(t, raw(9, "9")...)
 		plan := o.plan(t)
@@ -311,7 +311,7 @@ func TestCommitSaysWhatIsWrong(t *testing.T) {
 }
 
 func TestHostilePlansAndStates(t *testing.T) {
-	o := openSink(t, SinkConfig{})
+	o := openSink(t, SinkConfig[json.RawMessage]{})
 	for _, plan := range []string{"{", `{"moves":[{"from":"../x","to":"part-00000-00000.jsonl"}]}`, `{"moves":[{"from":"data.jsonl","to":"part-00000-00000.jsonl"}]}`,
 		`{"moves":[{"from":".pending-x","to":"../part-00000-00000.jsonl"}]}`} {
 		if err := o.c.Commit(ctx, []byte(plan)); err == nil || !strings.Contains(err.Error(), "the sink's plan in the checkpoint is") {
@@ -330,11 +330,11 @@ func TestHostilePlansAndStates(t *testing.T) {
 
 func TestCleanLeavesOtherJobsAlone(t *testing.T) {
 	d := simfs.New()
-	a := openSink(t, SinkConfig{FS: d, Job: "a/../job"})
+	a := openSink(t, SinkConfig[json.RawMessage]{FS: d, Job: "a/../job"})
 	a.write(t, raw(0, "1")...)
 	a.plan(t)
 	a.c.Close()
-	b := openSink(t, SinkConfig{FS: d, Job: "b"})
+	b := openSink(t, SinkConfig[json.RawMessage]{FS: d, Job: "b"})
 	b.write(t, raw(0, "1")...)
 	b.plan(t)
 	b.c.Close()
@@ -344,7 +344,7 @@ func TestCleanLeavesOtherJobsAlone(t *testing.T) {
 	if files := a.files(); len(files) != 1 || !strings.HasPrefix(files[0], pendingOf("b")) {
 		t.Errorf("left: %v", files)
 	}
-	c, err := NewRawSink(SinkConfig{Dir: "none", FS: d}).Committer(ctx)
+	c, err := NewSink(SinkConfig[json.RawMessage]{Encode: RawLine, Dir: "none", FS: d}).Committer(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -354,11 +354,15 @@ func TestCleanLeavesOtherJobsAlone(t *testing.T) {
 }
 
 func TestSinkConfig(t *testing.T) {
-	for want, c := range map[string]SinkConfig{"has no folder": {}, "bound of open files is -1": {Dir: "out", MaxOpen: -1}} {
-		if _, err := NewRawSink(c).Open(ctx, async.Subtask{}); err == nil || !strings.Contains(err.Error(), want) {
+	for want, c := range map[string]SinkConfig[json.RawMessage]{
+		"has no folder":             {Encode: RawLine},
+		"bound of open files is -1": {Dir: "out", Encode: RawLine, MaxOpen: -1},
+		"the sink has no Encode":    {Dir: "out"},
+	} {
+		if _, err := NewSink(c).Open(ctx, async.Subtask{}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v", err)
 		}
-		if _, err := NewRawSink(c).Committer(ctx); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := NewSink(c).Committer(ctx); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v", err)
 		}
 	}
@@ -367,7 +371,7 @@ func TestSinkConfig(t *testing.T) {
 // On a real disk, as in a job: two checkpoints, then a run that takes its place.
 func TestRealFolder(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a", "out")
-	s := RawSink(dir)
+	s := rawSink(dir)
 	var state []byte
 	for _, run := range []string{"1", "2"} {
 		c, err := s.Committer(ctx)
@@ -416,7 +420,7 @@ func TestRealFolder(t *testing.T) {
 
 func BenchmarkWrite(b *testing.B) {
 	recs := raw(0, slices.Repeat([]string{`{"id":1364,"label":2,"pixels":[0,0,7,16,14,3,0,0,0,0,9,14,11,15,0,0]}`}, 256)...)
-	w, err := RawSink(b.TempDir()).Open(ctx, async.Subtask{})
+	w, err := rawSink(b.TempDir()).Open(ctx, async.Subtask{})
 	if err != nil {
 		b.Fatal(err)
 	}

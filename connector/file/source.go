@@ -22,61 +22,72 @@ const (
 	DefaultMaxLine   = 16 << 20
 )
 
-// SourceConfig describes a source of JSON Lines. Its zero value, but for Paths,
-// is the documented defaults.
+// SourceConfig describes a source of files. Paths and Decode must be set.
 type SourceConfig[T any] struct {
-	// Paths are files or patterns, read in the order given. What a pattern matches is read in the
-	// order of the paths, byte by byte. An element of a pattern is as in filepath.Match, but that
-	// names which begin with a dot are matched only by an element that does; the element ** stands
-	// for any number of folders (no hidden ones, and none that are links), none included. What a
-	// shell would understand otherwise is an error: ** beside other characters, {a,b}, [!a],
-	// [[:digit:]]. A file that several names or links lead to is read once, under the first of
-	// them. A path that names nothing is an error.
+	// Paths are files or patterns, which are read in the given order. The files that one pattern
+	// matches are read in the order of their paths, byte by byte.
+	//
+	// An element of a pattern is as in filepath.Match, with two differences. Only an element that
+	// begins with a dot matches a name that begins with a dot. The element ** stands for any number
+	// of folders, also for none; it leaves out hidden folders and links to folders. Patterns that a
+	// shell would understand otherwise are errors: ** beside other characters, {a,b}, [!a] and
+	// [[:digit:]].
+	//
+	// A file is read once, under the first of its names, if several names or links lead to it. A path
+	// that names nothing is an error.
 	Paths []string
+	// Decode makes a record's value of a line.
+	Decode Decode[T]
 	// SplitSize is how many bytes of a file make a split. Default 16 MiB.
 	SplitSize int64
-	// MaxLine bounds a line, in bytes; a longer one fails. Default 16 MiB.
+	// MaxLine is the largest size of a line, in bytes. A longer line fails. Default 16 MiB.
 	MaxLine int
-	// Time returns a record's event time, or async.NoTime. One out of range is none. It is called
-	// from
-	// several goroutines. Default: records have no time.
+	// Time returns a record's event time, or async.NoTime. A time that is out of range counts as none.
+	// Time is called from several goroutines. Default: records have no time.
 	Time func(T) (async.EventTime, error)
-	// Unchecked makes raw records of all lines that are not blank, also of those that are not JSON,
-	// for a job whose operators judge them. It is for NewRawSource alone. Default: such a line ends the job.
-	Unchecked bool
-	// Logger is told when a run goes on while its files have grown or more of them have come, which it does not read.
-	// Default: nobody is.
+	// Logger receives a warning when a run goes on and its files have grown, or the paths match more
+	// files than before. The run does not read these additions. Default: nothing is logged.
 	Logger *slog.Logger
 }
 
 func (c SourceConfig[T]) resolve() (SourceConfig[T], error) {
 	var errs []error
+	if c.Decode == nil {
+		errs = append(errs, errNoDecode)
+	}
 	if c.SplitSize == 0 {
 		c.SplitSize = DefaultSplitSize
-	}
-	if c.MaxLine == 0 {
-		c.MaxLine = DefaultMaxLine
 	}
 	if c.SplitSize < 1 {
 		errs = append(errs, fmt.Errorf("file: the split size is %d; want 1 or more bytes, or 0 for %d", c.SplitSize, DefaultSplitSize))
 	}
-	if c.MaxLine < 1 || c.MaxLine > math.MaxInt32 {
-		errs = append(errs, fmt.Errorf("file: the bound of a line is %d; want 1 to %d bytes, or 0 for %d", c.MaxLine, math.MaxInt32, DefaultMaxLine))
-	}
-	return c, errors.Join(errs...)
+	var err error
+	c.MaxLine, err = maxLine(c.MaxLine)
+	return c, errors.Join(append(errs, err)...)
 }
 
-// Source reads JSON Lines files. It is safe for concurrent use.
+var errNoDecode = errors.New("file: the source has no Decode; set one, such as file.JSON or file.Raw")
+
+func maxLine(n int) (int, error) {
+	if n == 0 {
+		return DefaultMaxLine, nil
+	}
+	if n < 1 || n > math.MaxInt32 {
+		return n, fmt.Errorf("file: the bound of a line is %d; want 1 to %d bytes, or 0 for %d", n, math.MaxInt32, DefaultMaxLine)
+	}
+	return n, nil
+}
+
+// Source reads files of lines. It is safe for concurrent use.
 type Source[T any] struct {
 	config SourceConfig[T]
-	decode decoder[T]
 
 	mu    sync.Mutex
 	files []string // of the splits, by their numbers
 	seen  map[string]*sight
 }
 
-// File returns the file of a split, by the split's number in the job that was started last.
+// File returns the path of a split's file, by the split's number in the job that was started last.
 func (s *Source[T]) File(split int) (path string, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -96,30 +107,10 @@ func (s *Source[T]) keep(files []string, seen map[string]look) {
 	}
 }
 
-// JSONLines reads files whose lines are JSON values of type T, with the defaults
-// of SourceConfig. Mistakes in the paths are reported when the job starts.
-func JSONLines[T any](paths ...string) *Source[T] {
-	return NewSource(SourceConfig[T]{Paths: paths})
-}
+// NewSource returns a source. A mistake in the configuration is reported when the job starts.
+func NewSource[T any](c SourceConfig[T]) *Source[T] { return &Source[T]{config: c} }
 
-// RawJSONLines reads files whose lines are JSON values and keeps each as it is,
-// byte for byte, without white space around it.
-func RawJSONLines(paths ...string) *Source[json.RawMessage] {
-	return NewRawSource(SourceConfig[json.RawMessage]{Paths: paths})
-}
-
-// NewSource is JSONLines with a configuration.
-func NewSource[T any](c SourceConfig[T]) *Source[T] {
-	return &Source[T]{config: c, decode: decoder[T]{value: decodeJSON[T], time: c.Time}}
-}
-
-// NewRawSource is RawJSONLines with a configuration.
-func NewRawSource(c SourceConfig[json.RawMessage]) *Source[json.RawMessage] {
-	return &Source[json.RawMessage]{config: c, decode: rawDecoder(c.Time, c.Unchecked)}
-}
-
-// Validate says what is wrong with the configuration, as far as it can be known without looking at
-// files.
+// Validate says what is wrong with the configuration. It does not open files.
 func (s *Source[T]) Validate() error {
 	_, err := s.config.resolve()
 	errs := []error{err}
@@ -147,7 +138,7 @@ type cut struct {
 	Read *stretch `json:"read,omitempty"`
 }
 
-// Splits implements connector.Source. It refuses files that plainly hold something else than lines.
+// Splits implements connector.Source. It refuses files that clearly do not hold lines.
 func (s *Source[T]) Splits(ctx context.Context) ([]connector.Split, error) {
 	c, err := s.config.resolve()
 	if err != nil {
@@ -204,10 +195,10 @@ func firstLook(path string) (look, error) {
 	return l, nil
 }
 
-// Verify implements connector.Source. It refuses a file that is gone, that has changed where it shows
-// (at its beginning, before its end, or before a position), or that is too short for what is still
-// to be read. What has been appended, and files that the paths match by now and did not when they
-// were cut, are not read; the logger is told.
+// Verify implements connector.Source. It refuses a file that is gone, and a file that is too short for
+// what is still to be read. It refuses a file that has changed, which it notices at the file's
+// beginning, before its end and before the position. It accepts a file that has grown, and new files
+// that the paths match, but the run does not read these additions. It logs a warning for them.
 func (s *Source[T]) Verify(ctx context.Context, splits []connector.Split, next []int64) error {
 	if len(splits) != len(next) {
 		return fmt.Errorf("file: %d splits and %d positions; want one for each", len(splits), len(next))
@@ -229,7 +220,7 @@ func (s *Source[T]) Verify(ctx context.Context, splits []connector.Split, next [
 		if f == nil || f.Name() != c.Path {
 			f.Close()
 			if f, err = os.Open(c.Path); err != nil {
-				return fmt.Errorf("file: %w; the job can't go on without it: put it back, or start afresh", err)
+				return fmt.Errorf("file: %w; the job cannot go on without it: put it back, or start afresh", err)
 			}
 		}
 		l, ok := seen[c.Path]
@@ -323,10 +314,10 @@ func (s *Source[T]) Open(ctx context.Context, split connector.Split, position in
 	}
 	r := &reader[T]{
 		name:   c.Path,
-		lines:  newLines(&section{f: f, cut: c, pos: begin}, begin, config.MaxLine, s.decode.keeps),
+		lines:  newLines(&section{f: f, cut: c, pos: begin}, begin, config.MaxLine),
 		end:    c.End,
 		number: func(offset int64) int64 { return lineNumber(f, offset) },
-		decode: s.decode,
+		decode: decoder[T]{config.Decode, config.Time},
 		atEnd:  func(ctx context.Context) error { return s.unchanged(ctx, f, c) },
 		close:  f.Close,
 	}

@@ -102,7 +102,7 @@ func TestSplitsCoverTheFile(t *testing.T) {
 		if len(data) > 10000 {
 			size = int64(1000 + r.IntN(len(data)))
 		}
-		s := NewRawSource(SourceConfig[json.RawMessage]{Paths: []string{path}, SplitSize: size})
+		s := NewSource(SourceConfig[json.RawMessage]{Decode: Raw, Paths: []string{path}, SplitSize: size})
 		fail := func(format string, a ...any) {
 			t.Helper()
 			t.Fatalf("seed %d, round %d, split size %d, file %q: %s", seed, round, size, data, fmt.Sprintf(format, a...))
@@ -163,7 +163,7 @@ func TestRawRecordsAreTheCallers(t *testing.T) {
 	for i := range 5000 {
 		fmt.Fprintf(&data, `{"n":%d,"pad":"%s"}`+"\n", i, strings.Repeat("z", i%97))
 	}
-	s := RawJSONLines(tempFile(t, "f", data.String()))
+	s := rawSource(tempFile(t, "f", data.String()))
 	splits, err := s.Splits(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -186,7 +186,7 @@ func TestTyped(t *testing.T) {
 		MS int64 `json:"ms"`
 	}
 	path := tempFile(t, "f.jsonl", "{\"n\":1,\"ms\":5}\n\n{\"n\":2,\"ms\":6}\n{\"n\":\"x\"}\n{\"n\":4}\n")
-	s := NewSource(SourceConfig[rec]{Paths: []string{path}, Time: func(r rec) (async.EventTime, error) { return async.EventTime(r.MS), nil }})
+	s := NewSource(SourceConfig[rec]{Decode: JSON[rec], Paths: []string{path}, Time: func(r rec) (async.EventTime, error) { return async.EventTime(r.MS), nil }})
 	splits, err := s.Splits(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -215,14 +215,14 @@ func TestTyped(t *testing.T) {
 
 func TestBadLines(t *testing.T) {
 	for name, tt := range map[string]struct{ data, want string }{
-		"not JSON":       {"{}\n{\"a\":}\n", "line 2 (byte 3): the line is not a JSON value of the kind that is wanted: invalid character '}'"},
+		"not JSON":       {"{}\n{\"a\":}\n", "line 2 (byte 3): the line cannot be decoded: it is not JSON: invalid character '}'"},
 		"two on a line":  {"{} {}\n", "line 1 (byte 0)"},
 		"cut short":      {"{}\r\n{\"a\":1", "line 2 (byte 4)"},
 		"too long":       {"{}\n[" + strings.Repeat(" ", 100) + "]\n", "line 2 (byte 3): the line is longer than 64 bytes; raise"},
 		"endless":        {strings.Repeat("[", 5*chunk), "line 1 (byte 0): the line is longer than 64 bytes"},
 		"mark in midway": {"{}\n\ufeff{}\n", "line 2 (byte 3)"},
 	} {
-		s := NewRawSource(SourceConfig[json.RawMessage]{Paths: []string{tempFile(t, "f", tt.data)}, MaxLine: 64})
+		s := NewSource(SourceConfig[json.RawMessage]{Decode: Raw, Paths: []string{tempFile(t, "f", tt.data)}, MaxLine: 64})
 		splits, err := s.Splits(ctx)
 		if err != nil {
 			t.Fatal(err)
@@ -233,7 +233,7 @@ func TestBadLines(t *testing.T) {
 	}
 	// A line of the greatest length passes, with either line end.
 	line := "[" + strings.Repeat(" ", 62) + "]"
-	s := NewRawSource(SourceConfig[json.RawMessage]{Paths: []string{tempFile(t, "f", line+"\n"+line+"\r\n"+line)}, MaxLine: 64})
+	s := NewSource(SourceConfig[json.RawMessage]{Decode: Raw, Paths: []string{tempFile(t, "f", line+"\n"+line+"\r\n"+line)}, MaxLine: 64})
 	splits, _ := s.Splits(ctx)
 	if recs, _, err := readAll(s, splits[0], 0, 10); err != nil || len(recs) != 3 {
 		t.Errorf("%d records, %v", len(recs), err)
@@ -243,7 +243,7 @@ func TestBadLines(t *testing.T) {
 // Unchecked, every line that is not blank is a record, as it is.
 func TestUncheckedLines(t *testing.T) {
 	data := "{}\n\n{\"a\":\r\n \xff\x00 \n{} {}"
-	s := NewRawSource(SourceConfig[json.RawMessage]{Paths: []string{tempFile(t, "f", data)}, Unchecked: true})
+	s := NewSource(SourceConfig[json.RawMessage]{Paths: []string{tempFile(t, "f", data)}, Decode: Unchecked})
 	splits, err := s.Splits(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -280,7 +280,7 @@ func TestPaths(t *testing.T) {
 		{in("b.jsonl", "a.jsonl"), in("b.jsonl", "a.jsonl")},
 		{in("[x].jsonl"), in("[x].jsonl")},
 	} {
-		splits, err := RawJSONLines(tt.paths...).Splits(ctx)
+		splits, err := rawSource(tt.paths...).Splits(ctx)
 		if err != nil {
 			t.Errorf("%v: %v", tt.paths, err)
 			continue
@@ -305,12 +305,16 @@ func TestPaths(t *testing.T) {
 		"not a regular":     {os.DevNull},
 		"syntax error":      in("[a"),
 		"the split size is": nil,
+		"has no Decode":     in("a.jsonl"),
 	} {
-		c := SourceConfig[json.RawMessage]{Paths: paths}
+		c := SourceConfig[json.RawMessage]{Decode: Raw, Paths: paths}
 		if strings.HasPrefix(want, "the split size") {
 			c.SplitSize = -1
 		}
-		if _, err := NewRawSource(c).Splits(ctx); err == nil || !strings.Contains(err.Error(), want) {
+		if want == "has no Decode" {
+			c.Decode = nil
+		}
+		if _, err := NewSource(c).Splits(ctx); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: %v; want %q", paths, err, want)
 		}
 	}
@@ -335,7 +339,7 @@ func TestVerify(t *testing.T) {
 		"gone":                     {"{}\n{}\n", "", -1, "no such file"},
 	} {
 		path := tempFile(t, "f", tt.was)
-		s := RawJSONLines(path)
+		s := rawSource(path)
 		splits, err := s.Splits(ctx)
 		if err != nil {
 			t.Fatal(err)
@@ -384,12 +388,12 @@ func TestWhatIsNotRead(t *testing.T) {
 	write("a", "{}\n")
 	write("b", "{}\n{}\n")
 	var log strings.Builder
-	c := SourceConfig[json.RawMessage]{Paths: []string{filepath.Join(dir, "*")}, SplitSize: 3, Logger: slog.New(slog.NewTextHandler(&log, nil))}
-	splits, err := NewRawSource(c).Splits(ctx)
+	c := SourceConfig[json.RawMessage]{Decode: Raw, Paths: []string{filepath.Join(dir, "*")}, SplitSize: 3, Logger: slog.New(slog.NewTextHandler(&log, nil))}
+	splits, err := NewSource(c).Splits(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := NewRawSource(c) // of a later process
+	s := NewSource(c) // of a later process
 	if _, ok := s.File(0); ok {
 		t.Error("a file before there are splits")
 	}
@@ -416,7 +420,7 @@ func TestWhatIsNotRead(t *testing.T) {
 
 func TestTheFileShrinksWhileItIsRead(t *testing.T) {
 	path := tempFile(t, "f", strings.Repeat("{\"a\":1}\n", 50000))
-	s := RawJSONLines(path)
+	s := rawSource(path)
 	splits, err := s.Splits(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -431,7 +435,7 @@ func TestTheFileShrinksWhileItIsRead(t *testing.T) {
 }
 
 func TestHostileSplits(t *testing.T) {
-	s := RawJSONLines("f")
+	s := rawSource("f")
 	for _, data := range []string{"", "{", `{"path":"f","start":-1}`, `{"path":"f","start":5,"end":3,"size":9}`, `{"path":"f","end":10,"size":9}`, `{"path":"","end":9,"size":9}`} {
 		split := connector.Split{Data: []byte(data)}
 		if _, err := s.Open(ctx, split, 0); err == nil || !strings.Contains(err.Error(), "damaged") {
@@ -490,7 +494,7 @@ func FuzzTopField(f *testing.F) {
 
 func BenchmarkRawRead(b *testing.B) {
 	data := strings.Repeat(`{"id":1364,"label":2,"pixels":[0,0,7,16,14,3,0,0,0,0,9,14,11,15,0,0]}`+"\n", 20000)
-	s := RawJSONLines(tempFile(b, "f", data))
+	s := rawSource(tempFile(b, "f", data))
 	splits, err := s.Splits(ctx)
 	if err != nil {
 		b.Fatal(err)

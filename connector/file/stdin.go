@@ -2,7 +2,7 @@ package file
 
 import (
 	"context"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -12,45 +12,49 @@ import (
 	"github.com/tensorferry/tensorferry/connector"
 )
 
-// StdinConfig describes standard input as a source of JSON Lines. Its zero value
-// is the documented defaults.
+// StdinConfig describes standard input as a source. Decode must be set.
 type StdinConfig[T any] struct {
-	// MaxLine bounds a line, in bytes; a longer one fails. Default 16 MiB.
+	// Decode makes a record's value of a line.
+	Decode Decode[T]
+	// MaxLine is the largest size of a line, in bytes. A longer line fails. Default 16 MiB.
 	MaxLine int
-	// Time returns a record's event time. Default: records have no time.
+	// Time returns a record's event time, or async.NoTime. A time that is out of range counts as none.
+	// Default: records have no time.
 	Time func(T) (async.EventTime, error)
-	// Unchecked is as in SourceConfig, and for NewRawStdin alone.
-	Unchecked bool
-	// Input is read in place of os.Stdin: a pipe, a terminal, a file.
+	// Input is read in place of os.Stdin. It is a pipe, a terminal or a file.
 	Input *os.File
 }
 
-// StdinSource reads JSON Lines from standard input, as one split. What is read
-// from there is gone, so the job can neither restart nor be resumed; it says so.
-type StdinSource[T any] struct {
+func (c StdinConfig[T]) resolve() (StdinConfig[T], error) {
+	var errs []error
+	if c.Decode == nil {
+		errs = append(errs, errNoDecode)
+	}
+	var err error
+	c.MaxLine, err = maxLine(c.MaxLine)
+	if c.Input == nil {
+		c.Input = os.Stdin
+	}
+	return c, errors.Join(append(errs, err)...)
+}
+
+// Stdin reads lines from standard input, as one split. Standard input cannot be read again, so the job
+// can neither restart nor be resumed: both fail with an error that says so.
+type Stdin[T any] struct {
 	config StdinConfig[T]
-	decode decoder[T]
 	opened atomic.Bool
 }
 
-// Stdin reads standard input, whose lines are JSON values of type T.
-func Stdin[T any]() *StdinSource[T] { return NewStdin(StdinConfig[T]{}) }
+// NewStdin returns a source. A mistake in the configuration is reported when the job starts.
+func NewStdin[T any](c StdinConfig[T]) *Stdin[T] { return &Stdin[T]{config: c} }
 
-// RawStdin reads standard input, whose lines are JSON values, and keeps each as
-// it is, byte for byte, without white space around it.
-func RawStdin() *StdinSource[json.RawMessage] { return NewRawStdin(StdinConfig[json.RawMessage]{}) }
-
-// NewStdin is Stdin with a configuration.
-func NewStdin[T any](c StdinConfig[T]) *StdinSource[T] {
-	return &StdinSource[T]{config: c, decode: decoder[T]{value: decodeJSON[T], time: c.Time}}
+// Validate says what is wrong with the configuration.
+func (s *Stdin[T]) Validate() error {
+	_, err := s.config.resolve()
+	return err
 }
 
-// NewRawStdin is RawStdin with a configuration.
-func NewRawStdin(c StdinConfig[json.RawMessage]) *StdinSource[json.RawMessage] {
-	return &StdinSource[json.RawMessage]{config: c, decode: rawDecoder(c.Time, c.Unchecked)}
-}
-
-// onceError says that an input can't be read again. No restart helps.
+// onceError says that an input cannot be read again. No restart helps.
 type onceError string
 
 func (e onceError) Error() string { return "file: standard input " + string(e) }
@@ -58,45 +62,37 @@ func (e onceError) Error() string { return "file: standard input " + string(e) }
 func (onceError) Verdict() async.Verdict { return async.Verdict{Class: async.Permanent} }
 
 // Splits implements connector.Source.
-func (s *StdinSource[T]) Splits(context.Context) ([]connector.Split, error) {
-	c := SourceConfig[T]{MaxLine: s.config.MaxLine}
-	if _, err := c.resolve(); err != nil {
+func (s *Stdin[T]) Splits(context.Context) ([]connector.Split, error) {
+	if err := s.Validate(); err != nil {
 		return nil, err
 	}
 	return []connector.Split{{Data: []byte("stdin")}}, nil
 }
 
 // Verify implements connector.Source. It always refuses.
-func (s *StdinSource[T]) Verify(context.Context, []connector.Split, []int64) error {
-	return onceError("can't be resumed, since what was read from it is gone; start afresh, or read a file")
+func (s *Stdin[T]) Verify(context.Context, []connector.Split, []int64) error {
+	return onceError("cannot be resumed, since what was read from it is gone; start afresh, or read a file")
 }
 
 // Open implements connector.Source. It works once.
-func (s *StdinSource[T]) Open(_ context.Context, split connector.Split, position int64) (connector.Reader[T], error) {
-	c, err := SourceConfig[T]{MaxLine: s.config.MaxLine}.resolve()
+func (s *Stdin[T]) Open(_ context.Context, split connector.Split, position int64) (connector.Reader[T], error) {
+	c, err := s.config.resolve()
 	if err != nil {
 		return nil, err
 	}
 	if position != 0 || s.opened.Swap(true) {
-		return nil, onceError("can't be read again after a failure; read a file to be able to restart")
+		return nil, onceError("cannot be read again after a failure; read a file to be able to restart")
 	}
-	in, err := newWaiter(s.input())
+	in, err := newWaiter(c.Input)
 	if err != nil {
 		return nil, fmt.Errorf("file: standard input: %w", err)
 	}
 	return &reader[T]{
 		name:   "standard input",
-		lines:  newLines(in, 0, c.MaxLine, s.decode.keeps),
+		lines:  newLines(in, 0, c.MaxLine),
 		end:    math.MaxInt64,
-		decode: s.decode,
+		decode: decoder[T]{c.Decode, c.Time},
 		sniff:  true,
 		close:  in.close,
 	}, nil
-}
-
-func (s *StdinSource[T]) input() *os.File {
-	if s.config.Input != nil {
-		return s.config.Input
-	}
-	return os.Stdin
 }

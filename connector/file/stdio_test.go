@@ -17,9 +17,9 @@ import (
 	"github.com/tensorferry/tensorferry/connector"
 )
 
-func openStdin(t *testing.T, in *os.File) (*StdinSource[json.RawMessage], connector.Split, connector.Reader[json.RawMessage]) {
+func openStdin(t *testing.T, in *os.File) (*Stdin[json.RawMessage], connector.Split, connector.Reader[json.RawMessage]) {
 	t.Helper()
-	s := NewRawStdin(StdinConfig[json.RawMessage]{Input: in})
+	s := NewStdin(StdinConfig[json.RawMessage]{Decode: Raw, Input: in})
 	splits, err := s.Splits(ctx)
 	if err != nil || len(splits) != 1 {
 		t.Fatalf("%v, %v", splits, err)
@@ -113,8 +113,8 @@ func TestStdinNamesTheBadLine(t *testing.T) {
 // a process, and all of the last checkpoint again from another process.
 func TestStdout(t *testing.T) {
 	var out bytes.Buffer
-	process := func() (*StdoutSink[json.RawMessage], connector.Committer, connector.Writer[json.RawMessage]) {
-		s := NewRawStdoutSink(StdoutConfig{Output: &out})
+	process := func() (*Stdout[json.RawMessage], connector.Committer, connector.Writer[json.RawMessage]) {
+		s := NewStdout(StdoutConfig[json.RawMessage]{Encode: RawLine, Output: &out})
 		c, err := s.Committer(ctx)
 		if err != nil {
 			t.Fatal(err)
@@ -206,7 +206,7 @@ func (n *narrow) Write(p []byte) (int, error) {
 
 func TestStdoutGoesOnWhereItFailed(t *testing.T) {
 	out := &narrow{}
-	s := NewRawStdoutSink(StdoutConfig{Output: out, MaxBytes: 20})
+	s := NewStdout(StdoutConfig[json.RawMessage]{Encode: RawLine, Output: out, MaxBytes: 20})
 	c, err := s.Committer(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -241,7 +241,7 @@ func TestStdoutThatNobodyReads(t *testing.T) {
 	}
 	defer r.Close()
 	defer w.Close()
-	c, err := NewRawStdoutSink(StdoutConfig{Output: w}).Committer(ctx)
+	c, err := NewStdout(StdoutConfig[json.RawMessage]{Encode: RawLine, Output: w}).Committer(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}

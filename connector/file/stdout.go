@@ -1,12 +1,10 @@
 package file
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"context"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -22,44 +20,46 @@ import (
 // DefaultMaxBytes is how much output one subtask gathers between two checkpoints.
 const DefaultMaxBytes = 256 << 20
 
-// StdoutConfig describes standard output as a sink of JSON Lines. Its zero value
-// is the documented defaults.
-type StdoutConfig struct {
-	// MaxBytes bounds what one subtask writes between two checkpoints, since all
-	// of it is kept in memory and in the checkpoint. Default 256 MiB.
+// StdoutConfig describes standard output as a sink. Encode must be set.
+type StdoutConfig[T any] struct {
+	// Encode makes the line of a result.
+	Encode Encode[T]
+	// MaxBytes is how much one subtask may write between two checkpoints. All of it is kept in memory
+	// and in the checkpoint. Default 256 MiB.
 	MaxBytes int
 	// Output is written in place of os.Stdout, from one goroutine. A pipe or a terminal that nobody
-	// reads holds the job up, and no longer than its context lasts. Nothing interrupts the Write of
-	// anything but an *os.File, which should return in the end.
+	// reads holds the job up, but not beyond the end of its context. That is so for an *os.File
+	// alone: nothing interrupts the Write of another writer, which should therefore return in time.
 	Output io.Writer
 }
 
-// StdoutSink writes JSON Lines to standard output, each time a checkpoint is
-// complete. The lines travel in the checkpoint, so none is lost; those of the last
-// checkpoint are written once more when a process takes the place of one that
-// crashed. The lines of one split are in its order; those of several splits are
-// in the order of splits within a checkpoint.
+// Stdout writes lines to standard output each time a checkpoint is complete. The lines travel in the
+// checkpoint, so none is lost. If a process crashes, the one that takes its place writes the lines of
+// the last checkpoint once more. Within a checkpoint the lines are in the order of their splits, and
+// those of one split are in its order.
 //
 // It is safe for concurrent use, and for one run at a time.
-type StdoutSink[T any] struct {
-	config StdoutConfig
-	encode func(*bufio.Writer) encoder[T]
+type Stdout[T any] struct {
+	config StdoutConfig[T]
 	out    stdoutLog
 }
 
-// NewStdoutSink writes each value as a line of JSON.
-func NewStdoutSink[T any](c StdoutConfig) *StdoutSink[T] {
-	return &StdoutSink[T]{config: c, encode: encodeJSON[T]}
+// NewStdout returns a sink. A mistake in the configuration is reported when the job starts.
+func NewStdout[T any](c StdoutConfig[T]) *Stdout[T] { return &Stdout[T]{config: c} }
+
+// Validate says what is wrong with the configuration.
+func (s *Stdout[T]) Validate() error {
+	_, err := s.config.resolve()
+	return err
 }
 
-// NewRawStdoutSink writes JSON values as they are, one a line, as RawSink does.
-func NewRawStdoutSink(c StdoutConfig) *StdoutSink[json.RawMessage] {
-	return &StdoutSink[json.RawMessage]{config: c, encode: encodeRaw}
-}
-
-func (c StdoutConfig) resolve() (StdoutConfig, error) {
+func (c StdoutConfig[T]) resolve() (StdoutConfig[T], error) {
+	var errs []error
+	if c.Encode == nil {
+		errs = append(errs, errNoEncode)
+	}
 	if c.MaxBytes < 0 {
-		return c, fmt.Errorf("file: the bound of output between two checkpoints is %d; want 1 or more bytes, or 0 for %d", c.MaxBytes, DefaultMaxBytes)
+		errs = append(errs, fmt.Errorf("file: the bound of output between two checkpoints is %d; want 1 or more bytes, or 0 for %d", c.MaxBytes, DefaultMaxBytes))
 	}
 	if c.MaxBytes == 0 {
 		c.MaxBytes = DefaultMaxBytes
@@ -67,20 +67,20 @@ func (c StdoutConfig) resolve() (StdoutConfig, error) {
 	if c.Output == nil {
 		c.Output = os.Stdout
 	}
-	return c, nil
+	return c, errors.Join(errs...)
 }
 
 // Open implements connector.Sink.
-func (s *StdoutSink[T]) Open(context.Context, async.Subtask) (connector.Writer[T], error) {
+func (s *Stdout[T]) Open(context.Context, async.Subtask) (connector.Writer[T], error) {
 	c, err := s.config.resolve()
 	if err != nil {
 		return nil, err
 	}
-	return &stdoutWriter[T]{max: c.MaxBytes, encode: s.encode, texts: map[int]*text[T]{}}, nil
+	return &stdoutWriter[T]{max: c.MaxBytes, encode: c.Encode, texts: map[int]*bytes.Buffer{}}, nil
 }
 
 // Committer implements connector.Sink.
-func (s *StdoutSink[T]) Committer(context.Context) (connector.Committer, error) {
+func (s *Stdout[T]) Committer(context.Context) (connector.Committer, error) {
 	c, err := s.config.resolve()
 	if err != nil {
 		return nil, err
@@ -91,16 +91,10 @@ func (s *StdoutSink[T]) Committer(context.Context) (connector.Committer, error) 
 // stdoutWriter gathers the lines of one subtask, by split.
 type stdoutWriter[T any] struct {
 	max    int
-	encode func(*bufio.Writer) encoder[T]
+	encode Encode[T]
 	size   int
-	texts  map[int]*text[T]
+	texts  map[int]*bytes.Buffer
 	failed error
-}
-
-type text[T any] struct {
-	bytes  bytes.Buffer
-	w      *bufio.Writer
-	encode encoder[T]
 }
 
 // Write implements connector.Writer.
@@ -110,19 +104,19 @@ func (w *stdoutWriter[T]) Write(recs []async.Record[T]) error {
 	}
 	for i := range recs {
 		r := &recs[i]
+		line, err := lineOf(w.encode, r)
+		if err != nil {
+			w.failed = err
+			return err
+		}
 		t := w.texts[r.Split]
 		if t == nil {
-			t = &text[T]{}
-			t.w = bufio.NewWriterSize(&t.bytes, 4<<10)
-			t.encode = w.encode(t.w)
+			t = &bytes.Buffer{}
 			w.texts[r.Split] = t
 		}
-		before := t.bytes.Len() + t.w.Buffered()
-		if err := t.encode(&r.Value); err != nil {
-			w.failed = &recordError{split: r.Split, position: r.Position, err: err}
-			return w.failed
-		}
-		w.size += t.bytes.Len() + t.w.Buffered() - before
+		t.Write(line)
+		t.WriteByte('\n')
+		w.size += len(line) + 1
 		if w.size > w.max {
 			w.failed = fmt.Errorf("file: more than %d bytes for standard output between two checkpoints; take checkpoints more often, or write to files", w.max)
 			return w.failed
@@ -138,10 +132,7 @@ func (w *stdoutWriter[T]) Prepare(context.Context, int64) ([]connector.Pending, 
 	}
 	var pending []connector.Pending
 	for split, t := range w.texts {
-		if err := t.w.Flush(); err != nil {
-			return nil, err
-		}
-		pending = append(pending, connector.Pending{Split: split, Data: t.bytes.Bytes()})
+		pending = append(pending, connector.Pending{Split: split, Data: t.Bytes()})
 	}
 	slices.SortFunc(pending, func(a, b connector.Pending) int { return cmp.Compare(a.Split, b.Split) })
 	clear(w.texts)
@@ -254,7 +245,7 @@ func (c *stdoutCommitter) write(ctx context.Context, p []byte) (n int, err error
 type nobodyReads struct{ err error }
 
 func (e nobodyReads) Error() string {
-	return fmt.Sprintf("file: whoever read standard output has closed it: %v", e.err)
+	return fmt.Sprintf("file: the reader of standard output has closed it: %v", e.err)
 }
 
 func (e nobodyReads) Unwrap() error { return e.err }

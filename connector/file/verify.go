@@ -17,19 +17,23 @@ import (
 type Verified struct {
 	// Dir is the folder of the parts.
 	Dir string
-	// Parts are how many there are and Bytes their size. Unknown are how many of them nobody knows
-	// the size and the checksum of, since an earlier version published them; Pending, how many
-	// still have a hidden name, because the process ended before it could publish them. Taken are
-	// missing, as they may be (SinkConfig.Consumed).
-	Parts, Unknown, Pending, Taken int
-	Bytes                          int64
-	// Wrong says what is missing or not as it was written.
+	// Parts is the number of parts that are there, and Bytes is their size.
+	Parts int
+	Bytes int64
+	// Unknown counts the parts whose checksums are not known, because an earlier version published them.
+	Unknown int
+	// Pending counts the parts that still have hidden names, because the process ended before it could
+	// publish them.
+	Pending int
+	// Taken counts the parts that are missing, as SinkConfig.Consumed allows it.
+	Taken int
+	// Wrong says which parts are missing or differ from what was written.
 	Wrong []string
 }
 
-// VerifyParts reads all that a sink of part files has published, and compares it with what the
-// sink's state in a checkpoint says. plan is what that checkpoint was to publish. ours is false if
-// the state is not one of such a sink. The error says why something could not be found out.
+// VerifyParts reads everything that a sink of part files has published, and compares it with the sink's
+// state in a checkpoint. plan is the sink's plan in that checkpoint. ours is false if the state is not
+// that of such a sink. The error says why the comparison could not be finished.
 func VerifyParts(ctx context.Context, state, plan []byte) (v Verified, ours bool, err error) {
 	st, err := parseState(state)
 	if err != nil || st.Dir == "" {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -40,7 +41,7 @@ func terminal(t *testing.T) (screen, tty *os.File) {
 // context lasts, and no longer; what was written is not written again.
 func TestTerminalThatNobodyReads(t *testing.T) {
 	screen, tty := terminal(t)
-	c, err := NewRawStdoutSink(StdoutConfig{Output: tty}).Committer(ctx)
+	c, err := NewStdout(StdoutConfig[json.RawMessage]{Encode: RawLine, Output: tty}).Committer(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,37 +24,31 @@ type writer[T any] struct {
 	fs      fsx.FS
 	dir     string
 	prefix  string // of pending names
-	encode  func(*bufio.Writer) encoder[T]
+	encode  Encode[T]
 	maxOpen int
 
 	seq   int
-	parts map[int]*part[T] // by split
-	open  []*part[T]       // those that hold a file, the last used last
-	spare []*buffer[T]
+	parts map[int]*part   // by split
+	open  []*part         // those that hold a file, the last used last
+	spare []*bufio.Writer // buffers of closed files, for others
 	// failed is the first error of the disk. What is in the files is not known
 	// after it, so nothing can be prepared.
 	failed error
 }
 
 // part is a pending file.
-type part[T any] struct {
+type part struct {
 	split int
 	name  string
 	size  int64
 	sum   uint32 // of the bytes
 	// f and buf are nil while the file is closed to make room for others.
 	f   fsx.File
-	buf *buffer[T]
-}
-
-// buffer gathers the bytes for a file; it outlives the file and serves others.
-type buffer[T any] struct {
-	w      *bufio.Writer
-	encode encoder[T]
+	buf *bufio.Writer
 }
 
 // Write takes bytes from the buffer.
-func (p *part[T]) Write(b []byte) (int, error) {
+func (p *part) Write(b []byte) (int, error) {
 	n, err := p.f.Write(b)
 	p.size += int64(n)
 	p.sum = crc32.Update(p.sum, castagnoli, b[:n])
@@ -79,22 +73,16 @@ func (w *writer[T]) Write(recs []async.Record[T]) error {
 		if err != nil {
 			return w.fail(err)
 		}
-		if err := p.buf.encode(&r.Value); err != nil {
-			if p.broken() {
-				return w.fail(fmt.Errorf("file: writing %s: %w", filepath.Join(w.dir, p.name), err))
-			}
-			// The whole job fails with this, so the lines before it don't matter.
-			w.failed = &recordError{split: r.Split, position: r.Position, err: err}
-			return w.failed
+		line, err := lineOf(w.encode, r)
+		if err != nil {
+			return w.fail(err) // the whole job fails, so the lines before it do not matter
+		}
+		p.buf.Write(line) // the buffer keeps an error for the next call
+		if err := p.buf.WriteByte('\n'); err != nil {
+			return w.fail(fmt.Errorf("file: writing %s: %w", filepath.Join(w.dir, p.name), err))
 		}
 	}
 	return nil
-}
-
-// broken says whether the buffer has met an error of the disk, which it keeps.
-func (p *part[T]) broken() bool {
-	_, err := p.buf.w.Write(nil)
-	return err != nil
 }
 
 func (w *writer[T]) fail(err error) error {
@@ -105,13 +93,13 @@ func (w *writer[T]) fail(err error) error {
 }
 
 // part returns the open pending file of a split.
-func (w *writer[T]) part(split int) (*part[T], error) {
+func (w *writer[T]) part(split int) (*part, error) {
 	if n := len(w.open); n > 0 && w.open[n-1].split == split {
 		return w.open[n-1], nil
 	}
 	p := w.parts[split]
 	if p == nil {
-		p = &part[T]{split: split, name: fmt.Sprintf("%s%d-%d%s", w.prefix, split, w.seq, partSuffix)}
+		p = &part{split: split, name: fmt.Sprintf("%s%d-%d%s", w.prefix, split, w.seq, partSuffix)}
 	}
 	if p.f != nil {
 		i := slices.Index(w.open, p)
@@ -133,7 +121,7 @@ func (w *writer[T]) part(split int) (*part[T], error) {
 }
 
 // acquire opens a part's file, making it the first time.
-func (w *writer[T]) acquire(p *part[T]) (err error) {
+func (w *writer[T]) acquire(p *part) (err error) {
 	name := filepath.Join(w.dir, p.name)
 	if w.parts[p.split] == nil {
 		if p.f, err = w.fs.Create(name); err == nil {
@@ -150,16 +138,15 @@ func (w *writer[T]) acquire(p *part[T]) (err error) {
 	if n := len(w.spare); n > 0 {
 		p.buf, w.spare = w.spare[n-1], w.spare[:n-1]
 	} else {
-		b := bufio.NewWriterSize(nil, writeBuffer)
-		p.buf = &buffer[T]{w: b, encode: w.encode(b)}
+		p.buf = bufio.NewWriterSize(nil, writeBuffer)
 	}
-	p.buf.w.Reset(p)
+	p.buf.Reset(p)
 	return nil
 }
 
 // release writes a part's buffer out and closes its file, after a sync if asked to.
-func (w *writer[T]) release(p *part[T], sync bool) error {
-	err := p.buf.w.Flush()
+func (w *writer[T]) release(p *part, sync bool) error {
+	err := p.buf.Flush()
 	if err == nil && sync {
 		err = p.f.Sync()
 	}
@@ -194,7 +181,7 @@ func (w *writer[T]) Prepare(ctx context.Context, _ int64) ([]connector.Pending, 
 				return nil, w.fail(err)
 			}
 		} else {
-			w.open = slices.DeleteFunc(w.open, func(o *part[T]) bool { return o == p })
+			w.open = slices.DeleteFunc(w.open, func(o *part) bool { return o == p })
 		}
 		if err := w.release(p, true); err != nil {
 			return nil, w.fail(err)

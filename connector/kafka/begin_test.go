@@ -356,7 +356,7 @@ func TestGroupOffsetThatVanishes(t *testing.T) {
 		b.await(r, 100)
 		gone.Store(true)
 		b.fill("in", 1, 100, 110)
-		if err := r.Wait(); err == nil || !strings.Contains(err.Error(), "was at offset 100 and has none any more") || !strings.Contains(err.Error(), "offsets.retention.minutes") {
+		if err := r.Wait(); err == nil || !strings.Contains(err.Error(), "was at offset 100 and has no offset any more") || !strings.Contains(err.Error(), "offsets.retention.minutes") {
 			t.Errorf("it ended with %v", err)
 		}
 		if n := len(b.committed("out")[0]); n != 100 {

@@ -34,7 +34,7 @@ func (b *broker) begin(ctx context.Context, state, out string, s *Source[[]byte]
 		Checkpoint: stream.CheckpointConfig{Interval: interval, Store: store},
 	})
 	answers := stream.OrderedWait(stream.From(j, s), async.Func(answer, 64), ordered)
-	stream.To(stream.Map(answers, func(v []byte) (json.RawMessage, error) { return v, nil }), file.NewRawSink(file.SinkConfig{Dir: out}))
+	stream.To(stream.Map(answers, func(v []byte) (json.RawMessage, error) { return v, nil }), file.NewSink(file.SinkConfig[json.RawMessage]{Encode: file.RawLine, Dir: out}))
 	return j.Start(ctx), store
 }
 

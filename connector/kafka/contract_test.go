@@ -97,7 +97,7 @@ func TestKafkaToFilesKeepsTheContract(t *testing.T) {
 				Lanes: 3, Records: 1000, Guarantee: connectortest.ExactlyOnce, Endless: true, Store: stream.NewMemoryStore(),
 				Open: func() (connector.Source[json.RawMessage], connector.Sink[json.RawMessage], func() error) {
 					return NewSource(SourceConfig[json.RawMessage]{Config: b.config(), Topics: Topics{Names: []string{"in"}}, Decode: Raw[json.RawMessage]}),
-						file.NewRawSink(file.SinkConfig{Dir: dir}), func() error { return nil }
+						file.NewSink(file.SinkConfig[json.RawMessage]{Encode: file.RawLine, Dir: dir}), func() error { return nil }
 				},
 				Published: func() map[int][]string {
 					names, err := filepath.Glob(filepath.Join(dir, "part-*"))
@@ -140,7 +140,7 @@ func TestFilesToKafkaKeepTheContract(t *testing.T) {
 			connectortest.Job(t, connectortest.Pair[json.RawMessage]{
 				Lanes: 2, Records: 1000, Guarantee: connectortest.AtLeastOnce, Store: stream.NewMemoryStore(),
 				Open: func() (connector.Source[json.RawMessage], connector.Sink[json.RawMessage], func() error) {
-					return file.NewRawSource(file.SourceConfig[json.RawMessage]{Paths: []string{filepath.Join(dir, "*")}}),
+					return file.NewSource(file.SourceConfig[json.RawMessage]{Decode: file.Raw, Paths: []string{filepath.Join(dir, "*")}}),
 						NewSink(SinkConfig[json.RawMessage]{Config: b.config(), Topic: "out", Encode: func(r *async.Record[json.RawMessage]) (*Record, error) {
 							return &Record{Key: fmt.Append(nil, r.Split), Value: r.Value}, nil
 						}}), func() error { return nil }

@@ -10,21 +10,21 @@ import (
 	"github.com/tensorferry/tensorferry/internal/enum"
 )
 
-// OnExpired says what is done where the next record to be read is not there any more: it was
-// deleted before it was read (retention), brokers have lost it, or its topic was deleted and made
-// anew.
+// OnExpired says what happens if the next record to read is gone. A record is gone if it was deleted
+// before it was read (retention), if brokers have lost it, or if its topic was deleted and made anew.
 type OnExpired uint8
 
 const (
-	// FailExpired ends the job: records are lost, and somebody has to know. The default.
+	// FailExpired ends the job, since records are lost. It is the default.
 	FailExpired OnExpired = iota
-	// SkipExpired goes on at the first record that there is, and logs and counts what it skips.
-	// Where a topic was made anew, or ends before the position, that is its beginning.
+	// SkipExpired goes on at the first record that is there. It logs and counts the skipped records.
+	// It goes on at the beginning of a topic that was made anew, or that ends before the position.
 	SkipExpired
 )
 
 var onExpired = []string{"fail", "earliest"}
 
+// String names the choice as a job file does.
 func (o OnExpired) String() string { return enum.Name("on_expired", o, onExpired) }
 
 // extent is what there is of a partition: offsets from first to before end.
@@ -41,20 +41,20 @@ type lostError struct {
 }
 
 func (e *lostError) Error() string {
-	now := "what there is now is not known"
+	now := "it is not known which records are there now"
 	if e.end >= 0 {
-		now = fmt.Sprintf("the first there is now is %d, and the partition ends at %d", e.first, e.end)
+		now = fmt.Sprintf("the first record is now at offset %d, and the partition ends at %d", e.first, e.end)
 	}
 	what := fmt.Sprintf("the records from offset %d on were not read yet and are gone; %s; keep them for longer (retention)", e.next, now)
 	switch {
 	case e.was != e.is:
-		what = fmt.Sprintf("the topic was deleted and made anew (its id was %s and is %s): of the old one the records from offset %d on were not read yet and are gone; %s",
+		what = fmt.Sprintf("the topic was deleted and made anew (its id was %s and is %s): the old one's records from offset %d on were not read yet and are gone; %s",
 			e.was, e.is, e.next, now)
 	case e.end >= 0 && e.next > e.end:
-		what = fmt.Sprintf("it ends at offset %d and was read up to %d; %s; it is not the one that was read, or brokers have lost records (unclean leader election); put the old one back",
+		what = fmt.Sprintf("it ends at offset %d and was read up to %d; %s; it is not the partition that was read, or brokers have lost records (unclean leader election); put the old one back",
 			e.end, e.next, now)
 	}
-	return fmt.Sprintf("kafka: %s: %s; or accept the loss: go on at the first record there is (on_expired: earliest), or start afresh", e.partition, what)
+	return fmt.Sprintf("kafka: %s: %s; or accept the loss: go on at the first record that is there (on_expired: earliest), or start afresh", e.partition, what)
 }
 
 // Verdict makes a lostError an async.Failure.

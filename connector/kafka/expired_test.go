@@ -132,13 +132,13 @@ func TestExpired(t *testing.T) {
 		results int // of a job that goes on
 	}{
 		{"retention", func(b *broker) { b.fill("in", 1, 100, 200); b.expire(150) },
-			[]string{"in, partition 0", "from offset 100 on were not read yet and are gone", "the first there is now is 150", "ends at 200", "on_expired: earliest"}, 50, 150},
+			[]string{"in, partition 0", "from offset 100 on were not read yet and are gone", "the first record is now at offset 150", "ends at 200", "on_expired: earliest"}, 50, 150},
 		{"retention of all", func(b *broker) { b.fill("in", 1, 100, 200); b.expire(200) },
-			[]string{"from offset 100 on", "the first there is now is 200", "ends at 200"}, 100, 100},
+			[]string{"from offset 100 on", "the first record is now at offset 200", "ends at 200"}, 100, 100},
 		{"made anew and shorter", func(b *broker) { b.renew(30) },
 			[]string{"in, partition 0", "the topic was deleted and made anew", "from offset 100 on", "ends at 30"}, 0, 130},
 		{"made anew and longer", func(b *broker) { b.renew(300) },
-			[]string{"the topic was deleted and made anew", "from offset 100 on", "the first there is now is 0", "ends at 300"}, 0, 400},
+			[]string{"the topic was deleted and made anew", "from offset 100 on", "the first record is now at offset 0", "ends at 300"}, 0, 400},
 	} {
 		for _, how := range []OnExpired{FailExpired, SkipExpired} {
 			for _, group := range []bool{false, true} {

@@ -3,14 +3,13 @@ package kafka
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/connector"
 )
 
-// GroupSink returns a sink that writes in the transactions of a group. Of its configuration Topic, Encode, MaxRecord and MaxHeld
-// count; the rest is the group's.
+// GroupSink returns a sink that writes in the transactions of a group. It uses Topic, Encode, MaxRecord
+// and MaxHeld of its configuration; everything else is the group's.
 func GroupSink[T any](g *Group, c SinkConfig[T]) connector.Sink[T] {
 	s := &groupSink[T]{g: g, cfg: c}
 	s.err = s.cfg.check()
@@ -31,7 +30,8 @@ func (s *groupSink[T]) Open(ctx context.Context, _ async.Subtask) (connector.Wri
 	return &groupWriter[T]{s: s, ctx: ctx}, nil
 }
 
-// Committer implements connector.Sink. What is published the group's checkpoints say; Clean throws away what is not.
+// Committer implements connector.Sink. The group's checkpoints publish results; Clean throws away those
+// that are not published.
 func (s *groupSink[T]) Committer(ctx context.Context) (connector.Committer, error) {
 	if err := errors.Join(s.err, s.g.err); err != nil {
 		return nil, err
@@ -58,12 +58,13 @@ func (c groupCommitter) Clean(ctx context.Context) error {
 	return c.g.prod.clean(ctx)
 }
 
-// Rewind implements connector.Rewinder: there is nothing that it could go back to.
+// Rewind implements connector.Rewinder. It always fails.
 func (c groupCommitter) Rewind(_, _ []byte) ([]byte, error) {
-	return nil, fmt.Errorf("kafka: what a transaction has published stays")
+	return nil, errors.New("kafka: a sink in transactions cannot go back: results of a committed transaction stay")
 }
 
-// groupWriter writes in the group's transaction. Behind a barrier it holds results back, since they belong to the next one.
+// groupWriter writes in the group's transaction. Behind a barrier it holds results back, since they
+// belong to the next transaction.
 type groupWriter[T any] struct {
 	s       *groupSink[T]
 	ctx     context.Context
@@ -129,7 +130,7 @@ func (w *groupWriter[T]) Prepare(ctx context.Context, _ int64) ([]connector.Pend
 // Full implements connector.Holder.
 func (w *groupWriter[T]) Full() bool { return w.bytes >= w.s.cfg.MaxHeld }
 
-// Over implements connector.Holder. Of a checkpoint that was given up the transaction goes on.
+// CheckpointDone implements connector.Holder. If a checkpoint was abandoned, its transaction goes on.
 func (w *groupWriter[T]) CheckpointDone(int64, bool) error { return w.release() }
 
 // Close implements connector.Writer.

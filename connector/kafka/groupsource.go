@@ -36,8 +36,8 @@ func (g *Group) cut(ctx context.Context) ([]connector.Split, error) {
 	return nil, g.refused
 }
 
-// Reach asks the brokers whether the topics are there, and whether this process may have its transactions. It is part of what a run begins with,
-// and may be called before.
+// Reach asks the brokers whether the topics are there, and whether this process may use its
+// transactions. A run begins with it. It may also be called earlier.
 func (g *Group) Reach(ctx context.Context) error {
 	if g.err != nil || g.ready {
 		return g.err
@@ -106,7 +106,7 @@ func (g *Group) assign(ctx context.Context) ([]connector.Split, []int64, error) 
 		return true
 	})
 	if err != nil {
-		return nil, nil, fmt.Errorf("kafka: partitions are being given up: %w", err)
+		return nil, nil, fmt.Errorf("kafka: waiting until the group's old partitions are released: %w", err)
 	}
 	if refused != nil {
 		return nil, nil, refused
@@ -206,7 +206,7 @@ func (g *Group) offsets(ctx context.Context, of []partition) (map[partition]int6
 		o, ok := got.Lookup(p.Topic, p.ID)
 		if !ok || o.At < 0 {
 			if _, begins := out[p]; !begins {
-				return nil, fmt.Errorf("kafka: %s: the group %q has no offset of it; was the topic deleted?", p, g.cfg.Group)
+				return nil, fmt.Errorf("kafka: %s: the group %q has no offset for it; was the topic deleted?", p, g.cfg.Group)
 			}
 			continue
 		}
@@ -234,7 +234,7 @@ func (g *Group) forgotten(p partition, at int64) error {
 	lost := &lostError{partition: p, next: at, extent: extent{0, -1}, was: g.ids[p.Topic], is: g.list.ids[p.Topic]}
 	switch {
 	case lost.was == "" || lost.is == "" || lost.was == lost.is:
-		return permanentError(fmt.Sprintf("kafka: %s: the consumer group %q was at offset %d and has none any more: it was deleted, or it has expired, which takes a group "+
+		return permanentError(fmt.Sprintf("kafka: %s: the consumer group %q was at offset %d and has no offset any more: it was deleted, or it has expired, as it does for a group "+
 			"without members (offsets.retention.minutes); set it with Kafka's own tools while no member runs, or start again and read from the first record", p, g.cfg.Group, at))
 	case g.cfg.OnExpired != SkipExpired:
 		return lost
@@ -243,7 +243,7 @@ func (g *Group) forgotten(p partition, at int64) error {
 	return nil
 }
 
-// GroupSource returns the source of a group's partitions.
+// GroupSource returns the source that reads a group's partitions. decode must not be nil.
 func GroupSource[T any](g *Group, decode Decode[T]) connector.Source[T] {
 	return &groupSource[T]{g, decode}
 }
@@ -255,23 +255,24 @@ type groupSource[T any] struct {
 
 func (s *groupSource[T]) Splits(ctx context.Context) ([]connector.Split, error) {
 	if s.decode == nil {
-		return nil, errors.New("kafka: no function decodes records")
+		return nil, errNoDecode
 	}
 	return s.g.cut(ctx)
 }
 
-// Partition returns the partition that a split of the present attempt stands for.
+// Partition returns the partition of a split, by the split's number in the present attempt.
 func (s *groupSource[T]) Partition(split int) (topic string, id int32, ok bool) {
 	return s.g.Partition(split)
 }
 
 func (s *groupSource[T]) Verify(context.Context, []connector.Split, []int64) error { return nil }
 
-// Lag returns how many records of this member's partitions have not been read; false while nobody knows yet.
+// Lag returns how many records of this member's partitions have not been read yet. known is false until
+// the brokers have said so.
 func (s *groupSource[T]) Lag() (records int64, known bool) { return s.g.lags.total() }
 
 // Skipped returns how many records of this member's partitions were skipped because they were gone
-// before they were read (SkipExpired).
+// before they could be read (SkipExpired).
 func (s *groupSource[T]) Skipped() int64 { return s.g.skipped.n.Load() }
 
 func (s *groupSource[T]) Changed(ctx context.Context) error { return s.g.waitChanged(ctx) }
@@ -281,7 +282,7 @@ func (s *groupSource[T]) Assign(ctx context.Context, _ []connector.Split, _ []in
 }
 
 func (s *groupSource[T]) Open(context.Context, connector.Split, int64) (connector.Reader[T], error) {
-	return nil, errors.New("kafka: partitions are read together")
+	return nil, errTogether
 }
 
 func (s *groupSource[T]) OpenAll(_ context.Context, splits []connector.AssignedSplit) (connector.UnboundedReader[T], error) {

@@ -51,7 +51,7 @@ type closingMechanism struct {
 	to sasl.ClosingMechanism
 }
 
-// Close has nobody to tell.
+// Close cannot report an error.
 func (m closingMechanism) Close() {
 	_ = guard.Apart("Close of the SASL mechanism", func() error {
 		m.to.Close()
@@ -100,7 +100,7 @@ func (p partitioner) ForTopic(topic string) kgo.TopicPartitioner {
 	var to kgo.TopicPartitioner
 	p.choose("ForTopic", func() int {
 		if to = p.to.ForTopic(topic); to == nil {
-			panic("it has nothing for the topic " + topic)
+			panic("it returned nil for the topic " + topic)
 		}
 		return 0
 	})

@@ -100,12 +100,13 @@ func (g *Group) onRevoked(ctx context.Context, _ *kgo.Client, m map[string][]int
 	g.signal()
 }
 
-// LostError says that the group has given partitions to others, because this member gave no sign for too long or could not reach the group.
+// LostError says that other members have this member's partitions now. The member sent no heartbeat for
+// too long, or could not reach the group.
 type LostError struct{ Group string }
 
 func (e *LostError) Error() string {
-	return fmt.Sprintf("kafka: the membership in the consumer group %q was lost, as when a member gives no sign for too long; "+
-		"its partitions, and what was in progress, are for others now", e.Group)
+	return fmt.Sprintf("kafka: the membership in the consumer group %q was lost, as when a member sends no heartbeat for too long; "+
+		"other members now have its partitions, and repeat what was in progress", e.Group)
 }
 
 func (g *Group) onLost(_ context.Context, _ *kgo.Client, m map[string][]int32) {

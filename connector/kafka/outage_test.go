@@ -63,7 +63,7 @@ func toFiles(dir string, cfg Config, fn func(context.Context, []byte) ([]byte, e
 	s := NewSource(SourceConfig[[]byte]{Config: cfg, Topics: Topics{Names: []string{"in"}}, Decode: Raw[[]byte]})
 	answers := stream.OrderedWait(stream.From(j, s), async.Func(fn, 64), ordered)
 	lines := stream.Map(answers, func(v []byte) (json.RawMessage, error) { return json.Marshal(string(v)) })
-	stream.To(lines, file.NewRawSink(file.SinkConfig{Dir: dir}))
+	stream.To(lines, file.NewSink(file.SinkConfig[json.RawMessage]{Encode: file.RawLine, Dir: dir}))
 	return j
 }
 

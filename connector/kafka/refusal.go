@@ -40,18 +40,18 @@ func (e *refusal) Verdict() async.Verdict { return async.Verdict{Class: async.Pe
 var advice = map[*kerr.Error]string{
 	kerr.SaslAuthenticationFailed:           "check the mechanism, the user and the password of sasl",
 	kerr.UnsupportedSaslMechanism:           "choose a mechanism of sasl that the brokers have",
-	kerr.IllegalSaslState:                   "the brokers at this address want no sasl",
+	kerr.IllegalSaslState:                   "the brokers at this address do not use SASL; remove sasl",
 	kerr.TopicAuthorizationFailed:           "grant the user the right to read, write and describe the topic",
 	kerr.GroupAuthorizationFailed:           "grant the user the right to read the consumer group",
 	kerr.ClusterAuthorizationFailed:         "grant the user the right to IdempotentWrite",
 	kerr.TransactionalIDAuthorizationFailed: "grant the user the right to write the transactional ids that begin with tensorferry-",
-	kerr.InvalidTransactionTimeout:          "the brokers allow less (transaction.max.timeout.ms): want a shorter transaction timeout, or a larger limit there",
-	kerr.InvalidSessionTimeout:              "want a session timeout from group.min.session.timeout.ms to group.max.session.timeout.ms of the brokers",
-	kerr.InconsistentGroupProtocol:          "the group has members that share partitions in another way; want a group of the job's own",
-	kerr.FencedInstanceID:                   "another process has joined the group as the same instance; want a name of its own for each",
+	kerr.InvalidTransactionTimeout:          "the brokers allow less (transaction.max.timeout.ms); set a shorter transaction timeout, or raise that limit",
+	kerr.InvalidSessionTimeout:              "set a session timeout from group.min.session.timeout.ms to group.max.session.timeout.ms of the brokers",
+	kerr.InconsistentGroupProtocol:          "the group has members that share partitions in another way; use a group that only this job uses",
+	kerr.FencedInstanceID:                   "another process has joined the group as the same instance; give each process a name of its own",
 }
 
-// refused makes a refusal of an error, if it is one, and else returns it. What a broker said in it
+// refused makes a refusal of an error, if it is one, or returns it otherwise. What a broker said in it
 // is kept short.
 func refused(err error) error {
 	err = brief.Error(err)
@@ -127,14 +127,14 @@ func (c *Config) explained(what string, err error) error {
 	last, connected := c.dialing.last, len(c.dialing.open) > 0
 	c.dialing.mu.Unlock()
 	if connected && errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("kafka: %s: a broker of %s is connected, and there was no answer for %v: %w", what, strings.Join(c.Brokers, ", "), c.Timeout, err)
+		return fmt.Errorf("kafka: %s: a broker of %s is connected but has not answered for %v: %w", what, strings.Join(c.Brokers, ", "), c.Timeout, err)
 	}
 	if last == nil || connected || errors.Is(last, context.Canceled) {
 		return fmt.Errorf("kafka: %s: %w", what, err)
 	}
 	last = refused(last)
 	if _, said := errors.AsType[*kgo.ErrFirstReadEOF](last); errors.Is(last, io.EOF) && !said {
-		last = fmt.Errorf("%w: it was closed at once, as by a broker that wants TLS or SASL, or wants none", last)
+		last = fmt.Errorf("%w: the connection was closed at once; the broker may want TLS or SASL, or neither of them", last)
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("kafka: %s: no broker could be reached at %s for %v: %w", what, strings.Join(c.Brokers, ", "), c.Timeout, last)

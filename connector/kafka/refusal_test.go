@@ -32,11 +32,11 @@ func TestExplained(t *testing.T) {
 			d.OnBrokerDisconnect(kgo.BrokerMetadata{}, one)
 			connect(d, nil, down)
 		}, context.DeadlineExceeded, "no broker could be reached at b1, b2 for 3s: connection refused"},
-		{"one is slow", func(d *dialing) { connect(d, one, nil) }, context.DeadlineExceeded, "a broker of b1, b2 is connected, and there was no answer for 3s"},
+		{"one is slow", func(d *dialing) { connect(d, one, nil) }, context.DeadlineExceeded, "a broker of b1, b2 is connected but has not answered for 3s"},
 		{"one is slow and another is down", func(d *dialing) {
 			connect(d, one, nil)
 			connect(d, nil, down)
-		}, context.DeadlineExceeded, "a broker of b1, b2 is connected, and there was no answer for 3s"},
+		}, context.DeadlineExceeded, "a broker of b1, b2 is connected but has not answered for 3s"},
 		{"one answers badly and another is down", func(d *dialing) {
 			connect(d, one, nil)
 			connect(d, nil, down)

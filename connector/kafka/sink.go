@@ -14,29 +14,26 @@ import (
 	"github.com/tensorferry/tensorferry/internal/guard"
 )
 
-// Encode makes the record of a result. It need not set the topic if the sink has one. It must not keep r, and what it
-// returns is the sink's. An error, as the record's own fault, ends the job. It is called from several goroutines. If the
-// result is part of a sampled trace, its headers gain traceparent and tracestate, unless Encode has set one.
-type Encode[T any] func(r *async.Record[T]) (*Record, error)
-
-// SinkConfig describes a sink. Encode must be set.
+// SinkConfig describes a sink. Brokers and Encode must be set; the sink of a Group needs no brokers.
 type SinkConfig[T any] struct {
-	// Config says how Kafka is reached; in the sink of a Group it is the group's.
+	// Config says how to reach Kafka. The sink of a Group does not use it.
 	Config
-	// Topic takes the records for which Encode sets none.
-	Topic  string
+	// Topic receives the records for which Encode sets no topic.
+	Topic string
+	// Encode makes the record of a result.
 	Encode Encode[T]
-	// Partitioner chooses partitions. Default: by the hash of the key, as Kafka's own clients do; records without a
-	// key stay together for a while.
+	// Partitioner chooses the partition of a record. Default: the hash of the key, as in Kafka's own
+	// clients; records without a key go to one partition for a while, then to another.
 	Partitioner kgo.Partitioner
-	// Compression in the order of preference. Default: snappy, else none.
+	// Compression lists codecs in the order of preference. Default: snappy, or no compression if the
+	// brokers do not support it.
 	Compression []kgo.CompressionCodec
-	// MaxRecord bounds a record, as Size counts, in bytes. A larger one is refused as its own
-	// fault. Default 1,000,000, which brokers take by default; at most 64 MiB. A topic that allows less (max.message.bytes) is
-	// refused when the job starts.
+	// MaxRecord is the largest size of a record in bytes, as Size counts. A larger record is refused, as
+	// its own fault. Default 1,000,000, which brokers accept by default; at most 64 MiB. If the topic
+	// allows less (max.message.bytes), the job fails when it starts.
 	MaxRecord int
-	// MaxHeld bounds what a subtask holds back while a checkpoint is completed, in bytes of keys and values. Default 16 MiB.
-	// It is for the sinks of a Group.
+	// MaxHeld is how much a subtask holds back while a checkpoint is completed, in bytes of keys and
+	// values. Default 16 MiB. Only the sink of a Group uses it.
 	MaxHeld int
 
 	batch int // how many bytes are sent to a partition at once; 0: as many as the largest record has
@@ -45,7 +42,7 @@ type SinkConfig[T any] struct {
 // DefaultMaxHeld is how much a subtask holds back while a checkpoint is completed.
 const DefaultMaxHeld = 16 << 20
 
-// DefaultMaxRecord is how many bytes a record may have.
+// DefaultMaxRecord is the largest size of a record, in bytes.
 const DefaultMaxRecord = 1_000_000
 
 const (
@@ -57,16 +54,16 @@ const (
 func (c *SinkConfig[T]) check() error {
 	var errs []error
 	if c.Encode == nil {
-		errs = append(errs, errors.New("kafka: no function encodes results"))
+		errs = append(errs, errors.New("kafka: the sink has no Encode; set one, such as kafka.JSONValue or kafka.RawValue"))
 	}
 	if c.MaxHeld < 0 {
-		errs = append(errs, fmt.Errorf("kafka: a subtask holds back %d bytes; want 1 or more, or 0 for %d", c.MaxHeld, DefaultMaxHeld))
+		errs = append(errs, fmt.Errorf("kafka: the bound of what a subtask holds back is %d bytes; want 1 or more, or 0 for %d", c.MaxHeld, DefaultMaxHeld))
 	}
 	if c.MaxHeld == 0 {
 		c.MaxHeld = DefaultMaxHeld
 	}
 	if c.MaxRecord < 0 || c.MaxRecord > mostRecord {
-		errs = append(errs, fmt.Errorf("kafka: a record may have %d bytes; want 1 to %d, or 0 for %d", c.MaxRecord, mostRecord, DefaultMaxRecord))
+		errs = append(errs, fmt.Errorf("kafka: the largest record is %d bytes; want 1 to %d, or 0 for %d", c.MaxRecord, mostRecord, DefaultMaxRecord))
 	}
 	if c.MaxRecord == 0 {
 		c.MaxRecord = DefaultMaxRecord
@@ -94,8 +91,8 @@ func (c *SinkConfig[T]) reach(ctx context.Context, cfg *Config, cl *kgo.Client) 
 	}
 	c.batch = min(most, max(c.MaxRecord, DefaultMaxRecord)+overhead)
 	if most < c.MaxRecord+overhead {
-		return permanentError(fmt.Sprintf("kafka: the topic %s takes records of %d bytes (max.message.bytes), and the sink may write some of %d; "+
-			"want a largest record of %d or less, or a topic that takes more", c.Topic, most, c.MaxRecord, most-overhead))
+		return permanentError(fmt.Sprintf("kafka: the topic %s takes records of at most %d bytes (max.message.bytes), but the sink may write records of %d bytes; "+
+			"set the largest record to %d bytes or less, or raise the limit of the topic", c.Topic, most, c.MaxRecord, most-overhead))
 	}
 	return nil
 }
@@ -127,13 +124,13 @@ func (c *SinkConfig[T]) encode(r *async.Record[T]) (*Record, error) {
 		return err
 	})
 	if err == nil && k == nil {
-		err = errors.New("it was encoded as nothing")
+		err = errors.New("Encode returned neither a record nor an error")
 	}
 	if err == nil && k.Topic == "" && c.Topic == "" {
-		err = errors.New("it has no topic, and the sink has none")
+		err = errors.New("the record has no topic, and the sink has no topic")
 	}
 	if err == nil && Size(k) > c.MaxRecord {
-		err = fmt.Errorf("it has %d bytes, and may have %d", Size(k), c.MaxRecord)
+		err = fmt.Errorf("the record has %d bytes; the largest record is %d bytes", Size(k), c.MaxRecord)
 	}
 	if err != nil {
 		return nil, &recordError{r.Split, r.Position, err}
@@ -195,14 +192,15 @@ func (f *failures) written(k *Record, err error, split int, position int64) {
 	}
 }
 
-// Sink writes results when they come. A checkpoint is complete only when the brokers have all results before it; after a failure results
-// since the last one are written once more: at least once. It is safe for concurrent use.
+// Sink writes results when they come. A checkpoint is complete only when the brokers have all results
+// before it. After a failure the results since the last checkpoint are written once more: at least
+// once. A Sink is safe for concurrent use.
 type Sink[T any] struct {
 	cfg SinkConfig[T]
 	err error
 }
 
-// NewSink returns a sink. What is wrong with the configuration is reported when the job starts.
+// NewSink returns a sink. A mistake in the configuration is reported when the job starts.
 func NewSink[T any](c SinkConfig[T]) *Sink[T] {
 	s := &Sink[T]{cfg: c}
 	var err error
@@ -260,7 +258,7 @@ func (w *writer[T]) Write(recs []async.Record[T]) error {
 	return w.failed.get()
 }
 
-// Prepare implements connector.Writer: it waits until the brokers have everything.
+// Prepare implements connector.Writer. It waits until the brokers have everything.
 func (w *writer[T]) Prepare(ctx context.Context, _ int64) ([]connector.Pending, error) {
 	if err := w.cl.Flush(ctx); err != nil {
 		return nil, fmt.Errorf("kafka: waiting for the brokers: %w", err)

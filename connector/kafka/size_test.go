@@ -34,10 +34,10 @@ func TestMaxRecord(t *testing.T) {
 			says  string
 		}{
 			{"out", 0, DefaultMaxRecord - beside, ""},
-			{"out", 0, DefaultMaxRecord - beside + 1, "split 0, position 0 cannot be written: it has 1000001 bytes, and may have 1000000"},
-			{"out", 100, 101, "and may have 100"},
-			{"out", -1, 1, "a record may have -1 bytes; want 1 to 67108864"},
-			{"small", 0, 1, "the topic small takes records of 5000 bytes (max.message.bytes), and the sink may write some of 1000000; want a largest record of 4872 or less"},
+			{"out", 0, DefaultMaxRecord - beside + 1, "split 0, position 0 cannot be written: the record has 1000001 bytes; the largest record is 1000000 bytes"},
+			{"out", 100, 101, "the largest record is 100 bytes"},
+			{"out", -1, 1, "the largest record is -1 bytes; want 1 to 67108864"},
+			{"small", 0, 1, "the topic small takes records of at most 5000 bytes (max.message.bytes), but the sink may write records of 1000000 bytes; set the largest record to 4872 bytes or less"},
 			{"small", 4872, 4872 - beside, ""},
 			{"large", 5_000_000, 5_000_000 - beside, ""},
 			{"nosuch", 0, 1, `there is no topic "nosuch"; create it`},
@@ -59,7 +59,7 @@ func TestMaxRecord(t *testing.T) {
 				if c.says == "" && err != nil || c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)) {
 					t.Errorf("sink %d: %d bytes to %s: %v; want %q", i, c.size, c.topic, err, c.says)
 				}
-				if strings.Contains(c.says, "and may have") && async.VerdictOf(err).Class != async.BadRecord {
+				if strings.Contains(c.says, "the largest record is") && async.VerdictOf(err).Class != async.BadRecord {
 					t.Errorf("sink %d: %v is of the class %v", i, err, async.VerdictOf(err).Class)
 				}
 			}

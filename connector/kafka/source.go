@@ -14,19 +14,23 @@ import (
 // DefaultDiscover is how often a source looks for new partitions.
 const DefaultDiscover = time.Minute
 
-// SourceConfig describes a source. Brokers, topics and Decode must be set.
+// SourceConfig describes a source. Brokers, the topics and Decode must be set.
 type SourceConfig[T any] struct {
 	Config
 	Topics
-	// Discover is how often the brokers are asked for new partitions, and topics that match. Default 1 min.
+	// Decode makes a value of a record.
+	Decode Decode[T]
+	// Discover is how often the source asks the brokers for new partitions, and for new topics that the
+	// pattern matches. Default 1 min.
 	Discover time.Duration
-	// Uncommitted reads what transactions have written before they are committed. Default: only what was committed.
+	// Uncommitted says that records of transactions that are not committed are read too. Default: only
+	// committed records are read.
 	Uncommitted bool
-	Decode      Decode[T]
 }
 
-// Source reads the partitions of topics, without an end; their offsets are in the job's checkpoints. It belongs to no
-// consumer group. Use a Group where results go to Kafka. It is safe for concurrent use.
+// Source reads the partitions of topics, without an end. The job's checkpoints keep the offsets, and
+// the source does not belong to a consumer group. Use a Group if the results go to Kafka. A Source is
+// safe for concurrent use.
 type Source[T any] struct {
 	cfg   SourceConfig[T]
 	match func(string) bool
@@ -40,7 +44,7 @@ type Source[T any] struct {
 	cut   []partition        // the splits of the last Assign
 }
 
-// Partition returns the partition that a split of a job stands for, once it runs.
+// Partition returns the partition of a split, by the split's number in the job that was started last.
 func (s *Source[T]) Partition(split int) (topic string, id int32, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -50,7 +54,8 @@ func (s *Source[T]) Partition(split int) (topic string, id int32, ok bool) {
 	return s.cut[split].Topic, s.cut[split].ID, true
 }
 
-// Lag returns how many records of the partitions that are read now have not been read; false while nobody knows yet.
+// Lag returns how many records of the partitions that are read now have not been read yet. known is
+// false until the brokers have said so.
 func (s *Source[T]) Lag() (records int64, known bool) { return s.lags.total() }
 
 // lags are how far readers are behind.
@@ -83,17 +88,17 @@ func (l *lags) total() (n int64, known bool) {
 	return n, len(l.of) > 0
 }
 
-// NewSource returns a source. What is wrong with the configuration is reported when the job starts.
+// NewSource returns a source. A mistake in the configuration is reported when the job starts.
 func NewSource[T any](c SourceConfig[T]) *Source[T] {
 	s := &Source[T]{cfg: c}
 	var errs [4]error
 	s.cfg.Config, errs[0] = c.Config.resolve()
 	s.match, errs[1] = c.Topics.resolve()
 	if c.Decode == nil {
-		errs[2] = errors.New("kafka: no function decodes records")
+		errs[2] = errNoDecode
 	}
 	if c.Discover < 0 {
-		errs[3] = fmt.Errorf("kafka: new partitions are looked for every %v; want more than 0, or 0 for %v", c.Discover, DefaultDiscover)
+		errs[3] = fmt.Errorf("kafka: the discovery interval is %v; want more than 0, or 0 for %v", c.Discover, DefaultDiscover)
 	} else if c.Discover == 0 {
 		s.cfg.Discover = DefaultDiscover
 	}
@@ -103,6 +108,11 @@ func NewSource[T any](c SourceConfig[T]) *Source[T] {
 
 // Validate says what is wrong with the configuration.
 func (s *Source[T]) Validate() error { return s.err }
+
+var (
+	errNoDecode = errors.New("kafka: the source has no Decode; set one, such as kafka.JSON or kafka.Raw")
+	errTogether = errors.New("kafka: partitions are read together; use OpenAll")
+)
 
 // ask calls f with a client for questions, within the timeout.
 func (s *Source[T]) ask(ctx context.Context, f func(context.Context, *listing) error) error {
@@ -133,8 +143,8 @@ func (s *Source[T]) Splits(ctx context.Context) (splits []connector.Split, err e
 	return splits, err
 }
 
-// Verify implements connector.Source. It refuses partitions that are gone, and offsets whose records
-// are, unless these are to be skipped.
+// Verify implements connector.Source. It refuses a partition that is gone. It also refuses an offset
+// whose record is gone, unless OnExpired says that such records are skipped.
 func (s *Source[T]) Verify(ctx context.Context, splits []connector.Split, next []int64) error {
 	if s.cfg.OnExpired == SkipExpired {
 		return s.err // Assign skips them
@@ -145,9 +155,9 @@ func (s *Source[T]) Verify(ctx context.Context, splits []connector.Split, next [
 	})
 }
 
-// Locate looks whether the positions of splits are there. Where they are not it returns those at
-// which reading goes on, if OnExpired says so, and else an error that says what is lost. What it
-// returns may name the topics more exactly.
+// Locate checks whether the records at the positions of splits are still there. If a record is gone and
+// OnExpired says so, Locate returns the position at which reading goes on; otherwise it returns an
+// error that says what is lost. The splits that it returns may name their topics more exactly.
 func (s *Source[T]) Locate(ctx context.Context, splits []connector.Split, next []int64) (now []connector.Split, from []int64, err error) {
 	err = s.ask(ctx, func(ctx context.Context, l *listing) error {
 		now, from, err = s.locate(ctx, l, splits, next, &s.skipped)
@@ -178,11 +188,11 @@ func (s *Source[T]) locate(ctx context.Context, l *listing, splits []connector.S
 	return now, from, nil
 }
 
-// Skipped returns how many records were skipped because they were gone before they were read
+// Skipped returns how many records were skipped because they were gone before they could be read
 // (SkipExpired).
 func (s *Source[T]) Skipped() int64 { return s.skipped.n.Load() }
 
-// Changed implements connector.Rebalancing: it returns when there are partitions that were not there before.
+// Changed implements connector.Rebalancing. It returns when there are new partitions.
 func (s *Source[T]) Changed(ctx context.Context) error {
 	for wait(ctx, s.cfg.Discover) {
 		more := false
@@ -215,7 +225,8 @@ func wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// Assign implements connector.Rebalancing. Partitions that no split has yet come behind the others, and are read from their first record.
+// Assign implements connector.Rebalancing. Partitions that have no split yet come behind the others, and
+// are read from their first record.
 func (s *Source[T]) Assign(ctx context.Context, splits []connector.Split, next []int64) ([]connector.Split, []int64, error) {
 	err := s.ask(ctx, func(ctx context.Context, l *listing) (err error) {
 		if splits, next, err = s.locate(ctx, l, splits, next, &s.skipped); err != nil {
@@ -275,9 +286,9 @@ func (s *Source[T]) appeared(ctx context.Context, l *listing, splits []connector
 	return l.splits(all, first, true), nil
 }
 
-// Open implements connector.Source. It is not used: partitions have no end.
+// Open implements connector.Source. It always fails: partitions have no end, so OpenAll reads them.
 func (s *Source[T]) Open(context.Context, connector.Split, int64) (connector.Reader[T], error) {
-	return nil, errors.New("kafka: partitions are read together")
+	return nil, errTogether
 }
 
 // OpenAll implements connector.Unbounded.

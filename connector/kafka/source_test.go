@@ -78,7 +78,7 @@ func TestSource(t *testing.T) {
 			}
 			answers := stream.OrderedWait(stream.From(j, b.source(Topics{Names: []string{"in"}})), async.Func(flaky, 64), ordered)
 			lines := stream.Map(answers, func(v []byte) (json.RawMessage, error) { return v, nil })
-			stream.To(lines, file.NewRawSink(file.SinkConfig{Dir: dir}))
+			stream.To(lines, file.NewSink(file.SinkConfig[json.RawMessage]{Encode: file.RawLine, Dir: dir}))
 			return j.Start(t.Context())
 		}
 		run := start(stream.Config{})
@@ -178,7 +178,7 @@ func TestSourceLosesNothingSilently(t *testing.T) {
 		beyond := func(err error) {
 			t.Helper()
 			lost, ok := errors.AsType[*lostError](err)
-			if !ok || lost.extent != (extent{0, 100}) || !strings.Contains(err.Error(), "in, partition 0: it ends at offset 100 and was read up to 101; the first there is now is 0") {
+			if !ok || lost.extent != (extent{0, 100}) || !strings.Contains(err.Error(), "in, partition 0: it ends at offset 100 and was read up to 101; the first record is now at offset 0") {
 				t.Errorf("behind its end: %v", err)
 			}
 		}
@@ -220,7 +220,7 @@ func TestSourceLosesNothingSilently(t *testing.T) {
 			t.Fatal(err)
 		}
 		err = s.Verify(t.Context(), splits, []int64{20})
-		if _, ok := errors.AsType[*lostError](err); !ok || !strings.Contains(err.Error(), "from offset 20 on were not read yet and are gone; the first there is now is 50") {
+		if _, ok := errors.AsType[*lostError](err); !ok || !strings.Contains(err.Error(), "from offset 20 on were not read yet and are gone; the first record is now at offset 50") {
 			t.Errorf("before its beginning: %v", err)
 		}
 		r, err := s.OpenAll(t.Context(), []connector.AssignedSplit{{Split: splits[0], Position: 20}})

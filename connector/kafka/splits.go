@@ -59,7 +59,7 @@ func placedAt(s connector.Split, next int64) (placed, error) {
 	return placed{p, f.TopicID, next, f.First && next == s.Start}, err
 }
 
-// PartitionOf returns the partition that a split of a Source stands for.
+// PartitionOf returns the partition that a split of a Source reads.
 func PartitionOf(s connector.Split) (topic string, id int32, err error) {
 	p, err := partitionOf(s)
 	return p.Topic, p.ID, err
@@ -187,7 +187,7 @@ func (l *listing) offsets(ctx context.Context, s Start, of []partition) (map[par
 	for _, p := range of {
 		o, ok := listed.Lookup(p.Topic, p.ID)
 		if !ok {
-			return nil, fmt.Errorf("kafka: %s: the brokers say no offset of it; was the topic deleted?", p)
+			return nil, fmt.Errorf("kafka: %s: the brokers returned no offset for it; was the topic deleted?", p)
 		}
 		if o.Err != nil {
 			return nil, fmt.Errorf("kafka: %s: %w", p, refused(o.Err))

@@ -22,10 +22,10 @@ const transactionEnds = 15 * time.Second
 // markOf is the mark of offsets that a checkpoint has committed.
 func markOf(s *checkpoint.Snapshot) string { return fmt.Sprintf("tensorferry %s %d", s.Run, s.ID) }
 
-// Write implements stream.CheckpointStore: it commits the results and the offsets of a checkpoint.
+// Write implements stream.CheckpointStore. It commits the results and the offsets of a checkpoint.
 func (g *Group) Write(ctx context.Context, s *checkpoint.Snapshot) (err error) {
 	if s.HoldsRecords() {
-		return permanentError("kafka: the checkpoint holds records in flight, which nobody else could take over; let the operators drain, without a limit")
+		return permanentError("kafka: the checkpoint holds records in flight, which another process cannot take over; let the operators drain, without a limit")
 	}
 	positions, err := s.Positions("")
 	if err != nil {
@@ -222,7 +222,8 @@ func (g *Group) commitInTransaction(ctx context.Context, cl *kgo.Client, txn str
 	return nil
 }
 
-// Newest implements stream.CheckpointStore. Whether a commit that failed was carried out after all, the brokers say.
+// Newest implements stream.CheckpointStore. After a commit that failed it asks the brokers whether the
+// commit was carried out.
 func (g *Group) Newest(ctx context.Context) (*checkpoint.Snapshot, error) {
 	g.letGo()
 	if s := g.unsure; s != nil {

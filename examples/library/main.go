@@ -8,6 +8,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/signal"
@@ -28,9 +29,13 @@ func run(ctx context.Context, endpoint, in, out string) error {
 	classify := sidecar.NewAsyncFunction(sidecar.Config{Endpoint: endpoint, Model: "digits"}, codec)
 
 	j := stream.New("digits", stream.Config{Parallelism: 2})
-	records := stream.From(j, file.RawJSONLines(in))
-	labels := stream.OrderedWait(records, classify, async.Config{Timeout: time.Second})
-	stream.To(labels, file.RawSink(out))
+	records := stream.From(j, file.NewSource(file.SourceConfig[json.RawMessage]{
+		Paths: []string{in}, Decode: file.Raw,
+	}))
+	labels := stream.Async(records, classify, async.Config{Timeout: time.Second})
+	stream.To(labels, file.NewSink(file.SinkConfig[json.RawMessage]{
+		Dir: out, Encode: file.RawLine,
+	}))
 	return j.Run(ctx)
 }
 

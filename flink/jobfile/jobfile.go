@@ -63,9 +63,11 @@ func (s shipped) source() *file.Source[json.RawMessage] {
 		f.SplitSize = DefaultSplitSize
 	}
 	action := s.Spec.Infer.OnError[async.BadRecord.String()].Action
-	return file.NewRawSource(file.SourceConfig[json.RawMessage]{
-		Paths: f.Paths, SplitSize: f.SplitSize, MaxLine: f.MaxLine, Unchecked: action != "" && action != job.ActionFail,
-	})
+	decode := file.Raw
+	if action != "" && action != job.ActionFail {
+		decode = file.Unchecked
+	}
+	return file.NewSource(file.SourceConfig[json.RawMessage]{Paths: f.Paths, Decode: decode, SplitSize: f.SplitSize, MaxLine: f.MaxLine})
 }
 
 // Check says what is wrong with a job file for Flink. The errors are job.Fault, all that were found.

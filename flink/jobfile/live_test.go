@@ -188,7 +188,7 @@ func TestLiveExpired(t *testing.T) {
 	}
 	strict, skips := b.live("topic: in"), b.live("topic: in, on_expired: earliest")
 	s := partitionOf("in", 0)
-	wantError(t, read(strict, s, 1), "in, partition 0: the records from offset 1 on were not read yet and are gone; the first there is now is 3, and the partition ends at 4")
+	wantError(t, read(strict, s, 1), "in, partition 0: the records from offset 1 on were not read yet and are gone; the first record is now at offset 3, and the partition ends at 4")
 	if got, rest := b.until(skips, s, offsetrange.Restriction{Start: 1, End: end}); got != "0/3:kd=d@1700000000000" || rest.Start != 4 {
 		t.Errorf("read %s, and %v is left", got, rest)
 	}

@@ -3,6 +3,7 @@ package callbacks
 import (
 	"context"
 	"crypto/tls"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -171,29 +172,63 @@ var connectorRows = map[string]row{
 		return err
 	}},
 
-	"connector/file.SinkConfig.FS":       {why: "it is of an internal package"},
+	"connector/file.Decode":        {why: nested},
+	"connector/file.Encode":        {why: nested},
+	"connector/file.SinkConfig.FS": {why: "it is of an internal package"},
+	"connector/file.SourceConfig.Decode": {where: "Decode of the source", exits: "Read of source", returns: true, run: func(t *testing.T, tr *trap) error {
+		return lines(t, func(path string) connector.Source[int] {
+			return file.NewSource(file.SourceConfig[int]{Paths: []string{path}, Decode: decodeLine(tr)})
+		}, sink{&trap{}})
+	}},
+	"connector/file.StdinConfig.Decode": {where: "Decode of the source", exits: "Read of source", returns: true, run: func(t *testing.T, tr *trap) error {
+		return lines(t, func(path string) connector.Source[int] {
+			return stdin(t, file.StdinConfig[int]{Decode: decodeLine(tr)}, path)
+		}, sink{&trap{}})
+	}},
+	"connector/file.SinkConfig.Encode": {where: "Encode of the sink", exits: "Write of sink", returns: true, run: func(t *testing.T, tr *trap) error {
+		return lines(t, numbers, file.NewSink(file.SinkConfig[int]{Dir: t.TempDir(), Encode: encodeLine(tr)}))
+	}},
+	"connector/file.StdoutConfig.Encode": {where: "Encode of the sink", exits: "Write of sink", returns: true, run: func(t *testing.T, tr *trap) error {
+		return lines(t, numbers, file.NewStdout(file.StdoutConfig[int]{Output: io.Discard, Encode: encodeLine(tr)}))
+	}},
 	"connector/file.SourceConfig.Logger": {why: nested},
 	"connector/file.SourceConfig.Time": {where: "Time of the source", exits: "Read of source", returns: true, run: func(t *testing.T, tr *trap) error {
 		return lines(t, func(path string) connector.Source[int] {
-			return file.NewSource(file.SourceConfig[int]{Paths: []string{path}, Time: timeOf(tr)})
+			return file.NewSource(file.SourceConfig[int]{Paths: []string{path}, Decode: file.JSON[int], Time: timeOf(tr)})
 		}, sink{&trap{}})
 	}},
 	"connector/file.StdinConfig.Time": {where: "Time of the source", exits: "Read of source", returns: true, run: func(t *testing.T, tr *trap) error {
 		return lines(t, func(path string) connector.Source[int] {
-			f, err := os.Open(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { f.Close() })
-			return file.NewStdin(file.StdinConfig[int]{Input: f, Time: timeOf(tr)})
+			return stdin(t, file.StdinConfig[int]{Decode: file.JSON[int], Time: timeOf(tr)}, path)
 		}, sink{&trap{}})
 	}},
 	"connector/file.StdoutConfig.Output": {where: "Commit of sink", returns: true, run: func(t *testing.T, tr *trap) error {
-		return lines(t, func(path string) connector.Source[int] {
-			return file.NewSource(file.SourceConfig[int]{Paths: []string{path}})
-		},
-			file.NewStdoutSink[int](file.StdoutConfig{Output: output{tr}}))
+		return lines(t, numbers, file.NewStdout(file.StdoutConfig[int]{Encode: file.JSONLine[int], Output: output{tr}}))
 	}},
+}
+
+// numbers reads the file of lines.
+func numbers(path string) connector.Source[int] {
+	return file.NewSource(file.SourceConfig[int]{Paths: []string{path}, Decode: file.JSON[int]})
+}
+
+// stdin reads a file as if it were standard input.
+func stdin(t *testing.T, c file.StdinConfig[int], path string) connector.Source[int] {
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	c.Input = f
+	return file.NewStdin(c)
+}
+
+func decodeLine(tr *trap) file.Decode[int] {
+	return func([]byte) (int, error) { return 1, tr.spring(tr.at) }
+}
+
+func encodeLine(tr *trap) file.Encode[int] {
+	return func(*async.Record[int]) ([]byte, error) { return []byte("1"), tr.spring(tr.at) }
 }
 
 func timeOf(tr *trap) func(int) (stream.EventTime, error) {

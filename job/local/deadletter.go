@@ -22,7 +22,7 @@ func newLetters(spec *job.Spec, g *kafka.Group, log *slog.Logger) (connector.Sin
 	case l.Kafka != nil:
 		return newKafkaSink(spec, l.Kafka, "dead_letter.kafka", kafkatopics.LetterEncoder(l.Kafka, whereIn(g)), g, log)
 	default:
-		return file.NewRawSink(file.SinkConfig{Dir: l.File.Path, Job: spec.Name + "/" + LettersName, Consumed: l.File.Consumed, Private: true}), nil
+		return file.NewSink(file.SinkConfig[Record]{Dir: l.File.Path, Encode: file.RawLine, Job: spec.Name + "/" + LettersName, Consumed: l.File.Consumed, Private: true}), nil
 	}
 }
 

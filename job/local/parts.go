@@ -105,12 +105,15 @@ func newSource(spec *job.Spec, o Options, g *kafka.Group) (connector.Source[Reco
 	// What becomes of bad records goes for lines that are not JSON too. The codec meets
 	// them in either case; the source alone knows the number of the line.
 	action := spec.Infer.OnError[async.BadRecord.String()].Action
-	unchecked := action != "" && action != job.ActionFail
+	decode := file.Raw
+	if action != "" && action != job.ActionFail {
+		decode = file.Unchecked
+	}
 	if in := spec.Source.Stdin; in != nil {
-		return file.NewRawStdin(file.StdinConfig[Record]{Input: o.Stdin, MaxLine: in.MaxLine, Unchecked: unchecked}), nil
+		return file.NewStdin(file.StdinConfig[Record]{Input: o.Stdin, Decode: decode, MaxLine: in.MaxLine}), nil
 	}
 	f := spec.Source.File
-	return file.NewRawSource(file.SourceConfig[Record]{Paths: f.Paths, SplitSize: f.SplitSize, MaxLine: f.MaxLine, Unchecked: unchecked, Logger: o.Logger}), nil
+	return file.NewSource(file.SourceConfig[Record]{Paths: f.Paths, Decode: decode, SplitSize: f.SplitSize, MaxLine: f.MaxLine, Logger: o.Logger}), nil
 }
 
 // checkSource says what is wrong with the files of the source. Cutting them
@@ -128,11 +131,11 @@ func checkSource(ctx context.Context, spec *job.Spec, source connector.Source[Re
 func newSink(spec *job.Spec, o Options, g *kafka.Group) (connector.Sink[Record], error) {
 	switch {
 	case spec.Sink.Stdout:
-		return file.NewRawStdoutSink(file.StdoutConfig{Output: o.Stdout}), nil
+		return file.NewStdout(file.StdoutConfig[Record]{Output: o.Stdout, Encode: file.RawLine}), nil
 	case spec.Sink.Kafka != nil:
 		return newKafkaSink(spec, spec.Sink.Kafka, "sink.kafka", kafkatopics.Encoder(spec.Sink.Kafka, whereIn(g)), g, o.Logger)
 	}
-	return file.NewRawSink(file.SinkConfig{Dir: spec.Sink.File.Path, Job: spec.Name, Consumed: spec.Sink.File.Consumed}), nil
+	return file.NewSink(file.SinkConfig[Record]{Dir: spec.Sink.File.Path, Encode: file.RawLine, Job: spec.Name, Consumed: spec.Sink.File.Consumed}), nil
 }
 
 // interval is the time between checkpoints. Results go to standard output and from Kafka anywhere when

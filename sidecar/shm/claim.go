@@ -1,0 +1,32 @@
+package shm
+
+import (
+	"crypto/rand"
+	"strings"
+)
+
+// prefix begins the name of every object and of every claim.
+const prefix = "tensorferry-"
+
+// Claim is a name that is its maker's for as long as the process lives. It begins with "tensorferry-".
+type Claim struct {
+	name string
+	free func()
+}
+
+// Name returns the name. Names that begin with it and a dash are the claim's too.
+func (c *Claim) Name() string { return c.name }
+
+// Free gives the name up. It may be called again.
+func (c *Claim) Free() { c.free() }
+
+// split takes a name of a claim apart: the place where its maker can be asked for, and the claim itself.
+func split(name string) (place, id string, ok bool) {
+	rest, ok := strings.CutPrefix(name, prefix)
+	if !ok {
+		return "", "", false
+	}
+	place, rest, _ = strings.Cut(rest, "-")
+	id, _, _ = strings.Cut(rest, "-")
+	return place, id, place != "" && len(id) == len(rand.Text())
+}
