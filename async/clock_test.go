@@ -103,7 +103,7 @@ func TestAnswerDuringEmission(t *testing.T) {
 // TestRestoredRecordThatDoesNotFit: while the bytes of a restored record are too many there is nothing to do at once.
 func TestRestoredRecordThatDoesNotFit(t *testing.T) {
 	inEveryOrder(t, "34 restored beyond the bytes", func(t *testing.T, order async.Order) {
-		r := newRig(t, order, async.Config{Capacity: 10, MaxBytes: 8, Checkpoint: async.Snapshot}, nil)
+		r := newRig(t, order, async.Config{Capacity: 10, MaxBytes: 8, Barrier: async.Snapshot}, nil)
 		r.op.Restore([]async.Record[int]{{Value: 1, Time: 1}, {Value: 2, Time: 2}}, []async.QueuedWatermark{{Before: 1, Mark: async.Watermark{Time: 1}}})
 		r.step()
 		if r.step(); r.status.More || len(r.calls) != 1 {

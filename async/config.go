@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tensorferry/tensorferry/internal/enum"
 	"github.com/tensorferry/tensorferry/trace"
 )
 
@@ -22,14 +23,16 @@ const (
 	Keyed
 )
 
-func (o Order) String() string { return [...]string{"ordered", "unordered", "keyed"}[o%3] }
+var orders = []string{"ordered", "unordered", "keyed"}
 
-// Policy says what a checkpoint barrier does at the operator.
-type Policy uint8
+func (o Order) String() string { return enum.Name("order", o, orders) }
+
+// BarrierPolicy says what a checkpoint barrier does at the operator.
+type BarrierPolicy uint8
 
 const (
-	// DefaultPolicy is Snapshot for Unordered and Drain else.
-	DefaultPolicy Policy = iota
+	// DefaultBarrier is Snapshot for Unordered, and Drain for the other orders.
+	DefaultBarrier BarrierPolicy = iota
 	// Drain stops admission and lets the barrier pass when everything before it
 	// has been emitted. Nothing is in flight in the checkpoint, unless
 	// Config.DrainLimit cuts the wait short.
@@ -39,11 +42,13 @@ const (
 	Snapshot
 )
 
-func (p Policy) String() string { return [...]string{"default", "drain", "snapshot"}[p%3] }
+var policies = []string{"default", "drain", "snapshot"}
 
-// NoTimeout as Config.Timeout lets calls take for ever. It needs the Snapshot
-// policy or a DrainLimit, because a drain must end.
-const NoTimeout time.Duration = -1
+func (p BarrierPolicy) String() string { return enum.Name("barrier policy", p, policies) }
+
+// Off, as a field of Config or Retry, says none where zero means the default. A Timeout of Off lets
+// calls take for ever; it needs the Snapshot policy or a DrainLimit, because a drain must end.
+const Off = -1
 
 // Defaults of Config.
 const (
@@ -55,9 +60,6 @@ const (
 	MaxCapacity = 1 << 24
 )
 
-// NoMaxBytes as Config.MaxBytes is no bound in bytes.
-const NoMaxBytes = -1
-
 // Config is how an operator runs. Its zero value is the documented defaults.
 type Config struct {
 	// Order is the order in which results leave. Default: Ordered.
@@ -68,7 +70,7 @@ type Config struct {
 	// MaxBytes bounds the bytes of these records and of their results, as Sizer or their type
 	// counts them. One larger record passes alone. Results come of calls that have been made, so
 	// they can go beyond it; calls are then made one at a time until it is kept again. Default 64
-	// MiB; NoMaxBytes for none.
+	// MiB; Off for none.
 	MaxBytes int64
 	// MaxCalls bounds the calls in progress. Default and upper bound: Capacity.
 	// A record that waits for its call holds a slot; its timer does not run. When
@@ -76,7 +78,7 @@ type Config struct {
 	// back with success (Stats.Limit).
 	MaxCalls int
 	// Timeout is the time from a record's first call to its outcome, over all
-	// attempts. Default 10 s; NoTimeout for none.
+	// attempts. Default 10 s; Off for none.
 	Timeout time.Duration
 	// Hold bounds how long a record waits while the other side takes nothing, being overloaded or
 	// out of reach; its timer stands still meanwhile. A side that is slow and takes records is
@@ -85,8 +87,9 @@ type Config struct {
 	Hold time.Duration
 	// Retry says how failed attempts are followed by others.
 	Retry Retry
-	// Checkpoint says what a barrier does. Default: Snapshot for Unordered, Drain else.
-	Checkpoint Policy
+	// Barrier says what a checkpoint barrier does. Default: Snapshot for Unordered, and Drain for the
+	// other orders.
+	Barrier BarrierPolicy
 	// DrainLimit ends a drain after so long: what is left then goes into the
 	// checkpoint, as under Snapshot. Default: no limit. It needs the Drain policy.
 	DrainLimit time.Duration
@@ -112,16 +115,23 @@ const (
 	DeadLetter
 )
 
-func (a Action) String() string { return [...]string{"fail", "drop", "fallback", "dead_letter"}[a%4] }
+var actions = []string{"fail", "drop", "fallback", "dead_letter"}
+
+func (a Action) String() string { return enum.Name("action", a, actions) }
 
 // OnError is an Action for each Class of failure. The zero value fails the task, whatever happens.
 type OnError struct {
 	Backend, BadRecord, Timeout, Overload, Transport, Permanent Action
 }
 
-// For returns the action for a class.
+// For returns the action for a class. Of a class that does not exist nobody has said what may become
+// of its records, so it fails the task.
 func (o OnError) For(c Class) Action {
-	return [...]Action{o.Backend, o.BadRecord, o.Timeout, o.Overload, o.Transport, o.Permanent}[c%6]
+	all := [...]Action{o.Backend, o.BadRecord, o.Timeout, o.Overload, o.Transport, o.Permanent}
+	if int(c) >= len(all) {
+		return Fail
+	}
+	return all[c]
 }
 
 // Uses reports whether any class has the action.
@@ -138,7 +148,7 @@ func (o OnError) Uses(a Action) bool {
 // what the failure itself calls transient, twice, after 100 ms each.
 type Retry struct {
 	// Max is how many attempts may follow the first. 0 means 2, unless a delay
-	// is set, which makes it an error; NoRetry means none.
+	// is set, which makes it an error; Off means none.
 	Max int
 	// Delay before the first further attempt. Default 100 ms.
 	Delay time.Duration
@@ -147,23 +157,14 @@ type Retry struct {
 	// MaxDelay bounds the grown delay. Default: no bound.
 	MaxDelay time.Duration
 	// Jitter is the share by which each delay is changed at random, up or down.
-	// Default 0.1; NoJitter for none.
+	// Default 0.1; Off for none.
 	Jitter float64
 	// Budget bounds the retries of all records of a subtask together, so that they do not
 	// multiply an outage: it is the number in hand at first, and at most. A retry takes one,
 	// five results give one back. When it is empty, attempts count as exhausted. Default: the
-	// capacity, and at least 100; NoBudget for no bound.
+	// capacity, and at least 100; Off for no bound.
 	Budget int
 }
-
-// NoJitter and NoBudget as Retry.Jitter and Retry.Budget.
-const (
-	NoJitter = -1
-	NoBudget = -1
-)
-
-// NoRetry as Retry.Max makes the first attempt the only one.
-const NoRetry = -1
 
 // Default retry.
 const (
@@ -189,12 +190,12 @@ func (c Config) Resolve() (Config, error) {
 	} else if c.MaxCalls == 0 || c.MaxCalls > c.Capacity {
 		c.MaxCalls = c.Capacity
 	}
-	if c.MaxBytes < NoMaxBytes {
-		wrong("max bytes is %d; want 1 or more, 0 for %d, or %d for none", c.MaxBytes, DefaultMaxBytes, NoMaxBytes)
+	if c.MaxBytes < Off {
+		wrong("max bytes is %d; want 1 or more, 0 for %d, or %d for none", c.MaxBytes, DefaultMaxBytes, Off)
 	} else if c.MaxBytes == 0 {
 		c.MaxBytes = DefaultMaxBytes
 	}
-	if c.Timeout < 0 && c.Timeout != NoTimeout {
+	if c.Timeout < 0 && c.Timeout != Off {
 		wrong("timeout is %v; want more than 0, or 0 for %v, or none", c.Timeout, DefaultTimeout)
 	} else if c.Timeout == 0 {
 		c.Timeout = DefaultTimeout
@@ -207,17 +208,17 @@ func (c Config) Resolve() (Config, error) {
 	switch {
 	case c.Order > Keyed:
 		wrong("order %d is unknown", c.Order)
-	case c.Checkpoint > Snapshot:
-		wrong("checkpoint policy %d is unknown", c.Checkpoint)
-	case c.Checkpoint == DefaultPolicy && c.Order == Unordered:
-		c.Checkpoint = Snapshot
-	case c.Checkpoint == DefaultPolicy:
-		c.Checkpoint = Drain
+	case c.Barrier > Snapshot:
+		wrong("checkpoint policy %d is unknown", c.Barrier)
+	case c.Barrier == DefaultBarrier && c.Order == Unordered:
+		c.Barrier = Snapshot
+	case c.Barrier == DefaultBarrier:
+		c.Barrier = Drain
 	}
-	if c.DrainLimit < 0 || (c.DrainLimit > 0 && c.Checkpoint != Drain) {
+	if c.DrainLimit < 0 || (c.DrainLimit > 0 && c.Barrier != Drain) {
 		wrong("drain limit is %v; want more than 0 with the drain policy, or 0 for none", c.DrainLimit)
 	}
-	if c.Timeout == NoTimeout && c.Checkpoint == Drain && c.DrainLimit == 0 {
+	if c.Timeout == Off && c.Barrier == Drain && c.DrainLimit == 0 {
 		wrong("no timeout with the drain policy, under which a checkpoint could wait for ever; set a timeout, a drain limit or the snapshot policy")
 	}
 	for class := Backend; class <= Permanent; class++ {
@@ -225,13 +226,13 @@ func (c Config) Resolve() (Config, error) {
 			wrong("the action for class %v is %d, which is none", class, a)
 		}
 	}
-	if c.Timeout == NoTimeout {
+	if c.Timeout == Off {
 		// Nothing would bound the attempts in time. The default is simply off;
 		// asking for both is a mistake.
 		if c.Retry.Max > 0 {
 			wrong("retry without a timeout; set a timeout")
 		}
-		c.Retry.Max = NoRetry
+		c.Retry.Max = Off
 	}
 	c.Retry = c.Retry.resolve(c.Capacity, wrong)
 	if bad != nil {
@@ -241,8 +242,8 @@ func (c Config) Resolve() (Config, error) {
 }
 
 func (r Retry) resolve(capacity int, wrong func(string, ...any)) Retry {
-	if r.Max < NoRetry {
-		wrong("retry max is %d; want 1 or more, 0 for %d, or %d for none", r.Max, DefaultRetries, NoRetry)
+	if r.Max < Off {
+		wrong("retry max is %d; want 1 or more, 0 for %d, or %d for none", r.Max, DefaultRetries, Off)
 	}
 	if r.Max == 0 {
 		if r.Delay != 0 || r.Multiplier != 0 || r.MaxDelay != 0 {
@@ -265,14 +266,14 @@ func (r Retry) resolve(capacity int, wrong func(string, ...any)) Retry {
 	if r.Jitter == 0 {
 		r.Jitter = DefaultJitter
 	}
-	if r.Jitter != NoJitter && !(r.Jitter > 0 && r.Jitter <= 1) {
-		wrong("retry jitter is %v; want 0 to 1, 0 for %v, or %d for none", r.Jitter, DefaultJitter, NoJitter)
+	if r.Jitter != Off && !(r.Jitter > 0 && r.Jitter <= 1) {
+		wrong("retry jitter is %v; want 0 to 1, 0 for %v, or %d for none", r.Jitter, DefaultJitter, Off)
 	}
 	if r.Budget == 0 {
 		r.Budget = max(capacity, minBudget)
 	}
-	if r.Budget < NoBudget {
-		wrong("retry budget is %d; want 1 or more, 0 for the capacity, or %d for none", r.Budget, NoBudget)
+	if r.Budget < Off {
+		wrong("retry budget is %d; want 1 or more, 0 for the capacity, or %d for none", r.Budget, Off)
 	}
 	return r
 }

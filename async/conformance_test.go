@@ -59,7 +59,7 @@ func TestEventTime(t *testing.T) {
 
 func TestSnapshotAndRestore(t *testing.T) {
 	rows(t, "12, 26, 46, 47", func(t *testing.T, order async.Order) {
-		r := newRig(t, order, async.Config{Capacity: 4, Checkpoint: async.Snapshot}, nil)
+		r := newRig(t, order, async.Config{Capacity: 4, Barrier: async.Snapshot}, nil)
 		r.admit(1, 2, 3, 4)
 		r.step()
 		r.complete(3, async.One(6), nil) // finished results are dropped with the rest
@@ -75,8 +75,8 @@ func TestSnapshotAndRestore(t *testing.T) {
 		state := r.status.Entries
 		// Any capacity, also 1, and into a job that drains.
 		for _, capacity := range []int{6, 4, 1} {
-			for _, policy := range []async.Policy{async.Snapshot, async.Drain} {
-				n := newRig(t, order, async.Config{Capacity: capacity, Checkpoint: policy}, nil)
+			for _, policy := range []async.BarrierPolicy{async.Snapshot, async.Drain} {
+				n := newRig(t, order, async.Config{Capacity: capacity, Barrier: policy}, nil)
 				n.answer = func(r *rig, c async.Call[int]) { r.double(c.Record.Value) }
 				n.op.Restore(state, nil)
 				if n.op.Room() != 0 {
@@ -235,7 +235,7 @@ func TestFailures(t *testing.T) {
 		}
 	})
 	rows(t, "20, 21, 24, 25 retries exhausted", func(t *testing.T, order async.Order) {
-		r := newRig(t, order, async.Config{Retry: async.Retry{Max: 3, Delay: 10 * time.Millisecond, Jitter: async.NoJitter}}, nil)
+		r := newRig(t, order, async.Config{Retry: async.Retry{Max: 3, Delay: 10 * time.Millisecond, Jitter: async.Off}}, nil)
 		r.answer = func(r *rig, c async.Call[int]) { r.complete(c.Record.Value, async.Outputs[int]{}, flaky{}) }
 		r.admit(1)
 		r.run(nil)
@@ -245,7 +245,7 @@ func TestFailures(t *testing.T) {
 		}
 	})
 	rows(t, "56 a barrier right behind a failing record", func(t *testing.T, order async.Order) {
-		r := newRig(t, order, async.Config{Checkpoint: async.Drain}, nil)
+		r := newRig(t, order, async.Config{Barrier: async.Drain}, nil)
 		r.admit(1)
 		r.step()
 		r.op.Barrier(5)
@@ -365,7 +365,7 @@ func TestRetries(t *testing.T) {
 		r.run(nil).want("14@7")
 	})
 	rows(t, "38 the last record has the chances of the first", func(t *testing.T, order async.Order) {
-		r := newRig(t, order, async.Config{Timeout: time.Second, Retry: async.Retry{Max: 1, Delay: 50 * time.Millisecond, Jitter: async.NoJitter}}, nil)
+		r := newRig(t, order, async.Config{Timeout: time.Second, Retry: async.Retry{Max: 1, Delay: 50 * time.Millisecond, Jitter: async.Off}}, nil)
 		var n int
 		r.answer = func(r *rig, c async.Call[int]) {
 			switch n++; n {
@@ -414,7 +414,7 @@ func TestHolds(t *testing.T) {
 		}
 	})
 	rows(t, "44 a drain while disconnected", func(t *testing.T, order async.Order) {
-		r := newRig(t, order, async.Config{Checkpoint: async.Drain, Timeout: time.Second}, nil)
+		r := newRig(t, order, async.Config{Barrier: async.Drain, Timeout: time.Second}, nil)
 		r.admit(1, 2)
 		r.step()
 		lost := errors.New("connection refused")
@@ -448,7 +448,7 @@ func TestHolds(t *testing.T) {
 
 func TestDrain(t *testing.T) {
 	rows(t, "43 whatever the head does", func(t *testing.T, order async.Order) {
-		r := newRig(t, order, async.Config{Checkpoint: async.Drain, Timeout: time.Second, Retry: async.Retry{Max: 1, Delay: 10 * time.Millisecond}}, func(r *rig) async.Function[int, int] {
+		r := newRig(t, order, async.Config{Barrier: async.Drain, Timeout: time.Second, Retry: async.Retry{Max: 1, Delay: 10 * time.Millisecond}}, func(r *rig) async.Function[int, int] {
 			return &handled{Function: r, handler: func(c async.Call[int]) (async.Outputs[int], error) { return async.One(-c.Record.Value), nil }}
 		})
 		r.admit(1, 2, 3)
@@ -475,7 +475,7 @@ func TestDrain(t *testing.T) {
 		}
 	})
 	rows(t, "a drain that is given up", func(t *testing.T, order async.Order) {
-		r := newRig(t, order, async.Config{Checkpoint: async.Drain}, nil)
+		r := newRig(t, order, async.Config{Barrier: async.Drain}, nil)
 		r.admit(1)
 		r.step()
 		r.op.Barrier(4)

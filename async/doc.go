@@ -31,7 +31,8 @@
 // there is at fault, and whether another attempt may help. If no call can be made at all, as without
 // a connection, the caller says Suspend and later Resume: the records wait, and their time stands
 // still. Optional interfaces of a Function are TimeoutHandler, RetryPredicate, FallbackMaker, Sizer
-// and CallLimiter. Package asynctest tests a function in virtual time.
+// and CallLimiter; a function that wraps another one implements Unwrapper, so that they are found.
+// Package asynctest tests a function in virtual time.
 //
 // # Writing a host
 //

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/tensorferry/tensorferry/internal/enum"
 	"github.com/tensorferry/tensorferry/internal/guard"
 )
 
@@ -30,9 +31,9 @@ const (
 	Permanent
 )
 
-func (c Class) String() string {
-	return [...]string{"backend", "record", "timeout", "overload", "transport", "permanent"}[c%6]
-}
+var classes = []string{"backend", "record", "timeout", "overload", "transport", "permanent"}
+
+func (c Class) String() string { return enum.Name("class", c, classes) }
 
 // Verdict is what a failure means to the operator.
 type Verdict struct {
@@ -131,3 +132,15 @@ type PanicError = guard.Panic
 
 // ErrGoexit is the Value of a PanicError of a function that ended its goroutine.
 var ErrGoexit = guard.ErrGoexit
+
+// Failed is a record that failed for good.
+type Failed[IN any] struct {
+	Record Record[IN]
+	Class  Class
+	// Err is the record's failure, a *RecordError.
+	Err error
+	// Attempts is the number of calls made for it; those that ended in a hold are not counted.
+	Attempts int
+	// At is when it failed.
+	At time.Time
+}

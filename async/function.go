@@ -9,8 +9,9 @@ import (
 // Function makes the callers of an asynchronous function, one for each parallel
 // subtask. It is shared between subtasks and must be safe for concurrent use.
 //
-// A function may also implement TimeoutHandler and RetryPredicate. They are
-// looked up once, when the operator is made.
+// A function may also implement TimeoutHandler, RetryPredicate, FallbackMaker, Sizer and
+// CallLimiter. The operator looks for them once, when it is made. A function that wraps another one
+// implements Unwrapper, so that those of the other one are found.
 type Function[IN, OUT any] interface {
 	// Open makes the caller of one subtask. It may block (dial, check the model)
 	// and should return when ctx ends. done is where the caller reports; it is
@@ -173,55 +174,3 @@ func (o *Outputs[OUT]) bytes(size func(*OUT) int64) (n int64) {
 
 // IsSet reports whether anything was said, be it None.
 func (o *Outputs[OUT]) IsSet() bool { return o.kind != outputsUnset }
-
-// TimeoutHandler decides what becomes of a record that timed out. A Function
-// that implements it is asked on the operator's own goroutine, so the handler must
-// not block. It returns a fallback, None to emit nothing, or an error to fail
-// the record. Returning nothing at all (the zero Outputs) fails the record with
-// ErrHandlerSilent. It is called at most once a record, and its failure is
-// never retried.
-type TimeoutHandler[IN, OUT any] interface {
-	OnTimeout(call Call[IN]) (Outputs[OUT], error)
-}
-
-// RetryPredicate says which outcomes are worth another attempt. A Function that
-// implements it replaces the default, under which no result is retried and an
-// error is if its Verdict says so. Both run on the operator's own goroutine.
-// Errors of class Record and Permanent, and what Verdict.Hold covers, are never
-// retried, whatever the predicate says.
-type RetryPredicate[OUT any] interface {
-	RetryResult(Outputs[OUT]) bool
-	RetryError(error) bool
-}
-
-// CallLimiter is implemented by a Function that makes at most so many calls at a
-// time in each subtask. It lowers Config.MaxCalls, so that records wait for
-// their place before their timers start. 0 is no limit.
-type CallLimiter interface{ MaxCalls() int }
-
-// FallbackMaker is implemented by a Function that has results for records that failed,
-// for the classes with action Fallback. It runs on the operator's own goroutine. Its
-// failure, and that of saying nothing, is the record's and fails the task.
-type FallbackMaker[IN, OUT any] interface {
-	Fallback(Failed[IN]) (Outputs[OUT], error)
-}
-
-// Sizer is implemented by a Function that knows the bytes a record takes, for Config.MaxBytes.
-// Without it a record counts by its type, which is looked at once: its own size, and all that
-// strings, slices, maps, interfaces and pointers in it refer to, those in fields that are not
-// exported aside. RecordBytes may be called from several goroutines. It is needed where records
-// share memory, which would count for each of them, and where a type contains itself; a log line
-// says that.
-type Sizer[IN any] interface{ RecordBytes(IN) int }
-
-// Failed is a record that failed for good.
-type Failed[IN any] struct {
-	Record Record[IN]
-	Class  Class
-	// Err is the record's failure, a *RecordError.
-	Err error
-	// Attempts is the number of calls made for it; those that ended in a hold are not counted.
-	Attempts int
-	// At is when it failed.
-	At time.Time
-}

@@ -89,7 +89,7 @@ func TestHoldIsABound(t *testing.T) {
 		}
 	}
 	cfg := async.Config{
-		Hold: hold, Timeout: time.Second, Checkpoint: async.Drain,
+		Hold: hold, Timeout: time.Second, Barrier: async.Drain,
 		OnError: async.OnError{Overload: async.DeadLetter, Transport: async.DeadLetter},
 	}
 	t.Run("refused", func(t *testing.T) {

@@ -19,12 +19,12 @@ type inbox[OUT any] struct {
 
 	mu     sync.Mutex
 	closed bool
-	letter letters[OUT]
+	mail   mail[OUT]
 	posted int64 // bytes of the results in it
 }
 
-// letters is what an inbox gathered between two visits of the task.
-type letters[OUT any] struct {
+// mail is what an inbox gathered between two visits of the task.
+type mail[OUT any] struct {
 	completions []Completion[OUT]
 	reports     []report
 }
@@ -70,8 +70,8 @@ func (b *inbox[OUT]) post(r report, cs []Completion[OUT]) {
 			b.posted += cs[i].Outputs.bytes(b.size)
 		}
 	}
-	b.letter.completions = append(b.letter.completions, cs...)
-	b.letter.reports = append(b.letter.reports, r)
+	b.mail.completions = append(b.mail.completions, cs...)
+	b.mail.reports = append(b.mail.reports, r)
 	b.mu.Unlock()
 	b.ring()
 }
@@ -91,23 +91,23 @@ func (b *inbox[OUT]) ring() {
 		}
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		b.letter.reports = append(b.letter.reports, report{at: time.Now(), kind: broken, why: why})
+		b.mail.reports = append(b.mail.reports, report{at: time.Now(), kind: broken, why: why})
 	}()
 	b.wake()
 	returned = true
 }
 
 // take returns what came in and leaves the emptied spare in its place.
-func (b *inbox[OUT]) take(spare letters[OUT]) letters[OUT] {
+func (b *inbox[OUT]) take(spare mail[OUT]) mail[OUT] {
 	clear(spare.completions) // results of the last visit must not be kept alive
 	spare.completions, spare.reports = spare.completions[:0], spare.reports[:0]
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.letter.reports) == 0 {
+	if len(b.mail.reports) == 0 {
 		return spare
 	}
-	got := b.letter
-	b.letter = spare
+	got := b.mail
+	b.mail = spare
 	b.kept.Add(b.posted) // until the task has looked at them
 	b.posted = 0
 	return got
@@ -127,6 +127,6 @@ func (b *inbox[OUT]) Crowded() bool {
 func (b *inbox[OUT]) close() {
 	b.mu.Lock()
 	b.closed = true
-	b.letter = letters[OUT]{}
+	b.mail = mail[OUT]{}
 	b.mu.Unlock()
 }

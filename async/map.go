@@ -21,8 +21,8 @@ import (
 // The loop's body runs between steps of the operator: while it runs, timeouts
 // are not noticed, but an answer that came in time counts as in time.
 func Map[IN, OUT any](ctx context.Context, in iter.Seq2[IN, error], fn Function[IN, OUT], cfg Config) iter.Seq2[OUT, error] {
-	if cfg.Checkpoint == DefaultPolicy {
-		cfg.Checkpoint = Snapshot // there are no barriers, so nothing forbids calls without a timeout
+	if cfg.Barrier == DefaultBarrier {
+		cfg.Barrier = Snapshot // there are no barriers, so nothing forbids calls without a timeout
 	}
 	return func(yield func(OUT, error) bool) {
 		var zero OUT

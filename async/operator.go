@@ -70,7 +70,7 @@ type Operator[IN, OUT any] struct {
 	inbox  *inbox[OUT]
 	caller Caller[IN, OUT]
 	base   time.Time
-	spare  letters[OUT]
+	spare  mail[OUT]
 
 	backlog    []entry[IN] // restored, not yet admitted
 	refused    int64       // bytes of the record that did not fit in, or 0
@@ -126,7 +126,10 @@ func NewOperator[IN, OUT any](fn Function[IN, OUT], cfg Config, sub Subtask, wak
 	if err != nil {
 		return nil, err
 	}
-	if l, ok := fn.(CallLimiter); ok {
+	if _, err := layers(fn); err != nil {
+		return nil, err
+	}
+	if l, ok := As[CallLimiter](fn); ok {
 		err := guard.Apart("MaxCalls of the function", func() error {
 			if limit := l.MaxCalls(); limit > 0 {
 				cfg.MaxCalls = min(cfg.MaxCalls, limit)
@@ -150,13 +153,13 @@ func NewOperator[IN, OUT any](fn Function[IN, OUT], cfg Config, sub Subtask, wak
 		sub.Logger = slog.New(slog.DiscardHandler)
 	}
 	o := &Operator[IN, OUT]{cfg: cfg, sub: sub, fn: fn, base: time.Now(), inbox: in}
-	o.onTimeout, _ = fn.(TimeoutHandler[IN, OUT])
-	o.predicate, _ = fn.(RetryPredicate[OUT])
-	o.fallback, _ = fn.(FallbackMaker[IN, OUT])
+	o.onTimeout, _ = As[TimeoutHandler[IN, OUT]](fn)
+	o.predicate, _ = As[RetryPredicate[OUT]](fn)
+	o.fallback, _ = As[FallbackMaker[IN, OUT]](fn)
 	if cfg.OnError.Uses(Fallback) && o.fallback == nil {
 		return nil, fmt.Errorf("async: the action for some failures is fallback, and the function makes none; implement async.FallbackMaker")
 	}
-	o.bytes = sizeOf[IN](fn, sub.Logger)
+	o.bytes = sizeOf(fn, sub.Logger)
 	o.outBytes, _ = size.Of[OUT]()
 	in.size, in.most = o.outBytes, cfg.MaxBytes
 	o.queue = asyncq.New(asyncq.Config{

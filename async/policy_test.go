@@ -26,19 +26,49 @@ func (f fallingBack) Fallback(x async.Failed[int]) (async.Outputs[int], error) {
 	return async.One(-x.Record.Value), nil
 }
 
+func every(a async.Action) async.OnError {
+	return async.OnError{Backend: a, BadRecord: a, Timeout: a, Overload: a, Transport: a, Permanent: a}
+}
+
+// TestUnknownClass: nobody has said what becomes of a record whose failure has a class that does not
+// exist, so it is not hidden, whatever is said of the classes that do.
+func TestUnknownClass(t *testing.T) {
+	for _, order := range everyOrder {
+		for _, action := range []async.Action{async.Fail, async.Drop, async.Fallback, async.DeadLetter} {
+			row(t, fmt.Sprintf("%v/%v", action, order), func(t *testing.T) {
+				if got := every(action).For(async.Permanent); got != action {
+					t.Errorf("a class that exists: %v", got)
+				}
+				const unknown = async.Permanent + 1
+				r := newRig(t, order, async.Config{OnError: every(action)}, func(r *rig) async.Function[int, int] { return fallingBack{r, nil} })
+				r.op.DeadLetters(func(f []async.Failed[int]) { t.Errorf("dead letters: %+v", f) })
+				if action == async.DeadLetter {
+					if err := r.op.Open(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+				}
+				r.admit(1)
+				r.op.End()
+				r.step().complete(1, async.Outputs[int]{}, classed{unknown})
+				r.run(nil)
+				if re, ok := errors.AsType[*async.RecordError](r.err); !ok || re.Class != unknown || !strings.Contains(re.Error(), "(class class(6))") || len(r.out) != 0 {
+					t.Errorf("out %v, and the error is %v", r.out, r.err)
+				}
+			})
+		}
+	}
+}
+
 func TestPolicies(t *testing.T) {
 	classes := map[async.Class]error{
 		async.Backend: classed{async.Backend}, async.BadRecord: classed{async.BadRecord}, async.Timeout: classed{async.Timeout},
 		async.Overload: classed{async.Overload}, async.Transport: classed{async.Transport}, async.Permanent: classed{async.Permanent},
 	}
-	all := func(a async.Action) async.OnError {
-		return async.OnError{Backend: a, BadRecord: a, Timeout: a, Overload: a, Transport: a, Permanent: a}
-	}
 	for class, failure := range classes {
 		for _, order := range everyOrder {
 			row(t, fmt.Sprintf("42 %v/%v", class, order), func(t *testing.T) {
 				for _, action := range []async.Action{async.Fail, async.Drop, async.Fallback, async.DeadLetter} {
-					r := newRig(t, order, async.Config{OnError: all(action)}, func(r *rig) async.Function[int, int] { return fallingBack{r, nil} })
+					r := newRig(t, order, async.Config{OnError: every(action)}, func(r *rig) async.Function[int, int] { return fallingBack{r, nil} })
 					var letters []async.Failed[int]
 					r.op.DeadLetters(func(f []async.Failed[int]) { letters = append(letters, f...) })
 					if action == async.DeadLetter {
@@ -196,7 +226,7 @@ func TestBytes(t *testing.T) {
 func TestDrainLimit(t *testing.T) {
 	for _, order := range everyOrder {
 		row(t, "35 drain, then snapshot/"+order.String(), func(t *testing.T) {
-			r := newRig(t, order, async.Config{Checkpoint: async.Drain, DrainLimit: 3 * time.Second, Timeout: async.NoTimeout}, nil)
+			r := newRig(t, order, async.Config{Barrier: async.Drain, DrainLimit: 3 * time.Second, Timeout: async.Off}, nil)
 			r.admit(1, 2, 3)
 			r.step().double(1)
 			r.op.Barrier(6)

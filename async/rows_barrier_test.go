@@ -40,7 +40,7 @@ func TestFullQueueRows(t *testing.T) {
 	for _, downstream := range []int{0, 1000} {
 		inEveryOrder(t, fmt.Sprintf("A37 a barrier at a full queue, room for %d downstream", downstream), func(t *testing.T, order async.Order) {
 			// FLINK-39680, FLINK-39835: the operator took no barrier while its queue was full.
-			r := newRig(t, order, async.Config{Capacity: 2, Checkpoint: async.Snapshot}, nil)
+			r := newRig(t, order, async.Config{Capacity: 2, Barrier: async.Snapshot}, nil)
 			r.admit(1, 2)
 			r.step()
 			if r.admit(3) {
@@ -52,7 +52,7 @@ func TestFullQueueRows(t *testing.T) {
 				t.Fatalf("%+v, %v", st, err)
 			}
 			// A drain takes the barrier in at once too, and lets it pass when it is empty.
-			d := newRig(t, order, async.Config{Capacity: 2, Checkpoint: async.Drain}, nil)
+			d := newRig(t, order, async.Config{Capacity: 2, Barrier: async.Drain}, nil)
 			d.admit(1, 2)
 			d.step()
 			d.op.Barrier(5)
@@ -63,8 +63,8 @@ func TestFullQueueRows(t *testing.T) {
 		})
 	}
 	inEveryOrder(t, "45 two barriers back to back", func(t *testing.T, order async.Order) {
-		for _, policy := range []async.Policy{async.Drain, async.Snapshot} {
-			r := newRig(t, order, async.Config{Checkpoint: policy}, nil)
+		for _, policy := range []async.BarrierPolicy{async.Drain, async.Snapshot} {
+			r := newRig(t, order, async.Config{Barrier: policy}, nil)
 			r.admit(1, 2)
 			r.step()
 			r.op.Barrier(1)
@@ -96,7 +96,7 @@ func TestFullQueueRows(t *testing.T) {
 func TestRow46(t *testing.T) {
 	const n = 5
 	inEveryOrder(t, "46 N+1 entries into capacity N and 1", func(t *testing.T, order async.Order) {
-		r := newRig(t, order, async.Config{Capacity: n + 1, Checkpoint: async.Snapshot}, nil)
+		r := newRig(t, order, async.Config{Capacity: n + 1, Barrier: async.Snapshot}, nil)
 		for v := 1; v <= n+1; v++ {
 			admitKeyed(r, v, ownKey(v))
 		}
@@ -107,8 +107,8 @@ func TestRow46(t *testing.T) {
 			t.Fatalf("%d entries", len(entries))
 		}
 		for _, capacity := range []int{n, 1} {
-			for _, policy := range []async.Policy{async.Snapshot, async.Drain} {
-				b := newRig(t, order, async.Config{Capacity: capacity, Checkpoint: policy}, nil)
+			for _, policy := range []async.BarrierPolicy{async.Snapshot, async.Drain} {
+				b := newRig(t, order, async.Config{Capacity: capacity, Barrier: policy}, nil)
 				b.op.Restore(slices.Clone(entries), nil)
 				if b.step(); b.op.Room() != 0 || b.op.Stats().InFlight != capacity {
 					t.Fatalf("capacity %d: room %d, %+v", capacity, b.op.Room(), b.op.Stats())

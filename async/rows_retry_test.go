@@ -41,7 +41,7 @@ func TestTimerRows(t *testing.T) {
 		}
 	})
 	inEveryOrder(t, "24, 25 never completes, with retry", func(t *testing.T, order async.Order) {
-		r := newRig(t, order, async.Config{Timeout: time.Second, Retry: async.Retry{Max: 3, Delay: 100 * time.Millisecond, Jitter: async.NoJitter}}, nil)
+		r := newRig(t, order, async.Config{Timeout: time.Second, Retry: async.Retry{Max: 3, Delay: 100 * time.Millisecond, Jitter: async.Off}}, nil)
 		r.admit(1)
 		r.op.End()
 		r.step().complete(1, async.Outputs[int]{}, flaky{})
@@ -136,7 +136,7 @@ func TestRow37(t *testing.T) {
 		inEveryOrder(t, "37 "+c.name, func(t *testing.T, order async.Order) {
 			var h *handled
 			cfg := async.Config{
-				Timeout: time.Second, Retry: async.Retry{Max: 3, Delay: delay, Jitter: async.NoJitter},
+				Timeout: time.Second, Retry: async.Retry{Max: 3, Delay: delay, Jitter: async.Off},
 				OnError: async.OnError{Backend: async.Drop}, // the outcome where the handler is not asked
 			}
 			r := newRig(t, order, cfg, func(r *rig) async.Function[int, int] {

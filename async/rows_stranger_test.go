@@ -209,7 +209,7 @@ func (p askedPredicate) RetryError(error) bool               { *p.asked++; retur
 func TestPredicateAndStrangers(t *testing.T) {
 	inEveryOrder(t, "11 what the predicate is asked", func(t *testing.T, order async.Order) {
 		asked := 0
-		cfg := async.Config{Retry: async.Retry{Max: 1, Delay: time.Second, Jitter: async.NoJitter}}
+		cfg := async.Config{Retry: async.Retry{Max: 1, Delay: time.Second, Jitter: async.Off}}
 		r := newRig(t, order, cfg, func(r *rig) async.Function[int, int] { return askedPredicate{r, &asked} })
 		r.admit(1)
 		r.step()

@@ -9,8 +9,8 @@ import (
 
 // sizeOf returns what counts the bytes of a record for Config.MaxBytes: the function's own Sizer,
 // else what its type says. The logger is told where that may not be all.
-func sizeOf[IN any](fn any, log *slog.Logger) func(*IN) int64 {
-	if s, ok := fn.(Sizer[IN]); ok {
+func sizeOf[IN, OUT any](fn Function[IN, OUT], log *slog.Logger) func(*IN) int64 {
+	if s, ok := As[Sizer[IN]](fn); ok {
 		return func(v *IN) int64 { return int64(max(s.RecordBytes(*v), 0)) }
 	}
 	count, complete := size.Of[IN]()

@@ -24,7 +24,7 @@ type entry[IN any] struct {
 // and when everything has left under Drain. Until then nothing is admitted.
 func (o *Operator[IN, OUT]) Barrier(id int64) {
 	o.barrier = id
-	if o.cfg.Checkpoint == Drain {
+	if o.cfg.Barrier == Drain {
 		o.queue.Drain()
 		o.drainFrom, o.drainStart = time.Now(), o.left()
 	}
@@ -41,7 +41,7 @@ func (o *Operator[IN, OUT]) AbortBarrier(id int64) {
 
 // mayPass says whether the barrier has waited for what it must wait for.
 func (o *Operator[IN, OUT]) mayPass(now time.Time) bool {
-	if o.cfg.Checkpoint == Snapshot {
+	if o.cfg.Barrier == Snapshot {
 		return true
 	}
 	over := o.cfg.DrainLimit > 0 && now.Sub(o.drainFrom) >= o.cfg.DrainLimit
@@ -55,7 +55,7 @@ func (o *Operator[IN, OUT]) mayPass(now time.Time) bool {
 // drained measures how long the present barrier has waited for what was in flight, whether it
 // passes now or is given up.
 func (o *Operator[IN, OUT]) drained(now time.Time) {
-	if o.barrier != 0 && o.cfg.Checkpoint == Drain {
+	if o.barrier != 0 && o.cfg.Barrier == Drain {
 		o.stats.Drain.Add(now.Sub(o.drainFrom))
 		o.stats.Drained += o.left() - o.drainStart
 	}

@@ -68,18 +68,18 @@ var statsCases = []struct {
 		r.step().complete(1, async.Outputs[int]{}, classed{async.Backend})
 		r.step()
 	}, figures{"Fallbacks": int64(1), "Completed": int64(1)}},
-	{"waiting for a retry", async.Config{Retry: async.Retry{Max: 2, Delay: 100 * ms, Jitter: async.NoJitter}}, func(r *rig) {
+	{"waiting for a retry", async.Config{Retry: async.Retry{Max: 2, Delay: 100 * ms, Jitter: async.Off}}, func(r *rig) {
 		r.admit(1)
 		r.step().complete(1, async.Outputs[int]{}, flaky{})
 		r.step()
 	}, figures{"Retrying": 1, "Retries": int64(0), "Calls": int64(1)}},
-	{"retried", async.Config{Retry: async.Retry{Max: 2, Delay: 100 * ms, Jitter: async.NoJitter}}, func(r *rig) {
+	{"retried", async.Config{Retry: async.Retry{Max: 2, Delay: 100 * ms, Jitter: async.Off}}, func(r *rig) {
 		r.admit(1)
 		r.step().complete(1, async.Outputs[int]{}, flaky{})
 		r.run(func() bool { return len(r.calls[1]) == 2 })
 	}, figures{"Retrying": 0, "Retries": int64(1), "Calls": int64(2)}},
 	// Held in the middle of it, a retry is one all the same.
-	{"a retry that was held", async.Config{Retry: async.Retry{Max: 2, Delay: 100 * ms, Jitter: async.NoJitter}}, func(r *rig) {
+	{"a retry that was held", async.Config{Retry: async.Retry{Max: 2, Delay: 100 * ms, Jitter: async.Off}}, func(r *rig) {
 		r.admit(1)
 		r.step().complete(1, async.Outputs[int]{}, flaky{})
 		r.run(func() bool { return len(r.calls[1]) == 2 })
@@ -151,7 +151,7 @@ var statsCases = []struct {
 		r.run(nil)
 		r.op.Close()
 	}, figures{"Drained": int64(0), "Drain": timed{1, time.Second}, "Timeouts": int64(1)}},
-	{"snapshotted", async.Config{Checkpoint: async.Snapshot}, func(r *rig) {
+	{"snapshotted", async.Config{Barrier: async.Snapshot}, func(r *rig) {
 		r.admit(1, 2)
 		r.step().op.Barrier(1)
 		r.step()

@@ -11,7 +11,7 @@ import (
 func TestTimes(t *testing.T) {
 	inEveryOrder(t, "A38 times", func(t *testing.T, order async.Order) {
 		r := newRig(t, order, async.Config{
-			Timeout: time.Second, Retry: async.Retry{Max: 1, Delay: 100 * time.Millisecond, Jitter: async.NoJitter},
+			Timeout: time.Second, Retry: async.Retry{Max: 1, Delay: 100 * time.Millisecond, Jitter: async.Off},
 			OnError: async.OnError{Timeout: async.Drop},
 		}, nil)
 		r.admit(1, 2, 3, 4)

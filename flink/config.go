@@ -30,12 +30,12 @@ func (c Config) resolve() (Config, error) {
 	switch {
 	case c.Async.Order == async.Keyed:
 		return c, fmt.Errorf("flink: %s: the order is keyed; on Flink want ordered or unordered", c.Name)
-	case c.Async.Checkpoint == async.Snapshot || c.Async.DrainLimit != 0:
+	case c.Async.Barrier == async.Snapshot || c.Async.DrainLimit != 0:
 		return c, fmt.Errorf("flink: %s: records in flight cannot go into a checkpoint of Flink; want the drain policy, without a limit", c.Name)
 	case c.Async.Tracer != nil:
 		return c, fmt.Errorf("flink: %s: a tracer does not travel to the workers; want none", c.Name)
 	}
-	c.Async.Checkpoint = async.Drain
+	c.Async.Barrier = async.Drain
 	if _, err := c.Async.Resolve(); err != nil {
 		return c, fmt.Errorf("flink: %s: %w", c.Name, err)
 	}

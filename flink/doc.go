@@ -3,7 +3,8 @@
 //
 //	func init() { flink.Register[Digit, Label, classify]() }
 //
-//	labels, failed := flink.Infer[Digit, Label](scope, digits, classify{Endpoint: "unix:///run/model.sock"}, flink.Config{})
+//	fn := classify{Endpoint: "unix:///run/model.sock"}
+//	labels, failed := flink.Infer[Digit, Label](scope, digits, fn, flink.Config{})
 //
 // # Bundles and checkpoints
 //

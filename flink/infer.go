@@ -26,7 +26,7 @@ type Failed[IN any] struct {
 	At int64
 }
 
-// registered are the types of Infer that this program has.
+// registered are the transforms that this program has made known to Beam.
 var registered sync.Map
 
 // Register makes Infer for these types known to Beam. Call it from an init function, in the program that submits and in that of the
@@ -52,6 +52,13 @@ func Infer[IN, OUT any, M Maker[IN, OUT]](s beam.Scope, records beam.PCollection
 
 // TryInfer is Infer with an error for what is wrong with the pipeline: a configuration, a collection in windows, types that are not registered.
 func TryInfer[IN, OUT any, M Maker[IN, OUT]](s beam.Scope, records beam.PCollection, m M, c Config) (results, failed beam.PCollection, err error) {
+	return apply(s, records, m, c, func(cargo shipment) any { return &inferFn[IN, OUT, M]{Cargo: cargo} },
+		fmt.Sprintf("Register[%v, %v, %v]", reflect.TypeFor[IN](), reflect.TypeFor[OUT](), reflect.TypeFor[M]()))
+}
+
+// apply adds a transform to a pipeline: that which transform makes of what travels. register is the
+// function that makes it known to Beam.
+func apply[M any](s beam.Scope, records beam.PCollection, m M, c Config, transform func(shipment) any, register string) (results, failed beam.PCollection, err error) {
 	c, err = c.resolve()
 	var cargo shipment
 	if err == nil {
@@ -63,11 +70,11 @@ func TryInfer[IN, OUT any, M Maker[IN, OUT]](s beam.Scope, records beam.PCollect
 	if err != nil {
 		return results, failed, err
 	}
-	if _, ok := registered.Load(reflect.TypeFor[inferFn[IN, OUT, M]]()); !ok {
-		return results, failed, fmt.Errorf("flink: %s: its types are not registered; add func init() { flink.Register[%v, %v, %v]() }",
-			c.Name, reflect.TypeFor[IN](), reflect.TypeFor[OUT](), reflect.TypeFor[M]())
+	fn := transform(cargo)
+	if _, ok := registered.Load(reflect.TypeOf(fn).Elem()); !ok {
+		return results, failed, fmt.Errorf("flink: %s: its types are not registered; add func init() { flink.%s() }", c.Name, register)
 	}
-	out, err := beam.TryParDo(s.Scope(c.Name), &inferFn[IN, OUT, M]{Cargo: cargo}, records)
+	out, err := beam.TryParDo(s.Scope(c.Name), fn, records)
 	if err != nil {
 		return results, failed, fmt.Errorf("flink: %s: %w", c.Name, err)
 	}

@@ -309,12 +309,12 @@ func TestTryInferRefuses(t *testing.T) {
 			return err
 		}, []string{"flink: infer: ", "int"}},
 		"keyed":       {with(Config{Async: async.Config{Order: async.Keyed}}), []string{"the order is keyed; on Flink want ordered or unordered"}},
-		"snapshot":    {with(Config{Async: async.Config{Checkpoint: async.Snapshot}}), []string{"want the drain policy, without a limit"}},
+		"snapshot":    {with(Config{Async: async.Config{Barrier: async.Snapshot}}), []string{"want the drain policy, without a limit"}},
 		"drain limit": {with(Config{Async: async.Config{DrainLimit: time.Second}}), []string{"want the drain policy, without a limit"}},
 		"capacity":    {with(Config{Async: async.Config{Capacity: -1}}), []string{"flink: infer: ", "capacity"}},
 		"jitter":      {with(Config{Async: async.Config{Retry: async.Retry{Jitter: math.NaN()}}}), []string{"flink: infer: ", "jitter"}},
 		"multiplier":  {with(Config{Async: async.Config{Retry: async.Retry{Multiplier: math.NaN()}}}), []string{"flink: infer: ", "multiplier"}},
-		"no timeout":  {with(Config{Async: async.Config{Timeout: async.NoTimeout}}), []string{"flink: infer: "}},
+		"no timeout":  {with(Config{Async: async.Config{Timeout: async.Off}}), []string{"flink: infer: "}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := c.try()

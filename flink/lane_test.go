@@ -171,7 +171,7 @@ func TestTimeGoesOnBetweenRecords(t *testing.T) {
 	t.Run("retry", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			fn := &scripted{}
-			h := newHost(t, fn, Config{Async: async.Config{Retry: async.Retry{Max: 3, Delay: time.Second, Jitter: async.NoJitter}}})
+			h := newHost(t, fn, Config{Async: async.Config{Retry: async.Retry{Max: 3, Delay: time.Second, Jitter: async.Off}}})
 			h.push(1)
 			for n := 1; n <= 3; n++ {
 				if fn.count(1) != n {
@@ -233,7 +233,7 @@ func TestTimeGoesOnBetweenRecords(t *testing.T) {
 func TestNothingIsMissedWhenABundlePauses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fn := &scripted{}
-		h := newHost(t, fn, Config{Async: async.Config{Retry: async.Retry{Max: 3, Delay: time.Second, Jitter: async.NoJitter}}})
+		h := newHost(t, fn, Config{Async: async.Config{Retry: async.Retry{Max: 3, Delay: time.Second, Jitter: async.Off}}})
 		h.push(1, 2)
 		fn.end(1, nil)
 		h.then = func() {

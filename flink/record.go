@@ -111,25 +111,7 @@ func RegisterRecords[M RecordMaker]() {
 
 // InferRecords is TryInfer for a collection of Records, whose places it keeps.
 func InferRecords[M RecordMaker](s beam.Scope, records beam.PCollection, m M, c Config) (results, failed beam.PCollection, err error) {
-	c, err = c.resolve()
-	var cargo shipment
-	if err == nil {
-		cargo, err = pack(m, c)
-	}
-	if err == nil {
-		err = inGlobalWindow(c.Name, records)
-	}
-	if err != nil {
-		return results, failed, err
-	}
-	if _, ok := registered.Load(reflect.TypeFor[recordFn[M]]()); !ok {
-		return results, failed, fmt.Errorf("flink: %s: its type is not registered; add func init() { flink.RegisterRecords[%v]() }", c.Name, reflect.TypeFor[M]())
-	}
-	out, err := beam.TryParDo(s.Scope(c.Name), &recordFn[M]{Cargo: cargo}, records)
-	if err != nil {
-		return results, failed, fmt.Errorf("flink: %s: %w", c.Name, err)
-	}
-	return out[0], out[1], nil
+	return apply(s, records, m, c, func(cargo shipment) any { return &recordFn[M]{Cargo: cargo} }, fmt.Sprintf("RegisterRecords[%v]", reflect.TypeFor[M]()))
 }
 
 // recordFn is inferFn for Records.

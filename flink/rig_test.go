@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -12,36 +11,17 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/apache/beam/sdks/v2/go/pkg/beam"
-	"go.uber.org/goleak"
-
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/flink/internal/leaktest"
 )
 
 func TestMain(m *testing.M) {
-	beam.Init()
-	code := m.Run()
-	if code == 0 {
-		if err := leaks(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			code = 1
-		}
-	}
-	os.Exit(code)
-}
-
-// leaks looks for goroutines that are left. Beam's local runner lasts as long as its process: its server stays.
-func leaks() (err error) {
-	pools.Range(func(_, p any) bool {
-		p.(interface{ CloseUnused(time.Time) }).CloseUnused(time.Now().Add(time.Hour))
-		return true
-	})
-	for range 10 { // the pools' own goroutines look once a second whether they are needed
-		if err = goleak.Find(goleak.IgnoreAnyFunction("google.golang.org/grpc.(*Server).Serve")); err == nil {
-			return nil
-		}
-	}
-	return err
+	leaktest.Main(m, func() {
+		pools.Range(func(_, p any) bool {
+			p.(interface{ CloseUnused(time.Time) }).CloseUnused(time.Now().Add(time.Hour))
+			return true
+		})
+	}, leaktest.LocalRunner)
 }
 
 // scripted is a function whose calls a test completes, or answer does.

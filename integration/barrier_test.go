@@ -15,14 +15,14 @@ import (
 func TestCallsAndBarriers(t *testing.T) {
 	in, want := records(t, 3000)
 	for _, unordered := range []bool{false, true} {
-		for _, policy := range []async.Policy{async.Drain, async.Snapshot} {
+		for _, policy := range []async.BarrierPolicy{async.Drain, async.Snapshot} {
 			name := map[bool]string{false: "ordered", true: "unordered"}[unordered] + "/" + policy.String()
 			t.Run(name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					s := sidecartest.Start(t, sidecartest.Script{Latency: 5 * time.Millisecond, Jitter: 40 * time.Millisecond, Seed: 11})
 					k := build(t, spec{
 						in: in, server: s, parallelism: 2, unordered: unordered, interval: 33 * time.Millisecond,
-						op: async.Config{Capacity: 80, Checkpoint: policy},
+						op: async.Config{Capacity: 80, Barrier: policy},
 					})
 					if err := k.Run(t.Context()); err != nil {
 						t.Fatal(err)
@@ -84,7 +84,7 @@ func TestSnapshotsRestore(t *testing.T) {
 			}
 			k := build(t, spec{
 				in: in, server: s, parallelism: 2, unordered: unordered, interval: 30 * time.Millisecond,
-				op:     async.Config{Capacity: 16, Checkpoint: async.Snapshot},
+				op:     async.Config{Capacity: 16, Barrier: async.Snapshot},
 				client: oneRow,
 			})
 			if err := k.Run(t.Context()); err != nil {

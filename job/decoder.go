@@ -22,8 +22,12 @@ import (
 type decoder struct {
 	file, dir string
 	faults    Faults
+	warnings  Faults
 	at        map[string]Position
 }
+
+// renamed are keys that had another name before, by their paths, and the name that they have now.
+var renamed = map[string]string{"sidecar.window": "max_batch_delay"}
 
 // value is a node and how the file came to it.
 type value struct {
@@ -99,6 +103,11 @@ func (d *decoder) mapping(v value, allowed func(key string, at Position) bool) (
 		if !ok {
 			d.fault(at, "%s: want a plain key, found %s", cmp.Or(v.path, "the file"), describe(e.Key))
 			continue
+		}
+		if now := renamed[join(v.path, key)]; now != "" {
+			d.warnings = append(d.warnings, Fault{d.file, at, fmt.Sprintf(
+				"%s is named %s now; the old name still works", join(v.path, key), join(v.path, now))})
+			key = now
 		}
 		if first, ok := values[key]; ok {
 			d.fault(at, "%s: given twice, first on line %d", join(v.path, key), first.at.Line)

@@ -61,7 +61,7 @@ sidecar:
     digits: {file: digits.onnx, options: {fixed_batch: 16, precise: true, mode: "a"}}
     double: mock:double?input=x:FP32[4]
   max_batch: 128
-  window: 2ms
+  max_batch_delay: 2ms
   queue_rows: 1000
   queue_bytes: 10MB
   queue_timeout: 5s
@@ -107,7 +107,7 @@ func TestEveryKey(t *testing.T) {
 		Sidecar: &Sidecar{Models: map[string]Model{
 			"digits": {Location: "/jobs/digits.onnx", Options: map[string]string{"fixed_batch": "16", "precise": "true", "mode": "a"}},
 			"double": {Location: "mock:double?input=x:FP32[4]"}},
-			MaxBatch: 128, Window: 2 * time.Millisecond, QueueRows: 1000, QueueBytes: 10_000_000, QueueTimeout: 5 * time.Second},
+			MaxBatch: 128, MaxBatchDelay: 2 * time.Millisecond, QueueRows: 1000, QueueBytes: 10_000_000, QueueTimeout: 5 * time.Second},
 		StopTimeout: 10 * time.Second,
 		Log:         Log{Level: "debug", Format: "json"},
 		Trace:       &Trace{Endpoint: "collector:4317", Sample: 0.25, Headers: map[string]string{"x-api-key": "secret"}, TLS: &TLS{CA: "/jobs/t.pem"}},
@@ -125,7 +125,7 @@ func TestSmallestFile(t *testing.T) {
 	}
 	want := &Spec{
 		File: "j.yaml", Name: "a", Parallelism: 1, StopTimeout: DefaultStopTimeout, Source: Source{Stdin: &StdinSource{}}, Sink: Sink{Stdout: true},
-		Infer: Infer{Endpoint: "h:1", Model: "m", Order: OrderOrdered, MaxBytes: int64(None), Timeout: Never, Barrier: BarrierSnapshot, Retry: Retry{Max: None, Budget: None}},
+		Infer: Infer{Endpoint: "h:1", Model: "m", Order: OrderOrdered, MaxBytes: int64(Off), Timeout: Off, Barrier: BarrierSnapshot, Retry: Retry{Max: Off, Budget: Off}},
 		at:    got.at,
 	}
 	if !reflect.DeepEqual(got, want) {
@@ -397,4 +397,25 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestRenamedKeys: a key by its former name means the same, with one warning that says the new one.
+func TestRenamedKeys(t *testing.T) {
+	const text = "name: j\nsource: {stdin: {}}\nsink: {stdout: {}}\ninfer: {model: m, inputs: {x: {field: x}}, outputs: {y: {field: y}}}\nsidecar:\n  models: {m: 'mock:double'}\n  "
+	for key, warning := range map[string]string{
+		"max_batch_delay": "",
+		"window":          "j.yaml:7:3: sidecar.window is named sidecar.max_batch_delay now; the old name still works",
+	} {
+		spec, err := Parse("j.yaml", "/jobs", []byte(text+key+": 7ms\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := spec.Warnings.Error(); spec.Sidecar.MaxBatchDelay != 7*time.Millisecond || got != warning {
+			t.Errorf("%s: %v, %q", key, spec.Sidecar.MaxBatchDelay, got)
+		}
+	}
+	_, err := Parse("j.yaml", "/jobs", []byte(text+"window: 7ms\n  max_batch_delay: 8ms\n"))
+	if err == nil || !strings.Contains(err.Error(), "given twice") {
+		t.Errorf("both names: %v", err)
+	}
 }

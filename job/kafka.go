@@ -315,4 +315,4 @@ func (d *decoder) streams(s *Spec) {
 }
 
 // Pipe reports whether a job is from Kafka to Kafka.
-func (s *Spec) Pipe() bool { return s.Source.Kafka != nil && s.Sink.Kafka != nil }
+func (s *Spec) KafkaToKafka() bool { return s.Source.Kafka != nil && s.Sink.Kafka != nil }

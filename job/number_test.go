@@ -60,7 +60,7 @@ func TestNumbersInTexts(t *testing.T) {
 		t.Fatal(err)
 	}
 	i := &got.Infer
-	if got.Source.Stdin.MaxLine != 10 || got.StopTimeout != 10e9 || i.Version != "010" || i.MaxBytes != 16<<20 || i.SharedMemory != 512 || i.MaxMessage != 4096 || i.Timeout != Never {
+	if got.Source.Stdin.MaxLine != 10 || got.StopTimeout != 10e9 || i.Version != "010" || i.MaxBytes != 16<<20 || i.SharedMemory != 512 || i.MaxMessage != 4096 || i.Timeout != Off {
 		t.Errorf("%+v", got)
 	}
 	if o := got.Sidecar.Models["m"].Options["fixed_batch"]; o != "010" {

@@ -64,7 +64,7 @@ func Parse(file, dir string, data []byte) (*Spec, error) {
 		d.faults.sort()
 		return nil, d.faults
 	}
-	spec.File, spec.at = file, d.at
+	spec.File, spec.Warnings, spec.at = file, d.warnings, d.at
 	return spec, nil
 }
 

@@ -151,7 +151,7 @@ func (d *decoder) infer(v value, ownSidecar bool) Infer {
 		Timeout:       s.duration("timeout", "none"),
 		Hold:          s.duration("hold", ""),
 		MaxCalls:      s.count("max_calls", 1, maxCapacity),
-		Barrier:       Barrier(s.choice("barrier", "drain", "snapshot")),
+		Barrier:       BarrierPolicy(s.choice("barrier", "drain", "snapshot")),
 		DrainLimit:    s.duration("drain_limit", "none"),
 		MaxBatch:      s.count("max_batch", 1, maxCount),
 		Window:        s.count("window", 1, maxCount),
@@ -161,13 +161,13 @@ func (d *decoder) infer(v value, ownSidecar bool) Infer {
 		Overwrite:     s.flag("overwrite", false),
 	}
 	if s.isZero("timeout") {
-		i.Timeout = Never
+		i.Timeout = Off
 	}
 	if !s.has("order") {
 		i.Order = OrderOrdered
 	}
 	if s.has("max_bytes") && i.MaxBytes == 0 {
-		i.MaxBytes = int64(None)
+		i.MaxBytes = int64(Off)
 	}
 	if v, ok := s.values["key"]; ok {
 		i.Key, _ = d.field(v, aField, fieldPath)
@@ -219,10 +219,10 @@ func (d *decoder) retry(v value) Retry {
 		Budget:     s.count("budget", 0, maxCount),
 	}
 	if s.isZero("max") {
-		r.Max = None
+		r.Max = Off
 	}
 	if s.isZero("budget") {
-		r.Budget = None
+		r.Budget = Off
 	}
 	return r
 }
@@ -375,15 +375,15 @@ func (d *decoder) restart(v value) Restart {
 }
 
 func (d *decoder) sidecar(v value) *Sidecar {
-	s := d.section(v, "models", "max_batch", "window", "queue_rows", "queue_bytes", "queue_timeout")
+	s := d.section(v, "models", "max_batch", "max_batch_delay", "queue_rows", "queue_bytes", "queue_timeout")
 	s.missing("models", "the models to serve, such as name: file.onnx")
 	c := &Sidecar{
-		Models:       map[string]Model{},
-		MaxBatch:     s.count("max_batch", 1, maxCount),
-		Window:       s.duration("window", ""),
-		QueueRows:    s.count("queue_rows", 1, maxCapacity),
-		QueueBytes:   s.size("queue_bytes", 1<<10, 1<<40),
-		QueueTimeout: s.duration("queue_timeout", ""),
+		Models:        map[string]Model{},
+		MaxBatch:      s.count("max_batch", 1, maxCount),
+		MaxBatchDelay: s.duration("max_batch_delay", ""),
+		QueueRows:     s.count("queue_rows", 1, maxCapacity),
+		QueueBytes:    s.size("queue_bytes", 1<<10, 1<<40),
+		QueueTimeout:  s.duration("queue_timeout", ""),
 	}
 	models, ok := s.values["models"]
 	if !ok {

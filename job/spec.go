@@ -8,13 +8,10 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// Never as Infer.Timeout means no timeout, and None no retries (Retry.Max), no budget of
-// them (Retry.Budget) and no bound in bytes (Infer.MaxBytes). They stand for a 0 in the file, so that the zero value of a Spec's field can
-// mean the host's default.
-const (
-	Never time.Duration = -1
-	None  int           = -1
-)
+// Off, as a field of a Spec, says none where zero means the host's default: no Infer.Timeout, no
+// Infer.MaxBytes, no retries (Retry.Max), no bound for them (Retry.Budget). It is a 0, or none, in
+// the file.
+const Off = -1
 
 // DefaultStopTimeout is how long a stop with a checkpoint may take.
 const DefaultStopTimeout = 30 * time.Second
@@ -47,6 +44,9 @@ type Spec struct {
 	Log Log
 	// Trace is nil if no spans are recorded.
 	Trace *Trace
+	// Warnings are what should be written otherwise and works all the same: keys by the names that
+	// they had before. A host shows each once.
+	Warnings Faults
 
 	at map[string]Position
 }
@@ -84,10 +84,10 @@ type Infer struct {
 	// set if, and only if, the order is OrderKeyed.
 	Key Field
 	// Capacity bounds the records admitted and not yet emitted, in each subtask,
-	// and MaxBytes their bytes; None for no such bound.
+	// and MaxBytes their bytes; Off for no such bound.
 	Capacity int
 	MaxBytes int64
-	// Timeout of a record, over all attempts; Never for none.
+	// Timeout of a record, over all attempts; Off for none.
 	Timeout time.Duration
 	// Hold bounds the wait of a record for a server that is overloaded or away.
 	Hold time.Duration
@@ -98,7 +98,7 @@ type Infer struct {
 	// "overload", "transport", "backend" and "permanent". Classes that it lacks fail the job.
 	OnError map[string]OnError
 	// Barrier says what a checkpoint does with calls in progress.
-	Barrier Barrier
+	Barrier BarrierPolicy
 	// DrainLimit ends the wait of BarrierDrain, after which it is as BarrierSnapshot. 0: no limit.
 	DrainLimit time.Duration
 	// MaxBatch bounds the records of a request.
@@ -151,14 +151,14 @@ type Tensors struct{ Inputs, Outputs []tensor.Spec }
 
 // Retry says how failed attempts are followed by others.
 type Retry struct {
-	// Max is how many attempts may follow the first; None for none.
+	// Max is how many attempts may follow the first; Off for none.
 	Max        int
 	Delay      time.Duration
 	Multiplier float64
 	MaxDelay   time.Duration
 	// Jitter is the share by which each delay is changed at random. Nil for the default, since 0 is a choice.
 	Jitter *float64
-	// Budget bounds the retries of all records of a subtask together; None for no bound.
+	// Budget bounds the retries of all records of a subtask together; Off for no bound.
 	Budget int
 }
 
@@ -200,13 +200,13 @@ const (
 )
 
 // Barrier says what a checkpoint does with calls in progress.
-type Barrier string
+type BarrierPolicy string
 
 // The values of Barrier.
 const (
-	BarrierDefault  Barrier = ""
-	BarrierDrain    Barrier = "drain"
-	BarrierSnapshot Barrier = "snapshot"
+	BarrierDefault  BarrierPolicy = ""
+	BarrierDrain    BarrierPolicy = "drain"
+	BarrierSnapshot BarrierPolicy = "snapshot"
 )
 
 // TLS of a connection to a model server. The files are PEM.
@@ -280,8 +280,8 @@ type Sidecar struct {
 	Models map[string]Model
 	// MaxBatch bounds the rows that the sidecar runs at once.
 	MaxBatch int
-	// Window is how long the sidecar gathers rows while the model is busy.
-	Window time.Duration
+	// MaxBatchDelay is how long the sidecar gathers rows while the model is busy.
+	MaxBatchDelay time.Duration
 	// QueueRows, QueueBytes and QueueTimeout bound what waits in the sidecar.
 	QueueRows    int
 	QueueBytes   int64

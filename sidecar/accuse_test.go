@@ -51,9 +51,9 @@ func TestAccusedWithoutAnAnswer(t *testing.T) {
 	}{
 		"not to be repeated":                    {true, 4 * time.Second, async.BadRecord, 4 * time.Second},
 		"not to be repeated, a short time":      {true, 100 * time.Millisecond, async.BadRecord, 100 * time.Millisecond},
-		"not to be repeated, without a timeout": {true, async.NoTimeout, async.BadRecord, async.DefaultHold},
+		"not to be repeated, without a timeout": {true, async.Off, async.BadRecord, async.DefaultHold},
 		"repeated":                              {false, 4 * time.Second, async.Transport, 2 * async.DefaultHold},
-		"repeated, without a timeout":           {false, async.NoTimeout, async.Transport, 2 * async.DefaultHold},
+		"repeated, without a timeout":           {false, async.Off, async.Transport, 2 * async.DefaultHold},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -62,8 +62,8 @@ func TestAccusedWithoutAnAnswer(t *testing.T) {
 				cfg := p.config()
 				cfg.MaxBatch, cfg.NonIdempotent = 1, c.once
 				op := async.Config{Order: async.Unordered, Timeout: c.timeout}
-				if c.timeout == async.NoTimeout {
-					op.Checkpoint = async.Snapshot
+				if c.timeout == async.Off {
+					op.Barrier = async.Snapshot
 				}
 				start := time.Now()
 				var err error

@@ -14,17 +14,18 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/sidecar/endpoint"
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
 // Defaults of Config.
 const (
-	DefaultMaxBatch          = 256
-	DefaultWindow            = 4
-	DefaultMaxBytes          = 16 << 20
-	DefaultMaxMessageSize    = 64 << 20
-	DefaultSharedMemoryLeast = 64 << 10
+	DefaultMaxBatch        = 256
+	DefaultWindow          = 4
+	DefaultMaxBytes        = 16 << 20
+	DefaultMaxMessageSize  = 64 << 20
+	DefaultSharedMemoryMin = 64 << 10
 )
 
 // Config is how the channels to a sidecar run. Its zero value is the documented
@@ -61,9 +62,9 @@ type Config struct {
 	// with a slot is never cancelled, since the server may write to the slot until it is done: of one that timed out the
 	// server is told the time it has left in the queue, by the request parameter "timeout".
 	SharedMemory int
-	// SharedMemoryLeast is how many bytes the inputs of a request must have together to go there, and
+	// SharedMemoryMin is how many bytes the inputs of a request must have together to go there, and
 	// the outputs together. Default 64 KiB.
-	SharedMemoryLeast int
+	SharedMemoryMin int
 	// Backoff spaces the attempts to connect.
 	Backoff Backoff
 	// TLS, for TCP endpoints; nil: no TLS. A certificate in it makes it mutual.
@@ -110,11 +111,8 @@ type Backoff struct {
 	Base   time.Duration // default 50 ms
 	Max    time.Duration // default 2 s
 	Factor float64       // default 1.6
-	Jitter float64       // default 0.2; NoJitter for none
+	Jitter float64       // default 0.2; async.Off for exact delays
 }
-
-// NoJitter as Backoff.Jitter makes delays exact.
-const NoJitter = -1
 
 // delay returns the wait after the (n+1)-th failure in a row.
 func (b Backoff) delay(n int) time.Duration {
@@ -170,7 +168,7 @@ func (c Config) resolve() (Config, endpoint.Endpoint, error) {
 	positive("max batch", &c.MaxBatch, DefaultMaxBatch, 1<<20)
 	positive("window", &c.Window, DefaultWindow, 1<<10)
 	positive("max bytes", &c.MaxBytes, DefaultMaxBytes, math.MaxInt32)
-	positive("least bytes for shared memory", &c.SharedMemoryLeast, DefaultSharedMemoryLeast, math.MaxInt32)
+	positive("least bytes for shared memory", &c.SharedMemoryMin, DefaultSharedMemoryMin, math.MaxInt32)
 	if c.SharedMemory != 0 {
 		c.checkSharedMemory(ep, wrong)
 	}
@@ -215,7 +213,7 @@ func (b Backoff) resolve(wrong func(string, ...any)) Backoff {
 	switch b.Jitter {
 	case 0:
 		b.Jitter = 0.2
-	case NoJitter:
+	case async.Off:
 		b.Jitter = 0
 	}
 	if b.Base < 0 || b.Max < b.Base {
@@ -225,7 +223,7 @@ func (b Backoff) resolve(wrong func(string, ...any)) Backoff {
 		wrong("backoff factor is %v; want 1 to 100", b.Factor)
 	}
 	if !(b.Jitter >= 0 && b.Jitter < 1) {
-		wrong("backoff jitter is %v; want 0 up to 1, 0 for 0.2, or %d for none", b.Jitter, NoJitter)
+		wrong("backoff jitter is %v; want 0 up to 1, 0 for 0.2, or %d for none", b.Jitter, async.Off)
 	}
 	return b
 }

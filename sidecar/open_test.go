@@ -183,7 +183,7 @@ func TestConfig(t *testing.T) {
 		want []string // in the message; nil: valid
 	}{
 		{Config{Endpoint: "unix:///run/a.sock", Model: "m"}, nil},
-		{Config{Endpoint: "localhost:1", Model: "m", TLS: &tls.Config{}, Backoff: Backoff{Jitter: NoJitter, Base: time.Minute}}, nil},
+		{Config{Endpoint: "localhost:1", Model: "m", TLS: &tls.Config{}, Backoff: Backoff{Jitter: async.Off, Base: time.Minute}}, nil},
 		{Config{Endpoint: "anything", Model: "m", Dialer: (&peerServer{}).dial}, nil},
 		{Config{}, []string{"endpoint", "no model"}},
 		{Config{Endpoint: "unix:///run/a.sock", Model: "m", TLS: &tls.Config{}}, []string{"TLS on the Unix socket"}},

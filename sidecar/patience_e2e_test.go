@@ -44,10 +44,10 @@ func TestSlowModelOfWhichNobodyTells(t *testing.T) {
 		"it is too slow":                       {time.Hour, 10 * time.Second, busyWith(), 1, false},
 		"it is too slow by little":             {12 * time.Second, 10 * time.Second, busyWith(), 1, false},
 		"it is slow":                           {30 * time.Second, 60 * time.Second, busyWith(), 1, true},
-		"it is slow, without a timeout":        {300 * time.Second, async.NoTimeout, busyWith(), 1, true},
+		"it is slow, without a timeout":        {300 * time.Second, async.Off, busyWith(), 1, true},
 		"no room to ask, and it is too slow":   {time.Hour, 10 * time.Second, full, 0, false},
 		"no room to ask, and it is slow":       {30 * time.Second, 60 * time.Second, full, 0, true},
-		"no room to ask, without a timeout":    {300 * time.Second, async.NoTimeout, full, 0, true},
+		"no room to ask, without a timeout":    {300 * time.Second, async.Off, full, 0, true},
 		"it is no slower than those are asked": {time.Second, 60 * time.Second, busyWith(), 0, true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -56,7 +56,7 @@ func TestSlowModelOfWhichNobodyTells(t *testing.T) {
 				s := sidecartest.Start(t, sidecartest.Script{Latency: c.latency, Options: []grpc.ServerOption{c.option}})
 				cfg := config(s)
 				cfg.Window, cfg.MaxBatch = 1, 1
-				op := async.Config{Timeout: c.timeout, MaxCalls: 1, Checkpoint: async.Snapshot}
+				op := async.Config{Timeout: c.timeout, MaxCalls: 1, Barrier: async.Snapshot}
 				op.OnError.Timeout = async.Drop
 				results := 0
 				for _, err := range async.Map(t.Context(), ramp(records), sidecar.NewAsyncFunction(cfg, doubling), op) {

@@ -23,7 +23,7 @@ func BenchmarkSharedMemory(b *testing.B) {
 			}, "unix://"+filepath.Join(b.TempDir(), "s"))
 			plain := Config{Endpoint: s.Endpoint(), Model: s.Model(), MaxBytes: 64 << 20}
 			shared := plain
-			shared.SharedMemory, shared.SharedMemoryLeast = 2*window*(2*size+minSlot), 1
+			shared.SharedMemory, shared.SharedMemoryMin = 2*window*(2*size+minSlot), 1
 			var loads [2]*load
 			for i, cfg := range []Config{plain, shared} {
 				loads[i] = newLoad(b, cfg, 1, window)

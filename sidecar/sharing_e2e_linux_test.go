@@ -20,7 +20,7 @@ func TestSharedMemoryOfOurSidecar(t *testing.T) {
 	before := sharedObjects(t)
 	for _, order := range []async.Order{async.Ordered, async.Unordered} {
 		s := sidecartest.StartAt(t, sidecartest.Script{Jitter: time.Millisecond, Seed: 7}, "unix://"+filepath.Join(t.TempDir(), "s"))
-		cfg := sidecar.Config{Endpoint: s.Endpoint(), Model: s.Model(), MaxBatch: 50, SharedMemory: 1 << 20, SharedMemoryLeast: 1}
+		cfg := sidecar.Config{Endpoint: s.Endpoint(), Model: s.Model(), MaxBatch: 50, SharedMemory: 1 << 20, SharedMemoryMin: 1}
 		var log strings.Builder // the channel writes no two lines at once
 		cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
 		in := func(yield func([]float32, error) bool) {

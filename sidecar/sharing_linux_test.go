@@ -30,7 +30,7 @@ func sharingPeer(t testing.TB, row ...int64) (*peerServer, Config) {
 	p.shared = &sharedMemory{regions: map[string]*os.File{}}
 	cfg := p.config()
 	cfg.Window = 1 // two slots
-	cfg.SharedMemory, cfg.SharedMemoryLeast = 2*minSlot, 1
+	cfg.SharedMemory, cfg.SharedMemoryMin = 2*minSlot, 1
 	return p, cfg
 }
 
@@ -500,7 +500,7 @@ func TestSharedMemoryConfig(t *testing.T) {
 		{Config{Endpoint: "10.0.0.7:8001"}, "another machine"},
 		{Config{Endpoint: "127.0.0.1:8001", SharedMemory: 100}, "want 0 for none, or 32768 (8 slots of 4096)"},
 		{Config{Endpoint: "127.0.0.1:8001", SharedMemory: -1}, "want 0 for none"},
-		{Config{Endpoint: "127.0.0.1:8001", SharedMemoryLeast: -1}, "least bytes for shared memory"},
+		{Config{Endpoint: "127.0.0.1:8001", SharedMemoryMin: -1}, "least bytes for shared memory"},
 	} {
 		c.cfg.Model = "m"
 		if c.cfg.SharedMemory == 0 {

@@ -55,7 +55,7 @@ func TestSilentConnection(t *testing.T) {
 		"a slow model":         {async.Config{Timeout: time.Second}, 300 * time.Millisecond, 5 * time.Second},
 		"a tenth":              {async.Config{Timeout: 100 * time.Millisecond}, time.Millisecond, 5 * time.Second},
 		"five minutes":         {async.Config{Timeout: 5 * time.Minute}, time.Millisecond, 15 * time.Second},
-		"without a timeout":    {async.Config{Timeout: async.NoTimeout, Checkpoint: async.Snapshot}, time.Millisecond, 15 * time.Second},
+		"without a timeout":    {async.Config{Timeout: async.Off, Barrier: async.Snapshot}, time.Millisecond, 15 * time.Second},
 		"it is in mid-request": {async.Config{Timeout: 4 * time.Second}, 2 * time.Second, 3 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -112,7 +112,7 @@ func TestSlowModelIsNoSilence(t *testing.T) {
 	}{
 		"it takes too long":    {time.Hour, async.Config{Timeout: 10 * time.Second}, async.ErrTimeout},
 		"it takes 160 seconds": {160 * time.Second, async.Config{Timeout: 200 * time.Second}, nil},
-		"it takes its time":    {300 * time.Second, async.Config{Timeout: async.NoTimeout, Checkpoint: async.Snapshot}, nil},
+		"it takes its time":    {300 * time.Second, async.Config{Timeout: async.Off, Barrier: async.Snapshot}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

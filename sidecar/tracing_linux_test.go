@@ -44,7 +44,7 @@ func TestTracesOverAKill(t *testing.T) {
 				}
 			}
 		}
-		cfg := sidecar.Config{Endpoint: s.Endpoint(), Model: s.Model(), MaxBatch: 50, SharedMemory: shared, SharedMemoryLeast: 1}
+		cfg := sidecar.Config{Endpoint: s.Endpoint(), Model: s.Model(), MaxBatch: 50, SharedMemory: shared, SharedMemoryMin: 1}
 		op := async.Config{Capacity: 2 * n, Tracer: oteltrace.New(sdk.NewTracerProvider(sdk.WithSyncer(ours)), 1)}
 		k := 0
 		for y, err := range async.Map(t.Context(), in, sidecar.NewAsyncFunction(cfg, doubling), op) {

@@ -167,7 +167,7 @@ func (w *worker[IN, OUT]) fill() error {
 	if err := w.req.Fill(w.batch); err != nil {
 		return err
 	}
-	w.shares = w.slot != nil && w.slot.share(w.req, w.batch, w.c.cfg.SharedMemoryLeast)
+	w.shares = w.slot != nil && w.slot.share(w.req, w.batch, w.c.cfg.SharedMemoryMin)
 	return nil
 }
 

@@ -64,10 +64,10 @@ func call[IN, OUT any](s *Stream[IN], fn async.Function[IN, OUT], cfg async.Conf
 		cfg.OnError = async.OnError{BadRecord: async.DeadLetter, Timeout: async.DeadLetter, Backend: async.DeadLetter}
 	}
 	serializer, serr := serializerFor[IN](o.serializer)
-	if serr != nil && o.serializer == nil && s.job.cfg.Checkpoint.Interval == 0 && cfg.Checkpoint == async.DefaultPolicy && cfg.Timeout != async.NoTimeout {
+	if serr != nil && o.serializer == nil && s.job.cfg.Checkpoint.Interval == 0 && cfg.Barrier == async.DefaultBarrier && cfg.Timeout != async.Off {
 		// The only checkpoint that could hold records is that of a stop, which can as well wait for
 		// them.
-		cfg.Checkpoint = async.Drain
+		cfg.Barrier = async.Drain
 	}
 	resolved, bad := cfg.Resolve()
 	switch used := cfg.OnError.Uses(async.DeadLetter); {
@@ -76,7 +76,7 @@ func call[IN, OUT any](s *Stream[IN], fn async.Function[IN, OUT], cfg async.Conf
 	case letters && !used:
 		bad = errors.Join(bad, errors.New("no failure has the action dead letter, so the second stream would stay empty; set it in OnError, or leave OnError out"))
 	}
-	if _, makes := fn.(async.FallbackMaker[IN, OUT]); cfg.OnError.Uses(async.Fallback) && !makes {
+	if _, makes := async.As[async.FallbackMaker[IN, OUT]](fn); cfg.OnError.Uses(async.Fallback) && !makes {
 		bad = errors.Join(bad, errors.New("some failures have the action fallback, and the function makes none; implement async.FallbackMaker"))
 	}
 	if o.serializer == nil && !keeps(resolved) {

@@ -110,7 +110,7 @@ func (w *asyncWait[IN, OUT]) passEnd() error {
 }
 
 // keeps says whether checkpoints of an operator can hold records.
-func keeps(cfg async.Config) bool { return cfg.Checkpoint == async.Snapshot || cfg.DrainLimit > 0 }
+func keeps(cfg async.Config) bool { return cfg.Barrier == async.Snapshot || cfg.DrainLimit > 0 }
 
 func (w *asyncWait[IN, OUT]) open(ctx context.Context) error {
 	if w.err != nil {

@@ -273,7 +273,7 @@ func runReader(ctx context.Context, r fetcher, room <-chan struct{}) {
 		if !returned {
 			r.broke()
 		}
-		r.shut()
+		_ = r.shut()
 	}()
 	for ctx.Err() == nil {
 		if r.full() {

@@ -160,7 +160,7 @@ func TestBeginningIsKept(t *testing.T) {
 					if c.rebalancing {
 						src = g
 					}
-					To(OrderedWait(From(j, src), async.Func(call, 1), async.Config{Retry: async.Retry{Max: async.NoRetry}}), diskSink{d})
+					To(OrderedWait(From(j, src), async.Func(call, 1), async.Config{Retry: async.Retry{Max: async.Off}}), diskSink{d})
 					return j.Start(ctx)
 				}
 				time.Sleep(50 * time.Millisecond)

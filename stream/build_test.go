@@ -19,7 +19,7 @@ type hidden struct{ secret int }
 func TestBuildMistakes(t *testing.T) {
 	fn := async.Func(double, 0)
 	id := func(v int) (int, error) { return v, nil }
-	_, endless := async.Config{Timeout: async.NoTimeout, Capacity: -1}.Resolve()
+	_, endless := async.Config{Timeout: async.Off, Capacity: -1}.Resolve()
 	if endless == nil || !strings.Contains(endless.Error(), "no timeout with the drain policy") {
 		t.Fatal(endless)
 	}
@@ -66,7 +66,7 @@ func TestBuildMistakes(t *testing.T) {
 		}, []string{"async: the order is keyed, and its records are not brought together by key; want a stream from stream.KeyBy",
 			"async-2: the order is keyed, and its records are not brought together by key; want a stream from stream.KeyBy"}},
 		{"drain for ever", Config{}, func(j *Job) {
-			Collect(OrderedWait(From(j, FromSlice([]int{}), BoundedOutOfOrderness(-1)), fn, async.Config{Timeout: async.NoTimeout, Capacity: -1}))
+			Collect(OrderedWait(From(j, FromSlice([]int{}), BoundedOutOfOrderness(-1)), fn, async.Config{Timeout: async.Off, Capacity: -1}))
 		}, []string{"source: watermark lag is -1ns, idle time 0s; want none below 0",
 			"async: " + endless.Error()}},
 		{"serializer", Config{Checkpoint: CheckpointConfig{Interval: time.Second}}, func(j *Job) {

@@ -64,7 +64,7 @@ func TestWhatWasPublishedIsChecked(t *testing.T) {
 					Checkpoint: CheckpointConfig{Interval: 10 * time.Millisecond, Store: s.disk},
 					Restart:    restart.Config{Strategy: restart.FixedDelay, Attempts: 3},
 				})
-				To(OrderedWait(From(j, FromSlice(numbers(200))), async.Func(f.call, 4), async.Config{Capacity: 8, Retry: async.Retry{Max: async.NoRetry}}), connector.Sink[int](s), Name("out"))
+				To(OrderedWait(From(j, FromSlice(numbers(200))), async.Func(f.call, 4), async.Config{Capacity: 8, Retry: async.Retry{Max: async.Off}}), connector.Sink[int](s), Name("out"))
 				err := j.Run(t.Context())
 				if c.want != "" {
 					if err == nil || !strings.Contains(err.Error(), c.want) {

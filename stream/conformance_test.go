@@ -37,7 +37,7 @@ func TestRow11(t *testing.T) {
 // TestRow41: capacity 1 in every mode, with checkpoints all the time (row 45).
 func TestRow41(t *testing.T) {
 	for _, order := range []async.Order{async.Ordered, async.Unordered} {
-		for _, policy := range []async.Policy{async.Drain, async.Snapshot} {
+		for _, policy := range []async.BarrierPolicy{async.Drain, async.Snapshot} {
 			synctest.Test(t, func(t *testing.T) {
 				var w watched
 				d := newDisk()
@@ -47,8 +47,8 @@ func TestRow41(t *testing.T) {
 					wait = UnorderedWait[int, int]
 				}
 				in := From(j, FromSlice(numbers(50)), Monotonous())
-				To(wait(wait(in, shuffled(1), async.Config{Capacity: 1, Checkpoint: policy}),
-					async.Func(double, 0), async.Config{Capacity: 1, Checkpoint: policy}), diskSink{d})
+				To(wait(wait(in, shuffled(1), async.Config{Capacity: 1, Barrier: policy}),
+					async.Func(double, 0), async.Config{Capacity: 1, Barrier: policy}), diskSink{d})
 				if err := j.Run(t.Context()); err != nil {
 					t.Fatal(err)
 				}
@@ -68,7 +68,7 @@ func TestRow41(t *testing.T) {
 
 // TestRow42: a stream of watermarks alone at a full queue moves on, and so does a barrier.
 func TestRow42(t *testing.T) {
-	for _, policy := range []async.Policy{async.Drain, async.Snapshot} {
+	for _, policy := range []async.BarrierPolicy{async.Drain, async.Snapshot} {
 		synctest.Test(t, func(t *testing.T) {
 			var w watched
 			slow := async.Func(func(ctx context.Context, v int) (int, error) {
@@ -77,7 +77,7 @@ func TestRow42(t *testing.T) {
 			}, 1)
 			j := New("marks", Config{Observer: &w, Checkpoint: CheckpointConfig{Interval: 100 * time.Millisecond}})
 			one := Filter(From(j, paced{200, time.Millisecond}, Monotonous()), func(v int) bool { return v == 0 })
-			out := Collect(OrderedWait(one, slow, async.Config{Capacity: 1, Checkpoint: policy}))
+			out := Collect(OrderedWait(one, slow, async.Config{Capacity: 1, Barrier: policy}))
 			r := j.Start(t.Context())
 			time.Sleep(900 * time.Millisecond)
 			if n := count[CheckpointCompleted](&w); (n > 0) != (policy == async.Snapshot) {
@@ -281,7 +281,7 @@ func TestRow57(t *testing.T) {
 			Parallelism: 4, Observer: &watched{on: c.check},
 			Checkpoint: CheckpointConfig{Interval: 200 * time.Millisecond, Store: c},
 		})
-		two := UnorderedWait(Rebalance(From(j, FromSlice(numbers(n))), 2), shuffled(7), async.Config{Checkpoint: async.Drain})
+		two := UnorderedWait(Rebalance(From(j, FromSlice(numbers(n))), 2), shuffled(7), async.Config{Barrier: async.Drain})
 		three := KeyBy(two, func(v int) string { return fmt.Sprint(v) }, Parallel(3))
 		To(three, slowSink{diskSink{c.disk}})
 		if err := j.Run(t.Context()); err != nil {

@@ -4,7 +4,7 @@
 //
 //	j := stream.New("digits", stream.Config{Parallelism: 2})
 //	records := stream.From(j, source)
-//	labels := stream.OrderedWait(records, classify, async.Config{Timeout: time.Second})
+//	labels := stream.Async(records, classify, async.Config{Timeout: time.Second})
 //	stream.To(labels, sink)
 //	err := j.Run(ctx)
 //

@@ -79,7 +79,7 @@ func ExampleRun_Stop() {
 			Resume:      resume,
 		})
 		numbers := stream.From(j, stream.FromSlice([]int{0, 1, 2, 3, 4, 5}))
-		stream.To(stream.OrderedWait(numbers, fn, async.Config{Checkpoint: async.Snapshot}), discard{})
+		stream.To(stream.OrderedWait(numbers, fn, async.Config{Barrier: async.Snapshot}), discard{})
 		return j
 	}
 

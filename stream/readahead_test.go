@@ -85,7 +85,7 @@ func TestLargeResultsBeforeAnExchange(t *testing.T) {
 		j := stream.New("j", stream.Config{})
 		make64 := async.Func(func(context.Context, int) (frame, error) { return frame{"door", make([]byte, each)}, nil }, 0)
 		never := async.Func(func(ctx context.Context, _ frame) (int, error) { <-ctx.Done(); return 0, ctx.Err() }, 0)
-		large := stream.OrderedWait(stream.From(j, stream.FromSlice(make([]int, 1000))), make64, async.Config{MaxBytes: async.NoMaxBytes}, stream.Name("large"))
+		large := stream.OrderedWait(stream.From(j, stream.FromSlice(make([]int, 1000))), make64, async.Config{MaxBytes: async.Off}, stream.Name("large"))
 		stream.Collect(stream.KeyedWait(large, func(f frame) string { return f.Camera }, never, async.Config{MaxBytes: bound, Timeout: time.Hour}, stream.Parallel(2)))
 		ctx, cancel := context.WithCancel(t.Context())
 		run := j.Start(ctx)

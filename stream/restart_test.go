@@ -43,7 +43,7 @@ func (f *flaky) call(ctx context.Context, v int) (int, error) {
 // restartJob is a job over 200 values whose function fails as f says.
 func restartJob(f *flaky, cfg Config, acfg async.Config) (*Job, *Collected[int]) {
 	j := New("restarts", cfg)
-	acfg.Retry.Max = async.NoRetry
+	acfg.Retry.Max = async.Off
 	return j, Collect(OrderedWait(From(j, FromSlice(numbers(200))), async.Func(f.call, 4), acfg))
 }
 
@@ -136,14 +136,14 @@ func TestFinalFailures(t *testing.T) {
 // TestBarrierBehindAFailingRecord: the checkpoint is declined and the restore
 // replays the record, under both policies (row 56).
 func TestBarrierBehindAFailingRecord(t *testing.T) {
-	for _, policy := range []async.Policy{async.Drain, async.Snapshot} {
+	for _, policy := range []async.BarrierPolicy{async.Drain, async.Snapshot} {
 		synctest.Test(t, func(t *testing.T) {
 			d := newDisk()
 			f := &flaky{left: map[int]int{7: 1}}
 			// Record 7 is called at 32 ms and fails at 37 ms; the barrier comes at 34 ms.
 			j := New("barrier", Config{Restart: restart.Config{Strategy: restart.FixedDelay}, Checkpoint: CheckpointConfig{Interval: 34 * time.Millisecond, Store: d}})
 			ones := From(j, paced{20, 4 * time.Millisecond})
-			To(OrderedWait(ones, async.Func(f.call, 4), async.Config{Checkpoint: policy, Retry: async.Retry{Max: async.NoRetry}}), diskSink{d})
+			To(OrderedWait(ones, async.Func(f.call, 4), async.Config{Barrier: policy, Retry: async.Retry{Max: async.Off}}), diskSink{d})
 			r := j.Start(t.Context())
 			if err := r.Wait(); err != nil {
 				t.Fatal(err)
@@ -239,7 +239,7 @@ func TestNothingRunsBeforeEverythingIsOpen(t *testing.T) {
 			f := &flaky{left: map[int]int{0: 1}}
 			j := New("late", Config{Restart: restart.Config{Strategy: restart.FixedDelay}})
 			door := lateDoor{async.Func(f.call, 4), time.Second, c.err}
-			Collect(OrderedWait(Rebalance(From(j, FromSlice(numbers(200))), 2), async.Function[int, int](door), async.Config{Retry: async.Retry{Max: async.NoRetry}}))
+			Collect(OrderedWait(Rebalance(From(j, FromSlice(numbers(200))), 2), async.Function[int, int](door), async.Config{Retry: async.Retry{Max: async.Off}}))
 			r := j.Start(t.Context())
 			if err := r.Wait(); !errors.Is(err, c.err) {
 				t.Errorf("the job ended with %v", err)

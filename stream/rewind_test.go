@@ -85,7 +85,7 @@ func TestARestartDoesNotGoBackBehindWhatIsPublished(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := New("forgetful", Config{Checkpoint: CheckpointConfig{Interval: 10 * time.Millisecond, Store: &forgetful{CheckpointStore: NewMemoryStore()}}})
 		f := &flaky{left: map[int]int{100: 1}}
-		out := Collect(OrderedWait(From(j, FromSlice(numbers(200))), async.Func(f.call, 4), async.Config{Capacity: 8, Retry: async.Retry{Max: async.NoRetry}}))
+		out := Collect(OrderedWait(From(j, FromSlice(numbers(200))), async.Func(f.call, 4), async.Config{Capacity: 8, Retry: async.Retry{Max: async.Off}}))
 		r := j.Start(t.Context())
 		err := r.Wait()
 		if err == nil || !strings.Contains(err.Error(), "is damaged or gone, and a restart does not go back behind it; resume the run") || len(out.Results()) == 0 {

@@ -33,13 +33,13 @@ func TestRow50(t *testing.T) {
 		}, 4)},
 		{"for a connection", unreachable{}},
 	} {
-		for _, policy := range []async.Policy{async.Drain, async.Snapshot} {
+		for _, policy := range []async.BarrierPolicy{async.Drain, async.Snapshot} {
 			t.Run(c.name+"/"+policy.String(), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					ctx, cancel := context.WithCancelCause(t.Context())
 					j := New("waiting", Config{Checkpoint: CheckpointConfig{Interval: 300 * time.Millisecond}})
 					cfg := async.Config{
-						Capacity: 8, Timeout: 3 * time.Hour, Hold: 2 * time.Hour, Checkpoint: policy,
+						Capacity: 8, Timeout: 3 * time.Hour, Hold: 2 * time.Hour, Barrier: policy,
 						Retry: async.Retry{Max: 1, Delay: time.Hour},
 					}
 					out := Collect(OrderedWait(From(j, FromSlice(numbers(100))), c.fn, cfg))

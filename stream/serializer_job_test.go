@@ -27,11 +27,11 @@ func TestStopWithRecordsThatCannotBeKept(t *testing.T) {
 	}{
 		"by default":        {cfg: async.Config{}},
 		"ordered":           {ordered: true},
-		"drain":             {cfg: async.Config{Checkpoint: async.Drain}},
-		"snapshot":          {cfg: async.Config{Checkpoint: async.Snapshot}, refused: true},
-		"ordered, snapshot": {cfg: async.Config{Checkpoint: async.Snapshot}, ordered: true, refused: true},
-		"drain limit":       {cfg: async.Config{Checkpoint: async.Drain, DrainLimit: time.Millisecond}, refused: true},
-		"no timeout":        {cfg: async.Config{Timeout: async.NoTimeout}, refused: true},
+		"drain":             {cfg: async.Config{Barrier: async.Drain}},
+		"snapshot":          {cfg: async.Config{Barrier: async.Snapshot}, refused: true},
+		"ordered, snapshot": {cfg: async.Config{Barrier: async.Snapshot}, ordered: true, refused: true},
+		"drain limit":       {cfg: async.Config{Barrier: async.Drain, DrainLimit: time.Millisecond}, refused: true},
+		"no timeout":        {cfg: async.Config{Timeout: async.Off}, refused: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -484,14 +484,14 @@ func TestRestoredRecordsAreTheirOwn(t *testing.T) {
 		}, 0)
 		j := New("own", Config{
 			Checkpoint: CheckpointConfig{Interval: 10 * time.Millisecond, Store: NewMemoryStore()},
-			Restart:    restart.Config{Strategy: restart.FixedDelay, Attempts: 10, Delay: restart.NoDelay},
+			Restart:    restart.Config{Strategy: restart.FixedDelay, Attempts: 10, Delay: restart.Off},
 			Observer: observerFunc(func(e Event) {
 				if _, ok := e.(CheckpointCompleted); ok {
 					kept <- struct{}{}
 				}
 			}),
 		})
-		out := Collect(UnorderedWait(From(j, FromSlice([]json.RawMessage{json.RawMessage("1234")})), fn, async.Config{Retry: async.Retry{Max: async.NoRetry}}))
+		out := Collect(UnorderedWait(From(j, FromSlice([]json.RawMessage{json.RawMessage("1234")})), fn, async.Config{Retry: async.Retry{Max: async.Off}}))
 		if err := j.Run(t.Context()); err != nil || !slices.Equal(out.Results(), []string{"1234"}) {
 			t.Errorf("%q, %v", out.Results(), err)
 		}

@@ -101,7 +101,7 @@ func simulate(t *testing.T, seed uint64) *sim {
 	s := &sim{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 7)), disk: newDisk(), lost: newDisk(), faults: 0, lastFail: -1}
 	s.faults = s.rng.IntN(14)
 	s.job = simJob{
-		order: async.Order(s.rng.IntN(3)), policy: async.Policy(s.rng.IntN(3)), exchange: exchange(s.rng.IntN(3)),
+		order: async.Order(s.rng.IntN(3)), policy: async.BarrierPolicy(s.rng.IntN(3)), exchange: exchange(s.rng.IntN(3)),
 		tail: s.chance(0.2), fan: s.chance(0.4), twice: s.chance(0.3), filter: s.chance(0.3), split: s.chance(0.4),
 		interval: time.Duration(5+s.rng.IntN(100)) * time.Millisecond,
 		slow:     time.Duration(1+s.rng.IntN(40)) * time.Millisecond,

@@ -19,7 +19,7 @@ import (
 type simJob struct {
 	splits   [][]int
 	order    async.Order
-	policy   async.Policy
+	policy   async.BarrierPolicy
 	exchange exchange
 	tail     bool // another exchange before the sink
 	fan      bool // FlatMap in front of the operator
@@ -133,7 +133,7 @@ func (s *sim) build(resume *checkpoint.Snapshot) *Job {
 	}
 	acfg := func() async.Config {
 		capacity := 1 + s.rng.IntN(20)
-		cfg := async.Config{Order: s.job.order, Capacity: capacity, MaxCalls: s.rng.IntN(capacity + 1), Timeout: 2 * time.Second, Checkpoint: s.job.policy, Retry: async.Retry{Jitter: async.NoJitter}}
+		cfg := async.Config{Order: s.job.order, Capacity: capacity, MaxCalls: s.rng.IntN(capacity + 1), Timeout: 2 * time.Second, Barrier: s.job.policy, Retry: async.Retry{Jitter: async.Off}}
 		if s.job.policy == async.Drain && s.chance(0.3) {
 			cfg.DrainLimit = time.Duration(s.rng.IntN(20)) * time.Millisecond
 		}

@@ -272,7 +272,7 @@ func TestApartIsAsked(t *testing.T) {
 				_ = yield(7, nil)
 			}, false)
 			good, bad := AsyncWithDeadLetters(From(j, wrap(apartFrom{src, from, own})), choosy(1), async.Config{
-				Retry: async.Retry{Max: async.NoRetry}, OnError: async.OnError{Backend: async.DeadLetter},
+				Retry: async.Retry{Max: async.Off}, OnError: async.OnError{Backend: async.DeadLetter},
 			})
 			To(good, connector.Sink[int](sink))
 			To(bad, connector.Sink[async.Failed[int]](letters))

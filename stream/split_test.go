@@ -43,7 +43,7 @@ func (broken) Verdict() async.Verdict { return async.Verdict{Class: async.Transp
 
 func TestSplit(t *testing.T) {
 	const n = 6000
-	for _, policy := range []async.Policy{async.Drain, async.Snapshot} {
+	for _, policy := range []async.BarrierPolicy{async.Drain, async.Snapshot} {
 		for _, order := range []async.Order{async.Ordered, async.Unordered, async.Keyed} {
 			for _, parallelism := range []int{1, 3} {
 				t.Run(fmt.Sprintf("%v/%v/%d", policy, order, parallelism), func(t *testing.T) {
@@ -53,7 +53,7 @@ func TestSplit(t *testing.T) {
 							Restart: restart.Config{Strategy: restart.FixedDelay, Attempts: 10},
 						})
 						in := From(j, FromSlice(numbers(n)))
-						cfg := async.Config{Order: order, Capacity: 50, Checkpoint: policy, Retry: async.Retry{Max: async.NoRetry}}
+						cfg := async.Config{Order: order, Capacity: 50, Barrier: policy, Retry: async.Retry{Max: async.Off}}
 						fn := choosy(1, 700, 2500)
 						if order == async.Keyed {
 							in = KeyBy(in, func(v int) string { return fmt.Sprint(v % 10) })
@@ -105,7 +105,7 @@ func TestSplit(t *testing.T) {
 // Records of one key and split leave in the order of the input, whatever their calls take.
 func TestKeyedWait(t *testing.T) {
 	for seed := range uint64(5) {
-		for _, policy := range []async.Policy{async.Drain, async.Snapshot} {
+		for _, policy := range []async.BarrierPolicy{async.Drain, async.Snapshot} {
 			synctest.Test(t, func(t *testing.T) {
 				const n = 5000
 				j := New("keyed", Config{
@@ -117,7 +117,7 @@ func TestKeyedWait(t *testing.T) {
 					time.Sleep(time.Duration(rand.New(rand.NewPCG(seed, uint64(v))).IntN(30)) * time.Millisecond)
 					return v, nil
 				}, 0)
-				out := Collect(KeyedWait(in, func(v int) string { return fmt.Sprint(v % 17) }, fn, async.Config{Capacity: 40, Checkpoint: policy}, Parallel(3)))
+				out := Collect(KeyedWait(in, func(v int) string { return fmt.Sprint(v % 17) }, fn, async.Config{Capacity: 40, Barrier: policy}, Parallel(3)))
 				if err := j.Run(t.Context()); err != nil {
 					t.Fatal(err)
 				}

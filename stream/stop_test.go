@@ -19,7 +19,7 @@ import (
 func TestStopAndResume(t *testing.T) {
 	for _, c := range []struct {
 		name          string
-		before, after async.Policy
+		before, after async.BarrierPolicy
 		capacity      int
 		parallelism   int
 	}{
@@ -34,9 +34,9 @@ func TestStopAndResume(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				d := newDisk()
-				job := func(policy async.Policy, capacity, parallelism int, resume *checkpoint.Snapshot) *Job {
+				job := func(policy async.BarrierPolicy, capacity, parallelism int, resume *checkpoint.Snapshot) *Job {
 					j := New("stop", Config{Parallelism: parallelism, Checkpoint: CheckpointConfig{Store: d}, Resume: resume})
-					To(OrderedWait(From(j, FromSlice(numbers(6000))), shuffled(3), async.Config{Capacity: capacity, Checkpoint: policy}), diskSink{d})
+					To(OrderedWait(From(j, FromSlice(numbers(6000))), shuffled(3), async.Config{Capacity: capacity, Barrier: policy}), diskSink{d})
 					return j
 				}
 				r := job(c.before, 10, 2, nil).Start(t.Context())
@@ -271,7 +271,7 @@ func TestDrainLimit(t *testing.T) {
 				}
 				return nil
 			})
-			To(OrderedWait(three, fn, async.Config{Capacity: 4, DrainLimit: time.Second, Timeout: async.NoTimeout}), diskSink{d})
+			To(OrderedWait(three, fn, async.Config{Capacity: 4, DrainLimit: time.Second, Timeout: async.Off}), diskSink{d})
 			return j
 		}
 		r := job(true, nil).Start(t.Context())

@@ -57,7 +57,7 @@ func TestRestartsInVain(t *testing.T) {
 					return 2 * v, nil
 				}, 1)
 				j := New("vain", Config{Checkpoint: c.every, Restart: ever})
-				out := Collect(OrderedWait(From(j, FromSlice(numbers(200))), fn, async.Config{Capacity: 1, Retry: async.Retry{Max: async.NoRetry}}))
+				out := Collect(OrderedWait(From(j, FromSlice(numbers(200))), fn, async.Config{Capacity: 1, Retry: async.Retry{Max: async.Off}}))
 				r := j.Start(t.Context())
 				err := r.Wait()
 				if p := r.Progress(); p.Restarts != c.restarts || (err != nil) != c.ends || c.ends && c.restarts > 0 != errors.Is(err, ErrNoProgress) {
@@ -83,7 +83,7 @@ func TestManyBadRecordsInFlight(t *testing.T) {
 		shuffled := Map(From(j, FromSlice(make([]int, 50))), func(int) (time.Duration, error) {
 			return time.Duration(1+rnd.IntN(1000)) * time.Microsecond, nil
 		})
-		Collect(UnorderedWait(shuffled, fn, async.Config{Retry: async.Retry{Max: async.NoRetry}}))
+		Collect(UnorderedWait(shuffled, fn, async.Config{Retry: async.Retry{Max: async.Off}}))
 		r := j.Start(t.Context())
 		if err := r.Wait(); !errors.Is(err, ErrNoProgress) || r.Progress().Restarts != 3 {
 			t.Errorf("after %d restarts: %v", r.Progress().Restarts, err)
@@ -119,7 +119,7 @@ func TestSinksThatStayBroken(t *testing.T) {
 					}
 					return v, nil
 				}, 1)
-				done, failed := AsyncWithDeadLetters(From(j, FromSlice(numbers(200))), fn, async.Config{Retry: async.Retry{Max: async.NoRetry}})
+				done, failed := AsyncWithDeadLetters(From(j, FromSlice(numbers(200))), fn, async.Config{Retry: async.Retry{Max: async.Off}})
 				var a, b connector.Sink[int] = diskSink{results}, diskSink{letters}
 				if at == "commit" {
 					a, b = unpublished{a, "results"}, unpublished{b, "letters"}
@@ -202,7 +202,7 @@ func TestPositionsAreNoProgress(t *testing.T) {
 			j := New("moving", Config{Checkpoint: CheckpointConfig{Interval: time.Second, Store: d}})
 			fn := async.Func(func(context.Context, int) (int, error) { return 0, errBroken }, 1)
 			src := &moving{Source: readAnywhere{}, anew: anew}
-			To(OrderedWait(From[int](j, src), fn, async.Config{Retry: async.Retry{Max: async.NoRetry}}), diskSink{d})
+			To(OrderedWait(From[int](j, src), fn, async.Config{Retry: async.Retry{Max: async.Off}}), diskSink{d})
 			r := j.Start(t.Context())
 			err := r.Wait()
 			want := 1

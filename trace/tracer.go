@@ -1,6 +1,10 @@
 package trace
 
-import "time"
+import (
+	"time"
+
+	"github.com/tensorferry/tensorferry/internal/enum"
+)
 
 // Tracer records spans. Its methods are called from any goroutine and must not block: records wait meanwhile.
 type Tracer interface {
@@ -36,7 +40,9 @@ const (
 	Server
 )
 
-func (k Kind) String() string { return [...]string{"internal", "client", "server"}[k%3] }
+var kinds = []string{"internal", "client", "server"}
+
+func (k Kind) String() string { return enum.Name("kind", k, kinds) }
 
 // Attr is an attribute of a span or an event: a text or a whole number.
 type Attr struct {

@@ -91,7 +91,7 @@ func TestRetriesAndFallback(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fn := &patient{}
 		h := asynctest.New(t, fn, async.Config{
-			Retry:   async.Retry{Max: 3, Delay: time.Second, Jitter: async.NoJitter},
+			Retry:   async.Retry{Max: 3, Delay: time.Second, Jitter: async.Off},
 			OnError: async.OnError{Backend: async.Fallback},
 		})
 

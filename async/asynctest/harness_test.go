@@ -226,7 +226,7 @@ func TestCheckpoints(t *testing.T) {
 	// The same state, into every order, policy and a smaller capacity.
 	virtual(t, "restore", func(t *testing.T) {
 		var fn asynctest.Manual[int, int]
-		h := asynctest.New(t, &fn, async.Config{Checkpoint: async.Snapshot, Capacity: 10})
+		h := asynctest.New(t, &fn, async.Config{Barrier: async.Snapshot, Capacity: 10})
 		h.PushRecords(at(1, "k", 1, 2)...)
 		h.Watermark(2)
 		h.Push(3)
@@ -243,7 +243,7 @@ func TestCheckpoints(t *testing.T) {
 			t.Errorf("after Close: %s", got)
 		}
 		for _, order := range []async.Order{async.Ordered, async.Unordered, async.Keyed} {
-			for _, cfg := range []async.Config{{Capacity: 1}, {Capacity: 2, Checkpoint: async.Drain}, {Checkpoint: async.Snapshot}} {
+			for _, cfg := range []async.Config{{Capacity: 1}, {Capacity: 2, Barrier: async.Drain}, {Barrier: async.Snapshot}} {
 				cfg.Order = order
 				var fn asynctest.Manual[int, int]
 				h := asynctest.Restore(t, &fn, cfg, state)

@@ -108,7 +108,7 @@ func TestMisuse(t *testing.T) {
 		{"a failure without an error", in(func(h *harness, fn *manual) { h.Push(1); fn.Call(1).Fail(nil) }), "Fail without an error for 1"},
 		{"a wait for what cannot come", func(p *probe) {
 			var fn manual
-			h := asynctest.New(p, &fn, async.Config{Order: async.Unordered, Timeout: async.NoTimeout})
+			h := asynctest.New(p, &fn, async.Config{Order: async.Unordered, Timeout: async.Off})
 			h.Push(1)
 			h.Finish()
 		}, "Finish hangs: nothing has happened for 24h0m0s and no timer of the operator is due; 1 record(s) in a queue of 1000 (8 bytes): 1 calls in progress"},

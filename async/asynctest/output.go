@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/internal/enum"
 )
 
 // Kind says what an Element is.
@@ -25,9 +26,9 @@ const (
 	End
 )
 
-func (k Kind) String() string {
-	return [...]string{"result", "dead letter", "watermark", "barrier", "end"}[k%5]
-}
+var kinds = []string{"result", "dead letter", "watermark", "barrier", "end"}
+
+func (k Kind) String() string { return enum.Name("kind", k, kinds) }
 
 // Element is one thing that left the operator.
 type Element[IN, OUT any] struct {

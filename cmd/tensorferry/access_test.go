@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/tensorferry/tensorferry/internal/cli"
 )
 
 // umaskVar makes the test binary a process with that umask.
@@ -81,7 +83,7 @@ func TestAccess(t *testing.T) {
 		}
 	}
 	errs := &console{steps: []step{{"checkpoint completed", 0, func() bool { look(); return false }}}}
-	s.check(exitOK, result{dispatch(&world{stdout: errs, stderr: errs}, []string{"run", "job.yaml", "--log-level=debug"}), "", errs.String()}, nil)
+	s.check(exitOK, result{program.Run(&cli.World{Stdout: errs, Stderr: errs}, []string{"run", "job.yaml", "--log-level=debug"}), "", errs.String()}, nil)
 	look()
 	for _, kind := range []string{"a private folder", "a private file", "the folder of the results", "a result"} {
 		if !seen[kind] {

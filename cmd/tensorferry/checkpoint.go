@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/tensorferry/tensorferry/connector/file"
+	"github.com/tensorferry/tensorferry/internal/cli"
 	"github.com/tensorferry/tensorferry/stream"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
@@ -22,28 +23,27 @@ What is wrong is listed, and the exit code is then 1.
 Nothing is locked or changed.
 `
 
-func checkpointCommand(w *world, args []string) int {
-	rest, code, ok := parse(w, flags("checkpoint"), args, 2, `"inspect" or "verify", and a folder or file`)
+func checkpointCommand(c *cli.Call) int {
+	rest, code, ok := c.Parse(c.Flags(), 2, `"inspect" or "verify", and a folder or file`)
 	if !ok {
 		return code
 	}
 	var err error
 	switch rest[0] {
 	case "inspect":
-		err = inspect(w, rest[1])
+		err = inspect(c.World, rest[1])
 	case "verify":
-		err = verify(context.Background(), w, rest[1])
+		err = verify(context.Background(), c.World, rest[1])
 	default:
-		return usage(w, "checkpoint", "unknown word %q, want inspect or verify", rest[0])
+		return c.Misused("unknown word %q, want inspect or verify", rest[0])
 	}
 	if err != nil {
-		fmt.Fprintf(w.stderr, "tensorferry checkpoint: %v\n", err)
-		return exitFailed
+		return c.Fails("%v", err)
 	}
 	return exitOK
 }
 
-func inspect(w *world, path string) error {
+func inspect(w *cli.World, path string) error {
 	info, err := os.Stat(path)
 	if err != nil {
 		return err
@@ -53,25 +53,25 @@ func inspect(w *world, path string) error {
 		if err != nil {
 			return err
 		}
-		return checkpoint.Describe(w.stdout, snap)
+		return checkpoint.Describe(w.Stdout, snap)
 	}
 	state, all, err := openFolder(path)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(w.stdout, "job %s, run %s, started %d time(s), %s\n", state.Job, state.Run, state.Starts, state.Phase)
+	fmt.Fprintf(w.Stdout, "job %s, run %s, started %d time(s), %s\n", state.Job, state.Run, state.Starts, state.Phase)
 	for _, c := range all {
-		fmt.Fprintf(w.stdout, "  %s, %d bytes\n", c.Path, c.Size)
+		fmt.Fprintf(w.Stdout, "  %s, %d bytes\n", c.Path, c.Size)
 	}
 	for _, d := range state.Damaged {
-		fmt.Fprintf(w.stderr, "damaged or gone: %v\n", d)
+		fmt.Fprintf(w.Stderr, "damaged or gone: %v\n", d)
 	}
 	if state.Newest == nil {
-		fmt.Fprintln(w.stdout, "no checkpoint yet")
+		fmt.Fprintln(w.Stdout, "no checkpoint yet")
 		return nil
 	}
-	fmt.Fprintln(w.stdout)
-	return checkpoint.Describe(w.stdout, state.Newest)
+	fmt.Fprintln(w.Stdout)
+	return checkpoint.Describe(w.Stdout, state.Newest)
 }
 
 // load reads the file of one checkpoint.
@@ -105,7 +105,7 @@ func openFolder(path string) (state checkpoint.State, all []checkpoint.Info, err
 }
 
 // verify checks the checkpoints at path, and all that the newest of them says was published.
-func verify(ctx context.Context, w *world, path string) error {
+func verify(ctx context.Context, w *cli.World, path string) error {
 	info, err := os.Stat(path)
 	if err != nil {
 		return err
@@ -123,7 +123,7 @@ func verify(ctx context.Context, w *world, path string) error {
 				wrong = append(wrong, err.Error())
 				continue
 			}
-			fmt.Fprintf(w.stdout, "%s: checkpoint %d of job %s, %d bytes\n", c.Path, snap.ID, snap.Job, c.Size)
+			fmt.Fprintf(w.Stdout, "%s: checkpoint %d of job %s, %d bytes\n", c.Path, snap.ID, snap.Job, c.Size)
 			newest = snap
 		}
 		for _, d := range state.Damaged {
@@ -132,13 +132,13 @@ func verify(ctx context.Context, w *world, path string) error {
 			}
 		}
 		if len(all) == 0 {
-			fmt.Fprintln(w.stdout, "no checkpoint yet")
+			fmt.Fprintln(w.Stdout, "no checkpoint yet")
 		}
 	} else {
 		if newest, err = load(path); err != nil {
 			return err
 		}
-		fmt.Fprintf(w.stdout, "%s: checkpoint %d of job %s, %d bytes\n", path, newest.ID, newest.Job, info.Size())
+		fmt.Fprintf(w.Stdout, "%s: checkpoint %d of job %s, %d bytes\n", path, newest.ID, newest.Job, info.Size())
 	}
 	if newest != nil {
 		err = stream.Published(newest, func(sink string, state, plan []byte) error {
@@ -147,10 +147,10 @@ func verify(ctx context.Context, w *world, path string) error {
 			case err != nil:
 				return fmt.Errorf("%s: %w", sink, err)
 			case !ours:
-				fmt.Fprintf(w.stdout, "%s: it has no files\n", sink)
+				fmt.Fprintf(w.Stdout, "%s: it has no files\n", sink)
 				return nil
 			}
-			fmt.Fprintf(w.stdout, "%s: %d files, %d bytes, in %s\n", sink, v.Parts, v.Bytes, v.Dir)
+			fmt.Fprintf(w.Stdout, "%s: %d files, %d bytes, in %s\n", sink, v.Parts, v.Bytes, v.Dir)
 			for _, some := range []struct {
 				n   int
 				say string
@@ -160,7 +160,7 @@ func verify(ctx context.Context, w *world, path string) error {
 				{v.Taken, "were taken away, as they may be"},
 			} {
 				if some.n > 0 {
-					fmt.Fprintf(w.stdout, "  %d %s\n", some.n, some.say)
+					fmt.Fprintf(w.Stdout, "  %d %s\n", some.n, some.say)
 				}
 			}
 			wrong = append(wrong, v.Wrong...)
@@ -171,11 +171,11 @@ func verify(ctx context.Context, w *world, path string) error {
 		}
 	}
 	if len(wrong) == 0 {
-		fmt.Fprintln(w.stdout, "all is well")
+		fmt.Fprintln(w.Stdout, "all is well")
 		return nil
 	}
 	for _, one := range wrong {
-		fmt.Fprintf(w.stderr, "wrong: %s\n", one)
+		fmt.Fprintf(w.Stderr, "wrong: %s\n", one)
 	}
 	return fmt.Errorf("%d thing(s) are not as they were written", len(wrong))
 }

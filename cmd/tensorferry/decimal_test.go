@@ -3,6 +3,8 @@ package main
 import (
 	"flag"
 	"testing"
+
+	"github.com/tensorferry/tensorferry/internal/cli"
 )
 
 // A flag's number is what its reader takes it for.
@@ -17,7 +19,7 @@ func TestDecimalFlags(t *testing.T) {
 		{"9223372036854775808", 0, false}, {"99999999999999999999", 0, false},
 	} {
 		var got int
-		fs := flags("test")
+		fs := cli.Flags("test")
 		decimalVar(fs, &got, "n", 7, "")
 		if err := fs.Parse([]string{"--n=" + c.text}); (err == nil) != c.ok || c.ok && got != c.want || !c.ok && got != 7 {
 			t.Errorf("--n=%s is %d (%v), want %d", c.text, got, err, c.want)

@@ -4,9 +4,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"log/slog"
 
-	"github.com/tensorferry/tensorferry/job"
 	"github.com/tensorferry/tensorferry/sidecar/endpoint"
 	"github.com/tensorferry/tensorferry/sidecar/server"
 )
@@ -51,13 +49,4 @@ func checkPlain(endpoints []endpoint.Endpoint, plaintext bool) error {
 		}
 	}
 	return nil
-}
-
-// warnPlain warns of a connection in plaintext that leaves this machine.
-func warnPlain(spec *job.Spec, log *slog.Logger) {
-	e, err := endpoint.Parse(spec.Infer.Endpoint)
-	if err == nil && spec.Sidecar == nil && spec.Infer.TLS == nil && !e.Private() {
-		log.Warn("records and results go to the model server in plaintext: whoever is on the way may read and change them, and nobody would notice; "+
-			"give infer.tls if the server has TLS", "endpoint", e.String())
-	}
 }

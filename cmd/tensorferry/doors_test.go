@@ -2,14 +2,10 @@ package main
 
 import (
 	"bytes"
-	"log/slog"
 	"strings"
 	"testing"
 
 	"google.golang.org/grpc/credentials/insecure"
-
-	"github.com/tensorferry/tensorferry/job"
-	"github.com/tensorferry/tensorferry/job/inference"
 )
 
 // TestPlaintextIsRefused: where others than this machine may come, gRPC without TLS takes a flag.
@@ -59,34 +55,5 @@ func TestDoorFlags(t *testing.T) {
 		"--shared-memory-over-tcp")...)
 	if code := s.stop(); code != exitOK || !strings.Contains(s.stderr.String(), "request_memory_bytes=") {
 		t.Errorf("exit %d, %s", code, s.stderr.String())
-	}
-}
-
-// TestPlaintextIsWarnedOf: a job says that its records leave the machine in plaintext, and its own
-// sidecar does not listen where others come.
-func TestPlaintextIsWarnedOf(t *testing.T) {
-	for infer, warned := range map[string]bool{
-		"endpoint: 'gpu:8001'": true, "endpoint: '192.0.2.1:8001'": true, "endpoint: '127.0.0.1:8001'": false, "endpoint: 'localhost:8001'": false,
-		"endpoint: 'unix:///run/s'": false, "endpoint: 'gpu:8001', tls: {}": false,
-	} {
-		spec, err := job.Parse("j.yaml", t.TempDir(), []byte("name: j\nsource: {stdin: {}}\nsink: {stdout: {}}\ninfer: {model: m, "+infer+", inputs: {x: {field: x}}, outputs: {y: {field: y}}}\n"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		var log bytes.Buffer
-		warnPlain(spec, slog.New(slog.NewTextHandler(&log, nil)))
-		if strings.Count(log.String(), "in plaintext") != map[bool]int{true: 1}[warned] {
-			t.Errorf("%s: warned %v, it says %q", infer, warned, log.String())
-		}
-	}
-	for endpoint, says := range map[string]string{"0.0.0.0:8001": "speaks no TLS", ":8001": "speaks no TLS", "127.0.0.1:8001": "", "unix:///run/s": ""} {
-		spec, err := job.Parse("j.yaml", t.TempDir(), []byte("name: j\nsource: {stdin: {}}\nsink: {stdout: {}}\nsidecar: {models: {m: 'mock:double'}}\ninfer: {model: m, endpoint: '"+endpoint+
-			"', inputs: {x: {field: x}}, outputs: {y: {field: y}}}\n"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := inference.CheckEndpoint(spec); (err == nil) != (says == "") || err != nil && !strings.Contains(err.Error(), says) {
-			t.Errorf("a sidecar of the job's own at %s: %v", endpoint, err)
-		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tensorferry/tensorferry/internal/cli"
 	"github.com/tensorferry/tensorferry/stream"
 )
 
@@ -43,7 +44,7 @@ func (r *runner) untilEnd(f func(context.Context) int) int {
 	code := make(chan int, 1)
 	go func() { code <- f(ctx) }()
 	var timeout, over <-chan time.Time
-	grace := r.w.grace
+	grace := r.w.Grace
 	if grace == 0 {
 		grace = endGrace
 	}
@@ -55,7 +56,7 @@ func (r *runner) untilEnd(f func(context.Context) int) int {
 		select {
 		case c := <-code:
 			return c
-		case s := <-r.w.signals:
+		case s := <-r.w.Signals:
 			switch run, first := e.asked(s); {
 			case ctx.Err() != nil: // whoever asks again is not kept
 				return r.abandon(s, "a further signal")
@@ -82,14 +83,14 @@ func (r *runner) abandon(s os.Signal, why string) int {
 	said := make(chan struct{})
 	go func() {
 		defer close(said)
-		fmt.Fprintf(r.w.stderr, "%s: ended by %s, before everything was given back; what was published stays, and the last checkpoint counts\n",
+		fmt.Fprintf(r.w.Stderr, "%s: ended by %s, before everything was given back; what was published stays, and the last checkpoint counts\n",
 			r.spec.Name, why)
 	}()
 	select {
 	case <-said:
 	case <-time.After(100 * time.Millisecond):
 	}
-	return signalCode(s)
+	return cli.SignalCode(s)
 }
 
 // asked takes a signal, and says whether it is the first, and which run it is meant for; nil: there

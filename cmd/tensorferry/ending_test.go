@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/tensorferry/tensorferry/internal/cli"
 )
 
 // stuck is a pipe that nobody reads: it takes a while's worth and then nothing more.
@@ -87,8 +89,8 @@ func TestAStopIsAStop(t *testing.T) {
 			if c.stdout+c.stderr != "" {
 				grace = 50 * time.Millisecond
 			}
-			w := &world{stdout: out, stderr: errs, signals: signals, grace: grace}
-			if code := dispatch(w, []string{"run", "job.yaml", "--log-level=debug"}); code != 143 {
+			w := &cli.World{Stdout: out, Stderr: errs, Signals: signals, Grace: grace}
+			if code := program.Run(w, []string{"run", "job.yaml", "--log-level=debug"}); code != 143 {
 				t.Errorf("exit code %d", code)
 			}
 			if c.says != "" && !strings.Contains(errs.String(), c.says) {
@@ -128,7 +130,7 @@ func TestStdoutThatNobodyReads(t *testing.T) {
 		t.Fatal(err)
 	}
 	errs := &console{steps: []step{{"running", syscall.SIGTERM, nil}}, signals: make(chan os.Signal, 1)}
-	code := dispatch(&world{stdout: w, stderr: errs, signals: errs.signals}, []string{"run", "job.yaml"})
+	code := program.Run(&cli.World{Stdout: w, Stderr: errs, Signals: errs.signals}, []string{"run", "job.yaml"})
 	if code != 143 || strings.Contains(errs.String(), "before everything was given back") {
 		t.Errorf("exit code %d\n%s", code, errs)
 	}
@@ -137,7 +139,7 @@ func TestStdoutThatNobodyReads(t *testing.T) {
 		all, _ := io.ReadAll(r) // an error makes it too little
 		read <- string(all)
 	}()
-	s.check(exitOK, result{dispatch(&world{stdout: w, stderr: errs}, []string{"run", "job.yaml", "--resume"}), "", errs.String()}, []string{"run"})
+	s.check(exitOK, result{program.Run(&cli.World{Stdout: w, Stderr: errs}, []string{"run", "job.yaml", "--resume"}), "", errs.String()}, []string{"run"})
 	w.Close()
 	got := map[string]bool{}
 	for line := range strings.Lines(<-read) {

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/tensorferry/tensorferry/internal/cli"
 )
 
 // failing is a job whose model has faults and which says what becomes of failures.
@@ -397,7 +399,7 @@ func TestDeadLettersOfAPipe(t *testing.T) {
 	s.write("job.yaml", strings.Replace(failing("  on_error: {record: dead_letter}", "", lettersSection), "sink: {file: {path: out}}", "sink: {stdout: }", 1))
 	for range 2 {
 		var out, errs bytes.Buffer
-		code := dispatch(&world{stdout: &out, stderr: &errs}, []string{"run", "job.yaml"})
+		code := program.Run(&cli.World{Stdout: &out, Stderr: &errs}, []string{"run", "job.yaml"})
 		s.check(exitOK, result{code, out.String(), errs.String()}, nil)
 		if want := "{\"n\": 1,\"twice\":2}\n{\"n\": 2,\"twice\":4}\n"; out.String() != want {
 			t.Errorf("stdout is %q, want %q", out.String(), want)

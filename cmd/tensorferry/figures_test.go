@@ -20,6 +20,7 @@ import (
 
 	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/connector"
+	"github.com/tensorferry/tensorferry/job/local"
 	"github.com/tensorferry/tensorferry/sidecar"
 	"github.com/tensorferry/tensorferry/sidecar/sidecartest"
 	"github.com/tensorferry/tensorferry/stream"
@@ -59,13 +60,13 @@ func (s *scene) want(when string, figs map[string]float64) {
 func (s *scene) start(cfg stream.Config, source connector.Source[int], fn async.Function[int, int], acfg async.Config, opts ...stream.SourceOption) {
 	cfg.Observer = s.m
 	j := stream.New("j", cfg)
-	in := stream.From(j, source, append(opts, stream.Name(sourceName))...)
+	in := stream.From(j, source, append(opts, stream.Name(local.SourceName))...)
 	if acfg.OnError.Uses(async.DeadLetter) {
-		answers, failed := stream.AsyncWithDeadLetters(in, fn, acfg, stream.Name(inferName))
-		stream.Collect(answers, stream.Name(sinkName))
-		stream.Collect(stream.Map(failed, func(async.Failed[int]) (int, error) { return 0, nil }, stream.Name(letterName)), stream.Name(lettersName))
+		answers, failed := stream.AsyncWithDeadLetters(in, fn, acfg, stream.Name(local.InferName))
+		stream.Collect(answers, stream.Name(local.SinkName))
+		stream.Collect(stream.Map(failed, func(async.Failed[int]) (int, error) { return 0, nil }, stream.Name(local.LetterName)), stream.Name(local.LettersName))
 	} else {
-		stream.Collect(stream.OrderedWait(in, fn, acfg, stream.Name(inferName)), stream.Name(sinkName))
+		stream.Collect(stream.OrderedWait(in, fn, acfg, stream.Name(local.InferName)), stream.Name(local.SinkName))
 	}
 	s.run = j.Start(s.Context())
 	s.m.watch(s.run, nil)
@@ -257,7 +258,7 @@ var scenes = []struct {
 	}},
 	{"retries", func(s *scene) {
 		s.start(stream.Config{}, upTo(10), fails(async.Verdict{Retry: true}, map[int]int{2: 2, 5: 1}),
-			async.Config{Retry: async.Retry{Max: 2, Delay: time.Second, Jitter: async.NoJitter}})
+			async.Config{Retry: async.Retry{Max: 2, Delay: time.Second, Jitter: async.Off}})
 		time.Sleep(500 * ms)
 		s.want("before the first", map[string]float64{"retrying_records infer": 2, "retries_total infer": 0, "calls_total infer": 10})
 		s.end(nil)
@@ -280,7 +281,7 @@ var scenes = []struct {
 	}},
 	{"a restart", func(s *scene) {
 		s.start(stream.Config{Restart: restart.Config{Strategy: restart.FixedDelay, Delay: time.Minute}}, upTo(10),
-			fails(async.Verdict{}, map[int]int{4: 1}), async.Config{Retry: async.Retry{Max: async.NoRetry}})
+			fails(async.Verdict{}, map[int]int{4: 1}), async.Config{Retry: async.Retry{Max: async.Off}})
 		time.Sleep(30 * time.Second)
 		s.want("before it", map[string]float64{"restarts_total": 1, "ready": 0, "connected infer": 0, "queued_records infer": 0, "records_in_total infer": 10, "published_results": 0})
 		s.end(nil)
@@ -326,7 +327,7 @@ var scenes = []struct {
 	{"answers that are no numbers", func(s *scene) {
 		var n atomic.Int64
 		n.Store(3)
-		s.m.notNumbers.Store(&n)
+		s.m.notNumbers = n.Load
 		s.start(stream.Config{}, upTo(10), takes(nil), async.Config{})
 		s.end(nil)
 		s.want("at the end", map[string]float64{"not_numbers_total": 3})
@@ -340,7 +341,7 @@ var scenes = []struct {
 			lines = append(lines, fmt.Appendf(nil, `{"x":[%d]}`, i))
 		}
 		fn := sidecar.NewAsyncFunction(cfg, jsoncodec.New(jsoncodec.Mapping{}))
-		stream.Collect(stream.OrderedWait(stream.From(j, stream.FromSlice(lines)), fn, async.Config{}, stream.Name(inferName)))
+		stream.Collect(stream.OrderedWait(stream.From(j, stream.FromSlice(lines)), fn, async.Config{}, stream.Name(local.InferName)))
 		s.run = j.Start(s.Context())
 		s.m.watch(s.run, nil)
 		s.end(nil)

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/tensorferry/tensorferry/internal/cli"
 )
 
 // reading is the doubling job with another source.
@@ -134,13 +136,13 @@ func TestInputIsNotTheOutput(t *testing.T) {
 	defer f.Close()
 	for command, code := range map[string]int{"validate": exitOK, "run": exitUsage} {
 		var errs bytes.Buffer
-		if got := dispatch(&world{stdout: f, stderr: &errs}, []string{command, "job.yaml"}); got != code {
+		if got := program.Run(&cli.World{Stdout: f, Stderr: &errs}, []string{command, "job.yaml"}); got != code {
 			t.Errorf("%s into its input: exit code %d\n%s", command, got, errs.String())
 		}
 	}
 	s.write("job.yaml", strings.Replace(reading("{stdin: {}}", ""), "{file: {path: out}}", "{stdout: {}}", 1))
 	var errs bytes.Buffer
-	if got := dispatch(&world{stdin: f, stdout: f, stderr: &errs}, []string{"run", "job.yaml"}); got != exitUsage || !strings.Contains(errs.String(), "source.stdin: ") {
+	if got := program.Run(&cli.World{Stdin: f, Stdout: f, Stderr: &errs}, []string{"run", "job.yaml"}); got != exitUsage || !strings.Contains(errs.String(), "source.stdin: ") {
 		t.Errorf("from and to one file: exit code %d\n%s", got, errs.String())
 	}
 }
@@ -190,7 +192,7 @@ func TestForeignInput(t *testing.T) {
 			}
 			defer f.Close()
 			var errs bytes.Buffer
-			return s.check(code, result{dispatch(&world{stdin: f, stdout: &errs, stderr: &errs}, []string{"run", "stdin.yaml", "--fresh"}), "", errs.String()}, nil).errors
+			return s.check(code, result{program.Run(&cli.World{Stdin: f, Stdout: &errs, Stderr: &errs}, []string{"run", "stdin.yaml", "--fresh"}), "", errs.String()}, nil).errors
 		}
 		s.write("in.jsonl", packed.String())
 		for _, command := range []string{"validate", "run"} {

@@ -13,6 +13,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/tensorferry/tensorferry/internal/cli"
 )
 
 // kafkaShell is a shell with a fake broker on loopback.
@@ -73,7 +75,7 @@ func (s *kafkaShell) runWhile(until func(), args ...string) result {
 	errs := &console{signals: make(chan os.Signal, 1)}
 	var out bytes.Buffer
 	done := make(chan int, 1)
-	go func() { done <- dispatch(&world{stdout: &out, stderr: errs, signals: errs.signals}, args) }()
+	go func() { done <- program.Run(&cli.World{Stdout: &out, Stderr: errs, Signals: errs.signals}, args) }()
 	finished := make(chan struct{})
 	go func() {
 		defer close(finished)

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"github.com/tensorferry/tensorferry/internal/cli"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -18,7 +20,7 @@ type result struct {
 
 func try(args ...string) result {
 	var out, errs bytes.Buffer
-	code := dispatch(&world{stdout: &out, stderr: &errs}, args)
+	code := program.Run(&cli.World{Stdout: &out, Stderr: &errs}, args)
 	return result{code, out.String(), errs.String()}
 }
 

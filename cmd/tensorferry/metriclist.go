@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/job/local"
 	"github.com/tensorferry/tensorferry/sidecar"
 	"github.com/tensorferry/tensorferry/stream"
 )
@@ -161,15 +162,15 @@ func (m *metrics) Collect(to chan<- prometheus.Metric) {
 	if m.skipped != nil {
 		to <- prometheus.MustNewConstMetric(l.skipped, prometheus.CounterValue, float64(m.skipped()))
 	}
-	if n := m.notNumbers.Load(); n != nil {
-		to <- prometheus.MustNewConstMetric(l.notNumbers, prometheus.CounterValue, float64(n.Load()))
+	if m.notNumbers != nil {
+		to <- prometheus.MustNewConstMetric(l.notNumbers, prometheus.CounterValue, float64(m.notNumbers()))
 	}
 	for i := range p.Worked {
 		s := &p.Worked[i]
 		subtask := strconv.Itoa(s.Subtask)
 		for _, d := range l.ofSubtasks {
 			switch {
-			case d.async && s.Name != inferName:
+			case d.async && s.Name != local.InferName:
 			case d.histogram != nil:
 				to <- timesMetric(d.desc, d.histogram(&s.Async), s.Name, subtask)
 			default:

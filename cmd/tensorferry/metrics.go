@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -29,8 +28,8 @@ type metrics struct {
 	progress func() stream.Progress
 	lag      func() (records int64, known bool) // nil: the source has none
 
-	skipped    func() int64                 // set before anything is served; nil: the source skips nothing
-	notNumbers atomic.Pointer[atomic.Int64] // of the answers; nil before there is a function
+	skipped    func() int64 // set before anything is served; nil: the source skips nothing
+	notNumbers func() int64 // of the answers; set before anything is served
 
 	checkpoint, commit        prometheus.Histogram
 	requestSeconds, batchRows *prometheus.HistogramVec
@@ -140,7 +139,7 @@ func (m *metrics) health(w http.ResponseWriter, _ *http.Request) {
 	if err != nil {
 		text = fmt.Appendf(nil, `{"state":%q}`, state)
 	}
-	w.Write(append(text, '\n'))
+	_, _ = w.Write(append(text, '\n'))
 }
 
 // suspension is why a subtask makes no calls at present, nil if all do.
@@ -151,14 +150,4 @@ func suspension(p *stream.Progress) error {
 		}
 	}
 	return nil
-}
-
-// observers passes events on to several.
-type observers []stream.Observer
-
-// Observe implements stream.Observer.
-func (all observers) Observe(e stream.Event) {
-	for _, o := range all {
-		o.Observe(e)
-	}
 }

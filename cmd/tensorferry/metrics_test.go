@@ -19,6 +19,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/internal/cli"
 	"github.com/tensorferry/tensorferry/stream"
 )
 
@@ -93,7 +94,7 @@ func served(t *testing.T) (page string) {
 	errs := &console{signals: make(chan os.Signal, 1)}
 	done := make(chan int, 1)
 	go func() {
-		done <- dispatch(&world{stdout: io.Discard, stderr: errs, signals: errs.signals}, []string{"run", "--metrics", "127.0.0.1:0", "--pprof", "job.yaml"})
+		done <- program.Run(&cli.World{Stdout: io.Discard, Stderr: errs, Signals: errs.signals}, []string{"run", "--metrics", "127.0.0.1:0", "--pprof", "job.yaml"})
 	}()
 	s.consume("out", 297)
 	s.consume("failed", 3)
@@ -262,7 +263,7 @@ func TestHealthOfARun(t *testing.T) {
 	errs := &console{signals: make(chan os.Signal, 1)}
 	done := make(chan int, 1)
 	go func() {
-		done <- dispatch(&world{stdout: io.Discard, stderr: errs, signals: errs.signals}, []string{"run", "--metrics", "127.0.0.1:0", "job.yaml"})
+		done <- program.Run(&cli.World{Stdout: io.Discard, Stderr: errs, Signals: errs.signals}, []string{"run", "--metrics", "127.0.0.1:0", "job.yaml"})
 	}()
 	var health, page string
 	var code int

@@ -48,7 +48,7 @@ func runMockSidecar(ctx context.Context, args []string, stdout, stderr io.Writer
 	f.set.Var(&backendFaults, "fail-backend", "`FAULT` of batches, in the model; may be repeated")
 	f.set.StringVar(&logFile, "log", "", "`FILE` to append a line of JSON to when a call starts and when it ends")
 	f.set.Lookup("window").DefValue = "0s"
-	f.window = 0
+	f.maxBatchDelay = 0
 	if code, ok := f.parse(args, mockSidecarHelp, stdout, stderr); !ok {
 		return code
 	}
@@ -83,7 +83,7 @@ func runMockSidecar(ctx context.Context, args []string, stdout, stderr io.Writer
 	if err != nil {
 		return wrong(exitUsage, err)
 	}
-	script.MaxBatch, script.Window, script.MaxMessageSize = f.maxBatch, orNone(f.window), f.maxMessage
+	script.MaxBatch, script.MaxBatchDelay, script.MaxMessageSize = f.maxBatch, orNone(f.maxBatchDelay), f.maxMessage
 	script.QueueRows, script.QueueBytes, script.QueueTimeout = f.queueRows, f.queueBytes, f.queueTimeout
 	script.Grace = orNone(f.grace)
 	script.OnCrash = func() { // as kill -9 would, from outside

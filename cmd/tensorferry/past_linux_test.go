@@ -16,6 +16,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/tensorferry/tensorferry/internal/cli"
+	"github.com/tensorferry/tensorferry/job/local"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
@@ -245,7 +247,7 @@ func leaveFlight(s *shell) {
 	failed := func() bool { return s.cat("failed") != "" }
 	s.runUntil(143, []step{{"checkpoint completed", syscall.SIGTERM, failed}}, "run", pastJob, "--log-level=debug")
 	snap := s.newest("job/out/.checkpoints")
-	if snap.Finished || s.section(snap, inferName) == 0 || s.cat("failed") == "" {
+	if snap.Finished || s.section(snap, local.InferName) == 0 || s.cat("failed") == "" {
 		s.Fatalf("the checkpoint holds no records, or there are no dead letters: %+v", snap)
 	}
 }
@@ -303,7 +305,7 @@ func leaveFinished(s *shell) {
 func (s *shell) runFor(code int, stdout *bytes.Buffer, steps []step, args ...string) {
 	s.Helper()
 	errs := &console{steps: steps, signals: make(chan os.Signal, len(steps))}
-	got := dispatch(&world{stdout: stdout, stderr: errs, signals: errs.signals}, args)
+	got := program.Run(&cli.World{Stdout: stdout, Stderr: errs, Signals: errs.signals}, args)
 	s.check(code, result{got, stdout.String(), errs.String()}, args)
 }
 
@@ -333,7 +335,7 @@ func resumeStdout(s *shell) {
 		}
 		twice += printed[line] - 1
 	}
-	if last := s.section(s.newest("job/state"), sinkName); len(printed) != pastMany || twice*len("{\"n\": 100,\"twice\":200}\n") > 2*last {
+	if last := s.section(s.newest("job/state"), local.SinkName); len(printed) != pastMany || twice*len("{\"n\": 100,\"twice\":200}\n") > 2*last {
 		s.Errorf("%d different lines, and %d are printed twice", len(printed), twice)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/job/local"
 	"github.com/tensorferry/tensorferry/sidecar"
 	"github.com/tensorferry/tensorferry/stream"
 )
@@ -63,7 +64,7 @@ const rateWindow = 2 * time.Second
 func (m *meter) add(g *glance) {
 	now := sample{at: g.at, requests: g.requests, rows: g.rows}
 	for i := range g.Worked {
-		if w := &g.Worked[i]; w.Name == inferName {
+		if w := &g.Worked[i]; w.Name == local.InferName {
 			now.settled += w.Completed + w.Dropped + w.DeadLettered
 			now.latency = now.latency.Plus(w.Async.Latency)
 		}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/job/local"
 	"github.com/tensorferry/tensorferry/sidecar"
 	"github.com/tensorferry/tensorferry/stream"
 )
@@ -25,7 +26,7 @@ func TestMeter(t *testing.T) {
 		}
 		for i := range stays {
 			g.Worked = append(g.Worked, stream.SubtaskProgress{Subtask: i, Watermark: async.NoTime, OperatorProgress: stream.OperatorProgress{
-				Name: inferName, Completed: done / 2, Async: async.Stats{Latency: stays[i]}}})
+				Name: local.InferName, Completed: done / 2, Async: async.Stats{Latency: stays[i]}}})
 		}
 		m.add(g)
 		return g
@@ -113,9 +114,9 @@ func TestServer(t *testing.T) {
 		{"not ready, 0 held: the server or its model is not ready", []stats{running(stats{Suspended: sidecar.ErrNotReady})}},
 	} {
 		// One that has ended says nothing about the server of now.
-		g := glance{Progress: stream.Progress{Worked: []stream.SubtaskProgress{{OperatorProgress: stream.OperatorProgress{Name: inferName, Async: stats{Limit: 1, MaxCalls: 8}}}}}}
+		g := glance{Progress: stream.Progress{Worked: []stream.SubtaskProgress{{OperatorProgress: stream.OperatorProgress{Name: local.InferName, Async: stats{Limit: 1, MaxCalls: 8}}}}}}
 		for i, s := range c.subs {
-			g.Worked = append(g.Worked, stream.SubtaskProgress{Subtask: i, Open: true, OperatorProgress: stream.OperatorProgress{Name: inferName, Async: s}})
+			g.Worked = append(g.Worked, stream.SubtaskProgress{Subtask: i, Open: true, OperatorProgress: stream.OperatorProgress{Name: local.InferName, Async: s}})
 		}
 		if got := g.server(); got != c.want {
 			t.Errorf("of %+v it says %q, want %q", c.subs, got, c.want)
@@ -147,12 +148,12 @@ func TestRate(t *testing.T) {
 	} {
 		g := &glance{Progress: stream.Progress{Began: start, Totals: stream.Totals{Completed: c.total}, Before: stream.Totals{Completed: 5000}}, at: start.Add(c.at), unread: -1}
 		for i := range int64(3) { // one settled record of three has each outcome
-			w := stream.OperatorProgress{Name: inferName}
+			w := stream.OperatorProgress{Name: local.InferName}
 			*[]*int64{&w.Completed, &w.Dropped, &w.DeadLettered}[i] = (c.settled + i) / 3
 			g.Worked = append(g.Worked, stream.SubtaskProgress{OperatorProgress: w, Subtask: int(i)})
 		}
 		// What other operators did with the same records is not counted again.
-		g.Worked = append(g.Worked, stream.SubtaskProgress{OperatorProgress: stream.OperatorProgress{Name: sinkName, Completed: c.settled}})
+		g.Worked = append(g.Worked, stream.SubtaskProgress{OperatorProgress: stream.OperatorProgress{Name: local.SinkName, Completed: c.settled}})
 		m.add(g)
 		said := fmt.Sprint(m.attrs(g)...)
 		if got := rateText(m.rate()); got != c.text || !strings.Contains(said, c.attr) || strings.Contains(said, "rate=") != (c.attr != "") {
@@ -171,7 +172,7 @@ func TestRate(t *testing.T) {
 // bounds is not put at the last.
 func TestPercentilesOfLittle(t *testing.T) {
 	m := &meter{}
-	g := &glance{Progress: stream.Progress{Began: time.Now(), Worked: []stream.SubtaskProgress{{OperatorProgress: stream.OperatorProgress{Name: inferName}}}}, at: time.Now()}
+	g := &glance{Progress: stream.Progress{Began: time.Now(), Worked: []stream.SubtaskProgress{{OperatorProgress: stream.OperatorProgress{Name: local.InferName}}}}, at: time.Now()}
 	for _, c := range []struct {
 		add  time.Duration
 		want [3]string

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/tensorferry/tensorferry/internal/cli"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
@@ -89,7 +90,7 @@ func (s *shell) runUntil(code int, steps []step, args ...string) result {
 	s.Helper()
 	var out bytes.Buffer
 	errs := &console{steps: steps, signals: make(chan os.Signal, len(steps))}
-	got := dispatch(&world{stdout: &out, stderr: errs, signals: errs.signals}, args)
+	got := program.Run(&cli.World{Stdout: &out, Stderr: errs, Signals: errs.signals}, args)
 	return s.check(code, result{got, out.String(), errs.String()}, args)
 }
 
@@ -498,7 +499,7 @@ func TestClosedPipe(t *testing.T) {
 	s.write("in.jsonl", in)
 	s.write("job.yaml", strings.Replace(doubles("restart: {strategy: exponential-delay}\n"+quickSidecar), "{file: {path: out}}", "{stdout: {}}", 1))
 	var errs bytes.Buffer
-	if code := dispatch(&world{stdout: closedPipe{}, stderr: &errs}, []string{"run", "job.yaml"}); code != exitFailed {
+	if code := program.Run(&cli.World{Stdout: closedPipe{}, Stderr: &errs}, []string{"run", "job.yaml"}); code != exitFailed {
 		t.Errorf("exit code %d", code)
 	}
 	s.contains("stderr", errs.String(), "the reader of standard output has closed it")
@@ -524,7 +525,7 @@ sidecar: {models: {double: 'mock:double?input=x:INT64[1]'}}
 log: {format: json}
 `)
 	var out, errs bytes.Buffer
-	code := dispatch(&world{stdin: f, stdout: &out, stderr: &errs}, []string{"run", "job.yaml"})
+	code := program.Run(&cli.World{Stdin: f, Stdout: &out, Stderr: &errs}, []string{"run", "job.yaml"})
 	s.check(exitOK, result{code, out.String(), errs.String()}, nil)
 	if out.String() != want {
 		t.Errorf("stdout is\n%s\nwant\n%s", out.String(), want)
@@ -542,7 +543,7 @@ func TestLiveView(t *testing.T) {
 	s.write("job.yaml", doubles("checkpoint: {interval: 50ms}\n"+slowSidecar))
 	var out bytes.Buffer
 	errs := &console{}
-	code := dispatch(&world{stdout: &out, stderr: errs, size: func() (int, int) { return 100, 30 }}, []string{"run", "job.yaml"})
+	code := program.Run(&cli.World{Stdout: &out, Stderr: errs, Size: func() (int, int) { return 100, 30 }}, []string{"run", "job.yaml"})
 	s.check(exitOK, result{code, out.String(), errs.String()}, nil)
 	s.contains("stderr", errs.String(), "doubles  running", "records      in ", "in flight", "latency      p50 ", "connected", "checkpoints  ", "restarts 0", "\x1b[A")
 	if !strings.HasSuffix(errs.String(), "\x1b[A\x1b[2K") {

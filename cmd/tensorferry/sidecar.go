@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tensorferry/tensorferry/internal/cli"
 	"github.com/tensorferry/tensorferry/sidecar/backend"
 	"github.com/tensorferry/tensorferry/sidecar/backend/ort"
 	"github.com/tensorferry/tensorferry/sidecar/endpoint"
@@ -46,17 +47,17 @@ clients may load and unload models while the server runs.
 
 // serverFlags are the flags that both sidecars have.
 type serverFlags struct {
-	set          *flag.FlagSet
-	listen       listFlag
-	health       string
-	maxBatch     int
-	window       time.Duration
-	queueRows    int
-	queueBytes   int64
-	queueTimeout time.Duration
-	grace        time.Duration
-	maxMessage   int
-	plaintext    bool
+	set           *flag.FlagSet
+	listen        listFlag
+	health        string
+	maxBatch      int
+	maxBatchDelay time.Duration
+	queueRows     int
+	queueBytes    int64
+	queueTimeout  time.Duration
+	grace         time.Duration
+	maxMessage    int
+	plaintext     bool
 }
 
 // listFlag is a flag that may come several times.
@@ -66,11 +67,12 @@ func (l *listFlag) String() string     { return strings.Join(*l, ",") }
 func (l *listFlag) Set(s string) error { *l = append(*l, s); return nil }
 
 func newServerFlags(name string) *serverFlags {
-	f := &serverFlags{set: flags(name)}
+	f := &serverFlags{set: cli.Flags(name)}
 	f.set.Var(&f.listen, "listen", "`ENDPOINT` to serve gRPC on; may be repeated")
 	f.set.StringVar(&f.health, "health", "", "`HOST:PORT` to serve /health and /metrics on, over HTTP")
 	decimalVar(f.set, &f.maxBatch, "max-batch", server.DefaultMaxBatch, "most `ROWS` in a batch")
-	f.set.DurationVar(&f.window, "window", server.DefaultWindow, "how long a batch waits to be filled while others run; 0 for not at all")
+	f.set.DurationVar(&f.maxBatchDelay, "max-batch-delay", server.DefaultMaxBatchDelay, "how long a batch waits to be filled while others run; 0 for not at all")
+	f.set.DurationVar(&f.maxBatchDelay, "window", server.DefaultMaxBatchDelay, "the former name of --max-batch-delay")
 	decimalVar(f.set, &f.queueRows, "queue-rows", server.DefaultQueueRows, "most `ROWS` that wait to be run")
 	decimalVar(f.set, &f.queueBytes, "queue-bytes", server.DefaultQueueBytes, "most `BYTES` of requests that wait to be run")
 	f.set.DurationVar(&f.queueTimeout, "queue-timeout", server.DefaultQueueTimeout, "longest wait in the queue")
@@ -90,15 +92,15 @@ func (f *serverFlags) parse(args []string, help string, stdout, stderr io.Writer
 		f.describe(stdout)
 		return exitOK, false
 	case err != nil:
-		err = errors.New(strings.ReplaceAll(err.Error(), " -", " --"))
+		err = cli.FlagError(err)
 	case f.set.NArg() > 0:
 		err = fmt.Errorf("unexpected argument %q", f.set.Arg(0))
 	case len(f.listen) == 0:
 		err = errors.New("no --listen; where to serve?")
 	case f.maxBatch < 1 || f.queueRows < 1 || f.queueBytes < 1 || f.queueTimeout <= 0 || f.maxMessage < 1:
 		err = errors.New("--max-batch, --queue-rows, --queue-bytes, --queue-timeout and --max-message must be more than 0")
-	case f.window < 0 || f.grace < 0:
-		err = errors.New("--window and --grace must not be negative")
+	case f.maxBatchDelay < 0 || f.grace < 0:
+		err = errors.New("--max-batch-delay and --grace must not be negative")
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "tensorferry %s: %v; see tensorferry help %s\n", name, err, name)
@@ -201,7 +203,7 @@ func runSidecar(ctx context.Context, args []string, stdout, stderr io.Writer) in
 	if noSharedMemory && cfg.SharedMemoryTCP {
 		return wrong(exitUsage, errors.New("--no-shared-memory and --shared-memory-over-tcp exclude each other"))
 	}
-	cfg.Backends, cfg.MaxBatch, cfg.Window, cfg.QueueRows, cfg.QueueBytes = registry, f.maxBatch, orNone(f.window), f.queueRows, f.queueBytes
+	cfg.Backends, cfg.MaxBatch, cfg.MaxBatchDelay, cfg.QueueRows, cfg.QueueBytes = registry, f.maxBatch, orNone(f.maxBatchDelay), f.queueRows, f.queueBytes
 	cfg.QueueTimeout, cfg.Grace, cfg.MaxMessageSize, cfg.Logger = f.queueTimeout, orNone(f.grace), f.maxMessage, logger
 	cfg.Repository, cfg.Preload, cfg.Explicit = repository, preload, control == "explicit"
 	cfg.NoReflection, cfg.NoSharedMemory, cfg.WarmUpTimeout, cfg.Strict = noReflection, noSharedMemory, warmUpTimeout, strict
@@ -317,7 +319,7 @@ func runSidecar(ctx context.Context, args []string, stdout, stderr io.Writer) in
 	if err := notify("READY=1"); err != nil {
 		logger.Warn("not told", "error", err)
 	}
-	defer context.AfterFunc(ctx, func() { notify("STOPPING=1") })()
+	defer context.AfterFunc(ctx, func() { _ = notify("STOPPING=1") })()
 	if err := srv.Wait(ctx); err != nil {
 		return wrong(exitFailed, err)
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tensorferry/tensorferry/job"
+	"github.com/tensorferry/tensorferry/job/local"
 	"github.com/tensorferry/tensorferry/stream"
 )
 
@@ -16,7 +17,7 @@ func TestSummary(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &runner{spec: spec}
+	r := &runner{spec: spec, job: &local.Job{}}
 	for _, c := range []struct {
 		took time.Duration
 		p    stream.Progress
@@ -41,34 +42,5 @@ func TestSummary(t *testing.T) {
 		if r.summary(&out, "finished", c.took, &c.p); out.String() != c.want {
 			t.Errorf("%+v:\n%s\nwant\n%s", c.p, &out, c.want)
 		}
-	}
-}
-
-// TestUntouched: a run that has read something has begun, also where a restart took its totals
-// back, and so has one that runs and reads topics.
-func TestUntouched(t *testing.T) {
-	read := []stream.SubtaskProgress{{}, {OperatorProgress: stream.OperatorProgress{Name: sourceName, In: 7}}}
-	for _, c := range []struct {
-		p    stream.Progress
-		want bool
-	}{
-		{stream.Progress{}, true},
-		{stream.Progress{Worked: make([]stream.SubtaskProgress, 2)}, true},
-		{stream.Progress{Worked: read}, false},
-		{stream.Progress{Totals: stream.Totals{Read: 7}, Worked: read}, false},
-		{stream.Progress{CheckpointsCompleted: 1}, false},
-	} {
-		r := &runner{spec: &job.Spec{}}
-		if got := r.untouched(c.p); got != c.want {
-			t.Errorf("%+v: %v", c.p, got)
-		}
-	}
-	r := &runner{spec: &job.Spec{Source: job.Source{Kafka: &job.KafkaSource{}}}}
-	if !r.untouched(stream.Progress{}) {
-		t.Error("a run of topics that never ran")
-	}
-	r.ran.Store(true)
-	if r.untouched(stream.Progress{}) {
-		t.Error("a run of topics that ran")
 	}
 }

@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"time"
 
-	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/internal/cli"
+
 	"github.com/tensorferry/tensorferry/job"
-	"github.com/tensorferry/tensorferry/job/embedded"
-	"github.com/tensorferry/tensorferry/job/inference"
+	"github.com/tensorferry/tensorferry/job/local"
 )
 
 const validateDetails = `Checks a job file and says what is wrong with it, each fault with its file, line
@@ -22,93 +20,47 @@ and column. Nothing is run, written or locked.
 exit codes: 0 ok, 2 the file has faults, 1 the model could not be asked or does not suit
 `
 
-func validateJob(w *world, args []string) int {
-	fs := flags("validate")
+func validateJob(c *cli.Call) int {
+	fs := c.Flags()
 	connect := fs.Bool("connect", false, "")
-	rest, code, ok := parse(w, fs, args, 1, "one job file")
+	rest, code, ok := c.Parse(fs, 1, "one job file")
 	if !ok {
 		return code
 	}
 	spec, err := job.Load(rest[0])
 	if err != nil {
-		fmt.Fprintln(w.stderr, err)
+		fmt.Fprintln(c.Stderr, err)
 		return exitUsage
 	}
-	p, faults := newParts(spec, w, slog.New(slog.DiscardHandler))
-	if err := checkSource(context.Background(), spec, p.source); err != nil {
-		faults = append(faults, err)
+	for _, warning := range spec.Warnings {
+		fmt.Fprintln(c.Stderr, "warning:", warning)
 	}
-	faults = append(faults, checkApart(context.Background(), spec, p, false)...)
-	if faults != nil {
-		fmt.Fprintln(w.stderr, errors.Join(faults...))
+	if faults := local.Check(context.Background(), spec); faults != nil {
+		fmt.Fprintln(c.Stderr, errors.Join(faults...))
 		return exitUsage
 	}
 	if *connect {
-		if code := askModel(w, spec, p); code != exitOK {
+		if code := askModel(c, spec); code != exitOK {
 			return code
 		}
 	}
-	fmt.Fprintf(w.stdout, "%s: ok\n", rest[0])
+	fmt.Fprintf(c.Stdout, "%s: ok\n", rest[0])
 	return exitOK
 }
 
 // askModel opens the function once, as a subtask would, and closes it again.
-func askModel(w *world, spec *job.Spec, p parts) int {
-	ctx, cancel := context.WithCancelCause(context.Background())
-	defer cancel(nil)
-	done := make(chan error, 1)
-	go func() { done <- open(ctx, spec, p) }()
-	var err error
-	select {
-	case err = <-done:
-	case s := <-w.signals:
-		cancel(errInterrupted)
-		<-done
-		return signalCode(s)
-	}
+func askModel(c *cli.Call, spec *job.Spec) int {
+	j, err := local.Build(spec, local.Options{Stdin: c.Stdin, Stdout: c.Stdout})
 	if err != nil {
-		fmt.Fprintf(w.stderr, "tensorferry validate: %v\n", spec.Fault("infer", "%v", err))
-		return exitFailed
+		fmt.Fprintln(c.Stderr, err)
+		return exitUsage
+	}
+	s, err := c.UnlessSignalled(context.Background(), j.Ask)
+	switch {
+	case s != nil:
+		return cli.SignalCode(s)
+	case err != nil:
+		return c.Fails("%v", spec.Fault("infer", "%v", err))
 	}
 	return exitOK
 }
-
-func open(ctx context.Context, spec *job.Spec, p parts) (err error) {
-	log := newLogger(nowhere{}, "text", "error")
-	endpoint := spec.Infer.Endpoint
-	if spec.Sidecar != nil {
-		e, err := embedded.Start(ctx, spec, log, nil)
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, e.Close()) }()
-		endpoint = e.Endpoint()
-	}
-	fn, err := inference.NewFunction(spec, endpoint, nil)
-	if err != nil {
-		return err
-	}
-	cfg, err := p.operator.Resolve()
-	if err != nil {
-		return err
-	}
-	// Whoever asks by hand does not want to wait as long as a job would.
-	cfg.Hold = min(cfg.Hold, 10*time.Second)
-	caller, err := fn.Open(ctx, async.Subtask{Operator: inferName, Parallelism: 1, Config: cfg, Logger: log}, nobody{})
-	if err != nil {
-		return err
-	}
-	return caller.Close()
-}
-
-// nobody takes completions that never come.
-type nobody struct{}
-
-func (nobody) Complete([]async.Completion[record]) {}
-func (nobody) Suspend(error)                       {}
-func (nobody) Resume()                             {}
-
-// nowhere takes log lines that nobody reads.
-type nowhere struct{}
-
-func (nowhere) Write(p []byte) (int, error) { return len(p), nil }

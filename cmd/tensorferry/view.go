@@ -33,7 +33,7 @@ func (v *view) show(lines ...string) {
 	v.lines = append(v.lines[:0], lines...)
 	v.erase()
 	v.draw()
-	v.flush()
+	_ = v.flush()
 }
 
 // clear takes the block away.

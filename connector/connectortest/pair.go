@@ -72,11 +72,11 @@ func (p *Pair[T]) process(t *testing.T, seed uint64, resume *checkpoint.Snapshot
 		}
 		return v, nil
 	}, 32)
-	stream.To(stream.OrderedWait(stream.From(j, source), slow, async.Config{Capacity: 32, Retry: async.Retry{Max: async.NoRetry}}), sink)
+	stream.To(stream.OrderedWait(stream.From(j, source), slow, async.Config{Capacity: 32, Retry: async.Retry{Max: async.Off}}), sink)
 	ctx, cancel := context.WithCancel(t.Context())
 	return j.Start(ctx), cancel, func() {
 		cancel()
-		run.Wait()
+		_ = run.Wait()
 		if err := end(); err != nil {
 			t.Errorf("closing source and sink: %v", err)
 		}
@@ -122,7 +122,7 @@ func Job[T ~[]byte](t *testing.T, p Pair[T]) {
 			}
 		default:
 			cancel() // in the middle of whatever it does
-			run.Wait()
+			_ = run.Wait()
 		}
 		done()
 		if ended && !p.Endless || p.Endless && p.count() >= p.Lanes*p.Records {

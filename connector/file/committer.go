@@ -29,7 +29,8 @@ type committer struct {
 	consumed bool
 	access   fsx.Access // to the folder and the parts
 	lock     fsx.Lock   // of the folder, once something was changed in it
-	// reached says how far splits were compared with what is there, so that no commit begins anew.
+	// reached says how far splits were compared with what is there, so that no commit begins
+	// anew.
 	reached map[int]reached
 }
 

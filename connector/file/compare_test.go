@@ -96,7 +96,7 @@ func TestComparingIsLinear(t *testing.T) {
 			if err := o.c.(connector.Salvager).Unsettled(o.state); err != nil {
 				t.Error(err)
 			}
-			// For the checksums, to be compared with, to compare, and what stands behind.
+			// For the checksums, to be compared with, and to compare.
 			if disk.bytes > 4*size || disk.bytes < 2*size {
 				t.Errorf("%d bytes were read; there are about %d", disk.bytes, size)
 			}

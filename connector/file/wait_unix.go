@@ -110,7 +110,7 @@ func (w *waiter) wait(ctx context.Context, events int16) error {
 	rung := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(rung)
-		w.bell.Write([]byte{0}) // the pipe has room: it is written once for each wait
+		_, _ = w.bell.Write([]byte{0}) // the pipe has room: it is written once for each wait
 	})
 	defer func() {
 		if !stop() {

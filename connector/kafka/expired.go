@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/internal/enum"
 )
 
 // OnExpired says what happens if the next record to read is gone. A record is gone if it was deleted
@@ -21,13 +22,10 @@ const (
 	SkipExpired
 )
 
+var onExpired = []string{"fail", "earliest"}
+
 // String names the choice as a job file does.
-func (o OnExpired) String() string {
-	if o == SkipExpired {
-		return "earliest"
-	}
-	return "fail"
-}
+func (o OnExpired) String() string { return enum.Name("on_expired", o, onExpired) }
 
 // extent is what there is of a partition: offsets from first to before end.
 type extent struct{ first, end int64 }

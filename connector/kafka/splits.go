@@ -197,7 +197,8 @@ func (l *listing) offsets(ctx context.Context, s Start, of []partition) (map[par
 	return out, nil
 }
 
-// splits describes partitions, and where each begins. first says that these are their first records.
+// splits describes partitions, and where each begins. first says that these are their first
+// records.
 func (l *listing) splits(of []partition, at map[partition]int64, first bool) (all []connector.Split) {
 	for _, p := range of {
 		all = append(all, placed{p, l.ids[p.Topic], at[p], first}.split(at[p]))

@@ -1,7 +1,8 @@
 // Command library runs the digits job through the Go packages, without a job file:
 // records from a file, a model on a sidecar, results in a folder, in order.
 //
-//	go run ./cmd/tensorferry sidecar --listen unix:///tmp/digits.sock --model digits=examples/digits/digits.onnx &
+//	go run ./cmd/tensorferry sidecar --listen unix:///tmp/digits.sock \
+//	    --model digits=examples/digits/digits.onnx &
 //	go run ./examples/library unix:///tmp/digits.sock examples/digits/digits.jsonl /tmp/digits
 package main
 

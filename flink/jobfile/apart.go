@@ -9,7 +9,7 @@ import (
 	"github.com/tensorferry/tensorferry/connector/file"
 	"github.com/tensorferry/tensorferry/internal/fsx"
 	"github.com/tensorferry/tensorferry/job"
-	"github.com/tensorferry/tensorferry/job/topics"
+	"github.com/tensorferry/tensorferry/job/kafkatopics"
 )
 
 // files are the names of the files in the folders of a job's results and dead letters, as
@@ -45,7 +45,7 @@ func checkApart(spec *job.Spec) (faults []error) {
 			if k == nil {
 				return
 			}
-			if sink, err := topics.NewSink(spec, k, at, topics.Encoder(k, nil), slog.Default()); err == nil {
+			if sink, err := kafkatopics.NewSink(spec, k, at, kafkatopics.Encoder(k, nil), slog.Default()); err == nil {
 				refuse(at+".topic", source.Apart(context.Background(), sink))
 			}
 		}

@@ -187,7 +187,7 @@ func TestShip(t *testing.T) {
 		t.Fatal(err)
 	}
 	i := &got.Spec.Infer
-	if i.Timeout != job.Never || i.MaxBytes != int64(job.None) || i.Retry.Max != job.None || i.Retry.Jitter == nil || string(i.OnError["timeout"].Fields[0].Value) != `"<&>"` {
+	if i.Timeout != job.Off || i.MaxBytes != int64(job.Off) || i.Retry.Max != job.Off || i.Retry.Jitter == nil || string(i.OnError["timeout"].Fields[0].Value) != `"<&>"` {
 		t.Errorf("it is %+v", i)
 	}
 	if _, err := arrived("{"); err == nil {

@@ -125,7 +125,7 @@ func Build(ctx context.Context, p *beam.Pipeline, spec *job.Spec, resumed bool) 
 	if err != nil {
 		return err
 	}
-	cfg.Checkpoint = async.Drain
+	cfg.Barrier = async.Drain
 	to, err := ship(spec)
 	if err != nil {
 		return err

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
@@ -20,7 +19,7 @@ import (
 	"github.com/tensorferry/tensorferry/flink/internal/eventtime"
 	"github.com/tensorferry/tensorferry/flink/internal/idle"
 	"github.com/tensorferry/tensorferry/job"
-	"github.com/tensorferry/tensorferry/job/topics"
+	"github.com/tensorferry/tensorferry/job/kafkatopics"
 )
 
 func init() {
@@ -29,7 +28,7 @@ func init() {
 
 // live returns the source of a job that reads topics.
 func (s shipped) live() (*kafka.Source[json.RawMessage], error) {
-	return topics.NewSource(&s.Spec, slog.Default())
+	return kafkatopics.NewSource(&s.Spec, slog.Default())
 }
 
 // discover is how often new partitions are looked for.
@@ -99,10 +98,8 @@ var writers idle.Pool[*topicWriter]
 
 // topicWriter is a producer, kept between bundles.
 type topicWriter struct {
-	mu     sync.Mutex
-	used   time.Time
-	closed bool
-	w      connector.Writer[json.RawMessage]
+	idle.Work
+	w connector.Writer[json.RawMessage]
 }
 
 // Setup is called once for each instance.
@@ -124,11 +121,11 @@ func (f *kafkaFn) forget() {
 // open makes a producer.
 func (f *kafkaFn) open(ctx context.Context, index int) (*topicWriter, error) {
 	spec := &f.job.Spec
-	k, path, encode := spec.Sink.Kafka, "sink.kafka", topics.Encoder
+	k, path, encode := spec.Sink.Kafka, "sink.kafka", kafkatopics.Encoder
 	if f.Letters {
-		k, path, encode = spec.DeadLetter.Kafka, "dead_letter.kafka", topics.LetterEncoder
+		k, path, encode = spec.DeadLetter.Kafka, "dead_letter.kafka", kafkatopics.LetterEncoder
 	}
-	sink, err := topics.NewSink(spec, k, path, encode(k, f.job.where), slog.Default())
+	sink, err := kafkatopics.NewSink(spec, k, path, encode(k, f.job.where), slog.Default())
 	if err != nil {
 		return nil, err
 	}
@@ -140,7 +137,7 @@ func (f *kafkaFn) open(ctx context.Context, index int) (*topicWriter, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &topicWriter{w: w, used: time.Now()}, nil
+	return &topicWriter{Work: idle.Since(time.Now()), w: w}, nil
 }
 
 // ProcessElement gathers records, and writes them when they are many.
@@ -162,11 +159,11 @@ func (f *kafkaFn) write(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("sink: %w", err)
 	}
-	err = w.with(func(w connector.Writer[json.RawMessage]) error {
-		if err := w.Write(f.recs); err != nil {
+	err = w.Do(func() error {
+		if err := w.w.Write(f.recs); err != nil {
 			return err
 		}
-		_, err := w.Prepare(ctx, 1)
+		_, err := w.w.Prepare(ctx, 1)
 		return err
 	})
 	if err != nil {
@@ -185,34 +182,8 @@ func (f *kafkaFn) FinishBundle(ctx context.Context) error {
 	return f.write(ctx)
 }
 
-func (t *topicWriter) with(do func(connector.Writer[json.RawMessage]) error) error {
-	t.mu.Lock()
-	defer func() {
-		t.used = time.Now()
-		t.mu.Unlock()
-	}()
-	if t.closed {
-		return idle.ErrAbandoned
-	}
-	return do(t.w)
-}
-
 // Close implements idle.Thing.
-func (t *topicWriter) Close() error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.closed = true
-	return t.w.Close()
-}
-
-// Abandoned implements idle.Thing.
-func (t *topicWriter) Abandoned(since time.Time) bool {
-	if !t.mu.TryLock() {
-		return false
-	}
-	defer t.mu.Unlock()
-	return t.used.Before(since)
-}
+func (t *topicWriter) Close() error { return t.End(t.w.Close) }
 
 // checkKafka says what of a job file is not for Flink.
 func checkKafka(spec *job.Spec, refuse func(path, format string, args ...any)) {
@@ -226,7 +197,7 @@ func checkKafka(spec *job.Spec, refuse func(path, format string, args ...any)) {
 	// What else is wrong would be found out by the workers, again and again. Certificates and passwords are where these are.
 	open := *k
 	open.TLS, open.SASL = nil, nil
-	if _, err := topics.NewSource(&job.Spec{Name: spec.Name, Source: job.Source{Kafka: &open}}, slog.Default()); err != nil {
+	if _, err := kafkatopics.NewSource(&job.Spec{Name: spec.Name, Source: job.Source{Kafka: &open}}, slog.Default()); err != nil {
 		var f job.Fault
 		if errors.As(err, &f) {
 			refuse("source.kafka", "%s", strings.TrimPrefix(f.Message, "source.kafka: "))

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -141,20 +140,4 @@ func TestTopicErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantError(t, b.bundle(b.sink("", true), record(0, 0, "{}")), `sink: kafka: there is no topic "failed"`)
-}
-
-// A producer is abandoned when nobody is at work on it.
-func TestProducerAbandoned(t *testing.T) {
-	now := time.Now()
-	w := &topicWriter{used: now}
-	if w.Abandoned(now) || !w.Abandoned(now.Add(1)) {
-		t.Error("its time is not its own")
-	}
-	w.mu.Lock()
-	if w.Abandoned(now.Add(1)) {
-		t.Error("somebody is at work on it")
-	}
-	w.mu.Unlock()
-	w.closed = true
-	wantError(t, w.with(nil), "it was closed")
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"sync"
 	"time"
 
 	"github.com/apache/beam/sdks/v2/go/pkg/beam"
@@ -86,7 +85,7 @@ func (f *liveFn) ProcessElement(ctx context.Context, rt *sdf.LockRTracker, s spl
 	if err != nil {
 		return nil, fmt.Errorf("source: %w", err)
 	}
-	if err := r.slice(ctx, s.Index, rt, emit); err != nil {
+	if err := r.Do(func() error { return r.slice(ctx, s.Index, rt, emit) }); err != nil {
 		readers.Drop(r)
 		return nil, fmt.Errorf("source: %w", err)
 	}
@@ -112,13 +111,11 @@ var readers idle.Pool[*reader]
 
 // reader is an open reader of a partition, kept between slices, so that it reads ahead.
 type reader struct {
-	mu     sync.Mutex
-	used   time.Time
-	closed bool
-	warm   bool // it has read once
-	next   int64
-	r      connector.UnboundedReader[json.RawMessage]
-	recs   []async.Record[json.RawMessage]
+	idle.Work
+	warm bool // it has read once
+	next int64
+	r    connector.UnboundedReader[json.RawMessage]
+	recs []async.Record[json.RawMessage]
 }
 
 // reader returns a reader of a split that stands at a position.
@@ -133,7 +130,7 @@ func (f *liveFn) reader(ctx context.Context, s split, at int64) (*reader, error)
 		if err != nil {
 			return nil, err
 		}
-		return &reader{r: r, next: at, used: time.Now()}, nil
+		return &reader{Work: idle.Since(time.Now()), r: r, next: at}, nil
 	}
 	key := fmt.Sprintf("%d %s %s", s.Index, s.Data, f.Job)
 	for {
@@ -147,15 +144,7 @@ func (f *liveFn) reader(ctx context.Context, s split, at int64) (*reader, error)
 
 // slice reads for a while, or until there is nothing at hand.
 func (r *reader) slice(ctx context.Context, index int64, rt *sdf.LockRTracker, emit func(beam.EventTime, flink.Record)) error {
-	r.mu.Lock()
-	defer func() {
-		r.used = time.Now()
-		r.mu.Unlock()
-	}()
 	for over := time.Now().Add(slice); time.Now().Before(over); {
-		if r.closed {
-			return idle.ErrAbandoned
-		}
 		patience := lull
 		if !r.warm {
 			patience = slice
@@ -186,18 +175,4 @@ func (r *reader) slice(ctx context.Context, index int64, rt *sdf.LockRTracker, e
 }
 
 // Close implements idle.Thing.
-func (r *reader) Close() error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.closed = true
-	return r.r.Close()
-}
-
-// Abandoned implements idle.Thing.
-func (r *reader) Abandoned(since time.Time) bool {
-	if !r.mu.TryLock() {
-		return false
-	}
-	defer r.mu.Unlock()
-	return r.used.Before(since)
-}
+func (r *reader) Close() error { return r.End(r.r.Close) }

@@ -92,9 +92,7 @@ func lent(t *testing.T, fn *liveFn, s split, at int64) *reader {
 }
 
 func closed(r *reader) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.closed
+	return r.Do(func() error { return nil }) == idle.ErrAbandoned
 }
 
 func TestLive(t *testing.T) {
@@ -343,20 +341,6 @@ func TestLiveEveryTurnHasANewReader(t *testing.T) {
 			t.Errorf("read %q", got)
 		}
 	})
-}
-
-// A reader is abandoned when nobody is at work on it.
-func TestReaderAbandoned(t *testing.T) {
-	now := time.Now()
-	r := &reader{used: now}
-	if r.Abandoned(now) || !r.Abandoned(now.Add(1)) {
-		t.Error("its time is not its own")
-	}
-	r.mu.Lock()
-	if r.Abandoned(now.Add(1)) {
-		t.Error("somebody is at work on it")
-	}
-	r.mu.Unlock()
 }
 
 func TestTracker(t *testing.T) {

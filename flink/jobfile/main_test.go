@@ -11,38 +11,18 @@ import (
 	"testing"
 	"time"
 
-	"github.com/apache/beam/sdks/v2/go/pkg/beam"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"go.uber.org/goleak"
 
 	"github.com/tensorferry/tensorferry/flink"
 	"github.com/tensorferry/tensorferry/flink/internal/idle"
+	"github.com/tensorferry/tensorferry/flink/internal/leaktest"
 	"github.com/tensorferry/tensorferry/job"
 )
 
 func TestMain(m *testing.M) {
 	slog.SetDefault(slog.New(slog.DiscardHandler)) // sidecars say much
-	beam.Init()
-	code := m.Run()
-	if code == 0 {
-		if err := leaks(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			code = 1
-		}
-	}
-	os.Exit(code)
-}
-
-// leaks looks for goroutines that are left. Beam's local runner lasts as long as its process: its server stays.
-func leaks() (err error) {
-	closeIdle()
-	for range 10 { // the pools' own goroutines look once a second whether they are needed
-		if err = goleak.Find(goleak.IgnoreAnyFunction("google.golang.org/grpc.(*Server).Serve")); err == nil {
-			return nil
-		}
-	}
-	return err
+	leaktest.Main(m, closeIdle, leaktest.LocalRunner)
 }
 
 // closeIdle closes what is kept between bundles, and what bundles have left.

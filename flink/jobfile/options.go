@@ -67,6 +67,9 @@ func GrowingState(spec *job.Spec) error {
 func Notes(spec *job.Spec) []string {
 	var notes []string
 	say := func(format string, args ...any) { notes = append(notes, fmt.Sprintf(format, args...)) }
+	for _, w := range spec.Warnings {
+		say("%v", w)
+	}
 	if err := GrowingState(spec); err != nil {
 		say("%v; run wants --accept-growing-state for such a job, or --savepoint for one that goes on", err)
 	}

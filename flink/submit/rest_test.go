@@ -88,7 +88,7 @@ func TestFind(t *testing.T) {
 		before []string
 		id     string
 	}{
-		// The times are those of a clock that was set back: which one is new does not depend on them.
+		// The times are those of a clock that was set back. They do not matter.
 		{"digits", []string{"older"}, "newer"},
 		{"digits", []string{"older", "newer"}, ""},
 		{"digits", []string{"newer", "ended"}, "older"},

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"math"
 	"net"
-	"os"
 	"reflect"
 	"strings"
 	"testing"
@@ -17,23 +16,15 @@ import (
 	"github.com/apache/beam/sdks/v2/go/pkg/beam/core/runtime/graphx"
 	jobpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/jobmanagement_v1"
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
-	"go.uber.org/goleak"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/tensorferry/tensorferry/flink/internal/jobserver"
+	"github.com/tensorferry/tensorferry/flink/internal/leaktest"
 )
 
-func TestMain(m *testing.M) {
-	beam.Init()
-	code := m.Run()
-	if err := goleak.Find(); err != nil && code == 0 {
-		println(err.Error())
-		code = 1
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { leaktest.Main(m, nil) }
 
 var quiet = slog.New(slog.DiscardHandler)
 

@@ -4,33 +4,21 @@ import (
 	"context"
 	"log/slog"
 	"net"
-	"os"
 	"strings"
 	"sync"
 	"testing"
 
-	"github.com/apache/beam/sdks/v2/go/pkg/beam"
 	_ "github.com/apache/beam/sdks/v2/go/pkg/beam/core/runtime/harness/init"
 	fnpb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/fnexecution_v1"
 	pipepb "github.com/apache/beam/sdks/v2/go/pkg/beam/model/pipeline_v1"
-	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
+
+	"github.com/tensorferry/tensorferry/flink/internal/leaktest"
 )
 
-func TestMain(m *testing.M) {
-	beam.Init()
-	code := m.Run()
-	if code == 0 {
-		// Beam's logging to the runner sleeps for 5 s after an error before it looks whether it is still wanted.
-		if err := goleak.Find(goleak.IgnoreAnyFunction("github.com/apache/beam/sdks/v2/go/pkg/beam/core/runtime/harness.(*remoteWriter).Run")); err != nil {
-			println(err.Error())
-			code = 1
-		}
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { leaktest.Main(m, nil, leaktest.WorkerLog) }
 
 // runner plays the TaskManager: it takes workers that register, and gives them nothing to do.
 type runner struct {

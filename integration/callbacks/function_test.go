@@ -191,6 +191,11 @@ var asyncRows = map[string]row{
 		return last(async.Map(t.Context(), async.Values(slices.Values([]int{1, 2})), f, async.Config{}))
 	})},
 	"async.Map(in)": {where: "the input of Map", returns: true, run: input(async.Map[int, int], "async.Map(in)")},
+	"async.As(fn)":  {why: nested},
+	"async.Unwrapper.Unwrap": {where: "Unwrap of the function", run: virtual(func(t *testing.T, tr *trap) error {
+		_, err := async.NewOperator[int, int](wrapping{function{tr}, tr}, async.Config{}, async.Subtask{}, func() {})
+		return err
+	})},
 	"async.Values(in)": {where: "the input of Map", run: virtual(func(t *testing.T, tr *trap) error {
 		in := async.Values(func(func(int) bool) { tr.spring("async.Values(in)") })
 		return last(async.Map(t.Context(), in, function{tr}, async.Config{}))
@@ -249,3 +254,14 @@ func (r requests) Start(parent *trace.Context, name string, kind trace.Kind, at 
 type requestSpan struct{ *span }
 
 func (s requestSpan) Set(...trace.Attr) { s.spring("trace.Tracer of the channel") }
+
+// wrapping is a function that wraps another one.
+type wrapping struct {
+	async.Function[int, int]
+	tr *trap
+}
+
+func (w wrapping) Unwrap() async.Function[int, int] {
+	w.tr.spring("async.Unwrapper.Unwrap")
+	return w.Function
+}

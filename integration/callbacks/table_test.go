@@ -86,13 +86,18 @@ var otherRows = map[string]row{
 	"job/inference.Letters.File":             {why: nested}, // in what stream.Map calls
 	"job/inference.Letters.Where":            {why: nested},
 	"job/inference.NewFunction(observe)":     {why: nested},
-	"job/topics.Brokers(log)":                {why: nested},
-	"job/topics.Encoder(where)":              {why: nested}, // in connector/kafka.Encode
-	"job/topics.LetterEncoder(where)":        {why: nested},
-	"job/topics.NewSink(encode)":             {why: nested},
-	"job/topics.NewSink(log)":                {why: nested},
-	"job/topics.NewSource(log)":              {why: nested},
-	"job/topics.Where":                       {why: nested},
+	"job/local.Options.Logger":               {why: nested},
+	"job/local.Options.Observers":            {why: nested},
+	"job/local.Options.Request":              {why: nested}, // in sidecar.Config.Observe
+	"job/local.Options.Started":              {why: onCallers},
+	"job/local.Options.Stdout":               {why: nested},
+	"job/kafkatopics.Brokers(log)":                {why: nested},
+	"job/kafkatopics.Encoder(where)":              {why: nested}, // in connector/kafka.Encode
+	"job/kafkatopics.LetterEncoder(where)":        {why: nested},
+	"job/kafkatopics.NewSink(encode)":             {why: nested},
+	"job/kafkatopics.NewSink(log)":                {why: nested},
+	"job/kafkatopics.NewSource(log)":              {why: nested},
+	"job/kafkatopics.Where":                       {why: nested},
 	"sidecar/backend/mock.Config.OnCrash":    {why: nested}, // in backend.Model.Run
 	"sidecar/endpoint.FromAddr(a)":           {why: onCallers},
 	"sidecar/endpoint.Hears(c)":              {why: nested}, // it calls none of a user's own type

@@ -43,8 +43,11 @@ func findLibrary() (string, error) {
 	}
 	pattern := filepath.Join(env.Dir, "lib", "python3*", "site-packages", "onnxruntime", "capi", "libonnxruntime.so.*")
 	found, err := filepath.Glob(pattern)
+	if err != nil {
+		return "", err
+	}
 	if len(found) == 0 {
-		return "", fmt.Errorf("the package onnxruntime brought no file like %s (%v)", pattern, err)
+		return "", fmt.Errorf("the package onnxruntime brought no file like %s", pattern)
 	}
 	return found[0], nil
 }

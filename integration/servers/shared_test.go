@@ -39,7 +39,7 @@ func (l *logged) count(what string) int {
 func sharing(s *server, model string) (sidecar.Config, *logged) {
 	var log logged
 	return sidecar.Config{Endpoint: s.endpoint(), Model: model, MaxMessageSize: 128 << 20,
-		SharedMemory: 192 << 20, SharedMemoryLeast: 1,
+		SharedMemory: 192 << 20, SharedMemoryMin: 1,
 		Logger: slog.New(slog.NewTextHandler(&log, nil))}, &log
 }
 
@@ -140,7 +140,7 @@ func sharedKilled(t *testing.T, s *server) {
 	defer restarting.Wait()
 	i := 0
 	for out, err := range async.Map(t.Context(), ints(n, func(i int) int32 { return int32(1001 + i%5) }),
-		sidecar.NewAsyncFunction(cfg, tensor.Values[int32, int32]("x", "y")), async.Config{Capacity: 32, Timeout: async.NoTimeout, Checkpoint: async.Snapshot}) {
+		sidecar.NewAsyncFunction(cfg, tensor.Values[int32, int32]("x", "y")), async.Config{Capacity: 32, Timeout: async.Off, Barrier: async.Snapshot}) {
 		if err != nil {
 			t.Fatal(err)
 		}

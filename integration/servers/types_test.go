@@ -134,7 +134,7 @@ func echoed(t *testing.T, s *server, model string, names []string, rows []row) {
 		}
 	}
 	n := 0
-	for out, err := range async.Map(t.Context(), in, fn, async.Config{Timeout: async.NoTimeout, MaxBytes: async.NoMaxBytes}) {
+	for out, err := range async.Map(t.Context(), in, fn, async.Config{Timeout: async.Off, MaxBytes: async.Off}) {
 		if err != nil {
 			t.Fatalf("row %d: %v", n, err)
 		}

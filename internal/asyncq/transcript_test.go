@@ -16,14 +16,16 @@ var update = flag.Bool("update", false, "rewrite the expected lines of the trans
 // TestTranscripts plays every file of testdata. A line is an event; lines that
 // begin with "> " are what it must have led to; "#" begins a comment.
 //
-//	new ordered|unordered|keyed capacity=2 calls=2 timeout=10 hold=60 retries=2 delay=3 multiplier=1 maxdelay=0
+//	new ordered|unordered|keyed capacity=2 calls=2 timeout=10 hold=60 retries=2 delay=3
+//	                           multiplier=1 maxdelay=0 (all of it on one line)
 //	at 5                       the time of the events that follow
 //	admit a b / mark w         records and watermarks come in, by name; "a:k" has the
 //	                           key k, "a+5" has 5 bytes
 //	start / tick               calls are made / timers fire
 //	ok a / fault a / transient a / unavailable a / overloaded a [after=4]
 //	                           the newest call of a ends; "a#1" is the answer to call 1
-//	finish a / fail            the driver's answer to decide, expired, timeout, ... (ok finishes by itself)
+//	finish a / fail            the driver's answer to decide, expired, timeout, ...
+//	                           (ok finishes by itself)
 //	pop 9                      entries leave
 //	suspend / resume / drain / undrain / end
 //	stats / entries / next / limit  print

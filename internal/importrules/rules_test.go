@@ -2,6 +2,7 @@ package importrules
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"io"
 	"io/fs"
@@ -32,6 +33,8 @@ const (
 	compute  = "github.com/gomlx/compute"
 	franz    = "github.com/twmb/franz-go"
 	otel     = "go.opentelemetry.io/otel"
+	beam     = "github.com/apache/beam/sdks/v2"
+	leak     = "go.uber.org/goleak"
 	anything = "*"
 )
 
@@ -44,29 +47,31 @@ type rule struct {
 // is not named here fails the test, so that a new one is given its place.
 var rules = map[string]rule{
 	"tensor":           {},
-	"tensor/jsoncodec": {ours: []string{"tensor"}},
+	"tensor/jsoncodec": {ours: []string{"internal/enum", "tensor"}},
 
 	"internal/asyncq":      {},
 	"internal/size":        {},
 	"internal/brief":       {},
+	"internal/enum":        {},
 	"internal/fsx":         {others: []string{sys}},
 	"internal/simfs":       {ours: []string{"internal/fsx"}},
 	"internal/importrules": {},
 	"internal/guard":       {ours: []string{"trace"}},
 	"internal/callbacks":   {},
+	"internal/cli":         {},
 
-	"trace":              {},
+	"trace":              {ours: []string{"internal/enum"}},
 	"trace/oteltrace":    {ours: []string{"trace"}, others: []string{otel + "/attribute", otel + "/codes", otel + "/trace"}},
 	"internal/otlptrace": {ours: []string{"trace", "trace/oteltrace"}, others: []string{otel, grpc}},
 
-	"async": {ours: []string{"internal/asyncq", "internal/guard", "internal/size", "trace"}},
+	"async": {ours: []string{"internal/asyncq", "internal/enum", "internal/guard", "internal/size", "trace"}},
 
 	"sidecar/endpoint":     {others: []string{sys}},
 	"sidecar/shm":          {},
 	"sidecar/oip":          {ours: []string{"internal/brief", "tensor"}, others: []string{grpc, protobuf, rpc}},
 	"sidecar":              {ours: []string{"async", "internal/brief", "internal/guard", "sidecar/endpoint", "sidecar/oip", "sidecar/shm", "tensor", "trace"}, others: []string{grpc, protobuf, rpc}},
 	"sidecar/backend":      {ours: []string{"tensor"}, others: []string{codes}},
-	"sidecar/backend/mock": {ours: []string{"sidecar/backend", "tensor"}, others: []string{codes}},
+	"sidecar/backend/mock": {ours: []string{"internal/enum", "sidecar/backend", "tensor"}, others: []string{codes}},
 	"sidecar/backend/onnx": {ours: []string{"sidecar/backend", "tensor"}, others: []string{gomlx, onnx, compute, protobuf}},
 	"sidecar/backend/ort":  {ours: []string{"sidecar/backend", "tensor"}, others: []string{ortgo}},
 	"sidecar/server": {
@@ -78,20 +83,62 @@ var rules = map[string]rule{
 		others: []string{grpc, protobuf, rpc},
 	},
 
-	"stream/checkpoint": {ours: []string{"internal/fsx", "internal/guard"}},
+	"stream/checkpoint": {ours: []string{"internal/enum", "internal/fsx", "internal/guard"}},
 	"stream/restart":    {},
 	"stream":            {ours: []string{"async", "connector", "internal/guard", "internal/size", "stream/checkpoint", "stream/restart", "trace"}},
 	"connector":         {ours: []string{"async"}},
-	"async/asynctest":   {ours: []string{"async"}},
-	"connector/kafka":   {ours: []string{"async", "connector", "internal/brief", "internal/guard", "stream/checkpoint", "trace"}, others: []string{franz}},
+	"async/asynctest":   {ours: []string{"async", "internal/enum"}},
+	"connector/kafka":   {ours: []string{"async", "connector", "internal/brief", "internal/enum", "internal/guard", "stream/checkpoint", "trace"}, others: []string{franz}},
 	"connector/file":    {ours: []string{"async", "connector", "internal/fsx", "internal/guard"}, others: []string{sys}},
 
 	"connector/connectortest": {ours: []string{"async", "connector", "stream", "stream/checkpoint", "stream/restart"}},
 	"job":                     {ours: []string{"tensor"}, others: []string{yaml}},
-	"job/topics":              {ours: []string{"async", "connector/kafka", "job", "tensor/jsoncodec"}, others: []string{franz}},
+	"job/kafkatopics":         {ours: []string{"async", "connector/kafka", "job", "tensor/jsoncodec"}, others: []string{franz}},
 	"job/embedded":            {ours: []string{"job", "sidecar/backend", "sidecar/backend/mock", "sidecar/backend/onnx", "sidecar/endpoint", "sidecar/server", "trace"}},
-	"job/inference":           {ours: []string{"async", "job", "job/topics", "sidecar", "sidecar/endpoint", "tensor", "tensor/jsoncodec"}},
-	"cmd/tensorferry":         {ours: []string{anything}, others: []string{anything}},
+	"job/inference":           {ours: []string{"async", "job", "job/kafkatopics", "sidecar", "sidecar/endpoint", "tensor", "tensor/jsoncodec"}},
+	"job/local": {
+		ours: []string{"async", "connector", "connector/file", "connector/kafka", "internal/otlptrace", "job", "job/embedded", "job/inference", "job/kafkatopics",
+			"sidecar", "sidecar/endpoint", "stream", "stream/checkpoint", "stream/restart", "trace"},
+	},
+	"cmd/tensorferry": {ours: []string{anything}, others: []string{anything}},
+}
+
+// flinkRules are the packages of the module flink, which is one of its own, and what they may import
+// of both.
+var flinkRules = map[string]rule{
+	"flink":                    {ours: []string{"async", "flink/internal/eventtime", "flink/internal/idle", "internal/guard", "sidecar"}, others: []string{beam}},
+	"flink/internal/eventtime": {ours: []string{"async"}, others: []string{beam}},
+	"flink/internal/idle":      {},
+	"flink/internal/jobserver": {others: []string{beam, grpc}},
+	"flink/internal/leaktest":  {others: []string{beam, leak}},
+	"flink/submit":             {ours: []string{"internal/brief"}, others: []string{beam, grpc, protobuf}},
+	"flink/worker":             {ours: []string{"internal/guard"}, others: []string{beam, grpc}},
+	"flink/jobfile": {
+		ours: []string{
+			"async", "connector", "connector/file", "connector/kafka", "flink", "flink/internal/eventtime", "flink/internal/idle", "flink/submit",
+			"internal/fsx", "job", "job/embedded", "job/inference", "job/kafkatopics",
+		},
+		others: []string{beam},
+	},
+	"flink/cmd/tensorferry-flink": {
+		ours:   []string{"flink", "flink/internal/idle", "flink/jobfile", "flink/submit", "flink/worker", "internal/cli", "job"},
+		others: []string{beam},
+	},
+}
+
+// part is one of the modules of this repository.
+type part struct {
+	dir   string
+	name  string // what the names of its packages begin with
+	rules map[string]rule
+	// never are packages of ours that none of its packages needs, directly or not.
+	never []string
+}
+
+var modules = []part{
+	{"../..", "", rules, nil},
+	// Flink is the runtime there.
+	{"../../flink", "flink", flinkRules, []string{"stream", "stream/restart", "cmd/tensorferry"}},
 }
 
 // light are the packages that a program embeds, and the only modules of others
@@ -108,12 +155,12 @@ type pkg struct {
 	Deps       []string
 }
 
-// list asks the go command for the packages of the module and all that they need,
-// as a program sees them (without tests).
-func list(t *testing.T) map[string]pkg {
+// list asks the go command for the packages of the module in a folder and all that they need, as a
+// program sees them (without tests).
+func list(t *testing.T, dir string) map[string]pkg {
 	t.Helper()
 	cmd := exec.Command("go", "list", "-deps", "-json=ImportPath,Standard,Imports,Deps", "./...")
-	cmd.Dir = "../.."
+	cmd.Dir = dir
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -172,47 +219,70 @@ func within(path string, modules []string) bool {
 }
 
 func TestImports(t *testing.T) {
-	all := list(t)
-	seen := 0
-	for _, path := range slices.Sorted(maps.Keys(all)) {
-		name, isOurs := ours(path)
-		if !isOurs {
-			continue
-		}
-		seen++
-		r, known := rules[name]
-		if !known {
-			// Examples and end-to-end tests are users: they import what they like,
-			// and nobody imports them.
-			if strings.HasPrefix(name, "examples/") || name == "integration" || strings.HasPrefix(name, "integration/") {
-				continue
-			}
-			t.Errorf("%s has no rule; say in this test what it may import", name)
-			continue
-		}
-		for _, imported := range all[path].Imports {
-			if p, ok := all[imported]; imported == "C" || ok && p.Standard {
-				continue
-			}
-			if o, isOurs := ours(imported); isOurs {
-				if _, known := rules[o]; !known {
-					t.Errorf("%s imports %s, which is nobody's to import", name, o)
-				} else if !slices.Contains(r.ours, o) && !slices.Contains(r.ours, anything) {
-					t.Errorf("%s imports %s; of ours it may import only %q", name, o, r.ours)
+	for _, m := range modules {
+		t.Run(cmp.Or(m.name, "root"), func(t *testing.T) {
+			all := list(t, m.dir)
+			seen := map[string]bool{}
+			for _, path := range slices.Sorted(maps.Keys(all)) {
+				name, isOurs := ours(path)
+				if !isOurs || name != m.name && !strings.HasPrefix(name, m.name+"/") && m.name != "" {
+					continue // of another module
 				}
-			} else if !within(imported, r.others) {
-				t.Errorf("%s imports %s; of others it may import only %q", name, imported, r.others)
+				seen[name] = true
+				check(t, all, name, m.rules)
+				for _, other := range m.never {
+					if slices.Contains(all[path].Deps, module+"/"+other) {
+						t.Errorf("%s needs %s, which nothing here may", name, other)
+					}
+				}
 			}
+			for name := range m.rules {
+				if !seen[name] {
+					t.Errorf("%s has a rule, and there is no such package", name)
+				}
+			}
+		})
+	}
+}
+
+// check compares what a package imports with its rule.
+func check(t *testing.T, all map[string]pkg, name string, rules map[string]rule) {
+	t.Helper()
+	r, known := rules[name]
+	if !known {
+		// Examples and end-to-end tests are users: they import what they like,
+		// and nobody imports them.
+		if user(name) {
+			return
+		}
+		t.Errorf("%s has no rule; say in this test what it may import", name)
+		return
+	}
+	for _, imported := range all[strings.TrimSuffix(module+"/"+name, "/")].Imports {
+		if p, ok := all[imported]; imported == "C" || ok && p.Standard {
+			continue
+		}
+		if o, isOurs := ours(imported); isOurs {
+			if !slices.ContainsFunc(modules, func(m part) bool { _, known := m.rules[o]; return known }) {
+				t.Errorf("%s imports %s, which is nobody's to import", name, o)
+			} else if !slices.Contains(r.ours, o) && !slices.Contains(r.ours, anything) {
+				t.Errorf("%s imports %s; of ours it may import only %q", name, o, r.ours)
+			}
+		} else if !within(imported, r.others) {
+			t.Errorf("%s imports %s; of others it may import only %q", name, imported, r.others)
 		}
 	}
-	if seen == 0 {
-		t.Fatal("no package of the module was found")
-	}
+}
+
+// user reports whether a package is an example or an end-to-end test.
+func user(name string) bool {
+	name = strings.TrimPrefix(name, "flink/")
+	return strings.HasPrefix(name, "examples/") || name == "integration" || strings.HasPrefix(name, "integration/")
 }
 
 // TestLight: who imports the library gets grpc and protobuf, and nothing else.
 func TestLight(t *testing.T) {
-	all := list(t)
+	all := list(t, "../..")
 	for _, name := range light {
 		p, ok := all[module+"/"+name]
 		if !ok {

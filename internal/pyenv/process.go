@@ -55,7 +55,7 @@ func Start(t testing.TB, cmd *exec.Cmd) *Process {
 		t.Fatalf("%s: %v", strings.Join(cmd.Args, " "), err)
 	}
 	go func() {
-		cmd.Wait()
+		_ = cmd.Wait()
 		close(p.done)
 	}()
 	t.Cleanup(func() {
@@ -83,12 +83,12 @@ func (p *Process) Over() bool {
 
 // Kill ends the whole group at once and returns when the program is gone.
 func (p *Process) Kill() {
-	syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
 	<-p.done
 }
 
 // Signal tells the program alone.
-func (p *Process) Signal(s syscall.Signal) { p.cmd.Process.Signal(s) }
+func (p *Process) Signal(s syscall.Signal) { _ = p.cmd.Process.Signal(s) }
 
 // Wait waits for the end and returns the exit code, -1 after a kill.
 func (p *Process) Wait() int {

@@ -101,7 +101,7 @@ func location(m job.Model) string {
 func Start(ctx context.Context, spec *job.Spec, log *slog.Logger, tracer trace.Tracer) (e *Sidecar, err error) {
 	s := spec.Sidecar
 	cfg := server.Config{
-		Backends: Backends(), MaxBatch: s.MaxBatch, Window: s.Window,
+		Backends: Backends(), MaxBatch: s.MaxBatch, MaxBatchDelay: s.MaxBatchDelay,
 		QueueRows: s.QueueRows, QueueBytes: s.QueueBytes, QueueTimeout: s.QueueTimeout,
 		MaxMessageSize: spec.Infer.MaxMessage, Logger: log.With("part", "sidecar"), Tracer: tracer, Strict: true,
 	}

@@ -9,7 +9,7 @@ import (
 
 	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/job"
-	"github.com/tensorferry/tensorferry/job/topics"
+	"github.com/tensorferry/tensorferry/job/kafkatopics"
 	"github.com/tensorferry/tensorferry/sidecar"
 	"github.com/tensorferry/tensorferry/sidecar/endpoint"
 	"github.com/tensorferry/tensorferry/tensor"
@@ -78,7 +78,7 @@ func NewFunction(spec *job.Spec, endpoint string, observe func(sidecar.Request))
 	f := &Function{fallbacks: map[async.Class][]jsoncodec.Field{}, overwrite: i.Overwrite}
 	m.NotNumbers = &f.NotNumbers
 	if k := spec.Sink.Kafka; k != nil {
-		f.check = topics.Checker(k)
+		f.check = kafkatopics.Checker(k)
 		f.AsyncFunction = sidecar.NewRecordFunction(cfg, checked{jsoncodec.New(m), f.check})
 	} else {
 		f.AsyncFunction = sidecar.NewAsyncFunction(cfg, jsoncodec.New(m))
@@ -151,30 +151,30 @@ func OperatorConfig(spec *job.Spec) (async.Config, error) {
 	case job.OrderKeyed:
 		cfg.Order = async.Keyed
 	}
-	if i.MaxBytes == int64(job.None) {
-		cfg.MaxBytes = async.NoMaxBytes
+	if i.MaxBytes == int64(job.Off) {
+		cfg.MaxBytes = async.Off
 	}
-	if i.Timeout == job.Never {
-		cfg.Timeout = async.NoTimeout
+	if i.Timeout == job.Off {
+		cfg.Timeout = async.Off
 	}
-	if i.Retry.Max == job.None {
-		cfg.Retry.Max = async.NoRetry
+	if i.Retry.Max == job.Off {
+		cfg.Retry.Max = async.Off
 	}
-	if i.Retry.Budget == job.None {
-		cfg.Retry.Budget = async.NoBudget
+	if i.Retry.Budget == job.Off {
+		cfg.Retry.Budget = async.Off
 	}
 	switch j := i.Retry.Jitter; {
 	case j == nil:
 	case *j == 0:
-		cfg.Retry.Jitter = async.NoJitter
+		cfg.Retry.Jitter = async.Off
 	default:
 		cfg.Retry.Jitter = *j
 	}
 	switch i.Barrier {
 	case job.BarrierDrain:
-		cfg.Checkpoint = async.Drain
+		cfg.Barrier = async.Drain
 	case job.BarrierSnapshot:
-		cfg.Checkpoint = async.Snapshot
+		cfg.Barrier = async.Snapshot
 	}
 	action := func(c async.Class) async.Action {
 		switch i.OnError[c.String()].Action {

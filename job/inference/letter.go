@@ -8,14 +8,14 @@ import (
 
 	"github.com/tensorferry/tensorferry/async"
 	"github.com/tensorferry/tensorferry/job"
-	"github.com/tensorferry/tensorferry/job/topics"
+	"github.com/tensorferry/tensorferry/job/kafkatopics"
 	"github.com/tensorferry/tensorferry/tensor/jsoncodec"
 )
 
 // Letters says how records that failed are written as lines of JSON.
 type Letters struct {
 	// Where says which partition a split stands for; nil: splits are no partitions.
-	Where topics.Where
+	Where kafkatopics.Where
 	// File says which file a split is of; nil: splits are not of files.
 	File func(split int) (path string, ok bool)
 	// Most bounds a letter, in bytes; 0: nothing does.
@@ -27,7 +27,7 @@ type Letters struct {
 // LettersOf says how those of a job are written, but for Where and File.
 func LettersOf(spec *job.Spec) (l Letters) {
 	if d := spec.DeadLetter; d != nil && d.Kafka != nil {
-		l.Most = topics.MaxRecord(d.Kafka) / 4 * 3 // a quarter is the key's
+		l.Most = kafkatopics.MaxRecord(d.Kafka) / 4 * 3 // a quarter is the key's
 	}
 	if k := spec.Source.Kafka; k != nil {
 		l.Meta = k.Meta
@@ -75,7 +75,7 @@ func (m Letters) Line(f async.Failed[Record]) (Record, error) {
 	if !json.Valid(value) {
 		// What was no record of JSON is kept all the same, in a form that is.
 		if m.Meta != "" {
-			value = topics.WithoutMeta(value, m.Meta)
+			value = kafkatopics.WithoutMeta(value, m.Meta)
 		}
 		if name = "text"; utf8.Valid(value) {
 			value, err = json.Marshal(string(value))

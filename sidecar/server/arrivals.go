@@ -25,7 +25,7 @@ type arrivals struct {
 	mu      sync.Mutex
 	used    int64
 	last    uint64   // the number of the youngest
-	partly  []*share // those that have something and may need more; those that need least come first
+	partly  []*share // that have something and may need more, what needs least first
 	partial int64    // what these have
 	waiting []*share // the oldest first
 }

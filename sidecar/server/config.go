@@ -19,7 +19,7 @@ import (
 // The defaults of Config.
 const (
 	DefaultMaxBatch       = 256
-	DefaultWindow         = time.Millisecond
+	DefaultMaxBatchDelay         = time.Millisecond
 	DefaultQueueRows      = 16384
 	DefaultQueueBytes     = 256 << 20
 	DefaultQueueTimeout   = 10 * time.Second
@@ -103,10 +103,10 @@ type Config struct {
 	// MaxBatch is the most rows in a batch; a model's own bound holds too.
 	// Default 256.
 	MaxBatch int
-	// Window is how long a batch may wait to be filled while others run and an
+	// MaxBatchDelay is how long a batch may wait to be filled while others run and an
 	// instance of the model is free. It costs nothing when the model is idle, and
 	// has no effect on a model with one instance. Default 1 ms; negative: none.
-	Window time.Duration
+	MaxBatchDelay time.Duration
 
 	// QueueRows is the most rows that wait to be run. A request of more rows is
 	// refused as too large. Default 16,384.
@@ -266,7 +266,7 @@ func (c Config) withDefaults() (Config, error) {
 	positive(&c.MaxDimensions, DefaultMaxDimensions, "MaxDimensions", bad)
 	positive(&c.AnswerTimeout, DefaultAnswerTimeout, "AnswerTimeout", bad)
 	positive(&c.AnswerBytes, DefaultAnswerBytes, "AnswerBytes", bad)
-	orNone(&c.Window, DefaultWindow)
+	orNone(&c.MaxBatchDelay, DefaultMaxBatchDelay)
 	orNone(&c.Grace, DefaultGrace)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -83,7 +83,7 @@ var errCrumbs = errors.New("sidecar server: the caller sends its requests in cru
 // Write implements net.Conn. A peer that takes nothing for as long as it may take to read an answer
 // loses the connection.
 func (c *conn) Write(p []byte) (int, error) {
-	c.Conn.SetWriteDeadline(time.Now().Add(c.s.cfg.AnswerTimeout))
+	_ = c.Conn.SetWriteDeadline(time.Now().Add(c.s.cfg.AnswerTimeout))
 	return c.Conn.Write(p)
 }
 

@@ -265,7 +265,7 @@ func TestUnservedParameters(t *testing.T) {
 
 func TestModelConfig(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := serve(t, server.Config{MaxBatch: 32, Window: 2 * time.Millisecond, QueueTimeout: 3 * time.Second}, mock.Config{Instances: 3})
+		r := serve(t, server.Config{MaxBatch: 32, MaxBatchDelay: 2 * time.Millisecond, QueueTimeout: 3 * time.Second}, mock.Config{Instances: 3})
 		got, err := r.caller().ModelConfig(t.Context(), &oip.ModelConfigRequest{Name: "m"})
 		want := &oip.ModelConfig{
 			Name: "m", Platform: "tensorferry", Backend: "tensorferry", MaxBatchSize: 32,

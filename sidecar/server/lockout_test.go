@@ -112,6 +112,7 @@ func TestNobodyIsLockedOut(t *testing.T) {
 		{"large requests of which nothing comes", server.Config{}, declared(3, 60<<20, 0), []string{"probes", "inference", "large inference", "a stream"}},
 		{"many large requests of which little comes", server.Config{}, declared(900, 60<<20, 4<<10), []string{"probes", "inference", "large inference", "a stream"}},
 		{"many requests of a megabyte of which little comes", server.Config{}, declared(900, 1<<20, 4<<10), []string{"probes", "inference", "large inference", "a stream"}},
+		{"many large requests of which a megabyte comes", server.Config{}, declared(30, 60<<20, 1<<20), []string{"probes", "inference", "large inference", "a stream"}},
 		{"large requests of which half comes", few, declared(20, 8<<20-64, 4<<20), []string{"probes", "inference", "a stream"}},
 		{"large requests of which all but a little comes", few, declared(20, 8<<20-64, 8<<20-200), []string{"probes", "inference", "a stream"}},
 		{"requests of a megabyte of which all but a little comes", few, declared(100, 1<<20-64, 1<<20-200), []string{"probes", "large inference", "a stream"}},

@@ -52,7 +52,7 @@ func (s *Server) loadModel(ctx context.Context, f *family, spec Model) (*model, 
 	}
 	known, err := vet(loaded)
 	if err != nil {
-		closeModel(loaded)
+		_ = closeModel(loaded)
 		return nil, s.broke("the backend panicked while loading", err)
 	}
 	m := &model{name: f.name, version: spec.Version, family: f, metrics: s.metrics.of(f.name), unused: make(chan struct{})}
@@ -60,7 +60,7 @@ func (s *Server) loadModel(ctx context.Context, f *family, spec Model) (*model, 
 	// The name is the server's affair, not the file's.
 	m.runner.sig.Model, m.runner.sig.Version = m.name, m.version
 	if err := s.warmUp(ctx, m); err != nil {
-		m.runner.close(context.Background())
+		_ = m.runner.close(context.Background())
 		return nil, fmt.Errorf("warm-up: %w", err)
 	}
 	log.Info("model loaded", "signature", m.runner.sig.String(), "took", time.Since(began))

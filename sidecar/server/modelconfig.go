@@ -29,7 +29,7 @@ func (s *service) ModelConfig(_ context.Context, req *oip.ModelConfigRequest) (*
 	if sig.Batched {
 		cfg.MaxBatchSize = int32(m.runner.batcher.maxRows)
 		cfg.SchedulingChoice = &oip.ModelConfig_DynamicBatching{DynamicBatching: &oip.ModelDynamicBatching{
-			MaxQueueDelayMicroseconds: uint64(s.cfg.Window.Microseconds()),
+			MaxQueueDelayMicroseconds: uint64(s.cfg.MaxBatchDelay.Microseconds()),
 			DefaultQueuePolicy: &oip.ModelQueuePolicy{
 				DefaultTimeoutMicroseconds: uint64(s.cfg.QueueTimeout.Microseconds()), AllowTimeoutOverride: true,
 			},

@@ -64,8 +64,10 @@ func (r *receiver) room(n int64) (*failure, error) {
 	return r.noRoom(), nil
 }
 
-// readBody reads a message, a piece at a time. Where the pieces are put together there is never more
-// room than for twice what has come, or, if there is memory to spare, for a piece more.
+// readBody reads a message, a piece at a time. Where the pieces are put together there is room for
+// at most twice what has come. If there is memory to spare it is for one whole piece, and for all
+// once that has come, since a copy of a large request costs about as much as its arrival. If there
+// is none, pieces are as small as a window, whose frames take less.
 func (r *receiver) readBody(size int) (data mem.Buffer, fail *failure, err error) {
 	if size == 0 {
 		return mem.SliceBuffer(nil), nil, nil
@@ -81,23 +83,27 @@ func (r *receiver) readBody(size int) (data mem.Buffer, fail *failure, err error
 		})
 		return data, fail, inMidst(err)
 	}
-	all := pool{}.Get(firstPiece)
+	all, piece := pool{}.Get(firstPiece), firstPiece
 	for at := 0; at < size && fail == nil && err == nil; {
 		if at == len(*all) {
-			more := min(at, size-at)
-			if piece := min(pieceSize, size) - at; piece > more && r.share.spare(readRoom(at, piece)) {
-				more = piece
+			more, most := min(at, size-at), size-at
+			if at < pieceSize {
+				most = min(pieceSize, size) - at
 			}
-			if fail, err = r.room(readRoom(at, more)); fail != nil || err != nil {
+			piece = streamWindow
+			if r.share.spare(readRoom(at, most, pieceSize)) {
+				more, piece = most, pieceSize
+			}
+			if fail, err = r.room(readRoom(at, more, piece)); fail != nil || err != nil {
 				break
 			}
 			larger := pool{}.Get(at + more)
 			copy(*larger, *all)
 			pool{}.Put(all)
 			all = larger
-			r.share.keep(int64(len(*all) + pieceCost*min(pieceSize, more)))
+			r.share.keep(int64(len(*all) + pieceCost*min(piece, more)))
 		}
-		n := min(pieceSize, len(*all)-at)
+		n := min(piece, len(*all)-at)
 		if fail, err = r.room(int64(len(*all) + pieceCost*n)); fail != nil || err != nil {
 			break
 		}
@@ -119,10 +125,10 @@ func (r *receiver) readBody(size int) (data mem.Buffer, fail *failure, err error
 	return mem.NewBuffer(all, pool{}), nil, nil
 }
 
-// readRoom is what is needed where size bytes have come and the next are to: room for both behind
-// the old one, and then what the piece takes.
-func readRoom(size, more int) int64 {
-	return int64(size + more + max(size, pieceCost*min(more, pieceSize)))
+// readRoom is what is needed where size bytes have come and more are to, in pieces of at most so
+// many: room for all of them, and beside it first for the old ones, and then for a piece.
+func readRoom(size, more, piece int) int64 {
+	return int64(size + more + max(size, pieceCost*min(more, piece)))
 }
 
 func inMidst(err error) error {

@@ -22,9 +22,9 @@ type places struct {
 const (
 	// mostLoads is how many calls may load and unload models at once.
 	mostLoads = 16
-	// mostWatches is how many watches of the server's health a connection may have. Clients that
-	// balance their calls have one of each service on each connection, and never end it. So they
-	// have a place for as long as they have the connection, and cost nobody else's.
+	// mostWatches is how many watches of the server's health a connection may have. Clients
+	// that balance their calls have one of each service on each connection, and never end it.
+	// So they have a place for as long as they have the connection, and cost nobody else's.
 	mostWatches = 2
 )
 

@@ -33,24 +33,25 @@ const (
 	// is the former; a larger one is memory that callers have for nothing.
 	streamWindow = 64 << 10
 	connWindow   = 4 << 20
-	// pieceSize is how much of a request is asked for at a time, and firstPiece how much of it comes
-	// before its caller is taken to be in earnest.
+	// pieceSize is how much of a request is asked for at a time, and firstPiece how much of it
+	// comes before its caller is taken to be in earnest.
 	pieceSize  = 1 << 20
 	firstPiece = 4 << 10
-	// pieceCost is what a byte of a piece takes while it is read, in its frames and in what they
-	// are put together to.
+	// pieceCost is what a byte of a piece takes while it is read, in its frames and in what
+	// they are put together to.
 	pieceCost = 1 + frameCost/crumbBytes
-	// freeRoom is what a call has room for, whatever others have taken. It is enough for a first
-	// piece, and for all of a probe's request.
+	// freeRoom is what a call has room for, whatever others have taken. It is enough for a
+	// first piece, and for all of a probe's request.
 	freeRoom = (1 + pieceCost) * firstPiece
-	// smallRequest is the largest inference that has a part of the memory for itself, so that it
-	// does not wait behind larger ones.
+	// smallRequest is the largest inference that has a part of the memory for itself, so that
+	// it does not wait behind larger ones.
 	smallRequest = 1 << 20
 	// maxControl is the largest request that is no inference, in bytes: it comes in one window.
 	maxControl = streamWindow
 	// controlGrowth is how many times as large such a request may become when it is decoded.
 	controlGrowth = 64
-	// freeUnzipped is what a compressed request may always grow to, in bytes, whatever the ratio.
+	// freeUnzipped is what a compressed request may always grow to, in bytes, whatever the
+	// ratio.
 	freeUnzipped = 1 << 20
 	// maxHeaders is the largest list of headers of a call, in bytes.
 	maxHeaders = 16 << 10
@@ -177,14 +178,15 @@ func (r *receiver) noRoom() *failure {
 		"%s that arrive take the memory that there is for them (%d bytes%s); wait and send less", of.what, of.most, of.flag)}
 }
 
-// within calls read, and ends the call if it takes longer than the request may still take to arrive.
+// within calls read, and ends the call if it takes longer than the request may still take to
+// arrive.
 func (r *receiver) within(read func() error) (*failure, error) {
 	began := time.Now()
 	defer func() { r.left -= time.Since(began) }()
 	late := &failure{code: codes.DeadlineExceeded, message: fmt.Sprintf(
 		"the request did not arrive within %v (--receive-timeout)", r.cfg.ReceiveTimeout)}
 	t := time.AfterFunc(max(r.left, 0), func() {
-		r.w.WriteStatus(status.Convert(late.status("", ""))) // which ends the reading
+		_ = r.w.WriteStatus(status.Convert(late.status("", ""))) // which ends the reading
 	})
 	err := read()
 	if !t.Stop() && err != nil {

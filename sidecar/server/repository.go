@@ -197,7 +197,7 @@ func (s *Server) loadVersions(f *family) (fresh []*model, err error) {
 	defer func() {
 		if err != nil {
 			for _, m := range fresh {
-				m.runner.close(context.Background())
+				_ = m.runner.close(context.Background())
 			}
 		}
 	}()

@@ -55,7 +55,7 @@ func newRunner(cfg *Config, name string, model backend.Model, adm *admission, me
 	instances := max(model.Instances(), 1)
 	r := &runner{
 		model: model, name: name, sig: sig, admission: adm, metrics: metrics, logger: cfg.Logger,
-		batcher: newBatcher(maxRows, instances, cfg.Window, cfg.QueueTimeout),
+		batcher: newBatcher(maxRows, instances, cfg.MaxBatchDelay, cfg.QueueTimeout),
 		cancel:  map[*batch]context.CancelFunc{},
 		work:    make(chan job, instances),
 	}

@@ -85,7 +85,7 @@ func start(t TB, script Script, endpoints ...string) *Server {
 // none. It waits for the model to be loaded unless the script gives that a time or an error.
 func New(script Script, endpoints ...string) (*Server, error) {
 	script.Model = cmp.Or(script.Model, "model")
-	script.Window = cmp.Or(script.Window, -1)
+	script.MaxBatchDelay = cmp.Or(script.MaxBatchDelay, -1)
 	s := &Server{script: script, life: make(chan struct{}, 1)}
 	var err error
 	if s.record, err = newRecord(&s.script); err != nil {
@@ -126,7 +126,7 @@ func (s *Server) Restart() error {
 	srv, err := server.New(server.Config{
 		Models:   []server.Model{{Name: s.script.Model, Version: s.script.Version, Location: "mock:" + s.script.Function, Load: s.load}},
 		WarmUp:   []int{}, // a script counts the runs that a test asks for
-		MaxBatch: s.script.MaxBatch, Window: s.script.Window,
+		MaxBatch: s.script.MaxBatch, MaxBatchDelay: s.script.MaxBatchDelay,
 		QueueRows: s.script.QueueRows, QueueBytes: s.script.QueueBytes, QueueTimeout: s.script.QueueTimeout,
 		RetryDelay: s.script.RetryDelay, MaxMessageSize: s.script.MaxMessageSize, Grace: s.script.Grace, Tracer: s.script.Tracer,
 		Options: append([]grpc.ServerOption{grpc.ChainUnaryInterceptor(s.intercept)}, s.script.Options...),
@@ -163,7 +163,7 @@ func (s *Server) Restart() error {
 	}
 	if s.script.LoadTime == 0 && s.script.LoadError == "" {
 		// Whether a caller finds it loading would be left to chance.
-		srv.WaitReady(context.Background())
+		_ = srv.WaitReady(context.Background())
 	}
 	s.mu.Lock()
 	s.running = srv
@@ -217,7 +217,7 @@ func (s *Server) end(kill bool) {
 		s.DropConnections()
 		srv.Close()
 	} else {
-		srv.Shutdown(context.Background())
+		_ = srv.Shutdown(context.Background())
 	}
 	s.mu.Lock()
 	s.running, s.listener = nil, nil

@@ -8,8 +8,8 @@
 // # The folder
 //
 //	DIR/lock                          held by the one process that may write here
-//	DIR/run-000001-5f0c9a3be1d27486/run           the run's marker: a run began, and which checkpoint
-//	                                              was its newest
+//	DIR/run-000001-5f0c9a3be1d27486/run           the run's marker: a run began, and
+//	                                              which checkpoint was its newest
 //	DIR/run-000001-5f0c9a3be1d27486/chk-00000007  one snapshot, whole or absent
 //
 // Every file is written under a temporary name, synced, renamed, and its folder

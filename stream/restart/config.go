@@ -32,15 +32,9 @@ const (
 	DefaultResetAfter   = time.Hour
 )
 
-// Values of Config's fields that say none, where zero means the default.
-const (
-	// NoDelay as a delay restarts at once.
-	NoDelay time.Duration = -1
-	// NoJitter as Config.Jitter makes delays exact.
-	NoJitter = -1
-	// NoAttempts as Config.Attempts of fixed-delay allows no restart at all.
-	NoAttempts = -1
-)
+// Off, as a field of Config, says none where zero means the default: a Delay of Off restarts at once,
+// a Jitter of Off makes delays exact, and Attempts of Off allow no restart at all.
+const Off = -1
 
 // Config chooses a strategy. Its zero value is the documented defaults. A field
 // that does not belong to the strategy must be zero.
@@ -90,7 +84,7 @@ func (c Config) Resolve(checkpointing bool) (Config, error) {
 	switch c.Strategy {
 	case None:
 	case FixedDelay:
-		out.Attempts = r.count("attempts", in.Attempts, DefaultAttempts, NoAttempts)
+		out.Attempts = r.count("attempts", in.Attempts, DefaultAttempts, Off)
 		out.Delay = r.delay("delay", in.Delay, DefaultDelay)
 		in.Attempts, in.Delay = 0, 0
 	case FailureRate:
@@ -104,8 +98,8 @@ func (c Config) Resolve(checkpointing bool) (Config, error) {
 		out.MaxDelay = r.span("max delay", in.MaxDelay, max(DefaultMaxDelay, out.InitialDelay))
 		out.ResetAfter = r.span("reset after", in.ResetAfter, DefaultResetAfter)
 		out.Multiplier = r.real("multiplier", in.Multiplier, DefaultMultiplier, 1, 1000)
-		if in.Jitter == NoJitter {
-			out.Jitter = NoJitter
+		if in.Jitter == Off {
+			out.Jitter = Off
 		} else {
 			out.Jitter = r.real("jitter", in.Jitter, DefaultJitter, 0, 1)
 		}
@@ -140,8 +134,8 @@ func (r *resolver) count(name string, v, def, least int) int {
 }
 
 func (r *resolver) delay(name string, v, def time.Duration) time.Duration {
-	if v == NoDelay {
-		return NoDelay
+	if v == Off {
+		return Off
 	}
 	return r.span(name, v, def)
 }

@@ -46,7 +46,7 @@ func every(step time.Duration, n int) (at []time.Duration) {
 
 func TestStrategies(t *testing.T) {
 	const year = 365 * 24 * time.Hour
-	exact := Config{Strategy: ExponentialDelay, Jitter: NoJitter}
+	exact := Config{Strategy: ExponentialDelay, Jitter: Off}
 	with := func(c Config, f func(*Config)) Config { f(&c); return c }
 	for _, tt := range []struct {
 		name string
@@ -58,8 +58,8 @@ func TestStrategies(t *testing.T) {
 		{"fixed-delay, defaults", Config{Strategy: FixedDelay}, []time.Duration{0, year}, "1s end"},
 		{"fixed-delay never resets", Config{Strategy: FixedDelay, Attempts: 3, Delay: 5 * time.Second},
 			every(year, 4), "5s 5s 5s end"},
-		{"fixed-delay, no attempts, no delay", Config{Strategy: FixedDelay, Attempts: NoAttempts, Delay: NoDelay}, every(0, 1), "end"},
-		{"fixed-delay at once", Config{Strategy: FixedDelay, Delay: NoDelay}, every(0, 2), "0s end"},
+		{"fixed-delay, no attempts, no delay", Config{Strategy: FixedDelay, Attempts: Off, Delay: Off}, every(0, 1), "end"},
+		{"fixed-delay at once", Config{Strategy: FixedDelay, Delay: Off}, every(0, 2), "0s end"},
 		{"failure-rate, defaults, just apart enough", Config{Strategy: FailureRate}, every(time.Minute+1, 5), "1s 1s 1s 1s 1s"},
 		{"failure-rate, defaults, an interval apart", Config{Strategy: FailureRate}, every(time.Minute, 2), "1s end"},
 		{"failure-rate slides", Config{Strategy: FailureRate, MaxFailures: 2, Interval: 10 * time.Second, Delay: time.Millisecond},
@@ -74,7 +74,7 @@ func TestStrategies(t *testing.T) {
 		{"exponential-delay, attempts start anew", with(exact, func(c *Config) { c.Attempts = 2 }),
 			[]time.Duration{0, 1, 2 * time.Hour, 2*time.Hour + 1, 2*time.Hour + 2}, "1s 1.5s 1s 1.5s end"},
 		{"exponential-delay, parameters", Config{Strategy: ExponentialDelay, InitialDelay: 100 * time.Millisecond, MaxDelay: time.Second,
-			Multiplier: 4, Jitter: NoJitter, ResetAfter: time.Minute}, []time.Duration{0, 1, 2, 2 * time.Minute}, "100ms 400ms 1s 100ms"},
+			Multiplier: 4, Jitter: Off, ResetAfter: time.Minute}, []time.Duration{0, 1, 2, 2 * time.Minute}, "100ms 400ms 1s 100ms"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if got := history(mustNew(t, tt.c, true), 0.5, tt.at...); got != tt.want {

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"unicode/utf8"
 
+	"github.com/tensorferry/tensorferry/internal/enum"
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
@@ -58,15 +59,9 @@ const (
 	NaNString
 )
 
-func (n NaN) String() string {
-	switch n {
-	case NaNFail:
-		return "fail"
-	case NaNString:
-		return "string"
-	}
-	return "null"
-}
+var nans = []string{"null", "fail", "string"}
+
+func (n NaN) String() string { return enum.Name("nan", n, nans) }
 
 // New returns the codec that m describes. A number, a string (BYTES) or a boolean (BOOL) feeds an
 // input whose row is one element by the model's own shape ([], [1], [1,1]); other rows are arrays,

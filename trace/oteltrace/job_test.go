@@ -173,7 +173,7 @@ func TestHoldsAndRetries(t *testing.T) {
 			Faults:  []mock.Fault{fault(t, "RESOURCE_EXHAUSTED/QUEUE_FULL@1,retry=70ms")},
 			// The model fails once, at the second request.
 			BackendFaults: []mock.Fault{fault(t, "INTERNAL/BACKEND_ERROR@1")},
-		}, sidecar.Config{}, async.Config{Retry: async.Retry{Max: 1, Delay: 30 * time.Millisecond, Jitter: async.NoJitter}})
+		}, sidecar.Config{}, async.Config{Retry: async.Retry{Max: 1, Delay: 30 * time.Millisecond, Jitter: async.Off}})
 		op := named(job, "infer")[0]
 		if got := fmt.Sprint(events(&op)); got != "[called held called retrying called answered]" {
 			t.Fatalf("events: %s", got)

@@ -10,12 +10,13 @@ import (
 
 	"github.com/tensorferry/tensorferry/flink"
 	"github.com/tensorferry/tensorferry/flink/submit"
+	"github.com/tensorferry/tensorferry/internal/cli"
 	"github.com/tensorferry/tensorferry/job"
 )
 
 // ending waits for the end of a job, and brings it about when a signal asks for it.
 type ending struct {
-	w       *world
+	w       *cli.World
 	spec    *job.Spec
 	cluster submit.Cluster
 	log     *slog.Logger
@@ -80,7 +81,7 @@ func (e *ending) wait(ctx context.Context, j *submit.Job, early os.Signal) int {
 		var heard os.Signal
 		if heard, early = early, nil; heard == nil {
 			select {
-			case heard = <-e.w.signals:
+			case heard = <-e.w.Signals:
 			case <-again:
 				err = end()
 			case <-look:
@@ -107,8 +108,8 @@ func (e *ending) wait(ctx context.Context, j *submit.Job, early os.Signal) int {
 		}
 		if heard != nil {
 			if e.cluster.Address == "" {
-				fmt.Fprintf(e.w.stderr, "%s: the job goes on; end it in Flink's web UI or with its command (with --flink a signal ends it)\n", e.spec.Name)
-				return signalCode(heard)
+				fmt.Fprintf(e.w.Stderr, "%s: the job goes on; end it in Flink's web UI or with its command (with --flink a signal ends it)\n", e.spec.Name)
+				return cli.SignalCode(heard)
 			}
 			if e.asked == nil {
 				e.asked = heard
@@ -121,7 +122,7 @@ func (e *ending) wait(ctx context.Context, j *submit.Job, early os.Signal) int {
 			err = end()
 		}
 		if err != nil {
-			fmt.Fprintf(e.w.stderr, "tensorferry-flink run: the job may go on: %v\n", err)
+			fmt.Fprintf(e.w.Stderr, "tensorferry-flink run: the job may go on: %v\n", err)
 			return exitFailed
 		}
 	}
@@ -187,13 +188,13 @@ func (e *ending) over(savepoint string, err error) int {
 	name := e.spec.Name
 	switch {
 	case savepoint != "":
-		fmt.Fprintf(e.w.stderr, "%s: stopped; go on with --savepoint %s\n", name, savepoint)
-		return signalCode(e.asked)
+		fmt.Fprintf(e.w.Stderr, "%s: stopped; go on with --savepoint %s\n", name, savepoint)
+		return cli.SignalCode(e.asked)
 	case e.lost && err == nil:
-		fmt.Fprintf(e.w.stderr, "%s: stopped; Flink's web UI says where its savepoint is\n", name)
-		return signalCode(e.asked)
+		fmt.Fprintf(e.w.Stderr, "%s: stopped; Flink's web UI says where its savepoint is\n", name)
+		return cli.SignalCode(e.asked)
 	case err == nil:
-		fmt.Fprintf(e.w.stdout, "%s: finished in %.1fs\n", name, time.Since(e.began).Seconds())
+		fmt.Fprintf(e.w.Stdout, "%s: finished in %.1fs\n", name, time.Since(e.began).Seconds())
 		return exitOK
 	case e.cancelled:
 		// Of a job that Flink has cancelled the job server says that it failed.
@@ -201,18 +202,18 @@ func (e *ending) over(savepoint string, err error) int {
 		if e.spec.Source.File == nil {
 			next = "go on with --savepoint and a checkpoint that was kept"
 		}
-		fmt.Fprintf(e.w.stderr, "%s: cancelled; %s\n", name, next)
-		return signalCode(e.asked)
+		fmt.Fprintf(e.w.Stderr, "%s: cancelled; %s\n", name, next)
+		return cli.SignalCode(e.asked)
 	}
 	if f := flink.FailureIn(err.Error()); f != nil {
-		fmt.Fprintf(e.w.stderr, "tensorferry-flink run: %s failed: %s (class %s%s%s)\n", name, f.Message, f.Class, labelled("code", f.Code), labelled("reason", f.Reason))
+		fmt.Fprintf(e.w.Stderr, "tensorferry-flink run: %s failed: %s (class %s%s%s)\n", name, f.Message, f.Class, labelled("code", f.Code), labelled("reason", f.Reason))
 		return exitFailed
 	}
 	if errors.Is(err, submit.ErrCancelled) {
-		fmt.Fprintf(e.w.stderr, "tensorferry-flink run: %s was cancelled\n", name)
+		fmt.Fprintf(e.w.Stderr, "tensorferry-flink run: %s was cancelled\n", name)
 		return exitFailed
 	}
-	fmt.Fprintf(e.w.stderr, "tensorferry-flink run: %v\n", err)
+	fmt.Fprintf(e.w.Stderr, "tensorferry-flink run: %v\n", err)
 	return exitFailed
 }
 

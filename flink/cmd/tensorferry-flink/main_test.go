@@ -9,8 +9,8 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/apache/beam/sdks/v2/go/pkg/beam"
-	"go.uber.org/goleak"
+	"github.com/tensorferry/tensorferry/flink/internal/leaktest"
+	"github.com/tensorferry/tensorferry/internal/cli"
 )
 
 // asMain lets the test's program be the command.
@@ -20,25 +20,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asMain) != "" {
 		main()
 	}
-	beam.Init()
-	code := m.Run()
-	if code == 0 {
-		if err := leaks(); err != nil {
-			println(err.Error())
-			code = 1
-		}
-	}
-	os.Exit(code)
-}
-
-// leaks looks for goroutines that are left.
-func leaks() (err error) {
-	for range 10 { // the pools' own goroutines look once a second whether they are needed
-		if err = goleak.Find(); err == nil {
-			return nil
-		}
-	}
-	return err
+	leaktest.Main(m, nil)
 }
 
 // text is a writer that is read while a command writes to it.
@@ -66,16 +48,16 @@ func (t *text) String() string {
 	return t.buf.String()
 }
 
-// surroundings are a world of a test's own.
+// surroundings are a World of a test's own.
 type surroundings struct {
-	world
+	cli.World
 	out, errs text
 	signals   chan os.Signal
 }
 
 func newWorld() *surroundings {
 	s := &surroundings{signals: make(chan os.Signal, 4)}
-	s.world = world{stdout: &s.out, stderr: &s.errs, signals: s.signals}
+	s.World = cli.World{Stdout: &s.out, Stderr: &s.errs, Signals: s.signals}
 	return s
 }
 
@@ -160,6 +142,7 @@ func TestUsage(t *testing.T) {
 		{"run --job-server x:1 " + refused, exitUsage, "", "job.yaml:4:8: sink.stdout: want a folder"},
 
 		{"validate", exitUsage, "", "tensorferry-flink validate: want one job file, got 0 argument(s)"},
+		{"validate -- a.yaml -x.yaml", exitUsage, "", "tensorferry-flink validate: want one job file, got 2 argument(s)"},
 		{"validate testdata/absent.yaml", exitUsage, "", "absent.yaml: no such file"},
 		{"validate " + good, exitOK, "job.yaml: ok\n", ""},
 		{"validate " + refused, exitUsage, "", "job.yaml:4:8: sink.stdout: want a folder"},
@@ -176,7 +159,7 @@ func TestUsage(t *testing.T) {
 	} {
 		t.Run(c.args, func(t *testing.T) {
 			w := newWorld()
-			w.has(t, dispatch(&w.world, strings.Fields(c.args)), c.code, c.out, c.errs)
+			w.has(t, program.Run(&w.World, strings.Fields(c.args)), c.code, c.out, c.errs)
 		})
 	}
 }
@@ -188,5 +171,21 @@ func TestProgramStarts(t *testing.T) {
 	out, err := c.CombinedOutput()
 	if err != nil || !strings.HasSuffix(string(out), "job.yaml: ok\n") {
 		t.Errorf("%v, and it says\n%s", err, out)
+	}
+}
+
+// Whoever reads what a command says may go. The command does not end in the midst of its work then:
+// workers are at work for others, and a job on Flink goes on.
+func TestProgramOutlivesItsReader(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	r.Close()
+	c := exec.CommandContext(t.Context(), os.Args[0], "validate", jobFile(t))
+	c.Env, c.Stdout = append(os.Environ(), asMain+"=1"), w
+	if err := c.Run(); err != nil {
+		t.Error(err)
 	}
 }

@@ -3,10 +3,8 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"net"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,6 +14,7 @@ import (
 
 	"github.com/tensorferry/tensorferry/flink/jobfile"
 	"github.com/tensorferry/tensorferry/flink/submit"
+	"github.com/tensorferry/tensorferry/internal/cli"
 	"github.com/tensorferry/tensorferry/job"
 )
 
@@ -54,9 +53,9 @@ whether run wants --accept-growing-state for it. Nothing is submitted.
 exit codes: 0 ok, 2 the file has faults
 `
 
-func validateJob(w *world, args []string) int {
-	fs := flag.NewFlagSet("validate", flag.ContinueOnError)
-	rest, code, ok := parse(w, fs, args, 1, "one job file")
+func validateJob(c *cli.Call) int {
+	fs := c.Flags()
+	rest, code, ok := c.Parse(fs, 1, "one job file")
 	if !ok {
 		return code
 	}
@@ -65,18 +64,18 @@ func validateJob(w *world, args []string) int {
 		err = errors.Join(jobfile.Check(spec)...)
 	}
 	if err != nil {
-		fmt.Fprintln(w.stderr, err)
+		fmt.Fprintln(c.Stderr, err)
 		return exitUsage
 	}
 	for _, n := range jobfile.Notes(spec) {
-		fmt.Fprintf(w.stdout, "note: %s\n", n)
+		fmt.Fprintf(c.Stdout, "note: %s\n", n)
 	}
-	fmt.Fprintf(w.stdout, "%s: ok\n", rest[0])
+	fmt.Fprintf(c.Stdout, "%s: ok\n", rest[0])
 	return exitOK
 }
 
-func runJob(w *world, args []string) int {
-	fs := flag.NewFlagSet("run", flag.ContinueOnError)
+func runJob(c *cli.Call) int {
+	fs := c.Flags()
 	var o submit.Options
 	fs.StringVar(&o.JobServer, "job-server", "", "")
 	fs.StringVar(&o.WorkerPool, "worker-pool", defaultPool, "")
@@ -95,53 +94,53 @@ func runJob(w *world, args []string) int {
 	cluster := fs.String("flink", "", "")
 	detach := fs.Bool("detach", false, "")
 	format := fs.String("log-format", "text", "")
-	rest, code, ok := parse(w, fs, args, 1, "one job file")
+	rest, code, ok := c.Parse(fs, 1, "one job file")
 	switch {
 	case !ok:
 		return code
 	case o.JobServer == "":
-		return usage(w, "run", "want --job-server, the address of Beam's job server for Flink")
+		return c.Misused("want --job-server, the address of Beam's job server for Flink")
 	case !isAddress(o.JobServer):
-		return usage(w, "run", "--job-server is %q; want host:port", o.JobServer)
+		return c.Misused("--job-server is %q; want host:port", o.JobServer)
 	case !isAddress(o.WorkerPool):
-		return usage(w, "run", "--worker-pool is %q; want host:port", o.WorkerPool)
+		return c.Misused("--worker-pool is %q; want host:port", o.WorkerPool)
 	case *cluster != "" && !strings.Contains(*cluster, "://") && !isAddress(*cluster):
-		return usage(w, "run", "--flink is %q; want host:port, or a URL", *cluster)
+		return c.Misused("--flink is %q; want host:port, or a URL", *cluster)
 	case o.MaxBundleTime < 0 || o.MaxBundleSize < 0:
-		return usage(w, "run", "--bundle-time is %v and --bundle-size %d; want more than 0", o.MaxBundleTime, o.MaxBundleSize)
+		return c.Misused("--bundle-time is %v and --bundle-size %d; want more than 0", o.MaxBundleTime, o.MaxBundleSize)
 	case o.IgnoreLostState && o.Savepoint == "":
-		return usage(w, "run", "--lost-state goes with --savepoint")
+		return c.Misused("--lost-state goes with --savepoint")
 	case !slices.Contains([]string{"text", "json"}, *format):
-		return usage(w, "run", "--log-format is %q; want text or json", *format)
+		return c.Misused("--log-format is %q; want text or json", *format)
 	}
 	spec, err := job.Load(rest[0])
 	if err != nil {
-		fmt.Fprintln(w.stderr, err)
+		fmt.Fprintln(c.Stderr, err)
 		return exitUsage
 	}
 	if o.Savepoint != "" && spec.Source.File != nil {
-		return usage(w, "run", "--savepoint is for topics as source; a job that reads files goes on with --resume")
+		return c.Misused("--savepoint is for topics as source; a job that reads files goes on with --resume")
 	}
 	// A job that goes on was accepted when it began.
 	if err := jobfile.GrowingState(spec); err != nil && !*grow && o.Savepoint == "" {
-		fmt.Fprintf(w.stderr, "%v; run the job in the embedded runtime (tensorferry run), or give --accept-growing-state\n", err)
+		fmt.Fprintf(c.Stderr, "%v; run the job in the embedded runtime (tensorferry run), or give --accept-growing-state\n", err)
 		return exitUsage
 	}
 	jobfile.Options(spec, &o)
 	if err := o.Validate(); err != nil {
-		return usage(w, "run", "%v", err)
+		return c.Misused("%v", err)
 	}
-	log := newLogger(w.stderr, *format)
+	log := newLogger(c.Stderr, *format)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	p := beam.NewPipeline()
-	s, err := unlessSignalled(ctx, w, func(ctx context.Context) error { return jobfile.Build(ctx, p, spec, *resume || o.Savepoint != "") })
+	s, err := c.UnlessSignalled(ctx, func(ctx context.Context) error { return jobfile.Build(ctx, p, spec, *resume || o.Savepoint != "") })
 	switch {
 	case s != nil:
-		fmt.Fprintf(w.stderr, "%s: ended before it was submitted\n", spec.Name)
-		return signalCode(s)
+		fmt.Fprintf(c.Stderr, "%s: ended before it was submitted\n", spec.Name)
+		return cli.SignalCode(s)
 	case err != nil:
-		fmt.Fprintln(w.stderr, err)
+		fmt.Fprintln(c.Stderr, err)
 		return exitUsage
 	}
 	for _, n := range jobfile.Notes(spec) {
@@ -151,60 +150,43 @@ func runJob(w *world, args []string) int {
 	var before []string
 	if flink.Address != "" && !*detach {
 		// The job is the one that comes now.
-		s, err := unlessSignalled(ctx, w, func(ctx context.Context) (err error) {
+		s, err := c.UnlessSignalled(ctx, func(ctx context.Context) (err error) {
 			before, err = flink.Jobs(ctx, spec.Name)
 			return err
 		})
 		switch {
 		case s != nil:
-			fmt.Fprintf(w.stderr, "%s: ended before it was submitted\n", spec.Name)
-			return signalCode(s)
+			fmt.Fprintf(c.Stderr, "%s: ended before it was submitted\n", spec.Name)
+			return cli.SignalCode(s)
 		case err != nil:
-			fmt.Fprintf(w.stderr, "tensorferry-flink run: nothing was submitted: %v\n", err)
-			return exitFailed
+			return c.Fails("nothing was submitted: %v", err)
 		}
 	}
 	began := time.Now()
 	log.Info("submitting", "job", spec.Name, "job_server", o.JobServer)
 	var j *submit.Job
-	s, err = unlessSignalled(ctx, w, func(ctx context.Context) (err error) {
+	s, err = c.UnlessSignalled(ctx, func(ctx context.Context) (err error) {
 		j, err = submit.Submit(ctx, p, o)
 		return err
 	})
 	switch {
 	case s != nil && err != nil:
-		fmt.Fprintf(w.stderr, "%s: ended while it was being submitted; Flink's web UI shows whether it runs\n", spec.Name)
-		return signalCode(s)
+		fmt.Fprintf(c.Stderr, "%s: ended while it was being submitted; Flink's web UI shows whether it runs\n", spec.Name)
+		return cli.SignalCode(s)
 	case err != nil:
-		fmt.Fprintf(w.stderr, "tensorferry-flink run: %v\n", err)
-		return exitFailed
+		return c.Fails("%v", err)
 	}
 	defer j.Close()
 	log.Info("submitted", "job", spec.Name, "id", j.ID)
 	if *detach {
-		fmt.Fprintln(w.stdout, j.ID)
+		fmt.Fprintln(c.Stdout, j.ID)
 		return exitOK
 	}
-	e := &ending{w: w, spec: spec, cluster: flink, log: log, began: began, before: before, patience: flinkPatience}
+	e := &ending{w: c.World, spec: spec, cluster: flink, log: log, began: began, before: before, patience: flinkPatience}
 	return e.wait(ctx, j, s)
 }
 
 func isAddress(s string) bool {
 	_, port, err := net.SplitHostPort(s)
 	return err == nil && port != ""
-}
-
-// unlessSignalled calls f with a context that a signal ends, and returns the signal, if one came, and what f returned.
-func unlessSignalled(ctx context.Context, w *world, f func(context.Context) error) (os.Signal, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	done := make(chan error, 1)
-	go func() { done <- f(ctx) }()
-	select {
-	case err := <-done:
-		return nil, err
-	case s := <-w.signals:
-		cancel()
-		return s, <-done
-	}
 }

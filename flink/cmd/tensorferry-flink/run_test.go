@@ -46,7 +46,7 @@ func TestRun(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := jobserver.Start(t, c.script)
 			w := newWorld()
-			code := dispatch(&w.world, append([]string{"run", jobFile(t), "--job-server", s.Address}, strings.Fields(c.flags)...))
+			code := program.Run(&w.World, append([]string{"run", jobFile(t), "--job-server", s.Address}, strings.Fields(c.flags)...))
 			w.has(t, code, c.code, c.out, c.errs)
 			o := s.Prepared().GetPipelineOptions().AsMap()
 			if s.Prepared().GetJobName() != "digits" || o["beam:option:max_bundle_size:v1"] != 1. || o["beam:option:number_of_execution_retries:v1"] != 0. {
@@ -81,7 +81,7 @@ func TestRunWithTopics(t *testing.T) {
 			s := jobserver.Start(t, jobserver.Script{})
 			w := newWorld()
 			file := jobFileOf(t, c.source, c.sink)
-			code := dispatch(&w.world, append([]string{"run", file, "--job-server", s.Address}, strings.Fields(c.flags)...))
+			code := program.Run(&w.World, append([]string{"run", file, "--job-server", s.Address}, strings.Fields(c.flags)...))
 			if c.refused {
 				w.has(t, code, exitUsage, "", "job.yaml:2:10: source.kafka: topics read through Beam fill the TaskManager's heap")
 				w.has(t, code, exitUsage, "", "or give --accept-growing-state\n")
@@ -184,7 +184,7 @@ func TestSignalCancels(t *testing.T) {
 		c.since = 2
 		w := newWorld()
 		w.signalWhen("msg=submitted", sig)
-		got := dispatch(&w.world, []string{"run", jobFile(t), "--job-server", s.Address, "--flink", c.URL})
+		got := program.Run(&w.World, []string{"run", jobFile(t), "--job-server", s.Address, "--flink", c.URL})
 		w.has(t, got, code, "", "digits: cancelled; go on with --resume\n")
 		if c.questions() != "GET /jobs/overview; GET /jobs/overview; PATCH /jobs/j?mode=cancel" {
 			t.Errorf("asked %s", c.questions())
@@ -199,7 +199,7 @@ func TestSignalTooLate(t *testing.T) {
 	c.since = 2
 	w := newWorld()
 	w.signalWhen("msg=submitted", os.Interrupt)
-	code := dispatch(&w.world, []string{"run", jobFile(t), "--job-server", s.Address, "--flink", c.URL})
+	code := program.Run(&w.World, []string{"run", jobFile(t), "--job-server", s.Address, "--flink", c.URL})
 	w.has(t, code, exitOK, "digits: finished in ", "cancelling")
 }
 
@@ -212,7 +212,7 @@ func TestSignalWhileSubmitting(t *testing.T) {
 	defer l.Close()
 	w := newWorld()
 	w.signalWhen("msg=submitting", syscall.SIGTERM)
-	code := dispatch(&w.world, []string{"run", jobFile(t), "--job-server", l.Addr().String()})
+	code := program.Run(&w.World, []string{"run", jobFile(t), "--job-server", l.Addr().String()})
 	w.has(t, code, 143, "", "digits: ended while it was being submitted; Flink's web UI shows whether it runs\n")
 }
 
@@ -221,7 +221,7 @@ func TestSignalWithoutFlink(t *testing.T) {
 	s := jobserver.Start(t, script)
 	w := newWorld()
 	w.signalWhen("msg=submitted", os.Interrupt)
-	code := dispatch(&w.world, []string{"run", jobFile(t), "--job-server", s.Address})
+	code := program.Run(&w.World, []string{"run", jobFile(t), "--job-server", s.Address})
 	w.has(t, code, 130, "", "digits: the job goes on; end it in Flink's web UI")
 }
 
@@ -240,7 +240,7 @@ func TestSignalBeforeFlinkHasTheJob(t *testing.T) {
 	}
 	w := newWorld()
 	w.signalWhen("msg=submitted", os.Interrupt)
-	code := dispatch(&w.world, []string{"run", jobFile(t), "--job-server", s.Address, "--flink", c.URL})
+	code := program.Run(&w.World, []string{"run", jobFile(t), "--job-server", s.Address, "--flink", c.URL})
 	w.has(t, code, 130, "", "digits: cancelled; go on with --resume\n")
 	w.has(t, code, 130, "", `the job cannot be ended yet; trying again" error="no job`)
 }
@@ -291,14 +291,14 @@ func TestAnotherOfTheName(t *testing.T) {
 	}
 }
 
-// TestNothingIsSubmittedWithoutFlink: an address that does not answer is not found out when a signal
-// is to end the job.
+// TestNothingIsSubmittedWithoutFlink: an address that does not answer is not found out when a
+// signal is to end the job.
 func TestNothingIsSubmittedWithoutFlink(t *testing.T) {
 	s := jobserver.Start(t, jobserver.Script{})
 	c := newCluster(t, "digits", nil)
 	c.Close()
 	w := newWorld()
-	code := dispatch(&w.world, []string{"run", jobFile(t), "--job-server", s.Address, "--flink", c.URL})
+	code := program.Run(&w.World, []string{"run", jobFile(t), "--job-server", s.Address, "--flink", c.URL})
 	w.has(t, code, exitFailed, "", "nothing was submitted: submit: Flink at "+c.URL)
 }
 
@@ -315,7 +315,7 @@ func endingOf(t *testing.T, script jobserver.Script, c *cluster) (*surroundings,
 	t.Cleanup(func() { j.Close() })
 	w := newWorld()
 	return w, &ending{
-		w: &w.world, spec: &job.Spec{Name: "digits"}, cluster: submit.Cluster{Address: c.URL}, began: time.Now(), patience: time.Hour, before: []string{"old"},
+		w: &w.World, spec: &job.Spec{Name: "digits"}, cluster: submit.Cluster{Address: c.URL}, began: time.Now(), patience: time.Hour, before: []string{"old"},
 		log: slog.New(slog.NewTextHandler(&w.errs, nil)),
 	}, j
 }
@@ -383,8 +383,8 @@ func TestStop(t *testing.T) {
 			}
 			return ""
 		}, func(_ *surroundings, c *cluster) { c.ends() }, exitFailed, "", "tensorferry-flink run: the job job-1 failed"},
-		// A second signal when the job has just ended, and its savepoint's path is on its way. Flink is
-		// asked to cancel what has ended.
+		// A second signal when the job has just ended, and its savepoint's path is on its way.
+		// Flink is asked to cancel what has ended.
 		"cancelled too late": {taken, jobpb.JobState_DONE, func(w *surroundings, c *cluster, what string, n int) string {
 			switch {
 			case what == at && n == 1:

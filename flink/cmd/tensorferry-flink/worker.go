@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
-	"fmt"
 	"log/slog"
 	"net"
 	"slices"
@@ -12,6 +10,7 @@ import (
 
 	"github.com/tensorferry/tensorferry/flink/internal/idle"
 	"github.com/tensorferry/tensorferry/flink/worker"
+	"github.com/tensorferry/tensorferry/internal/cli"
 )
 
 const workerDetails = `Serves workers to the Flink TaskManager on this machine: one pool beside each, next to the model server. A
@@ -27,26 +26,25 @@ SIGTERM ends it. Jobs that have records here fail and start again by Flink's res
 exit codes: 0 ended by a signal, 1 failed, 2 wrong usage
 `
 
-func runWorker(w *world, args []string) int {
-	fs := flag.NewFlagSet("worker", flag.ContinueOnError)
+func runWorker(c *cli.Call) int {
+	fs := c.Flags()
 	listen := fs.String("listen", defaultPool, "")
 	format := fs.String("log-format", "text", "")
-	_, code, ok := parse(w, fs, args, 0, "no arguments")
+	_, code, ok := c.Parse(fs, 0, "no arguments")
 	if !ok {
 		return code
 	}
 	if !slices.Contains([]string{"text", "json"}, *format) {
-		return usage(w, "worker", "--log-format is %q; want text or json", *format)
+		return c.Misused("--log-format is %q; want text or json", *format)
 	}
 	l, err := net.Listen("tcp", listenAt(*listen))
 	if _, ok := errors.AsType[*net.AddrError](err); ok {
-		return usage(w, "worker", "--listen: %v", err)
+		return c.Misused("--listen: %v", err)
 	}
 	if err != nil {
-		fmt.Fprintf(w.stderr, "tensorferry-flink worker: --listen: %v\n", err)
-		return exitFailed // taken, say, which may pass
+		return c.Fails("--listen: %v", err) // taken, say, which may pass
 	}
-	log := newLogger(w.stderr, *format)
+	log := newLogger(c.Stderr, *format)
 	p := worker.New(log)
 	served := make(chan error, 1)
 	go func() { served <- p.Serve(l) }()
@@ -57,13 +55,12 @@ func runWorker(w *world, args []string) int {
 	}
 	select {
 	case err := <-served:
-		fmt.Fprintf(w.stderr, "tensorferry-flink worker: %v\n", err)
-		return exitFailed
-	case s := <-w.signals:
+		return c.Fails("%v", err)
+	case s := <-c.Signals:
 		log.Info("the worker pool ends", "signal", s.String())
 		p.Close()
 		closeKept(log)
-		<-served
+		_ = <-served
 		return exitOK
 	}
 }

@@ -17,7 +17,7 @@ import (
 func TestWorkerEndsBySignal(t *testing.T) {
 	w := newWorld()
 	w.signals <- syscall.SIGTERM
-	code := dispatch(&w.world, []string{"worker", "--listen", "127.0.0.1:0", "--log-format", "json"})
+	code := program.Run(&w.World, []string{"worker", "--listen", "127.0.0.1:0", "--log-format", "json"})
 	w.has(t, code, exitOK, "", `"msg":"the worker pool ends","signal":"terminated"`)
 }
 
@@ -26,7 +26,7 @@ func TestWorkerListensOnLoopback(t *testing.T) {
 	for listen, others := range map[string]bool{":0": false, "127.0.0.1:0": false, "localhost:0": false, "0.0.0.0:0": true, "[::]:0": true} {
 		w := newWorld()
 		w.signals <- syscall.SIGTERM
-		w.has(t, dispatch(&w.world, []string{"worker", "--listen", listen}), exitOK, "", "the worker pool is ready")
+		w.has(t, program.Run(&w.World, []string{"worker", "--listen", listen}), exitOK, "", "the worker pool is ready")
 		if said := w.errs.String(); strings.Contains(said, "others than this machine may reach the worker pool") != others {
 			t.Errorf("--listen %s: want a warning: %v; it says\n%s", listen, others, said)
 		}
@@ -70,7 +70,7 @@ func TestWorkerClosesWhatIsKept(t *testing.T) {
 	p.Give(k)
 	w := newWorld()
 	w.signals <- syscall.SIGTERM
-	code := dispatch(&w.world, []string{"worker", "--listen", "127.0.0.1:0"})
+	code := program.Run(&w.World, []string{"worker", "--listen", "127.0.0.1:0"})
 	if code != exitOK || !k.closed.Load() {
 		t.Errorf("it ended with %d; what it kept is closed: %v", code, k.closed.Load())
 	}

@@ -13,6 +13,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/tensorferry/tensorferry/internal/enum"
 	"github.com/tensorferry/tensorferry/sidecar/backend"
 )
 
@@ -36,14 +37,9 @@ const (
 	Short
 )
 
-var kinds = [...]string{Fail: "fail", BadRow: "bad", Hang: "hang", Panic: "panic", Crash: "crash", Drop: "drop", Short: "short"}
+var kinds = []string{Fail: "fail", BadRow: "bad", Hang: "hang", Panic: "panic", Crash: "crash", Drop: "drop", Short: "short"}
 
-func (k Kind) String() string {
-	if int(k) < len(kinds) {
-		return kinds[k]
-	}
-	return fmt.Sprintf("Kind(%d)", uint8(k))
-}
+func (k Kind) String() string { return enum.Name("kind", k, kinds) }
 
 // Fault is one thing that goes wrong, and when. A fault with neither First nor
 // Every nor Row happens on every call. Conditions that are set must all hold.

@@ -303,7 +303,7 @@ func (m *Model) run(ctx context.Context, inputs []tensor.Tensor, execute, probe 
 	var held []*tensors.Tensor
 	defer func() {
 		for _, t := range held {
-			t.FinalizeAll()
+			_ = t.FinalizeAll()
 		}
 	}()
 	args := make([]any, len(inputs))

@@ -54,7 +54,7 @@ func (v *vetter) graph(g message, outer map[string]bool) error {
 	for _, kind := range []string{"input", "output", "value_info"} {
 		for i := range g.messages(kind) {
 			t := i.message("type").message("tensor_type")
-			x := value{kind: int64(t.field("elem_type").Int())}
+			x := value{kind: t.field("elem_type").Int()}
 			if x.ranked = t.has("shape"); x.ranked {
 				x.rank = t.message("shape").count("dim")
 			}

@@ -174,7 +174,7 @@ func (m *model) run(ctx context.Context, args, results []rt.Value) error {
 	told := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(told)
-		o.Terminate()
+		_ = o.Terminate()
 	})
 	defer func() {
 		if !stop() {

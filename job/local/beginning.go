@@ -1,4 +1,4 @@
-package main
+package local
 
 import (
 	"errors"
@@ -10,28 +10,15 @@ import (
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
-// beginning says how a run begins, by the flags of the command.
-type beginning struct {
-	resume, fresh bool
-	from          string
-}
-
-// refusal is an error that the user ends with another flag or another job file:
-// exit code 2.
-type refusal struct{ error }
-
-func (r refusal) Unwrap() error { return r.error }
-
-func refuse(format string, args ...any) error { return refusal{fmt.Errorf(format, args...)} }
-
-// stateDir returns the folder of the job's checkpoints; empty if it has none.
-func stateDir(spec *job.Spec) string {
+// CheckpointDir returns the folder of a job's checkpoints. It is empty if the job keeps none in a
+// folder; a job from Kafka to Kafka keeps them with its consumer group.
+func CheckpointDir(spec *job.Spec) string {
 	switch {
 	case spec.Checkpoint.Dir != "":
 		return spec.Checkpoint.Dir
 	case spec.Sink.File != nil:
 		return filepath.Join(spec.Sink.File.Path, ".checkpoints")
-	case spec.Pipe():
+	case spec.KafkaToKafka():
 		return "" // the consumer group keeps it
 	case spec.DeadLetter != nil && spec.DeadLetter.File != nil:
 		// The next run has to know which of the files there are an earlier one's.
@@ -43,23 +30,24 @@ func stateDir(spec *job.Spec) string {
 // openStore opens the job's checkpoint folder and locks it. It returns nil if the
 // job has none: its run then cannot be resumed.
 func openStore(spec *job.Spec, log *slog.Logger) (*checkpoint.Store, error) {
-	dir := stateDir(spec)
+	dir := CheckpointDir(spec)
 	if dir == "" {
 		return nil, nil
 	}
 	store, err := checkpoint.Open(dir, checkpoint.Options{Retain: spec.Checkpoint.Retain, Logger: log})
 	if _, ok := errors.AsType[*checkpoint.LockedError](err); ok {
-		return nil, refusal{err}
+		return nil, &RefusedError{err}
 	}
 	return store, err
 }
 
 // refused says, without changing anything, what begin would refuse and is known
 // before.
-func (b beginning) refused(spec *job.Spec, store *checkpoint.Store) error {
-	again := b.resume || b.from != ""
+func (j *Job) refused(store *checkpoint.Store) error {
+	spec, o := j.spec, &j.opts
+	again := o.Resume || o.From != ""
 	if store == nil {
-		if spec.Pipe() && (again || b.fresh) {
+		if spec.KafkaToKafka() && (again || o.Fresh) {
 			return refuse("a job from Kafka to Kafka goes on where its consumer group stands; to read again, set the offsets of the group %q while no member runs, or take another group", spec.Source.Kafka.Group)
 		}
 		if again {
@@ -67,13 +55,13 @@ func (b beginning) refused(spec *job.Spec, store *checkpoint.Store) error {
 		}
 		return nil
 	}
-	if b.fresh {
+	if o.Fresh {
 		return nil // even of what cannot be read
 	}
 	st, err := store.State()
 	gone, isGone := errors.AsType[*checkpoint.GoneError](err)
 	switch {
-	case errors.Is(err, checkpoint.ErrCorrupt) && b.from != "":
+	case errors.Is(err, checkpoint.ErrCorrupt) && o.From != "":
 		return nil // begin says what it finds
 	case isGone && st.Job == spec.Name && spec.Source.Stdin == nil:
 		return refuse("%w; how far it came stands nowhere else. Put the checkpoints back and go on with --resume, "+
@@ -83,7 +71,7 @@ func (b beginning) refused(spec *job.Spec, store *checkpoint.Store) error {
 	case err != nil:
 		return err
 	case st.Job != "" && st.Job != spec.Name:
-		return refusal{&checkpoint.OtherJobError{Dir: store.Dir(), Owner: st.Job, Job: spec.Name}}
+		return &RefusedError{&checkpoint.OtherJobError{Dir: store.Dir(), Owner: st.Job, Job: spec.Name}}
 	case st.Phase != checkpoint.Unfinished:
 		return nil
 	}
@@ -105,25 +93,26 @@ func anew(spec *job.Spec) string {
 	if spec.Sink.File != nil && !spec.Sink.File.Consumed {
 		return "replaces the files in " + spec.Sink.File.Path
 	}
-	return "writes all results to " + sinkPlace(spec) + " once more"
+	return "writes all results to " + SinkPlace(spec) + " once more"
 }
 
 // begin starts a run, or goes on with one.
-func (b beginning) begin(spec *job.Spec, store *checkpoint.Store) (run *checkpoint.Run, err error) {
+func (j *Job) begin(store *checkpoint.Store) (run *checkpoint.Run, err error) {
+	spec, o := j.spec, &j.opts
 	switch {
 	case store == nil:
 		return &checkpoint.Run{}, nil
-	case b.from != "":
-		run, err = store.From(spec.Name, b.from)
-	case b.resume:
+	case o.From != "":
+		run, err = store.From(spec.Name, o.From)
+	case o.Resume:
 		run, err = store.Resume(spec.Name)
-	case b.fresh:
+	case o.Fresh:
 		run, err = store.Fresh(spec.Name)
 	default:
 		run, err = store.Start(spec.Name)
 	}
 	if _, ok := errors.AsType[*checkpoint.OtherJobError](err); ok || errors.Is(err, checkpoint.ErrNoCheckpoint) {
-		return nil, refusal{err}
+		return nil, &RefusedError{err}
 	}
 	if err != nil {
 		return nil, err

@@ -1,4 +1,4 @@
-package main
+package local
 
 import (
 	"cmp"
@@ -12,12 +12,12 @@ import (
 	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/connector/kafka"
 	"github.com/tensorferry/tensorferry/job"
-	"github.com/tensorferry/tensorferry/job/topics"
+	"github.com/tensorferry/tensorferry/job/kafkatopics"
 )
 
 // checkKafka asks whether topics are there, before a sidecar is started, to say what is wrong with its place in the job file. What a resumed run
 // reads is its source's to judge.
-func checkKafka(ctx context.Context, spec *job.Spec, p parts, how beginning) error {
+func checkKafka(ctx context.Context, spec *job.Spec, p parts, o Options) error {
 	at := func(path string, err error) error {
 		if err == nil {
 			return nil
@@ -29,7 +29,7 @@ func checkKafka(ctx context.Context, spec *job.Spec, p parts, how beginning) err
 		if err := p.group.Reach(ctx); err != nil {
 			return at("source.kafka", err)
 		}
-	case spec.Source.Kafka != nil && !how.resume && how.from == "":
+	case spec.Source.Kafka != nil && !o.Resume && o.From == "":
 		if _, err := p.source.Splits(ctx); err != nil {
 			return at("source.kafka", err)
 		}
@@ -73,19 +73,19 @@ func inSource(err error, source any) error {
 // newGroup is what a job from Kafka to Kafka reads, writes and keeps its checkpoints with.
 func newGroup(spec *job.Spec, log *slog.Logger) (*kafka.Group, error) {
 	k := spec.Source.Kafka
-	c, err := topics.Brokers(spec, &k.Kafka, "source.kafka", log)
+	c, err := kafkatopics.Brokers(spec, &k.Kafka, "source.kafka", log)
 	if err != nil {
 		return nil, err
 	}
 	cfg := kafka.GroupConfig{
-		Config: c, Topics: topics.Of(spec), Group: k.Group, Instance: k.Instance,
+		Config: c, Topics: kafkatopics.Of(spec), Group: k.Group, Instance: k.Instance,
 		RebalanceTimeout: max(kafka.DefaultRebalanceTimeout, spec.StopTimeout),
 		// A transaction lasts from one checkpoint to the next and through that one's drain.
 		TransactionTimeout: cmp.Or(k.TransactionTimeout, max(kafka.DefaultTransactionTimeout, 3*interval(spec))),
 		SessionTimeout:     k.SessionTimeout,
 		Discover:           k.Discover,
-		Compression:        topics.Compression(spec.Sink.Kafka),
-		Partitioner:        topics.Partitioner(spec),
+		Compression:        kafkatopics.Compression(spec.Sink.Kafka),
+		Partitioner:        kafkatopics.Partitioner(spec),
 	}
 	g := kafka.NewGroup(cfg)
 	if err := g.Validate(); err != nil {
@@ -95,11 +95,11 @@ func newGroup(spec *job.Spec, log *slog.Logger) (*kafka.Group, error) {
 }
 
 // newKafkaSink is a sink at path: of the group, or one that writes at least once.
-func newKafkaSink(spec *job.Spec, k *job.KafkaSink, path string, encode kafka.Encode[record], g *kafka.Group, log *slog.Logger) (connector.Sink[record], error) {
+func newKafkaSink(spec *job.Spec, k *job.KafkaSink, path string, encode kafka.Encode[Record], g *kafka.Group, log *slog.Logger) (connector.Sink[Record], error) {
 	if g != nil {
-		return kafka.GroupSink(g, kafka.SinkConfig[record]{Topic: k.Topic, Encode: encode, MaxRecord: k.MaxRecord}), nil
+		return kafka.GroupSink(g, kafka.SinkConfig[Record]{Topic: k.Topic, Encode: encode, MaxRecord: k.MaxRecord}), nil
 	}
-	s, err := topics.NewSink(spec, k, path, encode, log)
+	s, err := kafkatopics.NewSink(spec, k, path, encode, log)
 	if err != nil {
 		return nil, err // and no typed nil
 	}
@@ -107,7 +107,7 @@ func newKafkaSink(spec *job.Spec, k *job.KafkaSink, path string, encode kafka.En
 }
 
 // whereIn says which partitions a group's splits stand for; nil without one.
-func whereIn(g *kafka.Group) topics.Where {
+func whereIn(g *kafka.Group) kafkatopics.Where {
 	if g == nil {
 		return nil
 	}

@@ -14,7 +14,7 @@ func (d *decoder) together(s *Spec) {
 	if i.DrainLimit > 0 && !drains && (i.Barrier != BarrierDefault || !given("infer.barrier")) {
 		d.fault(at("infer.drain_limit"), "infer.drain_limit: nothing is drained with barrier: snapshot, the default of order: unordered; want barrier: drain, or no limit")
 	}
-	if i.Timeout == Never {
+	if i.Timeout == Off {
 		if drains && i.DrainLimit == 0 && !given("infer.drain_limit") {
 			d.fault(at("infer.timeout"), "infer.timeout: none, while a checkpoint waits for every call in progress (barrier: drain) and so might never end; want a timeout, a drain_limit or barrier: snapshot")
 		}

@@ -1,4 +1,4 @@
-package main
+package local
 
 import (
 	"bytes"
@@ -37,7 +37,7 @@ func identity(spec *job.Spec) []checkpoint.Property {
 		{Name: "version", Value: i.Version},
 		{Name: "fields", Value: inference.Mapping(i).String()},
 		{Name: "overwrite", Value: fmt.Sprint(i.Overwrite)},
-		{Name: "sink", Value: sinkPlace(spec)},
+		{Name: "sink", Value: SinkPlace(spec)},
 	}
 	if k := spec.Source.Kafka; k != nil && k.Meta != "" {
 		all = append(all, checkpoint.Property{Name: "meta", Value: k.Meta})
@@ -61,7 +61,7 @@ func identity(spec *job.Spec) []checkpoint.Property {
 		all = append(all, checkpoint.Property{Name: onErrorName + class.String(), Value: value})
 	}
 	if spec.DeadLetter != nil {
-		all = append(all, checkpoint.Property{Name: "dead letters", Value: lettersPlace(spec)})
+		all = append(all, checkpoint.Property{Name: "dead letters", Value: LettersPlace(spec)})
 	}
 	return all
 }
@@ -91,8 +91,8 @@ func mended(was *checkpoint.Snapshot, now []checkpoint.Property) *checkpoint.Sna
 	return &is
 }
 
-// sinkPlace names where the results go.
-func sinkPlace(spec *job.Spec) string {
+// SinkPlace names where the results go.
+func SinkPlace(spec *job.Spec) string {
 	if spec.Sink.Stdout {
 		return "standard output"
 	}

@@ -1,4 +1,4 @@
-package main
+package local
 
 import (
 	"context"
@@ -12,7 +12,7 @@ import (
 	"github.com/tensorferry/tensorferry/job"
 	"github.com/tensorferry/tensorferry/job/embedded"
 	"github.com/tensorferry/tensorferry/job/inference"
-	"github.com/tensorferry/tensorferry/job/topics"
+	"github.com/tensorferry/tensorferry/job/kafkatopics"
 	"github.com/tensorferry/tensorferry/stream"
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 	"github.com/tensorferry/tensorferry/stream/restart"
@@ -21,56 +21,47 @@ import (
 
 // parts are what a job file stands for, checked and ready to be put together.
 type parts struct {
-	source  connector.Source[record]
-	sink    connector.Sink[record]
-	letters connector.Sink[record] // nil if no failure goes there
+	source  connector.Source[Record]
+	sink    connector.Sink[Record]
+	letters connector.Sink[Record] // nil if no failure goes there
 	group   *kafka.Group           // nil unless the job is from Kafka to Kafka
-	// lag is how many records of the source are there and have not been read; nil if it cannot tell.
-	lag func() (records int64, known bool)
-	// skipped is how many records of the source were gone before they were read, and skipped; nil
-	// if it skips none.
-	skipped func() int64
 	// tracer is nil unless the job has a trace section and runs.
 	tracer   trace.Tracer
 	operator async.Config
 	restart  restart.Config
 }
 
-// Names of the operators. State in checkpoints is found again by them, so they
-// stay what they are.
+// Names of the job's operators, in progress, metrics and checkpoints. State in checkpoints is found
+// by them, so they stay as they are.
 const (
-	sourceName = "source"
-	inferName  = "infer"
-	keyName    = inferName + "-key" // as stream.KeyedWait names it
-	sinkName   = "sink"
-	// The records that failed, and what writes them as lines.
-	lettersName = "dead-letters"
-	letterName  = "dead-letter"
+	SourceName = "source"
+	InferName  = "infer"
+	SinkName   = "sink"
+	// LettersName is the sink of the records that failed, and LetterName what makes lines of them.
+	LettersName = "dead-letters"
+	LetterName  = "dead-letter"
+
+	keyName = InferName + "-key" // as stream.KeyedWait names it
 )
 
 // newParts checks what only the parts themselves can tell. The errors are
 // job.Fault, all that were found.
-func newParts(spec *job.Spec, w *world, log *slog.Logger) (p parts, faults []error) {
+func newParts(spec *job.Spec, o Options) (p parts, faults []error) {
+	log := o.Logger
 	check := func(err error) {
 		if err != nil {
 			faults = append(faults, err)
 		}
 	}
 	var err error
-	if spec.Pipe() {
+	if spec.KafkaToKafka() {
 		if p.group, err = newGroup(spec, log); err != nil {
 			return p, append(faults, err)
 		}
 	}
-	p.source, err = newSource(spec, w, p.group, log)
+	p.source, err = newSource(spec, o, p.group)
 	check(err)
-	if s, ok := p.source.(interface{ Lag() (int64, bool) }); ok {
-		p.lag = s.Lag
-	}
-	if s, ok := p.source.(interface{ Skipped() int64 }); ok {
-		p.skipped = s.Skipped
-	}
-	p.sink, err = newSink(spec, w, p.group, log)
+	p.sink, err = newSink(spec, o, p.group)
 	check(err)
 	p.letters, err = newLetters(spec, p.group, log)
 	check(err)
@@ -79,7 +70,7 @@ func newParts(spec *job.Spec, w *world, log *slog.Logger) (p parts, faults []err
 	p.operator, err = inference.OperatorConfig(spec)
 	check(err)
 	if spec.Trace != nil {
-		_, err := tracesOf(spec, log)
+		_, err := tracesOf(spec, o.Version, log)
 		check(err)
 	}
 	p.restart = restartConfig(spec)
@@ -100,12 +91,12 @@ func newParts(spec *job.Spec, w *world, log *slog.Logger) (p parts, faults []err
 	return p, faults
 }
 
-func newSource(spec *job.Spec, w *world, g *kafka.Group, log *slog.Logger) (connector.Source[record], error) {
+func newSource(spec *job.Spec, o Options, g *kafka.Group) (connector.Source[Record], error) {
 	switch {
 	case g != nil:
-		return kafka.GroupSource(g, topics.Decoder(spec.Source.Kafka)), nil
+		return kafka.GroupSource(g, kafkatopics.Decoder(spec.Source.Kafka)), nil
 	case spec.Source.Kafka != nil:
-		s, err := topics.NewSource(spec, log)
+		s, err := kafkatopics.NewSource(spec, o.Logger)
 		if err != nil {
 			return nil, err // and no typed nil
 		}
@@ -119,15 +110,15 @@ func newSource(spec *job.Spec, w *world, g *kafka.Group, log *slog.Logger) (conn
 		decode = file.Unchecked
 	}
 	if in := spec.Source.Stdin; in != nil {
-		return file.NewStdin(file.StdinConfig[record]{Input: w.stdin, Decode: decode, MaxLine: in.MaxLine}), nil
+		return file.NewStdin(file.StdinConfig[Record]{Input: o.Stdin, Decode: decode, MaxLine: in.MaxLine}), nil
 	}
 	f := spec.Source.File
-	return file.NewSource(file.SourceConfig[record]{Paths: f.Paths, Decode: decode, SplitSize: f.SplitSize, MaxLine: f.MaxLine, Logger: log}), nil
+	return file.NewSource(file.SourceConfig[Record]{Paths: f.Paths, Decode: decode, SplitSize: f.SplitSize, MaxLine: f.MaxLine, Logger: o.Logger}), nil
 }
 
 // checkSource says what is wrong with the files of the source. Cutting them
 // reads a little of each.
-func checkSource(ctx context.Context, spec *job.Spec, source connector.Source[record]) error {
+func checkSource(ctx context.Context, spec *job.Spec, source connector.Source[Record]) error {
 	if spec.Source.File == nil {
 		return nil
 	}
@@ -137,14 +128,14 @@ func checkSource(ctx context.Context, spec *job.Spec, source connector.Source[re
 	return nil
 }
 
-func newSink(spec *job.Spec, w *world, g *kafka.Group, log *slog.Logger) (connector.Sink[record], error) {
+func newSink(spec *job.Spec, o Options, g *kafka.Group) (connector.Sink[Record], error) {
 	switch {
 	case spec.Sink.Stdout:
-		return file.NewStdout(file.StdoutConfig[record]{Output: w.stdout, Encode: file.RawLine}), nil
+		return file.NewStdout(file.StdoutConfig[Record]{Output: o.Stdout, Encode: file.RawLine}), nil
 	case spec.Sink.Kafka != nil:
-		return newKafkaSink(spec, spec.Sink.Kafka, "sink.kafka", topics.Encoder(spec.Sink.Kafka, whereIn(g)), g, log)
+		return newKafkaSink(spec, spec.Sink.Kafka, "sink.kafka", kafkatopics.Encoder(spec.Sink.Kafka, whereIn(g)), g, o.Logger)
 	}
-	return file.NewSink(file.SinkConfig[record]{Dir: spec.Sink.File.Path, Encode: file.RawLine, Job: spec.Name, Consumed: spec.Sink.File.Consumed}), nil
+	return file.NewSink(file.SinkConfig[Record]{Dir: spec.Sink.File.Path, Encode: file.RawLine, Job: spec.Name, Consumed: spec.Sink.File.Consumed}), nil
 }
 
 // interval is the time between checkpoints. Results go to standard output and from Kafka anywhere when
@@ -168,7 +159,7 @@ func restartConfig(spec *job.Spec) restart.Config {
 	switch {
 	case r.Jitter == nil:
 	case *r.Jitter == 0:
-		cfg.Jitter = restart.NoJitter
+		cfg.Jitter = restart.Off
 	default:
 		cfg.Jitter = *r.Jitter
 	}
@@ -192,16 +183,17 @@ func (o observer) Observe(e stream.Event) {
 	}
 }
 
-// assemble puts the job together. run and store say how it begins; store is nil
+// assemble builds the stream. run and store say how it begins; store is nil
 // for a job that keeps no checkpoints.
-func assemble(spec *job.Spec, p parts, fn *inference.Function, run *checkpoint.Run, store *checkpoint.Store, log *slog.Logger, also ...stream.Observer) *stream.Job {
+func (j *Job) assemble(fn *inference.Function, run *checkpoint.Run, store *checkpoint.Store) *stream.Job {
+	spec, p := j.spec, j.parts
 	c := &spec.Checkpoint
 	cfg := stream.Config{
 		Parallelism: spec.Parallelism,
 		Checkpoint: stream.CheckpointConfig{
 			Interval: interval(spec), Timeout: c.Timeout, MinPause: c.MinPause, TolerableFailures: c.TolerableFailures,
 		},
-		Restart: p.restart, Logger: log, Tracer: p.tracer, Observer: append(observers{observer{log}}, also...),
+		Restart: p.restart, Logger: j.log, Tracer: p.tracer, Observer: append(observers{observer{j.log}, &j.ran}, j.opts.Observers...),
 		RunID: run.ID, Identity: identity(spec), Resume: run.Restore, Previous: run.Previous,
 		Attempt: run.Attempt, LastID: run.LastID,
 	}
@@ -211,21 +203,21 @@ func assemble(spec *job.Spec, p parts, fn *inference.Function, run *checkpoint.R
 	case store != nil:
 		cfg.Checkpoint.Store = store
 	}
-	j := stream.New(spec.Name, cfg)
-	records := stream.From(j, p.source, sourceOptions(spec)...)
+	job := stream.New(spec.Name, cfg)
+	records := stream.From(job, p.source, sourceOptions(spec)...)
 	answers, failed := infer(records, spec, fn, p.operator)
-	stream.To(answers, p.sink, stream.Name(sinkName))
+	stream.To(answers, p.sink, stream.Name(SinkName))
 	if failed != nil {
-		stream.To(stream.Map(failed, lettersOf(spec, p).Line, stream.Name(letterName)), p.letters, stream.Name(lettersName))
+		stream.To(stream.Map(failed, lettersOf(spec, p).Line, stream.Name(LetterName)), p.letters, stream.Name(LettersName))
 	}
-	return j
+	return job
 }
 
 // watermarkIdle is after how long without a record a subtask of a source with watermarks is idle.
 const watermarkIdle = time.Minute
 
 func sourceOptions(spec *job.Spec) []stream.SourceOption {
-	opts := []stream.SourceOption{stream.Name(sourceName)}
+	opts := []stream.SourceOption{stream.Name(SourceName)}
 	if k := spec.Source.Kafka; k != nil && k.Watermark > 0 {
 		opts = append(opts, stream.BoundedOutOfOrderness(k.Watermark), stream.IdleAfter(watermarkIdle))
 	}
@@ -233,12 +225,12 @@ func sourceOptions(spec *job.Spec) []stream.SourceOption {
 }
 
 // infer asks the model. failed is nil if no failure goes there.
-func infer(records *stream.Stream[record], spec *job.Spec, fn *inference.Function, cfg async.Config) (answers *stream.Stream[record], failed *stream.Stream[async.Failed[record]]) {
+func infer(records *stream.Stream[Record], spec *job.Spec, fn *inference.Function, cfg async.Config) (answers *stream.Stream[Record], failed *stream.Stream[async.Failed[Record]]) {
 	if cfg.Order == async.Keyed {
 		records = stream.KeyBy(records, inference.KeyOf(&spec.Infer), stream.Name(keyName))
 	}
 	if spec.DeadLetter != nil {
-		return stream.AsyncWithDeadLetters(records, fn, cfg, stream.Name(inferName))
+		return stream.AsyncWithDeadLetters(records, fn, cfg, stream.Name(InferName))
 	}
-	return stream.Async(records, fn, cfg, stream.Name(inferName)), nil
+	return stream.Async(records, fn, cfg, stream.Name(InferName)), nil
 }

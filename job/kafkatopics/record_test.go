@@ -1,4 +1,4 @@
-package topics
+package kafkatopics
 
 import (
 	"encoding/json"

@@ -1,5 +1,5 @@
-// Package topics makes of a job file's kafka sections what package kafka reads and writes with, for any host.
-package topics
+// Package kafkatopics makes of a job file's kafka sections what package kafka reads and writes with, for any host.
+package kafkatopics
 
 import (
 	"encoding/json"

@@ -1,10 +1,9 @@
-package main
+package local
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -17,14 +16,15 @@ import (
 
 // goOn makes of the checkpoint that was found the one to go on from, or of the run to be replaced
 // what is known of it: newer checkpoints may be damaged or gone, or left behind by --from.
-func (b beginning) goOn(ctx context.Context, spec *job.Spec, run *checkpoint.Run, broken bool, p parts, log *slog.Logger) (err error) {
+func (j *Job) goOn(ctx context.Context, run *checkpoint.Run, broken bool) (err error) {
+	spec, p, o, log := j.spec, j.parts, &j.opts, j.log
 	committers := map[string]connector.Committer{}
 	defer func() {
 		for _, c := range committers {
 			err = also(err, c.Close())
 		}
 	}()
-	for name, sink := range map[string]connector.Sink[record]{sinkName: p.sink, lettersName: p.letters} {
+	for name, sink := range map[string]connector.Sink[Record]{SinkName: p.sink, LettersName: p.letters} {
 		if sink == nil {
 			continue
 		}
@@ -35,7 +35,7 @@ func (b beginning) goOn(ctx context.Context, spec *job.Spec, run *checkpoint.Run
 	}
 	from := run.Restore
 	switch {
-	case from == nil && broken && b.fresh:
+	case from == nil && broken && o.Fresh:
 		run.Previous, err = stream.Reclaim(ctx, run.Previous, committers)
 		return err
 	case from == nil, from.Finished:
@@ -49,7 +49,7 @@ func (b beginning) goOn(ctx context.Context, spec *job.Spec, run *checkpoint.Run
 	if run.Newest != nil {
 		newer = run.LastID > run.Newest.ID
 	}
-	compare := b.from == "" && remakes(spec)
+	compare := o.From == "" && remakes(spec)
 	snap, beyond, blind, err := stream.Salvage(ctx, from, newer, compare, committers)
 	if err != nil {
 		return fmt.Errorf("%s cannot go on from checkpoint %d: %w", run.ID, from.ID, err)
@@ -60,7 +60,7 @@ func (b beginning) goOn(ctx context.Context, spec *job.Spec, run *checkpoint.Run
 	switch lost := len(beyond) > 0 || newer && unseen; {
 	case !lost:
 		return nil
-	case b.from != "":
+	case o.From != "":
 		log.Warn("what was published behind the checkpoint is replaced, or written again", "checkpoint", from.ID, "published", named(beyond))
 		return nil
 	case compare:

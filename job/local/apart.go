@@ -1,4 +1,4 @@
-package main
+package local
 
 import (
 	"context"
@@ -25,7 +25,7 @@ func checkApart(ctx context.Context, spec *job.Spec, p parts, runs bool) (faults
 	if p.letters != nil {
 		own["dead_letter.kafka.topic"] = p.letters
 	}
-	if dir := stateDir(spec); dir != "" {
+	if dir := CheckpointDir(spec); dir != "" {
 		own["checkpoint.dir"] = file.Output{Path: dir, Names: checkpoint.Files()}
 	}
 	if spec.Source.Kafka == nil { // of files the input is the one that is named wrongly

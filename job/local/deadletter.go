@@ -1,4 +1,4 @@
-package main
+package local
 
 import (
 	"log/slog"
@@ -9,25 +9,25 @@ import (
 	"github.com/tensorferry/tensorferry/connector/kafka"
 	"github.com/tensorferry/tensorferry/job"
 	"github.com/tensorferry/tensorferry/job/inference"
-	"github.com/tensorferry/tensorferry/job/topics"
+	"github.com/tensorferry/tensorferry/job/kafkatopics"
 )
 
 // newLetters makes the sink of the records that failed; nil if the job has none. A folder
 // does not go by the job's own name, so that neither sink takes the pending files of the other for
 // leftovers of its own, whatever the folders are.
-func newLetters(spec *job.Spec, g *kafka.Group, log *slog.Logger) (connector.Sink[record], error) {
+func newLetters(spec *job.Spec, g *kafka.Group, log *slog.Logger) (connector.Sink[Record], error) {
 	switch l := spec.DeadLetter; {
 	case l == nil:
 		return nil, nil
 	case l.Kafka != nil:
-		return newKafkaSink(spec, l.Kafka, "dead_letter.kafka", topics.LetterEncoder(l.Kafka, whereIn(g)), g, log)
+		return newKafkaSink(spec, l.Kafka, "dead_letter.kafka", kafkatopics.LetterEncoder(l.Kafka, whereIn(g)), g, log)
 	default:
-		return file.NewSink(file.SinkConfig[record]{Dir: l.File.Path, Encode: file.RawLine, Job: spec.Name + "/" + lettersName, Consumed: l.File.Consumed, Private: true}), nil
+		return file.NewSink(file.SinkConfig[Record]{Dir: l.File.Path, Encode: file.RawLine, Job: spec.Name + "/" + LettersName, Consumed: l.File.Consumed, Private: true}), nil
 	}
 }
 
-// lettersPlace names where the records go that failed.
-func lettersPlace(spec *job.Spec) string {
+// LettersPlace names where the records go that failed.
+func LettersPlace(spec *job.Spec) string {
 	if k := spec.DeadLetter.Kafka; k != nil {
 		return "the topic " + k.Topic
 	}

@@ -1,0 +1,225 @@
+// Package local runs job files on one machine, in the process that calls it. It is the twin of
+// flink/jobfile, which makes Beam pipelines of the same files.
+//
+//	spec, err := job.Load("job.yaml")
+//	if err != nil {
+//		return err // each fault with its line and column
+//	}
+//	j, err := local.Build(spec, local.Options{Resume: true})
+//	if err != nil {
+//		return err
+//	}
+//	return j.Run(ctx)
+//
+// Run starts the model server that the file brings along, takes the lock on the job's checkpoints,
+// and runs the job to the end of its input. The command tensorferry is flags, signals and a view
+// around this package.
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/tensorferry/tensorferry/async"
+	"github.com/tensorferry/tensorferry/job"
+	"github.com/tensorferry/tensorferry/job/embedded"
+	"github.com/tensorferry/tensorferry/job/inference"
+	"github.com/tensorferry/tensorferry/sidecar"
+	"github.com/tensorferry/tensorferry/stream"
+)
+
+// Record is what jobs described by a file are made of: one JSON object, as its line had it.
+type Record = inference.Record
+
+// Options say how a job file is run. The zero value starts a run where there is none, or replaces one
+// that is finished.
+type Options struct {
+	// Resume goes on with the unfinished run from its newest checkpoint, and starts one if there is
+	// none. Fresh discards an unfinished run and starts anew. From goes on from one checkpoint of the
+	// run, named by its number or file. At most one of the three may be set.
+	Resume, Fresh bool
+	From          string
+	// Stdin and Stdout are used by jobs that read standard input or write to standard output. Default:
+	// those of the process.
+	Stdin  *os.File
+	Stdout io.Writer
+	// Logger takes what happens to the run. Default: nothing is logged.
+	Logger *slog.Logger
+	// Version is the program's, for the job's traces.
+	Version string
+	// Request, if set, is called after each request to the model server, from any goroutine. It must
+	// not block.
+	Request func(sidecar.Request)
+	// Started, if set, is called with the run when the job begins, before anything is read. Stop the
+	// run with stream.Run.Stop to end with a checkpoint.
+	Started func(*stream.Run)
+	// Observers are called for what happens to the run (stream.Config.Observer).
+	Observers []stream.Observer
+}
+
+// Job is a job file that is ready to run. It runs once.
+type Job struct {
+	spec  *job.Spec
+	opts  Options
+	log   *slog.Logger
+	parts parts
+
+	ran               running
+	finished, resumed atomic.Bool
+	notNumbers        atomic.Pointer[atomic.Int64] // of the model's answers; nil before there is a function
+}
+
+// RefusedError is an error that another option or another job file ends. Nothing was changed.
+type RefusedError struct{ Err error }
+
+func (e *RefusedError) Error() string { return e.Err.Error() }
+func (e *RefusedError) Unwrap() error { return e.Err }
+
+func refuse(format string, args ...any) error { return &RefusedError{fmt.Errorf(format, args...)} }
+
+// Check returns everything that is wrong with a job file, as far as can be seen without running it:
+// each error is a job.Fault. It reads a little of each input file, and changes nothing.
+func Check(ctx context.Context, spec *job.Spec) []error {
+	p, faults := newParts(spec, Options{Logger: slog.New(slog.DiscardHandler)})
+	if err := checkSource(ctx, spec, p.source); err != nil {
+		faults = append(faults, err)
+	}
+	return append(faults, checkApart(ctx, spec, p, false)...)
+}
+
+// Build checks a job file and makes a job of it. It opens, locks and changes nothing. The error holds
+// a job.Fault for each fault.
+func Build(spec *job.Spec, opts Options) (*Job, error) {
+	if opts.Resume && opts.Fresh || opts.From != "" && (opts.Resume || opts.Fresh) {
+		return nil, refuse("want at most one of resume, fresh and from")
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	if opts.Stdin == nil {
+		opts.Stdin = os.Stdin
+	}
+	if opts.Stdout == nil {
+		opts.Stdout = os.Stdout
+	}
+	for _, w := range spec.Warnings {
+		opts.Logger.Warn("job file", "warning", w.Error())
+	}
+	p, faults := newParts(spec, opts)
+	if faults != nil {
+		return nil, errors.Join(faults...)
+	}
+	return &Job{spec: spec, opts: opts, log: opts.Logger, parts: p}, nil
+}
+
+// Unread returns how many records of the source are there and have not been read. known is false if
+// the source cannot tell, or not yet.
+func (j *Job) Unread() (records int64, known bool) {
+	if s, ok := j.parts.source.(interface{ Lag() (int64, bool) }); ok {
+		return s.Lag()
+	}
+	return 0, false
+}
+
+// Skipped returns how many records of the source were gone before they were read, and were skipped.
+// known is false for sources that skip nothing.
+func (j *Job) Skipped() (records int64, known bool) {
+	if s, ok := j.parts.source.(interface{ Skipped() int64 }); ok {
+		return s.Skipped(), true
+	}
+	return 0, false
+}
+
+// NotNumbers returns how many numbers of the model's answers were NaN or infinite.
+func (j *Job) NotNumbers() int64 {
+	if n := j.notNumbers.Load(); n != nil {
+		return n.Load()
+	}
+	return 0
+}
+
+// Resumed reports whether the run went on from a checkpoint. Finished reports whether that run had
+// reached its end before, so that nothing was left to do.
+func (j *Job) Resumed() bool { return j.resumed.Load() }
+
+// Finished: see Resumed.
+func (j *Job) Finished() bool { return j.finished.Load() }
+
+// Untouched reports whether nothing is lost with a run: this process has read nothing and kept
+// nothing, in any attempt. One that reads topics has a beginning once it runs, behind which records
+// come that it has not read yet.
+func (j *Job) Untouched(p *stream.Progress) bool {
+	for i := range p.Worked {
+		if p.Worked[i].In > 0 {
+			return false
+		}
+	}
+	return p.CheckpointsCompleted == 0 && !(j.spec.Source.Kafka != nil && j.ran.Load())
+}
+
+// Ask opens the model once, as a subtask would, and closes it again. It returns what does not suit the
+// fields of the job file.
+func (j *Job) Ask(ctx context.Context) (err error) {
+	log := slog.New(slog.DiscardHandler)
+	endpoint := j.spec.Infer.Endpoint
+	if j.spec.Sidecar != nil {
+		e, err := embedded.Start(ctx, j.spec, log, nil)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, e.Close()) }()
+		endpoint = e.Endpoint()
+	}
+	fn, err := inference.NewFunction(j.spec, endpoint, nil)
+	if err != nil {
+		return err
+	}
+	cfg, err := j.parts.operator.Resolve()
+	if err != nil {
+		return err
+	}
+	// Somebody who asks by hand does not want to wait as long as a job would.
+	cfg.Hold = min(cfg.Hold, 10*time.Second)
+	caller, err := fn.Open(ctx, async.Subtask{Operator: InferName, Parallelism: 1, Config: cfg, Logger: log}, nobody{})
+	if err != nil {
+		return err
+	}
+	return caller.Close()
+}
+
+// nobody takes completions that never come.
+type nobody struct{}
+
+func (nobody) Complete([]async.Completion[Record]) {}
+func (nobody) Suspend(error)                       {}
+func (nobody) Resume()                             {}
+
+// running is true once every subtask of a job has run.
+type running struct{ atomic.Bool }
+
+// Observe implements stream.Observer.
+func (r *running) Observe(e stream.Event) {
+	if _, ok := e.(stream.Started); ok {
+		r.Store(true)
+	}
+}
+
+// also adds what failed on the way out, if anything did.
+func also(err, more error) error {
+	if more == nil {
+		return err
+	}
+	return errors.Join(err, more)
+}
+
+// placed is a failure of the job whose cause is a place in the job file. It is not a job.Fault for
+// errors.As, since the file alone does not show it.
+type placed struct{ at job.Fault }
+
+func (p placed) Error() string { return p.at.Error() }
