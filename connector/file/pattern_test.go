@@ -163,7 +163,7 @@ func TestUnreadableFolder(t *testing.T) {
 		if err == nil {
 			err = w.from("in/a.jsonl", elems) // the administrator may read any folder, but no file as one
 		}
-		if err == nil || !strings.Contains(err.Error(), "what may be in there would be missing") {
+		if err == nil || !strings.Contains(err.Error(), "the input would lack the files in it") {
 			t.Errorf("%v", err)
 		}
 		return
@@ -173,7 +173,7 @@ func TestUnreadableFolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.Chmod("in/shut", 0o700) })
-	if got, err := named("in/**"); err == nil || !strings.Contains(err.Error(), "what may be in there would be missing") {
+	if got, err := named("in/**"); err == nil || !strings.Contains(err.Error(), "the input would lack the files in it") {
 		t.Errorf("%s, %v", got, err)
 	}
 }
@@ -199,7 +199,7 @@ func TestMatchesThatAreNoFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := s.Splits(ctx); err == nil || !strings.Contains(err.Error(), "b.jsonl") ||
-		!strings.Contains(err.Error(), "what may be in there would be missing") {
+		!strings.Contains(err.Error(), "the input would lack the files in it") {
 		t.Errorf("a file with an impossible name: %v", err)
 	}
 }

@@ -77,7 +77,7 @@ func (w *writer[T]) Write(recs []async.Record[T]) error {
 		if err != nil {
 			return w.fail(err) // the whole job fails, so the lines before it do not matter
 		}
-		p.buf.Write(line) // the buffer keeps an error for the next call
+		_, _ = p.buf.Write(line) // the buffer keeps an error for the next call
 		if err := p.buf.WriteByte('\n'); err != nil {
 			return w.fail(fmt.Errorf("file: writing %s: %w", filepath.Join(w.dir, p.name), err))
 		}

@@ -189,7 +189,7 @@ func TestRefusals(t *testing.T) {
 		says []string
 	}{
 		"closed": {func(_ *broker, c *GroupConfig) { c.SASL = plain.Auth{User: "u", Pass: "wrong"}.AsMechanism() },
-			[]string{"no broker can be reached at", "wants TLS or SASL"}},
+			[]string{"no broker can be reached at", "may want TLS or SASL"}},
 		"password": {func(b *broker, c *GroupConfig) {
 			c.SASL = plain.Auth{User: "u", Pass: "wrong"}.AsMechanism()
 			answers(kmsg.SASLAuthenticate, kerr.SaslAuthenticationFailed)(b, c)
@@ -203,7 +203,7 @@ func TestRefusals(t *testing.T) {
 		}, []string{"no broker can be reached at nobody:9092", "connection refused"}},
 		"transaction timeout": {answers(kmsg.InitProducerID, kerr.InvalidTransactionTimeout), []string{"taking up the transactional id tensorferry-g-", "transaction.max.timeout.ms"}},
 		"transactional id":    {answers(kmsg.InitProducerID, kerr.TransactionalIDAuthorizationFailed), []string{"grant the user the right to write the transactional ids"}},
-		"session timeout":     {answers(kmsg.JoinGroup, kerr.InvalidSessionTimeout), []string{`the consumer group "g"`, "want a session timeout from"}},
+		"session timeout":     {answers(kmsg.JoinGroup, kerr.InvalidSessionTimeout), []string{`the consumer group "g"`, "set a session timeout from"}},
 		"group":               {answers(kmsg.JoinGroup, kerr.GroupAuthorizationFailed), []string{"grant the user the right to read the consumer group"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -63,7 +63,7 @@ func (c *SinkConfig[T]) check() error {
 		c.MaxHeld = DefaultMaxHeld
 	}
 	if c.MaxRecord < 0 || c.MaxRecord > mostRecord {
-		errs = append(errs, fmt.Errorf("kafka: the largest record is %d bytes; want 1 to %d, or 0 for %d", c.MaxRecord, mostRecord, DefaultMaxRecord))
+		errs = append(errs, fmt.Errorf("kafka: the bound of a record is %d bytes; want 1 to %d, or 0 for %d", c.MaxRecord, mostRecord, DefaultMaxRecord))
 	}
 	if c.MaxRecord == 0 {
 		c.MaxRecord = DefaultMaxRecord

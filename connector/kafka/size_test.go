@@ -36,7 +36,7 @@ func TestMaxRecord(t *testing.T) {
 			{"out", 0, DefaultMaxRecord - beside, ""},
 			{"out", 0, DefaultMaxRecord - beside + 1, "split 0, position 0 cannot be written: the record has 1000001 bytes; the largest record is 1000000 bytes"},
 			{"out", 100, 101, "the largest record is 100 bytes"},
-			{"out", -1, 1, "the largest record is -1 bytes; want 1 to 67108864"},
+			{"out", -1, 1, "the bound of a record is -1 bytes; want 1 to 67108864"},
 			{"small", 0, 1, "the topic small takes records of at most 5000 bytes (max.message.bytes), but the sink may write records of 1000000 bytes; set the largest record to 4872 bytes or less"},
 			{"small", 4872, 4872 - beside, ""},
 			{"large", 5_000_000, 5_000_000 - beside, ""},
