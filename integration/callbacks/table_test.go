@@ -91,13 +91,13 @@ var otherRows = map[string]row{
 	"job/local.Options.Request":              {why: nested}, // in sidecar.Config.Observe
 	"job/local.Options.Started":              {why: onCallers},
 	"job/local.Options.Stdout":               {why: nested},
-	"job/kafkatopics.Brokers(log)":                {why: nested},
-	"job/kafkatopics.Encoder(where)":              {why: nested}, // in connector/kafka.Encode
-	"job/kafkatopics.LetterEncoder(where)":        {why: nested},
-	"job/kafkatopics.NewSink(encode)":             {why: nested},
-	"job/kafkatopics.NewSink(log)":                {why: nested},
-	"job/kafkatopics.NewSource(log)":              {why: nested},
-	"job/kafkatopics.Where":                       {why: nested},
+	"job/kafkatopics.Brokers(log)":           {why: nested},
+	"job/kafkatopics.Encoder(where)":         {why: nested}, // in connector/kafka.Encode
+	"job/kafkatopics.LetterEncoder(where)":   {why: nested},
+	"job/kafkatopics.NewSink(encode)":        {why: nested},
+	"job/kafkatopics.NewSink(log)":           {why: nested},
+	"job/kafkatopics.NewSource(log)":         {why: nested},
+	"job/kafkatopics.Where":                  {why: nested},
 	"sidecar/backend/mock.Config.OnCrash":    {why: nested}, // in backend.Model.Run
 	"sidecar/endpoint.FromAddr(a)":           {why: onCallers},
 	"sidecar/endpoint.Hears(c)":              {why: nested}, // it calls none of a user's own type

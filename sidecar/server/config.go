@@ -19,7 +19,7 @@ import (
 // The defaults of Config.
 const (
 	DefaultMaxBatch       = 256
-	DefaultMaxBatchDelay         = time.Millisecond
+	DefaultMaxBatchDelay  = time.Millisecond
 	DefaultQueueRows      = 16384
 	DefaultQueueBytes     = 256 << 20
 	DefaultQueueTimeout   = 10 * time.Second

@@ -63,7 +63,7 @@ type Script struct {
 	// The server's own bounds; zero values are the defaults of server.Config, but
 	// for Window, whose zero value is none here.
 	MaxBatch       int
-	MaxBatchDelay         time.Duration
+	MaxBatchDelay  time.Duration
 	QueueRows      int
 	QueueBytes     int64
 	QueueTimeout   time.Duration
