@@ -12,7 +12,8 @@ import (
 
 // Time that others take must not count against records.
 
-// TestAnswerInTimeBeforeAdmission: an answer that came in time is in time, whatever is let in before anybody looks (A15).
+// TestAnswerInTimeBeforeAdmission: an answer that came in time is in time, whatever is let in
+// before anybody looks (A15).
 func TestAnswerInTimeBeforeAdmission(t *testing.T) {
 	for name, admit := range map[string]func(*rig){
 		"record":    func(r *rig) { r.admit(2) },
@@ -62,14 +63,16 @@ func (s slowTaker) Emit(recs []async.Record[int]) {
 	s.rig.Emit(recs)
 }
 
-// TestTimeoutBeginsAfterEmission: a record that waited for its call while results were taken has its whole timeout (A7).
+// TestTimeoutBeginsAfterEmission: a record that waited for its call while results were taken has
+// its whole timeout (A7).
 func TestTimeoutBeginsAfterEmission(t *testing.T) {
 	inEveryOrder(t, "7 slow emission", func(t *testing.T, order async.Order) {
 		r := newRig(t, order, async.Config{MaxCalls: 1, Timeout: time.Second}, nil)
 		r.admit(1, 2)
 		r.step()
 		r.double(1)
-		if _, err := r.op.Step(time.Now(), 100, slowTaker{r}); err != nil { // 1 leaves, and 2 is called
+		// 1 leaves, and 2 is called
+		if _, err := r.op.Step(time.Now(), 100, slowTaker{r}); err != nil {
 			t.Fatal(err)
 		}
 		if left := time.Until(r.deadlines[2]); left != time.Second {
@@ -82,7 +85,8 @@ func TestTimeoutBeginsAfterEmission(t *testing.T) {
 	})
 }
 
-// TestAnswerDuringEmission: what is answered in time while results are taken is in time, and what is not is out of it (A15).
+// TestAnswerDuringEmission: what is answered in time while results are taken is in time, and what
+// is not is out of it (A15).
 func TestAnswerDuringEmission(t *testing.T) {
 	inEveryOrder(t, "15 answered during an emission", func(t *testing.T, order async.Order) {
 		r := newRig(t, order, async.Config{Timeout: 3 * time.Second, OnError: async.OnError{Timeout: async.Drop}}, nil)
@@ -100,7 +104,8 @@ func TestAnswerDuringEmission(t *testing.T) {
 	})
 }
 
-// TestRestoredRecordThatDoesNotFit: while the bytes of a restored record are too many there is nothing to do at once.
+// TestRestoredRecordThatDoesNotFit: while the bytes of a restored record are too many there is
+// nothing to do at once.
 func TestRestoredRecordThatDoesNotFit(t *testing.T) {
 	inEveryOrder(t, "34 restored beyond the bytes", func(t *testing.T, order async.Order) {
 		r := newRig(t, order, async.Config{Capacity: 10, MaxBytes: 8, Barrier: async.Snapshot}, nil)

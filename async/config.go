@@ -87,8 +87,8 @@ type Config struct {
 	Hold time.Duration
 	// Retry says how failed attempts are followed by others.
 	Retry Retry
-	// Barrier says what a checkpoint barrier does. Default: Snapshot for Unordered, and Drain for the
-	// other orders.
+	// Barrier says what a checkpoint barrier does. Default: Snapshot for Unordered, and Drain for
+	// the other orders.
 	Barrier BarrierPolicy
 	// DrainLimit ends a drain after so long: what is left then goes into the
 	// checkpoint, as under Snapshot. Default: no limit. It needs the Drain policy.
@@ -124,8 +124,8 @@ type OnError struct {
 	Backend, BadRecord, Timeout, Overload, Transport, Permanent Action
 }
 
-// For returns the action for a class. Of a class that does not exist nobody has said what may become
-// of its records, so it fails the task.
+// For returns the action for a class. Of a class that does not exist nobody has said what may
+// become of its records, so it fails the task.
 func (o OnError) For(c Class) Action {
 	all := [...]Action{o.Backend, o.BadRecord, o.Timeout, o.Overload, o.Transport, o.Permanent}
 	if int(c) >= len(all) {

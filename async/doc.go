@@ -24,15 +24,15 @@
 // which that caller reports. The caller's Call gets a slice of calls and starts them; it must not
 // block, and the slice is its own until it returns only. When an outcome is there, from any
 // goroutine, the caller passes a Completion with the call's ID to Completer.Complete. The first
-// completion of a call counts, and later ones are ignored. Close ends what is in progress and leaves
-// nothing behind.
+// completion of a call counts, and later ones are ignored. Close ends what is in progress and
+// leaves nothing behind.
 //
 // An error says what it means through its Verdict: whether the record, the other side or the way
-// there is at fault, and whether another attempt may help. If no call can be made at all, as without
-// a connection, the caller says Suspend and later Resume: the records wait, and their time stands
-// still. Optional interfaces of a Function are TimeoutHandler, RetryPredicate, FallbackMaker, Sizer
-// and CallLimiter; a function that wraps another one implements Unwrapper, so that they are found.
-// Package asynctest tests a function in virtual time.
+// there is at fault, and whether another attempt may help. If no call can be made at all, as
+// without a connection, the caller says Suspend and later Resume: the records wait, and their time
+// stands still. Optional interfaces of a Function are TimeoutHandler, RetryPredicate,
+// FallbackMaker, Sizer and CallLimiter; a function that wraps another one implements Unwrapper, so
+// that they are found. Package asynctest tests a function in virtual time.
 //
 // # Writing a host
 //

@@ -78,8 +78,8 @@ type Subtask struct {
 	Operator string
 	// Index is the number of the subtask, from 0, and Parallelism how many there are.
 	Index, Parallelism int
-	// Run names the run of the job, and is the same after a restore; empty outside of a job. Attempt
-	// counts the starts of the run, which are its restarts and resumptions, from 0.
+	// Run names the run of the job, and is the same after a restore; empty outside of a job.
+	// Attempt counts the starts of the run, which are its restarts and resumptions, from 0.
 	Run     string
 	Attempt int
 	// Config is the operator's configuration with every default filled in.

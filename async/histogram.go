@@ -11,15 +11,15 @@ const HistogramBuckets = 23
 
 const leastBound = 25 * time.Microsecond
 
-// HistogramBound returns the upper bound of a bucket, which it holds itself: 25 µs for bucket 0, and twice
-// that of the one before for each other, up to 105 s for bucket HistogramBuckets - 1.
+// HistogramBound returns the upper bound of a bucket, which it holds itself: 25 µs for bucket 0,
+// and twice that of the one before for each other, up to 105 s for bucket HistogramBuckets - 1.
 func HistogramBound(bucket int) time.Duration { return leastBound << bucket }
 
 // Histogram counts durations. Its zero value is empty. It holds no pointer, so an assignment copies
 // it; it is not safe for concurrent use.
 type Histogram struct {
-	// Buckets count the durations up to HistogramBound and above that of the bucket before; the last
-	// one those above all bounds.
+	// Buckets count the durations up to HistogramBound and above that of the bucket before; the
+	// last one those above all bounds.
 	Buckets [HistogramBuckets + 1]int64
 	// Sum is of all durations.
 	Sum time.Duration
@@ -35,8 +35,8 @@ func (h *Histogram) add(d time.Duration, n int64) {
 	h.Sum += d * time.Duration(n)
 }
 
-// tally is in front of a histogram. Records that came or were answered together take equally long, and
-// are many: it counts them, and adds them when another duration comes, or at flush.
+// tally is in front of a histogram. Records that came or were answered together take equally long,
+// and are many: it counts them, and adds them when another duration comes, or at flush.
 type tally struct {
 	of Histogram
 	d  time.Duration
@@ -89,9 +89,9 @@ func (h Histogram) Minus(o Histogram) Histogram {
 	return h
 }
 
-// Quantile returns an estimate of the duration that the share q (0 to 1) of all does not exceed, as straight
-// lines between the bounds have it; so it is off by less than a bucket. It is 0 if nothing was counted, and the
-// largest bound if it lies above.
+// Quantile returns an estimate of the duration that the share q (0 to 1) of all does not exceed, as
+// straight lines between the bounds have it; so it is off by less than a bucket. It is 0 if nothing
+// was counted, and the largest bound if it lies above.
 func (h *Histogram) Quantile(q float64) time.Duration {
 	n := h.Count()
 	if n == 0 {

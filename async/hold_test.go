@@ -306,8 +306,8 @@ func TestAloneAfterWhatIsAskedFor(t *testing.T) {
 	})
 }
 
-// TestOneThatLosesTheConnection: a record at which the server ends has the same bound, though others
-// are taken between its calls (A41).
+// TestOneThatLosesTheConnection: a record at which the server ends has the same bound, though
+// others are taken between its calls (A41).
 func TestOneThatLosesTheConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, async.Unordered, async.Config{Hold: hold, Capacity: 20, OnError: async.OnError{Transport: async.Drop}}, nil)

@@ -7,9 +7,10 @@ import (
 	"time"
 )
 
-// Map calls fn for every value of in and yields the results in the order that cfg says, with as many
-// calls in progress as cfg allows. Keyed order is an error, since the values have no keys. Values are read ahead on a goroutine of their own, by at most
-// the capacity, 256, and an eighth of cfg.MaxBytes; one larger value alone.
+// Map calls fn for every value of in and yields the results in the order that cfg says, with as
+// many calls in progress as cfg allows. Keyed order is an error, since the values have no keys.
+// Values are read ahead on a goroutine of their own, by at most the capacity, 256, and an eighth of
+// cfg.MaxBytes; one larger value alone.
 //
 // The first failure ends the sequence: of the input, after the results of what
 // came before it; of a record, at once, as a *RecordError whose Position is the

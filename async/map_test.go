@@ -207,7 +207,8 @@ func TestPanicsAreFailures(t *testing.T) {
 	})
 }
 
-// TestFunctionThatEndsItsGoroutine: that is the failure of the record, and the function's goroutines stay as many.
+// TestFunctionThatEndsItsGoroutine: that is the failure of the record, and the function's
+// goroutines stay as many.
 func TestFunctionThatEndsItsGoroutine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := func(_ context.Context, v int) (int, error) {
@@ -230,7 +231,8 @@ func TestFunctionThatEndsItsGoroutine(t *testing.T) {
 	})
 }
 
-// TestInputThatEndsItsGoroutine: that is a failure of the input, which comes after what it gave before.
+// TestInputThatEndsItsGoroutine: that is a failure of the input, which comes after what it gave
+// before.
 func TestInputThatEndsItsGoroutine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		in := func(yield func(int, error) bool) {

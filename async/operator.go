@@ -218,8 +218,8 @@ func (o *Operator[IN, OUT]) Admit(recs []Record[IN]) (n int) {
 	return n
 }
 
-// look judges what came in, before an admission moves the queue's clock on: an answer that was in time
-// would be late otherwise (A15).
+// look judges what came in, before an admission moves the queue's clock on: an answer that was in
+// time would be late otherwise (A15).
 func (o *Operator[IN, OUT]) look() {
 	if o.failed == nil {
 		o.takeReports()
@@ -310,7 +310,8 @@ func (o *Operator[IN, OUT]) step(now asyncq.Time, max int, out Emitter[OUT]) {
 	}
 	o.admitBacklog(now)
 	if o.emit(now, min(max, emitTurn), out) {
-		// Who took that may have taken its time, which is not that of the records that are called now (A7).
+		// Who took that may have taken its time, which is not that of the records that are called
+		// now (A7).
 		now = o.clock(time.Time{})
 		if o.takeReports(); o.failed == nil {
 			o.queue.Tick(now)

@@ -14,8 +14,8 @@ type Unwrapper[IN, OUT any] interface {
 }
 
 // As returns fn as a T if it is one, and otherwise the first function that it wraps (Unwrapper) and
-// that is one. T is one of the optional interfaces of a Function. If an Unwrap panics, what it wraps
-// has none; NewOperator returns that as an error.
+// that is one. T is one of the optional interfaces of a Function. If an Unwrap panics, what it
+// wraps has none; NewOperator returns that as an error.
 func As[T, IN, OUT any](fn Function[IN, OUT]) (t T, ok bool) {
 	all, _ := layers(fn)
 	for _, f := range all {

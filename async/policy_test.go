@@ -30,8 +30,8 @@ func every(a async.Action) async.OnError {
 	return async.OnError{Backend: a, BadRecord: a, Timeout: a, Overload: a, Transport: a, Permanent: a}
 }
 
-// TestUnknownClass: nobody has said what becomes of a record whose failure has a class that does not
-// exist, so it is not hidden, whatever is said of the classes that do.
+// TestUnknownClass: nobody has said what becomes of a record whose failure has a class that does
+// not exist, so it is not hidden, whatever is said of the classes that do.
 func TestUnknownClass(t *testing.T) {
 	for _, order := range everyOrder {
 		for _, action := range []async.Action{async.Fail, async.Drop, async.Fallback, async.DeadLetter} {

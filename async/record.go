@@ -52,8 +52,8 @@ func At(t time.Time) EventTime {
 	return EventTime(t.UnixMilli())
 }
 
-// Record is one element of a stream and where it came from. A result carries
-// the time, key, split and position of the record that it answers, and the trace context of that record's span.
+// Record is one element of a stream and where it came from. A result carries the time, key, split
+// and position of the record that it answers, and the trace context of that record's span.
 type Record[T any] struct {
 	Value T
 	// Time is the event time, NoTime if the source gives none. The zero value is
@@ -67,8 +67,9 @@ type Record[T any] struct {
 	// Position is where reading starts again to meet this very record: a byte
 	// offset for files, an index for slices, an offset for logs.
 	Position int64
-	// Trace is the trace context that the record came with, and behind an operator that of the operator's span for it. Nil: it
-	// has none, and an operator with a tracer may begin a trace. It is not kept in checkpoints.
+	// Trace is the trace context that the record came with, and behind an operator that of the
+	// operator's span for it. Nil: it has none, and an operator with a tracer may begin a trace. It
+	// is not kept in checkpoints.
 	Trace *trace.Context
 }
 

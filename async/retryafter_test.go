@@ -21,8 +21,8 @@ func (b busyFor) Verdict() async.Verdict {
 	return async.Verdict{Class: async.Overload, Hold: true, RetryAfter: time.Duration(b)}
 }
 
-// TestRetryAfter: whatever the other side asks for, a record waits for it no longer than hold, others not for the record, and nobody calls again
-// and again.
+// TestRetryAfter: whatever the other side asks for, a record waits for it no longer than hold,
+// others not for the record, and nobody calls again and again.
 func TestRetryAfter(t *testing.T) {
 	for _, after := range []time.Duration{time.Second, 24 * time.Hour, math.MaxInt64} {
 		synctest.Test(t, func(t *testing.T) {

@@ -91,8 +91,8 @@ func TestFullQueueRows(t *testing.T) {
 	})
 }
 
-// TestRow46: a snapshot of N+1 entries comes back into capacity N, and into capacity 1, in every order and
-// under every policy, with the input that waits behind it (A36, FLINK-7949).
+// TestRow46: a snapshot of N+1 entries comes back into capacity N, and into capacity 1, in every
+// order and under every policy, with the input that waits behind it (A36, FLINK-7949).
 func TestRow46(t *testing.T) {
 	const n = 5
 	inEveryOrder(t, "46 N+1 entries into capacity N and 1", func(t *testing.T, order async.Order) {
@@ -113,7 +113,8 @@ func TestRow46(t *testing.T) {
 				if b.step(); b.op.Room() != 0 || b.op.Stats().InFlight != capacity {
 					t.Fatalf("capacity %d: room %d, %+v", capacity, b.op.Room(), b.op.Stats())
 				}
-				// Nothing completes, and a barrier comes: the whole snapshot is in the next one too.
+				// Nothing completes, and a barrier comes: the whole snapshot is in the next one
+				// too.
 				b.op.Barrier(2)
 				if b.step(); policy == async.Snapshot && (b.status.Barrier != 2 || len(b.status.Entries) != n+1) {
 					t.Fatalf("capacity %d: %d entries in the next checkpoint", capacity, len(b.status.Entries))

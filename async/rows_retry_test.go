@@ -83,8 +83,8 @@ func TestTimerRows(t *testing.T) {
 	})
 }
 
-// TestRow36: the failure of a timeout handler is the record's last word, also where retry strategy, predicate
-// and verdict would all have another attempt (FLINK-38082).
+// TestRow36: the failure of a timeout handler is the record's last word, also where retry strategy,
+// predicate and verdict would all have another attempt (FLINK-38082).
 func TestRow36(t *testing.T) {
 	inEveryOrder(t, "35, 36 a handler whose failure looks worth a retry", func(t *testing.T, order async.Order) {
 		for _, predicated := range []bool{false, true} {
@@ -117,8 +117,8 @@ type retryingHandler struct{ *handled }
 func (retryingHandler) RetryResult(async.Outputs[int]) bool { return false }
 func (retryingHandler) RetryError(error) bool               { return true }
 
-// TestRow37: a timeout fires while a failure is being turned into a retry, in every way in which the two
-// can meet. Each time there is one outcome, and no attempt after the deadline (A24).
+// TestRow37: a timeout fires while a failure is being turned into a retry, in every way in which
+// the two can meet. Each time there is one outcome, and no attempt after the deadline (A24).
 func TestRow37(t *testing.T) {
 	const delay = 10 * time.Millisecond
 	for _, c := range []struct {
@@ -137,7 +137,8 @@ func TestRow37(t *testing.T) {
 			var h *handled
 			cfg := async.Config{
 				Timeout: time.Second, Retry: async.Retry{Max: 3, Delay: delay, Jitter: async.Off},
-				OnError: async.OnError{Backend: async.Drop}, // the outcome where the handler is not asked
+				// the outcome where the handler is not asked
+				OnError: async.OnError{Backend: async.Drop},
 			}
 			r := newRig(t, order, cfg, func(r *rig) async.Function[int, int] {
 				h = &handled{Function: r, handler: func(async.Call[int]) (async.Outputs[int], error) { return async.One(-1), nil }}

@@ -80,8 +80,8 @@ func TestStrangerRows(t *testing.T) {
 	})
 }
 
-// TestRow55: whatever becomes of the records, and whatever else is queued, the counts balance after every step, and at
-// the end.
+// TestRow55: whatever becomes of the records, and whatever else is queued, the counts balance after
+// every step, and at the end.
 func TestRow55(t *testing.T) {
 	first := rand.Uint64()
 	actions := []async.Action{async.Drop, async.Fallback, async.DeadLetter}
@@ -205,7 +205,8 @@ type askedPredicate struct {
 func (p askedPredicate) RetryResult(async.Outputs[int]) bool { *p.asked++; return false }
 func (p askedPredicate) RetryError(error) bool               { *p.asked++; return true }
 
-// TestPredicateAndStrangers: the predicate is asked about outcomes that count, and about no double or late answer (A11).
+// TestPredicateAndStrangers: the predicate is asked about outcomes that count, and about no double
+// or late answer (A11).
 func TestPredicateAndStrangers(t *testing.T) {
 	inEveryOrder(t, "11 what the predicate is asked", func(t *testing.T, order async.Order) {
 		asked := 0

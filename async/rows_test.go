@@ -87,7 +87,8 @@ func TestQueueRows(t *testing.T) {
 		r.double(1)
 		r.step().want("2@1 4@2 W3 8@4")
 	})
-	for _, order := range []async.Order{async.Unordered, async.Keyed} { // each record has its own key
+	// each record has its own key
+	for _, order := range []async.Order{async.Unordered, async.Keyed} {
 		row(t, "6 "+order.String(), func(t *testing.T) {
 			r := newRig(t, order, async.Config{}, nil)
 			for v := 1; v <= 6; v++ {

@@ -85,9 +85,9 @@ func (o *Operator[IN, OUT]) snapshot() ([]Record[IN], []QueuedWatermark) {
 	return recs, marks
 }
 
-// Restore gives the operator the entries of a snapshot, before any Admit. They
-// are admitted ahead of all input, as there is room, with any capacity, and
-// start at attempt 1 with a full timeout (A29, A34, A36). It keeps the slices' elements, not the slices.
+// Restore gives the operator the entries of a snapshot, before any Admit. They are admitted ahead
+// of all input, as there is room, with any capacity, and start at attempt 1 with a full timeout
+// (A29, A34, A36). It keeps the slices' elements, not the slices.
 func (o *Operator[IN, OUT]) Restore(recs []Record[IN], marks []QueuedWatermark) {
 	o.stats.Admitted += int64(len(recs))
 	for i := 0; i <= len(recs); i++ {

@@ -14,8 +14,8 @@ type Stats struct {
 	// MaxCalls; Bytes those of the queued records and of their results.
 	Limit, MaxCalls int
 	Bytes           int64
-	// Since Open: Admitted, which what was restored is as well, is Completed (with any number of results,
-	// fallbacks included), Dropped, DeadLettered, and what is Queued.
+	// Since Open: Admitted, which what was restored is as well, is Completed (with any number of
+	// results, fallbacks included), Dropped, DeadLettered, and what is Queued.
 	Admitted, Completed, Dropped, DeadLettered int64
 	// Since Open: Calls were made; Retries are those of them that followed a failed one; Timeouts
 	// are records whose time was over, Holds how often a record was held, called before or not,

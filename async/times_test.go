@@ -42,7 +42,8 @@ func TestTimes(t *testing.T) {
 			count int64
 			sum   time.Duration
 		}{
-			{"calls", st.Call, 5, 1100 * time.Millisecond}, // 10, 40, 40 and 10 ms, and the one that was cancelled
+			// 10, 40, 40 and 10 ms, and the one that was cancelled
+			{"calls", st.Call, 5, 1100 * time.Millisecond},
 			{"waits for the head of the line", st.HeadOfLine, 4, waited},
 			{"stays", st.Latency, 4, stayed},
 			{"drains", st.Drain, 0, 0},

@@ -16,8 +16,8 @@ const (
 // at is a time of the queue.
 func (o *Operator[IN, OUT]) at(t asyncq.Time) time.Time { return o.base.Add(time.Duration(t)) }
 
-// beginSpan begins the span of a record that was admitted, if it is sampled. That is decided once for each record: further operators
-// find a context, of whichever kind.
+// beginSpan begins the span of a record that was admitted, if it is sampled. That is decided once
+// for each record: further operators find a context, of whichever kind.
 func (o *Operator[IN, OUT]) beginSpan(s *slot[IN, OUT], now asyncq.Time) {
 	r := &s.rec
 	if r.Trace != nil && !r.Trace.Sampled() {
@@ -35,7 +35,8 @@ func (o *Operator[IN, OUT]) beginSpan(s *slot[IN, OUT], now asyncq.Time) {
 	}
 }
 
-// finish ends the life of a record in the queue that has its results. It waits for its turn from now on.
+// finish ends the life of a record in the queue that has its results. It waits for its turn from
+// now on.
 func (o *Operator[IN, OUT]) finish(id asyncq.ID, now asyncq.Time) {
 	if s := &o.slots[id.Slot]; s.span != nil {
 		s.span.Event(o.at(now), "answered")
@@ -54,7 +55,8 @@ func (o *Operator[IN, OUT]) markFailed(s trace.Span, f *Failed[IN], err error, a
 	s.Set(trace.Text("tensorferry.outcome", outcome), trace.Text("tensorferry.class", f.Class.String()), trace.Int("tensorferry.attempts", int64(f.Attempts)))
 }
 
-// why are the attributes of an event that a failure caused. A result that is worth another attempt is none.
+// why are the attributes of an event that a failure caused. A result that is worth another attempt
+// is none.
 func why(err error, class Class) []trace.Attr {
 	if err == nil {
 		return nil

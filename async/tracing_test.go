@@ -39,8 +39,9 @@ func traced(t *testing.T, tracer trace.Tracer) *async.Operator[int, int] {
 	return op
 }
 
-// Records that are not sampled allocate nothing, neither with a tracer nor without one. The tracer is asked once for each that
-// brings no context, and for each that brings a sampled one, never for what is known not to be sampled.
+// Records that are not sampled allocate nothing, neither with a tracer nor without one. The tracer
+// is asked once for each that brings no context, and for each that brings a sampled one, never for
+// what is known not to be sampled.
 func TestUnsampledAllocatesNothing(t *testing.T) {
 	asked := &refuser{}
 	for name, tracer := range map[string]trace.Tracer{"without a tracer": nil, "with one": asked} {

@@ -21,7 +21,8 @@ func lanesOf[IN, OUT any]() *idle.Pool[*lane[IN, OUT]] {
 	return p.(*idle.Pool[*lane[IN, OUT]])
 }
 
-// bundle is what the transforms of this package have in common: the records of a bundle go through a lane.
+// bundle is what the transforms of this package have in common: the records of a bundle go through
+// a lane.
 type bundle[IN, OUT any] struct {
 	cfg  Config
 	key  string
@@ -31,7 +32,8 @@ type bundle[IN, OUT any] struct {
 	seen int64          // the bundle's records so far
 }
 
-// setup is called once for each instance of a transform, whose exported fields say all that it is made of.
+// setup is called once for each instance of a transform, whose exported fields say all that it is
+// made of.
 func (b *bundle[IN, OUT]) setup(transform any, c Config, make func() (async.Function[IN, OUT], error), to taker[IN, OUT]) error {
 	text, err := json.Marshal(transform)
 	if err != nil {

@@ -15,10 +15,10 @@ type Config struct {
 	// Name of the transform in the pipeline and in messages. Default "infer".
 	Name string
 	// Async is the operator's configuration. Its Order is that of the results of a subtask within a
-	// bundle; async.Keyed is refused, because Flink partitions by key for operators with keyed state
-	// alone. Checkpoint must be left out or be async.Drain, with no DrainLimit: what is in flight at
-	// a barrier could not go into the checkpoint. A Tracer must be left out: it could not travel to
-	// the workers.
+	// bundle; async.Keyed is refused, because Flink partitions by key for operators with keyed
+	// state alone. Checkpoint must be left out or be async.Drain, with no DrainLimit: what is in
+	// flight at a barrier could not go into the checkpoint. A Tracer must be left out: it could not
+	// travel to the workers.
 	Async async.Config
 }
 
@@ -42,15 +42,16 @@ func (c Config) resolve() (Config, error) {
 	return c, nil
 }
 
-// Maker makes the function on the worker. It travels there as JSON of its exported fields, so it has no fields of function or interface
-// types, and files that it names must be on every worker.
+// Maker makes the function on the worker. It travels there as JSON of its exported fields, so it
+// has no fields of function or interface types, and files that it names must be on every worker.
 type Maker[IN, OUT any] interface {
 	// Function returns the function of one subtask. It is called again after each restart.
 	Function() (async.Function[IN, OUT], error)
 }
 
-// shipment is what a transform of this package travels as: texts, since Beam looks into the types of a transform's fields when it is registered,
-// and stops the program over those that its own formats lack.
+// shipment is what a transform of this package travels as: texts, since Beam looks into the types
+// of a transform's fields when it is registered, and stops the program over those that its own
+// formats lack.
 type shipment struct{ Maker, Config string }
 
 // pack makes a shipment, and checks that the maker comes out of it as it went in.
@@ -103,8 +104,9 @@ func travels[M any](m M) (string, error) {
 	return string(text), nil
 }
 
-// leftOut looks for what JSON leaves out without a word: fields that are unexported or tagged so, and the types behind interfaces. Structs of other
-// packages than the maker's say themselves what they are in JSON. path names v within the maker.
+// leftOut looks for what JSON leaves out without a word: fields that are unexported or tagged so,
+// and the types behind interfaces. Structs of other packages than the maker's say themselves what
+// they are in JSON. path names v within the maker.
 func leftOut(v reflect.Value, pkg, path string) error {
 	if v.CanInterface() {
 		if _, ok := v.Interface().(json.Marshaler); ok {

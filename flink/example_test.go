@@ -14,7 +14,8 @@ import (
 	"github.com/tensorferry/tensorferry/flink"
 )
 
-// Word and Length are what goes in and what comes out. Their fields are exported, since Beam carries them.
+// Word and Length are what goes in and what comes out. Their fields are exported, since Beam
+// carries them.
 type Word struct{ Text string }
 
 type Length struct {
@@ -22,7 +23,8 @@ type Length struct {
 	Length int
 }
 
-// Measure makes the function on the workers. It travels there as JSON. A function that asks a model server is made with sidecar.NewAsyncFunction.
+// Measure makes the function on the workers. It travels there as JSON. A function that asks a model
+// server is made with sidecar.NewAsyncFunction.
 type Measure struct{ Workers int }
 
 // Function implements flink.Maker.

@@ -10,19 +10,21 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar"
 )
 
-// Failure is what ends a bundle. Of an error Flink keeps the text alone, so the text is this, as one line of JSON behind the word "tensorferry".
+// Failure is what ends a bundle. Of an error Flink keeps the text alone, so the text is this, as
+// one line of JSON behind the word "tensorferry".
 type Failure struct {
 	// Operator is the transform.
 	Operator string `json:"operator"`
-	// Class, Code and Reason are those of the failure; Code and Reason are empty where no model server was asked.
+	// Class, Code and Reason are those of the failure; Code and Reason are empty where no model
+	// server was asked.
 	Class  string `json:"class"`
 	Code   string `json:"code,omitempty"`
 	Reason string `json:"reason,omitempty"`
 	Model  string `json:"model,omitempty"`
 	// Endpoint is the model server's.
 	Endpoint string `json:"endpoint,omitempty"`
-	// Split and Position say which record it was; -1 where it was none. The records of Infer know no place of their own: Split is 0 and Position the
-	// record's place in its bundle.
+	// Split and Position say which record it was; -1 where it was none. The records of Infer know
+	// no place of their own: Split is 0 and Position the record's place in its bundle.
 	Split    int   `json:"split"`
 	Position int64 `json:"position"`
 	// Message is the error's own text.
@@ -60,7 +62,8 @@ func (f *Failure) Error() string {
 // Unwrap returns what failed.
 func (f *Failure) Unwrap() error { return f.cause }
 
-// FailureIn finds a Failure in a text, such as an exception in Flink's history or the error of a submitted job. It is nil if there is none.
+// FailureIn finds a Failure in a text, such as an exception in Flink's history or the error of a
+// submitted job. It is nil if there is none.
 func FailureIn(text string) *Failure {
 	for rest := text; ; {
 		_, after, found := strings.Cut(rest, mark+"{")

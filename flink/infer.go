@@ -17,7 +17,8 @@ import (
 // Failed is a record that failed for good, in the collection of dead letters.
 type Failed[IN any] struct {
 	Record IN
-	// Class is async.Class as text: "record", "timeout", "overload", "transport", "backend" or "permanent".
+	// Class is async.Class as text: "record", "timeout", "overload", "transport", "backend" or
+	// "permanent".
 	Class string
 	Error string
 	// Attempts is the number of calls made for it.
@@ -29,8 +30,9 @@ type Failed[IN any] struct {
 // registered are the transforms that this program has made known to Beam.
 var registered sync.Map
 
-// Register makes Infer for these types known to Beam. Call it from an init function, in the program that submits and in that of the
-// workers (best one and the same), once for each combination of types.
+// Register makes Infer for these types known to Beam. Call it from an init function, in the program
+// that submits and in that of the workers (best one and the same), once for each combination of
+// types.
 func Register[IN, OUT any, M Maker[IN, OUT]]() {
 	register.DoFn5x1[context.Context, beam.EventTime, IN, func(beam.EventTime, OUT), func(beam.EventTime, Failed[IN]), error](&inferFn[IN, OUT, M]{})
 	register.Emitter2[beam.EventTime, OUT]()
@@ -39,9 +41,10 @@ func Register[IN, OUT any, M Maker[IN, OUT]]() {
 	registered.Store(reflect.TypeFor[inferFn[IN, OUT, M]](), true)
 }
 
-// Infer calls the function of m for the records of a collection. The results have the event times of their records; failed holds
-// the records whose failure has the action async.DeadLetter. It panics, as Beam's own transforms do, where the pipeline is wrong; TryInfer returns
-// that as an error.
+// Infer calls the function of m for the records of a collection. The results have the event times
+// of their records; failed holds the records whose failure has the action async.DeadLetter. It
+// panics, as Beam's own transforms do, where the pipeline is wrong; TryInfer returns that as an
+// error.
 func Infer[IN, OUT any, M Maker[IN, OUT]](s beam.Scope, records beam.PCollection, m M, c Config) (results, failed beam.PCollection) {
 	results, failed, err := TryInfer[IN, OUT](s, records, m, c)
 	if err != nil {
@@ -50,7 +53,8 @@ func Infer[IN, OUT any, M Maker[IN, OUT]](s beam.Scope, records beam.PCollection
 	return results, failed
 }
 
-// TryInfer is Infer with an error for what is wrong with the pipeline: a configuration, a collection in windows, types that are not registered.
+// TryInfer is Infer with an error for what is wrong with the pipeline: a configuration, a
+// collection in windows, types that are not registered.
 func TryInfer[IN, OUT any, M Maker[IN, OUT]](s beam.Scope, records beam.PCollection, m M, c Config) (results, failed beam.PCollection, err error) {
 	return apply(s, records, m, c, func(cargo shipment) any { return &inferFn[IN, OUT, M]{Cargo: cargo} },
 		fmt.Sprintf("Register[%v, %v, %v]", reflect.TypeFor[IN](), reflect.TypeFor[OUT](), reflect.TypeFor[M]()))
@@ -81,7 +85,8 @@ func apply[M any](s beam.Scope, records beam.PCollection, m M, c Config, transfo
 	return out[0], out[1], nil
 }
 
-// inGlobalWindow refuses windows: what leaves at the end of a bundle may be of any record of it, and Beam then knows no window but the global one.
+// inGlobalWindow refuses windows: what leaves at the end of a bundle may be of any record of it,
+// and Beam then knows no window but the global one.
 func inGlobalWindow(name string, records beam.PCollection) error {
 	if !records.IsValid() {
 		return fmt.Errorf("flink: %s: no collection", name)

@@ -13,12 +13,13 @@ import (
 	"github.com/tensorferry/tensorferry/internal/guard"
 )
 
-// lane is an operator that bundles are run on, one after another. While a bundle is being processed the operator is driven by
-// the bundle's goroutine; while it waits for more records, by one of the lane's own, which lets timers, retries and
-// calls go on but emits nothing, since Beam takes results from the bundle's goroutine alone.
+// lane is an operator that bundles are run on, one after another. While a bundle is being processed
+// the operator is driven by the bundle's goroutine; while it waits for more records, by one of the
+// lane's own, which lets timers, retries and calls go on but emits nothing, since Beam takes
+// results from the bundle's goroutine alone.
 //
-// The lane's own goroutine never waits for mu: a bundle that has it steps the operator anyway. Whoever has had it rings if the other one
-// would not wake by itself in time, or found mu taken.
+// The lane's own goroutine never waits for mu: a bundle that has it steps the operator anyway.
+// Whoever has had it rings if the other one would not wake by itself in time, or found mu taken.
 type lane[IN, OUT any] struct {
 	op    *async.Operator[IN, OUT]
 	woken chan struct{} // for the bundle
@@ -125,7 +126,8 @@ type taker[IN, OUT any] struct {
 	failed func(*async.Failed[IN])
 }
 
-// process admits a record, waiting until there is room, and hands over what leaves meanwhile. An error is the end of the lane.
+// process admits a record, waiting until there is room, and hands over what leaves meanwhile. An
+// error is the end of the lane.
 func (l *lane[IN, OUT]) process(ctx context.Context, rec *async.Record[IN], to taker[IN, OUT]) error {
 	l.mu.Lock()
 	defer l.release()
@@ -179,7 +181,8 @@ func (l *lane[IN, OUT]) release() {
 	l.used = time.Now()
 	next := l.next
 	l.mu.Unlock()
-	// After Unlock, so that from here on the other one does not find mu taken. Without a next time nothing is in flight.
+	// After Unlock, so that from here on the other one does not find mu taken. Without a next time
+	// nothing is in flight.
 	if alarm := l.alarm.Load(); !next.IsZero() && (alarm == 0 || l.tick(next) < alarm) {
 		ring(l.bored)
 	}
@@ -233,7 +236,8 @@ func (l *lane[IN, OUT]) wait(ctx context.Context, next time.Time) error {
 	return nil
 }
 
-// Close implements idle.Thing: it closes the channel. A bundle that comes back to it is told. It waits for the bundle that is at work.
+// Close implements idle.Thing: it closes the channel. A bundle that comes back to it is told. It
+// waits for the bundle that is at work.
 func (l *lane[IN, OUT]) Close() error {
 	l.mu.Lock()
 	l.closed = true

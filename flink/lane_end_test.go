@@ -90,7 +90,8 @@ func TestAbandonedLane(t *testing.T) {
 	}
 }
 
-// A lane that is looked at just when its own goroutine wants it, and finds it taken, does what was due all the same.
+// A lane that is looked at just when its own goroutine wants it, and finds it taken, does what was
+// due all the same.
 func TestLookedAtWhenSomethingIsDue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fn := &scripted{}

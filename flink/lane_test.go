@@ -229,7 +229,8 @@ func TestTimeGoesOnBetweenRecords(t *testing.T) {
 	})
 }
 
-// What comes while the bundle's goroutine has the operator, behind its last step, is for the lane's own.
+// What comes while the bundle's goroutine has the operator, behind its last step, is for the lane's
+// own.
 func TestNothingIsMissedWhenABundlePauses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fn := &scripted{}

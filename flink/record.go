@@ -16,7 +16,8 @@ import (
 	"github.com/tensorferry/tensorferry/flink/internal/eventtime"
 )
 
-// Record is a record with where it came from, as pipelines made of job files have them. Its event time is Beam's.
+// Record is a record with where it came from, as pipelines made of job files have them. Its event
+// time is Beam's.
 type Record struct {
 	// Value is one JSON object.
 	Value []byte
@@ -68,7 +69,8 @@ type FailedRecord struct {
 	At int64
 }
 
-// The coder is ours, so that Flink's side sees bytes alone: of Beam's rows, which Go makes of structs, it reads some otherwise.
+// The coder is ours, so that Flink's side sees bytes alone: of Beam's rows, which Go makes of
+// structs, it reads some otherwise.
 func encodeFailed(f FailedRecord) ([]byte, error) {
 	form := failedForm{FailedRecord: f}
 	if !utf8.ValidString(f.Record.Key) {
@@ -136,7 +138,8 @@ func (f *recordFn[M]) Setup() error {
 	return f.b.setup(f, c, m.Function, taker[json.RawMessage, json.RawMessage]{
 		result: func(r *async.Record[json.RawMessage]) { f.emit(eventtime.ToBeam(r.Time), placed(r)) },
 		failed: func(x *async.Failed[json.RawMessage]) {
-			// The place, the class and the attempts are fields of their own, so of the error only the reason is left.
+			// The place, the class and the attempts are fields of their own, so of the error only
+			// the reason is left.
 			reason := x.Err
 			if r, ok := errors.AsType[*async.RecordError](reason); ok {
 				reason = r.Err

@@ -71,7 +71,8 @@ func TestCallsAndBarriers(t *testing.T) {
 	}
 }
 
-// A job that fails between checkpoints of the snapshot policy calls the records in them again, and loses and doubles none.
+// A job that fails between checkpoints of the snapshot policy calls the records in them again, and
+// loses and doubles none.
 func TestSnapshotsRestore(t *testing.T) {
 	in, want := records(t, 2000)
 	for _, unordered := range []bool{false, true} {

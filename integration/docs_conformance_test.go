@@ -17,7 +17,8 @@ import (
 // conformanceRows is how many rows docs/conformance.md has.
 const conformanceRows = 59
 
-// reference is a test as the documents name it: package.Test, package.Test/subtest, or a transcript.
+// reference is a test as the documents name it: package.Test, package.Test/subtest, or a
+// transcript.
 var reference = regexp.MustCompile("`(?:([a-z/]+)\\.((?:Test|Fuzz|Example)[A-Za-z0-9_]*)(?:/([^`]*))?|([a-z/]+/testdata/[^`]+))`")
 
 // TestConformance: every row is in docs/conformance.md, with tests, and every test that it or
@@ -104,8 +105,8 @@ func document(t *testing.T, name string) string {
 // testIndex holds, for each package folder, its test functions and the strings in each of them.
 type testIndex map[string]map[string][]string
 
-// find says why a test does not exist. A subtest's name must stand in the test as a string of its own,
-// or be what a format begins with.
+// find says why a test does not exist. A subtest's name must stand in the test as a string of its
+// own, or be what a format begins with.
 func (x testIndex) find(pkg, test, sub, transcript string) error {
 	if transcript != "" {
 		_, err := os.Stat("../" + transcript)

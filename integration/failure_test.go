@@ -75,7 +75,8 @@ func TestSidecarDiesAndComesBack(t *testing.T) {
 	}
 }
 
-// A sidecar that is never there is held for as long as hold says; then the job ends in one clear message.
+// A sidecar that is never there is held for as long as hold says; then the job ends in one clear
+// message.
 func TestUnreachableSidecar(t *testing.T) {
 	in, _ := records(t, 10)
 	synctest.Test(t, func(t *testing.T) {
@@ -151,9 +152,12 @@ func TestErrorTable(t *testing.T) {
 		{codes.FailedPrecondition, "MODEL_LOAD_FAILED", "", 1, ends, sidecar.ErrModelUnusable, async.Permanent},
 		{codes.FailedPrecondition, "VERSION_MISMATCH", "", 1, ends, sidecar.ErrModelUnusable, async.Permanent},
 		{codes.Unimplemented, "UNSUPPORTED_FEATURE", "", 1, ends, sidecar.ErrUnsupported, async.Permanent},
-		{codes.Internal, "BACKEND_ERROR", "", 2, mended, nil, 0},                              // two retries
-		{codes.Internal, "BACKEND_ERROR", "", 3, restarts, sidecar.ErrBackend, async.Backend}, // one too many
-		{codes.Unknown, "", "it broke", 5, mended, nil, 0},                                    // each attempt is made again with nothing beside it
+		// two retries
+		{codes.Internal, "BACKEND_ERROR", "", 2, mended, nil, 0},
+		// one too many
+		{codes.Internal, "BACKEND_ERROR", "", 3, restarts, sidecar.ErrBackend, async.Backend},
+		// each attempt is made again with nothing beside it
+		{codes.Unknown, "", "it broke", 5, mended, nil, 0},
 		{codes.Unknown, "", "it broke", 6, restarts, sidecar.ErrBackend, async.Backend},
 		{codes.DataLoss, "BAD_OUTPUT", "", 1, restarts, sidecar.ErrBadOutput, async.Backend},
 		{codes.Unauthenticated, "", "who are you", 1, ends, sidecar.ErrUnauthorized, async.Permanent},
@@ -161,7 +165,8 @@ func TestErrorTable(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("%v %s %s x%d", c.code, c.reason, c.text, c.times), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				// One record fails, from its row's value on: alone in its request and again at each attempt.
+				// One record fails, from its row's value on: alone in its request and again at each
+				// attempt.
 				s := sidecartest.Start(t, sidecartest.Script{Latency: time.Millisecond, Faults: []mock.Fault{{
 					Kind: mock.Fail, Row: ptr(57), Times: c.times,
 					Error: backend.Error{Code: c.code, Reason: c.reason, Message: c.text, RetryAfter: 20 * time.Millisecond},

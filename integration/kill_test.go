@@ -14,7 +14,8 @@ import (
 	"testing"
 )
 
-// The job's process is killed, again and again, and resumed: the committed bytes are those of an undisturbed run.
+// The job's process is killed, again and again, and resumed: the committed bytes are those of an
+// undisturbed run.
 func TestJobKilledAndResumed(t *testing.T) {
 	for _, endpoint := range []string{"unix", "tcp"} {
 		for _, parallelism := range []int{1, 2, 4} {

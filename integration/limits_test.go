@@ -27,7 +27,8 @@ func fault(t *testing.T, what string, call int64) mock.Fault {
 	return f
 }
 
-// Per subtask, the records that the sidecar has and has not answered never exceed the capacity, and reach it.
+// Per subtask, the records that the sidecar has and has not answered never exceed the capacity, and
+// reach it.
 func TestCapacity(t *testing.T) {
 	in, want := records(t, 2000)
 	for _, capacity := range []int{1, 7, 64} {

@@ -13,8 +13,9 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/sidecartest"
 )
 
-// A sidecar whose queue is far too small for what the job may have in flight: it says so, and the job
-// finds out what it can take. Nothing fails, no restart is spent, and the limit on calls is seen to fall.
+// A sidecar whose queue is far too small for what the job may have in flight: it says so, and the
+// job finds out what it can take. Nothing fails, no restart is spent, and the limit on calls is
+// seen to fall.
 func TestOverloadIsBackPressure(t *testing.T) {
 	in, want := records(t, 4000)
 	for _, unordered := range []bool{false, true} {
@@ -61,7 +62,8 @@ func TestOverloadIsBackPressure(t *testing.T) {
 	}
 }
 
-// While the sidecar is overloaded for a second nothing fails; the limit falls, and recovers afterwards.
+// While the sidecar is overloaded for a second nothing fails; the limit falls, and recovers
+// afterwards.
 func TestOverloadForASecond(t *testing.T) {
 	in, want := records(t, 20000)
 	synctest.Test(t, func(t *testing.T) {

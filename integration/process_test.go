@@ -197,7 +197,8 @@ func (w *world) checkpoints() int {
 	return highest
 }
 
-// calls returns how many calls the mock has seen begin, end well, and end because their caller had gone.
+// calls returns how many calls the mock has seen begin, end well, and end because their caller had
+// gone.
 func (w *world) calls() (begun, answered, abandoned int) {
 	f, err := os.Open(filepath.Join(w.dir, "calls.jsonl"))
 	if err != nil {

@@ -13,7 +13,8 @@ import (
 )
 
 // TestReadmeCommands runs every command of the README: those of its sh blocks, and what it says of
-// `tensorferry ... job.yaml`. Suites of tests are not run by a test; each must be what .ci/run runs.
+// `tensorferry ... job.yaml`. Suites of tests are not run by a test; each must be what .ci/run
+// runs.
 func TestReadmeCommands(t *testing.T) {
 	readme, err := os.ReadFile("../README.md")
 	if err != nil {

@@ -20,8 +20,8 @@ import (
 
 // Rows of the conformance list (docs/conformance.md) that are about a whole job.
 
-// TestRow53: one poison record in a micro-batch of 64 gives 63 results and one failure, with a server that
-// names the row and with one that only fails the request.
+// TestRow53: one poison record in a micro-batch of 64 gives 63 results and one failure, with a
+// server that names the row and with one that only fails the request.
 func TestRow53(t *testing.T) {
 	in, want := records(t, 64)
 	lines := bytes.SplitAfter(want, []byte("\n"))
@@ -59,8 +59,8 @@ func TestRow53(t *testing.T) {
 	}
 }
 
-// TestRow50: a job cancelled while its connection is down, in the client's reconnect backoff, and one
-// cancelled with calls under way, end at once; no connection is left on either side.
+// TestRow50: a job cancelled while its connection is down, in the client's reconnect backoff, and
+// one cancelled with calls under way, end at once; no connection is left on either side.
 func TestRow50(t *testing.T) {
 	in, _ := records(t, 500)
 	for _, down := range []bool{true, false} {

@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// TestDocs: what the documents show as a whole job file is one, and the one of docs/job.md has every section.
+// TestDocs: what the documents show as a whole job file is one, and the one of docs/job.md has
+// every section.
 func TestDocs(t *testing.T) {
 	for _, name := range []string{"job.md", "kafka.md", "deploy.md"} {
 		text, err := os.ReadFile("../docs/" + name)

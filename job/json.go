@@ -13,8 +13,8 @@ import (
 	"github.com/goccy/go-yaml/token"
 )
 
-// json reads a value of any kind and returns it as JSON. Numbers keep the file's digits where JSON has
-// such numbers, and mappings the file's order.
+// json reads a value of any kind and returns it as JSON. Numbers keep the file's digits where JSON
+// has such numbers, and mappings the file's order.
 func (d *decoder) json(v value) json.RawMessage {
 	switch n := v.node.(type) {
 	case *ast.NullNode:

@@ -38,8 +38,8 @@ type KafkaSource struct {
 	Group string
 	// Instance names this member of the group; empty: a random name.
 	Instance string
-	// Start is where partitions are read from that have not been read before: "earliest", "latest", or "time" with At. Empty: the
-	// host's choice, which is the earliest.
+	// Start is where partitions are read from that have not been read before: "earliest", "latest",
+	// or "time" with At. Empty: the host's choice, which is the earliest.
 	Start string
 	At    time.Time
 	// SkipExpired: where the next record is gone reading goes on at the first there is. Else the
@@ -47,16 +47,18 @@ type KafkaSource struct {
 	SkipExpired bool
 	// Format is FormatJSON or FormatRaw, never empty.
 	Format Format
-	// Meta is the field in which a record of FormatJSON gets what else Kafka has of it; empty: none.
+	// Meta is the field in which a record of FormatJSON gets what else Kafka has of it; empty:
+	// none.
 	Meta string
 	// Discover is how often new partitions are looked for.
 	Discover time.Duration
-	// SessionTimeout is after how long without a sign a member of the group is taken for dead. TransactionTimeout bounds the time
-	// from one checkpoint to the end of the next.
+	// SessionTimeout is after how long without a sign a member of the group is taken for dead.
+	// TransactionTimeout bounds the time from one checkpoint to the end of the next.
 	SessionTimeout, TransactionTimeout time.Duration
 	// Uncommitted: what transactions have not committed is read too.
 	Uncommitted bool
-	// Watermark, if not 0, makes watermarks of the records' times, of which one may come so much later than another.
+	// Watermark, if not 0, makes watermarks of the records' times, of which one may come so much
+	// later than another.
 	Watermark time.Duration
 }
 
@@ -74,12 +76,14 @@ type KafkaSink struct {
 	SamePartition bool
 	// Compression is "none", "gzip", "snappy", "lz4" or "zstd"; empty: the host's choice.
 	Compression string
-	// Format is FormatJSON or FormatRaw, never empty; with FormatRaw, Value is the field whose value is written.
+	// Format is FormatJSON or FormatRaw, never empty; with FormatRaw, Value is the field whose
+	// value is written.
 	Format Format
 	Value  Field
 }
 
-// KafkaHeader is a header, and the field with its value. A result that has no such field has no such header.
+// KafkaHeader is a header, and the field with its value. A result that has no such field has no
+// such header.
 type KafkaHeader struct {
 	Name  string
 	Field Field
@@ -92,7 +96,8 @@ type Format string
 const (
 	// FormatJSON: the value is the record.
 	FormatJSON Format = "json"
-	// FormatRaw: the value is any bytes. The record is an object with them and what else Kafka has of it.
+	// FormatRaw: the value is any bytes. The record is an object with them and what else Kafka has
+	// of it.
 	FormatRaw Format = "raw"
 )
 
@@ -124,8 +129,8 @@ func (d *decoder) texts(s *section, key, want string) []string {
 	return out
 }
 
-// joined returns the text of an element such as host:9092, which the parser takes for a mapping within [ and ], although no space
-// follows the colon.
+// joined returns the text of an element such as host:9092, which the parser takes for a mapping
+// within [ and ], although no space follows the colon.
 func joined(n ast.Node) (string, bool) {
 	if m, ok := n.(*ast.MappingNode); ok && len(m.Values) == 1 {
 		n = m.Values[0]
@@ -244,8 +249,8 @@ func (d *decoder) kafkaSink(v value) *KafkaSink {
 	return k
 }
 
-// streams reports what Kafka and the rest of the file have against each other, and lets sinks inherit how the
-// source's brokers are reached.
+// streams reports what Kafka and the rest of the file have against each other, and lets sinks
+// inherit how the source's brokers are reached.
 func (d *decoder) streams(s *Spec) {
 	at := func(path string) Position { return place(d.at, path) }
 	src := s.Source.Kafka

@@ -30,7 +30,8 @@ func Load(path string) (*Spec, error) {
 	if err != nil {
 		return nil, fmt.Errorf("job file %s: %w", path, err)
 	}
-	// Opening a named pipe waits for its other end. One that a shell hands over in /dev or /proc has it.
+	// Opening a named pipe waits for its other end. One that a shell hands over in /dev or /proc
+	// has it.
 	if info, err := os.Stat(path); err == nil && info.Mode()&fs.ModeNamedPipe != 0 && !strings.HasPrefix(path, "/dev/") && !strings.HasPrefix(path, "/proc/") {
 		return nil, fmt.Errorf("job file %s: it is a named pipe; want a regular file", path)
 	}

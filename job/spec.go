@@ -94,8 +94,9 @@ type Infer struct {
 	// MaxCalls bounds the calls in progress, in each subtask.
 	MaxCalls int
 	Retry    Retry
-	// OnError says what becomes of a record that failed, by the class of its failure: "record", "timeout",
-	// "overload", "transport", "backend" and "permanent". Classes that it lacks fail the job.
+	// OnError says what becomes of a record that failed, by the class of its failure: "record",
+	// "timeout", "overload", "transport", "backend" and "permanent". Classes that it lacks fail the
+	// job.
 	OnError map[string]OnError
 	// Barrier says what a checkpoint does with calls in progress.
 	Barrier BarrierPolicy
@@ -156,7 +157,8 @@ type Retry struct {
 	Delay      time.Duration
 	Multiplier float64
 	MaxDelay   time.Duration
-	// Jitter is the share by which each delay is changed at random. Nil for the default, since 0 is a choice.
+	// Jitter is the share by which each delay is changed at random. Nil for the default, since 0 is
+	// a choice.
 	Jitter *float64
 	// Budget bounds the retries of all records of a subtask together; Off for no bound.
 	Budget int

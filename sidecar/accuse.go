@@ -20,8 +20,9 @@ type accused[OUT any] struct {
 }
 
 type accusedRow[OUT any] struct {
-	async.Completion[OUT]           // with what it is accused of
-	until                 time.Time // an outcome has to be there: before its time is over, or its hold
+	async.Completion[OUT] // with what it is accused of
+	// an outcome has to be there: before its time is over, or its hold
+	until time.Time
 }
 
 // accuse hands rows over that are to fail unless the model has changed. Without rows it only has

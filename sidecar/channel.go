@@ -178,8 +178,9 @@ func (c *channel[IN, OUT]) openSharing(ctx context.Context) {
 	c.share = s
 }
 
-// Cancel forgets calls that have their outcome, and aborts requests that hold no others. One whose tensors lie in shared
-// memory goes on by itself until the server is done with it, with the worker that carries it; another worker takes over.
+// Cancel forgets calls that have their outcome, and aborts requests that hold no others. One whose
+// tensors lie in shared memory goes on by itself until the server is done with it, with the worker
+// that carries it; another worker takes over.
 func (c *channel[IN, OUT]) Cancel(ids []async.CallID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -268,9 +269,9 @@ func (c *channel[IN, OUT]) giveBack() bool {
 	return true
 }
 
-// launch settles what became of the group's calls when it was encoded, and says under
-// which context and id the request goes. If no row is left to send, it is over. From here to landed a request that
-// shares memory may become nobody's.
+// launch settles what became of the group's calls when it was encoded, and says under which context
+// and id the request goes. If no row is left to send, it is over. From here to landed a request
+// that shares memory may become nobody's.
 func (c *channel[IN, OUT]) launch(w *worker[IN, OUT], r *group[IN]) (ctx context.Context, cancel context.CancelFunc, id string, rows int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -352,8 +353,8 @@ func (c *channel[IN, OUT]) reached(w *worker[IN, OUT], r *group[IN]) {
 	}
 }
 
-// landed says that the request of a worker that shares memory is over. It returns false if nobody waited for it any more: its
-// group is gone, and another worker does its work.
+// landed says that the request of a worker that shares memory is over. It returns false if nobody
+// waited for it any more: its group is gone, and another worker does its work.
 func (c *channel[IN, OUT]) landed(w *worker[IN, OUT]) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

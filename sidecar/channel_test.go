@@ -426,8 +426,9 @@ func TestDeadlineAndCancel(t *testing.T) {
 	})
 }
 
-// The operator's timeout over a server that hangs: to the tick, and typed.
-// A record that must go alone keeps others waiting until the request in flight is answered. When it is cancelled they go at once.
+// The operator's timeout over a server that hangs: to the tick, and typed. A record that must go
+// alone keeps others waiting until the request in flight is answered. When it is cancelled they go
+// at once.
 func TestCancelWakesThoseThatWaited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPeer(t)

@@ -54,13 +54,14 @@ type Config struct {
 	// a bound of its own, which is found out. What a channel holds in answers is at most Window
 	// times this, beside the results that wait in the operator (A78).
 	MaxMessageSize int
-	// SharedMemory is how many bytes of shared memory a channel sets aside for tensors, in 2 times Window
-	// equal slots; 0: none. A request that has a slot sends only where its tensors lie, and gets outputs of a
-	// fixed size the same way. It needs a server on this machine (a Unix socket or a loopback address, with no proxy
-	// before it) that runs as the same user and has Triton's calls for system shared memory, from Triton 24.09 on.
-	// Where it cannot be used that is logged once, and tensors travel in requests; as they do if no slot is free. A request
-	// with a slot is never cancelled, since the server may write to the slot until it is done: of one that timed out the
-	// server is told the time it has left in the queue, by the request parameter "timeout".
+	// SharedMemory is how many bytes of shared memory a channel sets aside for tensors, in 2 times
+	// Window equal slots; 0: none. A request that has a slot sends only where its tensors lie, and
+	// gets outputs of a fixed size the same way. It needs a server on this machine (a Unix socket
+	// or a loopback address, with no proxy before it) that runs as the same user and has Triton's
+	// calls for system shared memory, from Triton 24.09 on. Where it cannot be used that is logged
+	// once, and tensors travel in requests; as they do if no slot is free. A request with a slot is
+	// never cancelled, since the server may write to the slot until it is done: of one that timed
+	// out the server is told the time it has left in the queue, by the request parameter "timeout".
 	SharedMemory int
 	// SharedMemoryMin is how many bytes the inputs of a request must have together to go there, and
 	// the outputs together. Default 64 KiB.

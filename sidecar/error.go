@@ -45,9 +45,9 @@ var (
 	ErrUnauthorized = errors.New("the server refuses this client")
 )
 
-// Error is a failure of a call to a sidecar. It is found by errors.As, knows what
-// it means to the operator (async.Failure), and matches the errors above by
-// errors.Is. It is not changed after it was made, so that records that share a request may share it.
+// Error is a failure of a call to a sidecar. It is found by errors.As, knows what it means to the
+// operator (async.Failure), and matches the errors above by errors.Is. It is not changed after it
+// was made, so that records that share a request may share it.
 type Error struct {
 	// Code is the status that ended the request. Where nothing was sent (the codec
 	// refused the record) it is the one that a server would have given.

@@ -21,13 +21,14 @@ type line struct {
 
 	trusted sync.Once // something has come, so the other side trusts this one as well
 
-	mu      sync.Mutex
-	scan    frames // what the server sends, and
-	sent    frames // what this side does
-	open    map[uint32]struct{}
-	heard   time.Time     // when something arrived last
-	wrote   time.Time     // when something was sent last
-	quiet   time.Time     // since when the present calls wait for a sign of life; zero: none is open
+	mu    sync.Mutex
+	scan  frames // what the server sends, and
+	sent  frames // what this side does
+	open  map[uint32]struct{}
+	heard time.Time // when something arrived last
+	wrote time.Time // when something was sent last
+	// since when the present calls wait for a sign of life; zero: none is open
+	quiet   time.Time
 	earlier time.Duration // that others before them have waited in vain
 	doubted bool          // it was silent for so long that it might have been cut
 	closed  bool

@@ -19,8 +19,8 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// A server that was started again takes calls before it has its models. Calls wait for the model, and
-// then for one that is as it was.
+// A server that was started again takes calls before it has its models. Calls wait for the model,
+// and then for one that is as it was.
 func TestRestartedServerLoadsItsModel(t *testing.T) {
 	for name, before := range map[string]func() (bool, error){
 		"says no": func() (bool, error) { return false, nil },
@@ -92,8 +92,8 @@ func TestRestartedServerHasAnotherModel(t *testing.T) {
 	})
 }
 
-// A request that slips through to a server that was just started again, before the loss was noticed, finds
-// no model. It is no failure: the model was there before.
+// A request that slips through to a server that was just started again, before the loss was
+// noticed, finds no model. It is no failure: the model was there before.
 func TestModelGoneInMidRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPeer(t)
@@ -181,8 +181,8 @@ func TestModelConfiguration(t *testing.T) {
 	}
 }
 
-// What real servers were seen to answer, and what it becomes. The integration suite asserts that they
-// still answer it.
+// What real servers were seen to answer, and what it becomes. The integration suite asserts that
+// they still answer it.
 func TestServersErrors(t *testing.T) {
 	text, err := os.ReadFile("testdata/servers.json")
 	if err != nil {

@@ -65,8 +65,8 @@ func (l *link) awaitModel(ctx context.Context, version string, patience time.Dur
 	}
 }
 
-// over reports whether ctx has ended, or its time is over and it is about to: a server is told the deadline, so what it, or grpc, says
-// at the end of it can be here first.
+// over reports whether ctx has ended, or its time is over and it is about to: a server is told the
+// deadline, so what it, or grpc, says at the end of it can be here first.
 func over(ctx context.Context) bool {
 	deadline, ok := ctx.Deadline()
 	return ctx.Err() != nil || ok && !time.Now().Before(deadline)

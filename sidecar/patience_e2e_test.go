@@ -105,7 +105,8 @@ func TestConnectionsThatDieOneAfterTheOther(t *testing.T) {
 func TestPatienceEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := sidecartest.Start(t, sidecartest.Script{Latency: time.Millisecond, Options: []grpc.ServerOption{
-			grpc.KeepaliveParams(keepalive.ServerParameters{Time: 24 * time.Hour})}}) // it does not notice
+			// it does not notice
+			grpc.KeepaliveParams(keepalive.ServerParameters{Time: 24 * time.Hour})}})
 		time.AfterFunc(10*time.Second, s.Silence)
 		time.AfterFunc(12*time.Second, s.Speak)
 		go func() {

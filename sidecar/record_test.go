@@ -12,7 +12,8 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// seasonal feeds the model the month of the record's event time, and answers with the key and position.
+// seasonal feeds the model the month of the record's event time, and answers with the key and
+// position.
 type seasonal struct{}
 
 func (seasonal) Bind(tensor.Signature) (tensor.RowCodec[async.Record[string], string], error) {

@@ -24,8 +24,8 @@ type layout struct {
 	outRow  []int  // bytes of a row of each output that has a place
 }
 
-// divide divides slots of size bytes for requests of at most rows rows. Inputs whose rows have no fixed size share what
-// is left, at least half of the slot.
+// divide divides slots of size bytes for requests of at most rows rows. Inputs whose rows have no
+// fixed size share what is left, at least half of the slot.
 func divide(sig *tensor.Signature, size, rows int) (*layout, error) {
 	l := &layout{inputs: make([]span, len(sig.Inputs)), outputs: make([]span, len(sig.Outputs)), outRow: make([]int, len(sig.Outputs))}
 	inRow := make([]int, len(sig.Inputs))
@@ -102,7 +102,8 @@ func rowBytes(s *tensor.Spec) int {
 	return int(n) * s.DType.Size()
 }
 
-// ring is a region of shared memory that the server knows, in equal slots. It is guarded by its sharing.
+// ring is a region of shared memory that the server knows, in equal slots. It is guarded by its
+// sharing.
 type ring struct {
 	name    string // that the server knows it by
 	segment *shm.Segment
@@ -139,8 +140,8 @@ type slot struct {
 	outputs           [][]byte // what the request has asked the server to fill
 }
 
-// share moves what is worth it out of a filled request: inputs that lie in the slot, if they are at least least bytes
-// together, and outputs alike. It reports whether anything was.
+// share moves what is worth it out of a filled request: inputs that lie in the slot, if they are at
+// least least bytes together, and outputs alike. It reports whether anything was.
 func (s *slot) share(req *oip.Request, b *tensor.Batch, least int) bool {
 	in, out := 0, 0
 	for i := range s.placeIn {

@@ -128,8 +128,8 @@ var (
 // otherwise is for codes that no rule names.
 var otherwise = rule{codes.Unknown, "", "", ErrBackend, async.Backend, findRow, true, ""}
 
-// ruleFor finds the row of the table for a failure. A reason counts only in our own domain; another's
-// may mean anything.
+// ruleFor finds the row of the table for a failure. A reason counts only in our own domain;
+// another's may mean anything.
 func ruleFor(d *oip.Details) *rule {
 	reason := d.Reason
 	if d.Domain != oip.ErrorDomain {

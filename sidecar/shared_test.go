@@ -13,8 +13,8 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/oip"
 )
 
-// A server that runs the requests of a moment together, and fails them all when its model raises, as
-// Triton does: only the records at fault fail.
+// A server that runs the requests of a moment together, and fails them all when its model raises,
+// as Triton does: only the records at fault fail.
 func TestServerFailsWhatItRanTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		bad := func(v float32) bool { return int(v)%17 == 5 }

@@ -15,8 +15,8 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/oip"
 )
 
-// sharedMemory is the shared memory of a peerServer. Unlike our own sidecar it reads a slot when the model runs, as a server
-// that maps regions does, and not when the request arrives.
+// sharedMemory is the shared memory of a peerServer. Unlike our own sidecar it reads a slot when
+// the model runs, as a server that maps regions does, and not when the request arrives.
 type sharedMemory struct {
 	// before is called for the n-th request, from 0, before its slot is read.
 	before func(n int) error

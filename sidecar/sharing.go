@@ -22,10 +22,10 @@ import (
 // shareTimeout bounds each question to the server about its regions.
 const shareTimeout = 5 * time.Second
 
-// sharing is the shared memory of a channel (A50). A slot belongs to a request until the request has ended at the
-// server. Where this side ended it (the connection was lost, the channel closed), the server may still read and write the
-// slot, so that none of its ring is used again: a new ring is registered for what follows. Whoever finds no slot sends
-// tensors in the request.
+// sharing is the shared memory of a channel (A50). A slot belongs to a request until the request
+// has ended at the server. Where this side ended it (the connection was lost, the channel closed),
+// the server may still read and write the slot, so that none of its ring is used again: a new ring
+// is registered for what follows. Whoever finds no slot sends tensors in the request.
 type sharing struct {
 	conn   grpc.ClientConnInterface
 	name   *peerName
@@ -45,8 +45,9 @@ type sharing struct {
 	said     string   // the last reason why there is none
 }
 
-// open asks whether the server has shared memory, takes away what dead clients have left with it, and registers
-// the first ring. Nothing that goes wrong is an error: tensors then travel in requests.
+// open asks whether the server has shared memory, takes away what dead clients have left with it,
+// and registers the first ring. Nothing that goes wrong is an error: tensors then travel in
+// requests.
 func (s *sharing) open(ctx context.Context) {
 	if err := shm.Sweep(); err != nil {
 		s.log.Warn("sidecar: shared memory of dead processes was not removed", "reason", err.Error())
@@ -156,7 +157,8 @@ func (s *sharing) register(ctx context.Context, name string) (*shm.Segment, erro
 	return segment, nil
 }
 
-// clean unregisters what is left with the server. What it still uses it keeps, and is asked again later; busy says that it answered so.
+// clean unregisters what is left with the server. What it still uses it keeps, and is asked again
+// later; busy says that it answered so.
 func (s *sharing) clean(ctx context.Context) (busy bool) {
 	s.mu.Lock()
 	names := s.leftover
@@ -198,8 +200,8 @@ func (s *sharing) take(ctx context.Context) *slot {
 	return t
 }
 
-// give takes back a slot that nothing on this side uses any more. ended says that its request has ended at the
-// server, or never went there: only then it is used again.
+// give takes back a slot that nothing on this side uses any more. ended says that its request has
+// ended at the server, or never went there: only then it is used again.
 func (s *sharing) give(t *slot, ended bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -225,8 +227,8 @@ func (s *sharing) lost() {
 	s.retire(s.current)
 }
 
-// refused says that the server has ended a request because of its shared memory. If it has forgotten the region, another is
-// made; else tensors travel in requests from now on.
+// refused says that the server has ended a request because of its shared memory. If it has
+// forgotten the region, another is made; else tensors travel in requests from now on.
 func (s *sharing) refused(t *slot, forgotten bool, why string) {
 	s.mu.Lock()
 	if s.current == t.ring {
@@ -254,7 +256,8 @@ func (s *sharing) retire(r *ring) {
 	s.unmap(r)
 }
 
-// unmap gives memory back once no goroutine of this side uses it. The server has its own mapping. Under s.mu.
+// unmap gives memory back once no goroutine of this side uses it. The server has its own mapping.
+// Under s.mu.
 func (s *sharing) unmap(r *ring) {
 	if r.retired && r.users == 0 {
 		if err := r.segment.Close(); err != nil {
@@ -266,7 +269,8 @@ func (s *sharing) unmap(r *ring) {
 // askAgain is when a server that still uses a region is asked again.
 const askAgain = 20 * time.Millisecond
 
-// close unregisters everything, as far as the server can be reached. It is called when no worker runs any more.
+// close unregisters everything, as far as the server can be reached. It is called when no worker
+// runs any more.
 func (s *sharing) close() {
 	if s == nil || s.claim == nil {
 		return
@@ -277,7 +281,8 @@ func (s *sharing) close() {
 	s.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	// Triton answers a request a moment before it has done with its memory, and until then keeps the region.
+	// Triton answers a request a moment before it has done with its memory, and until then keeps
+	// the region.
 	for s.clean(ctx) {
 		select {
 		case <-time.After(askAgain):
@@ -289,8 +294,8 @@ func (s *sharing) close() {
 	s.claim.Free() // what is left with the server the next client finds to be dead
 }
 
-// ended is put into the context of an RPC, and set when the server's own end of it has arrived. A status alone
-// does not tell: grpc makes the same ones where a connection breaks.
+// ended is put into the context of an RPC, and set when the server's own end of it has arrived. A
+// status alone does not tell: grpc makes the same ones where a connection breaks.
 type ended struct{ atomic.Bool }
 
 type endedKey struct{}

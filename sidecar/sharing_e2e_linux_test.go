@@ -14,8 +14,8 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/sidecartest"
 )
 
-// Our own sidecar over a real socket, with answers out of order, and killed in mid-run: every result is right, and
-// no object is left.
+// Our own sidecar over a real socket, with answers out of order, and killed in mid-run: every
+// result is right, and no object is left.
 func TestSharedMemoryOfOurSidecar(t *testing.T) {
 	before := sharedObjects(t)
 	for _, order := range []async.Order{async.Ordered, async.Unordered} {

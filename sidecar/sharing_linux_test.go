@@ -160,8 +160,9 @@ func (g *gate) pass(n int) error {
 	return nil
 }
 
-// A record that timed out leaves its slot to the server, which reads and writes it later: no other record's request is put there
-// before the server has ended the first (A50). With all slots away, tensors travel in requests.
+// A record that timed out leaves its slot to the server, which reads and writes it later: no other
+// record's request is put there before the server has ended the first (A50). With all slots away,
+// tensors travel in requests.
 func TestSlotIsHeldUntilTheServerEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, cfg := sharingPeer(t)
@@ -414,7 +415,8 @@ func TestCloseWithSharedMemoryInFlight(t *testing.T) {
 	})
 }
 
-// A server may have answered a request and still use its memory. It is asked again when the channel is closed.
+// A server may have answered a request and still use its memory. It is asked again when the channel
+// is closed.
 func TestCloseAsksABusyServerAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, cfg := sharingPeer(t)
@@ -467,7 +469,8 @@ func TestDivide(t *testing.T) {
 	}
 }
 
-// A model with a text for each of many columns needs a larger slot, and Open does without rather than panic.
+// A model with a text for each of many columns needs a larger slot, and Open does without rather
+// than panic.
 func TestDivideAmongManyTexts(t *testing.T) {
 	sig := tensor.Signature{Model: "m", Batched: true, Outputs: []tensor.Spec{{Name: "y", DType: tensor.Bytes, Row: tensor.Shape{1}}}}
 	for n := 1; n <= 200; n++ {

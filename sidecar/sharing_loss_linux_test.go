@@ -25,7 +25,8 @@ func (r registrar) Invoke(_ context.Context, method string, _, _ any, _ ...grpc.
 	return nil
 }
 
-// The connection is lost while a ring is being registered: it is no ring of the next connection, and that one is asked anew.
+// The connection is lost while a ring is being registered: it is no ring of the next connection,
+// and that one is asked anew.
 func TestLossWhileRegistering(t *testing.T) {
 	for _, said := range []error{nil, status.Error(codes.Unavailable, "connection lost")} {
 		p, _ := sharingPeer(t)

@@ -49,7 +49,8 @@ func TestNoRowRunsTwice(t *testing.T) {
 						c.Call(calls)
 						synctest.Wait()
 					}
-					call(0, 1, 2, 3, 4) // two requests go; one runs, the other waits, and the rest waits in the client
+					// two requests go; one runs, the other waits, and the rest waits in the client
+					call(0, 1, 2, 3, 4)
 					time.Sleep(500 * time.Millisecond)
 					end(s)
 					if err := s.Restart(); err != nil {

@@ -15,8 +15,9 @@ import (
 	"github.com/tensorferry/tensorferry/trace/oteltrace"
 )
 
-// Over a real socket, with tensors in requests and in shared memory, and the sidecar killed in mid-run: every record's span ends well, those in
-// flight at the kill tell of it, and what the sidecar records belongs to requests of the job.
+// Over a real socket, with tensors in requests and in shared memory, and the sidecar killed in
+// mid-run: every record's span ends well, those in flight at the kill tell of it, and what the
+// sidecar records belongs to requests of the job.
 func TestTracesOverAKill(t *testing.T) {
 	for _, shared := range []int{0, 1 << 20} {
 		const n = 2000

@@ -31,14 +31,16 @@ type worker[IN, OUT any] struct {
 	resp  oip.ModelInferResponse
 	fates []fate
 	out   []async.Completion[OUT]
-	doubt []accusedRow[OUT] // what the server blames on the row, before it is known whose fault it is
+	// what the server blames on the row, before it is known whose fault it is
+	doubt []accusedRow[OUT]
 
 	slot   *slot         // that the batch is encoded into; nil: none
 	own    *tensor.Batch // for requests without a slot, and
 	placed *tensor.Batch // for those with one
 	shares bool          // the request sends no tensors but where they lie
-	ended  *ended        // the server has ended it; of each request that shares its own, since a trailer may come late
-	group  *group[IN]    // of a request that shares, until it is over; under c.mu
+	// the server has ended it; of each request that shares its own, since a trailer may come late
+	ended *ended
+	group *group[IN] // of a request that shares, until it is over; under c.mu
 
 	options []grpc.CallOption // of each request; they fill in
 	marks   marks             // what came with the answer, and

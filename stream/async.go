@@ -80,7 +80,8 @@ func call[IN, OUT any](s *Stream[IN], fn async.Function[IN, OUT], cfg async.Conf
 		bad = errors.Join(bad, errors.New("some failures have the action fallback, and the function makes none; implement async.FallbackMaker"))
 	}
 	if o.serializer == nil && !keeps(resolved) {
-		serr = nil // no checkpoint holds a record; a serializer of the wrong type is a mistake all the same
+		// no checkpoint holds a record; a serializer of the wrong type is a mistake all the same
+		serr = nil
 	}
 	n := take(s, "async", o, errors.Join(err, bad, serr))
 	n.waits, n.letters, n.wantsKeys = true, letters, cfg.Order == async.Keyed

@@ -66,8 +66,8 @@ func (atOnce) Open(_ context.Context, _ async.Subtask, done async.Completer[int]
 
 func plusOne(v int) (int, error) { return v + 1, nil }
 
-// TestNoAllocations: in the steady state, records pass a source, a map, an exchange, an asynchronous
-// operator and a sink without an allocation each.
+// TestNoAllocations: in the steady state, records pass a source, a map, an exchange, an
+// asynchronous operator and a sink without an allocation each.
 func TestNoAllocations(t *testing.T) {
 	j := New("alloc", Config{Parallelism: 1})
 	s := Rebalance(Map(From(j, endless{}), plusOne), 2)
@@ -169,7 +169,8 @@ func BenchmarkPassThrough(b *testing.B) {
 	}
 }
 
-// BenchmarkAsync is the asynchronous operator with a function that answers at once, against a loop that calls it.
+// BenchmarkAsync is the asynchronous operator with a function that answers at once, against a loop
+// that calls it.
 func BenchmarkAsync(b *testing.B) {
 	compare(b, func(n int, to connector.Sink[int]) *Job {
 		j := New("async", Config{})

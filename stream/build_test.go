@@ -72,7 +72,8 @@ func TestBuildMistakes(t *testing.T) {
 		{"serializer", Config{Checkpoint: CheckpointConfig{Interval: time.Second}}, func(j *Job) {
 			hide := async.Func(func(_ context.Context, h hidden) (int, error) { return h.secret, nil }, 0)
 			Collect(UnorderedWait(From(j, FromSlice([]hidden{})), hide, async.Config{}))
-			Collect(OrderedWait(From(j, FromSlice([]hidden{})), hide, async.Config{})) // drains, so needs none
+			// drains, so needs none
+			Collect(OrderedWait(From(j, FromSlice([]hidden{})), hide, async.Config{}))
 			Collect(UnorderedWait(From(j, FromSlice([]int{})), fn, async.Config{}, WithSerializer[string](layoutSerializer[string]{})))
 		}, []string{"async: the snapshot policy keeps records of type stream.hidden in checkpoints, and they would not come back as they are: field secret of stream.hidden is not exported; " +
 			"set stream.WithSerializer, or the drain policy",

@@ -49,7 +49,8 @@ type Config struct {
 	// Observer is told of checkpoints, failures and restarts, for metrics. A panic of it fails the
 	// job. Default: nobody is.
 	Observer Observer
-	// Tracer is told of spans by the asynchronous operators whose async.Config has none of its own. Default: nobody is.
+	// Tracer is told of spans by the asynchronous operators whose async.Config has none of its own.
+	// Default: nobody is.
 	Tracer trace.Tracer
 
 	// RunID names a run that starts afresh. Default: a random one. A resumed run

@@ -213,8 +213,8 @@ func (c *instant) Close() error {
 	return nil
 }
 
-// cutCheck holds, whenever a checkpoint is complete, that exactly the records before its positions are
-// published: none has overtaken a barrier, and none was left behind by one.
+// cutCheck holds, whenever a checkpoint is complete, that exactly the records before its positions
+// are published: none has overtaken a barrier, and none was left behind by one.
 type cutCheck struct {
 	*disk
 	faults []string

@@ -138,7 +138,8 @@ func TestCoordinatorTolerates(t *testing.T) {
 		"done false checkpoint 4 was given up: cannot keep it: broken")
 }
 
-// TestCoordinatorDeclines what is under way when a task fails (A13), and waits for what can't be taken back.
+// TestCoordinatorDeclines what is under way when a task fails (A13), and waits for what can't be
+// taken back.
 func TestCoordinatorDeclines(t *testing.T) {
 	begun := func() *coordRig {
 		r := newCoordRig(t, CheckpointConfig{Interval: 100 * time.Millisecond})
@@ -176,7 +177,8 @@ func TestCoordinatorDeclines(t *testing.T) {
 	r.wants(-1, "Started", "start 0", "trigger 1", "write 1 false", "commit", "halt", "done false checkpoint 1: broken")
 }
 
-// TestCoordinatorStops with a checkpoint of its own, behind the one under way, unless the input ends first.
+// TestCoordinatorStops with a checkpoint of its own, behind the one under way, unless the input
+// ends first.
 func TestCoordinatorStops(t *testing.T) {
 	r := newCoordRig(t, CheckpointConfig{})
 	r.run(10)
@@ -210,7 +212,8 @@ func TestCoordinatorStops(t *testing.T) {
 	r.wants(-1, "Started", "start 0", "trigger 1", "write 1 true")
 }
 
-// TestCoordinatorBeforeAnythingIsOpen: nothing has been taken, so there is nothing to take a checkpoint of.
+// TestCoordinatorBeforeAnythingIsOpen: nothing has been taken, so there is nothing to take a
+// checkpoint of.
 func TestCoordinatorBeforeAnythingIsOpen(t *testing.T) {
 	r := newCoordRig(t, CheckpointConfig{})
 	r.c.report(r.at(0), report{kind: taskRunning})

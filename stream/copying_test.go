@@ -93,7 +93,8 @@ func (readerless) Open(context.Context, connector.Split, int64) (connector.Reade
 	return nil, nil
 }
 
-// reusingLog is a live source of two splits, 1 2 3 ... each, that gives one object for every record. It is read a record a second.
+// reusingLog is a live source of two splits, 1 2 3 ... each, that gives one object for every
+// record. It is read a record a second.
 type reusingLog struct{}
 
 func (reusingLog) Splits(context.Context) ([]connector.Split, error) {
@@ -158,7 +159,8 @@ func TestCopyingKeepsTheKind(t *testing.T) {
 	}
 }
 
-// TestCopyingLive: the splits of a live source are all read, its objects copied, and it goes on when its splits have changed.
+// TestCopyingLive: the splits of a live source are all read, its objects copied, and it goes on
+// when its splits have changed.
 func TestCopyingLive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		slow := async.Func(func(_ context.Context, v *int) (int, error) {

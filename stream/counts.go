@@ -15,8 +15,9 @@ type counts struct {
 	// in came from the input; done, dropped and lettered say what became of them; out were
 	// emitted; held are admitted and have no outcome yet.
 	in, done, dropped, lettered, out, held atomic.Int64
-	mark                                   atomic.Int64 // event time of the watermark that was passed on last
-	open                                   atomic.Bool  // an asynchronous operator makes calls
+	// event time of the watermark that was passed on last
+	mark atomic.Int64
+	open atomic.Bool // an asynchronous operator makes calls
 
 	mu    sync.Mutex
 	stats async.Stats // an asynchronous operator's own numbers, as of its last turn

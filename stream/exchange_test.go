@@ -168,8 +168,9 @@ func TestAlignmentGivenUp(t *testing.T) {
 	r.arrives("B3 end")
 }
 
-// TestBarrierWaitsForItsWord: a barrier that came before the coordinator's own word of it waits for that, since the
-// word of what became of the checkpoint before it is still on its way too. What is behind it waits as well.
+// TestBarrierWaitsForItsWord: a barrier that came before the coordinator's own word of it waits for
+// that, since the word of what became of the checkpoint before it is still on its way too. What is
+// behind it waits as well.
 func TestBarrierWaitsForItsWord(t *testing.T) {
 	r := newInletRig(t, 2)
 	r.in.told = 0

@@ -162,7 +162,8 @@ func TestReaderThatReturnsNothing(t *testing.T) {
 	}
 }
 
-// TestFromSeq: a sequence is read once; it can start again only if it is said to give the same again.
+// TestFromSeq: a sequence is read once; it can start again only if it is said to give the same
+// again.
 func TestFromSeq(t *testing.T) {
 	seq := func(yield func(int, error) bool) {
 		for i := range 200 {
@@ -259,7 +260,8 @@ func (k beginCheck) Begin(ctx context.Context, previous []byte) ([]byte, error) 
 	return k.Committer.Begin(ctx, previous)
 }
 
-// TestStoreErrors: a checkpoint that can't be written fails; so many are tolerated, and then the job restarts.
+// TestStoreErrors: a checkpoint that can't be written fails; so many are tolerated, and then the
+// job restarts.
 func TestStoreErrors(t *testing.T) {
 	for tolerable, restarts := range []int{2, 1, 0} {
 		synctest.Test(t, func(t *testing.T) {
@@ -285,7 +287,8 @@ func TestStoreErrors(t *testing.T) {
 
 var ringsSerializer, _ = serializerFor[map[string][]*ringed](nil)
 
-// FuzzEntries: no bytes make the decoders panic or take memory beyond their size, and what was written comes back.
+// FuzzEntries: no bytes make the decoders panic or take memory beyond their size, and what was
+// written comes back.
 func FuzzEntries(f *testing.F) {
 	var scratch []byte
 	good, err := appendEntry(nil, 3, &Record[int]{Value: 42, Time: -5, Key: "k", Position: 1 << 40}, testSerializer, &scratch)

@@ -201,7 +201,8 @@ func (w *stallingWriter) Write(recs []Record[int]) error {
 	return w.Writer.Write(recs)
 }
 
-// TestStallingSink: the time that a sink takes does not count against records whose answers come at once (A7, A15).
+// TestStallingSink: the time that a sink takes does not count against records whose answers come at
+// once (A7, A15).
 func TestStallingSink(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := New("stall", Config{})
@@ -253,7 +254,8 @@ func TestObserverThatEndsItsGoroutine(t *testing.T) {
 	})
 }
 
-// TestFunctionsThatEndTheirGoroutine: a function of the user's that calls runtime.Goexit fails the job instead of hanging it.
+// TestFunctionsThatEndTheirGoroutine: a function of the user's that calls runtime.Goexit fails the
+// job instead of hanging it.
 func TestFunctionsThatEndTheirGoroutine(t *testing.T) {
 	for where, build := range map[string]func(*Job){
 		"map: record at split 0, position 0 failed": func(j *Job) {

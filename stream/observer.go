@@ -21,8 +21,8 @@ type Started struct {
 type CheckpointCompleted struct {
 	ID       int64
 	Duration time.Duration
-	// Kept is how long, of Duration, keeping the checkpoint took, which from Kafka to Kafka is committing the transaction;
-	// and Published how long publishing the results took after that.
+	// Kept is how long, of Duration, keeping the checkpoint took, which from Kafka to Kafka is
+	// committing the transaction; and Published how long publishing the results took after that.
 	Kept, Published time.Duration
 	Final           bool
 }

@@ -87,8 +87,8 @@ func Parallel(n int) Option {
 }
 
 // BoundedOutOfOrderness makes a source give watermarks that trail the greatest event time seen in a
-// subtask by lag: records may be that late. Without it, or Monotonous, the only watermark is the one
-// at the end of the input.
+// subtask by lag: records may be that late. Without it, or Monotonous, the only watermark is the
+// one at the end of the input.
 func BoundedOutOfOrderness(lag time.Duration) SourceOption {
 	return sourceOption(func(o *options) { o.marks().lag = lag })
 }
@@ -109,10 +109,10 @@ func IdleAfter(d time.Duration) SourceOption {
 // their form in JSON. A struct may gain fields until the checkpoint is restored, which are then
 // zero; any other change of the type is an error at the restore.
 //
-// A type that has interfaces, functions, channels or fields that are not exported is kept by its own
-// methods: GobEncode, MarshalBinary, MarshalText or MarshalJSON, and their counterparts. If it has
-// none, the job does not start where a checkpoint would hold records, that of a stop too: under the
-// Snapshot policy, with a drain limit, or without a timeout. Where there is no interval and no
+// A type that has interfaces, functions, channels or fields that are not exported is kept by its
+// own methods: GobEncode, MarshalBinary, MarshalText or MarshalJSON, and their counterparts. If it
+// has none, the job does not start where a checkpoint would hold records, that of a stop too: under
+// the Snapshot policy, with a drain limit, or without a timeout. Where there is no interval and no
 // policy is set, such a job drains when it is stopped.
 //
 // What several slices share is kept once for each; a time loses the reading of its monotonic clock.

@@ -127,7 +127,8 @@ func build(stages []*stage, env func(s *stage, index int) *taskEnv) []*task {
 			t := newTask(e)
 			t.first = s.first().name
 			made := map[*node]any{}
-			// taker is what takes a stream of n: an operator made before, or the exchange in front of it.
+			// taker is what takes a stream of n: an operator made before, or the exchange in front
+			// of it.
 			taker := func(n, to *node) any {
 				switch {
 				case to == nil:

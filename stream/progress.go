@@ -15,9 +15,10 @@ type State string
 
 // The states of a run.
 const (
-	StateStarting   State = "starting"
-	StateRunning    State = "running"
-	StateFailing    State = "failing" // an attempt has failed and is being closed; what follows is not known yet
+	StateStarting State = "starting"
+	StateRunning  State = "running"
+	// an attempt has failed and is being closed; what follows is not known yet
+	StateFailing    State = "failing"
 	StateRestarting State = "restarting"
 	StateStopping   State = "stopping"
 	StateFinished   State = "finished"
@@ -45,8 +46,9 @@ type Progress struct {
 	Committed int64
 	// Operators in the order in which the job was built.
 	Operators []OperatorProgress
-	// Worked is what this call of Run has done, by operator in the same order, and by subtask. It never goes down: what was
-	// done again after a restart counts again. Of Held and of what Async has of the present it holds the present.
+	// Worked is what this call of Run has done, by operator in the same order, and by subtask. It
+	// never goes down: what was done again after a restart counts again. Of Held and of what Async
+	// has of the present it holds the present.
 	Worked []SubtaskProgress
 	// Checkpoints that were completed and given up in this call of Run; the last one completed,
 	// by this call or before it, when, and how long it took, which is 0 where nobody knows: where
@@ -77,13 +79,14 @@ type Totals struct {
 	Emitted int64
 }
 
-// OperatorProgress are the records of one operator: In came, Completed, Dropped and DeadLettered say what
-// became of them, Out were emitted, and Held have no outcome yet.
+// OperatorProgress are the records of one operator: In came, Completed, Dropped and DeadLettered
+// say what became of them, Out were emitted, and Held have no outcome yet.
 type OperatorProgress struct {
 	Name                                            string
 	In, Completed, Dropped, DeadLettered, Out, Held int64
-	// Async are the numbers of an asynchronous operator, over its subtasks, since the present attempt
-	// began: calls in flight and their limit, retries, timeouts, holds, drains. Zero for others.
+	// Async are the numbers of an asynchronous operator, over its subtasks, since the present
+	// attempt began: calls in flight and their limit, retries, timeouts, holds, drains. Zero for
+	// others.
 	Async async.Stats
 }
 
@@ -95,8 +98,8 @@ type SubtaskProgress struct {
 	// Open: it is one of an asynchronous operator, and makes calls at present or would if
 	// Async.Suspended were nil. The limit of one that has ended is what it was then.
 	Open bool
-	// Watermark is the last that it passed on: async.NoTime if there was none or it is idle, async.EndOfTime
-	// at the end of the input.
+	// Watermark is the last that it passed on: async.NoTime if there was none or it is idle,
+	// async.EndOfTime at the end of the input.
 	Watermark async.EventTime
 }
 

@@ -13,8 +13,8 @@ import (
 	"github.com/tensorferry/tensorferry/stream/restart"
 )
 
-// shifty is a source that cannot say at once which splits it has: its first calls of Assign fail, or its first of Changed,
-// which it answers a second after each Assign.
+// shifty is a source that cannot say at once which splits it has: its first calls of Assign fail,
+// or its first of Changed, which it answers a second after each Assign.
 type shifty struct {
 	connector.Source[int]
 	assigns, changes []error // of the calls that fail
@@ -45,7 +45,8 @@ type gone struct{}
 func (gone) Error() string          { return "gone for good" }
 func (gone) Verdict() async.Verdict { return async.Verdict{Class: async.Permanent} }
 
-// TestRebalancingSourceThatFails: Assign and Changed fail before anything has run, and the restart strategy applies all the same.
+// TestRebalancingSourceThatFails: Assign and Changed fail before anything has run, and the restart
+// strategy applies all the same.
 func TestRebalancingSourceThatFails(t *testing.T) {
 	away, final := errors.New("no broker can be reached"), gone{}
 	for _, c := range []struct {

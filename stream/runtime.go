@@ -35,12 +35,13 @@ type Run struct {
 	committer committer
 	id        string
 	cut       map[string][]splitState // the initial splits of a run that began here
-	kept      map[string][]splitState // what the checkpoint of its beginning says; nil: there is none yet
-	lastID    int64
-	numbered  bool  // a checkpoint has had the number lastID, which may be 0
-	emitted   int64 // records in the checkpoint that is being completed
-	broken    error // of the observer
-	ran       bool  // every subtask has run at once, in some attempt
+	// what the checkpoint of its beginning says; nil: there is none yet
+	kept     map[string][]splitState
+	lastID   int64
+	numbered bool  // a checkpoint has had the number lastID, which may be 0
+	emitted  int64 // records in the checkpoint that is being completed
+	broken   error // of the observer
+	ran      bool  // every subtask has run at once, in some attempt
 }
 
 func newRun(j *Job) *Run {
@@ -124,7 +125,8 @@ func (r *Run) close(ctx context.Context, err error) {
 	if cerr := r.committer.close(); err == nil {
 		err = cerr
 	}
-	err = guards.Error("job "+r.job.name, err) // it may wrap the cause of the context's end, which is a user's
+	// it may wrap the cause of the context's end, which is a user's
+	err = guards.Error("job "+r.job.name, err)
 	switch {
 	case err == nil, errors.Is(err, ErrStopped):
 	case ctx.Err() != nil:
@@ -246,7 +248,8 @@ func (r *Run) pause(ctx context.Context, delay time.Duration) error {
 // errStoppedIdle is how a run ends that is stopped while no subtask works.
 var errStoppedIdle = fmt.Errorf("%w, from the last checkpoint that was completed", ErrStopped)
 
-// unlessStopped calls f, which may wait long for other systems, with a context that ends when the run is to stop.
+// unlessStopped calls f, which may wait long for other systems, with a context that ends when the
+// run is to stop.
 func (r *Run) unlessStopped(ctx context.Context, f func(context.Context) error) error {
 	fctx, cancel := context.WithCancel(ctx)
 	var watch sync.WaitGroup
@@ -431,7 +434,8 @@ func (r *Run) take(ctx context.Context, snap *checkpoint.Snapshot) (from *restor
 	return from, nil, nil
 }
 
-// verify asks the sources whether they can be read from where the splits stand. err: that could not be found out for now.
+// verify asks the sources whether they can be read from where the splits stand. err: that could not
+// be found out for now.
 func (r *Run) verify(ctx context.Context, splits map[string][]splitState) (refused, err error) {
 	for _, n := range r.job.nodes {
 		if n.source == nil {

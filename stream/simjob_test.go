@@ -167,7 +167,8 @@ func (s *sim) build(resume *checkpoint.Snapshot) *Job {
 	return j
 }
 
-// simulated says whether a failure is one that the simulation makes; a restart would hide any other.
+// simulated says whether a failure is one that the simulation makes; a restart would hide any
+// other.
 func simulated(err error) bool {
 	for _, known := range []error{async.ErrTimeout, errCrashed} {
 		if errors.Is(err, known) {

@@ -195,7 +195,8 @@ func (p *simProc) step(t *simTask) {
 	if t.broken {
 		return
 	}
-	// What a task finds in its box is what lay there when it looked, which is a while before it goes on.
+	// What a task finds in its box is what lay there when it looked, which is a while before it
+	// goes on.
 	seen := len(t.box)
 	if seen > 0 && p.s.chance(0.2) {
 		seen = p.s.rng.IntN(seen)

@@ -62,8 +62,9 @@ type reader[T any] struct {
 	live     connector.Unbounded[T] // nil: splits end, and are read one after another
 	all      connector.UnboundedReader[T]
 
-	size    func(*T) int64
-	largest int64 // bytes of the largest record of the last Read that returned some; 0: there was none
+	size func(*T) int64
+	// bytes of the largest record of the last Read that returned some; 0: there was none
+	largest int64
 }
 
 // fetch reads once and puts what came into the port, which has room. It returns false

@@ -244,11 +244,11 @@ func (t *task) control(c control) (err error) {
 	return nil
 }
 
-// step does a bounded amount of work: it lets the operators emit, from the end of the
-// chain to its head so that each finds room, and lets elements in. more says that there is something
-// left to do at once; next, when the task must step again if nothing wakes it. Nothing is done
-// before every task of the attempt is open: a job that cannot be opened calls no model, and
-// what fails later has run and may be restarted.
+// step does a bounded amount of work: it lets the operators emit, from the end of the chain to its
+// head so that each finds room, and lets elements in. more says that there is something left to do
+// at once; next, when the task must step again if nothing wakes it. Nothing is done before every
+// task of the attempt is open: a job that cannot be opened calls no model, and what fails later has
+// run and may be restarted.
 func (t *task) step(now time.Time) (more bool, next time.Time, err error) {
 	if !t.started {
 		return false, next, nil
@@ -275,7 +275,8 @@ func (t *task) step(now time.Time) (more bool, next time.Time, err error) {
 func (t *task) close() error {
 	var errs []error
 	one := func(op operator) {
-		errs = append(errs, guard(t.name(), op.close)) // so that one that does not return is no other's leak
+		// so that one that does not return is no other's leak
+		errs = append(errs, guard(t.name(), op.close))
 	}
 	t.at = t.first
 	if t.head != nil {

@@ -161,8 +161,8 @@ func (c unpublishedCommitter) Commit(context.Context, []byte) error {
 	return errors.New(c.name + " is full")
 }
 
-// moving is an rebalancing source that says of the same splits, at each attempt, that they begin where
-// they are read from; with anew, that they are others.
+// moving is an rebalancing source that says of the same splits, at each attempt, that they begin
+// where they are read from; with anew, that they are others.
 type moving struct {
 	connector.Source[int]
 	anew  bool
@@ -175,7 +175,8 @@ func (m *moving) Assign(_ context.Context, splits []connector.Split, next []int6
 	for i, s := range splits {
 		now[i] = connector.Split{Data: s.Data, Start: s.Start + int64(m.times)}
 		if m.anew {
-			now[i].Data = append(now[i].Data[:len(now[i].Data):len(now[i].Data)], ' ') // JSON all the same
+			// JSON all the same
+			now[i].Data = append(now[i].Data[:len(now[i].Data):len(now[i].Data)], ' ')
 		}
 	}
 	return now, next, nil

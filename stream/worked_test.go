@@ -69,7 +69,8 @@ func TestWorked(t *testing.T) {
 	})
 }
 
-// TestWorkedWatermark: each operator has the watermark that it passed on; behind a slow one it is older.
+// TestWorkedWatermark: each operator has the watermark that it passed on; behind a slow one it is
+// older.
 func TestWorkedWatermark(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fn := async.Func(func(_ context.Context, v int) (int, error) {

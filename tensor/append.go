@@ -6,8 +6,8 @@ import (
 	"math"
 )
 
-// AppendValues appends vs to the open row of c. T must be the Go type of the input's datatype, which for FP16
-// and BF16 is float32; they are rounded to nearest, ties to even.
+// AppendValues appends vs to the open row of c. T must be the Go type of the input's datatype,
+// which for FP16 and BF16 is float32; they are rounded to nearest, ties to even.
 func AppendValues[T Numeric](c *Column, vs []T) error {
 	if !holds[T](c.spec.DType) {
 		var zero T
@@ -53,8 +53,8 @@ func appendElement[B []byte | string](c *Column, v B) error {
 	return nil
 }
 
-// AppendRaw appends elements that are in the wire's raw layout already: row-major, little-endian, BYTES
-// elements each after their length as a uint32.
+// AppendRaw appends elements that are in the wire's raw layout already: row-major, little-endian,
+// BYTES elements each after their length as a uint32.
 func (c *Column) AppendRaw(raw []byte) error {
 	var n int
 	if c.spec.DType == Bytes {
@@ -74,8 +74,9 @@ func (c *Column) AppendRaw(raw []byte) error {
 	return nil
 }
 
-// AppendNumber appends one element to a numeric input. An integer datatype takes only what it can hold
-// exactly. A floating-point one rounds to nearest, and refuses a finite number beyond its range.
+// AppendNumber appends one element to a numeric input. An integer datatype takes only what it can
+// hold exactly. A floating-point one rounds to nearest, and refuses a finite number beyond its
+// range.
 func (c *Column) AppendNumber(v float64) error {
 	if f, ok := c.spec.DType.round(v); ok {
 		if math.IsInf(f, 0) && !math.IsInf(v, 0) {
@@ -136,8 +137,8 @@ func (c *Column) AppendUint(v uint64) error {
 	return nil
 }
 
-// exact returns v as a float64. For a datatype with fewer digits, what a float64 cannot hold of v is cut off and leaves
-// its mark in the last bit, so that v is rounded once.
+// exact returns v as a float64. For a datatype with fewer digits, what a float64 cannot hold of v
+// is cut off and leaves its mark in the last bit, so that v is rounded once.
 func (c *Column) exact(v uint64) float64 {
 	if c.spec.DType != FP64 && v>>53 != 0 {
 		cut := v & (1<<11 - 1)
@@ -149,7 +150,8 @@ func (c *Column) exact(v uint64) float64 {
 	return float64(v)
 }
 
-// put appends one element: the bits of an integer, or those of a float64 that is rounded to the datatype.
+// put appends one element: the bits of an integer, or those of a float64 that is rounded to the
+// datatype.
 func (c *Column) put(bits uint64) {
 	switch c.spec.DType {
 	case FP16:

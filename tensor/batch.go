@@ -57,8 +57,9 @@ func (b *Batch) Reset() {
 	}
 }
 
-// Use empties the batch and gives each of its columns memory to append to, in the order of the model's inputs; nil for
-// memory of its own. What does not fit moves to memory of the batch's own, as with append; [Column.Within] tells.
+// Use empties the batch and gives each of its columns memory to append to, in the order of the
+// model's inputs; nil for memory of its own. What does not fit moves to memory of the batch's own,
+// as with append; [Column.Within] tells.
 func (b *Batch) Use(memory [][]byte) {
 	b.truncate(0)
 	for i := range b.cols {
@@ -66,7 +67,8 @@ func (b *Batch) Use(memory [][]byte) {
 	}
 }
 
-// Mark is a place between two rows of a batch. It is void once the batch was reset or rolled back beyond it.
+// Mark is a place between two rows of a batch. It is void once the batch was reset or rolled back
+// beyond it.
 type Mark struct{ rows int }
 
 // Mark returns the place after the last complete row.
@@ -84,8 +86,9 @@ func (b *Batch) truncate(rows int) {
 
 // EndRow completes the open row: every column must have got exactly one row since the last call.
 // After an error the row is gone and the batch is as before it was begun. If the error is
-// [ErrRagged], as errors.Is tells, the row is to be encoded again into an empty batch. Every other error is
-// the record's own, also one that an Append method returned for this row and that was not passed on.
+// [ErrRagged], as errors.Is tells, the row is to be encoded again into an empty batch. Every other
+// error is the record's own, also one that an Append method returned for this row and that was not
+// passed on.
 func (b *Batch) EndRow() error {
 	for i := range b.cols {
 		if err := b.cols[i].close(); err != nil {

@@ -118,7 +118,8 @@ func BenchmarkDecode(b *testing.B) {
 	}
 }
 
-// Digit is a record of one's own, and DigitCodec its codec: with the record at hand, a result can say whose it is.
+// Digit is a record of one's own, and DigitCodec its codec: with the record at hand, a result can
+// say whose it is.
 type Digit struct {
 	ID     int
 	Pixels []float32

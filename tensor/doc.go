@@ -11,5 +11,6 @@
 // whatever they hold, the result is an error that says what was expected, never a panic,
 // and what is allocated follows the size of the data, not of what a shape claims.
 //
-// The package knows nothing of requests, protocols, connections or jobs, and imports the standard library alone.
+// The package knows nothing of requests, protocols, connections or jobs, and imports the standard
+// library alone.
 package tensor

@@ -51,7 +51,8 @@ var dtypes = [numDTypes]struct {
 	Bytes:   {"BYTES", 0, "[]byte"},
 }
 
-// ParseDType returns the datatype of the given name, as in "FP32". The error lists the names there are.
+// ParseDType returns the datatype of the given name, as in "FP32". The error lists the names there
+// are.
 func ParseDType(name string) (DType, error) {
 	for d := Bool; d < numDTypes; d++ {
 		if dtypes[d].name == name {
@@ -72,7 +73,8 @@ func (d DType) String() string {
 	return dtypes[d].name
 }
 
-// Size returns the bytes of one element: 1, 2, 4 or 8, and 0 for Bytes, whose elements have their own.
+// Size returns the bytes of one element: 1, 2, 4 or 8, and 0 for Bytes, whose elements have their
+// own.
 func (d DType) Size() int {
 	if d >= numDTypes {
 		return 0
@@ -80,7 +82,8 @@ func (d DType) Size() int {
 	return dtypes[d].size
 }
 
-// GoType returns the name of the Go type in which elements of d are handed over: float32 for FP16 and BF16.
+// GoType returns the name of the Go type in which elements of d are handed over: float32 for FP16
+// and BF16.
 func (d DType) GoType() string {
 	if d >= numDTypes {
 		return "none"

@@ -2,7 +2,8 @@ package tensor
 
 import "math"
 
-// Float32ToFP16 rounds f to the nearest half, ties to even. What is too large becomes an infinity; a NaN stays one.
+// Float32ToFP16 rounds f to the nearest half, ties to even. What is too large becomes an infinity;
+// a NaN stays one.
 func Float32ToFP16(f float32) uint16 {
 	b := math.Float32bits(f)
 	sign := uint16(b >> 16 & 0x8000)
@@ -12,7 +13,8 @@ func Float32ToFP16(f float32) uint16 {
 		return sign | 0x7e00 | uint16(abs>>13&0x3ff)
 	case abs >= 0x47800000: // 65536 and more, infinity included
 		return sign | 0x7c00
-	case abs >= 0x38800000: // normal; a carry out of the fraction raises the exponent, up to infinity
+	case abs >= 0x38800000:
+		// normal; a carry out of the fraction raises the exponent, up to infinity
 		abs += 0xfff + abs>>13&1
 		return sign | uint16((abs-0x38000000)>>13)
 	case abs >= 0x33000000: // subnormal: 2^-25 and more may round to 2^-24, the smallest
@@ -39,7 +41,8 @@ func FP16ToFloat32(h uint16) float32 {
 	return math.Float32frombits(sign | (exp+112)<<23 | frac<<13)
 }
 
-// Float32ToBF16 rounds f to the nearest bfloat16, ties to even. What is too large becomes an infinity; a NaN stays one.
+// Float32ToBF16 rounds f to the nearest bfloat16, ties to even. What is too large becomes an
+// infinity; a NaN stays one.
 func Float32ToBF16(f float32) uint16 {
 	b := math.Float32bits(f)
 	if f != f {

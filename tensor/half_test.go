@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// Every half of either kind is compared with its neighbour: itself, the exact middle, and the numbers
-// next to the middle on both sides, as a float32 and as a float64.
+// Every half of either kind is compared with its neighbour: itself, the exact middle, and the
+// numbers next to the middle on both sides, as a float32 and as a float64.
 func TestHalvesRoundToNearestEven(t *testing.T) {
 	for _, k := range []struct {
 		dt   DType

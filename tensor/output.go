@@ -5,9 +5,9 @@ import (
 	"slices"
 )
 
-// Output is one output of the model within [Rows]. What its methods return lies in the answer's bytes and is valid until
-// the rows are reset. Rows and elements are numbered from 0; a number beyond them, and an output that is not set,
-// panics as a slice would.
+// Output is one output of the model within [Rows]. What its methods return lies in the answer's
+// bytes and is valid until the rows are reset. Rows and elements are numbered from 0; a number
+// beyond them, and an output that is not set, panics as a slice would.
 type Output struct {
 	spec  Spec
 	shape Shape
@@ -44,8 +44,9 @@ func (o *Output) RowRaw(row int) []byte {
 	return o.raw[row*size : (row+1)*size : (row+1)*size]
 }
 
-// RowValues appends the elements of a row to dst, which may be nil, and returns it. T must be the Go type
-// of the output's datatype, which for FP16 and BF16 is float32; other datatypes are an error.
+// RowValues appends the elements of a row to dst, which may be nil, and returns it. T must be the
+// Go type of the output's datatype, which for FP16 and BF16 is float32; other datatypes are an
+// error.
 func RowValues[T Numeric](o *Output, row int, dst []T) ([]T, error) {
 	if !holds[T](o.spec.DType) {
 		var zero T
@@ -87,8 +88,8 @@ func (o *Output) Number(row, j int) float64 {
 	return number(o.spec.DType, o.raw, row*o.each+j)
 }
 
-// Int returns element j of a row of an output with an integer datatype. A UINT64 over the range of an int64 wraps, so
-// that uint64(o.Int(row, j)) is its value.
+// Int returns element j of a row of an output with an integer datatype. A UINT64 over the range of
+// an int64 wraps, so that uint64(o.Int(row, j)) is its value.
 func (o *Output) Int(row, j int) int64 {
 	o.element(row, j)
 	if _, _, ok := o.spec.DType.limits(); !ok {

@@ -7,7 +7,8 @@ import (
 	"unsafe"
 )
 
-// littleEndian: the machine's own numbers have the wire's byte order, so slices of them are copied as they are.
+// littleEndian: the machine's own numbers have the wire's byte order, so slices of them are copied
+// as they are.
 var littleEndian = binary.NativeEndian.Uint16([]byte{1, 0}) == 1
 
 // memory returns the bytes of vs themselves.
@@ -45,7 +46,8 @@ func appendRaw[T Numeric](dst []byte, dt DType, vs []T) []byte {
 	return dst
 }
 
-// readRaw fills vs from raw, which is in the wire's layout for dt and holds exactly as many elements.
+// readRaw fills vs from raw, which is in the wire's layout for dt and holds exactly as many
+// elements.
 func readRaw[T Numeric](vs []T, dt DType, raw []byte) {
 	switch dt {
 	case FP16:
@@ -81,7 +83,8 @@ func number(dt DType, raw []byte, j int) float64 {
 	return float64(integer(dt, raw, j))
 }
 
-// integer returns element j of raw, whose datatype is an integer one or BOOL. A UINT64 over the range of an int64 wraps.
+// integer returns element j of raw, whose datatype is an integer one or BOOL. A UINT64 over the
+// range of an int64 wraps.
 func integer(dt DType, raw []byte, j int) int64 {
 	switch dt {
 	case Bool:
@@ -107,8 +110,8 @@ func integer(dt DType, raw []byte, j int) int64 {
 	panic("tensor: " + dt.String() + " elements are not integers")
 }
 
-// AppendElement appends one BYTES element in the raw layout: its length as a little-endian uint32, and its bytes.
-// An element over 4 GiB does not fit and is an error.
+// AppendElement appends one BYTES element in the raw layout: its length as a little-endian uint32,
+// and its bytes. An element over 4 GiB does not fit and is an error.
 func AppendElement[B []byte | string](raw []byte, element B) ([]byte, error) {
 	if uint64(len(element)) > math.MaxUint32 {
 		return raw, fmt.Errorf("a BYTES element of %d bytes; the raw layout holds at most %d", len(element), uint32(math.MaxUint32))

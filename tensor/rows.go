@@ -6,8 +6,8 @@ import (
 	"slices"
 )
 
-// Rows is the answer to a batch: the model's outputs, read row by row in place. It is reused from answer
-// to answer, and belongs to one goroutine at a time.
+// Rows is the answer to a batch: the model's outputs, read row by row in place. It is reused from
+// answer to answer, and belongs to one goroutine at a time.
 type Rows struct {
 	sig  *Signature
 	outs []Output
@@ -47,9 +47,10 @@ func (r *Rows) Complete() bool { return r.set == len(r.outs) }
 // Output returns output i, as [Signature.Output] finds it.
 func (r *Rows) Output(i int) *Output { return &r.outs[i] }
 
-// Set gives output i of the model its data: rows rows of datatype dt, and their shape, which for a batched
-// model has the batch in front. raw is kept, not copied, until the next Reset. It is an error, and the
-// output stays unset, if anything differs from the signature, from rows or from the outputs set before.
+// Set gives output i of the model its data: rows rows of datatype dt, and their shape, which for a
+// batched model has the batch in front. raw is kept, not copied, until the next Reset. It is an
+// error, and the output stays unset, if anything differs from the signature, from rows or from the
+// outputs set before.
 func (r *Rows) Set(i int, dt DType, shape Shape, raw []byte, rows int) error {
 	if i < 0 || i >= len(r.outs) {
 		return fmt.Errorf("output %d; the model has %d", i, len(r.outs))
@@ -108,7 +109,8 @@ func (r *Rows) fill(o *Output, dt DType, shape Shape, raw []byte, rows int) erro
 	return nil
 }
 
-// index finds the elements of a BYTES output. Each takes at least 4 bytes, so the index is never larger than the data.
+// index finds the elements of a BYTES output. Each takes at least 4 bytes, so the index is never
+// larger than the data.
 func (o *Output) index(shape Shape, raw []byte) error {
 	n, err := shape.Elements()
 	if err != nil {

@@ -32,8 +32,8 @@ func (s Shape) String() string {
 	return string(append(b, ']'))
 }
 
-// Elements returns the number of elements, which is 1 for a scalar and 0 if a dimension is 0.
-// It is an error if a dimension is negative, dynamic ones included, or if the number exceeds an int64.
+// Elements returns the number of elements, which is 1 for a scalar and 0 if a dimension is 0. It is
+// an error if a dimension is negative, dynamic ones included, or if the number exceeds an int64.
 func (s Shape) Elements() (int64, error) {
 	for _, d := range s {
 		if d < 0 {

@@ -27,8 +27,8 @@ func (s Spec) Shape(batched bool) Shape {
 	return append(Shape{Dynamic}, s.Row...)
 }
 
-// Signature is what a model takes and gives. It is read only once it has been handed over, and may be
-// shared by goroutines.
+// Signature is what a model takes and gives. It is read only once it has been handed over, and may
+// be shared by goroutines.
 type Signature struct {
 	Model, Version  string
 	Inputs, Outputs []Spec
@@ -78,7 +78,8 @@ func find(specs []Spec, name string) (int, bool) {
 	return 0, false
 }
 
-// MaxRows returns the most rows that one request may hold: 1 for a model that is not batched, 0 if no bound is known.
+// MaxRows returns the most rows that one request may hold: 1 for a model that is not batched, 0 if
+// no bound is known.
 func (s *Signature) MaxRows() int {
 	if !s.Batched {
 		return 1
@@ -119,7 +120,8 @@ func (s *Signature) FixedBatchNote() string {
 	return ""
 }
 
-// Validate checks that every input and output has a name of its own, a datatype and a possible shape.
+// Validate checks that every input and output has a name of its own, a datatype and a possible
+// shape.
 func (s *Signature) Validate() error {
 	var errs []error
 	if len(s.Outputs) == 0 {

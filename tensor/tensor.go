@@ -7,7 +7,8 @@ type Tensor struct {
 	Name  string
 	DType DType
 	Shape Shape
-	// Raw are the elements, row-major and little-endian; BYTES elements each after its length as a uint32.
+	// Raw are the elements, row-major and little-endian; BYTES elements each after its length as a
+	// uint32.
 	Raw []byte
 }
 
@@ -19,8 +20,8 @@ func (t *Tensor) Validate() error {
 	return nil
 }
 
-// Slice returns the rows from (included) to (excluded) along the first dimension, which must exist. The
-// bytes are shared, the shape is not. BYTES are walked from the start.
+// Slice returns the rows from (included) to (excluded) along the first dimension, which must exist.
+// The bytes are shared, the shape is not. BYTES are walked from the start.
 func (t *Tensor) Slice(from, to int64) (Tensor, error) {
 	if err := t.Validate(); err != nil {
 		return Tensor{}, err

@@ -6,11 +6,12 @@ const (
 	StateHeader  = "tracestate"
 )
 
-// maxState bounds the tracestate that is kept, in bytes. What is longer is left out, as the recommendation allows.
+// maxState bounds the tracestate that is kept, in bytes. What is longer is left out, as the
+// recommendation allows.
 const maxState = 4096
 
-// Context says which span something belongs to. A Context is not changed once it is in a record, so it may be
-// shared by any number of them and by any goroutines.
+// Context says which span something belongs to. A Context is not changed once it is in a record, so
+// it may be shared by any number of them and by any goroutines.
 type Context struct {
 	// TraceID and SpanID are random and not zero in a sampled context.
 	TraceID [16]byte
@@ -23,8 +24,9 @@ type Context struct {
 	State string
 }
 
-// Unsampled is the context of everything that belongs to a trace that nobody records. It is one for all of them, so
-// that being unsampled costs no memory; ids of such traces are not kept. It must not be changed.
+// Unsampled is the context of everything that belongs to a trace that nobody records. It is one for
+// all of them, so that being unsampled costs no memory; ids of such traces are not kept. It must
+// not be changed.
 var Unsampled = &Context{}
 
 // sampled is the flag.
@@ -33,12 +35,13 @@ const sampled = 1
 // Sampled reports whether the spans of c are recorded. Of nil they are not.
 func (c *Context) Sampled() bool { return c != nil && c.Flags&sampled != 0 }
 
-// parentLen is the length of a traceparent of version 0: "00-", 32 digits, "-", 16 digits, "-", 2 digits.
+// parentLen is the length of a traceparent of version 0: "00-", 32 digits, "-", 16 digits, "-", 2
+// digits.
 const parentLen = 2 + 1 + 32 + 1 + 16 + 1 + 2
 
-// Parse reads the headers traceparent and tracestate, as text or bytes. It returns nil if there is no
-// context or it is malformed, and Unsampled, without an allocation, if its trace is not sampled. What is
-// wrong with tracestate alone leaves it out. The result keeps no part of its arguments.
+// Parse reads the headers traceparent and tracestate, as text or bytes. It returns nil if there is
+// no context or it is malformed, and Unsampled, without an allocation, if its trace is not sampled.
+// What is wrong with tracestate alone leaves it out. The result keeps no part of its arguments.
 func Parse[S ~string | ~[]byte](parent, state S) *Context {
 	// Later versions may be longer, behind another dash. Version ff is none.
 	if len(parent) < parentLen || parent[2] != '-' || parent[35] != '-' || parent[52] != '-' {

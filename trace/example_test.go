@@ -10,7 +10,8 @@ import (
 	"github.com/tensorferry/tensorferry/trace"
 )
 
-// printer is a Tracer that prints what it is told. It records everything; spans of one program would have other ids.
+// printer is a Tracer that prints what it is told. It records everything; spans of one program
+// would have other ids.
 type printer struct{}
 
 func (printer) Start(parent *trace.Context, name string, _ trace.Kind, _ time.Time, _ ...*trace.Context) trace.Span {

@@ -6,17 +6,19 @@ import (
 	"github.com/tensorferry/tensorferry/internal/enum"
 )
 
-// Tracer records spans. Its methods are called from any goroutine and must not block: records wait meanwhile.
+// Tracer records spans. Its methods are called from any goroutine and must not block: records wait
+// meanwhile.
 type Tracer interface {
-	// Start begins a span at a time, as part of the trace of parent and caused also by links, or, if parent is nil, of a new trace.
-	// It returns nil, and should allocate nothing, if the span is not recorded: because parent is not sampled, or
-	// because a new trace is not to be. It is called once for each record without a context, and never with a
-	// parent or links that are not sampled. The Tracer must not keep links.
+	// Start begins a span at a time, as part of the trace of parent and caused also by links, or,
+	// if parent is nil, of a new trace. It returns nil, and should allocate nothing, if the span is
+	// not recorded: because parent is not sampled, or because a new trace is not to be. It is
+	// called once for each record without a context, and never with a parent or links that are not
+	// sampled. The Tracer must not keep links.
 	Start(parent *Context, name string, kind Kind, at time.Time, links ...*Context) Span
 }
 
-// Span is one that is recorded. Its methods are called from one goroutine at a time, and not after End. Times are
-// those of what is told, which may lie a little in the past.
+// Span is one that is recorded. Its methods are called from one goroutine at a time, and not after
+// End. Times are those of what is told, which may lie a little in the past.
 type Span interface {
 	// Context is the span's own, for what it causes. It is sampled, never nil, and always the same.
 	Context() *Context

@@ -5,8 +5,8 @@ import "time"
 // patience is how long nothing may happen, in virtual time, before a test that waits is failed.
 const patience = 24 * time.Hour
 
-// Advance lets time pass. The operator steps whenever an answer comes or a timer of its own is due, not
-// only at the end.
+// Advance lets time pass. The operator steps whenever an answer comes or a timer of its own is due,
+// not only at the end.
 func (h *Harness[IN, OUT]) Advance(d time.Duration) {
 	h.t.Helper()
 	if d < 0 {

@@ -34,7 +34,7 @@
 // completes, and adds the handler that is tested. A function that answers by itself needs no
 // Manual.
 //
-// A failure of the operator that the test never asks for (with [Harness.Err]) fails the test, and so does
-// a Call, Cancel, handler or predicate that blocks. Package asynctest knows only package async:
-// nothing of jobs, sources, sinks, sidecars or how checkpoints are stored.
+// A failure of the operator that the test never asks for (with [Harness.Err]) fails the test, and
+// so does a Call, Cancel, handler or predicate that blocks. Package asynctest knows only package
+// async: nothing of jobs, sources, sinks, sidecars or how checkpoints are stored.
 package asynctest

@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// The code of the documents is the code of example_test.go, word for word, so it compiles and is true.
+// The code of the documents is the code of example_test.go, word for word, so it compiles and is
+// true.
 func TestDocumentsAreTrue(t *testing.T) {
 	read := func(file string) string {
 		b, err := os.ReadFile(file)

@@ -17,7 +17,8 @@ func (h *Harness[IN, OUT]) Records(values ...IN) []async.Record[IN] {
 	return recs
 }
 
-// Push puts values in, as Records makes records of them. It fails the test unless the operator takes them all.
+// Push puts values in, as Records makes records of them. It fails the test unless the operator
+// takes them all.
 func (h *Harness[IN, OUT]) Push(values ...IN) {
 	h.t.Helper()
 	h.PushRecords(h.Records(values...)...)
@@ -98,9 +99,9 @@ func (h *Harness[IN, OUT]) watermark(w async.Watermark) {
 	h.settle()
 }
 
-// Barrier sends the barrier of checkpoint id, which is larger than those before. Under the snapshot policy
-// it passes at once; under the drain policy when all that was put in has left, and until then
-// nothing is taken. It leaves as an element of Output, and State is then its checkpoint's.
+// Barrier sends the barrier of checkpoint id, which is larger than those before. Under the snapshot
+// policy it passes at once; under the drain policy when all that was put in has left, and until
+// then nothing is taken. It leaves as an element of Output, and State is then its checkpoint's.
 func (h *Harness[IN, OUT]) Barrier(id int64) {
 	h.t.Helper()
 	h.alive("Barrier")

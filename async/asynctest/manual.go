@@ -12,13 +12,14 @@ import (
 )
 
 // Manual is a function whose calls the test completes. Its zero value is ready; it must not be
-// copied once it is in use. A test of a timeout handler, a retry predicate or a fallback embeds it in a type
-// with that method.
+// copied once it is in use. A test of a timeout handler, a retry predicate or a fallback embeds it
+// in a type with that method.
 //
-// In a harness its methods are called from the test's goroutine, and each leaves the harness
-// at rest, so that what follows from a completion can be seen at once. Elsewhere, as in async.Map
-// or a whole job, they may be called from any goroutine, and the operator acts in its own time. It may be
-// opened several times, by subtasks or by one harness after another; its calls are then those of all.
+// In a harness its methods are called from the test's goroutine, and each leaves the harness at
+// rest, so that what follows from a completion can be seen at once. Elsewhere, as in async.Map or a
+// whole job, they may be called from any goroutine, and the operator acts in its own time. It may
+// be opened several times, by subtasks or by one harness after another; its calls are then those of
+// all.
 type Manual[IN, OUT any] struct {
 	mu        sync.Mutex
 	callers   []*manualCaller[IN, OUT] // open
@@ -85,7 +86,8 @@ func (m *Manual[IN, OUT]) Cancelled() []*Pending[IN, OUT] {
 }
 
 // Answer makes f answer each call at once, those in progress first and all that follow, until
-// another Answer. Nil leaves them to the test again. f runs with the call, so it must not block, nor use the Manual or the harness.
+// another Answer. Nil leaves them to the test again. f runs with the call, so it must not block,
+// nor use the Manual or the harness.
 func (m *Manual[IN, OUT]) Answer(f func(async.Record[IN]) (async.Outputs[OUT], error)) {
 	m.settle()
 	m.mu.Lock()

@@ -12,7 +12,8 @@ import (
 	"github.com/tensorferry/tensorferry/job"
 )
 
-// The manifests' job files are read as `tensorferry run` reads them, and meet the model server where it listens.
+// The manifests' job files are read as `tensorferry run` reads them, and meet the model server
+// where it listens.
 func TestManifests(t *testing.T) {
 	files, err := filepath.Glob("../../deploy/kubernetes/*.yaml")
 	if err != nil || len(files) < 2 {

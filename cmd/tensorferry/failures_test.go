@@ -45,7 +45,8 @@ type line struct {
 	At                   time.Time
 }
 
-// letters reads the dead letters and checks their form. They come without the time, which differs between runs.
+// letters reads the dead letters and checks their form. They come without the time, which differs
+// between runs.
 func (s *shell) letters(input string) (lines []line) {
 	s.Helper()
 	for text := range strings.Lines(s.cat("failed")) {
@@ -246,7 +247,8 @@ restart: {strategy: none}
 	}
 }
 
-// TestKeyedRun: records of one key leave in the order of the input, in however many splits and subtasks.
+// TestKeyedRun: records of one key leave in the order of the input, in however many splits and
+// subtasks.
 func TestKeyedRun(t *testing.T) {
 	s := newShell(t)
 	var in strings.Builder
@@ -301,8 +303,8 @@ func TestKeyedRun(t *testing.T) {
 	s.balance("out/.checkpoints", 2000, 1980, 0, 20, 1980)
 }
 
-// TestStopAndResumeWithDeadLetters: both outputs go on where they stood, also after going back to an
-// older checkpoint.
+// TestStopAndResumeWithDeadLetters: both outputs go on where they stood, also after going back to
+// an older checkpoint.
 func TestStopAndResumeWithDeadLetters(t *testing.T) {
 	s := newShell(t)
 	in, want := numbers(many)
@@ -351,8 +353,8 @@ func TestStopAndResumeWithDeadLetters(t *testing.T) {
 	s.balance("out/.checkpoints", many, many-len(bad), 0, len(bad), many-len(bad))
 }
 
-// TestActionsAndResuming: who is told after the fact what to do about a failure may go on; otherwise
-// the actions stay what they were.
+// TestActionsAndResuming: who is told after the fact what to do about a failure may go on;
+// otherwise the actions stay what they were.
 func TestActionsAndResuming(t *testing.T) {
 	s := newShell(t)
 	in, want := numbers(many)
@@ -391,8 +393,8 @@ func TestActionsAndResuming(t *testing.T) {
 	}
 }
 
-// TestDeadLettersOfAPipe: results on standard output, and the state beside the dead letters, so that the next
-// run knows them for what an earlier one left.
+// TestDeadLettersOfAPipe: results on standard output, and the state beside the dead letters, so
+// that the next run knows them for what an earlier one left.
 func TestDeadLettersOfAPipe(t *testing.T) {
 	s := newShell(t)
 	s.write("in.jsonl", "{\"n\": 1}\nnothing\n{\"n\": 2}\n")

@@ -105,8 +105,8 @@ checkpoint: {interval: 50ms}
 sidecar: {models: {double: "mock:double?input=x:FP32[1]"}}
 `
 
-// TestFromKafkaToKafka: results with the records' keys, in their partitions and order; what is no record goes to the topic of dead letters;
-// the next start goes on behind the last offset.
+// TestFromKafkaToKafka: results with the records' keys, in their partitions and order; what is no
+// record goes to the topic of dead letters; the next start goes on behind the last offset.
 func TestFromKafkaToKafka(t *testing.T) {
 	s := newKafkaShell(t, 3, "in", "out", "failed")
 	s.write("job.yaml", fmt.Sprintf(toKafka, s.brokers))

@@ -21,7 +21,8 @@ checkpoint: {interval: 50ms}
 sidecar: {models: {double: "mock:double?input=x:FP32[1]"}}
 `
 
-// TestHeadersFromKafkaToKafka: what Kafka has beside the value stands in the record, goes into headers, and does not get lost with bad records.
+// TestHeadersFromKafkaToKafka: what Kafka has beside the value stands in the record, goes into
+// headers, and does not get lost with bad records.
 func TestHeadersFromKafkaToKafka(t *testing.T) {
 	s := newKafkaShell(t, 1, "in", "out", "failed")
 	s.write("job.yaml", fmt.Sprintf(withHeaders, s.brokers))
@@ -52,8 +53,8 @@ func TestHeadersFromKafkaToKafka(t *testing.T) {
 	}
 }
 
-// TestBadRecordsFromKafka: what is no JSON, no object, not what the model wants, a tombstone, or grows too large for the sink's topic goes where the
-// policy says, and the others go their way.
+// TestBadRecordsFromKafka: what is no JSON, no object, not what the model wants, a tombstone, or
+// grows too large for the sink's topic goes where the policy says, and the others go their way.
 func TestBadRecordsFromKafka(t *testing.T) {
 	s := newKafkaShell(t, 1, "in", "out", "failed")
 	s.write("job.yaml", fmt.Sprintf(withHeaders, s.brokers))
@@ -78,7 +79,8 @@ func TestBadRecordsFromKafka(t *testing.T) {
 	for _, v := range slices.Sorted(maps.Keys(bad)) {
 		values = append(values, &kgo.Record{Topic: "in", Value: []byte(v), Key: []byte("k")}, &kgo.Record{Topic: "in", Value: []byte(`{"x":[1]}`)})
 	}
-	values = append(values, &kgo.Record{Topic: "in", Key: []byte(strings.Repeat("key", 2000))}) // a tombstone with a key that fits nowhere
+	// a tombstone with a key that fits nowhere
+	values = append(values, &kgo.Record{Topic: "in", Key: []byte(strings.Repeat("key", 2000))})
 	s.produce(values...)
 	s.runWhile(func() {
 		if a, b := len(s.consume("out", len(bad)+1)), len(s.consume("failed", len(bad)+1)); a != len(bad)+1 || b != len(bad)+1 {
@@ -121,7 +123,8 @@ func TestBadRecordsFromKafka(t *testing.T) {
 	}
 }
 
-// TestRawResults: a result without the field that is to be written is a bad record, with its policy.
+// TestRawResults: a result without the field that is to be written is a bad record, with its
+// policy.
 func TestRawResults(t *testing.T) {
 	s := newKafkaShell(t, 1, "out")
 	s.write("in.jsonl", `{"x":[1],"id":"a"}`+"\n"+`{"x":[1]}`+"\n"+`{"x":[1],"id":"c"}`+"\n")

@@ -20,7 +20,8 @@ import (
 const (
 	exitOK     = cli.OK
 	exitFailed = cli.Failed // the job, the server or the file operation failed
-	exitUsage  = cli.Usage  // the command line or the job file, or a run that must be resumed or discarded first
+	// the command line or the job file, or a run that must be resumed or discarded first
+	exitUsage = cli.Usage
 )
 
 var program = &cli.Program{

@@ -25,8 +25,8 @@ type metricList struct {
 	notNumbers *prometheus.Desc
 }
 
-// subtaskMetric is a number or a histogram of each subtask. Those of asynchronous operators alone are left out
-// for the others.
+// subtaskMetric is a number or a histogram of each subtask. Those of asynchronous operators alone
+// are left out for the others.
 type subtaskMetric struct {
 	desc      *prometheus.Desc
 	kind      prometheus.ValueType
@@ -186,7 +186,8 @@ func (m *metrics) Collect(to chan<- prometheus.Metric) {
 	}
 }
 
-// watermarkLag is how far a subtask is behind the clock in event time; false if it has no watermark, or is at the end.
+// watermarkLag is how far a subtask is behind the clock in event time; false if it has no
+// watermark, or is at the end.
 func watermarkLag(s *stream.SubtaskProgress, now time.Time) (time.Duration, bool) {
 	if s.Watermark == async.NoTime || s.Watermark == async.EndOfTime {
 		return 0, false
@@ -194,7 +195,8 @@ func watermarkLag(s *stream.SubtaskProgress, now time.Time) (time.Duration, bool
 	return now.Sub(s.Watermark.Time()), true
 }
 
-// timesMetric is an operator's histogram in Prometheus' form, in which buckets count all that is below, too.
+// timesMetric is an operator's histogram in Prometheus' form, in which buckets count all that is
+// below, too.
 func timesMetric(d *prometheus.Desc, h *async.Histogram, labels ...string) prometheus.Metric {
 	buckets, below := make(map[float64]uint64, async.HistogramBuckets), uint64(0)
 	for i, n := range h.Buckets[:async.HistogramBuckets] {

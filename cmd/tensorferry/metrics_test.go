@@ -123,8 +123,8 @@ func served(t *testing.T) (page string) {
 
 var metricsURL = regexp.MustCompile(`http://127\.0\.0\.1:\d+`)
 
-// TestMetrics: what a job serves, which is what docs/metrics.md lists, by no other labels; and the dashboard and the
-// alerts use nothing else.
+// TestMetrics: what a job serves, which is what docs/metrics.md lists, by no other labels; and the
+// dashboard and the alerts use nothing else.
 func TestMetrics(t *testing.T) {
 	root, err := os.Getwd()
 	if err != nil {
@@ -197,7 +197,8 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("docs/metrics.md says that the %s %s counts since %q", m[2], m[1], m[3])
 		}
 	}
-	// Whatever they name is served, by the job or the sidecar. That Prometheus can parse them is checked by tools/alerts.
+	// Whatever they name is served, by the job or the sidecar. That Prometheus can parse them is
+	// checked by tools/alerts.
 	for what, text := range map[string]string{"the dashboard": dashboard, "the alerts": alerts} {
 		used := regexp.MustCompile(`tensorferry_(job|sidecar)_\w+`).FindAllString(text, -1)
 		if len(used) < 5 {

@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// systemd hears of the start and the end of a sidecar; a process that it did not start tells nobody.
+// systemd hears of the start and the end of a sidecar; a process that it did not start tells
+// nobody.
 func TestNotify(t *testing.T) {
 	if err := notify("READY=1"); err != nil {
 		t.Errorf("without a socket: %v", err)

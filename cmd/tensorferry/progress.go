@@ -23,7 +23,8 @@ const (
 	logEvery    = 5 * time.Second
 )
 
-// traffic counts the requests to the model server, and the records in them. It is safe for concurrent use.
+// traffic counts the requests to the model server, and the records in them. It is safe for
+// concurrent use.
 type traffic struct{ requests, rows atomic.Int64 }
 
 // take counts a request that has ended.
@@ -37,7 +38,8 @@ type glance struct {
 	stream.Progress
 	at             time.Time
 	requests, rows int64
-	// unread are the records of the source that are there and have not been read, below 0 where nobody knows.
+	// unread are the records of the source that are there and have not been read, below 0 where
+	// nobody knows.
 	unread int64
 }
 
@@ -45,7 +47,8 @@ type glance struct {
 type meter struct {
 	name  string
 	began time.Time
-	// What goes on lately is what went on in a window of about two seconds, moved on by each sample.
+	// What goes on lately is what went on in a window of about two seconds, moved on by each
+	// sample.
 	window []sample
 }
 

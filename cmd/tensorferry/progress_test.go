@@ -105,7 +105,8 @@ func TestServer(t *testing.T) {
 	}{
 		{"", nil}, // nothing runs, or not yet
 		{"connected", []stats{running(stats{}), running(stats{})}},
-		{"connected, 10 of 16 calls allowed", []stats{running(stats{Limit: 2}), running(stats{})}}, // it was overloaded
+		// it was overloaded
+		{"connected, 10 of 16 calls allowed", []stats{running(stats{Limit: 2}), running(stats{})}},
 		{"overloaded, 10 of 16 calls allowed, 3 held", []stats{running(stats{Limit: 2, Held: 3, HeldFor: sidecar.ErrOverloaded}), running(stats{})}},
 		{"not ready, 3 held: the server or its model is not ready", []stats{running(stats{Held: 3, HeldFor: sidecar.ErrNotReady})}},
 		{"away, 5 held: the connection is lost", []stats{running(stats{Suspended: lost, Held: 3}), running(stats{Suspended: lost, Held: 2})}},
@@ -178,7 +179,8 @@ func TestPercentilesOfLittle(t *testing.T) {
 		want [3]string
 	}{
 		{-1, [3]string{"-", "-", "-"}},
-		{20 * time.Millisecond, [3]string{"19ms", "25ms", "25ms"}}, // within its bucket of the histogram, 12.8 to 25.6 ms
+		// within its bucket of the histogram, 12.8 to 25.6 ms
+		{20 * time.Millisecond, [3]string{"19ms", "25ms", "25ms"}},
 		{time.Hour, [3]string{"26ms", ">104.9s", ">104.9s"}},
 	} {
 		if c.add >= 0 {

@@ -26,7 +26,8 @@ type console struct {
 	signals chan os.Signal
 }
 
-// step is a signal that is sent once a text has come and, where there is a condition, it holds at something that is written.
+// step is a signal that is sent once a text has come and, where there is a condition, it holds at
+// something that is written.
 type step struct {
 	text   string
 	signal syscall.Signal

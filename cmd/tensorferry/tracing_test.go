@@ -93,7 +93,8 @@ func (r *receiver) of(service string) map[string][]received {
 
 const inferSpan = "inference.GRPCInferenceService/ModelInfer"
 
-// TestTraces: a job with its own sidecar sends every span of every record to a collector before it ends.
+// TestTraces: a job with its own sidecar sends every span of every record to a collector before it
+// ends.
 func TestTraces(t *testing.T) {
 	s, r := newShell(t), newReceiver(t)
 	in, want := numbers(100)
@@ -151,8 +152,8 @@ func TestTracesOfSidecar(t *testing.T) {
 	}
 }
 
-// TestTracesOfKafka: the context of a record's headers is the parent of its span, and its result, or its dead letter, has the
-// span's. With a sample of 0 nothing else is recorded.
+// TestTracesOfKafka: the context of a record's headers is the parent of its span, and its result,
+// or its dead letter, has the span's. With a sample of 0 nothing else is recorded.
 func TestTracesOfKafka(t *testing.T) {
 	s, r := newKafkaShell(t, 1, "in", "out", "failed"), newReceiver(t)
 	s.write("job.yaml", fmt.Sprintf(toKafka, s.brokers)+"trace: {endpoint: '"+r.address+"', sample: 0}\n")
@@ -217,7 +218,8 @@ func TestAbsentCollector(t *testing.T) {
 		if s.output() != want {
 			t.Error("the results are not those of a job without traces")
 		}
-		// At the end, and once before where the job lasts long enough for an attempt to fail: not for each of the dozen batches.
+		// At the end, and once before where the job lasts long enough for an attempt to fail: not
+		// for each of the dozen batches.
 		if n := strings.Count(r.errors, "traces were not sent"); n != 1 && n != 2 {
 			t.Errorf("%d lines about it:\n%s", n, r.errors)
 		}

@@ -55,9 +55,10 @@ func (v *view) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// erase clears the block's lines, from its last to its first, where it leaves the cursor. A terminal that has become
-// narrower since has broken lines in two. (To clear the screen from the first line on would be shorter; but some
-// terminals keep what is cleared from their top on, and would keep block after block.)
+// erase clears the block's lines, from its last to its first, where it leaves the cursor. A
+// terminal that has become narrower since has broken lines in two. (To clear the screen from the
+// first line on would be shorter; but some terminals keep what is cleared from their top on, and
+// would keep block after block.)
 func (v *view) erase() {
 	if len(v.drawn) == 0 {
 		return
@@ -72,8 +73,8 @@ func (v *view) erase() {
 	v.drawn = v.drawn[:0]
 }
 
-// draw writes the block. A line that would wrap is cut, because a wrapped one
-// takes two rows and the block could not be found again; so is a block that is taller than the terminal.
+// draw writes the block. A line that would wrap is cut, because a wrapped one takes two rows and
+// the block could not be found again; so is a block that is taller than the terminal.
 func (v *view) draw() {
 	width, height := v.size()
 	for _, l := range v.lines[:min(len(v.lines), max(height-1, 1))] {
@@ -110,8 +111,8 @@ const (
 	itemLines  = 3
 )
 
-// wrap sets items behind a label, in as many lines as they need at a width. A long item is broken between
-// words, and ends in three dots where it is too long for that.
+// wrap sets items behind a label, in as many lines as they need at a width. A long item is broken
+// between words, and ends in three dots where it is too long for that.
 func wrap(label string, width int, items ...string) (lines []string) {
 	column := itemColumn
 	if width < 40 {

@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// screen is a terminal that knows the few sequences that view writes. A line that is longer than it is wide takes two rows.
+// screen is a terminal that knows the few sequences that view writes. A line that is longer than it
+// is wide takes two rows.
 type screen struct {
 	width, height int
 	rows          []string
@@ -78,7 +79,8 @@ func TestViewKeepsItsBlockAtTheBottom(t *testing.T) {
 	check("before", "a log line", "and another")
 	write("after\n")
 	check("before", "a log line", "and another", "after")
-	// A block is found again on a screen that has become narrower, and is no taller than the screen.
+	// A block is found again on a screen that has become narrower, and is no taller than the
+	// screen.
 	v.show("0123456789012345", "2", "3", "4", "5")
 	check("before", "a log line", "and another", "after", "0123456789012345", "2", "3")
 	s.narrow(11)

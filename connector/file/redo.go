@@ -108,7 +108,8 @@ func (c *committer) there(ctx context.Context, st sinkState, newer bool) ([]exte
 	}
 	told := widest(st.Parts, st.Stale)
 	if !newer {
-		told = widest(told, st.Retired) // the checkpoint's own plan may still have to take them away
+		// the checkpoint's own plan may still have to take them away
+		told = widest(told, st.Retired)
 	}
 	numbers := map[int][]int64{}
 	more := false
@@ -171,8 +172,8 @@ func (c *committer) compare(ctx context.Context, st *sinkState, there []extent) 
 	return nil
 }
 
-// Unsettled implements connector.Salvager: at the end of the input everything that was there has been
-// made again.
+// Unsettled implements connector.Salvager: at the end of the input everything that was there has
+// been made again.
 func (c *committer) Unsettled(state []byte) error {
 	st, err := parseState(state)
 	if err != nil {

@@ -83,8 +83,8 @@ func (g *Group) unread() {
 	}
 }
 
-// assign implements Assign of the source. The offsets that the group has committed are the truth, whatever
-// a checkpoint says.
+// assign implements Assign of the source. The offsets that the group has committed are the truth,
+// whatever a checkpoint says.
 func (g *Group) assign(ctx context.Context) ([]connector.Split, []int64, error) {
 	if err := g.join(); err != nil {
 		return nil, nil, err
@@ -95,7 +95,8 @@ func (g *Group) assign(ctx context.Context) ([]connector.Split, []int64, error) 
 	g.letGo()
 	var mine []partition
 	var refused error
-	// What is to be given up goes first; nothing is in progress. From then on it is asked for by Changed.
+	// What is to be given up goes first; nothing is in progress. From then on it is asked for by
+	// Changed.
 	err := g.await(ctx, func() bool {
 		if len(g.leaving) > 0 {
 			return false
@@ -135,7 +136,8 @@ func (g *Group) letGo() {
 	g.signal()
 }
 
-// fetchCommitted asks for the offsets that the group has committed, once no transaction is open on them. Those of other members do not matter.
+// fetchCommitted asks for the offsets that the group has committed, once no transaction is open on
+// them. Those of other members do not matter.
 func (g *Group) fetchCommitted(ctx context.Context, of []partition) (kadm.OffsetResponses, error) {
 	for said := false; ; said = true {
 		got, err := g.list.admin.FetchOffsets(kadm.RequireStable(ctx), g.cfg.Group)
@@ -267,8 +269,8 @@ func (s *groupSource[T]) Partition(split int) (topic string, id int32, ok bool) 
 
 func (s *groupSource[T]) Verify(context.Context, []connector.Split, []int64) error { return nil }
 
-// Lag returns how many records of this member's partitions have not been read yet. known is false until
-// the brokers have said so.
+// Lag returns how many records of this member's partitions have not been read yet. known is false
+// until the brokers have said so.
 func (s *groupSource[T]) Lag() (records int64, known bool) { return s.g.lags.total() }
 
 // Skipped returns how many records of this member's partitions were skipped because they were gone

@@ -23,7 +23,8 @@ import (
 // newCluster starts a cluster that notices soon what is killed.
 func newCluster(t *testing.T) *flinkenv.Cluster {
 	return flinkenv.Start(t, flinkenv.Options{TaskManagers: 2, Slots: 2, Settings: map[string]string{
-		// A killed process is missed once two heartbeats could not be delivered; the timeout is for one that stands still.
+		// A killed process is missed once two heartbeats could not be delivered; the timeout is for
+		// one that stands still.
 		"heartbeat.interval": "500", "heartbeat.timeout": "60000",
 		// A job of two subtasks runs on both.
 		"cluster.evenly-spread-out-slots": "true",
@@ -40,7 +41,8 @@ func TestFiles(t *testing.T) {
 	t.Run("cancelled", func(t *testing.T) { testCancelled(t, c) })
 }
 
-// testDigits: the job file of the examples, as it is, gives on Flink the bytes that it gives in the embedded runtime.
+// testDigits: the job file of the examples, as it is, gives on Flink the bytes that it gives in the
+// embedded runtime.
 func testDigits(t *testing.T, c *flinkenv.Cluster) {
 	root, err := pyenv.Root()
 	if err != nil {
@@ -86,8 +88,8 @@ func testFilesKilled(t *testing.T, c *flinkenv.Cluster) {
 	}
 }
 
-// testDeadLetters: the records that fail are dead letters, once each although a worker pool is killed, and the same ones with the same
-// words as in the embedded runtime.
+// testDeadLetters: the records that fail are dead letters, once each although a worker pool is
+// killed, and the same ones with the same words as in the embedded runtime.
 func testDeadLetters(t *testing.T, c *flinkenv.Cluster) {
 	bad := 13.0
 	r := newRig(t, c, sidecartest.Script{Latency: 20 * time.Millisecond, Faults: []mock.Fault{{Kind: mock.BadRow, Row: &bad}}}, 20_000)
@@ -125,7 +127,8 @@ func testDeadLetters(t *testing.T, c *flinkenv.Cluster) {
 	}
 }
 
-// testPermanent: a permanent failure ends the job where there is no restart, and Flink's history tells why.
+// testPermanent: a permanent failure ends the job where there is no restart, and Flink's history
+// tells why.
 func testPermanent(t *testing.T, c *flinkenv.Cluster) {
 	r := newRig(t, c, sidecartest.Script{}, 1000)
 	job := r.job(1, "", "restart: {strategy: none}")
@@ -155,7 +158,8 @@ func testPermanent(t *testing.T, c *flinkenv.Cluster) {
 	r.disconnected()
 }
 
-// testCancelled: a job that is cancelled leaves no connection, and goes on with --resume where its results end.
+// testCancelled: a job that is cancelled leaves no connection, and goes on with --resume where its
+// results end.
 func testCancelled(t *testing.T, c *flinkenv.Cluster) {
 	r := newRig(t, c, sidecartest.Script{Latency: 20 * time.Millisecond}, 40_000)
 	p, id := r.submit(r.job(2, ", capacity: 20", "restart: {strategy: none}"), "--flink", c.REST())

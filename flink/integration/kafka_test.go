@@ -174,8 +174,9 @@ func TestKafka(t *testing.T) {
 	t.Run("killed", func(t *testing.T) { testKafkaKilled(t, c, broker) })
 }
 
-// testStopped: barriers wait for what is in flight. A savepoint is one: of what was called before it everything has its result, and the job that goes on
-// from it calls nothing again. New partitions are found meanwhile, and no connection is left.
+// testStopped: barriers wait for what is in flight. A savepoint is one: of what was called before
+// it everything has its result, and the job that goes on from it calls nothing again. New
+// partitions are found meanwhile, and no connection is left.
 func testStopped(t *testing.T, c *flinkenv.Cluster, broker *kafkaenv.Broker) {
 	p := newPipe(t, c, broker, sidecartest.Script{Latency: 20 * time.Millisecond})
 	p.send(40_000)
@@ -203,7 +204,8 @@ func testStopped(t *testing.T, c *flinkenv.Cluster, broker *kafkaenv.Broker) {
 	t.Logf("%d rows before the stop; %+v", called, c.Checkpoints(id).Counts)
 }
 
-// testKafkaKilled: whatever is killed, every record arrives, the first time in the order of its partition; those since the last checkpoint arrive again.
+// testKafkaKilled: whatever is killed, every record arrives, the first time in the order of its
+// partition; those since the last checkpoint arrive again.
 func testKafkaKilled(t *testing.T, c *flinkenv.Cluster, broker *kafkaenv.Broker) {
 	p := newPipe(t, c, broker, sidecartest.Script{Latency: 20 * time.Millisecond})
 	p.send(40_000)

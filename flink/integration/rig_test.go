@@ -1,7 +1,7 @@
 //go:build integration
 
-// Package integration runs job files on a real Flink cluster, with worker pools as processes and the scripted sidecar of package sidecartest in the
-// test's own.
+// Package integration runs job files on a real Flink cluster, with worker pools as processes and
+// the scripted sidecar of package sidecartest in the test's own.
 package integration
 
 import (
@@ -83,7 +83,8 @@ sink: {file: {path: out}}
 	return r.path("job.yaml")
 }
 
-// submit starts a job and returns its process and Flink's name for it, which is empty if the command refuses the job.
+// submit starts a job and returns its process and Flink's name for it, which is empty if the
+// command refuses the job.
 func (r *rig) submit(job string, flags ...string) (*pyenv.Process, string) {
 	r.Helper()
 	before := map[string]bool{}
@@ -107,7 +108,8 @@ func (r *rig) submit(job string, flags ...string) (*pyenv.Process, string) {
 	return p, id
 }
 
-// results reads the result files in the order of their names. ids are those of the records, in that order.
+// results reads the result files in the order of their names. ids are those of the records, in that
+// order.
 func (r *rig) results() (ids []int) {
 	r.Helper()
 	for line := range bytes.Lines(r.parts()) {
@@ -133,7 +135,8 @@ func (r *rig) parts() []byte { return r.read("out/part-*") }
 // request is the number of a request in an error, which depends on how records met in requests.
 var request = regexp.MustCompile(`, request infer/[0-9.]+-[0-9]+`)
 
-// letters are the dead letters without their times and the numbers of their requests, in the order of their positions.
+// letters are the dead letters without their times and the numbers of their requests, in the order
+// of their positions.
 func (r *rig) letters() (all []string) {
 	r.Helper()
 	for line := range bytes.Lines(r.read("failed/part-*")) {
@@ -207,7 +210,8 @@ func (r *rig) more(n int64) {
 	r.eventually(fmt.Sprintf("%d more calls", n), func() bool { return r.sidecar.Status().Calls >= from+n })
 }
 
-// killEverything kills the worker pool, a TaskManager and the sidecar, one after another, while calls are made.
+// killEverything kills the worker pool, a TaskManager and the sidecar, one after another, while
+// calls are made.
 func (r *rig) killEverything() {
 	r.Helper()
 	r.more(200)
@@ -222,7 +226,9 @@ func (r *rig) killEverything() {
 		r.Fatal(err)
 	}
 	r.more(200)
-	r.cluster.RestartTaskManager(0) // last: the job goes on meanwhile, and must not run out of input before the calls that are awaited
+	// last: the job goes on meanwhile, and must not run out of input before the calls that are
+	// awaited
+	r.cluster.RestartTaskManager(0)
 }
 
 // failures are what Flink's history tells of a job, by first lines.

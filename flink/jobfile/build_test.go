@@ -121,7 +121,8 @@ func TestBuildAndRunWithDeadLetters(t *testing.T) {
 	}
 }
 
-// A record that failed and succeeds when the job goes on, or the other way round, is in one of the folders.
+// A record that failed and succeeds when the job goes on, or the other way round, is in one of the
+// folders.
 func TestResumeWithOtherFailures(t *testing.T) {
 	const n = 100
 	const good, bad = "mock:double?input=x:INT64[1]", "mock:double?input=x:INT64[1]&fault=bad@row=50"

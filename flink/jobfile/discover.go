@@ -43,10 +43,12 @@ func readLive(ctx context.Context, s beam.Scope, job shipped) (beam.PCollection,
 	return out[0], nil
 }
 
-// first are the partitions that there are now, with the positions from which they are read, where these depend on when the brokers are asked. They
-// are asked when the job is submitted, since the pipeline is what outlasts a failure before the first checkpoint: the second attempt
-// would else skip what the first has read. There are none where it does not matter when, or where the brokers cannot be asked from here: the way to them,
-// certificates and passwords need not be known to whoever submits. Then the workers ask, at every start from nothing.
+// first are the partitions that there are now, with the positions from which they are read, where
+// these depend on when the brokers are asked. They are asked when the job is submitted, since the
+// pipeline is what outlasts a failure before the first checkpoint: the second attempt would else
+// skip what the first has read. There are none where it does not matter when, or where the brokers
+// cannot be asked from here: the way to them, certificates and passwords need not be known to
+// whoever submits. Then the workers ask, at every start from nothing.
 func (s shipped) first(ctx context.Context) []split {
 	switch s.Spec.Source.Kafka.Start {
 	case "latest", "time":
@@ -70,8 +72,9 @@ func (s shipped) first(ctx context.Context) []split {
 	return first
 }
 
-// found is a restriction: the partitions that were found so far, which what is left of the search must know. So they are in Flink's checkpoints, and
-// a job that is restored reads those that came meanwhile from their first record.
+// found is a restriction: the partitions that were found so far, which what is left of the search
+// must know. So they are in Flink's checkpoints, and a job that is restored reads those that came
+// meanwhile from their first record.
 type found struct {
 	Splits []split
 	// Over says that this part of the search is done.
@@ -131,7 +134,8 @@ func (f *discoverFn) ProcessElement(ctx context.Context, rt *sdf.LockRTracker, _
 	known := rt.GetRestriction().(found).Splits
 	fresh, err := f.look(ctx, known)
 	if err != nil && len(known) > 0 && ctx.Err() == nil {
-		// Those that are known are read all the same, and their readers say what is wrong with them.
+		// Those that are known are read all the same, and their readers say what is wrong with
+		// them.
 		slog.Warn("new partitions were not looked for", "error", err)
 		return sdf.ResumeProcessingIn(f.every), nil
 	}

@@ -20,7 +20,8 @@ import (
 // markName is the file that says whose results are in a folder.
 const markName = ".tensorferry-flink.json"
 
-// folderMark says which job a folder's results are of. A job goes on with them only if it is the same.
+// folderMark says which job a folder's results are of. A job goes on with them only if it is the
+// same.
 type folderMark struct {
 	Job string `json:"job"`
 	// Input is a checksum over the splits of the source.
@@ -73,8 +74,8 @@ func sinks(spec *job.Spec) map[string]string {
 	return all
 }
 
-// claim makes the folders of a job's sinks its own. With resumed it goes on with what the same job has left there; else a folder with results is refused, since they
-// would be mixed up.
+// claim makes the folders of a job's sinks its own. With resumed it goes on with what the same job
+// has left there; else a folder with results is refused, since they would be mixed up.
 func claim(spec *job.Spec, splits []connector.Split, resumed bool) (err error) {
 	mark, err := markOf(spec, splits)
 	if err != nil {
@@ -115,8 +116,8 @@ func claim(spec *job.Spec, splits []connector.Split, resumed bool) (err error) {
 	return errors.Join(errs...)
 }
 
-// unmake removes folders that were made for a job that was refused. Nothing but its mark is in them; what else is there now is somebody's, and stays
-// with its folder.
+// unmake removes folders that were made for a job that was refused. Nothing but its mark is in
+// them; what else is there now is somebody's, and stays with its folder.
 func unmake(dirs []string) {
 	for _, dir := range dirs {
 		_ = os.Remove(filepath.Join(dir, markName))

@@ -131,7 +131,8 @@ func TestClaimFolder(t *testing.T) {
 	wantError(t, claimFolder(filepath.Join(dir, "marked"), mark, false), "is a directory")
 }
 
-// Results and dead letters in one folder would replace each other's files, whatever its names are, and whether it is there or not.
+// Results and dead letters in one folder would replace each other's files, whatever its names are,
+// and whether it is there or not.
 func TestOneFolderForTwo(t *testing.T) {
 	for _, there := range []bool{true, false} {
 		for _, name := range []string{"out", "./out/", "link/out"} {
@@ -178,7 +179,8 @@ func TestRefusedJobLeavesNoFolder(t *testing.T) {
 	wantError(t, claim(spec, someSplits, true), "dead_letter.file.path: "+failed+" is a file; a folder is needed there")
 }
 
-// The mark says whose results there are. Where it is right it is not touched, so that a full disk cannot take it.
+// The mark says whose results there are. Where it is right it is not touched, so that a full disk
+// cannot take it.
 func TestMarkIsReplacedWhole(t *testing.T) {
 	spec := load(t, fromFiles)
 	out := spec.Sink.File.Path
@@ -208,7 +210,8 @@ func TestMarkIsReplacedWhole(t *testing.T) {
 	if err := os.Remove(filepath.Join(out, "part-000000.jsonl")); err != nil {
 		t.Fatal(err)
 	}
-	held, err := os.Open(filepath.Join(out, markName)) // so that its place on the disk is not given away
+	// so that its place on the disk is not given away
+	held, err := os.Open(filepath.Join(out, markName))
 	if err != nil {
 		t.Fatal(err)
 	}

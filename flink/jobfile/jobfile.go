@@ -1,5 +1,6 @@
-// Package jobfile makes a Beam pipeline of a job file, for Flink. The file is the one of the embedded runtime, unchanged; what Flink cannot do
-// is refused with its place in the file, and what it does otherwise is said by Notes.
+// Package jobfile makes a Beam pipeline of a job file, for Flink. The file is the one of the
+// embedded runtime, unchanged; what Flink cannot do is refused with its place in the file, and what
+// it does otherwise is said by Notes.
 package jobfile
 
 import (
@@ -21,11 +22,12 @@ import (
 	"github.com/tensorferry/tensorferry/job/inference"
 )
 
-// shipped is a job file on its way to the workers. Files that it names (certificates, passwords, input) are looked for there.
+// shipped is a job file on its way to the workers. Files that it names (certificates, passwords,
+// input) are looked for there.
 type shipped struct{ Spec job.Spec }
 
-// DefaultSplitSize is how many bytes of a file a subtask reads in one bundle. It is far less than in the embedded runtime, since
-// a checkpoint waits for the splits that are being read.
+// DefaultSplitSize is how many bytes of a file a subtask reads in one bundle. It is far less than
+// in the embedded runtime, since a checkpoint waits for the splits that are being read.
 const DefaultSplitSize = 1 << 20
 
 // ship returns what reaches the workers of a job file: all but the places in it.
@@ -39,7 +41,8 @@ func ship(spec *job.Spec) (s shipped, err error) {
 	return arrived(text)
 }
 
-// text is what a transform carries of a job: text, since Beam wants a schema of every field of a transform's type.
+// text is what a transform carries of a job: text, since Beam wants a schema of every field of a
+// transform's type.
 func (s shipped) text() (string, error) {
 	var b strings.Builder
 	e := json.NewEncoder(&b)
@@ -70,7 +73,8 @@ func (s shipped) source() *file.Source[json.RawMessage] {
 	return file.NewSource(file.SourceConfig[json.RawMessage]{Paths: f.Paths, Decode: decode, SplitSize: f.SplitSize, MaxLine: f.MaxLine})
 }
 
-// Check says what is wrong with a job file for Flink. The errors are job.Fault, all that were found.
+// Check says what is wrong with a job file for Flink. The errors are job.Fault, all that were
+// found.
 func Check(spec *job.Spec) []error {
 	var faults []error
 	refuse := func(path, format string, args ...any) { faults = append(faults, spec.Fault(path, format, args...)) }
@@ -115,8 +119,9 @@ func Check(spec *job.Spec) []error {
 	return faults
 }
 
-// Build adds the job to a pipeline. Files are cut now, and what is there later is not read; of topics it is now found out where to begin, unless that is their
-// first record. With resumed the job goes on with what is in the folders of its sinks.
+// Build adds the job to a pipeline. Files are cut now, and what is there later is not read; of
+// topics it is now found out where to begin, unless that is their first record. With resumed the
+// job goes on with what is in the folders of its sinks.
 func Build(ctx context.Context, p *beam.Pipeline, spec *job.Spec, resumed bool) error {
 	if faults := Check(spec); faults != nil {
 		return errors.Join(faults...)
@@ -156,8 +161,8 @@ func Build(ctx context.Context, p *beam.Pipeline, spec *job.Spec, resumed bool) 
 	return to.write(s.Scope("dead-letters"), lines[0], true)
 }
 
-// read reads the job's source, and claims the folders of its sinks. spec is what the file says with the places, which do not travel.
-// files are those of the splits, if it reads files.
+// read reads the job's source, and claims the folders of its sinks. spec is what the file says with
+// the places, which do not travel. files are those of the splits, if it reads files.
 func (s shipped) read(ctx context.Context, scope beam.Scope, spec *job.Spec, resumed bool) (records beam.PCollection, files splitFiles, err error) {
 	if spec.Source.Kafka != nil {
 		if err := claim(spec, nil, resumed); err != nil {
@@ -177,7 +182,8 @@ func (s shipped) read(ctx context.Context, scope beam.Scope, spec *job.Spec, res
 	if err := claim(spec, splits, resumed); err != nil {
 		return records, nil, err
 	}
-	// Of a split whose results are there the dead letters may still be missing, so with dead letters all is done again, with the same names.
+	// Of a split whose results are there the dead letters may still be missing, so with dead
+	// letters all is done again, with the same names.
 	if spec.Sink.File != nil && spec.DeadLetter == nil {
 		records, err = readFiles(scope, s, splits, spec.Sink.File.Path, nil)
 	} else {

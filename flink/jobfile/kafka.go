@@ -39,8 +39,8 @@ func (s shipped) discover() time.Duration {
 	return kafka.DefaultDiscover
 }
 
-// The number of a split is that of its partition, and above it that of its topic in the order in which topics were found. So a job that reads one topic has
-// the partitions' own numbers.
+// The number of a split is that of its partition, and above it that of its topic in the order in
+// which topics were found. So a job that reads one topic has the partitions' own numbers.
 const topicShift = 32
 
 // number returns the number of a split, given those that were found before it.
@@ -73,11 +73,11 @@ func (s shipped) where(split int) (topic string, id int32, ok bool) {
 	return topic, int32(split), true
 }
 
-// kafkaFn writes to a topic. A bundle is over when the brokers have all of it, so that a checkpoint is complete only then; what is repeated
-// after a failure is written again: at least once.
+// kafkaFn writes to a topic. A bundle is over when the brokers have all of it, so that a checkpoint
+// is complete only then; what is repeated after a failure is written again: at least once.
 //
-// It has a producer only while it writes. Within a bundle it may have nothing to do for long, while the operator before it drains, and
-// would then be taken for abandoned.
+// It has a producer only while it writes. Within a bundle it may have nothing to do for long, while
+// the operator before it drains, and would then be taken for abandoned.
 type kafkaFn struct {
 	Job     string
 	Letters bool
@@ -194,7 +194,8 @@ func checkKafka(spec *job.Spec, refuse func(path, format string, args ...any)) {
 	if k.Watermark != 0 {
 		refuse("source.kafka.watermark", "want none on Flink: nothing in the job waits for watermarks")
 	}
-	// What else is wrong would be found out by the workers, again and again. Certificates and passwords are where these are.
+	// What else is wrong would be found out by the workers, again and again. Certificates and
+	// passwords are where these are.
 	open := *k
 	open.TLS, open.SASL = nil, nil
 	if _, err := kafkatopics.NewSource(&job.Spec{Name: spec.Name, Source: job.Source{Kafka: &open}}, slog.Default()); err != nil {

@@ -51,7 +51,8 @@ func TestTopic(t *testing.T) {
 	if got := b.holds("out", 3); got != want {
 		t.Errorf("the topic has\n%s\nwant\n%s", got, want)
 	}
-	// The producer is kept for the next bundle, and what an abandoned bundle has gathered is nobody's.
+	// The producer is kept for the next bundle, and what an abandoned bundle has gathered is
+	// nobody's.
 	fn.StartBundle(t.Context())
 	b.good(fn.ProcessElement(t.Context(), beam.EventTime(0), record(0, 8, `"abandoned"`)))
 	b.good(b.bundle(fn, record(0, 9, `{"a":1}`)))
@@ -71,7 +72,8 @@ func TestTopic(t *testing.T) {
 	}
 }
 
-// Many records are written before the end, and all are there behind it. In between the sink has no producer that could be taken for abandoned.
+// Many records are written before the end, and all are there behind it. In between the sink has no
+// producer that could be taken for abandoned.
 func TestTopicManyRecords(t *testing.T) {
 	b := newBroker(t, 1, "out", "failed")
 	fn := b.sink("", false)

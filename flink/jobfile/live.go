@@ -25,17 +25,19 @@ func init() {
 	register.DoFn4x2[context.Context, *sdf.LockRTracker, split, func(beam.EventTime, flink.Record), sdf.ProcessContinuation, error](&liveFn{})
 }
 
-// slice is how long a partition is read before its reader asks to be resumed. A bundle, and with it a checkpoint and what else the subtask has to
-// read, waits for that long. What is resumed begins with the next bundle.
+// slice is how long a partition is read before its reader asks to be resumed. A bundle, and with it
+// a checkpoint and what else the subtask has to read, waits for that long. What is resumed begins
+// with the next bundle.
 const slice = 200 * time.Millisecond
 
-// lull is how long a reader waits for a record before it gives way. It is resumed with the next bundle: the runner takes whole seconds for
-// a delay, which would be too long. The first time it waits for a slice: a new client has to connect before it can fetch anything, and would otherwise
+// lull is how long a reader waits for a record before it gives way. It is resumed with the next
+// bundle: the runner takes whole seconds for a delay, which would be too long. The first time it
+// waits for a slice: a new client has to connect before it can fetch anything, and would otherwise
 // read nothing at all where it is closed again before its partition's next turn.
 const lull = 20 * time.Millisecond
 
-// liveFn reads partitions, which have no end: a splittable DoFn, whose elements are the partitions and whose restrictions are what is left of each. So the
-// offsets are in Flink's checkpoints.
+// liveFn reads partitions, which have no end: a splittable DoFn, whose elements are the partitions
+// and whose restrictions are what is left of each. So the offsets are in Flink's checkpoints.
 type liveFn struct {
 	Job string
 
@@ -93,10 +95,12 @@ func (f *liveFn) ProcessElement(ctx context.Context, rt *sdf.LockRTracker, s spl
 	return sdf.ResumeProcessingIn(0), nil
 }
 
-// tracker is that of an offset range which is not divided. What is claimed last is the position before the next one to read.
+// tracker is that of an offset range which is not divided. What is claimed last is the position
+// before the next one to read.
 type tracker struct{ *offsetrange.Tracker }
 
-// TrySplit gives everything away that was not claimed, as a reader that asks to be resumed does, and nothing else.
+// TrySplit gives everything away that was not claimed, as a reader that asks to be resumed does,
+// and nothing else.
 func (t *tracker) TrySplit(fraction float64) (primary, residual any, err error) {
 	if fraction > 0 {
 		return t.GetRestriction(), nil, nil

@@ -296,7 +296,8 @@ func TestLiveTopicIsDeleted(t *testing.T) {
 	})
 }
 
-// With many partitions a turn comes so seldom that the reader has been closed since. Its brokers take longer than a lull to be reached.
+// With many partitions a turn comes so seldom that the reader has been closed since. Its brokers
+// take longer than a lull to be reached.
 func TestLiveEveryTurnHasANewReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var net kfake.VirtualNetwork

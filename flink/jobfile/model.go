@@ -30,7 +30,8 @@ func (s shipped) Function() (async.Function[value, value], error) {
 	return &withSidecar{Function: f, job: s, key: string(text)}, err
 }
 
-// withSidecar is the function of a job that brings its sidecar along: the first channel in a worker process starts it, and the last one ends it.
+// withSidecar is the function of a job that brings its sidecar along: the first channel in a worker
+// process starts it, and the last one ends it.
 type withSidecar struct {
 	*inference.Function
 	job shipped
@@ -105,8 +106,8 @@ func hire(ctx context.Context, key string, job shipped) (*hired, error) {
 	return m, nil
 }
 
-// leave ends the sidecar behind the last channel. Whoever comes meanwhile waits for that, and starts it again: two at once would be in each other's
-// way where the job names the socket.
+// leave ends the sidecar behind the last channel. Whoever comes meanwhile waits for that, and
+// starts it again: two at once would be in each other's way where the job names the socket.
 func (m *hired) leave() {
 	m.ready.Lock()
 	defer m.ready.Unlock()

@@ -174,7 +174,8 @@ func TestSidecarIsWaitedFor(t *testing.T) {
 	}
 }
 
-// Channels come and go at once; the socket is one, so a sidecar never starts before the last has ended.
+// Channels come and go at once; the socket is one, so a sidecar never starts before the last has
+// ended.
 func TestSidecarConcurrently(t *testing.T) {
 	fn, socket := bringing(t, model)
 	var all sync.WaitGroup

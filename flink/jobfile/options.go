@@ -10,7 +10,8 @@ import (
 	"github.com/tensorferry/tensorferry/job"
 )
 
-// Options takes what a job file says of parallelism, checkpoints and restarts into the options of its submission.
+// Options takes what a job file says of parallelism, checkpoints and restarts into the options of
+// its submission.
 func Options(spec *job.Spec, o *submit.Options) {
 	o.Name, o.Parallelism = spec.Name, spec.Parallelism
 	c := &spec.Checkpoint
@@ -19,8 +20,8 @@ func Options(spec *job.Spec, o *submit.Options) {
 		o.Bounded, o.MaxBundleSize = true, 1
 	} else {
 		o.CheckpointInterval, o.CheckpointTimeout, o.CheckpointPause = interval(spec), c.Timeout, c.MinPause
-		// What a reader reads before it gives way bounds a bundle already. The runner looks at the time only now and then, and a longer one would be a pause
-		// behind each slice.
+		// What a reader reads before it gives way bounds a bundle already. The runner looks at the
+		// time only now and then, and a longer one would be a pause behind each slice.
 		o.MaxBundleTime = cmp.Or(o.MaxBundleTime, liveBundle)
 	}
 	r := &spec.Restart
@@ -63,7 +64,8 @@ func GrowingState(spec *job.Spec) error {
 		"empty partitions and a heap of 1 GiB, 46 MB after 15 s, 660 MB after 3 minutes, FAILED after 7:41 (docs/flink.md, \"State that grows\")")
 }
 
-// Notes says what is otherwise on Flink than in the embedded runtime, for this job file. docs/flink.md has the whole table.
+// Notes says what is otherwise on Flink than in the embedded runtime, for this job file.
+// docs/flink.md has the whole table.
 func Notes(spec *job.Spec) []string {
 	var notes []string
 	say := func(format string, args ...any) { notes = append(notes, fmt.Sprintf(format, args...)) }

@@ -31,8 +31,9 @@ type split struct {
 // maxSplits bounds the list of splits, which is a part of the pipeline.
 const maxSplits = 20_000
 
-// The coders are ours, so that Flink's side sees bytes alone: of Beam's rows, which Go makes of structs, it reads some otherwise. They are
-// deterministic, since what is read is kept by its element.
+// The coders are ours, so that Flink's side sees bytes alone: of Beam's rows, which Go makes of
+// structs, it reads some otherwise. They are deterministic, since what is read is kept by its
+// element.
 func encodeSplit(s split) ([]byte, error) { return json.Marshal(s) }
 
 func decodeSplit(b []byte) (s split, err error) {
@@ -50,11 +51,14 @@ func init() {
 	register.DoFn3x1[context.Context, split, func(beam.EventTime, flink.Record), error](&readFn{})
 }
 
-// readFiles reads the splits of a source that has an end, each as one element in one bundle. What such a job has done is in its results: the results of a
-// split appear at once, under a name of their own, when its bundle ends; done says in which folder they are, and a split that has them is not
-// read again (empty: all are read, and what an earlier attempt has left of them in the folders again is removed first). So it needs no checkpoint of Flink, which would wait
-// until the last split is dealt out: the list of splits is the whole input of the job, and Flink takes
-// its operators for finished when they have it. (A splittable DoFn is resumed by timers, and of these an operator works off all it has when its input ends.)
+// readFiles reads the splits of a source that has an end, each as one element in one bundle. What
+// such a job has done is in its results: the results of a split appear at once, under a name of
+// their own, when its bundle ends; done says in which folder they are, and a split that has them is
+// not read again (empty: all are read, and what an earlier attempt has left of them in the folders
+// again is removed first). So it needs no checkpoint of Flink, which would wait until the last
+// split is dealt out: the list of splits is the whole input of the job, and Flink takes its
+// operators for finished when they have it. (A splittable DoFn is resumed by timers, and of these
+// an operator works off all it has when its input ends.)
 func readFiles(s beam.Scope, job shipped, splits []connector.Split, done string, again []string) (beam.PCollection, error) {
 	first := &splitsFn{}
 	for i, sp := range splits {
@@ -94,13 +98,17 @@ const most = 128
 type readFn struct {
 	Job  string
 	Done string
-	// Again are the folders of results and dead letters from which a split's file is removed before the split is read. A record that failed in an earlier attempt may
-	// succeed in this one, or the other way round, and of an attempt that makes no file of a folder the file of the earlier one would stay.
+	// Again are the folders of results and dead letters from which a split's file is removed before
+	// the split is read. A record that failed in an earlier attempt may succeed in this one, or the
+	// other way round, and of an attempt that makes no file of a folder the file of the earlier one
+	// would stay.
 	//
-	// An attempt that ends in between leaves a split that is not done, and it is read again: by Flink's restart, or by --resume, which reads all of them where
-	// there is no Done. A bundle of an earlier attempt that is still at work makes nothing visible once its worker has lost its TaskManager (FinishBundle).
-	// Only one that stood still between looking for that and making its files visible can put them beside those of this attempt. Each
-	// file is then whole, and one attempt's; of the two files of a split, one may be of another attempt than the other.
+	// An attempt that ends in between leaves a split that is not done, and it is read again: by
+	// Flink's restart, or by --resume, which reads all of them where there is no Done. A bundle of
+	// an earlier attempt that is still at work makes nothing visible once its worker has lost its
+	// TaskManager (FinishBundle). Only one that stood still between looking for that and making its
+	// files visible can put them beside those of this attempt. Each file is then whole, and one
+	// attempt's; of the two files of a split, one may be of another attempt than the other.
 	Again []string
 
 	src  connector.Source[json.RawMessage]

@@ -71,7 +71,8 @@ func inputPath(t *testing.T, fn *readFn) string {
 	return s.Spec.Source.File.Paths[0]
 }
 
-// readAll reads splits, checks their records' places, and returns how many records there are of each.
+// readAll reads splits, checks their records' places, and returns how many records there are of
+// each.
 func readAll(t *testing.T, fn *readFn, splits []split) (values string, counts []int) {
 	t.Helper()
 	for _, s := range splits {
@@ -140,7 +141,8 @@ func TestReadErrors(t *testing.T) {
 	wantError(t, read(splits[2]), path)
 }
 
-// Another file of the same name is not read: one that has replaced the first while the job ran, or that of another machine.
+// Another file of the same name is not read: one that has replaced the first while the job ran, or
+// that of another machine.
 func TestReadAnotherFile(t *testing.T) {
 	fn, splits := input(t, 1000, false)
 	dir := t.TempDir()

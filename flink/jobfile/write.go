@@ -88,9 +88,11 @@ func wholeName(split int64) string { return fmt.Sprintf("part-%06d.jsonl", split
 // filesFn writes a file for each split in a bundle, which appears when the bundle ends.
 type filesFn struct {
 	Dir string
-	// Whole says that a split is all in one bundle. Then its file has the split's name, and a repetition replaces it: exactly once. Else the name has the position of
-	// the first record too, so that the order of names is that of the input; a bundle that is repeated after a failure replaces its file if it begins at the same record,
-	// and leaves records twice if not: at least once.
+	// Whole says that a split is all in one bundle. Then its file has the split's name, and a
+	// repetition replaces it: exactly once. Else the name has the position of the first record too,
+	// so that the order of names is that of the input; a bundle that is repeated after a failure
+	// replaces its file if it begins at the same record, and leaves records twice if not: at least
+	// once.
 	Whole bool
 
 	open map[int64]*part
@@ -101,11 +103,13 @@ type part struct {
 	file *os.File
 	name string
 	buf  []byte
-	// dropped removes the file when nobody knows of the part any more: of a bundle that failed Beam drops the instance, and does not say so.
+	// dropped removes the file when nobody knows of the part any more: of a bundle that failed Beam
+	// drops the instance, and does not say so.
 	dropped runtime.Cleanup
 }
 
-// newPart makes a file that is not visible yet. Its name is its own, so that bundles of the same split do not meet in it.
+// newPart makes a file that is not visible yet. Its name is its own, so that bundles of the same
+// split do not meet in it.
 func newPart(dir, name string) (*part, error) {
 	file, err := os.CreateTemp(dir, pendingPrefix+"*")
 	if err != nil {
@@ -122,8 +126,9 @@ const pendingPrefix = ".pending-"
 // flushAt is how many bytes are gathered before they are written.
 const flushAt = 256 << 10
 
-// StartBundle gives up what a bundle has left that never came to its end, if its instance is used again. It makes no folder: the job's own was made when it was submitted, and one that a
-// worker does not see would take results to where nobody looks for them.
+// StartBundle gives up what a bundle has left that never came to its end, if its instance is used
+// again. It makes no folder: the job's own was made when it was submitted, and one that a worker
+// does not see would take results to where nobody looks for them.
 func (f *filesFn) StartBundle(context.Context) error {
 	f.discard()
 	f.open = map[int64]*part{}
@@ -171,7 +176,8 @@ func (p *part) flush() error {
 // FinishBundle makes the files durable and visible, and whatever has been removed from the folder.
 func (f *filesFn) FinishBundle(ctx context.Context) error {
 	defer f.discard()
-	// A worker that has lost its TaskManager works on, and somebody else may have begun with its splits.
+	// A worker that has lost its TaskManager works on, and somebody else may have begun with its
+	// splits.
 	if ctx.Err() != nil {
 		return fmt.Errorf("sink: %w", context.Cause(ctx))
 	}

@@ -115,7 +115,8 @@ func TestFilesOfAnAbandonedBundle(t *testing.T) {
 	w.want("part-000000.jsonl: c")
 }
 
-// Beam drops the instance of a bundle that failed. What it has left goes with it, and what others are at work on stays.
+// Beam drops the instance of a bundle that failed. What it has left goes with it, and what others
+// are at work on stays.
 func TestFilesOfADroppedInstance(t *testing.T) {
 	dir := t.TempDir()
 	at := writing{t, &filesFn{Dir: dir, Whole: true}}

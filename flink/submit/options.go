@@ -1,5 +1,5 @@
-// Package submit hands pipelines to Beam's job server for Flink, with the options that only Flink knows, watches them and cancels
-// them. It owns nothing of what a pipeline does.
+// Package submit hands pipelines to Beam's job server for Flink, with the options that only Flink
+// knows, watches them and cancels them. It owns nothing of what a pipeline does.
 package submit
 
 import (
@@ -26,29 +26,32 @@ type Options struct {
 	Name string
 	// JobServer is Beam's job server, as host:port.
 	JobServer string
-	// WorkerPool is the address of the worker pool (package worker), as host:port, as each TaskManager sees it. With one pool beside each
-	// TaskManager that is a loopback address.
+	// WorkerPool is the address of the worker pool (package worker), as host:port, as each
+	// TaskManager sees it. With one pool beside each TaskManager that is a loopback address.
 	WorkerPool string
 	// Parallelism of the job; 0: the cluster's default.
 	Parallelism int
-	// MaxBundleSize and MaxBundleTime end a bundle, and with it its drain. Default 10,000 records and 200 ms. The time is also
-	// how long a result may wait for a next record to leave with.
+	// MaxBundleSize and MaxBundleTime end a bundle, and with it its drain. Default 10,000 records
+	// and 200 ms. The time is also how long a result may wait for a next record to leave with.
 	MaxBundleSize int
 	MaxBundleTime time.Duration
-	// CheckpointInterval is the time between checkpoints; 0: none are taken. A checkpoint ends the present bundles first, and waits for
-	// that for at most CheckpointTimeout (0: Flink's default, 10 min). CheckpointPause is the least time from the end of one to the next.
+	// CheckpointInterval is the time between checkpoints; 0: none are taken. A checkpoint ends the
+	// present bundles first, and waits for that for at most CheckpointTimeout (0: Flink's default,
+	// 10 min). CheckpointPause is the least time from the end of one to the next.
 	CheckpointInterval, CheckpointTimeout, CheckpointPause time.Duration
-	// Restarts is how often Flink starts a failed job again, RestartDelay after each failure. 0: the cluster's own restart strategy; NoRestart: never.
+	// Restarts is how often Flink starts a failed job again, RestartDelay after each failure. 0:
+	// the cluster's own restart strategy; NoRestart: never.
 	Restarts     int
 	RestartDelay time.Duration
-	// Savepoint to start from, as a path that the cluster can read. Empty: none. IgnoreLostState goes on although the savepoint holds
-	// state of operators that the job has no more.
+	// Savepoint to start from, as a path that the cluster can read. Empty: none. IgnoreLostState
+	// goes on although the savepoint holds state of operators that the job has no more.
 	Savepoint       string
 	IgnoreLostState bool
 	// RetainCheckpoints keeps the newest checkpoint of a job that is cancelled or fails.
 	RetainCheckpoints bool
-	// Bounded says that the input ends, and the job with it. Without it a job with checkpoints goes on until it is stopped, since Flink takes none of
-	// a job whose sources have ended and whose operators still have timers.
+	// Bounded says that the input ends, and the job with it. Without it a job with checkpoints goes
+	// on until it is stopped, since Flink takes none of a job whose sources have ended and whose
+	// operators still have timers.
 	Bounded bool
 	// Experiments are further ones of Beam's, as name=value.
 	Experiments []string
@@ -106,7 +109,8 @@ func (o Options) proto() (*structpb.Struct, error) {
 	ms := func(d time.Duration) any { return d.Milliseconds() }
 	m := map[string]any{
 		"runner": "FlinkRunner", "app_name": o.Name, "job_name": o.Name,
-		// Without it the runner takes a bounded pipeline for a batch, which has no checkpoints and one bundle a task.
+		// Without it the runner takes a bounded pipeline for a batch, which has no checkpoints and
+		// one bundle a task.
 		"streaming":               true,
 		"max_bundle_size":         o.MaxBundleSize,
 		"max_bundle_time_mills":   ms(o.MaxBundleTime),

@@ -15,7 +15,8 @@ import (
 	"github.com/tensorferry/tensorferry/internal/brief"
 )
 
-// Cluster is Flink's own interface, for what Beam's job server does not do: its Cancel leaves the job running.
+// Cluster is Flink's own interface, for what Beam's job server does not do: its Cancel leaves the
+// job running.
 type Cluster struct {
 	// Address is host:port or a URL of Flink's REST interface.
 	Address string
@@ -23,7 +24,8 @@ type Cluster struct {
 	transport http.RoundTripper // nil: http.DefaultTransport
 }
 
-// restTimeout bounds one question, and for how long questions may fail before nothing more is asked.
+// restTimeout bounds one question, and for how long questions may fail before nothing more is
+// asked.
 const restTimeout = 30 * time.Second
 
 // statusError is an answer of Flink that is not the one that was asked for.
@@ -120,11 +122,12 @@ func (c Cluster) Cancel(ctx context.Context, id string) error {
 	return c.call(ctx, "PATCH", "/jobs/"+id+"?mode=cancel", nil, nil)
 }
 
-// ErrStopUnknown says that Flink was asked to stop a job, and nobody knows what came of it: the job may have stopped, with a savepoint, or go on.
+// ErrStopUnknown says that Flink was asked to stop a job, and nobody knows what came of it: the job
+// may have stopped, with a savepoint, or go on.
 var ErrStopUnknown = errors.New("submit: what came of the stop is not known")
 
-// Stop stops a job with a savepoint in the cluster's folder for those, and returns its path when that is done. An error that is not
-// ErrStopUnknown says that the job goes on, or ended by itself.
+// Stop stops a job with a savepoint in the cluster's folder for those, and returns its path when
+// that is done. An error that is not ErrStopUnknown says that the job goes on, or ended by itself.
 func (c Cluster) Stop(ctx context.Context, id string) (savepoint string, err error) {
 	var trigger struct {
 		Request string `json:"request-id"`

@@ -15,7 +15,8 @@ import (
 	"time"
 )
 
-// flink plays Flink's REST interface: answers by method and path, in turn, the last one again and again.
+// flink plays Flink's REST interface: answers by method and path, in turn, the last one again and
+// again.
 type flink struct {
 	*httptest.Server
 	mu      sync.Mutex
@@ -172,7 +173,8 @@ func TestStop(t *testing.T) {
 	})
 }
 
-// answers plays Flink without a network, so that time is virtual: an error, a status, or the text of a good answer.
+// answers plays Flink without a network, so that time is virtual: an error, a status, or the text
+// of a good answer.
 type answers func(method string) any
 
 func (a answers) RoundTrip(r *http.Request) (*http.Response, error) {

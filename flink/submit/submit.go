@@ -37,7 +37,8 @@ type Job struct {
 	answer time.Duration // answerTimeout
 }
 
-// Submit submits a pipeline. It returns when the job server has accepted it; Wait tells how it ends.
+// Submit submits a pipeline. It returns when the job server has accepted it; Wait tells how it
+// ends.
 func Submit(ctx context.Context, p *beam.Pipeline, o Options) (*Job, error) {
 	return submit(ctx, p, o, answerTimeout)
 }
@@ -95,7 +96,8 @@ func (j *Job) within(ctx context.Context, ask func(context.Context) error) error
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
-	// The deadline travels with the question, so the server may give up a little before this side does, with either code.
+	// The deadline travels with the question, so the server may give up a little before this side
+	// does, with either code.
 	deadline, _ := bounded.Deadline()
 	code := status.Code(err)
 	if bounded.Err() != nil || (code == codes.DeadlineExceeded || code == codes.Canceled) && time.Until(deadline) < j.answer/10 {
@@ -104,7 +106,8 @@ func (j *Job) within(ctx context.Context, ask func(context.Context) error) error
 	return err
 }
 
-// marshal writes a pipeline whose workers are those of an external pool, which have their program already.
+// marshal writes a pipeline whose workers are those of an external pool, which have their program
+// already.
 func marshal(ctx context.Context, p *beam.Pipeline, pool string) (*pipepb.Pipeline, error) {
 	if !beam.Initialized() {
 		return nil, errors.New("submit: call beam.Init before a pipeline is built")
@@ -130,7 +133,8 @@ func dial(address string) (*grpc.ClientConn, error) {
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)))...)
 }
 
-// stage tells the artifact service that there is nothing to stage. It asks about every environment all the same.
+// stage tells the artifact service that there is nothing to stage. It asks about every environment
+// all the same.
 func stage(ctx context.Context, ready *jobpb.PrepareJobResponse) error {
 	conn, err := dial(ready.GetArtifactStagingEndpoint().GetUrl())
 	if err != nil {
@@ -177,8 +181,9 @@ func (e *FailedError) Error() string { return fmt.Sprintf("the job %s failed: %s
 // ErrCancelled says that a job was cancelled, with Flink's means.
 var ErrCancelled = errors.New("the job was cancelled")
 
-// Wait waits for the end of the job, and logs its states. It returns nil when the job is done, which is what the job server says of one that was
-// stopped with a savepoint too, ErrCancelled, or a *FailedError. When ctx ends the job goes on.
+// Wait waits for the end of the job, and logs its states. It returns nil when the job is done,
+// which is what the job server says of one that was stopped with a savepoint too, ErrCancelled, or
+// a *FailedError. When ctx ends the job goes on.
 func (j *Job) Wait(ctx context.Context, log *slog.Logger) error {
 	stream, err := j.jobs.GetMessageStream(ctx, &jobpb.JobMessagesRequest{JobId: j.ID})
 	if err != nil {

@@ -227,7 +227,8 @@ func TestWaitIsGivenUp(t *testing.T) {
 }
 
 func TestServersThatDoNotTakeIt(t *testing.T) {
-	// What hangs must be the question that is meant, also where the ones before it are answered slowly.
+	// What hangs must be the question that is meant, also where the ones before it are answered
+	// slowly.
 	const answer = 3 * time.Second
 	for name, c := range map[string]struct {
 		script jobserver.Script

@@ -1,5 +1,6 @@
-// Package worker is the pool of Beam workers beside a Flink TaskManager: a small server that the TaskManager asks for a worker
-// for each job, which then runs in this process. The program must have registered all that its pipelines need.
+// Package worker is the pool of Beam workers beside a Flink TaskManager: a small server that the
+// TaskManager asks for a worker for each job, which then runs in this process. The program must
+// have registered all that its pipelines need.
 package worker
 
 import (
@@ -21,7 +22,8 @@ import (
 	"github.com/tensorferry/tensorferry/internal/guard"
 )
 
-// Pool runs workers. Workers of different jobs share the process and its channels' pool, not their state.
+// Pool runs workers. Workers of different jobs share the process and its channels' pool, not their
+// state.
 type Pool struct {
 	fnpb.UnimplementedBeamFnExternalWorkerPoolServer
 	log    *slog.Logger
@@ -35,8 +37,8 @@ type Pool struct {
 	closed  bool
 }
 
-// name tells workers apart. TaskManagers count their workers each from 1, so those of several that share a pool, and of one that has started anew, have
-// the same ids.
+// name tells workers apart. TaskManagers count their workers each from 1, so those of several that
+// share a pool, and of one that has started anew, have the same ids.
 type name struct{ id, control string }
 
 // running is a worker.
@@ -129,13 +131,15 @@ func (p *Pool) forget(n name, w *running) {
 	}
 }
 
-// StopWorker implements Beam's service for worker pools. It does nothing: it names a worker by its id alone, which another TaskManager's worker may have
-// too. A worker ends when its TaskManager closes the connection to it, as it does then.
+// StopWorker implements Beam's service for worker pools. It does nothing: it names a worker by its
+// id alone, which another TaskManager's worker may have too. A worker ends when its TaskManager
+// closes the connection to it, as it does then.
 func (p *Pool) StopWorker(context.Context, *fnpb.StopWorkerRequest) (*fnpb.StopWorkerResponse, error) {
 	return &fnpb.StopWorkerResponse{}, nil
 }
 
-// Close ends all workers. What they were at work on is failed on Flink's side, which starts it anew elsewhere, or here when the pool is back.
+// Close ends all workers. What they were at work on is failed on Flink's side, which starts it anew
+// elsewhere, or here when the pool is back.
 func (p *Pool) Close() {
 	p.mu.Lock()
 	p.closed = true

@@ -152,10 +152,11 @@ func last[T any](results iter.Seq2[T, error]) (err error) {
 }
 
 var asyncRows = map[string]row{
-	"async.CallLimiter.MaxCalls":       {run: inJob, where: "MaxCalls of the function"},
-	"async.Caller.Call":                {run: inJob, where: "async"},
-	"async.Caller.Cancel":              {run: inJob, where: "async"},
-	"async.Caller.Close":               {run: inJob, returns: true, check: harmless}, // logged: the results are published
+	"async.CallLimiter.MaxCalls": {run: inJob, where: "MaxCalls of the function"},
+	"async.Caller.Call":          {run: inJob, where: "async"},
+	"async.Caller.Cancel":        {run: inJob, where: "async"},
+	// logged: the results are published
+	"async.Caller.Close":               {run: inJob, returns: true, check: harmless},
 	"async.Completer.Complete":         {why: byUser},
 	"async.Completer.Resume":           {why: byUser},
 	"async.Completer.Suspend":          {why: byUser},

@@ -192,7 +192,8 @@ var serverRows = map[string]row{
 		})}
 	})},
 	"+sidecar/server.Config.Tracer, Start": {check: answered, run: serve(func(cfg *server.Config, tr *trap) { cfg.Tracer = traced{tracer{tr}, tr.at} })},
-	"+sidecar/server.Config.Tracer, End": {check: harmless, run: serve(func(cfg *server.Config, tr *trap) { // it has its answer
+	// it has its answer
+	"+sidecar/server.Config.Tracer, End": {check: harmless, run: serve(func(cfg *server.Config, tr *trap) {
 		cfg.Tracer = traced{tracer{tr}, ""}
 	})},
 	"sidecar/server.Config.Logger": {returns: true, check: harmless, run: func(t *testing.T, tr *trap) error {

@@ -298,7 +298,8 @@ var streamRows = map[string]row{
 	"stream.KeyedWait(fn)":            {why: nested},
 	"stream.KeyedWait(key)":           {run: keyedBy("stream.KeyedWait(key)"), where: "keyby"},
 	"connector.Unbounded.OpenAll":     {run: inLiveJob, where: "Read of source", returns: true},
-	"connector.UnboundedReader.Close": {run: inLiveJob, returns: true, check: harmless}, // it has been read
+	// it has been read
+	"connector.UnboundedReader.Close": {run: inLiveJob, returns: true, check: harmless},
 	"connector.UnboundedReader.Read":  {run: inLiveJob, where: "Read of source", returns: true},
 	"stream.Map(fn)":                  {run: inJob, where: "map", returns: true},
 	"stream.Observer.Observe":         {run: inJob, where: "Observe"},
@@ -323,9 +324,10 @@ var streamRows = map[string]row{
 	"stream.UnorderedWait(fn)":        {why: nested},
 	"stream.Async(fn)":                {why: nested},
 	"stream.WithSerializer(s)":        {why: nested},
-	"connector.Writer.Close":          {run: inJob, returns: true, check: harmless}, // logged: the results are published
-	"connector.Writer.Prepare":        {run: inJob, where: "Prepare of sink", returns: true},
-	"connector.Writer.Write":          {run: inJob, where: "Write of sink", returns: true},
+	// logged: the results are published
+	"connector.Writer.Close":   {run: inJob, returns: true, check: harmless},
+	"connector.Writer.Prepare": {run: inJob, where: "Prepare of sink", returns: true},
+	"connector.Writer.Write":   {run: inJob, where: "Write of sink", returns: true},
 
 	"stream.Copying(copy)": {where: "Read of source", run: from(func(tr *trap) connector.Source[int] {
 		return stream.Copying(stream.FromSlice([]int{1}), func(v int) int {

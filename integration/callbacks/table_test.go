@@ -32,7 +32,8 @@ func TestEveryCallback(t *testing.T) {
 		}
 		maps.Copy(rows, table)
 	}
-	known, err := callbacks.List("../..", "sidecar/oip") // which is generated, but for options of our own
+	// which is generated, but for options of our own
+	known, err := callbacks.List("../..", "sidecar/oip")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,7 @@
 //go:build integration
 
-// Package clients runs programs of other people against the sidecar's process: NVIDIA's Python client and its
-// load generator, a Kubernetes health probe's call and gRPC reflection.
+// Package clients runs programs of other people against the sidecar's process: NVIDIA's Python
+// client and its load generator, a Kubernetes health probe's call and gRPC reflection.
 package clients
 
 import (
@@ -67,7 +67,8 @@ func serve(t *testing.T) served {
 	return served{tcp: said("gRPC"), unix: "unix:" + filepath.Join(dir, "s.sock"), health: said("health")}
 }
 
-// inFlight is how many requests the sidecar has that are not answered, and how many it has answered, by its own metrics.
+// inFlight is how many requests the sidecar has that are not answered, and how many it has
+// answered, by its own metrics.
 func (s served) inFlight(t *testing.T) (inFlight, answered float64) {
 	t.Helper()
 	resp, err := http.Get("http://" + s.health + "/metrics")
@@ -109,7 +110,8 @@ func TestTritonClient(t *testing.T) {
 	}
 }
 
-// NVIDIA's perf_analyzer as it comes in a release of the client, each way for a bounded number of requests.
+// NVIDIA's perf_analyzer as it comes in a release of the client, each way for a bounded number of
+// requests.
 func TestPerfAnalyzer(t *testing.T) {
 	env := pyenv.Make(t, "testdata/perf.txt")
 	libs := libraries(t)
@@ -148,8 +150,9 @@ func TestPerfAnalyzer(t *testing.T) {
 	}
 }
 
-// perform runs perf_analyzer to its end. With --async it was seen, once in hundreds of runs, to wait for ever: it is run
-// again if the sidecar has answered all that it was asked. A request that the sidecar does not answer fails the test.
+// perform runs perf_analyzer to its end. With --async it was seen, once in hundreds of runs, to
+// wait for ever: it is run again if the sidecar has answered all that it was asked. A request that
+// the sidecar does not answer fails the test.
 func perform(t *testing.T, s served, command func() *exec.Cmd) *pyenv.Process {
 	t.Helper()
 	for range 3 {
@@ -172,8 +175,8 @@ func perform(t *testing.T, s served, command func() *exec.Cmd) *pyenv.Process {
 	return nil
 }
 
-// libraries returns a folder with what perf_analyzer is linked with beside the system's: both lie in the
-// package that brings Triton.
+// libraries returns a folder with what perf_analyzer is linked with beside the system's: both lie
+// in the package that brings Triton.
 func libraries(t *testing.T) string {
 	t.Helper()
 	triton := pyenv.Make(t, "../servers/testdata/triton.txt")

@@ -15,7 +15,8 @@ import (
 	"github.com/tensorferry/tensorferry/internal/pyenv"
 )
 
-// beamHost is what runs tensorferry's operator on Flink: a worker pool beside the TaskManager. It is kept for all jobs, as the TaskManager is.
+// beamHost is what runs tensorferry's operator on Flink: a worker pool beside the TaskManager. It
+// is kept for all jobs, as the TaskManager is.
 type beamHost struct {
 	cluster *flinkenv.Cluster
 	program string
@@ -23,7 +24,8 @@ type beamHost struct {
 	address string
 }
 
-// startBeam builds the program of the pipeline, which is in the module for Flink, and starts its worker pool.
+// startBeam builds the program of the pipeline, which is in the module for Flink, and starts its
+// worker pool.
 func startBeam(t testing.TB, c *flinkenv.Cluster) *beamHost {
 	t.Helper()
 	root, err := pyenv.Root()
@@ -41,7 +43,8 @@ func startBeam(t testing.TB, c *flinkenv.Cluster) *beamHost {
 	return h
 }
 
-// run runs the job until it has written its figures, and cancels it: a job of Beam's with checkpoints does not end. A bundleTime of 0 is the default.
+// run runs the job until it has written its figures, and cancels it: a job of Beam's with
+// checkpoints does not end. A bundleTime of 0 is the default.
 func (h *beamHost) run(t testing.TB, m *model, l load, bundleTime time.Duration) figures {
 	t.Helper()
 	c := h.cluster

@@ -31,9 +31,10 @@ type load struct {
 
 // figures are what a job took for its records.
 type figures struct {
-	Records      int
-	Nanos        int64 // from the first record that is measured to the last
-	P50, P99     int64 // of the latencies, from when a record is due to when its result is at the sink, in ns
+	Records int
+	Nanos   int64 // from the first record that is measured to the last
+	// of the latencies, from when a record is due to when its result is at the sink, in ns
+	P50, P99     int64
 	Ticks        int64 // of the processors, for the process or processes that run the job
 	SidecarTicks int64 // and for the sidecar
 }
@@ -70,7 +71,8 @@ func (f figures) sidecarCPU() float64 {
 	return float64(f.SidecarTicks) / ticksPerSecond * 1e6 / float64(f.Records)
 }
 
-// model is a process that serves the mock model: one device, 2 ms for each batch and 10 µs for each row in it.
+// model is a process that serves the mock model: one device, 2 ms for each batch and 10 µs for each
+// row in it.
 type model struct {
 	*pyenv.Process
 	endpoint string
@@ -89,12 +91,13 @@ func startModel(t testing.TB) *model {
 	return m
 }
 
-// host is something that runs the job: the same records, capacity, order, timeout and checkpoints, against the same model.
+// host is something that runs the job: the same records, capacity, order, timeout and checkpoints,
+// against the same model.
 type host struct {
 	name string
 	run  func(testing.TB, *model, load) figures
-	// upperBound: not a job that one would run, but what such a job cannot exceed. Its records come in batches, so it is not asked
-	// to take them when they are due.
+	// upperBound: not a job that one would run, but what such a job cannot exceed. Its records come
+	// in batches, so it is not asked to take them when they are due.
 	upperBound bool
 }
 
@@ -108,7 +111,8 @@ func hosts(t testing.TB) []host {
 		{name: "tensorferry on Flink, through Beam", run: func(t testing.TB, m *model, l load) figures {
 			return onFlink.run(t, m, l, 0)
 		}},
-		// The runner ends a bundle of a source that is resumed at up to half this time after the source has paused.
+		// The runner ends a bundle of a source that is resumed at up to half this time after the
+		// source has paused.
 		{name: "tensorferry on Flink, bundle time 20 ms", run: func(t testing.TB, m *model, l load) figures {
 			return onFlink.run(t, m, l, 20*time.Millisecond)
 		}},
@@ -121,7 +125,8 @@ func hosts(t testing.TB) []host {
 	}
 }
 
-// TestBesideFlink: the jobs that are compared give the right results in order, and figures that can be.
+// TestBesideFlink: the jobs that are compared give the right results in order, and figures that can
+// be.
 func TestBesideFlink(t *testing.T) {
 	m := startModel(t)
 	for _, h := range hosts(t) {
@@ -141,10 +146,11 @@ func TestBesideFlink(t *testing.T) {
 	}
 }
 
-// BenchmarkBesideFlink compares the hosts. Each has its turn in each round, so that what else the machine does hits all of
-// them. It prints medians of the rounds, the least and most records
-// a second, and of the 99th percentiles the least, which is what the machine disturbed least. Processor time is that of what runs the job
-// (on Flink the TaskManager's, and with Beam also the worker pool's) and the sidecar's.
+// BenchmarkBesideFlink compares the hosts. Each has its turn in each round, so that what else the
+// machine does hits all of them. It prints medians of the rounds, the least and most records a
+// second, and of the 99th percentiles the least, which is what the machine disturbed least.
+// Processor time is that of what runs the job (on Flink the TaskManager's, and with Beam also the
+// worker pool's) and the sidecar's.
 func BenchmarkBesideFlink(b *testing.B) {
 	compare(b, hosts)
 }

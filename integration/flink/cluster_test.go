@@ -20,8 +20,8 @@ import (
 
 func TestMain(m *testing.M) { pyenv.Main(m) }
 
-// TestCluster: the cluster of these tests is what it says, survives the loss of a TaskManager, listens to nobody
-// outside of the machine and leaves nothing.
+// TestCluster: the cluster of these tests is what it says, survives the loss of a TaskManager,
+// listens to nobody outside of the machine and leaves nothing.
 func TestCluster(t *testing.T) {
 	var dir string
 	var processes []*pyenv.Process
@@ -104,7 +104,8 @@ func TestControl(t *testing.T) {
 		_, err := os.Stat(filepath.Join(strings.TrimPrefix(last.Path, "file:"), "_metadata"))
 		return err == nil
 	})
-	// The only vertex is source and sink: nothing goes in or out between tasks, but it has its metrics.
+	// The only vertex is source and sink: nothing goes in or out between tasks, but it has its
+	// metrics.
 	vertex := c.Job(id).Vertices[0].ID
 	c.JobManager.Eventually("the job has been busy", func() bool { return c.Metrics(id, vertex, "accumulateBusyTimeMs")["accumulateBusyTimeMs"] > 0 })
 	path := c.Savepoint(id)
@@ -174,7 +175,8 @@ func listening(t *testing.T, pid int) (addrs []*net.TCPAddr) {
 	return addrs
 }
 
-// hostOrder reads an address of /proc/net, in which each four bytes are a number of the machine, which is little-endian.
+// hostOrder reads an address of /proc/net, in which each four bytes are a number of the machine,
+// which is little-endian.
 func hostOrder(t *testing.T, text string) net.IP {
 	t.Helper()
 	var ip net.IP

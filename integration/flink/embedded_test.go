@@ -29,8 +29,8 @@ type row struct {
 // value is value i of a record: small whole numbers, so that their sum is exact.
 func value(number int64, i int) float32 { return float32((number + int64(i)) % 256) }
 
-// generator is a source of rows that are due one after another at a fixed rate, however late those before were, or as fast as they
-// are read.
+// generator is a source of rows that are due one after another at a fixed rate, however late those
+// before were, or as fast as they are read.
 type generator struct {
 	load  load
 	start time.Time
@@ -93,8 +93,9 @@ func (codec) Decode(in row, src *tensor.Rows, i int) (row, error) {
 	return in, nil
 }
 
-// measure is a sink that checks the results and their order and keeps what they took, from when a record was due to when it is
-// here. The first of them count for nothing: the job is not at its speed yet.
+// measure is a sink that checks the results and their order and keeps what they took, from when a
+// record was due to when it is here. The first of them count for nothing: the job is not at its
+// speed yet.
 type measure struct {
 	load      load
 	sidecar   string

@@ -18,8 +18,8 @@ import (
 	"github.com/tensorferry/tensorferry/internal/pyenv"
 )
 
-// asyncJob compiles the Java job with Flink's own asynchronous operator, once for a state of its sources, and returns the folder
-// of its classes.
+// asyncJob compiles the Java job with Flink's own asynchronous operator, once for a state of its
+// sources, and returns the folder of its classes.
 func asyncJob(t testing.TB) string {
 	t.Helper()
 	root, err := pyenv.Root()
@@ -72,18 +72,20 @@ func asyncJob(t testing.TB) string {
 	return filepath.Join(dir, "target", "classes")
 }
 
-// startFlink starts a cluster of one TaskManager that has the job's classes: they are loaded once, and a second job finds them
-// compiled to machine code. Beam's job server is there for who asks for it.
+// startFlink starts a cluster of one TaskManager that has the job's classes: they are loaded once,
+// and a second job finds them compiled to machine code. Beam's job server is there for who asks for
+// it.
 func startFlink(t testing.TB, jobServer bool) *flinkenv.Cluster {
 	t.Helper()
 	return flinkenv.Start(t, flinkenv.Options{
 		NoJobServer: !jobServer, Classpath: []string{asyncJob(t)}, Heap: 1024,
-		Settings: map[string]string{"restart-strategy.type": "none"}, // what fails is wrong, not to be tried again
+		// what fails is wrong, not to be tried again
+		Settings: map[string]string{"restart-strategy.type": "none"},
 	})
 }
 
-// submitAsyncJob starts the job in Java, which writes its figures to a file at its end, and returns its id. batch rows travel in a
-// request.
+// submitAsyncJob starts the job in Java, which writes its figures to a file at its end, and returns
+// its id. batch rows travel in a request.
 func submitAsyncJob(t testing.TB, c *flinkenv.Cluster, m *model, l load, batch int, result string) string {
 	t.Helper()
 	host, port, _ := strings.Cut(c.REST(), ":")

@@ -50,8 +50,9 @@ func TestRefusedAtStart(t *testing.T) {
 	}
 }
 
-// Somebody else takes the transactional id while the job runs: its transaction is refused, and the job goes back. A second process of the same
-// instance takes its place: the first ends, and says why. A read_committed consumer sees every record once.
+// Somebody else takes the transactional id while the job runs: its transaction is refused, and the
+// job goes back. A second process of the same instance takes its place: the first ends, and says
+// why. A read_committed consumer sees every record once.
 func TestRefusedTransactions(t *testing.T) {
 	const n = 400_000
 	p := newPipeline(t, kafkaenv.Start(t))

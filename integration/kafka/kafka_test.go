@@ -1,6 +1,7 @@
 //go:build integration
 
-// Package kafka runs jobs from Kafka to Kafka as processes, against a real broker, and ends both as rudely as can be.
+// Package kafka runs jobs from Kafka to Kafka as processes, against a real broker, and ends both as
+// rudely as can be.
 package kafka
 
 import (
@@ -105,7 +106,8 @@ func (p *pipeline) fill(n int) {
 	}
 }
 
-// reader reads the topic out as a read_committed consumer does. Every record must be there once, and in the order of its partition.
+// reader reads the topic out as a read_committed consumer does. Every record must be there once,
+// and in the order of its partition.
 type reader struct {
 	*pipeline
 	cancel context.CancelFunc
@@ -184,8 +186,9 @@ func (r *reader) until(n int, running ...*pyenv.Process) {
 	}
 }
 
-// One million records, while processes of the job join, leave, are killed and paused, and the broker is killed and
-// paused: a read_committed consumer finds every record once, in the order of its partition.
+// One million records, while processes of the job join, leave, are killed and paused, and the
+// broker is killed and paused: a read_committed consumer finds every record once, in the order of
+// its partition.
 func TestOneMillion(t *testing.T) {
 	const n = 1_000_000
 	p := newPipeline(t, kafkaenv.Start(t))

@@ -51,7 +51,8 @@ func value(s tensor.Spec) msg {
 	return msg{}.text(1, s.Name).sub(2, msg{}.sub(1, t))
 }
 
-// write makes the file of a model. The specs' rows are whole shapes; a dimension of -1 is of any size.
+// write makes the file of a model. The specs' rows are whole shapes; a dimension of -1 is of any
+// size.
 func write(t testing.TB, ins, outs []tensor.Spec, nodes ...node) string {
 	t.Helper()
 	var graph msg

@@ -257,7 +257,8 @@ func TestBadModels(t *testing.T) {
 	}
 }
 
-// A batch whose caller has gone stops between two operators: the whole chain would end without an error.
+// A batch whose caller has gone stops between two operators: the whole chain would end without an
+// error.
 func TestRunStopsWithItsContext(t *testing.T) {
 	shape := tensor.Shape{1, 512, 512}
 	nodes := []node{}

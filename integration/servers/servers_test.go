@@ -202,8 +202,8 @@ func oddFunction(s *server, model string) *sidecar.AsyncFunction[[]int32, []int3
 	return sidecar.NewAsyncFunction(sidecar.Config{Endpoint: s.endpoint(), Model: model}, tensor.Values[int32, int32]("x", "y"))
 }
 
-// A model that raises for some records loses those alone, as the policy says; and fails the job where
-// it says that.
+// A model that raises for some records loses those alone, as the policy says; and fails the job
+// where it says that.
 func failingRecords(t *testing.T, s *server) {
 	bad := func(i int) bool { return i%17 == 5 }
 	in := ints(100, func(i int) int32 {
@@ -244,8 +244,8 @@ func failingRecords(t *testing.T, s *server) {
 	}
 }
 
-// A model that is slow meets the timeout of its record alone, and a request that was cancelled while it waited is
-// never run.
+// A model that is slow meets the timeout of its record alone, and a request that was cancelled
+// while it waited is never run.
 func slowModel(t *testing.T, s *server) {
 	os.Remove(s.executedFile())
 	model := "odd"

@@ -54,7 +54,8 @@ func (s *server) regions() (names []string, ok bool) {
 	return names, err == nil
 }
 
-// checkShared checks that the channel has used shared memory where the server has it, that it has said so, and that nothing is left.
+// checkShared checks that the channel has used shared memory where the server has it, that it has
+// said so, and that nothing is left.
 func checkShared(t *testing.T, s *server, log *logged) {
 	t.Helper()
 	const used, unused = "large tensors travel by shared memory", "shared memory is not used"
@@ -114,7 +115,8 @@ func sharedTimeouts(t *testing.T, s *server) {
 		}
 		got = append(got, out[0])
 	}
-	// What is not slow may be late too, since the model does one thing at a time. None may have another's result.
+	// What is not slow may be late too, since the model does one thing at a time. None may have
+	// another's result.
 	for _, v := range got {
 		for i < 200 && (slow(i) || v != int32(2*i)) {
 			i++

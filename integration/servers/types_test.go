@@ -171,7 +171,8 @@ func datatypes(t *testing.T, s *server) {
 				case i == 4 && notNumbers[name] != nil && model == "types":
 					r[name] = notNumbers[name]
 				case name == "BYTES" && model == "typed":
-					r[name] = elements(strings.Repeat("ä", rng.IntN(10)), "z") // KServe writes typed BYTES as text
+					// KServe writes typed BYTES as text
+					r[name] = elements(strings.Repeat("ä", rng.IntN(10)), "z")
 				case name == "BYTES":
 					b := make([]byte, rng.IntN(20)+1)
 					for k := range b {

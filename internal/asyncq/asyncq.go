@@ -127,7 +127,8 @@ const (
 	Ignored Judgment = iota
 	// Waiting: held or waiting for its retry; the outcome was consumed.
 	Waiting
-	// Decide: the outcome is the entry's last. The driver answers with Finish or Fail before the next event.
+	// Decide: the outcome is the entry's last. The driver answers with Finish or Fail before the
+	// next event.
 	Decide
 	// Expired: as Decide, but the entry is out of time: what came at its deadline
 	// was a failure, or would have waited on.
@@ -169,7 +170,8 @@ type entry struct {
 	dprev, dnext int32
 	heap         [2]int32 // position in the heap of timers, by timer kind
 
-	knext, bnext int32 // keyed: the next entry of the key in the segment, and in the bucket of the table
+	// keyed: the next entry of the key in the segment, and in the bucket of the table
+	knext, bnext int32
 
 	key   uint64
 	call  uint64 // number of the newest call among all of the queue

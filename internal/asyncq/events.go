@@ -145,7 +145,8 @@ func (q *Queue) call(s int32) {
 	q.effect(Call, s)
 }
 
-// Awaits reports whether the outcome of an attempt is still to come: if not, it is late, a double, or unknown (A11).
+// Awaits reports whether the outcome of an attempt is still to come: if not, it is late, a double,
+// or unknown (A11).
 func (q *Queue) Awaits(id ID, attempt uint32) bool {
 	s := q.lookup(id)
 	return s != none && !q.failed && q.entries[s].state == calling && q.entries[s].attempt == attempt

@@ -71,7 +71,8 @@ func (q *Queue) refused(s int32, out Outcome, after Time) bool {
 	wakes := q.now + min(after, q.cfg.Hold)
 	if p.alone > 0 && p.eldest == s { // all others wait for it
 		most := q.cfg.Hold / (4 * aloneCalls)
-		if wished { // what was asked for is kept to, as far as all these calls take less than a hold
+		// what was asked for is kept to, as far as all these calls take less than a hold
+		if wished {
 			most = q.cfg.Hold / (aloneCalls + 1)
 		}
 		wakes = min(wakes, q.now+max(most, 1))
@@ -172,7 +173,8 @@ func (q *Queue) leaves(s int32) {
 // startAlone makes the calls of an entry that is called alone, and reports whether there is one.
 func (q *Queue) startAlone() bool {
 	p := &q.patience
-	if p.alone == 0 || q.heavy() { // results leave first, for which another call may have to be made
+	// results leave first, for which another call may have to be made
+	if p.alone == 0 || q.heavy() {
 		return false
 	}
 	// Calls without a timeout may never end.

@@ -13,8 +13,9 @@ import (
 // model is the queue as a list that is searched from one end to the other.
 type model struct {
 	cfg     Config
-	entries []*thing       // not yet popped, in order of arrival
-	gone    map[uint64]int // keyed: the latest completion among those of a key that left this segment
+	entries []*thing // not yet popped, in order of arrival
+	// keyed: the latest completion among those of a key that left this segment
+	gone    map[uint64]int
 	doneSeq int
 	// stalled: something was refused, or calls are suspended, and since then, at from, nothing was
 	// taken.

@@ -39,8 +39,8 @@ func Process() *World {
 	if !signal.Ignored(syscall.SIGHUP) { // as nohup has it
 		signal.Notify(signals, syscall.SIGHUP)
 	}
-	// Whoever read what is written may be gone. Then writing fails, as it may for other reasons, and
-	// does not end the process in the midst of something.
+	// Whoever read what is written may be gone. Then writing fails, as it may for other reasons,
+	// and does not end the process in the midst of something.
 	signal.Ignore(syscall.SIGPIPE)
 	return &World{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Signals: signals}
 }

@@ -15,7 +15,8 @@ type Program struct {
 	Name     string
 	About    string // one sentence
 	Commands []Command
-	// Parts are modules whose versions it tells beside its own, by their paths, with names for them.
+	// Parts are modules whose versions it tells beside its own, by their paths, with names for
+	// them.
 	Parts map[string]string
 }
 

@@ -1,10 +1,12 @@
 //go:build integration
 
-// Package flinkenv runs a real Flink cluster for tests: a JobManager and TaskManagers, each a process of its own, and Beam's job
-// server in front of them, made from Maven's artifacts. It needs a JDK 17 and Maven.
+// Package flinkenv runs a real Flink cluster for tests: a JobManager and TaskManagers, each a
+// process of its own, and Beam's job server in front of them, made from Maven's artifacts. It needs
+// a JDK 17 and Maven.
 //
-// Flink listens on loopback alone. Beam's servers, which are the job server and, while a pipeline runs, some in each TaskManager,
-// listen on all interfaces: Beam takes only the port of the address that it is given.
+// Flink listens on loopback alone. Beam's servers, which are the job server and, while a pipeline
+// runs, some in each TaskManager, listen on all interfaces: Beam takes only the port of the address
+// that it is given.
 //
 // It must never be imported but by tests with the build tag integration.
 package flinkenv
@@ -41,13 +43,14 @@ type Options struct {
 	Slots        int // of each TaskManager
 	// Settings are lines of Flink's configuration, above those that the cluster has anyway.
 	Settings map[string]string
-	// Dir gets everything that the cluster writes, its checkpoints in "checkpoints" and its savepoints in "savepoints". It is a
-	// folder of the test if it is empty.
+	// Dir gets everything that the cluster writes, its checkpoints in "checkpoints" and its
+	// savepoints in "savepoints". It is a folder of the test if it is empty.
 	Dir string
 	// NoJobServer leaves Beam's job server out.
 	NoJobServer bool
-	// Classpath are further jars and folders of classes that jobs find in every process of the cluster. They are loaded once:
-	// what Flink ships with a job is loaded, and compiled, anew for each job.
+	// Classpath are further jars and folders of classes that jobs find in every process of the
+	// cluster. They are loaded once: what Flink ships with a job is loaded, and compiled, anew for
+	// each job.
 	Classpath []string
 	// Heap of a TaskManager in MiB, 512 if it is zero.
 	Heap int
@@ -70,7 +73,8 @@ type Cluster struct {
 	jobPort  int
 }
 
-// Libs returns the folder with the jars of Flink and of Beam's runner, which it fetches first where they are not there.
+// Libs returns the folder with the jars of Flink and of Beam's runner, which it fetches first where
+// they are not there.
 func Libs() (string, error) {
 	dir, err := pyenv.Folder("flink", pom, func(dir string) error { return CopyDependencies(dir, pom) })
 	return filepath.Join(dir, "lib"), err
@@ -92,7 +96,8 @@ func CopyDependencies(dir string, pom []byte) error {
 	return nil
 }
 
-// Start starts a cluster and returns when all TaskManagers are registered and the job server listens.
+// Start starts a cluster and returns when all TaskManagers are registered and the job server
+// listens.
 func Start(t testing.TB, o Options) *Cluster {
 	t.Helper()
 	libs, err := Libs()
@@ -137,7 +142,8 @@ func (c *Cluster) common(rpcPort int) map[string]string {
 		"rest.address": "127.0.0.1", "rest.bind-address": "127.0.0.1", "rest.port": fmt.Sprint(c.restPort),
 		"taskmanager.host": "127.0.0.1", "taskmanager.bind-host": "127.0.0.1",
 		"taskmanager.numberOfTaskSlots": fmt.Sprint(c.o.Slots),
-		// Flink's own scripts work these out and hand them to a TaskManager, which does not start without.
+		// Flink's own scripts work these out and hand them to a TaskManager, which does not start
+		// without.
 		"taskmanager.cpu.cores":                           fmt.Sprintf("%d.0", c.o.Slots),
 		"taskmanager.memory.task.heap.size":               fmt.Sprintf("%dm", c.o.Heap/2),
 		"taskmanager.memory.framework.heap.size":          fmt.Sprintf("%dm", c.o.Heap/2),
@@ -154,14 +160,15 @@ func (c *Cluster) common(rpcPort int) map[string]string {
 		"cluster.registration.max-timeout":                "1000",
 		"cluster.registration.error-delay":                "500",
 		"cluster.registration.refused-registration-delay": "500",
-		// A killed TaskManager is missed after two heartbeats that could not be delivered. One that merely stands still, on a slow machine,
-		// is not lost.
+		// A killed TaskManager is missed after two heartbeats that could not be delivered. One that
+		// merely stands still, on a slow machine, is not lost.
 		"heartbeat.interval": "1000", "heartbeat.timeout": "60000",
 		"restart-strategy.type": "fixed-delay", "restart-strategy.fixed-delay.attempts": "100", "restart-strategy.fixed-delay.delay": "200 ms",
 		"state.backend.type":    "hashmap",
 		"state.checkpoints.dir": "file://" + c.CheckpointDir(), "state.savepoints.dir": "file://" + c.SavepointDir(),
 		"execution.checkpointing.externalized-checkpoint-retention": "RETAIN_ON_CANCELLATION",
-		// Everything that jobs use is in the cluster's class path too. What the job server ships must not be loaded beside it.
+		// Everything that jobs use is in the cluster's class path too. What the job server ships
+		// must not be loaded beside it.
 		"classloader.resolve-order": "parent-first",
 	}
 }
@@ -187,13 +194,15 @@ func (c *Cluster) configure(name string) string {
 	return filepath.Join(c.dir, name)
 }
 
-// opened are the packages of java.base into which Flink's serializers and its network stack look, which Java 17 has closed.
+// opened are the packages of java.base into which Flink's serializers and its network stack look,
+// which Java 17 has closed.
 var opened = []string{
 	"java.io", "java.lang", "java.lang.invoke", "java.lang.reflect", "java.net", "java.nio", "java.text", "java.time", "java.util",
 	"java.util.concurrent", "java.util.concurrent.atomic", "java.util.concurrent.locks", "sun.nio.ch", "sun.net.util",
 }
 
-// Java returns a command that runs a class with what the cluster's processes have: for clients of the cluster.
+// Java returns a command that runs a class with what the cluster's processes have: for clients of
+// the cluster.
 func (c *Cluster) Java(heap int, class string, args ...string) *exec.Cmd {
 	path := append([]string{filepath.Join(c.libs, "*")}, c.o.Classpath...)
 	return c.java(heap, append([]string{"-cp", strings.Join(path, string(os.PathListSeparator)), class}, args...)...)
@@ -238,7 +247,8 @@ func (c *Cluster) RestartTaskManager(i int) {
 	c.awaitTaskManagers()
 }
 
-// awaitTaskManagers returns when the JobManager knows as many TaskManagers as run: those that run, and none that does not.
+// awaitTaskManagers returns when the JobManager knows as many TaskManagers as run: those that run,
+// and none that does not.
 func (c *Cluster) awaitTaskManagers() {
 	c.t.Helper()
 	var running []*pyenv.Process

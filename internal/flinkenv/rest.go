@@ -98,7 +98,8 @@ func (c *Cluster) Registered() []TaskManager {
 	return a.Taskmanagers
 }
 
-// Job is a job with its state, in Flink's words: RUNNING, RESTARTING, FINISHED, FAILED, CANCELED, SUSPENDED and those between.
+// Job is a job with its state, in Flink's words: RUNNING, RESTARTING, FINISHED, FAILED, CANCELED,
+// SUSPENDED and those between.
 type Job struct {
 	ID       string   `json:"jid"`
 	Name     string   `json:"name"`
@@ -121,7 +122,8 @@ type Vertex struct {
 	} `json:"metrics"`
 }
 
-// Jobs lists the jobs that the cluster runs and remembers, without their vertices, the oldest first.
+// Jobs lists the jobs that the cluster runs and remembers, without their vertices, the oldest
+// first.
 func (c *Cluster) Jobs() []Job {
 	c.t.Helper()
 	var a struct{ Jobs []Job }
@@ -154,8 +156,8 @@ func (c *Cluster) Await(id string, states ...string) (j Job) {
 	return j
 }
 
-// AwaitTasks returns a job when it runs and all of its subtasks do, or have ended. Only then it can be given a savepoint: Flink
-// says RUNNING of jobs that still start.
+// AwaitTasks returns a job when it runs and all of its subtasks do, or have ended. Only then it can
+// be given a savepoint: Flink says RUNNING of jobs that still start.
 func (c *Cluster) AwaitTasks(id string) (j Job) {
 	c.t.Helper()
 	c.JobManager.Eventually("all tasks of job "+id+" run", func() bool {
@@ -252,7 +254,8 @@ func (c *Cluster) Savepoint(id string) string {
 	return path
 }
 
-// Stop stops a job with a savepoint and returns its path. With drain the sources send the last watermark first.
+// Stop stops a job with a savepoint and returns its path. With drain the sources send the last
+// watermark first.
 func (c *Cluster) Stop(id string, drain bool) (string, error) {
 	c.t.Helper()
 	return c.savepoint(id, "stop", map[string]any{"targetDirectory": "file://" + c.SavepointDir(), "drain": drain})

@@ -26,7 +26,8 @@ func (osFS) Mkdir(dir string, access Access) error {
 func (osFS) Share(name string) error {
 	err := os.Chmod(name, 0o666&^umask())
 	if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, fs.ErrPermission) {
-		return nil // as on file systems that know no permissions, where everybody may read it already
+		// as on file systems that know no permissions, where everybody may read it already
+		return nil
 	}
 	return err
 }

@@ -89,7 +89,8 @@ func TestTLS(t *testing.T) {
 					done <- err
 				}()
 			}
-			if name == "Get of ClientSessionCache" { // which is asked, and does not end the handshake
+			// which is asked, and does not end the handshake
+			if name == "Get of ClientSessionCache" {
 				for told.Load() == nil {
 					runtime.Gosched()
 				}

@@ -103,8 +103,8 @@ var rules = map[string]rule{
 	"cmd/tensorferry": {ours: []string{anything}, others: []string{anything}},
 }
 
-// flinkRules are the packages of the module flink, which is one of its own, and what they may import
-// of both.
+// flinkRules are the packages of the module flink, which is one of its own, and what they may
+// import of both.
 var flinkRules = map[string]rule{
 	"flink":                    {ours: []string{"async", "flink/internal/eventtime", "flink/internal/idle", "internal/guard", "sidecar"}, others: []string{beam}},
 	"flink/internal/eventtime": {ours: []string{"async"}, others: []string{beam}},
@@ -181,8 +181,8 @@ func list(t *testing.T, dir string) map[string]pkg {
 	return all
 }
 
-// touch opens the module's source files. The go command keeps the result of a test until a file that the test has opened changes, and
-// does not know of those that its children open.
+// touch opens the module's source files. The go command keeps the result of a test until a file
+// that the test has opened changes, and does not know of those that its children open.
 func touch(t *testing.T) {
 	t.Helper()
 	err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {

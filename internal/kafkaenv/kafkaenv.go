@@ -1,7 +1,7 @@
 //go:build integration
 
-// Package kafkaenv runs a real Kafka broker for tests: one node, in KRaft mode, made from Maven's artifacts. It needs Java 17 or
-// newer and Maven.
+// Package kafkaenv runs a real Kafka broker for tests: one node, in KRaft mode, made from Maven's
+// artifacts. It needs Java 17 or newer and Maven.
 //
 // It must never be imported but by tests with the build tag integration.
 package kafkaenv
@@ -34,7 +34,8 @@ type Broker struct {
 	process *pyenv.Process
 }
 
-// Start starts a broker, until the end of the test. settings are further lines of its server.properties.
+// Start starts a broker, until the end of the test. settings are further lines of its
+// server.properties.
 func Start(t testing.TB, settings ...string) *Broker {
 	t.Helper()
 	libs, err := pyenv.Folder("kafka", pom, func(dir string) error {

@@ -1,8 +1,9 @@
-// Package otlptrace sends spans to an OpenTelemetry collector, over OTLP on gRPC: for the commands, which have no
-// tracer provider of a host program.
+// Package otlptrace sends spans to an OpenTelemetry collector, over OTLP on gRPC: for the commands,
+// which have no tracer provider of a host program.
 //
-// It owns the SDK's provider and exporter, their bounds and their end. It must never slow or fail what it traces: spans
-// wait in a bounded queue and are dropped when that is full, and a collector that is away is a line in the log now and then.
+// It owns the SDK's provider and exporter, their bounds and their end. It must never slow or fail
+// what it traces: spans wait in a bounded queue and are dropped when that is full, and a collector
+// that is away is a line in the log now and then.
 package otlptrace
 
 import (
@@ -49,7 +50,8 @@ type Config struct {
 	TLS *tls.Config
 	// Headers go with every request. Nil: those of the environment variables of the SDK, if any.
 	Headers map[string]string
-	// Service and Version name the program in every span, and Attributes what else all of its spans have in common.
+	// Service and Version name the program in every span, and Attributes what else all of its spans
+	// have in common.
 	Service, Version string
 	Attributes       map[string]string
 	// Sample is the share, from 0 to 1, of what has no parent that begins a new trace.
@@ -116,8 +118,8 @@ func (e *Exporter) Tracer() trace.Tracer {
 	return e.tracer
 }
 
-// Close sends what is left, until ctx ends or for at most 3 s, and gives everything back. When it returns no goroutine or connection
-// is left. It is idempotent; of a nil Exporter it does nothing.
+// Close sends what is left, until ctx ends or for at most 3 s, and gives everything back. When it
+// returns no goroutine or connection is left. It is idempotent; of a nil Exporter it does nothing.
 func (e *Exporter) Close(ctx context.Context) {
 	if e == nil {
 		return
@@ -129,7 +131,8 @@ func (e *Exporter) Close(ctx context.Context) {
 		if err != nil && ctx.Err() != nil {
 			err = fmt.Errorf("the end came before the last spans were sent: %w", context.Cause(ctx))
 		}
-		// From here on sending fails at once, so the provider's goroutine ends however much is left.
+		// From here on sending fails at once, so the provider's goroutine ends however much is
+		// left.
 		e.sender.stop()
 		err = cmp.Or(err, e.provider.Shutdown(context.Background()))
 		e.sender.last(err)
@@ -152,7 +155,8 @@ type sender struct {
 
 var errStopped = errors.New("it was told to stop")
 
-// ExportSpans implements sdk.SpanExporter. It never fails: what the SDK would do about a failure is to write it to standard error.
+// ExportSpans implements sdk.SpanExporter. It never fails: what the SDK would do about a failure is
+// to write it to standard error.
 func (s *sender) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

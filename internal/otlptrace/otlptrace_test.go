@@ -100,7 +100,8 @@ func TestCloseFlushes(t *testing.T) {
 	}
 }
 
-// A collector that never answers holds nothing up: what does not fit into the queue is dropped, and Close ends when it is told.
+// A collector that never answers holds nothing up: what does not fit into the queue is dropped, and
+// Close ends when it is told.
 func TestCollectorThatNeverAnswers(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0") // connections wait to be accepted
 	if err != nil {

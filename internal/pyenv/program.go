@@ -20,8 +20,8 @@ var Program = sync.OnceValues(func() (string, error) { return Build(".", "tensor
 // bin is the folder of what Build built, which Main removes.
 var bin = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "tensorferry-bin") })
 
-// Build builds a command of one of this project's modules, which lies in the named folder of it, and returns
-// the path of the program. The package of the test needs Main.
+// Build builds a command of one of this project's modules, which lies in the named folder of it,
+// and returns the path of the program. The package of the test needs Main.
 func Build(module, command string) (string, error) {
 	root, err := Root()
 	if err != nil {
@@ -40,7 +40,8 @@ func Build(module, command string) (string, error) {
 	return path, nil
 }
 
-// Main runs the tests of a package, fails if they leave goroutines, and removes the programs that they have built.
+// Main runs the tests of a package, fails if they leave goroutines, and removes the programs that
+// they have built.
 func Main(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
 		if dir, err := bin(); err == nil {

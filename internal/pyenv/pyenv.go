@@ -77,8 +77,9 @@ func run(commands ...[]string) error {
 	return nil
 }
 
-// Folder returns a folder beside the environments that fill has filled, for these contents: it is filled once, and anew when
-// they change. Processes take turns, and a folder that was not filled whole is not taken for one.
+// Folder returns a folder beside the environments that fill has filled, for these contents: it is
+// filled once, and anew when they change. Processes take turns, and a folder that was not filled
+// whole is not taken for one.
 func Folder(name string, contents []byte, fill func(dir string) error) (string, error) {
 	root, err := folder()
 	if err != nil {

@@ -23,7 +23,8 @@ import (
 	"github.com/tensorferry/tensorferry/trace"
 )
 
-// Sidecar is a model server that runs in the process that started it, behind a socket in a private folder made for it.
+// Sidecar is a model server that runs in the process that started it, behind a socket in a private
+// folder made for it.
 type Sidecar struct {
 	endpoint string
 	server   *server.Server

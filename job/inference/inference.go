@@ -1,5 +1,6 @@
 // Package inference makes of a job file's infer section what any host runs: the model as an
-// asynchronous function of JSON records, and the operator's configuration. It knows no source, no sink and no host.
+// asynchronous function of JSON records, and the operator's configuration. It knows no source, no
+// sink and no host.
 package inference
 
 import (
@@ -20,7 +21,8 @@ import (
 // line had it.
 type Record = json.RawMessage
 
-// Function is the model as a job file describes it, and what stands in for its answers. It is safe for concurrent use.
+// Function is the model as a job file describes it, and what stands in for its answers. It is safe
+// for concurrent use.
 type Function struct {
 	*sidecar.AsyncFunction[Record, Record]
 	// NotNumbers counts the numbers of results that were NaN or infinite.

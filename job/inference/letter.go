@@ -50,8 +50,8 @@ type letter struct {
 }
 
 // Line writes a record that failed as a line of JSON. The record comes first: byte for byte as
-// "record" if it is JSON, else as "text", or as "base64" if it is not even text. Of one that the topic cannot take there is only
-// the beginning, as "part".
+// "record" if it is JSON, else as "text", or as "base64" if it is not even text. Of one that the
+// topic cannot take there is only the beginning, as "part".
 func (m Letters) Line(f async.Failed[Record]) (Record, error) {
 	// The place and the class are fields of their own, so of the error only the reason is left.
 	reason := f.Err
@@ -102,7 +102,8 @@ func (m Letters) Line(f async.Failed[Record]) (Record, error) {
 // part is the beginning of a text.
 func part[T ~string | ~[]byte](text T, most int) T { return text[:min(len(text), most)] }
 
-// line puts a value in front of the other fields. json.Marshal would write it anew; this keeps its bytes.
+// line puts a value in front of the other fields. json.Marshal would write it anew; this keeps its
+// bytes.
 func (l *letter) line(name string, value []byte) (Record, error) {
 	rest, err := json.Marshal(l)
 	if err != nil {

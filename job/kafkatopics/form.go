@@ -77,7 +77,8 @@ func (f *form) make(key string, v Record) (*kafka.Record, error) {
 
 // check returns an error if a result cannot be written.
 func (f *form) check(key string, v Record) error {
-	// Key, value and headers are texts of the result, so nothing need be made of a small one to know that it fits.
+	// Key, value and headers are texts of the result, so nothing need be made of a small one to
+	// know that it fits.
 	if f.value == nil && len(key)+(2+len(f.headers))*len(v)+f.fixed <= f.most {
 		return nil
 	}
@@ -91,7 +92,8 @@ func (f *form) check(key string, v Record) error {
 	return nil
 }
 
-// Encoder makes Kafka records of results. where is asked for results that keep the partition of their record; it may be nil if none does.
+// Encoder makes Kafka records of results. where is asked for results that keep the partition of
+// their record; it may be nil if none does.
 func Encoder(k *job.KafkaSink, where Where) kafka.Encode[Record] {
 	f := formOf(k)
 	return func(r *async.Record[Record]) (*kafka.Record, error) {

@@ -13,8 +13,8 @@ import (
 	"github.com/tensorferry/tensorferry/tensor/jsoncodec"
 )
 
-// Decoder makes records of the job of Kafka's. A value that is no JSON object is a record all the same: the operator
-// judges it, by the policy for bad records.
+// Decoder makes records of the job of Kafka's. A value that is no JSON object is a record all the
+// same: the operator judges it, by the policy for bad records.
 func Decoder(k *job.KafkaSource) kafka.Decode[Record] {
 	switch {
 	case k.Format == job.FormatRaw:
@@ -63,7 +63,8 @@ func appendMeta(b []byte, r *kafka.Record) []byte {
 	return b
 }
 
-// lastOf says of a header whether none of its name follows. An object has each name once, so the last one counts.
+// lastOf says of a header whether none of its name follows. An object has each name once, so the
+// last one counts.
 func lastOf(headers []kafka.Header) func(i int) bool {
 	if len(headers) <= 16 {
 		return func(i int) bool {

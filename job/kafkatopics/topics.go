@@ -1,4 +1,5 @@
-// Package kafkatopics makes of a job file's kafka sections what package kafka reads and writes with, for any host.
+// Package kafkatopics makes of a job file's kafka sections what package kafka reads and writes
+// with, for any host.
 package kafkatopics
 
 import (
@@ -60,7 +61,8 @@ func Of(spec *job.Spec) kafka.Topics {
 	return t
 }
 
-// NewSource is the source of a job, with its offsets in the job's checkpoints. The error is a job.Fault.
+// NewSource is the source of a job, with its offsets in the job's checkpoints. The error is a
+// job.Fault.
 func NewSource(spec *job.Spec, log *slog.Logger) (*kafka.Source[Record], error) {
 	k := spec.Source.Kafka
 	c, err := Brokers(spec, &k.Kafka, "source.kafka", log)
@@ -91,7 +93,8 @@ func Compression(k *job.KafkaSink) []kgo.CompressionCodec {
 	return nil
 }
 
-// Partitioner chooses partitions by the key, but for topics of sinks that keep their records' partitions.
+// Partitioner chooses partitions by the key, but for topics of sinks that keep their records'
+// partitions.
 func Partitioner(spec *job.Spec) kgo.Partitioner {
 	same := map[string]bool{}
 	if k := spec.Sink.Kafka; k != nil && k.SamePartition {

@@ -34,7 +34,8 @@ func LettersPlace(spec *job.Spec) string {
 	return spec.DeadLetter.File.Path
 }
 
-// checkFolders says which folders of the job cannot be any, as far as can be seen without making them.
+// checkFolders says which folders of the job cannot be any, as far as can be seen without making
+// them.
 func checkFolders(spec *job.Spec) (faults []error) {
 	folder := func(key, path string) {
 		if info, err := os.Stat(path); path != "" && err == nil && !info.IsDir() {

@@ -66,11 +66,11 @@ func identity(spec *job.Spec) []checkpoint.Property {
 	return all
 }
 
-// mended returns the checkpoint as the job with these properties would have written it, where the job
-// has been told what to do about failures that would have ended it. There were none, or there would be no
-// such checkpoint, so the results are those of a run that was told at once. Where a run has got no
-// further than its beginning, it has no results, and all may be mended but where it reads and
-// writes.
+// mended returns the checkpoint as the job with these properties would have written it, where the
+// job has been told what to do about failures that would have ended it. There were none, or there
+// would be no such checkpoint, so the results are those of a run that was told at once. Where a run
+// has got no further than its beginning, it has no results, and all may be mended but where it
+// reads and writes.
 func mended(was *checkpoint.Snapshot, now []checkpoint.Property) *checkpoint.Snapshot {
 	is := *was
 	is.Identity = slices.Clone(was.Identity)

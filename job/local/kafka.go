@@ -15,8 +15,8 @@ import (
 	"github.com/tensorferry/tensorferry/job/kafkatopics"
 )
 
-// checkKafka asks whether topics are there, before a sidecar is started, to say what is wrong with its place in the job file. What a resumed run
-// reads is its source's to judge.
+// checkKafka asks whether topics are there, before a sidecar is started, to say what is wrong with
+// its place in the job file. What a resumed run reads is its source's to judge.
 func checkKafka(ctx context.Context, spec *job.Spec, p parts, o Options) error {
 	at := func(path string, err error) error {
 		if err == nil {

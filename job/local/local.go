@@ -37,27 +37,27 @@ import (
 // Record is what jobs described by a file are made of: one JSON object, as its line had it.
 type Record = inference.Record
 
-// Options say how a job file is run. The zero value starts a run where there is none, or replaces one
-// that is finished.
+// Options say how a job file is run. The zero value starts a run where there is none, or replaces
+// one that is finished.
 type Options struct {
 	// Resume goes on with the unfinished run from its newest checkpoint, and starts one if there is
-	// none. Fresh discards an unfinished run and starts anew. From goes on from one checkpoint of the
-	// run, named by its number or file. At most one of the three may be set.
+	// none. Fresh discards an unfinished run and starts anew. From goes on from one checkpoint of
+	// the run, named by its number or file. At most one of the three may be set.
 	Resume, Fresh bool
 	From          string
-	// Stdin and Stdout are used by jobs that read standard input or write to standard output. Default:
-	// those of the process.
+	// Stdin and Stdout are used by jobs that read standard input or write to standard output.
+	// Default: those of the process.
 	Stdin  *os.File
 	Stdout io.Writer
 	// Logger takes what happens to the run. Default: nothing is logged.
 	Logger *slog.Logger
 	// Version is the program's, for the job's traces.
 	Version string
-	// Request, if set, is called after each request to the model server, from any goroutine. It must
-	// not block.
+	// Request, if set, is called after each request to the model server, from any goroutine. It
+	// must not block.
 	Request func(sidecar.Request)
-	// Started, if set, is called with the run when the job begins, before anything is read. Stop the
-	// run with stream.Run.Stop to end with a checkpoint.
+	// Started, if set, is called with the run when the job begins, before anything is read. Stop
+	// the run with stream.Run.Stop to end with a checkpoint.
 	Started func(*stream.Run)
 	// Observers are called for what happens to the run (stream.Config.Observer).
 	Observers []stream.Observer
@@ -72,7 +72,8 @@ type Job struct {
 
 	ran               running
 	finished, resumed atomic.Bool
-	notNumbers        atomic.Pointer[atomic.Int64] // of the model's answers; nil before there is a function
+	// of the model's answers; nil before there is a function
+	notNumbers atomic.Pointer[atomic.Int64]
 }
 
 // RefusedError is an error that another option or another job file ends. Nothing was changed.
@@ -93,8 +94,8 @@ func Check(ctx context.Context, spec *job.Spec) []error {
 	return append(faults, checkApart(ctx, spec, p, false)...)
 }
 
-// Build checks a job file and makes a job of it. It opens, locks and changes nothing. The error holds
-// a job.Fault for each fault.
+// Build checks a job file and makes a job of it. It opens, locks and changes nothing. The error
+// holds a job.Fault for each fault.
 func Build(spec *job.Spec, opts Options) (*Job, error) {
 	if opts.Resume && opts.Fresh || opts.From != "" && (opts.Resume || opts.Fresh) {
 		return nil, refuse("want at most one of resume, fresh and from")
@@ -163,8 +164,8 @@ func (j *Job) Untouched(p *stream.Progress) bool {
 	return p.CheckpointsCompleted == 0 && !(j.spec.Source.Kafka != nil && j.ran.Load())
 }
 
-// Ask opens the model once, as a subtask would, and closes it again. It returns what does not suit the
-// fields of the job file.
+// Ask opens the model once, as a subtask would, and closes it again. It returns what does not suit
+// the fields of the job file.
 func (j *Job) Ask(ctx context.Context) (err error) {
 	log := slog.New(slog.DiscardHandler)
 	endpoint := j.spec.Infer.Endpoint

@@ -138,9 +138,9 @@ func newSink(spec *job.Spec, o Options, g *kafka.Group) (connector.Sink[Record],
 	return file.NewSink(file.SinkConfig[Record]{Dir: spec.Sink.File.Path, Encode: file.RawLine, Job: spec.Name, Consumed: spec.Sink.File.Consumed}), nil
 }
 
-// interval is the time between checkpoints. Results go to standard output and from Kafka anywhere when
-// their checkpoint is complete, so there it is never left out: a pipe would say
-// nothing until the end of its input, and a topic has none.
+// interval is the time between checkpoints. Results go to standard output and from Kafka anywhere
+// when their checkpoint is complete, so there it is never left out: a pipe would say nothing until
+// the end of its input, and a topic has none.
 func interval(spec *job.Spec) time.Duration {
 	if spec.Checkpoint.Interval == 0 && (spec.Sink.Stdout || spec.Source.Kafka != nil) {
 		return time.Second

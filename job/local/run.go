@@ -13,8 +13,9 @@ import (
 )
 
 // Run runs the job to the end of its input, from the lock on its checkpoints to the last of its
-// results. When ctx ends, what is in flight is cancelled, and the error wraps context.Cause(ctx); the
-// run can be resumed. Errors of Run are a *RefusedError, a job.Fault, or the failure of the job.
+// results. When ctx ends, what is in flight is cancelled, and the error wraps context.Cause(ctx);
+// the run can be resumed. Errors of Run are a *RefusedError, a job.Fault, or the failure of the
+// job.
 func (j *Job) Run(ctx context.Context) (err error) {
 	spec := j.spec
 	if faults := checkApart(ctx, spec, j.parts, true); faults != nil {

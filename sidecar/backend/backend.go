@@ -55,7 +55,8 @@ type Loader interface {
 	Load(ctx context.Context, loc Location) (Model, error)
 }
 
-// Checker is implemented by a Loader that can say what is wrong with a location's options without loading anything.
+// Checker is implemented by a Loader that can say what is wrong with a location's options without
+// loading anything.
 type Checker interface {
 	Check(loc Location) error
 }

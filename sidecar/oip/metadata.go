@@ -36,9 +36,9 @@ func specs(kind string, list []*ModelMetadataResponse_TensorMetadata) ([]tensor.
 	return out, nil
 }
 
-// Configure completes a signature that [SignatureOf] has read with what the model's configuration says: the
-// largest batch, or that the model takes none although its shapes begin with a dynamic dimension. The error says
-// that unary calls cannot serve the model.
+// Configure completes a signature that [SignatureOf] has read with what the model's configuration
+// says: the largest batch, or that the model takes none although its shapes begin with a dynamic
+// dimension. The error says that unary calls cannot serve the model.
 func Configure(sig *tensor.Signature, cfg *ModelConfig) error {
 	switch {
 	case cfg.GetModelTransactionPolicy().GetDecoupled():

@@ -8,18 +8,18 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// RawInputs returns the elements of each of the request's inputs in the raw layout, in the order of the
-// inputs. Raw contents are returned as they are, typed contents are converted. The error is about the
-// form: contents and raw contents in one request, another number of entries than of inputs, contents of an
-// unknown datatype or in a field that belongs to another one, elements out of range. Whether the bytes suit datatype
-// and shape is for [tensor.Tensor.Validate].
+// RawInputs returns the elements of each of the request's inputs in the raw layout, in the order of
+// the inputs. Raw contents are returned as they are, typed contents are converted. The error is
+// about the form: contents and raw contents in one request, another number of entries than of
+// inputs, contents of an unknown datatype or in a field that belongs to another one, elements out
+// of range. Whether the bytes suit datatype and shape is for [tensor.Tensor.Validate].
 func RawInputs(req *ModelInferRequest) ([][]byte, error) {
 	return rawTensors("input", req.GetInputs(), req.GetRawInputContents())
 }
 
 // Tensors returns the request's inputs, in their order, with raw elements and checked: each has a
-// datatype, a definite shape, and exactly the bytes that these ask for. Shapes, and bytes that came raw, are
-// shared with the request.
+// datatype, a definite shape, and exactly the bytes that these ask for. Shapes, and bytes that came
+// raw, are shared with the request.
 func Tensors(req *ModelInferRequest) ([]tensor.Tensor, error) {
 	raws, err := RawInputs(req)
 	if err != nil {
@@ -108,7 +108,8 @@ func hasElements(c *InferTensorContents) bool {
 	return false
 }
 
-// appendContents appends typed contents in the raw layout of dt. No contents at all are an empty tensor.
+// appendContents appends typed contents in the raw layout of dt. No contents at all are an empty
+// tensor.
 func appendContents(dst []byte, dt tensor.DType, c *InferTensorContents) ([]byte, error) {
 	own := contentsField(dt)
 	for _, f := range fields(c) {

@@ -23,7 +23,8 @@ const ErrorDomain = "sidecar.tensorferry"
 
 // The reasons of failures, each under the gRPC code that it comes with.
 const (
-	// ReasonQueueFull and ReasonMemoryPressure come with RESOURCE_EXHAUSTED: overload. Wait and send less.
+	// ReasonQueueFull and ReasonMemoryPressure come with RESOURCE_EXHAUSTED: overload. Wait and
+	// send less.
 	ReasonQueueFull      = "QUEUE_FULL"
 	ReasonMemoryPressure = "MEMORY_PRESSURE"
 	// ReasonDraining and ReasonModelLoading come with UNAVAILABLE: the request was never taken.
@@ -34,9 +35,11 @@ const (
 	// it is stopping, or its callers do not read their answers. The model may have run all of its
 	// rows, some or none. A client that does not know the reason takes it for a lost connection.
 	ReasonInterrupted = "INTERRUPTED"
-	// ReasonQueueTimeout comes with DEADLINE_EXCEEDED: the request waited too long and was never run.
+	// ReasonQueueTimeout comes with DEADLINE_EXCEEDED: the request waited too long and was never
+	// run.
 	ReasonQueueTimeout = "QUEUE_TIMEOUT"
-	// ReasonBadTensor, ReasonShapeMismatch and ReasonUnknownInput come with INVALID_ARGUMENT: the record is at fault.
+	// ReasonBadTensor, ReasonShapeMismatch and ReasonUnknownInput come with INVALID_ARGUMENT: the
+	// record is at fault.
 	ReasonBadTensor     = "BAD_TENSOR"
 	ReasonShapeMismatch = "SHAPE_MISMATCH"
 	ReasonUnknownInput  = "UNKNOWN_INPUT"
@@ -84,9 +87,9 @@ func WithRetryAfter(delay time.Duration) Option {
 	return func(d *statusDetails) { d.retry = &errdetails.RetryInfo{RetryDelay: durationpb.New(max(delay, 0))} }
 }
 
-// WithBadRows adds a BadRequest that names the rows at fault, numbered from 0 within the request. input is the
-// tensor that shows it; where no single one does, the model's first. Only the first row has the description: a status
-// travels in trailers, which must be short.
+// WithBadRows adds a BadRequest that names the rows at fault, numbered from 0 within the request.
+// input is the tensor that shows it; where no single one does, the model's first. Only the first
+// row has the description: a status travels in trailers, which must be short.
 func WithBadRows(input, description string, rows ...int) Option {
 	return func(d *statusDetails) {
 		for i, row := range rows {
@@ -107,8 +110,8 @@ func WithBadInput(input, description string) Option {
 	}
 }
 
-// Error returns a gRPC status error with an ErrorInfo of the given reason and what the options add. message is
-// for people.
+// Error returns a gRPC status error with an ErrorInfo of the given reason and what the options add.
+// message is for people.
 func Error(code codes.Code, reason, message string, opts ...Option) error {
 	var d statusDetails
 	for _, o := range opts {
@@ -136,12 +139,14 @@ func clean(text string) string { return strings.ToValidUTF8(text, "\uFFFD") }
 // Violation is one fault of a request: the field it lies in and what is wrong.
 type Violation struct{ Field, Description string }
 
-// Details is what a failed call says. The details of the status are zero if the server, or the transport, gave none.
-// A text has at most 4 KiB, most have far less, and one that was longer ends with how long it was.
+// Details is what a failed call says. The details of the status are zero if the server, or the
+// transport, gave none. A text has at most 4 KiB, most have far less, and one that was longer ends
+// with how long it was.
 type Details struct {
 	Code    codes.Code
 	Message string
-	// Reason and Domain are those of the ErrorInfo. A reason means what the constants here say only in ErrorDomain.
+	// Reason and Domain are those of the ErrorInfo. A reason means what the constants here say only
+	// in ErrorDomain.
 	Reason, Domain string
 	Metadata       map[string]string
 	// RetryAfter is the server's own wish; 0: it has none.
@@ -154,8 +159,8 @@ type Details struct {
 // Ours reports whether the reason is one of this package.
 func (d *Details) Ours() bool { return d.Domain == ErrorDomain }
 
-// Parse reads what a failed call says. err may be wrapped. An error that carries no gRPC status, a context's
-// too, becomes the code that gRPC gives it, UNKNOWN where it knows none; nil becomes OK.
+// Parse reads what a failed call says. err may be wrapped. An error that carries no gRPC status, a
+// context's too, becomes the code that gRPC gives it, UNKNOWN where it knows none; nil becomes OK.
 func Parse(err error) Details {
 	st, ok := status.FromError(err)
 	if !ok {
@@ -192,8 +197,9 @@ func Parse(err error) Details {
 
 // What is kept of the details of a status.
 const (
-	maxName   = 1 << 8 // bytes of a name, a value, and the description of a violation that is not the first
-	maxListed = 64     // violations, and entries of metadata
+	// bytes of a name, a value, and the description of a violation that is not the first
+	maxName   = 1 << 8
+	maxListed = 64 // violations, and entries of metadata
 	maxStatus = 16 << 10
 )
 

@@ -7,14 +7,15 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// Request is a request message that is filled again and again, for one model. It belongs to one goroutine at a time.
+// Request is a request message that is filled again and again, for one model. It belongs to one
+// goroutine at a time.
 type Request struct {
 	msg ModelInferRequest
 	sig *tensor.Signature
 }
 
-// NewRequest returns a request for the model that sig describes, with its name and version and all its inputs
-// by name and datatype. It asks for every output.
+// NewRequest returns a request for the model that sig describes, with its name and version and all
+// its inputs by name and datatype. It asks for every output.
 func NewRequest(sig *tensor.Signature) *Request {
 	r := &Request{sig: sig}
 	r.msg.ModelName, r.msg.ModelVersion = sig.Model, sig.Version
@@ -32,8 +33,9 @@ func NewRequest(sig *tensor.Signature) *Request {
 // Message returns the message itself: its id, version, parameters and requested outputs may be set.
 func (r *Request) Message() *ModelInferRequest { return &r.msg }
 
-// Fill points the message at the rows of b, which must be for the same signature and hold at least one row. Nothing is
-// copied: the batch must not change until the message has been sent. The request asks for every output, in the answer.
+// Fill points the message at the rows of b, which must be for the same signature and hold at least
+// one row. Nothing is copied: the batch must not change until the message has been sent. The
+// request asks for every output, in the answer.
 func (r *Request) Fill(b *tensor.Batch) error {
 	if b.Columns() != len(r.msg.Inputs) {
 		return fmt.Errorf("a batch of %d inputs for model %q, which has %d", b.Columns(), r.sig.Model, len(r.msg.Inputs))
@@ -56,8 +58,9 @@ func (r *Request) Fill(b *tensor.Batch) error {
 	return nil
 }
 
-// SetTimeout says until when the request may wait in the server's queue, where the RPC has no deadline that says so; zero: for
-// ever. It is the parameter "timeout", in microseconds, which Triton has too. Clear takes it back.
+// SetTimeout says until when the request may wait in the server's queue, where the RPC has no
+// deadline that says so; zero: for ever. It is the parameter "timeout", in microseconds, which
+// Triton has too. Clear takes it back.
 func (r *Request) SetTimeout(until time.Time) {
 	if until.IsZero() {
 		return

@@ -6,15 +6,16 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// FillRows resets dst and fills it from the answer to a request of rows rows. Every output of the model must
-// be there, by its name, in any order; further ones are ignored. Raw contents are not copied: dst is valid
-// as long as resp is. The error says which output is wrong, and how.
+// FillRows resets dst and fills it from the answer to a request of rows rows. Every output of the
+// model must be there, by its name, in any order; further ones are ignored. Raw contents are not
+// copied: dst is valid as long as resp is. The error says which output is wrong, and how.
 func FillRows(dst *tensor.Rows, resp *ModelInferResponse, rows int) error {
 	return FillRowsFrom(dst, resp, rows, nil)
 }
 
-// FillRowsFrom is FillRows for a request that placed outputs in shared memory: shared holds the bytes of each such output,
-// in the model's order, nil for the others. They are not copied either. What the server sent in the answer all the same is taken from there.
+// FillRowsFrom is FillRows for a request that placed outputs in shared memory: shared holds the
+// bytes of each such output, in the model's order, nil for the others. They are not copied either.
+// What the server sent in the answer all the same is taken from there.
 func FillRowsFrom(dst *tensor.Rows, resp *ModelInferResponse, rows int, shared [][]byte) error {
 	dst.Reset()
 	if err := fillRows(dst, resp, rows, shared); err != nil {
@@ -60,8 +61,8 @@ func fillRows(dst *tensor.Rows, resp *ModelInferResponse, rows int, shared [][]b
 	return nil
 }
 
-// trimmed is the shape without dimensions of 1 at its end that the model does not declare. MLServer's
-// numpy codec adds one to a tensor of one dimension.
+// trimmed is the shape without dimensions of 1 at its end that the model does not declare.
+// MLServer's numpy codec adds one to a tensor of one dimension.
 func trimmed(shape tensor.Shape, spec *tensor.Spec, batched bool) tensor.Shape {
 	declared := len(spec.Row)
 	if batched {

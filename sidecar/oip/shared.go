@@ -2,14 +2,18 @@ package oip
 
 import "slices"
 
-// The parameters of an input or a requested output that lies in shared memory, as Triton names them.
+// The parameters of an input or a requested output that lies in shared memory, as Triton names
+// them.
 const (
-	SharedMemoryRegion = "shared_memory_region"    // a string: the name of a region that was registered
-	SharedMemoryOffset = "shared_memory_offset"    // an integer, in bytes from the region's begin; 0 if it is left out
+	// a string: the name of a region that was registered
+	SharedMemoryRegion = "shared_memory_region"
+	// an integer, in bytes from the region's begin; 0 if it is left out
+	SharedMemoryOffset = "shared_memory_offset"
 	SharedMemorySize   = "shared_memory_byte_size" // an integer
 )
 
-// Place is where a tensor lies in a region of shared memory that the server knows. A size of 0: it travels in the message.
+// Place is where a tensor lies in a region of shared memory that the server knows. A size of 0: it
+// travels in the message.
 type Place struct {
 	Region       string
 	Offset, Size int
@@ -26,8 +30,9 @@ func (p Place) parameters() map[string]*InferParameter {
 	}
 }
 
-// Share says, after Fill, which inputs lie in shared memory, and which outputs the server shall put there: a place for each of
-// the model's, in its order. The data of these inputs do not travel. The next Fill takes it back.
+// Share says, after Fill, which inputs lie in shared memory, and which outputs the server shall put
+// there: a place for each of the model's, in its order. The data of these inputs do not travel. The
+// next Fill takes it back.
 func (r *Request) Share(inputs, outputs []Place) {
 	raw, n := r.msg.RawInputContents, 0
 	for i, in := range r.msg.Inputs {

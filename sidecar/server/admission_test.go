@@ -2,7 +2,8 @@ package server
 
 import "testing"
 
-// What is read from shared memory has no rows, and is bounded all the same. Only what comes when nothing is there may be larger than the bound.
+// What is read from shared memory has no rows, and is bounded all the same. Only what comes when
+// nothing is there may be larger than the bound.
 func TestAdmissionOfBytesAlone(t *testing.T) {
 	a := &admission{maxRows: 10, maxBytes: 100}
 	for i, c := range []struct {

@@ -37,7 +37,8 @@ func TestArrivals(t *testing.T) {
 		if second.spare(11) || !first.spare(40) {
 			t.Error("what is to be spared")
 		}
-		if !second.try(50) || second.try(60) || a.taken() != 80 { // the first would never have its 60
+		// the first would never have its 60
+		if !second.try(50) || second.try(60) || a.taken() != 80 {
 			t.Errorf("%d are taken", a.taken())
 		}
 		third, fourth := a.share(15, 0), a.share(5, 0)
@@ -128,8 +129,8 @@ func TestArrivalsFinish(t *testing.T) {
 	}
 }
 
-// TestArrivalsAreServedInTurn: one that wants nearly everything is not passed for ever by small ones
-// that keep coming.
+// TestArrivalsAreServedInTurn: one that wants nearly everything is not passed for ever by small
+// ones that keep coming.
 func TestArrivalsAreServedInTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := &arrivals{most: 100}

@@ -176,7 +176,8 @@ func (b *batcher) expire(now time.Time, r *request) {
 func (b *batcher) abandonAll(now time.Time, untaken error) {
 	for b.oldest != nil {
 		err := untaken
-		if b.oldest.taken > 0 { // it is larger than a batch: some of its rows wait, and others do not
+		// it is larger than a batch: some of its rows wait, and others do not
+		if b.oldest.taken > 0 {
 			err = errInterrupted
 		}
 		b.fail(now, b.oldest, err)

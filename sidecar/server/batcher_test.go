@@ -328,7 +328,8 @@ func TestSearchTakesTurnsWithOthers(t *testing.T) {
 	s.want(t, "0 run poison", "0 run poison[0:2]", "0 run a", "0 run poison[2:4]", "0 answer a ok", "0 run b", "0 answer poison ok", "0 answer b ok")
 }
 
-// A model that fails every batch: what is searched for bad rows is no longer in the queue, and must not grow without end beside it.
+// A model that fails every batch: what is searched for bad rows is no longer in the queue, and must
+// not grow without end beside it.
 func TestSearchIsBounded(t *testing.T) {
 	const maxRows = 64
 	b := newBatcher(maxRows, 1, 0, time.Minute)
@@ -336,7 +337,8 @@ func TestSearchIsBounded(t *testing.T) {
 	queued, open, most := 0, 0, 0
 	for range 20_000 {
 		now = now.Add(time.Millisecond)
-		for ; queued < 2*maxRows; queued, open = queued+1, open+1 { // the callers keep two batches waiting
+		// the callers keep two batches waiting
+		for ; queued < 2*maxRows; queued, open = queued+1, open+1 {
 			b.submit(now, &request{caller: 1, rows: 1})
 		}
 		if len(b.running) > 0 {

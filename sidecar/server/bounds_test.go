@@ -127,8 +127,8 @@ func sequenceOfInts(n int) (all []int) {
 	return all
 }
 
-// However many rows are bad, and however long the model's words, the status reaches clients that take 8 KiB of metadata,
-// as gRPC in C does.
+// However many rows are bad, and however long the model's words, the status reaches clients that
+// take 8 KiB of metadata, as gRPC in C does.
 func TestManyBadRows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, err := mock.New(mock.Config{})

@@ -133,7 +133,8 @@ type Config struct {
 	// MaxCalls is the most inferences at once, from a call's headers to the last byte of its answer
 	// that is written, those of streams too. A quarter as many other calls, and at least 16, are
 	// taken beside them, and as many streams; 16 calls that load and unload models; and two watches
-	// of the server's health on each connection. The rest is refused with QUEUE_FULL. Default 1,024.
+	// of the server's health on each connection. The rest is refused with QUEUE_FULL. Default
+	// 1,024.
 	MaxCalls int
 	// StreamIdleTimeout is how long a stream may be open on which nothing happens: all that was
 	// asked is answered, and nothing is asked. Then it is ended with UNAVAILABLE. A watch of the
@@ -145,8 +146,8 @@ type Config struct {
 	ReceiveTimeout time.Duration
 	// ReceiveBytes is the most bytes of inferences that arrive, are unzipped and decoded, up to
 	// their admission to the queue. A quarter of it is for those of at most 1 MiB, and the rest for
-	// larger ones. A request takes of it as it comes in, and waits for room for at most QueueTimeout
-	// in all; then it is refused with MEMORY_PRESSURE. There is always room for one of
+	// larger ones. A request takes of it as it comes in, and waits for room for at most
+	// QueueTimeout in all; then it is refused with MEMORY_PRESSURE. There is always room for one of
 	// MaxMessageSize; one that is longer than what is for large ones when it is decoded, as typed
 	// contents may be, is too large. Other requests, of at most 64 KiB, have 16 MiB of their own.
 	// Default 256 MiB.
@@ -188,8 +189,9 @@ type Config struct {
 	// grpcurl learn the protocol.
 	NoReflection bool
 
-	// Tracer is told of a span for each inference whose caller sends a sampled trace context in the metadata of its
-	// call (W3C, traceparent), with one for its wait and one for each batch that it is in. A trace is never begun. Nil: none.
+	// Tracer is told of a span for each inference whose caller sends a sampled trace context in the
+	// metadata of its call (W3C, traceparent), with one for its wait and one for each batch that it
+	// is in. A trace is never begun. Nil: none.
 	Tracer trace.Tracer
 
 	// Options are further options of the gRPC server, as credentials and chained interceptors.

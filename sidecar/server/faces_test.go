@@ -294,7 +294,8 @@ func TestModelConfig(t *testing.T) {
 	})
 }
 
-// The sums, in virtual time: three requests, two of which share a batch after waiting for the first.
+// The sums, in virtual time: three requests, two of which share a batch after waiting for the
+// first.
 func TestModelStatistics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := serve(t, server.Config{}, mock.Config{Latency: time.Second})

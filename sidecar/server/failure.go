@@ -85,8 +85,8 @@ func failureOf(err error) (*failure, []int) {
 // callerGone is the status of a request whose context has ended.
 func callerGone(ctx context.Context) error { return status.FromContextError(ctx.Err()).Err() }
 
-// What a status may hold, in bytes. It travels in trailers, of which gRPC in C, and with it Python, takes 8 KiB and may
-// refuse more, which would cost the caller the code too.
+// What a status may hold, in bytes. It travels in trailers, of which gRPC in C, and with it Python,
+// takes 8 KiB and may refuse more, which would cost the caller the code too.
 const (
 	maxMessage     = 1 << 10
 	maxDescription = 1 << 8

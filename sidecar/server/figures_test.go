@@ -55,7 +55,8 @@ var sidecarScenes = []struct {
 	model mock.Config
 	play  func(r *rig, send func(vs ...float32), want func(figs map[string]float64))
 }{
-	// All of a request counts: its two numbers take 8 bytes, and its names, shapes and parts the others.
+	// All of a request counts: its two numbers take 8 bytes, and its names, shapes and parts the
+	// others.
 	{"a request that waits behind another", server.Config{}, mock.Config{Latency: 2 * second}, func(_ *rig, send func(...float32), want func(map[string]float64)) {
 		send(1, 2, 3)
 		time.Sleep(second)
@@ -88,8 +89,9 @@ var sidecarScenes = []struct {
 		want(map[string]float64{`rejections_total{reason="QUEUE_TIMEOUT"}`: 1, `requests_total{code="DeadlineExceeded",model="m"}`: 1,
 			`stage_seconds_count{model="m",stage="queue"}`: 1, `stage_seconds_count{model="m",stage="total"}`: 2, `batch_rows_count{model="m"}`: 1})
 	}},
-	// Of a request of 10,000 bytes the first 4 KiB are free. Of the others 7 bytes are set aside for
-	// each, and beside that what all of them are put together in; its call has room for 32 KiB of it.
+	// Of a request of 10,000 bytes the first 4 KiB are free. Of the others 7 bytes are set aside
+	// for each, and beside that what all of them are put together in; its call has room for 32 KiB
+	// of it.
 	{"a request that does not arrive", server.Config{}, mock.Config{}, func(r *rig, _ func(...float32), want func(map[string]float64)) {
 		part := message(0, make([]byte, 10000))[:9000]
 		a := r.attack(65535)
@@ -173,7 +175,8 @@ func TestFigures(t *testing.T) {
 			})
 		})
 	}
-	docs, err := os.ReadFile("../../docs/sidecar.md") // which lists what is served, as TestMetrics has it
+	// which lists what is served, as TestMetrics has it
+	docs, err := os.ReadFile("../../docs/sidecar.md")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,8 +27,8 @@ func idle(t *testing.T, what string, began time.Time, err error) {
 }
 
 // TestIdleStreams: a stream on which nothing happens ends at its time, with words that say what to
-// do, and nothing else ends: not one with gaps, as perf_analyzer and NVIDIA's clients have them, not
-// one whose requests take long or arrive slowly, and never a watch of the server's health.
+// do, and nothing else ends: not one with gaps, as perf_analyzer and NVIDIA's clients have them,
+// not one whose requests take long or arrive slowly, and never a watch of the server's health.
 func TestIdleStreams(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := serve(t, server.Config{StreamIdleTimeout: idleMost, QueueTimeout: time.Hour}, mock.Config{Latency: 3 * idleMost})

@@ -156,8 +156,8 @@ func parameters(b *strings.Builder, of string, ps map[string]*oip.InferParameter
 	}
 }
 
-// handling are parameters that say how a request is handled, and not what is computed: requests that
-// differ in these alone share batches.
+// handling are parameters that say how a request is handled, and not what is computed: requests
+// that differ in these alone share batches.
 var handling = map[string]bool{
 	paramTimeout: true, paramWantFinal: true, "priority": true, "sequence_id": true, "sequence_start": true, "sequence_end": true,
 }

@@ -309,7 +309,8 @@ func TestQueueBytes(t *testing.T) {
 		refused := 0
 		for i := range 3 {
 			wg.Go(func() {
-				_, err := c.ModelInfer(t.Context(), ask(sequence(0, 5)...)) // 20 bytes: passes alone
+				// 20 bytes: passes alone
+				_, err := c.ModelInfer(t.Context(), ask(sequence(0, 5)...))
 				if oip.Parse(err).Reason == oip.ReasonQueueFull {
 					mu.Lock()
 					refused++

@@ -383,7 +383,8 @@ func (t *sharedTensors) store(outputs []tensor.Tensor) *failure {
 
 var errShrunk = errors.New("the object has become smaller since it was registered")
 
-// write writes data to the place, which a write alone would make anew at the end of an object that has been cut off.
+// write writes data to the place, which a write alone would make anew at the end of an object that
+// has been cut off.
 func (p place) write(data []byte) error {
 	at := int64(p.region.offset + p.offset)
 	st, err := p.region.file.Stat()

@@ -131,7 +131,8 @@ func TestSharedMemoryBatches(t *testing.T) {
 	}
 }
 
-// What callers say of shared memory is checked, and none of it ends the process or leaves its bounds.
+// What callers say of shared memory is checked, and none of it ends the process or leaves its
+// bounds.
 func TestSharedMemoryRefused(t *testing.T) {
 	_, c, f := sharing(t, server.Config{QueueBytes: 2048}, mock.Config{})
 	key, _ := object(t, 100)
@@ -204,7 +205,8 @@ func TestSharedMemoryRefused(t *testing.T) {
 	doubled(t, resp, err, 0, 0)
 }
 
-// A region that is unregistered while a request uses it serves that request, and is closed after it.
+// A region that is unregistered while a request uses it serves that request, and is closed after
+// it.
 func TestSharedMemoryUnregisteredInUse(t *testing.T) {
 	r, c, f := sharing(t, server.Config{}, mock.Config{Latency: 300 * time.Millisecond})
 	f.WriteAt(floats(5), 512)

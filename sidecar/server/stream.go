@@ -28,7 +28,8 @@ const (
 
 // ModelStreamInfer runs the requests of a stream side by side and answers them in their order. A
 // request that fails is answered with its failure, and the stream goes on. One on which nothing
-// happens for long is ended (idleness). When the server drains it answers what it has and then ends the stream with DRAINING.
+// happens for long is ended (idleness). When the server drains it answers what it has and then ends
+// the stream with DRAINING.
 func (s *service) ModelStreamInfer(stream grpc.BidiStreamingServer[oip.ModelInferRequest, oip.ModelStreamInferResponse]) error {
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()

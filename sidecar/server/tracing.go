@@ -18,8 +18,8 @@ type run struct {
 	err                              error
 }
 
-// note tells the requests of a batch that has run of the run. Under the runner's lock; one that is done belongs to
-// whoever waited for it.
+// note tells the requests of a batch that has run of the run. Under the runner's lock; one that is
+// done belongs to whoever waited for it.
 func (x *batch) note() {
 	for _, p := range x.pieces {
 		if p.req.traced && !p.req.done {
@@ -28,8 +28,8 @@ func (x *batch) note() {
 	}
 }
 
-// beginSpan begins the span of a request whose caller sends a sampled context. It began when the call did, and ends when
-// the answer has been written.
+// beginSpan begins the span of a request whose caller sends a sampled context. It began when the
+// call did, and ends when the answer has been written.
 func (s *Server) beginSpan(ctx context.Context, msg *oip.ModelInferRequest) {
 	parents := metadata.ValueFromIncomingContext(ctx, trace.ParentHeader)
 	if len(parents) == 0 {
@@ -61,7 +61,8 @@ func (c *call) endSpan(now time.Time, err error) {
 	c.span = nil
 }
 
-// traceRequest tells what became of a request that was admitted: its wait, and the runs of the batches that it was in.
+// traceRequest tells what became of a request that was admitted: its wait, and the runs of the
+// batches that it was in.
 func (s *Server) traceRequest(span trace.Span, m *model, req *request) {
 	span.Set(trace.Text("tensorferry.version", m.version), trace.Int("tensorferry.rows", int64(req.rows)))
 	left, err := req.started, error(nil)

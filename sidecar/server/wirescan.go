@@ -9,8 +9,9 @@ import (
 // scanned is what is seen of an inference request on the wire, before it is decoded.
 type scanned struct {
 	inputs, outputs, raws, parameters int
-	dimensions                        int   // of the tensor that has the most
-	bytes                             int64 // that it takes when it is decoded and its elements are laid out, at most
+	dimensions                        int // of the tensor that has the most
+	// that it takes when it is decoded and its elements are laid out, at most
+	bytes int64
 }
 
 // What a decoded part takes in memory beside its bytes, at most: with the slack of slices and maps

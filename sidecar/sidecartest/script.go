@@ -77,8 +77,8 @@ type Script struct {
 	OnStart, OnEnd func(Call)
 	// OnCrash is what a fault of kind Crash does. Nil: Kill.
 	OnCrash func()
-	// Tracer is told of the spans of inferences, as that of server.Config. A fault of Faults, which comes before the
-	// server proper, has none.
+	// Tracer is told of the spans of inferences, as that of server.Config. A fault of Faults, which
+	// comes before the server proper, has none.
 	Tracer trace.Tracer
 	// Options are further options of the gRPC server, as credentials.
 	Options []grpc.ServerOption

@@ -47,7 +47,8 @@ func TestGoneCheckpoints(t *testing.T) {
 	} {
 		t.Run(fmt.Sprint(c.remove), func(t *testing.T) {
 			_, s, run := leave(t, c.remove...)
-			for range 2 { // to look changes nothing, and neither does a resumption without a checkpoint
+			// to look changes nothing, and neither does a resumption without a checkpoint
+			for range 2 {
 				st, err := s.State()
 				if (err != nil) != (c.newest == 0) || st.Phase != Unfinished || st.Job != "job" {
 					t.Fatalf("%+v, %v", st, err)

@@ -17,8 +17,8 @@ const (
 	PartEntries = "entries"
 )
 
-// SplitPosition says how far a split had been read at a checkpoint. In a checkpoint it is written as
-// JSON.
+// SplitPosition says how far a split had been read at a checkpoint. In a checkpoint it is written
+// as JSON.
 type SplitPosition struct {
 	// Data is the connector's own description of the split, and Start the position of its first
 	// record.

@@ -32,8 +32,8 @@ const (
 	DefaultResetAfter   = time.Hour
 )
 
-// Off, as a field of Config, says none where zero means the default: a Delay of Off restarts at once,
-// a Jitter of Off makes delays exact, and Attempts of Off allow no restart at all.
+// Off, as a field of Config, says none where zero means the default: a Delay of Off restarts at
+// once, a Jitter of Off makes delays exact, and Attempts of Off allow no restart at all.
 const Off = -1
 
 // Config chooses a strategy. Its zero value is the documented defaults. A field

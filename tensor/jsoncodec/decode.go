@@ -92,7 +92,8 @@ func (d *decoder) write(r *result, record []byte, src *tensor.Rows, row int) err
 	return nil
 }
 
-// replace copies the record up to the last field that an output replaces, and returns where the rest begins.
+// replace copies the record up to the last field that an output replaces, and returns where the
+// rest begins.
 func (d *decoder) replace(r *result, record []byte, start int, src *tensor.Rows, row int) (int, error) {
 	s := &r.scan
 	s.data, s.pos = record, start
@@ -259,7 +260,8 @@ func unusable(o *tensor.Output, format string, args ...any) error {
 	return fmt.Errorf("output %q: %w: "+format, append([]any{o.Spec().Name, tensor.ErrAnswer}, args...)...)
 }
 
-// appendFloat writes the shortest digits that give v again, very small and very large numbers with an exponent.
+// appendFloat writes the shortest digits that give v again, very small and very large numbers with
+// an exponent.
 func appendFloat(b []byte, v float64, bits int) []byte {
 	form := byte('f')
 	if a := math.Abs(v); a != 0 && (a < 1e-6 || a >= 1e21) {

@@ -97,7 +97,8 @@ func TestEncode(t *testing.T) {
 		{Mapping{}, fp32, row(2), `{"x":[1,"2"]}`, nil, "holds a string"},
 		{Mapping{}, fp32, row(2), `{"x":[1,{}]}`, nil, "holds an object"},
 		{Mapping{}, fp32, row(), `{"x":1e39}`, nil, `field "x": 1e39 is out of the range of FP32`},
-		{Mapping{}, fp32, row(), `{"x":1.000000059604644775390625000001}`, f(math.Nextafter32(1, 2)), ""}, // once rounded, not twice
+		// once rounded, not twice
+		{Mapping{}, fp32, row(), `{"x":1.000000059604644775390625000001}`, f(math.Nextafter32(1, 2)), ""},
 		{Mapping{}, fp32, row(), `{"x":-0}`, f(float32(math.Copysign(0, -1))), ""},
 		{Mapping{}, tensor.FP64, row(), `{"x":1e-400}`, le(0.0), ""},
 		{Mapping{}, tensor.FP64, row(), `{"x":1e400}`, nil, "out of the range of FP64"},

@@ -14,10 +14,10 @@ type Field struct {
 	Value json.RawMessage
 }
 
-// Merge returns the record with the fields added, in their order, as if a model had given them: the record's own
-// bytes are kept, and a field that it has already is an error, unless overwrite is set, which replaces it in its
-// place. It is an error if the record is not one JSON object, or a field is there twice or no JSON. Merge may be called
-// from any goroutine.
+// Merge returns the record with the fields added, in their order, as if a model had given them: the
+// record's own bytes are kept, and a field that it has already is an error, unless overwrite is
+// set, which replaces it in its place. It is an error if the record is not one JSON object, or a
+// field is there twice or no JSON. Merge may be called from any goroutine.
 func Merge(record json.RawMessage, fields []Field, overwrite bool) (json.RawMessage, error) {
 	r := &row{}
 	r.enc.overwrite, r.dec.overwrite = overwrite, overwrite
@@ -43,9 +43,10 @@ func Merge(record json.RawMessage, fields []Field, overwrite bool) (json.RawMess
 	return r.dec.decode(record, nil, 0)
 }
 
-// AppendField appends to dst an object up to where the value of one more field, its last, belongs; the caller appends that and
-// a closing brace. It does not look into the record: one that is no valid JSON becomes no valid JSON, and one that has such a field already has it
-// twice then. ok is false, and dst as it was, if the record does not begin and end as an object does.
+// AppendField appends to dst an object up to where the value of one more field, its last, belongs;
+// the caller appends that and a closing brace. It does not look into the record: one that is no
+// valid JSON becomes no valid JSON, and one that has such a field already has it twice then. ok is
+// false, and dst as it was, if the record does not begin and end as an object does.
 func AppendField(dst []byte, record json.RawMessage, name string) (open []byte, ok bool) {
 	start, end := trim(record)
 	if end-start < 2 || record[start] != '{' || record[end-1] != '}' {
@@ -70,10 +71,10 @@ func AppendString[T ~string | ~[]byte](dst []byte, text T) []byte {
 	return appendString(dst, b)
 }
 
-// Scalar returns the text of a field that is a string, a number, true or false: a string's own text, else the bytes of
-// the value. path leads to the field through objects; of several fields of one name the first counts. ok is false if
-// there is no such field, if it is null, an object or an array, and if the record is not JSON up to there. Scalar
-// may be called from any goroutine.
+// Scalar returns the text of a field that is a string, a number, true or false: a string's own
+// text, else the bytes of the value. path leads to the field through objects; of several fields of
+// one name the first counts. ok is false if there is no such field, if it is null, an object or an
+// array, and if the record is not JSON up to there. Scalar may be called from any goroutine.
 func Scalar(record json.RawMessage, path []string) (text string, ok bool) {
 	s := &scanner{data: record}
 	s.space()
@@ -101,7 +102,8 @@ func Scalar(record json.RawMessage, path []string) (text string, ok bool) {
 	return string(record[start:s.pos]), true
 }
 
-// enter goes to the value of a field of the object that begins here, and reports whether there is one.
+// enter goes to the value of a field of the object that begins here, and reports whether there is
+// one.
 func (s *scanner) enter(field string, depth int) bool {
 	if s.peek() != '{' || s.open(depth) != nil {
 		return false

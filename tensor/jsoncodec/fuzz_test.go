@@ -98,7 +98,8 @@ func FuzzCodec(f *testing.F) {
 	})
 }
 
-// again checks a record that was refused: if it is valid and its x is an array of numbers, that field alone must be accepted.
+// again checks a record that was refused: if it is valid and its x is an array of numbers, that
+// field alone must be accepted.
 func again(t *testing.T, r *row, b *tensor.Batch, record []byte) {
 	var in map[string]json.RawMessage
 	var x []any

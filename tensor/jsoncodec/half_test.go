@@ -17,8 +17,10 @@ func TestHalvesAreRoundedOnce(t *testing.T) {
 	}{
 		{"1.00048828125", tensor.FP16, 0x3c00},              // in the middle: to even
 		{"1.000488281250000000000000", tensor.FP16, 0x3c00}, // the same with more digits
-		{"1.00048828125000000000001", tensor.FP16, 0x3c01},  // above it by less than a float64 tells
-		{"1.00146484374999999999999", tensor.FP16, 0x3c01},  // below the next, which is to even above
+		// above it by less than a float64 tells
+		{"1.00048828125000000000001", tensor.FP16, 0x3c01},
+		// below the next, which is to even above
+		{"1.00146484374999999999999", tensor.FP16, 0x3c01},
 		{"-1.00048828125000000000001", tensor.FP16, 0xbc01}, // and the same on the other side
 		{"1.00048828125" + strings.Repeat("0", 300), tensor.FP16, 0x3c00},
 		{"1.00048828125" + strings.Repeat("0", 300) + "1", tensor.FP16, 0x3c01},
@@ -27,11 +29,13 @@ func TestHalvesAreRoundedOnce(t *testing.T) {
 		{"1000488281250000000000001e-24", tensor.FP16, 0x3c01},
 		{"1000488281250000000000000E-24", tensor.FP16, 0x3c00},
 		{"1." + strings.Repeat("0", 1<<20), tensor.FP16, 0x3c00}, // at once
-		{"65519.999999999999999999999", tensor.FP16, 0x7bff},     // the greatest, and not out of range
+		// the greatest, and not out of range
+		{"65519.999999999999999999999", tensor.FP16, 0x7bff},
 		{"1.00390625000000000000000001", tensor.BF16, 0x3f81},
 		{"1.00390625", tensor.BF16, 0x3f80},
 		{"0.00000000000000000000000000000", tensor.FP16, 0},
-		{"0.00000002980232238769531250000001", tensor.FP16, 1}, // half of the least that there is, and more
+		// half of the least that there is, and more
+		{"0.00000002980232238769531250000001", tensor.FP16, 1},
 	} {
 		sig := tensor.Signature{Model: "m", Batched: true, Inputs: []tensor.Spec{{Name: "x", DType: c.of, Row: tensor.Shape{}}},
 			Outputs: []tensor.Spec{{Name: "y", DType: tensor.FP32, Row: tensor.Shape{}}}}

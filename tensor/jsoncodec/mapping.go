@@ -17,16 +17,17 @@ import (
 // Mapping says which fields of a record feed the model and which take its answer. The zero value
 // maps every input and output to the field of its own name.
 type Mapping struct {
-	// Inputs has an entry for each of the model's inputs, by its name. If it is empty every input is
-	// read from the field of its name.
+	// Inputs has an entry for each of the model's inputs, by its name. If it is empty every input
+	// is read from the field of its name.
 	Inputs map[string]Input
-	// Outputs names the outputs that are wanted. If it is empty every output is written to the field of its name.
+	// Outputs names the outputs that are wanted. If it is empty every output is written to the
+	// field of its name.
 	Outputs map[string]Output
-	// Overwrite lets an output replace a field that the record has already, in its place. Without it that is
-	// an error of the record.
+	// Overwrite lets an output replace a field that the record has already, in its place. Without
+	// it that is an error of the record.
 	Overwrite bool
-	// Reserved are fields of the record itself that somebody adds on the way here, as with AppendField. A record that had one of its own has
-	// it twice, and is refused.
+	// Reserved are fields of the record itself that somebody adds on the way here, as with
+	// AppendField. A record that had one of its own has it twice, and is refused.
 	Reserved []string
 	// NotNumbers, if set, counts the elements of results that were NaN or infinite.
 	NotNumbers *atomic.Int64
@@ -34,13 +35,15 @@ type Mapping struct {
 
 // Input is where an input's values come from.
 type Input struct {
-	// Field is the field's name; a.b.c reaches into objects. Empty: the input's own name, dots and all.
+	// Field is the field's name; a.b.c reaches into objects. Empty: the input's own name, dots and
+	// all.
 	Field string
 }
 
 // Output is where an output's values go.
 type Output struct {
-	// Field is the name of a field of the record itself, without dots. Empty: the output's own name, dots and all.
+	// Field is the name of a field of the record itself, without dots. Empty: the output's own
+	// name, dots and all.
 	Field string
 	// NaN says what stands for numbers that JSON does not have. Default: null.
 	NaN NaN
@@ -77,8 +80,9 @@ func New(m Mapping) tensor.Codec[json.RawMessage, json.RawMessage] {
 	return codec{m}
 }
 
-// Validate checks m for what is wrong with any model: impossible field names, two outputs in one field, a field
-// asked for as a value and as an object, outputs in an input's field without Overwrite.
+// Validate checks m for what is wrong with any model: impossible field names, two outputs in one
+// field, a field asked for as a value and as an object, outputs in an input's field without
+// Overwrite.
 func (m Mapping) Validate() error {
 	var errs []error
 	taken := make(map[string]string)

@@ -38,8 +38,8 @@ func (in *input) number(s *scanner, n *node, c *tensor.Column) error {
 // tens are the powers of ten; those up to 10^10 are exact as float32, all of these as float64.
 var tens = [...]float64{1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18}
 
-// short reads an integer or a decimal fraction of at most 18 digits: v / 10^scale. It leaves -0 alone, which
-// a floating-point number may be.
+// short reads an integer or a decimal fraction of at most 18 digits: v / 10^scale. It leaves -0
+// alone, which a floating-point number may be.
 func short(lit []byte) (v int64, scale int, ok bool) {
 	digits := lit
 	if lit[0] == '-' {
@@ -93,8 +93,9 @@ func (in *input) long(n *node, c *tensor.Column, lit []byte) error {
 	return c.AppendNumber(v)
 }
 
-// unrounded returns a float64 that is on the same side of v as the number lit, if v is short enough to lie in the middle
-// between two of FP16 or BF16: rounded once more it would be taken for that middle.
+// unrounded returns a float64 that is on the same side of v as the number lit, if v is short enough
+// to lie in the middle between two of FP16 or BF16: rounded once more it would be taken for that
+// middle.
 func unrounded(lit []byte, v float64) float64 {
 	const short = 1<<40 - 1
 	if v == 0 || math.Float64bits(v)&short != 0 || len(lit) <= 17 {
@@ -112,8 +113,8 @@ func unrounded(lit []byte, v float64) float64 {
 	return v
 }
 
-// decimal returns the digits of a number without its sign and the zeros before and behind them, and how many of them stand before the point; it may be
-// fewer than none.
+// decimal returns the digits of a number without its sign and the zeros before and behind them, and
+// how many of them stand before the point; it may be fewer than none.
 func decimal(lit []byte) (digits []byte, point int64) {
 	var exp int64
 	if i := bytes.IndexAny(lit, "eE"); i >= 0 {
@@ -133,8 +134,8 @@ func clip(lit []byte) string {
 	return string(lit)
 }
 
-// integer reads a number that may have a fraction and an exponent, such as 1.50e3. ok is false if it is no
-// integer or its magnitude does not fit 64 bits.
+// integer reads a number that may have a fraction and an exponent, such as 1.50e3. ok is false if
+// it is no integer or its magnitude does not fit 64 bits.
 func integer(lit []byte) (magnitude uint64, negative, ok bool) {
 	if lit[0] == '-' {
 		negative, lit = true, lit[1:]

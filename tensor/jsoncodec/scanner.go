@@ -94,8 +94,8 @@ func hex(c byte) (rune, bool) {
 	return 0, false
 }
 
-// unescape returns the text that raw, which str has passed, stands for; false if that is not Unicode: half a
-// surrogate pair. The text is valid until the next call.
+// unescape returns the text that raw, which str has passed, stands for; false if that is not
+// Unicode: half a surrogate pair. The text is valid until the next call.
 func (s *scanner) unescape(raw []byte) ([]byte, bool) {
 	out := s.scratch[:0]
 	for i := 0; i < len(raw); {
@@ -247,7 +247,8 @@ func (s *scanner) open(depth int) error {
 	return nil
 }
 
-// next goes on to an array's or object's next element, past the comma, or past its end: then it returns false.
+// next goes on to an array's or object's next element, past the comma, or past its end: then it
+// returns false.
 func (s *scanner) next(object, first bool) (bool, error) {
 	end, want := byte(']'), "a comma or the array's end"
 	if object {

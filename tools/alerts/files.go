@@ -60,7 +60,8 @@ var (
 	legend      = regexp.MustCompile(`\{\{(\w+)\}\}`)
 )
 
-// dashboard checks a dashboard: its expressions, the variables in them, and that no two panels are one above the other.
+// dashboard checks a dashboard: its expressions, the variables in them, and that no two panels are
+// one above the other.
 func (k known) dashboard(text []byte) (n int, err error) {
 	var d dashboard
 	if err := json.Unmarshal(text, &d); err != nil {

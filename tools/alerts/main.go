@@ -1,8 +1,10 @@
-// Command alerts checks alert rules and dashboards as Prometheus would: alerts -metrics PREFIX=DOC.md ... FILE...
+// Command alerts checks alert rules and dashboards as Prometheus would: alerts -metrics
+// PREFIX=DOC.md ... FILE...
 //
-// A .yaml file is read by Prometheus' own reader of rules, with its templates. A .json file is a Grafana dashboard, of which each
-// expression is parsed by Prometheus' own parser. Then it looks for what loads and says nothing: a metric or
-// a label that is not in the lists of the documents, a rate of a gauge, a quantile of what is no histogram.
+// A .yaml file is read by Prometheus' own reader of rules, with its templates. A .json file is a
+// Grafana dashboard, of which each expression is parsed by Prometheus' own parser. Then it looks
+// for what loads and says nothing: a metric or a label that is not in the lists of the documents, a
+// rate of a gauge, a quantile of what is no histogram.
 package main
 
 import (
@@ -45,7 +47,8 @@ func (k known) read(arg string) error {
 
 var metricRow = regexp.MustCompile("(?m)^\\| `(\\w+)` \\| (counter|gauge|histogram) \\|")
 
-// of returns the type of what a selector names: for the parts of a histogram "bucket" and "counter", "" if it is nothing.
+// of returns the type of what a selector names: for the parts of a histogram "bucket" and
+// "counter", "" if it is nothing.
 func (k known) of(name string) string {
 	if t := k[name]; t == "counter" || t == "gauge" {
 		return t

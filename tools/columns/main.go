@@ -4,8 +4,8 @@
 //	columns FILE...
 //
 // It prints each such line as FILE:LINE and exits with 1 if there is one. Exempt is what has its
-// width from elsewhere: generated files; directives and what an example prints; Markdown's tables and
-// blocks of code; and a single long word, such as an address, that has its line to itself.
+// width from elsewhere: generated files; directives and what an example prints; Markdown's tables
+// and blocks of code; and a single long word, such as an address, that has its line to itself.
 package main
 
 import (

@@ -1,9 +1,9 @@
 // Command manifests checks Kubernetes manifests without a cluster: manifests FILE...
 //
 // Each document is decoded strictly into Kubernetes' own types, so an unknown field, a wrong type
-// or a field that comes twice is an error, as in `kubectl apply --validate=strict`. Then it looks for what a server
-// would accept and nobody wants: mounts without a volume, probes of a port that is not there, a selector that does not select,
-// and too little time to stop.
+// or a field that comes twice is an error, as in `kubectl apply --validate=strict`. Then it looks
+// for what a server would accept and nobody wants: mounts without a volume, probes of a port that
+// is not there, a selector that does not select, and too little time to stop.
 package main
 
 import (

@@ -24,8 +24,8 @@ import (
 
 const request = "inference.GRPCInferenceService/ModelInfer"
 
-// run sends n records through a job against a scripted sidecar. It returns the spans of the job and those of the sidecar,
-// which are two services, the results and the dead letters.
+// run sends n records through a job against a scripted sidecar. It returns the spans of the job and
+// those of the sidecar, which are two services, the results and the dead letters.
 func run(t *testing.T, n int, sample float64, script sidecartest.Script, cfg sidecar.Config, op async.Config) (job, server tracetest.SpanStubs, results []stream.Record[[]float32], failed []stream.Record[async.Failed[[]float32]]) {
 	t.Helper()
 	theirs, serverSpans := recording()
@@ -78,8 +78,9 @@ func events(s *tracetest.SpanStub) (names []string) {
 	return names
 }
 
-// From each record to the sidecar and back: the operator's span, the request's below that of its first record and
-// linked to the others, the server's below the request's, and its stages below that. Times are exact.
+// From each record to the sidecar and back: the operator's span, the request's below that of its
+// first record and linked to the others, the server's below the request's, and its stages below
+// that. Times are exact.
 func TestWholeJob(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n, latency = 40, 5 * time.Millisecond
@@ -245,7 +246,8 @@ func TestUnsampledJob(t *testing.T) {
 	})
 }
 
-// A part of the records: what is sampled has all of its spans, and the requests' links are of it alone.
+// A part of the records: what is sampled has all of its spans, and the requests' links are of it
+// alone.
 func TestSomeRecords(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n = 400

@@ -1,7 +1,7 @@
 // Package oteltrace makes a trace.Tracer of an OpenTelemetry tracer provider.
 //
-// It owns the translation and the decision which records begin a trace. It knows OpenTelemetry's API and not its SDK:
-// the provider, its exporter, and when to flush them are the program's.
+// It owns the translation and the decision which records begin a trace. It knows OpenTelemetry's
+// API and not its SDK: the provider, its exporter, and when to flush them are the program's.
 package oteltrace
 
 import (
@@ -23,10 +23,12 @@ const Scope = "github.com/tensorferry/tensorferry"
 // maxText bounds the text of an error, in bytes: a panic brings its stack along.
 const maxText = 1024
 
-// New returns a Tracer that records with the provider. Of what has no parent the share sample, from 0 to 1, begins a new trace; the
-// rest costs a random number each, and no allocation. What has a parent is recorded if, and only if, the parent is
-// sampled. Together that is ParentBased(TraceIDRatioBased(sample)), so the provider's own sampler should be
-// ParentBased(AlwaysSample); one that drops more is respected. The Tracer is safe for concurrent use.
+// New returns a Tracer that records with the provider. Of what has no parent the share sample, from
+// 0 to 1, begins a new trace; the rest costs a random number each, and no allocation. What has a
+// parent is recorded if, and only if, the parent is sampled. Together that is
+// ParentBased(TraceIDRatioBased(sample)), so the provider's own sampler should be
+// ParentBased(AlwaysSample); one that drops more is respected. The Tracer is safe for concurrent
+// use.
 func New(provider otel.TracerProvider, sample float64) trace.Tracer {
 	return &tracer{otel: provider.Tracer(Scope), sample: sample}
 }
@@ -112,7 +114,8 @@ func attributes(attrs []trace.Attr) []attribute.KeyValue {
 	return out
 }
 
-// clean makes a text one that can be exported. A single byte that is not UTF-8 would cost all spans sent with it.
+// clean makes a text one that can be exported. A single byte that is not UTF-8 would cost all spans
+// sent with it.
 func clean(text string) string {
 	if len(text) > maxText {
 		text = text[:maxText]

@@ -69,7 +69,8 @@ func TestSpan(t *testing.T) {
 	}
 }
 
-// The share of what has no parent is recorded that is asked for; what has one is recorded as the parent is.
+// The share of what has no parent is recorded that is asked for; what has one is recorded as the
+// parent is.
 func TestSample(t *testing.T) {
 	provider, spans := recording()
 	now := time.Now()

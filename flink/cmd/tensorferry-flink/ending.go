@@ -23,7 +23,8 @@ type ending struct {
 	began   time.Time
 	before  []string // Flink's jobs of this name that were there before this one was submitted
 	id      string   // Flink's id of the job, once Flink has it
-	// patience is how long Flink is asked to end the job until it does so, and how long it is waited for a savepoint's path when the job is over.
+	// patience is how long Flink is asked to end the job until it does so, and how long it is
+	// waited for a savepoint's path when the job is over.
 	patience time.Duration
 
 	asked     os.Signal // the first
@@ -34,7 +35,8 @@ type ending struct {
 	stopped   chan stopped
 }
 
-// flinkPatience is long for Flink, which has a job some seconds after the job server has taken it, and knows a savepoint's path when the job ends.
+// flinkPatience is long for Flink, which has a job some seconds after the job server has taken it,
+// and knows a savepoint's path when the job ends.
 const flinkPatience = 30 * time.Second
 
 // askAgain is the time between questions to Flink.
@@ -141,8 +143,8 @@ func (e *ending) took(st stopped) string {
 	return st.path
 }
 
-// end asks Flink to end the job: to stop it with a savepoint, or to cancel it. An error says that Flink does not, or not yet: it may not have
-// the job yet, or no longer.
+// end asks Flink to end the job: to stop it with a savepoint, or to cancel it. An error says that
+// Flink does not, or not yet: it may not have the job yet, or no longer.
 func (e *ending) end(ctx context.Context) error {
 	if err := e.find(ctx); err != nil {
 		return err

@@ -1,7 +1,8 @@
-// Command tensorferry-flink runs job files on Apache Flink, and the workers that Flink's TaskManagers need for that.
+// Command tensorferry-flink runs job files on Apache Flink, and the workers that Flink's
+// TaskManagers need for that.
 //
-// It owns the command line: what is asked, what is shown, and the exit code. What a job file becomes is in package jobfile, how it reaches Flink in
-// package submit.
+// It owns the command line: what is asked, what is shown, and the exit code. What a job file
+// becomes is in package jobfile, how it reaches Flink in package submit.
 package main
 
 import (

@@ -164,7 +164,8 @@ func TestUsage(t *testing.T) {
 	}
 }
 
-// Beam refuses to start a program in which a type's coder or function is registered amiss, and says so only there.
+// Beam refuses to start a program in which a type's coder or function is registered amiss, and says
+// so only there.
 func TestProgramStarts(t *testing.T) {
 	c := exec.CommandContext(t.Context(), os.Args[0], "validate", jobFile(t))
 	c.Env = append(os.Environ(), asMain+"=1")

@@ -109,7 +109,8 @@ type cluster struct {
 	ends  func() // how a job ends that is stopped or cancelled
 	// savepoint is the answer to the question for a stop's savepoint.
 	savepoint string
-	// instead, if set, answers the n-th question of a kind in place of what is usual: a status or a text; empty: it does not.
+	// instead, if set, answers the n-th question of a kind in place of what is usual: a status or a
+	// text; empty: it does not.
 	instead func(what string, n int) string
 
 	mu    sync.Mutex
@@ -203,7 +204,8 @@ func TestSignalTooLate(t *testing.T) {
 	w.has(t, code, exitOK, "digits: finished in ", "cancelling")
 }
 
-// A signal while the job server does not answer ends the command, and not after as long as an answer is waited for.
+// A signal while the job server does not answer ends the command, and not after as long as an
+// answer is waited for.
 func TestSignalWhileSubmitting(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0") // connections wait to be accepted
 	if err != nil {

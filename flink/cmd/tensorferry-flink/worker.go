@@ -74,11 +74,13 @@ func listenAt(address string) string {
 	return address
 }
 
-// closeLimit bounds how long a worker pool that ends closes what its workers have kept. The unit for systemd waits a little longer.
+// closeLimit bounds how long a worker pool that ends closes what its workers have kept. The unit
+// for systemd waits a little longer.
 const closeLimit = 10 * time.Second
 
-// closeKept closes what is kept between bundles: channels, behind which are the sidecars that jobs bring along with their files, and clients of
-// brokers. A bundle that is at work on one of them leaves it when it finds its worker ended.
+// closeKept closes what is kept between bundles: channels, behind which are the sidecars that jobs
+// bring along with their files, and clients of brokers. A bundle that is at work on one of them
+// leaves it when it finds its worker ended.
 func closeKept(log *slog.Logger) {
 	ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
 	defer cancel()

@@ -63,7 +63,8 @@ func lend(t *testing.T, p *idle.Pool[*kept], k *kept) *kept {
 	return k
 }
 
-// A worker pool that ends closes what its workers have kept: a sidecar of a job's own would else leave its files behind.
+// A worker pool that ends closes what its workers have kept: a sidecar of a job's own would else
+// leave its files behind.
 func TestWorkerClosesWhatIsKept(t *testing.T) {
 	var p idle.Pool[*kept]
 	k := lend(t, &p, &kept{})

@@ -1,7 +1,8 @@
 //go:build integration
 
-// Command beside is the job of the comparison with Flink's own operator, as a pipeline on Flink, and the worker pool that it runs in. The module that
-// compares cannot import this one, so it starts this program.
+// Command beside is the job of the comparison with Flink's own operator, as a pipeline on Flink,
+// and the worker pool that it runs in. The module that compares cannot import this one, so it
+// starts this program.
 package main
 
 import (
@@ -85,7 +86,8 @@ func (codec) Decode(in Row, src *tensor.Rows, i int) (Row, error) {
 	return in, nil
 }
 
-// encodeRow and decodeRow are for the edges of a stage. Source, operator and sink are one stage, so that rows pass between them as they are.
+// encodeRow and decodeRow are for the edges of a stage. Source, operator and sink are one stage, so
+// that rows pass between them as they are.
 func encodeRow(r Row) []byte {
 	b := binary.LittleEndian.AppendUint64(nil, uint64(r.Number))
 	b = binary.LittleEndian.AppendUint64(b, uint64(r.Due))
@@ -116,14 +118,16 @@ func init() {
 	register.DoFn1x1[Row, error](&measureFn{})
 }
 
-// slice is how long records are generated before a bundle may end, as in the source of job files that reads Kafka.
+// slice is how long records are generated before a bundle may end, as in the source of job files
+// that reads Kafka.
 const slice = 200 * time.Millisecond
 
 // starts says when each run's first record was due.
 var starts sync.Map
 
-// generateFn is a source of rows that are due one after another at a fixed rate, however late those before were, or as fast as they are taken. It is what the
-// source of job files that reads Kafka is: a splittable DoFn, so that the position is in Flink's checkpoints.
+// generateFn is a source of rows that are due one after another at a fixed rate, however late those
+// before were, or as fast as they are taken. It is what the source of job files that reads Kafka
+// is: a splittable DoFn, so that the position is in Flink's checkpoints.
 type generateFn struct{ Work string }
 
 func (f *generateFn) work() (w Work, err error) {
@@ -158,7 +162,8 @@ func (f *generateFn) CreateTracker(r offsetrange.Restriction) *sdf.LockRTracker 
 // tracker is that of an offset range which is not divided, but for what is resumed.
 type tracker struct{ *offsetrange.Tracker }
 
-// TrySplit gives everything away that was not claimed, as a source that asks to be resumed does, and nothing else.
+// TrySplit gives everything away that was not claimed, as a source that asks to be resumed does,
+// and nothing else.
 func (t *tracker) TrySplit(fraction float64) (primary, residual any, err error) {
 	if fraction > 0 {
 		return t.GetRestriction(), nil, nil
@@ -210,7 +215,8 @@ func (f *generateFn) ProcessElement(ctx context.Context, rt *sdf.LockRTracker, _
 // measures are those of the runs, by the names of their results.
 var measures sync.Map
 
-// measureFn is a sink that checks the results and their order and writes a file with what they took.
+// measureFn is a sink that checks the results and their order and writes a file with what they
+// took.
 type measureFn struct{ Work string }
 
 // ProcessElement takes a result. At parallelism 1 there is one bundle at a time.
@@ -236,7 +242,8 @@ type measure struct {
 	sidecar   int64
 }
 
-// take does to a result what the sinks of the other jobs do. The first of them count for nothing: the job is not at its speed yet.
+// take does to a result what the sinks of the other jobs do. The first of them count for nothing:
+// the job is not at its speed yet.
 func (m *measure) take(r Row) (err error) {
 	at := now()
 	if r.Number != m.seen {
@@ -283,7 +290,8 @@ func (m *measure) take(r Row) (err error) {
 	return os.Rename(m.Result+".new", m.Result)
 }
 
-// ticks is the time that the job's processes and the sidecar have had from the processors, in the system's ticks.
+// ticks is the time that the job's processes and the sidecar have had from the processors, in the
+// system's ticks.
 func (m *measure) ticks() (own, sidecar int64, err error) {
 	for _, process := range append(strings.Split(m.Others, ","), "self") {
 		n, err := ticks(process)

@@ -1,5 +1,5 @@
-// Package eventtime takes event times from Beam's form to the operator's and back. Both count milliseconds since the Unix epoch; they differ in
-// what stands for no time at all.
+// Package eventtime takes event times from Beam's form to the operator's and back. Both count
+// milliseconds since the Unix epoch; they differ in what stands for no time at all.
 package eventtime
 
 import (

@@ -1,5 +1,5 @@
-// Package idle keeps what costs time to open (channels, readers, writers) from bundle to bundle. Beam's workers do not say when a
-// job ends, so what nobody has used for long is closed.
+// Package idle keeps what costs time to open (channels, readers, writers) from bundle to bundle.
+// Beam's workers do not say when a job ends, so what nobody has used for long is closed.
 package idle
 
 import (
@@ -13,21 +13,24 @@ import (
 // Limit is how long something is kept that nobody uses.
 const Limit = 10 * time.Second
 
-// ErrAbandoned says that something was closed because its bundle had done nothing for longer than the limit.
+// ErrAbandoned says that something was closed because its bundle had done nothing for longer than
+// the limit.
 var ErrAbandoned = errors.New("it was closed, since its bundle had done nothing for too long")
 
 // Thing is what a pool keeps.
 type Thing interface {
 	comparable
-	// Close gives everything back. It is called once, from any goroutine, and waits for whoever is at work on the thing.
+	// Close gives everything back. It is called once, from any goroutine, and waits for whoever is
+	// at work on the thing.
 	Close() error
-	// Abandoned reports whether nobody is at work on the thing, or has been since a time. It does not block.
+	// Abandoned reports whether nobody is at work on the thing, or has been since a time. It does
+	// not block.
 	Abandoned(since time.Time) bool
 }
 
-// Pool keeps things. Whoever takes one has it alone until it is given back or dropped. A bundle that fails elsewhere never comes back
-// for what it took; that too is closed when nothing has touched it for Limit. It is safe for concurrent use; its
-// zero value is empty.
+// Pool keeps things. Whoever takes one has it alone until it is given back or dropped. A bundle
+// that fails elsewhere never comes back for what it took; that too is closed when nothing has
+// touched it for Limit. It is safe for concurrent use; its zero value is empty.
 type Pool[T Thing] struct {
 	mu      sync.Mutex
 	free    map[string][]T
@@ -37,7 +40,8 @@ type Pool[T Thing] struct {
 	sweeps  bool
 }
 
-// loan is a thing that somebody has. Until it is used for the first time its own time is that of an earlier bundle.
+// loan is a thing that somebody has. Until it is used for the first time its own time is that of an
+// earlier bundle.
 type loan struct {
 	key   string
 	since time.Time
@@ -46,7 +50,8 @@ type loan struct {
 // busy are the pools that hold something.
 var busy sync.Map
 
-// CloseAll closes what nobody is at work on, in all pools of the process, and reports whether all is closed then. It is for a process that ends.
+// CloseAll closes what nobody is at work on, in all pools of the process, and reports whether all
+// is closed then. It is for a process that ends.
 func CloseAll() (all bool) {
 	all = true
 	busy.Range(func(p, _ any) bool {
@@ -61,7 +66,8 @@ func CloseAll() (all bool) {
 	return all
 }
 
-// Take returns a thing of a key that nobody has, opened if there is none. index numbers the things of a key.
+// Take returns a thing of a key that nobody has, opened if there is none. index numbers the things
+// of a key.
 func (p *Pool[T]) Take(ctx context.Context, key string, open func(ctx context.Context, index int) (T, error)) (T, error) {
 	p.mu.Lock()
 	if p.lent == nil {

@@ -177,7 +177,8 @@ func TestAbandoned(t *testing.T) {
 	})
 }
 
-// What has just been lent is not abandoned, however long ago it was used: neither what was nearly too old, nor what took long to open.
+// What has just been lent is not abandoned, however long ago it was used: neither what was nearly
+// too old, nor what took long to open.
 func TestLentAnew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var p Pool[*thing]

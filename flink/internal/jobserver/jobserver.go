@@ -1,4 +1,5 @@
-// Package jobserver is a Beam job server for tests: it takes jobs as the one for Flink does, runs nothing, and ends them as a script says.
+// Package jobserver is a Beam job server for tests: it takes jobs as the one for Flink does, runs
+// nothing, and ends them as a script says.
 package jobserver
 
 import (
@@ -20,7 +21,8 @@ const JobID = "job-1"
 type Script struct {
 	// Prepare, Stage, Run and Watch are the errors of these steps.
 	Prepare, Stage, Run, Watch error
-	// Hang is the step of these that never answers, in lower case; "state" is the question for the state at the end.
+	// Hang is the step of these that never answers, in lower case; "state" is the question for the
+	// state at the end.
 	Hang string
 	// Get makes the artifact service ask for an artifact's content.
 	Get bool
@@ -71,7 +73,8 @@ func Start(t testing.TB, script Script) *Server {
 	return s
 }
 
-// Prepared and Ran return what was asked for; nil: nothing yet. Staged are the tokens of artifacts' stagings.
+// Prepared and Ran return what was asked for; nil: nothing yet. Staged are the tokens of artifacts'
+// stagings.
 func (s *Server) Prepared() *jobpb.PrepareJobRequest {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -115,7 +118,8 @@ func (s *Server) Prepare(ctx context.Context, r *jobpb.PrepareJobRequest) (*jobp
 	}, s.step(ctx, "prepare", s.script.Prepare)
 }
 
-// ReverseArtifactRetrievalService implements Beam's service for artifacts: it asks about one environment.
+// ReverseArtifactRetrievalService implements Beam's service for artifacts: it asks about one
+// environment.
 func (s *Server) ReverseArtifactRetrievalService(stream jobpb.ArtifactStagingService_ReverseArtifactRetrievalServiceServer) error {
 	first, err := stream.Recv()
 	if err != nil {

@@ -59,7 +59,8 @@ func TestFunctions(t *testing.T) {
 		{"mock:sum?input=x:INT16[2]", "\x05\x00\xff\xff", string(le.AppendUint64(nil, 4))},
 		{"mock:sum?input=x:BOOL[3]", "\x01\x00\x01", string(le.AppendUint64(nil, 2))},
 		{"mock:sum?input=x:BYTES[2]", "\x02\x00\x00\x00ab\x00\x00\x00\x00", string(le.AppendUint64(nil, 2))},
-		{"mock:hash?input=x:UINT8", "a", string(le.AppendUint64(nil, 0xaf63dc4c8601ec8c))}, // FNV-1a of "a"
+		// FNV-1a of "a"
+		{"mock:hash?input=x:UINT8", "a", string(le.AppendUint64(nil, 0xaf63dc4c8601ec8c))},
 	} {
 		m := fromLocation(t, c.location)
 		spec := m.Signature().Inputs[0]

@@ -90,7 +90,8 @@ func (m *Model) unsupported(cause error, try func(*mlcontext.Exec) error) error 
 		return &unsupported{op: found[1], missing: true}
 	}
 	e := &unsupported{op: m.culprit(try)}
-	if _, ok := errors.AsType[runtime.Error](cause); !ok { // an index out of range, say, tells nobody anything
+	// an index out of range, say, tells nobody anything
+	if _, ok := errors.AsType[runtime.Error](cause); !ok {
 		e.cause = brief(cause)
 	}
 	return e

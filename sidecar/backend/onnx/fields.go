@@ -12,8 +12,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 )
 
-// message is a message of a model file. GoMLX has the types of these and keeps them to itself, so their fields are read by
-// their names in ONNX' own definition (onnx.proto).
+// message is a message of a model file. GoMLX has the types of these and keeps them to itself, so
+// their fields are read by their names in ONNX' own definition (onnx.proto).
 type message struct{ protoreflect.Message }
 
 // parseModel reads a ModelProto.
@@ -77,7 +77,8 @@ const (
 	typeInt64 = 7
 )
 
-// integers are the values of a TensorProto of INT32 or INT64 that is in the model file; ok is false of any other.
+// integers are the values of a TensorProto of INT32 or INT64 that is in the model file; ok is false
+// of any other.
 func (m message) integers() (all []int64, ok bool) {
 	raw, size := m.bytes("raw_data"), 8
 	switch m.number("data_type") {
@@ -110,7 +111,8 @@ func (m message) elements() (int64, error) {
 	return n, nil
 }
 
-// growing reports whether a TensorProto is one of FLOAT in the model file that has values, of which none is below 1.
+// growing reports whether a TensorProto is one of FLOAT in the model file that has values, of which
+// none is below 1.
 func (m message) growing() bool {
 	if m.number("data_type") != typeFloat {
 		return false

@@ -372,7 +372,8 @@ func (m *Model) padded(rows int64) (int64, error) {
 // check refuses what no operator may see.
 func (m *Model) check(in *tensor.Tensor) error {
 	if len(in.Raw) == 0 {
-		// Its other dimensions are bounded by nothing, and what the model makes of them would end the process.
+		// Its other dimensions are bounded by nothing, and what the model makes of them would end
+		// the process.
 		return &backend.TensorError{Input: in.Name, Err: fmt.Errorf("onnx: shape %v has no elements", in.Shape)}
 	}
 	limit, ok := m.limits[in.Name]

@@ -115,7 +115,8 @@ func (v *vetter) graph(g message, outer map[string]bool) error {
 // maxConsts is how many values shapes and steps have at most that are looked at.
 const maxConsts = 64
 
-// weight checks that a tensor of the file is not larger than its data, and that these lie in the model's folder.
+// weight checks that a tensor of the file is not larger than its data, and that these lie in the
+// model's folder.
 func (v *vetter) weight(name string, t message) error {
 	n, err := t.elements()
 	if err != nil {
@@ -146,7 +147,8 @@ func (v *vetter) weight(name string, t message) error {
 	return nil
 }
 
-// outside returns how many values of 4 bits a tensor has at most whose data are in a file of their own.
+// outside returns how many values of 4 bits a tensor has at most whose data are in a file of their
+// own.
 func (v *vetter) outside(t message) (int64, error) {
 	var location string
 	var offset int64
@@ -264,7 +266,8 @@ func (v *vetter) node(op string, in, out []string, attrs map[string]message) str
 		}
 	case "Resize", "Upsample":
 		mode, where := text("mode", "nearest"), text("coordinate_transformation_mode", "half_pixel")
-		// Where nothing becomes smaller the two half_pixel are one: they differ for a length of 1, at positions that are cut off.
+		// Where nothing becomes smaller the two half_pixel are one: they differ for a length of 1,
+		// at positions that are cut off.
 		alike := where == "pytorch_half_pixel" && at(in, 2).growing
 		if number("antialias", 0) != 0 || !(mode == "linear" && (alike || where != "pytorch_half_pixel") && where != "tf_crop_and_resize" ||
 			mode == "nearest" && where == "asymmetric" && text("nearest_mode", "round_prefer_floor") == "floor") {
@@ -309,7 +312,8 @@ func (v *vetter) node(op string, in, out []string, attrs map[string]message) str
 // floats are the datatypes of a TensorProto with a fraction: FLOAT, FLOAT16, DOUBLE, BFLOAT16.
 var floats = map[int64]bool{1: true, 10: true, 11: true, 16: true}
 
-// infer finds the number of dimensions of what a node gives, where the model does not say it and it follows from the operator.
+// infer finds the number of dimensions of what a node gives, where the model does not say it and it
+// follows from the operator.
 func (v *vetter) infer(op string, in, out []string) {
 	if len(in) == 0 || len(out) == 0 || v.values[out[0]].ranked {
 		return

@@ -18,8 +18,9 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// modelFile writes a model of an input x and an output y, given as the text form of protocol buffers. kind is the datatype and
-// dims are the row's dimensions of both; of y another number of dimensions may follow in the graph itself.
+// modelFile writes a model of an input x and an output y, given as the text form of protocol
+// buffers. kind is the datatype and dims are the row's dimensions of both; of y another number of
+// dimensions may follow in the graph itself.
 func modelFile(t *testing.T, dir string, opset int, graph string) string {
 	t.Helper()
 	m, err := parseModel(nil)
