@@ -9,10 +9,10 @@ import (
 	"github.com/tensorferry/tensorferry/internal/guard"
 )
 
-// Decode makes a value of a line. The line has no line feed at its end and no white space around it,
-// and it is never empty. The value may keep the line's bytes: nothing writes to them again. An error
-// fails the job at that line. Decode is called from several goroutines. JSON, Raw and Unchecked are
-// ready-made.
+// Decode makes a value of a line. The line has no line feed at its end and no white space around
+// it, and it is never empty. The value may keep the line's bytes: nothing writes to them again. An
+// error fails the job at that line. Decode is called from several goroutines. JSON, Raw and
+// Unchecked are ready-made.
 type Decode[T any] func(line []byte) (T, error)
 
 // JSON is a Decode that makes a value of a line of JSON, by the rules of encoding/json.
@@ -36,8 +36,8 @@ func Raw(line []byte) (json.RawMessage, error) {
 	return nil, errors.New("it is not JSON")
 }
 
-// Unchecked is Raw without the check: a line that is not JSON is a record too. It is for a job whose
-// operators judge their records.
+// Unchecked is Raw without the check: a line that is not JSON is a record too. It is for a job
+// whose operators judge their records.
 func Unchecked(line []byte) (json.RawMessage, error) { return line, nil }
 
 // decoder makes records of lines.

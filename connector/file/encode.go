@@ -10,11 +10,11 @@ import (
 	"github.com/tensorferry/tensorferry/internal/guard"
 )
 
-// Encode makes the line of a result, without a line feed at its end. It must not keep r. The line may
-// share memory with the value: the sink only reads it, and only during the call of Write. JSON that
-// spreads over several lines is written as one line; any other line with a line break in it is
-// refused, and so is an empty one. An error is the record's own fault, so it ends the job. Encode is
-// called from several goroutines. JSONLine and RawLine are ready-made.
+// Encode makes the line of a result, without a line feed at its end. It must not keep r. The line
+// may share memory with the value: the sink only reads it, and only during the call of Write. JSON
+// that spreads over several lines is written as one line; any other line with a line break in it is
+// refused, and so is an empty one. An error is the record's own fault, so it ends the job. Encode
+// is called from several goroutines. JSONLine and RawLine are ready-made.
 type Encode[T any] func(r *async.Record[T]) ([]byte, error)
 
 // JSONLine is an Encode that writes a value as a line of JSON, by the rules of encoding/json. The

@@ -11,11 +11,11 @@ import (
 	"github.com/tensorferry/tensorferry/async"
 )
 
-// TimeField returns a function for SourceConfig.Time of raw records that are objects. The function takes
-// the event time from the named field, which is a whole number of milliseconds since the Unix epoch or
-// a text in the form of RFC 3339. A record without the field, or with null in it, has no event time. A
-// time out of range (async.MinTime to async.MaxTime) counts as none, and the runtime counts such
-// records. The function allocates nothing unless the field is a text.
+// TimeField returns a function for SourceConfig.Time of raw records that are objects. The function
+// takes the event time from the named field, which is a whole number of milliseconds since the Unix
+// epoch or a text in the form of RFC 3339. A record without the field, or with null in it, has no
+// event time. A time out of range (async.MinTime to async.MaxTime) counts as none, and the runtime
+// counts such records. The function allocates nothing unless the field is a text.
 func TimeField(name string) func(json.RawMessage) (async.EventTime, error) {
 	return func(record json.RawMessage) (async.EventTime, error) {
 		v, err := topField(record, name)

@@ -11,8 +11,8 @@ import (
 	"github.com/tensorferry/tensorferry/async"
 )
 
-// LineError says which line of an input cannot be a record, and why. It is the record's own fault, so
-// the job ends without a restart.
+// LineError says which line of an input cannot be a record, and why. It is the record's own fault,
+// so the job ends without a restart.
 type LineError struct {
 	// Path is the file's.
 	Path string
@@ -39,11 +39,12 @@ func (e *LineError) Verdict() async.Verdict { return async.Verdict{Class: async.
 
 // reader makes records of lines.
 type reader[T any] struct {
-	name   string
-	lines  *lines
-	end    int64                    // lines that begin here or later are not this reader's
-	taken  int64                    // lines so far
-	number func(offset int64) int64 // of the line at offset; nil: lines were taken from the first on
+	name  string
+	lines *lines
+	end   int64 // lines that begin here or later are not this reader's
+	taken int64 // lines so far
+	// Of the line at offset; nil: lines were taken from the first on.
+	number func(offset int64) int64
 	decode decoder[T]
 	// atEnd, if set, is asked at the end whether what was read was all right.
 	atEnd func(context.Context) error
@@ -162,8 +163,8 @@ func (r *reader[T]) Close() error {
 type cutReader[T any] struct {
 	*reader[T]
 	bare []byte // the split's description without what was read, and without the last brace
-	// last is the description with the last stretch that was long enough to tell much; nil: there
-	// was none.
+	// last is the description with the last stretch that was long enough to tell much; nil:
+	// there was none.
 	last []byte
 }
 

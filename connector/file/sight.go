@@ -9,8 +9,8 @@ import (
 	"github.com/tensorferry/tensorferry/async"
 )
 
-// ChangedError says that a file has changed since a run began to read it. It is not a record's fault,
-// and a restart does not help, so the job ends.
+// ChangedError says that a file has changed since a run began to read it. It is not a record's
+// fault, and a restart does not help, so the job ends.
 type ChangedError struct {
 	// Path is the file's.
 	Path string

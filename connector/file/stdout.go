@@ -24,19 +24,20 @@ const DefaultMaxBytes = 256 << 20
 type StdoutConfig[T any] struct {
 	// Encode makes the line of a result.
 	Encode Encode[T]
-	// MaxBytes is how much one subtask may write between two checkpoints. All of it is kept in memory
-	// and in the checkpoint. Default 256 MiB.
+	// MaxBytes is how much one subtask may write between two checkpoints. All of it is kept in
+	// memory and in the checkpoint. Default 256 MiB.
 	MaxBytes int
-	// Output is written in place of os.Stdout, from one goroutine. A pipe or a terminal that nobody
-	// reads holds the job up, but not beyond the end of its context. That is so for an *os.File
-	// alone: nothing interrupts the Write of another writer, which should therefore return in time.
+	// Output is written in place of os.Stdout, from one goroutine. A pipe or a terminal that
+	// nobody reads holds the job up, but not beyond the end of its context. That is so for an
+	// *os.File alone: nothing interrupts the Write of another writer, which should therefore
+	// return in time.
 	Output io.Writer
 }
 
-// Stdout writes lines to standard output each time a checkpoint is complete. The lines travel in the
-// checkpoint, so none is lost. If a process crashes, the one that takes its place writes the lines of
-// the last checkpoint once more. Within a checkpoint the lines are in the order of their splits, and
-// those of one split are in its order.
+// Stdout writes lines to standard output each time a checkpoint is complete. The lines travel in
+// the checkpoint, so none is lost. If a process crashes, the one that takes its place writes the
+// lines of the last checkpoint once more. Within a checkpoint the lines are in the order of their
+// splits, and those of one split are in its order.
 //
 // It is safe for concurrent use, and for one run at a time.
 type Stdout[T any] struct {

@@ -20,10 +20,11 @@ type Verified struct {
 	// Parts is the number of parts that are there, and Bytes is their size.
 	Parts int
 	Bytes int64
-	// Unknown counts the parts whose checksums are not known, because an earlier version published them.
+	// Unknown counts the parts whose checksums are not known, because an earlier version
+	// published them.
 	Unknown int
-	// Pending counts the parts that still have hidden names, because the process ended before it could
-	// publish them.
+	// Pending counts the parts that still have hidden names, because the process ended before
+	// it could publish them.
 	Pending int
 	// Taken counts the parts that are missing, as SinkConfig.Consumed allows it.
 	Taken int
@@ -31,9 +32,9 @@ type Verified struct {
 	Wrong []string
 }
 
-// VerifyParts reads everything that a sink of part files has published, and compares it with the sink's
-// state in a checkpoint. plan is the sink's plan in that checkpoint. ours is false if the state is not
-// that of such a sink. The error says why the comparison could not be finished.
+// VerifyParts reads everything that a sink of part files has published, and compares it with the
+// sink's state in a checkpoint. plan is the sink's plan in that checkpoint. ours is false if the
+// state is not that of such a sink. The error says why the comparison could not be finished.
 func VerifyParts(ctx context.Context, state, plan []byte) (v Verified, ours bool, err error) {
 	st, err := parseState(state)
 	if err != nil || st.Dir == "" {

@@ -85,7 +85,8 @@ func writeOwn(ctx context.Context, own *os.File, p []byte) (n int, err error) {
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(stopped)
-		own.SetWriteDeadline(time.Unix(1, 0)) // an error: a device such as /dev/null, which never waits
+		// An error: a device such as /dev/null, which never waits.
+		own.SetWriteDeadline(time.Unix(1, 0))
 	})
 	n, err = own.Write(p)
 	if !stop() {
@@ -126,7 +127,8 @@ func (w *waiter) wait(ctx context.Context, events int16) error {
 		case errors.Is(err, unix.EINTR):
 		case err != nil:
 			return os.NewSyscallError("poll", err)
-		case fds[0].Revents != 0: // what was waited for, or an end or an error, which the call will tell
+		case fds[0].Revents != 0:
+			// It is what was waited for, an end or an error, which the call will tell.
 			return nil
 		}
 	}

@@ -25,9 +25,9 @@ var (
 	_ connector.Apart = (*groupSource[int])(nil)
 )
 
-// Apart implements connector.Apart. It refuses a job whose output would be its own input. It compares
-// the topics of the sinks that share a broker with the source. It does not know a topic that an Encode
-// chooses.
+// Apart implements connector.Apart. It refuses a job whose output would be its own input. It
+// compares the topics of the sinks that share a broker with the source. It does not know a topic
+// that an Encode chooses.
 func (s *Source[T]) Apart(_ context.Context, own ...any) error {
 	return apart(&s.cfg.Config, s.match, own)
 }

@@ -10,12 +10,12 @@ import (
 )
 
 // Decode makes a value of a record. The value may keep the memory of r.Key, r.Value and r.Headers:
-// nothing writes to it again. An r.Value of nil is a tombstone. An error fails the job at that record.
-// Decode is called from several goroutines. JSON and Raw are ready-made.
+// nothing writes to it again. An r.Value of nil is a tombstone. An error fails the job at that
+// record. Decode is called from several goroutines. JSON and Raw are ready-made.
 type Decode[T any] func(r *Record) (T, error)
 
-// JSON is a Decode that makes a value of a record's JSON, by the rules of encoding/json. It refuses a
-// tombstone.
+// JSON is a Decode that makes a value of a record's JSON, by the rules of encoding/json. It refuses
+// a tombstone.
 func JSON[T any](r *Record) (v T, err error) {
 	if r.Value == nil {
 		return v, errors.New("it is a tombstone, which holds no JSON")

@@ -7,16 +7,17 @@ import (
 	"github.com/tensorferry/tensorferry/async"
 )
 
-// Encode makes the record of a result. It may leave the topic empty if the sink has one. It must not
-// keep r, and the record that it returns belongs to the sink. An error is the result's own fault, so it
-// ends the job. Encode is called from several goroutines. JSONValue and RawValue are ready-made.
+// Encode makes the record of a result. It may leave the topic empty if the sink has one. It must
+// not keep r, and the record that it returns belongs to the sink. An error is the result's own
+// fault, so it ends the job. Encode is called from several goroutines. JSONValue and RawValue are
+// ready-made.
 //
 // If the result is part of a sampled trace, the sink adds the headers traceparent and tracestate,
 // unless Encode has set traceparent.
 type Encode[T any] func(r *async.Record[T]) (*Record, error)
 
-// JSONValue is an Encode that writes a result as JSON, by the rules of encoding/json, under the key of
-// the record that it was made of. The characters <, > and & stay as they are.
+// JSONValue is an Encode that writes a result as JSON, by the rules of encoding/json, under the key
+// of the record that it was made of. The characters <, > and & stay as they are.
 func JSONValue[T any](r *async.Record[T]) (*Record, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
@@ -27,8 +28,8 @@ func JSONValue[T any](r *async.Record[T]) (*Record, error) {
 	return &Record{Key: keyOf(r.Key), Value: bytes.TrimSuffix(b.Bytes(), []byte{'\n'})}, nil
 }
 
-// RawValue is an Encode that writes a result as it is, byte for byte, under the key of the record that
-// it was made of.
+// RawValue is an Encode that writes a result as it is, byte for byte, under the key of the record
+// that it was made of.
 func RawValue[T ~[]byte](r *async.Record[T]) (*Record, error) {
 	return &Record{Key: keyOf(r.Key), Value: r.Value}, nil
 }

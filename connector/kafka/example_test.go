@@ -18,8 +18,8 @@ type reading struct {
 	Value  float64 `json:"value"`
 }
 
-// A job from one topic to another. Such a job has no end, so this one is stopped when its results are
-// there. The broker is a fake one in this process.
+// A job from one topic to another. Such a job has no end, so this one is stopped when its results
+// are there. The broker is a fake one in this process.
 func Example() {
 	broker, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "readings", "doubled"))
 	if err != nil {

@@ -10,15 +10,17 @@ import (
 	"github.com/tensorferry/tensorferry/internal/enum"
 )
 
-// OnExpired says what happens if the next record to read is gone. A record is gone if it was deleted
-// before it was read (retention), if brokers have lost it, or if its topic was deleted and made anew.
+// OnExpired says what happens if the next record to read is gone. A record is gone if it was
+// deleted before it was read (retention), if brokers have lost it, or if its topic was deleted and
+// made anew.
 type OnExpired uint8
 
 const (
 	// FailExpired ends the job, since records are lost. It is the default.
 	FailExpired OnExpired = iota
-	// SkipExpired goes on at the first record that is there. It logs and counts the skipped records.
-	// It goes on at the beginning of a topic that was made anew, or that ends before the position.
+	// SkipExpired goes on at the first record that is there. It logs and counts the skipped
+	// records. It goes on at the beginning of a topic that was made anew, or that ends before
+	// the position.
 	SkipExpired
 )
 

@@ -16,8 +16,8 @@ import (
 	"github.com/tensorferry/tensorferry/stream/restart"
 )
 
-// Whatever a broker answers to the requests that make up a commit, and wherever the connection breaks in one, every record
-// is published once, in order.
+// Whatever a broker answers to the requests that make up a commit, and wherever the connection
+// breaks in one, every record is published once, in order.
 func TestGroupCommitFaults(t *testing.T) {
 	code := func(e *kerr.Error) func(req kmsg.Request) (kmsg.Response, error, bool) {
 		return func(req kmsg.Request) (kmsg.Response, error, bool) {
@@ -124,7 +124,8 @@ func TestGroupCommitAnswerIsLost(t *testing.T) {
 	})
 }
 
-// A checkpoint that fails and is tolerated does not stop the sinks, which hold results back until they hear of its end.
+// A checkpoint that fails and is tolerated does not stop the sinks, which hold results back until
+// they hear of its end.
 func TestGroupToleratesAFailedCommit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBroker(t, 2, "in", "out")

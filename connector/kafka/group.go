@@ -19,41 +19,43 @@ const (
 	DefaultTransactionTimeout = time.Minute
 )
 
-// GroupConfig describes a member of a consumer group that writes in transactions. Brokers, the topics
-// and Group must be set.
+// GroupConfig describes a member of a consumer group that writes in transactions. Brokers, the
+// topics and Group must be set.
 type GroupConfig struct {
 	Config
 	Topics
 	// Group names the consumer group.
 	Group string
-	// Discover is how often the member asks the brokers for new partitions, and for new topics that the
-	// pattern matches. Default 1 min.
+	// Discover is how often the member asks the brokers for new partitions, and for new topics
+	// that the pattern matches. Default 1 min.
 	Discover time.Duration
-	// Instance names this member. The name must differ from those of all other members and be the same
-	// after a restart. If the member returns within the session timeout, the broker returns its
-	// partitions without a rebalance, and ends the transaction of its predecessor at once.
+	// Instance names this member. The name must differ from those of all other members and be
+	// the same after a restart. If the member returns within the session timeout, the broker
+	// returns its partitions without a rebalance, and ends the transaction of its predecessor
+	// at once.
 	//
-	// Default: a member has a random name. If it is killed, its transaction ends by its timeout. Until
-	// then, readers of committed results see none that were written after that transaction began.
+	// Default: a member has a random name. If it is killed, its transaction ends by its
+	// timeout. Until then, readers of committed results see none that were written after that
+	// transaction began.
 	Instance string
-	// SessionTimeout is how long a member may send no heartbeat. After that the brokers take it for
-	// dead. Default 45 s.
+	// SessionTimeout is how long a member may send no heartbeat. After that the brokers take it
+	// for dead. Default 45 s.
 	SessionTimeout time.Duration
-	// RebalanceTimeout is how long a member may take to drain partitions before the brokers take them
-	// away. Default 1 min.
+	// RebalanceTimeout is how long a member may take to drain partitions before the brokers
+	// take them away. Default 1 min.
 	RebalanceTimeout time.Duration
-	// TransactionTimeout is the most time from one checkpoint to the end of the next. Default 1 min. A
-	// broker allows at most 15 min by default.
+	// TransactionTimeout is the most time from one checkpoint to the end of the next. Default 1
+	// min. A broker allows at most 15 min by default.
 	TransactionTimeout time.Duration
 	// Partitioner and Compression are those of all sinks of the group, as in SinkConfig.
 	Partitioner kgo.Partitioner
 	Compression []kgo.CompressionCodec
 }
 
-// Group is a member of a consumer group. It reads partitions, and for each checkpoint it writes results
-// and offsets in one transaction: exactly once. A job has it as its checkpoint store, and has its
-// source and sinks from GroupSource and GroupSink. A Group serves one run at a time. Close leaves the
-// group.
+// Group is a member of a consumer group. It reads partitions, and for each checkpoint it writes
+// results and offsets in one transaction: exactly once. A job has it as its checkpoint store, and
+// has its source and sinks from GroupSource and GroupSink. A Group serves one run at a time. Close
+// leaves the group.
 //
 // Operators must drain at a checkpoint: another process could not find what was in flight.
 type Group struct {
@@ -93,8 +95,8 @@ type Group struct {
 	unsure    *checkpoint.Snapshot // whose transaction may have been committed, or not
 }
 
-// NewGroup returns a group. It does not connect to the brokers yet. A mistake in the configuration is
-// reported by Validate, and when the job starts.
+// NewGroup returns a group. It does not connect to the brokers yet. A mistake in the configuration
+// is reported by Validate, and when the job starts.
 func NewGroup(c GroupConfig) *Group {
 	g := &Group{cfg: c, changed: make(chan struct{}), owned: map[partition]bool{}, leaving: map[partition]bool{}, ids: map[string]topicID{}}
 	var errs [3]error

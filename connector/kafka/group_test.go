@@ -65,7 +65,8 @@ func (b *broker) await(run *stream.Run, n int64) {
 	b.t.Fatalf("%d of %d results are published; %+v", run.Progress().Committed, n, run.Progress())
 }
 
-// A job that fails at any moment, with results in its transaction and commits that take their time, publishes nothing twice.
+// A job that fails at any moment, with results in its transaction and commits that take their time,
+// publishes nothing twice.
 func TestGroupRestarts(t *testing.T) {
 	for range 5 {
 		seed := rand.Uint64()
@@ -195,7 +196,8 @@ func (m *member) kill() {
 	m.g.Close()
 }
 
-// Members join, leave and are killed while others work: every record once, in the order of its partition.
+// Members join, leave and are killed while others work: every record once, in the order of its
+// partition.
 func TestGroupRebalances(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n = 4000

@@ -8,8 +8,8 @@ import (
 	"github.com/tensorferry/tensorferry/connector"
 )
 
-// GroupSink returns a sink that writes in the transactions of a group. It uses Topic, Encode, MaxRecord
-// and MaxHeld of its configuration; everything else is the group's.
+// GroupSink returns a sink that writes in the transactions of a group. It uses Topic, Encode,
+// MaxRecord and MaxHeld of its configuration; everything else is the group's.
 func GroupSink[T any](g *Group, c SinkConfig[T]) connector.Sink[T] {
 	s := &groupSink[T]{g: g, cfg: c}
 	s.err = s.cfg.check()
@@ -30,8 +30,8 @@ func (s *groupSink[T]) Open(ctx context.Context, _ async.Subtask) (connector.Wri
 	return &groupWriter[T]{s: s, ctx: ctx}, nil
 }
 
-// Committer implements connector.Sink. The group's checkpoints publish results; Clean throws away those
-// that are not published.
+// Committer implements connector.Sink. The group's checkpoints publish results; Clean throws away
+// those that are not published.
 func (s *groupSink[T]) Committer(ctx context.Context) (connector.Committer, error) {
 	if err := errors.Join(s.err, s.g.err); err != nil {
 		return nil, err
@@ -130,7 +130,8 @@ func (w *groupWriter[T]) Prepare(ctx context.Context, _ int64) ([]connector.Pend
 // Full implements connector.Holder.
 func (w *groupWriter[T]) Full() bool { return w.bytes >= w.s.cfg.MaxHeld }
 
-// CheckpointDone implements connector.Holder. If a checkpoint was abandoned, its transaction goes on.
+// CheckpointDone implements connector.Holder. If a checkpoint was abandoned, its transaction goes
+// on.
 func (w *groupWriter[T]) CheckpointDone(int64, bool) error { return w.release() }
 
 // Close implements connector.Writer.

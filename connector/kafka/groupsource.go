@@ -83,19 +83,21 @@ func (g *Group) unread() {
 	}
 }
 
-// assign implements Assign of the source. The offsets that the group has committed are the truth, whatever
-// a checkpoint says.
+// assign implements Assign of the source. The offsets that the group has committed are the truth,
+// whatever a checkpoint says.
 func (g *Group) assign(ctx context.Context) ([]connector.Split, []int64, error) {
 	if err := g.join(); err != nil {
 		return nil, nil, err
 	}
-	// A member that was killed may have left offsets in a transaction, which ends by its timeout.
+	// A member that was killed may have left offsets in a transaction, which ends by its
+	// timeout.
 	ctx, cancel := context.WithTimeout(ctx, g.cfg.Timeout+g.cfg.TransactionTimeout+transactionEnds)
 	defer cancel()
 	g.letGo()
 	var mine []partition
 	var refused error
-	// What is to be given up goes first; nothing is in progress. From then on it is asked for by Changed.
+	// What is to be given up goes first; nothing is in progress. From then on it is asked for
+	// by Changed.
 	err := g.await(ctx, func() bool {
 		if len(g.leaving) > 0 {
 			return false
@@ -135,7 +137,8 @@ func (g *Group) letGo() {
 	g.signal()
 }
 
-// fetchCommitted asks for the offsets that the group has committed, once no transaction is open on them. Those of other members do not matter.
+// fetchCommitted asks for the offsets that the group has committed, once no transaction is open on
+// them. Those of other members do not matter.
 func (g *Group) fetchCommitted(ctx context.Context, of []partition) (kadm.OffsetResponses, error) {
 	for said := false; ; said = true {
 		got, err := g.list.admin.FetchOffsets(kadm.RequireStable(ctx), g.cfg.Group)
@@ -189,8 +192,8 @@ func (g *Group) offsets(ctx context.Context, of []partition) (map[partition]int6
 	}
 	maps.Copy(g.ids, g.list.ids)
 	if g.cfg.Start.kind == earliest {
-		// Whatever is new and whatever is not begins at its first record, which the checkpoint of
-		// the beginning commits.
+		// Whatever is new and whatever is not begins at its first record, which the
+		// checkpoint of the beginning commits.
 		if out, err = g.list.offsets(ctx, Earliest, missing); err != nil {
 			return nil, err
 		}
@@ -267,8 +270,8 @@ func (s *groupSource[T]) Partition(split int) (topic string, id int32, ok bool) 
 
 func (s *groupSource[T]) Verify(context.Context, []connector.Split, []int64) error { return nil }
 
-// Lag returns how many records of this member's partitions have not been read yet. known is false until
-// the brokers have said so.
+// Lag returns how many records of this member's partitions have not been read yet. known is false
+// until the brokers have said so.
 func (s *groupSource[T]) Lag() (records int64, known bool) { return s.g.lags.total() }
 
 // Skipped returns how many records of this member's partitions were skipped because they were gone

@@ -11,8 +11,8 @@ import (
 	"github.com/tensorferry/tensorferry/internal/brief"
 )
 
-// logger passes franz-go's words on. While brokers are away a client says the same many times a second; of each
-// message one is passed on in quiet.
+// logger passes franz-go's words on. While brokers are away a client says the same many times a
+// second; of each message one is passed on in quiet.
 type logger struct {
 	log *slog.Logger
 

@@ -53,7 +53,8 @@ func (b *broker) client(opts ...kgo.Opt) *kgo.Client {
 	return cl
 }
 
-// fill writes n records to each partition of a topic: the partition and a number, as "2/17", with that number as time in ms.
+// fill writes n records to each partition of a topic: the partition and a number, as "2/17", with
+// that number as time in ms.
 func (b *broker) fill(topic string, partitions int32, from, to int) {
 	b.t.Helper()
 	cl := b.client(kgo.RecordPartitioner(kgo.ManualPartitioner()))
@@ -69,7 +70,8 @@ func (b *broker) fill(topic string, partitions int32, from, to int) {
 	}
 }
 
-// committed are the values of a topic that a read_committed consumer sees, by partition, up to where they end now.
+// committed are the values of a topic that a read_committed consumer sees, by partition, up to
+// where they end now.
 func (b *broker) committed(topic string) map[int32][]string {
 	b.t.Helper()
 	cl := b.client(kgo.ConsumeTopics(topic), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(),
@@ -104,7 +106,8 @@ func (b *broker) committed(topic string) map[int32][]string {
 	return out
 }
 
-// check checks that every record of fill is in out once, as answer makes it, in the order of its partition.
+// check checks that every record of fill is in out once, as answer makes it, in the order of its
+// partition.
 func (b *broker) check(out map[int32][]string, partitions int32, n int, samePartition bool) {
 	b.t.Helper()
 	next := map[string]int{}

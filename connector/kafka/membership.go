@@ -44,7 +44,8 @@ func (g *Group) join() error {
 	g.member, g.list = cl, newListing(&g.cfg.Config, cl, g.cfg.Topics, g.match)
 	var ctx context.Context
 	ctx, g.stop = context.WithCancel(context.Background())
-	// The member holds partitions and reads none. What comes here are words about the membership.
+	// The member holds partitions and reads none. What comes here are words about the
+	// membership.
 	g.polling.Go(func() {
 		for ctx.Err() == nil {
 			cl.PollFetches(ctx).EachError(func(topic string, id int32, err error) {
@@ -74,7 +75,8 @@ func (g *Group) onAssigned(_ context.Context, cl *kgo.Client, m map[string][]int
 	g.signal()
 }
 
-// onRevoked gives partitions up when nothing of them is in progress: the job takes a checkpoint first.
+// onRevoked gives partitions up when nothing of them is in progress: the job takes a checkpoint
+// first.
 func (g *Group) onRevoked(ctx context.Context, _ *kgo.Client, m map[string][]int32) {
 	g.mu.Lock()
 	for topic, ids := range m {
@@ -100,8 +102,8 @@ func (g *Group) onRevoked(ctx context.Context, _ *kgo.Client, m map[string][]int
 	g.signal()
 }
 
-// LostError says that other members have this member's partitions now. The member sent no heartbeat for
-// too long, or could not reach the group.
+// LostError says that other members have this member's partitions now. The member sent no heartbeat
+// for too long, or could not reach the group.
 type LostError struct{ Group string }
 
 func (e *LostError) Error() string {
@@ -143,7 +145,8 @@ func (m *membership) OnGroupManageError(err error) {
 	g.signal()
 }
 
-// backoff is how long the client waits before it tries anything again. One whose name another process has taken must not take it back.
+// backoff is how long the client waits before it tries anything again. One whose name another
+// process has taken must not take it back.
 func (m *membership) backoff(tries int) time.Duration {
 	m.g.mu.Lock()
 	defer m.g.mu.Unlock()

@@ -29,8 +29,8 @@ var often = stream.Config{
 	Restart:    restart.Config{Strategy: restart.FixedDelay, Attempts: 1000, Delay: 100 * time.Millisecond},
 }
 
-// A job that starts at the latest records has a beginning that stays: what comes while no member reads is read by the next.
-// Partitions that appear later are read from their first record.
+// A job that starts at the latest records has a beginning that stays: what comes while no member
+// reads is read by the next. Partitions that appear later are read from their first record.
 func TestGroupStartsOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBroker(t, 2, "in", "out")
@@ -83,7 +83,8 @@ func TestGroupStartsOnce(t *testing.T) {
 	})
 }
 
-// A member that was killed in the midst of a commit leaves its transaction open. The next one waits until the brokers end it.
+// A member that was killed in the midst of a commit leaves its transaction open. The next one waits
+// until the brokers end it.
 func TestGroupWaitsForAnOpenTransaction(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBroker(t, 1, "in", "out")
@@ -296,7 +297,8 @@ func (f fickle) Open(ctx context.Context, s async.Subtask, c async.Completer[[]b
 	return f.Function.Open(ctx, s, c)
 }
 
-// A member whose job waits for its restart reads nothing, and gives up its partitions at once, also if the last attempt was never open.
+// A member whose job waits for its restart reads nothing, and gives up its partitions at once, also
+// if the last attempt was never open.
 func TestPartitionsAreGivenUpWhileAJobWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBroker(t, 2, "in", "out")

@@ -23,7 +23,8 @@ import (
 	"github.com/tensorferry/tensorferry/trace"
 )
 
-// A commit that fails is tolerated, and nothing comes for a while: no offset is committed past results that were never published.
+// A commit that fails is tolerated, and nothing comes for a while: no offset is committed past
+// results that were never published.
 func TestToleratedCommitThatFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBroker(t, 1, "in", "out")
@@ -67,8 +68,8 @@ func toFiles(dir string, cfg Config, fn func(context.Context, []byte) ([]byte, e
 	return j
 }
 
-// A record fails while the brokers are away: where the source can be read from cannot be asked then, which is a failure to which the restart
-// strategy applies like any other.
+// A record fails while the brokers are away: where the source can be read from cannot be asked
+// then, which is a failure to which the restart strategy applies like any other.
 func TestRestartWhileBrokersAreAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBroker(t, 1, "in")
@@ -96,8 +97,8 @@ func TestRestartWhileBrokersAreAway(t *testing.T) {
 	})
 }
 
-// Reads that fail now and then are no record that fails again and again: with records in between whatever it is, without any
-// if the brokers may be asked again.
+// Reads that fail now and then are no record that fails again and again: with records in between
+// whatever it is, without any if the brokers may be asked again.
 func TestReadsThatFailNowAndThen(t *testing.T) {
 	for code, records := range map[*kerr.Error]int{kerr.TopicAuthorizationFailed: 10, kerr.KafkaStorageError: 0} {
 		synctest.Test(t, func(t *testing.T) {

@@ -13,8 +13,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kversion"
 )
 
-// producer is the transactional client that all sinks of a group share. A transaction begins with the first record, and
-// holds everything since the last checkpoint.
+// producer is the transactional client that all sinks of a group share. A transaction begins with
+// the first record, and holds everything since the last checkpoint.
 type producer struct {
 	cfg *GroupConfig
 	id  string
@@ -37,7 +37,8 @@ func (p *producer) init(cfg *GroupConfig) {
 	p.id = "tensorferry-" + cfg.Group + "-" + name
 }
 
-// limit says how many bytes may go to a partition of a topic at once, before anything is written there.
+// limit says how many bytes may go to a partition of a topic at once, before anything is written
+// there.
 func (p *producer) limit(topic string, most int) { p.limits.Store(topic, most) }
 
 func (p *producer) batch(topic string) int32 {
@@ -57,7 +58,8 @@ func (p *producer) client() (*kgo.Client, error) {
 	cfg := SinkConfig[struct{}]{Partitioner: p.cfg.Partitioner, Compression: p.cfg.Compression}
 	cl, err := p.cfg.client(append(cfg.producing(p.failed.set),
 		kgo.ProducerBatchMaxBytesFn(p.batch), kgo.TransactionalID(p.id), kgo.TransactionTimeout(p.cfg.TransactionTimeout),
-		// Offsets are added to the transaction by requests of our own, which suit this form of the protocol.
+		// Offsets are added to the transaction by requests of our own, which suit this form
+		// of the protocol.
 		kgo.MaxVersions(kversion.V3_8_0()),
 	)...)
 	p.cl = cl
@@ -122,7 +124,8 @@ func (p *producer) clean(ctx context.Context) error {
 	return p.reset(ctx)
 }
 
-// reset ends the present transaction without publishing anything, also one of which only the brokers still know.
+// reset ends the present transaction without publishing anything, also one of which only the
+// brokers still know.
 func (p *producer) reset(ctx context.Context) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -134,7 +137,8 @@ func (p *producer) reset(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// A new id, or a new epoch of the same, makes the brokers end what is open, one way or the other.
+	// A new id, or a new epoch of the same, makes the brokers end what is open, one way or the
+	// other.
 	if _, _, err := cl.ProducerID(ctx); err != nil {
 		return p.cfg.asked("taking up the transactional id "+p.id, err)
 	}
@@ -158,7 +162,8 @@ func (p *producer) close() {
 	p.cl, p.began = nil, false
 }
 
-// explain says what may have ended a transaction. It is no refusal: the job takes the id up again and goes back.
+// explain says what may have ended a transaction. It is no refusal: the job takes the id up again
+// and goes back.
 func (p *producer) explain(err error) error {
 	for _, e := range []error{kerr.InvalidProducerEpoch, kerr.ProducerFenced, kerr.InvalidProducerIDMapping, kerr.InvalidTxnState} {
 		if errors.Is(err, e) {

@@ -6,8 +6,8 @@ import (
 	"github.com/tensorferry/tensorferry/async"
 )
 
-// Record is a record of Kafka. It has a topic, a partition, an offset, a key, a value, headers and a
-// time.
+// Record is a record of Kafka. It has a topic, a partition, an offset, a key, a value, headers and
+// a time.
 type Record = kgo.Record
 
 // Header is a header of a Record.
@@ -24,14 +24,14 @@ func Size(r *Record) int {
 }
 
 // EventTime returns the time of a record. It returns async.NoTime for a record that has none, and
-// async.BadTime for a time that is out of range. Out of range is a time before 1970, such as -1, and a
-// time after 2262, such as one in microseconds, which the client cannot represent.
+// async.BadTime for a time that is out of range. Out of range is a time before 1970, such as -1,
+// and a time after 2262, such as one in microseconds, which the client cannot represent.
 func EventTime(r *Record) async.EventTime {
 	if r.Timestamp.IsZero() {
 		return async.NoTime
 	}
-	// The client counts nanoseconds in 64 bits, which a time after 2262 overflows. Kafka's times
-	// are whole milliseconds, and what has overflowed is not one any more.
+	// The client counts nanoseconds in 64 bits, which a time after 2262 overflows. Kafka's
+	// times are whole milliseconds, and what has overflowed is not one any more.
 	if r.Timestamp.Nanosecond()%1e6 != 0 || r.Timestamp.UnixMilli() < 0 {
 		return async.BadTime
 	}

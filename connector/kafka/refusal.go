@@ -51,8 +51,8 @@ var advice = map[*kerr.Error]string{
 	kerr.FencedInstanceID:                   "another process has joined the group as the same instance; give each process a name of its own",
 }
 
-// refused makes a refusal of an error, if it is one, or returns it otherwise. What a broker said in it
-// is kept short.
+// refused makes a refusal of an error, if it is one, or returns it otherwise. What a broker said in
+// it is kept short.
 func refused(err error) error {
 	err = brief.Error(err)
 	if e, ok := errors.AsType[*kerr.Error](err); ok && advice[e] != "" {
@@ -103,7 +103,8 @@ func (c *Config) asked(what string, err error) error {
 	return unanswered{c.explained(what, err)}
 }
 
-// isPassing reports whether a failure is of the connection or the brokers, who may be asked again. Of data that are damaged it is none.
+// isPassing reports whether a failure is of the connection or the brokers, who may be asked again.
+// Of data that are damaged it is none.
 func isPassing(err error) bool {
 	if _, ok := errors.AsType[net.Error](err); ok {
 		return true

@@ -14,7 +14,8 @@ import (
 	"github.com/tensorferry/tensorferry/internal/guard"
 )
 
-// SinkConfig describes a sink. Brokers and Encode must be set; the sink of a Group needs no brokers.
+// SinkConfig describes a sink. Brokers and Encode must be set; the sink of a Group needs no
+// brokers.
 type SinkConfig[T any] struct {
 	// Config says how to reach Kafka. The sink of a Group does not use it.
 	Config
@@ -22,21 +23,23 @@ type SinkConfig[T any] struct {
 	Topic string
 	// Encode makes the record of a result.
 	Encode Encode[T]
-	// Partitioner chooses the partition of a record. Default: the hash of the key, as in Kafka's own
-	// clients; records without a key go to one partition for a while, then to another.
+	// Partitioner chooses the partition of a record. Default: the hash of the key, as in
+	// Kafka's own clients; records without a key go to one partition for a while, then to
+	// another.
 	Partitioner kgo.Partitioner
-	// Compression lists codecs in the order of preference. Default: snappy, or no compression if the
-	// brokers do not support it.
+	// Compression lists codecs in the order of preference. Default: snappy, or no compression
+	// if the brokers do not support it.
 	Compression []kgo.CompressionCodec
-	// MaxRecord is the largest size of a record in bytes, as Size counts. A larger record is refused, as
-	// its own fault. Default 1,000,000, which brokers accept by default; at most 64 MiB. If the topic
-	// allows less (max.message.bytes), the job fails when it starts.
+	// MaxRecord is the largest size of a record in bytes, as Size counts. A larger record is
+	// refused, as its own fault. Default 1,000,000, which brokers accept by default; at most 64
+	// MiB. If the topic allows less (max.message.bytes), the job fails when it starts.
 	MaxRecord int
-	// MaxHeld is how much a subtask holds back while a checkpoint is completed, in bytes of keys and
-	// values. Default 16 MiB. Only the sink of a Group uses it.
+	// MaxHeld is how much a subtask holds back while a checkpoint is completed, in bytes of
+	// keys and values. Default 16 MiB. Only the sink of a Group uses it.
 	MaxHeld int
 
-	batch int // how many bytes are sent to a partition at once; 0: as many as the largest record has
+	// How many bytes are sent to a partition at once; 0: as many as the largest record has.
+	batch int
 }
 
 // DefaultMaxHeld is how much a subtask holds back while a checkpoint is completed.
@@ -74,7 +77,8 @@ func (c *SinkConfig[T]) check() error {
 // batchBytes is how many bytes may be sent to a partition at once; a client wants at least 512.
 func (c *SinkConfig[T]) batchBytes() int { return max(c.batch, c.MaxRecord+overhead, 512) }
 
-// reach checks that the sink's topic is there and takes its records, and finds out how many it takes at once.
+// reach checks that the sink's topic is there and takes its records, and finds out how many it
+// takes at once.
 func (c *SinkConfig[T]) reach(ctx context.Context, cfg *Config, cl *kgo.Client) error {
 	if c.Topic == "" {
 		return nil
@@ -97,9 +101,10 @@ func (c *SinkConfig[T]) reach(ctx context.Context, cfg *Config, cl *kgo.Client) 
 	return nil
 }
 
-// producing are the options of a client that writes. broke is told what the Partitioner has done.
+// producing are the options of a client that writes. broke gets the failures of the Partitioner.
 func (c *SinkConfig[T]) producing(broke func(error)) []kgo.Opt {
-	// Records wait here while brokers are slow or away; the client's own bound is one of their number alone.
+	// Records wait here while brokers are slow or away; the client's own bound is one of their
+	// number alone.
 	opts := []kgo.Opt{kgo.RequiredAcks(kgo.AllISRAcks()), kgo.MaxBufferedBytes(mostRecord + overhead)}
 	if c.MaxRecord > 0 { // a Group has several sinks
 		opts = append(opts, kgo.ProducerBatchMaxBytes(int32(c.batchBytes())))
@@ -192,9 +197,9 @@ func (f *failures) written(k *Record, err error, split int, position int64) {
 	}
 }
 
-// Sink writes results when they come. A checkpoint is complete only when the brokers have all results
-// before it. After a failure the results since the last checkpoint are written once more: at least
-// once. A Sink is safe for concurrent use.
+// Sink writes results when they come. A checkpoint is complete only when the brokers have all
+// results before it. After a failure the results since the last checkpoint are written once more:
+// at least once. A Sink is safe for concurrent use.
 type Sink[T any] struct {
 	cfg SinkConfig[T]
 	err error

@@ -11,7 +11,8 @@ import (
 	"github.com/tensorferry/tensorferry/connector"
 )
 
-// How large records may be: the sink's bound, the topic's, and what a topic that takes more is sent.
+// How large records may be: the sink's bound, the topic's, and what a topic that takes more is
+// sent.
 func TestMaxRecord(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBroker(t, 1, "in", "out", "small", "large")
@@ -48,7 +49,8 @@ func TestMaxRecord(t *testing.T) {
 				NewSink(SinkConfig[[]byte]{Config: b.config(), Topic: c.topic, Encode: encode, MaxRecord: c.most}),
 				GroupSink(g, SinkConfig[[]byte]{Topic: c.topic, Encode: encode, MaxRecord: c.most}),
 			} {
-				// The offsets of a Group come from its source, so its sink alone is a transaction without any.
+				// The offsets of a Group come from its source, so its sink alone is
+				// a transaction without any.
 				w, err := openWriter(t, sink)
 				if err == nil {
 					if err = w.Write([]async.Record[[]byte]{{Value: value}}); err == nil {

@@ -20,17 +20,17 @@ type SourceConfig[T any] struct {
 	Topics
 	// Decode makes a value of a record.
 	Decode Decode[T]
-	// Discover is how often the source asks the brokers for new partitions, and for new topics that the
-	// pattern matches. Default 1 min.
+	// Discover is how often the source asks the brokers for new partitions, and for new topics
+	// that the pattern matches. Default 1 min.
 	Discover time.Duration
-	// Uncommitted says that records of transactions that are not committed are read too. Default: only
-	// committed records are read.
+	// Uncommitted says that records of transactions that are not committed are read too.
+	// Default: only committed records are read.
 	Uncommitted bool
 }
 
-// Source reads the partitions of topics, without an end. The job's checkpoints keep the offsets, and
-// the source does not belong to a consumer group. Use a Group if the results go to Kafka. A Source is
-// safe for concurrent use.
+// Source reads the partitions of topics, without an end. The job's checkpoints keep the offsets,
+// and the source does not belong to a consumer group. Use a Group if the results go to Kafka. A
+// Source is safe for concurrent use.
 type Source[T any] struct {
 	cfg   SourceConfig[T]
 	match func(string) bool
@@ -44,7 +44,8 @@ type Source[T any] struct {
 	cut   []partition        // the splits of the last Assign
 }
 
-// Partition returns the partition of a split, by the split's number in the job that was started last.
+// Partition returns the partition of a split, by the split's number in the job that was started
+// last.
 func (s *Source[T]) Partition(split int) (topic string, id int32, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -143,8 +144,8 @@ func (s *Source[T]) Splits(ctx context.Context) (splits []connector.Split, err e
 	return splits, err
 }
 
-// Verify implements connector.Source. It refuses a partition that is gone. It also refuses an offset
-// whose record is gone, unless OnExpired says that such records are skipped.
+// Verify implements connector.Source. It refuses a partition that is gone. It also refuses an
+// offset whose record is gone, unless OnExpired says that such records are skipped.
 func (s *Source[T]) Verify(ctx context.Context, splits []connector.Split, next []int64) error {
 	if s.cfg.OnExpired == SkipExpired {
 		return s.err // Assign skips them
@@ -155,9 +156,9 @@ func (s *Source[T]) Verify(ctx context.Context, splits []connector.Split, next [
 	})
 }
 
-// Locate checks whether the records at the positions of splits are still there. If a record is gone and
-// OnExpired says so, Locate returns the position at which reading goes on; otherwise it returns an
-// error that says what is lost. The splits that it returns may name their topics more exactly.
+// Locate checks whether the records at the positions of splits are still there. If a record is gone
+// and OnExpired says so, Locate returns the position at which reading goes on; otherwise it returns
+// an error that says what is lost. The splits that it returns may name their topics more exactly.
 func (s *Source[T]) Locate(ctx context.Context, splits []connector.Split, next []int64) (now []connector.Split, from []int64, err error) {
 	err = s.ask(ctx, func(ctx context.Context, l *listing) error {
 		now, from, err = s.locate(ctx, l, splits, next, &s.skipped)
@@ -225,8 +226,8 @@ func wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// Assign implements connector.Rebalancing. Partitions that have no split yet come behind the others, and
-// are read from their first record.
+// Assign implements connector.Rebalancing. Partitions that have no split yet come behind the
+// others, and are read from their first record.
 func (s *Source[T]) Assign(ctx context.Context, splits []connector.Split, next []int64) ([]connector.Split, []int64, error) {
 	err := s.ask(ctx, func(ctx context.Context, l *listing) (err error) {
 		if splits, next, err = s.locate(ctx, l, splits, next, &s.skipped); err != nil {

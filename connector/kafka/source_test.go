@@ -57,8 +57,8 @@ func published(t *testing.T, dir string) map[string]int {
 	return count
 }
 
-// Offsets are in the checkpoints: a job that fails reads again from there, and one that is stopped and resumed goes on. Partitions
-// that appear while it runs are read from their first record.
+// Offsets are in the checkpoints: a job that fails reads again from there, and one that is stopped
+// and resumed goes on. Partitions that appear while it runs are read from their first record.
 func TestSource(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBroker(t, 2, "in")
@@ -167,8 +167,8 @@ func TestSourceLosesNothingSilently(t *testing.T) {
 		if err := s.Verify(t.Context(), splits, []int64{100}); err != nil {
 			t.Errorf("at its end: %v", err)
 		}
-		// A split of an earlier version has no id of its topic, and gets one. It does not say
-		// that it begins at the first record.
+		// A split of an earlier version has no id of its topic, and gets one. It does not
+		// say that it begins at the first record.
 		want := strings.Replace(string(splits[0].Data), `,"first":true`, "", 1)
 		old := []connector.Split{{Data: []byte(`{"topic":"in","partition":0}`)}}
 		if now, next, err := s.Assign(t.Context(), old, []int64{7}); err != nil || string(now[0].Data) != want || next[0] != 7 {
@@ -235,7 +235,8 @@ func TestSourceLosesNothingSilently(t *testing.T) {
 	})
 }
 
-// The sink of jobs that do not come from Kafka: a checkpoint waits for the brokers, and a refusal is an error that names the record.
+// The sink of jobs that do not come from Kafka: a checkpoint waits for the brokers, and a refusal
+// is an error that names the record.
 func TestSink(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBroker(t, 2, "out")
@@ -303,8 +304,8 @@ func TestLogger(t *testing.T) {
 	})
 }
 
-// Where transactions end a log has entries that are no records. A position behind the last record is behind them too: nothing is left to read, and
-// nothing is missed when they are deleted.
+// Where transactions end a log has entries that are no records. A position behind the last record
+// is behind them too: nothing is left to read, and nothing is missed when they are deleted.
 func TestPositionsBehindTransactions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBroker(t, 1, "in", "out")
@@ -362,7 +363,8 @@ func (s *stopper) OnFetchRecordUnbuffered(*Record, bool) {
 	}
 }
 
-// A reader may be used after a read that ended. Records that came just then are not lost: the client hands them out once.
+// A reader may be used after a read that ended. Records that came just then are not lost: the
+// client hands them out once.
 func TestReadThatEndsKeepsRecords(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBroker(t, 1, "in")

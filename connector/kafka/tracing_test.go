@@ -23,8 +23,8 @@ import (
 
 const traceID = "4bf92f3577b34da6a3ce929d0e0e4736"
 
-// fillTraced writes n records: every fourth is part of a sampled trace, every fourth of one that is not, and one in four has no
-// context, or a malformed one.
+// fillTraced writes n records: every fourth is part of a sampled trace, every fourth of one that is
+// not, and one in four has no context, or a malformed one.
 func (b *broker) fillTraced(topic string, n int) {
 	b.t.Helper()
 	cl := b.client()
@@ -65,8 +65,8 @@ func (b *broker) headers(topic string, n int) map[string]string {
 	return out
 }
 
-// From the header of a record to the parent of its span, and from that span to the headers of its result or dead
-// letter; from Kafka to Kafka, and with a sink that writes at least once.
+// From the header of a record to the parent of its span, and from that span to the headers of its
+// result or dead letter; from Kafka to Kafka, and with a sink that writes at least once.
 func TestTraces(t *testing.T) {
 	for _, grouped := range []bool{true, false} {
 		for _, on := range []bool{true, false} {

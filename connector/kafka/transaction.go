@@ -16,7 +16,8 @@ import (
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
-// transactionEnds is how long after its timeout brokers may take to end a transaction: they look for those every ten seconds.
+// transactionEnds is how long after its timeout brokers may take to end a transaction: they look
+// for those every ten seconds.
 const transactionEnds = 15 * time.Second
 
 // markOf is the mark of offsets that a checkpoint has committed.
@@ -95,7 +96,8 @@ func (g *Group) commit(ctx context.Context, offsets map[partition]int64, mark st
 	}
 	if p.began {
 		if err := cl.EndTransaction(ctx, kgo.TryCommit); err != nil {
-			// Whether it was committed Newest finds out. Until then nothing may follow in it.
+			// Whether it was committed Newest finds out. Until then nothing may follow
+			// in it.
 			p.failed.set(fmt.Errorf("kafka: committing the transaction: %w", p.explain(err)))
 			return p.failed.get()
 		}
@@ -104,8 +106,8 @@ func (g *Group) commit(ctx context.Context, offsets map[partition]int64, mark st
 	return nil
 }
 
-// addAll adds offsets to the present transaction. Without results there is none that the client knows of; then it is a
-// transaction of offsets alone.
+// addAll adds offsets to the present transaction. Without results there is none that the client
+// knows of; then it is a transaction of offsets alone.
 func (g *Group) addAll(ctx context.Context, cl *kgo.Client, offsets map[partition]int64, mark string) error {
 	id, epoch, err := cl.ProducerID(ctx)
 	if err != nil {
@@ -141,8 +143,8 @@ func endTransaction(ctx context.Context, cl *kgo.Client, txn string, id int64, e
 	return kerr.ErrorForCode(resp.ErrorCode)
 }
 
-// untilSettled tries until the group, and the brokers' transactions, are between two states no more. As long as this member owns
-// its partitions, it may commit for them in whichever generation.
+// untilSettled tries until the group, and the brokers' transactions, are between two states no
+// more. As long as this member owns its partitions, it may commit for them in whichever generation.
 func (g *Group) untilSettled(ctx context.Context, try func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, g.cfg.RebalanceTimeout)
 	defer cancel()
@@ -178,8 +180,9 @@ func addOffsets(ctx context.Context, cl *kgo.Client, txn, group string, id int64
 // commitInTransaction adds offsets to a transaction, as long as this member has the partitions that
 // it must hold.
 func (g *Group) commitInTransaction(ctx context.Context, cl *kgo.Client, txn string, id int64, epoch int16, offsets map[partition]int64, mark string, held iter.Seq[partition]) error {
-	// The membership is looked at before the partitions. One that was lost and taken up again in between has a new generation, and others may
-	// have read these partitions since; the old one the brokers refuse.
+	// The membership is looked at before the partitions. One that was lost and taken up again
+	// in between has a new generation, and others may have read these partitions since; the old
+	// one the brokers refuse.
 	member, generation := g.member.GroupMetadata()
 	g.mu.Lock()
 	err := g.holds(held)
@@ -222,8 +225,8 @@ func (g *Group) commitInTransaction(ctx context.Context, cl *kgo.Client, txn str
 	return nil
 }
 
-// Newest implements stream.CheckpointStore. After a commit that failed it asks the brokers whether the
-// commit was carried out.
+// Newest implements stream.CheckpointStore. After a commit that failed it asks the brokers whether
+// the commit was carried out.
 func (g *Group) Newest(ctx context.Context) (*checkpoint.Snapshot, error) {
 	g.letGo()
 	if s := g.unsure; s != nil {

@@ -13,8 +13,8 @@ import (
 	"github.com/tensorferry/tensorferry/stream/restart"
 )
 
-// A member whose commit is slow is taken for dead while it lasts, another reads its partitions, and it is a member again before the commit
-// goes on: it must not be carried out.
+// A member whose commit is slow is taken for dead while it lasts, another reads its partitions, and
+// it is a member again before the commit goes on: it must not be carried out.
 func TestGroupCommitOfAZombie(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n = 3000
@@ -39,7 +39,9 @@ func TestGroupCommitOfAZombie(t *testing.T) {
 		b.fake.ControlKey(int16(kmsg.Heartbeat), func(req kmsg.Request) (kmsg.Response, error, bool) {
 			b.fake.KeepControl()
 			if deaf.Load() && req.(*kmsg.HeartbeatRequest).MemberID == member.Load() {
-				return req.ResponseKind(), nil, true // the member believes that all is well, and the broker hears nothing
+				// The member believes that all is well, and the broker hears
+				// nothing.
+				return req.ResponseKind(), nil, true
 			}
 			return nil, nil, false
 		})

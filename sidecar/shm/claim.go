@@ -8,7 +8,8 @@ import (
 // prefix begins the name of every object and of every claim.
 const prefix = "tensorferry-"
 
-// Claim is a name that is its maker's for as long as the process lives. It begins with "tensorferry-".
+// Claim is a name that is its maker's for as long as the process lives. It begins with
+// "tensorferry-".
 type Claim struct {
 	name string
 	free func()
@@ -20,7 +21,8 @@ func (c *Claim) Name() string { return c.name }
 // Free gives the name up. It may be called again.
 func (c *Claim) Free() { c.free() }
 
-// split takes a name of a claim apart: the place where its maker can be asked for, and the claim itself.
+// split takes a name of a claim apart: the place where its maker can be asked for, and the claim
+// itself.
 func split(name string) (place, id string, ok bool) {
 	rest, ok := strings.CutPrefix(name, prefix)
 	if !ok {

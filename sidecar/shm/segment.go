@@ -9,7 +9,8 @@ type Segment struct {
 	unlinked bool
 }
 
-// Key returns the name by which another process opens the object, as shm_open takes it: with one slash before it.
+// Key returns the name by which another process opens the object, as shm_open takes it: with one
+// slash before it.
 func (s *Segment) Key() string { return "/" + s.key }
 
 // Bytes returns the memory. It must not be touched after Close.

@@ -13,8 +13,8 @@ import (
 // folder is where POSIX shared memory objects lie. A variable for the tests.
 var folder = "/dev/shm"
 
-// Create makes an object of size bytes, all of which the system has set aside: where there is no room for them it
-// is an error now, and not a fault when they are written.
+// Create makes an object of size bytes, all of which the system has set aside: where there is no
+// room for them it is an error now, and not a fault when they are written.
 func Create(size int) (*Segment, error) {
 	if size <= 0 {
 		return nil, fmt.Errorf("shm: an object of %d bytes", size)
@@ -121,8 +121,9 @@ func sweep(path string) error {
 	return nil
 }
 
-// NewClaim makes a claim. It is an abstract Unix socket, which the system frees when the process ends, however it ends; so a
-// claim can be checked by who is in the same network namespace, which is part of its name.
+// NewClaim makes a claim. It is an abstract Unix socket, which the system frees when the process
+// ends, however it ends; so a claim can be checked by who is in the same network namespace, which
+// is part of its name.
 func NewClaim() (*Claim, error) {
 	id := rand.Text()
 	fd, err := hold(id)
@@ -160,8 +161,8 @@ func namespace() string {
 	return fmt.Sprintf("%x.%x", st.Dev, st.Ino)
 }
 
-// Dead reports whether name is of a claim whose maker is gone for certain. Of names that are not of a claim, and of claims made
-// where this process cannot look, it says no.
+// Dead reports whether name is of a claim whose maker is gone for certain. Of names that are not of
+// a claim, and of claims made where this process cannot look, it says no.
 func Dead(name string) bool {
 	place, id, ok := split(name)
 	if !ok || place == "unknown" || place != namespace() {

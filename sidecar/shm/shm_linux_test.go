@@ -11,7 +11,8 @@ import (
 	"testing"
 )
 
-// inTemp makes the objects of a test in a folder of its own, so that tests do not sweep what lives beside them.
+// inTemp makes the objects of a test in a folder of its own, so that tests do not sweep what lives
+// beside them.
 func inTemp(t *testing.T) string {
 	t.Helper()
 	before := folder
