@@ -9,25 +9,27 @@ import (
 // Sink writes a stream to another system. Its results become visible when their checkpoint is
 // complete, and not before. All subtasks share it, so it must be safe for concurrent use.
 type Sink[T any] interface {
-	// Open makes the writer of one subtask. sub.Run and sub.Attempt name what the writer prepares,
-	// so that it never meets what an earlier attempt prepared. sub.Config is not set.
+	// Open makes the writer of one subtask. sub.Run and sub.Attempt name what the writer
+	// prepares, so that it never meets what an earlier attempt prepared. sub.Config is not set.
 	Open(ctx context.Context, sub async.Subtask) (Writer[T], error)
-	// Committer makes the committer that publishes the results of completed checkpoints. One is in
-	// use at a time.
+	// Committer makes the committer that publishes the results of completed checkpoints. One is
+	// in use at a time.
 	Committer(ctx context.Context) (Committer, error)
 }
 
 // Writer writes the records of one subtask. One goroutine uses it.
 type Writer[T any] interface {
-	// Write takes records in order. The slice is valid until Write returns; the values belong to
-	// the writer. It may buffer.
+	// Write takes records in order. The slice is valid until Write returns; the values belong
+	// to the writer. It may buffer.
 	Write(recs []async.Record[T]) error
-	// Prepare makes everything that was written since the last Prepare durable but not yet visible,
-	// and names it. It is called at each barrier, with the number of the checkpoint, and for the
-	// final checkpoint. Writing then goes on into new pending results. If the checkpoint is
-	// aborted, what was prepared stays prepared: the runtime adds it to the next checkpoint.
+	// Prepare makes everything that was written since the last Prepare durable but not yet
+	// visible, and names it. It is called at each barrier, with the number of the checkpoint,
+	// and for the final checkpoint. Writing then goes on into new pending results. If the
+	// checkpoint is aborted, what was prepared stays prepared: the runtime adds it to the next
+	// checkpoint.
 	Prepare(ctx context.Context, checkpoint int64) ([]Pending, error)
-	// Close releases what the writer holds, and discards what was not prepared. It is idempotent.
+	// Close releases what the writer holds, and discards what was not prepared. It is
+	// idempotent.
 	Close() error
 }
 
@@ -54,20 +56,20 @@ type Pending struct {
 // uses a committer.
 type Committer interface {
 	// Begin returns the state of a new run. previous is the last state of the finished run that
-	// this one replaces, or nil if there was none. The new run's first commit replaces what that
-	// run published, and nothing else. Begin fails if the place holds results of others that would
-	// be mixed with ours.
+	// this one replaces, or nil if there was none. The new run's first commit replaces what
+	// that run published, and nothing else. Begin fails if the place holds results of others
+	// that would be mixed with ours.
 	Begin(ctx context.Context, previous []byte) (state []byte, err error)
 	// Plan decides where the pending results of one checkpoint will go. It does no I/O: the
-	// checkpoint keeps the new state and the plan, and the plan is carried out when the checkpoint
-	// is durable. pending is in the order of subtasks.
+	// checkpoint keeps the new state and the plan, and the plan is carried out when the
+	// checkpoint is durable. pending is in the order of subtasks.
 	Plan(state []byte, pending []Pending) (next []byte, plan []byte, err error)
-	// Commit carries out a plan and makes it durable. It is idempotent: after a crash the plan of
-	// the restored checkpoint is carried out again.
+	// Commit carries out a plan and makes it durable. It is idempotent: after a crash the plan
+	// of the restored checkpoint is carried out again.
 	Commit(ctx context.Context, plan []byte) error
-	// Clean removes the pending results of this job, of any attempt, that are not published. It is
-	// called after the Commit of a restore, and when a run begins afresh, before any writer is
-	// opened.
+	// Clean removes the pending results of this job, of any attempt, that are not published. It
+	// is called after the Commit of a restore, and when a run begins afresh, before any writer
+	// is opened.
 	Clean(ctx context.Context) error
 	// Close releases what the committer holds. It is called once.
 	Close() error
@@ -76,19 +78,19 @@ type Committer interface {
 // Checker is an optional interface of a Committer. It is for committers that can tell whether what
 // they published is still there.
 type Checker interface {
-	// Check returns an error that says what is missing, or has changed, of all that was published
-	// up to a state whose plan has been carried out. It is called before a run goes on from a
-	// checkpoint, also from the last one of a finished run. An error of class async.Permanent ends
-	// the run.
+	// Check returns an error that says what is missing, or has changed, of all that was
+	// published up to a state whose plan has been carried out. It is called before a run goes
+	// on from a checkpoint, also from the last one of a finished run. An error of class
+	// async.Permanent ends the run.
 	Check(ctx context.Context, state []byte) error
 }
 
 // Rewinder is an optional interface of a Committer. It is for committers that can go back to a
 // checkpoint that is not the newest of its run, with what was published since.
 type Rewinder interface {
-	// Rewind returns the state to go on with. state is that of the checkpoint to go back to. newest
-	// is that of the newest checkpoint, whose plan has been carried out. The next plan replaces
-	// what was published between them.
+	// Rewind returns the state to go on with. state is that of the checkpoint to go back to.
+	// newest is that of the newest checkpoint, whose plan has been carried out. The next plan
+	// replaces what was published between them.
 	Rewind(state, newest []byte) ([]byte, error)
 }
 
@@ -97,15 +99,15 @@ type Rewinder interface {
 // newer ones are damaged or gone.
 type Salvager interface {
 	// Salvage looks for what was published after a state. newer says that there was a newer
-	// checkpoint; a nil state is that of a run of which nothing is known. Salvage returns the names
-	// of what it found and, if it found anything, the state to go on with.
+	// checkpoint; a nil state is that of a run of which nothing is known. Salvage returns the
+	// names of what it found and, if it found anything, the state to go on with.
 	//
 	// With compare, what is there stays, and the results that follow are compared with it until
-	// nothing is left to compare with: the job must make the same results each time, in the same
-	// order. Without it, the next plan replaces what is there. An error of class async.Permanent
-	// says what is in the way.
+	// nothing is left to compare with: the job must make the same results each time, in the
+	// same order. Without it, the next plan replaces what is there. An error of class
+	// async.Permanent says what is in the way.
 	Salvage(ctx context.Context, state []byte, newer, compare bool) (next []byte, beyond []string, err error)
-	// Unsettled returns an error if results were to be made again and the input ended before they
-	// were.
+	// Unsettled returns an error if results were to be made again and the input ended before
+	// they were.
 	Unsettled(state []byte) error
 }

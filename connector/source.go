@@ -9,8 +9,8 @@ import (
 // Split is a part of a source that one subtask reads in order: a range of a file, a partition of a
 // log. Its number is its index in the slice that Splits returned.
 type Split struct {
-	// Data is the connector's own description of the split. Checkpoints keep it. It must be enough
-	// to read the split again, and to see that the thing behind it has changed.
+	// Data is the connector's own description of the split. Checkpoints keep it. It must be
+	// enough to read the split again, and to see that the thing behind it has changed.
 	Data []byte
 	// Start is the position of the split's first record.
 	Start int64
@@ -19,28 +19,29 @@ type Split struct {
 // Source cuts an input into splits and reads them. All subtasks share it, so it must be safe for
 // concurrent use.
 type Source[T any] interface {
-	// Splits cuts the input. It is called once for a run that begins afresh. Every checkpoint keeps
-	// the cut, the first one before anything is read, and a restore passes it to Verify and Open.
-	// The cut must not depend on parallelism. Splits are numbered in the order of the input.
+	// Splits cuts the input. It is called once for a run that begins afresh. Every checkpoint
+	// keeps the cut, the first one before anything is read, and a restore passes it to Verify
+	// and Open. The cut must not depend on parallelism. Splits are numbered in the order of the
+	// input.
 	Splits(ctx context.Context) ([]Split, error)
 	// Verify returns an error if what the splits of a checkpoint name is gone, or has changed
-	// before the given positions (next[i] for splits[i]). It is called once before a restored run
-	// reads anything; an error refuses the restore.
+	// before the given positions (next[i] for splits[i]). It is called once before a restored
+	// run reads anything; an error refuses the restore.
 	Verify(ctx context.Context, splits []Split, next []int64) error
-	// Open makes the reader of a split from a position: Split.Start, the Position of a record of
-	// the split, or the next position that Read returned.
+	// Open makes the reader of a split from a position: Split.Start, the Position of a record
+	// of the split, or the next position that Read returned.
 	Open(ctx context.Context, split Split, position int64) (Reader[T], error)
 }
 
 // Reader reads one split. One goroutine uses it.
 type Reader[T any] interface {
 	// Read appends at least one and about max records to dst. It returns dst and the position
-	// behind the last record. It may block until a record arrives, and returns ctx.Err() when ctx
-	// ends.
+	// behind the last record. It may block until a record arrives, and returns ctx.Err() when
+	// ctx ends.
 	//
-	// At the end of the split it returns io.EOF, with or without last records. Only io.EOF itself
-	// is the end: an error that wraps it, or io.ErrUnexpectedEOF, is a failure, and so is io.EOF
-	// from any other method.
+	// At the end of the split it returns io.EOF, with or without last records. Only io.EOF
+	// itself is the end: an error that wraps it, or io.ErrUnexpectedEOF, is a failure, and so
+	// is io.EOF from any other method.
 	//
 	// The reader sets Value, Time and Position of the records. The values belong to the runtime
 	// when Read has returned.
@@ -52,19 +53,20 @@ type Reader[T any] interface {
 // Describer is an optional interface of a Reader. It is for readers that know more about their
 // split the further they have read, as a checksum of what lies before a position.
 type Describer interface {
-	// Describe appends to dst the Split.Data that a checkpoint is to keep for positions from the
-	// one that the last Read returned up to the next one. Verify and Open get it after a restore.
-	// The goroutine that reads calls it after each Read that did not fail. The appended bytes
-	// belong to the runtime.
+	// Describe appends to dst the Split.Data that a checkpoint is to keep for positions from
+	// the one that the last Read returned up to the next one. Verify and Open get it after a
+	// restore. The goroutine that reads calls it after each Read that did not fail. The
+	// appended bytes belong to the runtime.
 	Describe(dst []byte) []byte
 }
 
 // Apart is an optional interface of a Source. It is for sources that can tell what they read from
 // what their own job writes.
 type Apart interface {
-	// Apart returns an error if the source reads, now or in another run, what any of own writes.
-	// own are the sinks of the job and its checkpoint store. If the source cannot tell, that is not
-	// an error. Apart is called before anything is opened or read; an error ends the job.
+	// Apart returns an error if the source reads, now or in another run, what any of own
+	// writes. own are the sinks of the job and its checkpoint store. If the source cannot tell,
+	// that is not an error. Apart is called before anything is opened or read; an error ends
+	// the job.
 	Apart(ctx context.Context, own ...any) error
 }
 
@@ -87,10 +89,10 @@ type AssignedSplit struct {
 
 // UnboundedReader reads all splits of a subtask. One goroutine uses it.
 type UnboundedReader[T any] interface {
-	// Read appends about max records of one split to dst. It returns dst, the split's index and the
-	// position behind the last record. It blocks until a record arrives. It may return no records
-	// and a higher position, for logs with entries that are not records, such as transaction
-	// markers. It returns ctx.Err() when ctx ends.
+	// Read appends about max records of one split to dst. It returns dst, the split's index and
+	// the position behind the last record. It blocks until a record arrives. It may return no
+	// records and a higher position, for logs with entries that are not records, such as
+	// transaction markers. It returns ctx.Err() when ctx ends.
 	//
 	// Each split is read in its order, and none waits for ever while others go on. These splits
 	// have no end, so io.EOF is a failure like any other error.
@@ -104,13 +106,13 @@ type UnboundedReader[T any] interface {
 // a checkpoint behind which nothing is emitted, closes all subtasks, and goes on from that
 // checkpoint with the new splits.
 type Rebalancing interface {
-	// Changed waits until the splits have changed since the last Assign. It returns when ctx ends.
-	// An error is a failure of the job, to which its restart strategy applies.
+	// Changed waits until the splits have changed since the last Assign. It returns when ctx
+	// ends. An error is a failure of the job, to which its restart strategy applies.
 	Changed(ctx context.Context) error
-	// Assign returns the splits from now on, and the position of each. It is called before every
-	// attempt, when nothing is read and the results of the last checkpoint are published. splits
-	// and next are those of that checkpoint, or what Splits returned. The order of the result
-	// numbers the splits anew. An error is a failure of the job, to which its restart strategy
-	// applies, also before the first attempt: Splits has found the source.
+	// Assign returns the splits from now on, and the position of each. It is called before
+	// every attempt, when nothing is read and the results of the last checkpoint are published.
+	// splits and next are those of that checkpoint, or what Splits returned. The order of the
+	// result numbers the splits anew. An error is a failure of the job, to which its restart
+	// strategy applies, also before the first attempt: Splits has found the source.
 	Assign(ctx context.Context, splits []Split, next []int64) (now []Split, from []int64, err error)
 }

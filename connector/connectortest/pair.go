@@ -23,17 +23,20 @@ type Guarantee int
 const (
 	// ExactlyOnce: every record's result is published once, those of a lane in their order.
 	ExactlyOnce Guarantee = iota
-	// AtLeastOnce: every record's result is published. Repetitions begin further back and go on in order.
+	// AtLeastOnce: every record's result is published. Repetitions begin further back and go on
+	// in order.
 	AtLeastOnce
 )
 
-// Pair is a source and a sink that a job is made of. Records are lines of JSON (Line), in lanes that the source keeps in order.
+// Pair is a source and a sink that a job is made of. Records are lines of JSON (Line), in lanes
+// that the source keeps in order.
 type Pair[T ~[]byte] struct {
 	Lanes, Records int // Records of each lane
-	// Open makes source and sink as a new process would; close ends what they share, after the job.
+	// Open makes source and sink as a new process would; close ends what they share, after the
+	// job.
 	Open func() (source connector.Source[T], sink connector.Sink[T], close func() error)
-	// Store, of the job's processes together, keeps their checkpoints. nil: Open's source and sink need no
-	// checkpoint of an earlier process; the store of each is StoreOf.
+	// Store, of the job's processes together, keeps their checkpoints. nil: Open's source and
+	// sink need no checkpoint of an earlier process; the store of each is StoreOf.
 	Store stream.CheckpointStore
 	// StoreOf is the store of the process that Open was called for last.
 	StoreOf func() stream.CheckpointStore
@@ -83,8 +86,9 @@ func (p *Pair[T]) process(t *testing.T, seed uint64, resume *checkpoint.Snapshot
 	}
 }
 
-// Job runs a job of the pair in one process after another: each fails now and then and restarts, is stopped or is cancelled at a random moment, and the
-// next goes on. In the end the guarantee must hold.
+// Job runs a job of the pair in one process after another: each fails now and then and restarts, is
+// stopped or is cancelled at a random moment, and the next goes on. In the end the guarantee must
+// hold.
 func Job[T ~[]byte](t *testing.T, p Pair[T]) {
 	t.Helper()
 	seed := rand.Uint64()

@@ -30,9 +30,10 @@ type read[T any] struct {
 	value    T
 }
 
-// Source checks a source against its contract (connector.Source, connector.Unbounded): splits do not change from one process to the next, every record is in
-// one of them once, positions grow, and a split can be read from any position that it has given, with the same records; values stay what they
-// were while reading goes on; Verify accepts all of these positions.
+// Source checks a source against its contract (connector.Source, connector.Unbounded): splits do
+// not change from one process to the next, every record is in one of them once, positions grow, and
+// a split can be read from any position that it has given, with the same records; values stay what
+// they were while reading goes on; Verify accepts all of these positions.
 func Source[T any](t *testing.T, in Input[T]) {
 	t.Helper()
 	ctx := t.Context()

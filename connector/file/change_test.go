@@ -87,8 +87,8 @@ const prefixLines = 2 * prefixSize / lineSize // more than what the checksum of 
 func fileChanges(t *testing.T, is string) []struct {
 	name   string
 	change func(path string)
-	// during and before are what is said when that happens while a split of the file is read, and
-	// before it is opened; empty: its records are those that were there.
+	// during and before are what is said when that happens while a split of the file is read,
+	// and before it is opened; empty: its records are those that were there.
 	during, before string
 } {
 	n := len(is)
@@ -133,8 +133,8 @@ func TestFileChangesWhileItIsRead(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				// Behind a split that was read nothing may have gone wrong; the last is the one to
-				// look at.
+				// Behind a split that was read nothing may have gone wrong; the
+				// last is the one to look at.
 				last := splits[len(splits)-1]
 				if len(splits) > 1 {
 					if _, _, err := readAll(s, splits[0], splits[0].Start, 100); err != nil {

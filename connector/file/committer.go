@@ -50,10 +50,10 @@ type sinkState struct {
 	// what this run has published since under the same names.
 	Stale []extent `json:"stale,omitempty"`
 	// Retired are what the last plan was to take away. A crash may have kept it
-	// from that, so whoever replaces this run must still know them.
+	// from that, so the run that replaces this one must still know them.
 	Retired []extent `json:"retired,omitempty"`
-	// List and Recent say of which size the parts are, see published.go. Of those that a program
-	// published that did not keep it they say nothing.
+	// List and Recent say of which size the parts are, see published.go. Of those that a
+	// program published that did not keep it they say nothing.
 	List   listing `json:"list,omitzero"`
 	Recent string  `json:"recent,omitempty"`
 	// Consumed: others may have taken parts away.

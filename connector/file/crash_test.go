@@ -242,7 +242,7 @@ func TestAnyCrashGivesTheSameOutput(t *testing.T) {
 				if !d.Crashed() {
 					break
 				}
-				// else the job was over, and gave its lock back
+				// Otherwise the job was over, and gave its lock back.
 				if err == nil && cat(d.LoseAll()) != wanted("b") {
 					t.Fatalf("operation %d: a crash and no error", n)
 				}

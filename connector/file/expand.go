@@ -105,9 +105,9 @@ func tidy(path string) string {
 // walk goes through the folders in which files may be that a pattern matches.
 type walk struct {
 	ctx context.Context
-	// folder, if set, is told of each folder, with what is left of the pattern there.
+	// folder, if set, is called for each folder, with what is left of the pattern there.
 	folder func(dir string, rest []element)
-	// file, if set, is told of each name that the whole pattern matches, whatever it is of.
+	// file, if set, is called for each name that the whole pattern matches, whatever it names.
 	file func(path string)
 	// seen are the folders that were gone through, with how much of the pattern was left.
 	seen map[visit]bool

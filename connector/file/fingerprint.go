@@ -20,9 +20,9 @@ const (
 // look is what one look at a file shows.
 type look struct {
 	info os.FileInfo
-	// head is its beginning: its first 64 KiB, or all of it if it had no more when its size was the
-	// one that was given. prefix is the checksum of head, and tail that of what lies before that
-	// size; empty if the file is shorter now.
+	// head is its beginning: its first 64 KiB, or all of it if it had no more when its size was
+	// the one that was given. prefix is the checksum of head, and tail that of what lies before
+	// that size; empty if the file is shorter now.
 	head         []byte
 	prefix, tail string
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/tensorferry/tensorferry/async"
 )
 
-// foreignError says that an input holds something else than lines. It is no record's fault.
+// foreignError says that an input does not hold lines. It is not a record's fault.
 type foreignError struct{ name, kind string }
 
 func (e *foreignError) Error() string {
@@ -43,7 +43,7 @@ var magics = []struct{ begins, kind string }{
 }
 
 // foreign says what the beginning of an input shows it to be, if that is plainly no JSON Lines;
-// else it returns "". Of lines the first may be anything: a bad record is no foreign file.
+// otherwise it returns "". Of lines the first may be anything: a bad record is not a foreign file.
 func foreign(head []byte) string {
 	for _, m := range magics {
 		if bytes.HasPrefix(head, []byte(m.begins)) {

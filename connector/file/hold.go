@@ -38,7 +38,7 @@ func (c *committer) hold() error {
 		return nil
 	}
 	lock, err := c.fs.Lock(filepath.Join(c.dir, lockName))
-	// whoever had it has just removed it
+	// The job that had it has just removed it.
 	for err == nil && errors.Is(lock.Held(), fsx.ErrLockLost) {
 		if err = lock.Close(); err == nil {
 			lock, err = c.fs.Lock(filepath.Join(c.dir, lockName))

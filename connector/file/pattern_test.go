@@ -84,7 +84,7 @@ func TestPatternsMatch(t *testing.T) {
 		{"in/*/*.jsonl", "in/a-b/y.jsonl in/a/x.jsonl in/side/far.jsonl"},
 		{"in/side/**/*.jsonl", "in/side/far.jsonl"},
 		{"in/a/*/a.jsonl", "in/a/up/a.jsonl"},
-		// as the system takes it
+		// As the system takes it.
 		{"in/a/up/../in/*.jsonl", "in/a/up/../in/a.jsonl in/a/up/../in/b.jsonl"},
 		// A file of that very name is meant first.
 		{"odd/[x].jsonl", "odd/[x].jsonl"},
@@ -162,7 +162,7 @@ func TestUnreadableFolder(t *testing.T) {
 		w := walk{ctx: ctx}
 		_, elems, err := parsePattern("*")
 		if err == nil {
-			// the administrator may read any folder, but no file as one
+			// The administrator may read any folder, but no file as one.
 			err = w.from("in/a.jsonl", elems)
 		}
 		if err == nil || !strings.Contains(err.Error(), "the input would lack the files in it") {

@@ -43,7 +43,7 @@ type reader[T any] struct {
 	lines *lines
 	end   int64 // lines that begin here or later are not this reader's
 	taken int64 // lines so far
-	// of the line at offset; nil: lines were taken from the first on
+	// Of the line at offset; nil: lines were taken from the first on.
 	number func(offset int64) int64
 	decode decoder[T]
 	// atEnd, if set, is asked at the end whether what was read was all right.
@@ -163,8 +163,8 @@ func (r *reader[T]) Close() error {
 type cutReader[T any] struct {
 	*reader[T]
 	bare []byte // the split's description without what was read, and without the last brace
-	// last is the description with the last stretch that was long enough to tell much; nil: there
-	// was none.
+	// last is the description with the last stretch that was long enough to tell much; nil:
+	// there was none.
 	last []byte
 }
 

@@ -23,7 +23,8 @@ import (
 // redo says of a split which of its parts are being made again.
 type redo struct {
 	Split int `json:"split"`
-	// The parts from First on are compared; they have so many bytes together, with that checksum.
+	// The parts from First on are compared; they have so many bytes together, with that
+	// checksum.
 	First int64  `json:"first"`
 	Bytes int64  `json:"bytes"`
 	Sum   uint32 `json:"sum"`
@@ -90,7 +91,8 @@ func (c *committer) Salvage(ctx context.Context, state []byte, newer, compare bo
 	}
 	st.Retired = nil // the checkpoint's own plan was carried out before anything else was published
 	if !compare || len(st.Stale) > 0 {
-		// The latter: what is there was to be replaced, and nobody knows of which run it is.
+		// The latter: what is there was to be replaced, and nobody knows of which run it
+		// is.
 		st.Stale = widest(st.Stale, there)
 	} else if err := c.compare(ctx, &st, there); err != nil {
 		return nil, nil, err
@@ -108,7 +110,7 @@ func (c *committer) there(ctx context.Context, st sinkState, newer bool) ([]exte
 	}
 	told := widest(st.Parts, st.Stale)
 	if !newer {
-		// the checkpoint's own plan may still have to take them away
+		// The checkpoint's own plan may still have to take them away.
 		told = widest(told, st.Retired)
 	}
 	numbers := map[int][]int64{}

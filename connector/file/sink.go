@@ -21,20 +21,20 @@ type SinkConfig[T any] struct {
 	// Encode makes the line of a result.
 	Encode Encode[T]
 	// Job names the job in the names of pending files. Two jobs that use a folder one after the
-	// other need different names, so that neither removes the other's files as its own leftovers.
-	// The name may have any characters. Default: the empty name.
+	// other need different names, so that neither removes the other's files as its own
+	// leftovers. The name may have any characters. Default: the empty name.
 	Job string
 	// MaxOpen is how many files the writer of one subtask holds open at most. It writes one for
 	// each split that it has records of. Default 32.
 	MaxOpen int
-	// Consumed says that other programs take published parts away. A run then goes on although some
-	// parts are missing; parts that are there must still have the size with which they were
-	// written. Default: a run whose parts are missing does not go on.
+	// Consumed says that other programs take published parts away. A run then goes on although
+	// some parts are missing; parts that are there must still have the size with which they
+	// were written. Default: a run whose parts are missing does not go on.
 	Consumed bool
-	// Private keeps other users from the published parts and the folder, as dead letters need it.
-	// Their modes are then 0600 and 0700, whatever the umask. The mode of a folder that is there
-	// already does not change. Parts that are not published are private in any case. Default: the
-	// umask decides.
+	// Private keeps other users from the published parts and the folder, as dead letters need
+	// it. Their modes are then 0600 and 0700, whatever the umask. The mode of a folder that is
+	// there already does not change. Parts that are not published are private in any case.
+	// Default: the umask decides.
 	Private bool
 	// FS is the file system, for tests of crashes. Default: the operating system's.
 	FS fsx.FS

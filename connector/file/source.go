@@ -24,17 +24,17 @@ const (
 
 // SourceConfig describes a source of files. Paths and Decode must be set.
 type SourceConfig[T any] struct {
-	// Paths are files or patterns, which are read in the given order. The files that one pattern
-	// matches are read in the order of their paths, byte by byte.
+	// Paths are files or patterns, which are read in the given order. The files that one
+	// pattern matches are read in the order of their paths, byte by byte.
 	//
-	// An element of a pattern is as in filepath.Match, with two differences. Only an element that
-	// begins with a dot matches a name that begins with a dot. The element ** stands for any number
-	// of folders, also for none; it leaves out hidden folders and links to folders. Patterns that a
-	// shell would understand otherwise are errors: ** beside other characters, {a,b}, [!a] and
-	// [[:digit:]].
+	// An element of a pattern is as in filepath.Match, with two differences. Only an element
+	// that begins with a dot matches a name that begins with a dot. The element ** stands for
+	// any number of folders, also for none; it leaves out hidden folders and links to folders.
+	// Patterns that a shell would understand otherwise are errors: ** beside other characters,
+	// {a,b}, [!a] and [[:digit:]].
 	//
-	// A file is read once, under the first of its names, if several names or links lead to it. A
-	// path that names nothing is an error.
+	// A file is read once, under the first of its names, if several names or links lead to it.
+	// A path that names nothing is an error.
 	Paths []string
 	// Decode makes a record's value of a line.
 	Decode Decode[T]
@@ -42,11 +42,12 @@ type SourceConfig[T any] struct {
 	SplitSize int64
 	// MaxLine is the largest size of a line, in bytes. A longer line fails. Default 16 MiB.
 	MaxLine int
-	// Time returns a record's event time, or async.NoTime. A time that is out of range counts as
-	// none. Time is called from several goroutines. Default: records have no time.
+	// Time returns a record's event time, or async.NoTime. A time that is out of range counts
+	// as none. Time is called from several goroutines. Default: records have no time.
 	Time func(T) (async.EventTime, error)
 	// Logger receives a warning when a run goes on and its files have grown, or the paths match
-	// more files than before. The run does not read these additions. Default: nothing is logged.
+	// more files than before. The run does not read these additions. Default: nothing is
+	// logged.
 	Logger *slog.Logger
 }
 

@@ -18,8 +18,8 @@ type StdinConfig[T any] struct {
 	Decode Decode[T]
 	// MaxLine is the largest size of a line, in bytes. A longer line fails. Default 16 MiB.
 	MaxLine int
-	// Time returns a record's event time, or async.NoTime. A time that is out of range counts as
-	// none. Default: records have no time.
+	// Time returns a record's event time, or async.NoTime. A time that is out of range counts
+	// as none. Default: records have no time.
 	Time func(T) (async.EventTime, error)
 	// Input is read in place of os.Stdin. It is a pipe, a terminal or a file.
 	Input *os.File

@@ -20,11 +20,11 @@ type Verified struct {
 	// Parts is the number of parts that are there, and Bytes is their size.
 	Parts int
 	Bytes int64
-	// Unknown counts the parts whose checksums are not known, because an earlier version published
-	// them.
+	// Unknown counts the parts whose checksums are not known, because an earlier version
+	// published them.
 	Unknown int
-	// Pending counts the parts that still have hidden names, because the process ended before it
-	// could publish them.
+	// Pending counts the parts that still have hidden names, because the process ended before
+	// it could publish them.
 	Pending int
 	// Taken counts the parts that are missing, as SinkConfig.Consumed allows it.
 	Taken int

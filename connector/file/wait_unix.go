@@ -85,7 +85,7 @@ func writeOwn(ctx context.Context, own *os.File, p []byte) (n int, err error) {
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(stopped)
-		// an error: a device such as /dev/null, which never waits
+		// An error: a device such as /dev/null, which never waits.
 		own.SetWriteDeadline(time.Unix(1, 0))
 	})
 	n, err = own.Write(p)
@@ -128,7 +128,7 @@ func (w *waiter) wait(ctx context.Context, events int16) error {
 		case err != nil:
 			return os.NewSyscallError("poll", err)
 		case fds[0].Revents != 0:
-			// what was waited for, or an end or an error, which the call will tell
+			// It is what was waited for, an end or an error, which the call will tell.
 			return nil
 		}
 	}

@@ -163,8 +163,8 @@ func (g *Group) tryToBegin(ctx context.Context, mine []partition) (kadm.OffsetRe
 	maps.Copy(g.firsts, more)
 	var held []partition
 	if len(offsets) == 0 && !present {
-		// Everything has been read before, with other topics or by an earlier version: one offset
-		// tells of those of now.
+		// Everything has been read before, with other topics or by an earlier version: one
+		// offset tells of those of now.
 		if i := slices.IndexFunc(mine, has); i >= 0 { // topics may be deleted meanwhile
 			o, _ := got.Lookup(mine[i].Topic, mine[i].ID)
 			offsets[mine[i]], held = o.At, mine[i:i+1]

@@ -235,7 +235,8 @@ func TestGroupBeginsOnce(t *testing.T) {
 					first.kill()
 					members = members[1:]
 				}
-				// A member that died as it joined holds the others up, for some minutes at most.
+				// A member that died as it joined holds the others up, for some
+				// minutes at most.
 				for range 100 {
 					time.Sleep(10 * time.Second)
 					done := 0

@@ -22,13 +22,13 @@ type Config struct {
 	ClientID string
 	// TLS is the configuration of TLS for every connection. Default: connections are plain.
 	TLS *tls.Config
-	// SASL authenticates the program. It is a mechanism of franz-go's sasl packages. Default: the
-	// program does not authenticate itself.
+	// SASL authenticates the program. It is a mechanism of franz-go's sasl packages. Default:
+	// the program does not authenticate itself.
 	SASL sasl.Mechanism
 	// Timeout limits each question to the brokers that is not a read or a write. Default 30 s.
 	Timeout time.Duration
-	// Options are further options of franz-go. They come last, so they can break what this package
-	// promises.
+	// Options are further options of franz-go. They come last, so they can break what this
+	// package promises.
 	Options []kgo.Opt
 	// Logger receives the messages of franz-go from level warn on, and those of this package.
 	// Default: nothing is logged.

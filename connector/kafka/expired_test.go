@@ -158,7 +158,8 @@ func TestExpired(t *testing.T) {
 							run, end := e.start()
 							b.await(run, 100)
 							if running {
-								// The brokers are away for the job while it happens.
+								// The brokers are away for the job
+								// while it happens.
 								var back atomic.Bool
 								b.fake.ControlKey(int16(kmsg.Fetch), func(kmsg.Request) (kmsg.Response, error, bool) {
 									b.fake.KeepControl()
@@ -177,8 +178,9 @@ func TestExpired(t *testing.T) {
 								run, end = e.start()
 							}
 							defer end()
-							// With a topic brokers forget its offsets. Who was not there begins to
-							// read another topic.
+							// With a topic brokers forget its offsets.
+							// Who was not there begins to read another
+							// topic.
 							forgotten := group && !running && c.skips == 0
 							if how == FailExpired && !forgotten {
 								err := waitFor(run)

@@ -26,22 +26,23 @@ type GroupConfig struct {
 	Topics
 	// Group names the consumer group.
 	Group string
-	// Discover is how often the member asks the brokers for new partitions, and for new topics that
-	// the pattern matches. Default 1 min.
+	// Discover is how often the member asks the brokers for new partitions, and for new topics
+	// that the pattern matches. Default 1 min.
 	Discover time.Duration
-	// Instance names this member. The name must differ from those of all other members and be the
-	// same after a restart. If the member returns within the session timeout, the broker returns
-	// its partitions without a rebalance, and ends the transaction of its predecessor at once.
+	// Instance names this member. The name must differ from those of all other members and be
+	// the same after a restart. If the member returns within the session timeout, the broker
+	// returns its partitions without a rebalance, and ends the transaction of its predecessor
+	// at once.
 	//
-	// Default: a member has a random name. If it is killed, its transaction ends by its timeout.
-	// Until then, readers of committed results see none that were written after that transaction
-	// began.
+	// Default: a member has a random name. If it is killed, its transaction ends by its
+	// timeout. Until then, readers of committed results see none that were written after that
+	// transaction began.
 	Instance string
-	// SessionTimeout is how long a member may send no heartbeat. After that the brokers take it for
-	// dead. Default 45 s.
+	// SessionTimeout is how long a member may send no heartbeat. After that the brokers take it
+	// for dead. Default 45 s.
 	SessionTimeout time.Duration
-	// RebalanceTimeout is how long a member may take to drain partitions before the brokers take
-	// them away. Default 1 min.
+	// RebalanceTimeout is how long a member may take to drain partitions before the brokers
+	// take them away. Default 1 min.
 	RebalanceTimeout time.Duration
 	// TransactionTimeout is the most time from one checkpoint to the end of the next. Default 1
 	// min. A broker allows at most 15 min by default.

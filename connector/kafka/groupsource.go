@@ -89,14 +89,15 @@ func (g *Group) assign(ctx context.Context) ([]connector.Split, []int64, error) 
 	if err := g.join(); err != nil {
 		return nil, nil, err
 	}
-	// A member that was killed may have left offsets in a transaction, which ends by its timeout.
+	// A member that was killed may have left offsets in a transaction, which ends by its
+	// timeout.
 	ctx, cancel := context.WithTimeout(ctx, g.cfg.Timeout+g.cfg.TransactionTimeout+transactionEnds)
 	defer cancel()
 	g.letGo()
 	var mine []partition
 	var refused error
-	// What is to be given up goes first; nothing is in progress. From then on it is asked for by
-	// Changed.
+	// What is to be given up goes first; nothing is in progress. From then on it is asked for
+	// by Changed.
 	err := g.await(ctx, func() bool {
 		if len(g.leaving) > 0 {
 			return false
@@ -191,8 +192,8 @@ func (g *Group) offsets(ctx context.Context, of []partition) (map[partition]int6
 	}
 	maps.Copy(g.ids, g.list.ids)
 	if g.cfg.Start.kind == earliest {
-		// Whatever is new and whatever is not begins at its first record, which the checkpoint of
-		// the beginning commits.
+		// Whatever is new and whatever is not begins at its first record, which the
+		// checkpoint of the beginning commits.
 		if out, err = g.list.offsets(ctx, Earliest, missing); err != nil {
 			return nil, err
 		}

@@ -70,7 +70,7 @@ func (s session) Challenge(told []byte) (done bool, answer []byte, err error) {
 }
 
 // guardedPartitioner is p, whose panic fails the record: franz-go refuses a partition of -1, and
-// broke is told why.
+// broke gets the reason.
 func guardedPartitioner(p kgo.Partitioner, broke func(error)) kgo.Partitioner {
 	if strings.HasPrefix(reflect.TypeOf(p).String(), "*kgo.") || strings.HasPrefix(reflect.TypeOf(p).String(), "kgo.") {
 		return p

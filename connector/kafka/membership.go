@@ -44,7 +44,8 @@ func (g *Group) join() error {
 	g.member, g.list = cl, newListing(&g.cfg.Config, cl, g.cfg.Topics, g.match)
 	var ctx context.Context
 	ctx, g.stop = context.WithCancel(context.Background())
-	// The member holds partitions and reads none. What comes here are words about the membership.
+	// The member holds partitions and reads none. What comes here are words about the
+	// membership.
 	g.polling.Go(func() {
 		for ctx.Err() == nil {
 			cl.PollFetches(ctx).EachError(func(topic string, id int32, err error) {

@@ -58,8 +58,8 @@ func (p *producer) client() (*kgo.Client, error) {
 	cfg := SinkConfig[struct{}]{Partitioner: p.cfg.Partitioner, Compression: p.cfg.Compression}
 	cl, err := p.cfg.client(append(cfg.producing(p.failed.set),
 		kgo.ProducerBatchMaxBytesFn(p.batch), kgo.TransactionalID(p.id), kgo.TransactionTimeout(p.cfg.TransactionTimeout),
-		// Offsets are added to the transaction by requests of our own, which suit this form of the
-		// protocol.
+		// Offsets are added to the transaction by requests of our own, which suit this form
+		// of the protocol.
 		kgo.MaxVersions(kversion.V3_8_0()),
 	)...)
 	p.cl = cl

@@ -75,8 +75,8 @@ func (r *reader[T]) open() (err error) {
 		kgo.ConsumePartitions(from),
 		// An offset that is gone is a loss, which somebody must hear of.
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
-		// The ends of transactions are no records, and have offsets: a position in front of one
-		// would stay behind for ever, and point to what is deleted one day.
+		// The ends of transactions are no records, and have offsets: a position in front of
+		// one would stay behind for ever, and point to what is deleted one day.
 		kgo.KeepControlRecords(),
 		kgo.FetchMaxBytes(16 << 20), kgo.FetchMaxPartitionBytes(1 << 20),
 	}

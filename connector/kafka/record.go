@@ -30,8 +30,8 @@ func EventTime(r *Record) async.EventTime {
 	if r.Timestamp.IsZero() {
 		return async.NoTime
 	}
-	// The client counts nanoseconds in 64 bits, which a time after 2262 overflows. Kafka's times
-	// are whole milliseconds, and what has overflowed is not one any more.
+	// The client counts nanoseconds in 64 bits, which a time after 2262 overflows. Kafka's
+	// times are whole milliseconds, and what has overflowed is not one any more.
 	if r.Timestamp.Nanosecond()%1e6 != 0 || r.Timestamp.UnixMilli() < 0 {
 		return async.BadTime
 	}

@@ -23,21 +23,22 @@ type SinkConfig[T any] struct {
 	Topic string
 	// Encode makes the record of a result.
 	Encode Encode[T]
-	// Partitioner chooses the partition of a record. Default: the hash of the key, as in Kafka's
-	// own clients; records without a key go to one partition for a while, then to another.
+	// Partitioner chooses the partition of a record. Default: the hash of the key, as in
+	// Kafka's own clients; records without a key go to one partition for a while, then to
+	// another.
 	Partitioner kgo.Partitioner
-	// Compression lists codecs in the order of preference. Default: snappy, or no compression if
-	// the brokers do not support it.
+	// Compression lists codecs in the order of preference. Default: snappy, or no compression
+	// if the brokers do not support it.
 	Compression []kgo.CompressionCodec
 	// MaxRecord is the largest size of a record in bytes, as Size counts. A larger record is
 	// refused, as its own fault. Default 1,000,000, which brokers accept by default; at most 64
 	// MiB. If the topic allows less (max.message.bytes), the job fails when it starts.
 	MaxRecord int
-	// MaxHeld is how much a subtask holds back while a checkpoint is completed, in bytes of keys
-	// and values. Default 16 MiB. Only the sink of a Group uses it.
+	// MaxHeld is how much a subtask holds back while a checkpoint is completed, in bytes of
+	// keys and values. Default 16 MiB. Only the sink of a Group uses it.
 	MaxHeld int
 
-	// how many bytes are sent to a partition at once; 0: as many as the largest record has
+	// How many bytes are sent to a partition at once; 0: as many as the largest record has.
 	batch int
 }
 
@@ -100,7 +101,7 @@ func (c *SinkConfig[T]) reach(ctx context.Context, cfg *Config, cl *kgo.Client) 
 	return nil
 }
 
-// producing are the options of a client that writes. broke is told what the Partitioner has done.
+// producing are the options of a client that writes. broke gets the failures of the Partitioner.
 func (c *SinkConfig[T]) producing(broke func(error)) []kgo.Opt {
 	// Records wait here while brokers are slow or away; the client's own bound is one of their
 	// number alone.

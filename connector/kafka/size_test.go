@@ -49,8 +49,8 @@ func TestMaxRecord(t *testing.T) {
 				NewSink(SinkConfig[[]byte]{Config: b.config(), Topic: c.topic, Encode: encode, MaxRecord: c.most}),
 				GroupSink(g, SinkConfig[[]byte]{Topic: c.topic, Encode: encode, MaxRecord: c.most}),
 			} {
-				// The offsets of a Group come from its source, so its sink alone is a transaction
-				// without any.
+				// The offsets of a Group come from its source, so its sink alone is
+				// a transaction without any.
 				w, err := openWriter(t, sink)
 				if err == nil {
 					if err = w.Write([]async.Record[[]byte]{{Value: value}}); err == nil {

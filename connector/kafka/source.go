@@ -20,11 +20,11 @@ type SourceConfig[T any] struct {
 	Topics
 	// Decode makes a value of a record.
 	Decode Decode[T]
-	// Discover is how often the source asks the brokers for new partitions, and for new topics that
-	// the pattern matches. Default 1 min.
+	// Discover is how often the source asks the brokers for new partitions, and for new topics
+	// that the pattern matches. Default 1 min.
 	Discover time.Duration
-	// Uncommitted says that records of transactions that are not committed are read too. Default:
-	// only committed records are read.
+	// Uncommitted says that records of transactions that are not committed are read too.
+	// Default: only committed records are read.
 	Uncommitted bool
 }
 

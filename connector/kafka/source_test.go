@@ -167,8 +167,8 @@ func TestSourceLosesNothingSilently(t *testing.T) {
 		if err := s.Verify(t.Context(), splits, []int64{100}); err != nil {
 			t.Errorf("at its end: %v", err)
 		}
-		// A split of an earlier version has no id of its topic, and gets one. It does not say
-		// that it begins at the first record.
+		// A split of an earlier version has no id of its topic, and gets one. It does not
+		// say that it begins at the first record.
 		want := strings.Replace(string(splits[0].Data), `,"first":true`, "", 1)
 		old := []connector.Split{{Data: []byte(`{"topic":"in","partition":0}`)}}
 		if now, next, err := s.Assign(t.Context(), old, []int64{7}); err != nil || string(now[0].Data) != want || next[0] != 7 {

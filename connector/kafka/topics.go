@@ -47,20 +47,20 @@ func From(t time.Time) Start { return Start{timestamp, t} }
 type Topics struct {
 	// Names are the topics.
 	Names []string
-	// Pattern is a regular expression that matches whole names of topics. It never matches topics
-	// whose names begin with two underscores.
+	// Pattern is a regular expression that matches whole names of topics. It never matches
+	// topics whose names begin with two underscores.
 	Pattern string
-	// Start says where partitions begin for which neither a checkpoint nor the group has an offset.
-	// Partitions and topics that appear after the job or the group has begun are read from their
-	// first record. Default: Earliest.
+	// Start says where partitions begin for which neither a checkpoint nor the group has an
+	// offset. Partitions and topics that appear after the job or the group has begun are read
+	// from their first record. Default: Earliest.
 	Start Start
 	// OnExpired says what happens if the next record to read is gone. Default: FailExpired.
 	//
-	// It does not matter for a partition that begins at its first record, as long as nothing of it
-	// was read. If that record is deleted, the partition begins at its new first record.
+	// It does not matter for a partition that begins at its first record, as long as nothing of
+	// it was read. If that record is deleted, the partition begins at its new first record.
 	OnExpired OnExpired
-	// Traces says that the trace context in each record's headers (W3C, traceparent and tracestate)
-	// goes into Record.Trace. Default: these headers are ignored.
+	// Traces says that the trace context in each record's headers (W3C, traceparent and
+	// tracestate) goes into Record.Trace. Default: these headers are ignored.
 	Traces bool
 }
 

@@ -96,7 +96,8 @@ func (g *Group) commit(ctx context.Context, offsets map[partition]int64, mark st
 	}
 	if p.began {
 		if err := cl.EndTransaction(ctx, kgo.TryCommit); err != nil {
-			// Whether it was committed Newest finds out. Until then nothing may follow in it.
+			// Whether it was committed Newest finds out. Until then nothing may follow
+			// in it.
 			p.failed.set(fmt.Errorf("kafka: committing the transaction: %w", p.explain(err)))
 			return p.failed.get()
 		}
@@ -179,9 +180,9 @@ func addOffsets(ctx context.Context, cl *kgo.Client, txn, group string, id int64
 // commitInTransaction adds offsets to a transaction, as long as this member has the partitions that
 // it must hold.
 func (g *Group) commitInTransaction(ctx context.Context, cl *kgo.Client, txn string, id int64, epoch int16, offsets map[partition]int64, mark string, held iter.Seq[partition]) error {
-	// The membership is looked at before the partitions. One that was lost and taken up again in
-	// between has a new generation, and others may have read these partitions since; the old one
-	// the brokers refuse.
+	// The membership is looked at before the partitions. One that was lost and taken up again
+	// in between has a new generation, and others may have read these partitions since; the old
+	// one the brokers refuse.
 	member, generation := g.member.GroupMetadata()
 	g.mu.Lock()
 	err := g.holds(held)

@@ -39,7 +39,8 @@ func TestGroupCommitOfAZombie(t *testing.T) {
 		b.fake.ControlKey(int16(kmsg.Heartbeat), func(req kmsg.Request) (kmsg.Response, error, bool) {
 			b.fake.KeepControl()
 			if deaf.Load() && req.(*kmsg.HeartbeatRequest).MemberID == member.Load() {
-				// the member believes that all is well, and the broker hears nothing
+				// The member believes that all is well, and the broker hears
+				// nothing.
 				return req.ResponseKind(), nil, true
 			}
 			return nil, nil, false
