@@ -6,8 +6,9 @@ import (
 	"github.com/tensorferry/tensorferry/async"
 )
 
-// Sink writes a stream to another system. Its results become visible when their checkpoint is
-// complete, and not before. All subtasks share it, so it must be safe for concurrent use.
+// Sink writes a stream to another system. Results should become visible when their checkpoint is
+// complete, and not before; a sink that cannot do that says so. All subtasks share it, so it must be
+// safe for concurrent use.
 type Sink[T any] interface {
 	// Open makes the writer of one subtask. sub.Run and sub.Attempt name what the writer
 	// prepares, so that it never meets what an earlier attempt prepared. sub.Config is not set.
@@ -78,10 +79,10 @@ type Committer interface {
 // Checker is an optional interface of a Committer. It is for committers that can tell whether what
 // they published is still there.
 type Checker interface {
-	// Check returns an error that says what is missing, or has changed, of all that was
-	// published up to a state whose plan has been carried out. It is called before a run goes
-	// on from a checkpoint, also from the last one of a finished run. An error of class
-	// async.Permanent ends the run.
+	// Check verifies everything that was published up to state. It is called after Commit of that
+	// state's plan: before a run goes on from a checkpoint, and for the last checkpoint of a
+	// finished run. It returns an error if anything is missing or has changed. An error of class
+	// async.Permanent ends the run; after any other one the check is made again.
 	Check(ctx context.Context, state []byte) error
 }
 

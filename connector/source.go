@@ -53,10 +53,10 @@ type Reader[T any] interface {
 // Describer is an optional interface of a Reader. It is for readers that know more about their
 // split the further they have read, as a checksum of what lies before a position.
 type Describer interface {
-	// Describe appends to dst the Split.Data that a checkpoint is to keep for positions from
-	// the one that the last Read returned up to the next one. Verify and Open get it after a
-	// restore. The goroutine that reads calls it after each Read that did not fail. The
-	// appended bytes belong to the runtime.
+	// Describe appends a new Split.Data to dst. A checkpoint keeps it with the position that the
+	// last Read returned. It stays true until the next Read. Verify and Open get it after a
+	// restore. The goroutine that reads calls it after each Read that did not fail. The appended
+	// bytes belong to the runtime.
 	Describe(dst []byte) []byte
 }
 

@@ -31,14 +31,17 @@ const (
 // Pair is a source and a sink that a job is made of. Records are lines of JSON (Line), in lanes
 // that the source keeps in order.
 type Pair[T ~[]byte] struct {
-	Lanes, Records int // Records of each lane
+	// Lanes is the number of parts of the input that the source reads in order, such as files or
+	// partitions. Records is the number of records in each lane.
+	Lanes, Records int
 	// Open makes source and sink as a new process would; close ends what they share, after the
 	// job.
 	Open func() (source connector.Source[T], sink connector.Sink[T], close func() error)
-	// Store, of the job's processes together, keeps their checkpoints. nil: Open's source and
-	// sink need no checkpoint of an earlier process; the store of each is StoreOf.
+	// Store keeps the checkpoints of all processes of the test. Set exactly one of Store and
+	// StoreOf.
 	Store stream.CheckpointStore
-	// StoreOf is the store of the process that Open was called for last.
+	// StoreOf returns the store of the process that Open was called for last. It is for connectors
+	// that keep their own checkpoints, such as a kafka.Group.
 	StoreOf func() stream.CheckpointStore
 	// Published are the lines that a reader of published results sees now, of each lane.
 	Published func() map[int][]string
