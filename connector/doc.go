@@ -27,8 +27,8 @@
 //	CheckpointDone           of a Holder
 //
 // After a crash the newest checkpoint is restored: Commit of its plan, then Check, then Clean, and
-// then Open. So Commit must be idempotent, and what was prepared after that checkpoint is removed by
-// Clean. Write goes on while a checkpoint is completed. Writer.Close and Committer.Close may be
+// then Open. So Commit must be idempotent, and what was prepared after that checkpoint is removed
+// by Clean. Write goes on while a checkpoint is completed. Writer.Close and Committer.Close may be
 // called at any time after they were opened.
 //
 // A sink that cannot hide results, as a topic without transactions, may make them visible at once.
@@ -45,7 +45,7 @@
 // # Slices
 //
 // A slice that the runtime passes to Write or Plan is valid until the method returns; the values in
-// it belong to the connector. Read appends to dst, which it must not keep: the slice that it returns
-// and the values in it belong to the runtime. The bytes of a state, a plan or a Pending must not be
-// changed any more by the side that passed them on.
+// it belong to the connector. Read appends to dst, which it must not keep: the slice that it
+// returns and the values in it belong to the runtime. The bytes of a state, a plan or a Pending
+// must not be changed any more by the side that passed them on.
 package connector

@@ -7,8 +7,8 @@ import (
 )
 
 // Sink writes a stream to another system. Results should become visible when their checkpoint is
-// complete, and not before; a sink that cannot do that says so. All subtasks share it, so it must be
-// safe for concurrent use.
+// complete, and not before; a sink that cannot do that says so. All subtasks share it, so it must
+// be safe for concurrent use.
 type Sink[T any] interface {
 	// Open makes the writer of one subtask. sub.Run and sub.Attempt name what the writer
 	// prepares, so that it never meets what an earlier attempt prepared. sub.Config is not set.
@@ -82,7 +82,8 @@ type Checker interface {
 	// Check verifies everything that was published up to state. It is called after Commit of that
 	// state's plan: before a run goes on from a checkpoint, and for the last checkpoint of a
 	// finished run. It returns an error if anything is missing or has changed. An error of class
-	// async.Permanent ends the run; after any other one the check is made again.
+	// async.Permanent ends the run; any other one is a failure of the job, to which its restart
+	// strategy applies.
 	Check(ctx context.Context, state []byte) error
 }
 
