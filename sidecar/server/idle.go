@@ -27,7 +27,8 @@ type idleness struct {
 func (i *idleness) within(r *receiver, read func() error) (*failure, error) {
 	f := &failure{code: codes.Unavailable, message: fmt.Sprintf(
 		"nothing was asked on this stream for %v (--stream-idle-timeout), so it was ended; open a new one for the next request", i.most)}
-	i.wait(func() { _ = r.w.WriteStatus(status.Convert(f.status("", ""))) }) // which ends the reading
+	// To write the status ends the reading.
+	i.wait(func() { _ = r.w.WriteStatus(status.Convert(f.status("", ""))) })
 	err := read()
 	if i.came(err == nil) {
 		r.door = doorIdle
