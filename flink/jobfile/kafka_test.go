@@ -105,7 +105,7 @@ func TestTopicErrors(t *testing.T) {
 		t.Error("half a job is one")
 	}
 	fn := b.sink(", max_record: 1KiB", false)
-	wantError(t, b.bundle(fn, record(0, 4, `{"a":"`+strings.Repeat("x", 2000)+`"}`)), "sink: kafka: the result of split 0, position 4 cannot be written: it has 2")
+	wantError(t, b.bundle(fn, record(0, 4, `{"a":"`+strings.Repeat("x", 2000)+`"}`)), "sink: kafka: the result of split 0, position 4 cannot be written: the record has 2")
 	b.good(b.bundle(fn, record(0, 5, "{}"))) // what failed is not in the next bundle
 
 	// A broker that refuses: nothing is lost in silence, and the producer is not used again.
