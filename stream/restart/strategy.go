@@ -1,11 +1,11 @@
 // Package restart decides whether and when a failed job starts again. A [Strategy] is made from a
-// [Config] with [New]; its method Next gets the time of a failure and returns a [Decision]. A job
-// does this by itself: a program only sets stream.Config.Restart. The package is of use alone for a
-// supervisor of something else.
+// [Config] with [New]. Its method Next gets the time of a failure and returns a [Decision]. A job
+// does this by itself, so a program only sets stream.Config.Restart. Use the package directly only
+// to supervise something other than a job.
 //
 // The rules are pure functions of the times of the failures. The package has no clock, no timer and
-// no random source of its own. Next costs no more than a few comparisons. The package must never
-// know what failed or how a restart is done.
+// no random source of its own, and a call of Next costs next to nothing. It must never know what
+// failed or how a restart is done.
 //
 // The caller decides what counts as one failure. For a job, all failures from the first one until
 // every task runs again are one.
