@@ -13,13 +13,12 @@ import (
 type Order uint8
 
 const (
-	// Ordered emits results, watermarks and statuses strictly in the order in
-	// which their records came in.
+	// Ordered emits results, watermarks and statuses in the order in which their records came in.
 	Ordered Order = iota
-	// Unordered emits results as they complete; none passes a watermark.
+	// Unordered emits results as they complete. No result passes a watermark.
 	Unordered
-	// Keyed emits the results of one Record.Key in the order of its records; keys
-	// pass each other, and none passes a watermark.
+	// Keyed emits the results of one Record.Key in the order of its records. Results of different
+	// keys pass each other. No result passes a watermark.
 	Keyed
 )
 
@@ -33,12 +32,12 @@ type BarrierPolicy uint8
 const (
 	// DefaultBarrier is Snapshot for Unordered, and Drain for the other orders.
 	DefaultBarrier BarrierPolicy = iota
-	// Drain stops admission and lets the barrier pass when everything before it
-	// has been emitted. Nothing is in flight in the checkpoint, unless
-	// Config.DrainLimit cuts the wait short.
+	// Drain stops admission until everything before the barrier has been emitted; then the barrier
+	// passes. The checkpoint holds no record of the operator, unless Config.DrainLimit cuts the
+	// wait short.
 	Drain
-	// Snapshot lets the barrier pass at once and puts the records not yet
-	// emitted into the checkpoint. After a restore they are called again.
+	// Snapshot lets the barrier pass at once and puts the records that are not yet emitted into the
+	// checkpoint. After a restore they are called again.
 	Snapshot
 )
 
@@ -46,8 +45,9 @@ var policies = []string{"default", "drain", "snapshot"}
 
 func (p BarrierPolicy) String() string { return enum.Name("barrier policy", p, policies) }
 
-// Off, as a field of Config or Retry, says none where zero means the default. A Timeout of Off lets
-// calls take for ever; it needs the Snapshot policy or a DrainLimit, because a drain must end.
+// Off switches a field of Config or Retry off, where zero means the default. With a Timeout of Off
+// a call may take for ever. That needs the Snapshot policy or a DrainLimit, because a drain must
+// end.
 const Off = -1
 
 // Defaults of Config.
@@ -56,62 +56,64 @@ const (
 	DefaultTimeout  = 10 * time.Second
 	DefaultHold     = time.Minute
 	DefaultMaxBytes = 64 << 20
-	// MaxCapacity bounds Config.Capacity.
+	// MaxCapacity is the largest Config.Capacity.
 	MaxCapacity = 1 << 24
 )
 
-// Config is how an operator runs. Its zero value is the documented defaults.
+// Config says how an operator runs. Its zero value has all the defaults that are given below.
+// Operator.Config returns it with the defaults filled in.
 type Config struct {
 	// Order is the order in which results leave. Default: Ordered.
 	Order Order
-	// Capacity bounds the records and watermarks that are admitted and not yet
-	// emitted. Default 1000. A slot is freed by emission, not by completion.
+	// Capacity bounds the records and watermarks that are admitted and not yet emitted: 1 to
+	// MaxCapacity. A slot is freed by emission, not by completion. Default: 1000.
 	Capacity int
-	// MaxBytes bounds the bytes of these records and of their results, as Sizer or their type
-	// counts them. One larger record passes alone. Results come of calls that have been made, so
-	// they can go beyond it; calls are then made one at a time until it is kept again. Default 64
-	// MiB; Off for none.
+	// MaxBytes bounds the bytes of these records and of their results. Records are counted by the
+	// function's Sizer or else by their type; results are counted by their type. A record that is
+	// larger than the bound is admitted alone. Results of calls that have been made can go beyond
+	// the bound. Calls are then made one at a time until the bytes are within it again. Default:
+	// 64 MiB; Off for no bound.
 	MaxBytes int64
-	// MaxCalls bounds the calls in progress. Default and upper bound: Capacity.
-	// A record that waits for its call holds a slot; its timer does not run. When
-	// the other side says that it is overloaded the limit halves, to no less than 1; it grows
-	// back with success (Stats.Limit).
+	// MaxCalls bounds the calls in progress. A record that waits for its call holds a slot, and its
+	// timer does not run. When the other side reports overload, the limit halves, to no less than
+	// 1. It grows back with success (Stats.Limit). Default and upper bound: Capacity.
 	MaxCalls int
-	// Timeout is the time from a record's first call to its outcome, over all
-	// attempts. Default 10 s; Off for none.
+	// Timeout is the time from a record's first call to its outcome, over all attempts. Default:
+	// 10 s; Off for no timeout.
 	Timeout time.Duration
-	// Hold bounds how long a record waits while the other side takes nothing, being overloaded or
-	// out of reach; its timer stands still meanwhile. A side that is slow and takes records is
-	// waited for without a bound. A record that is refused while others are taken fails some time
-	// after Hold (A40). Default 1 min.
+	// Hold bounds how long a record waits while the other side takes no records, because it is
+	// overloaded or out of reach. The record's timer stands still meanwhile. The wait for a slow
+	// side that does take records has no bound. A record that is refused while others are taken
+	// fails some time after Hold (A40). Default: 1 min.
 	Hold time.Duration
-	// Retry says how failed attempts are followed by others.
+	// Retry says how a failed attempt is followed by others.
 	Retry Retry
 	// Barrier says what a checkpoint barrier does. Default: Snapshot for Unordered, and Drain for
 	// the other orders.
 	Barrier BarrierPolicy
-	// DrainLimit ends a drain after so long: what is left then goes into the
-	// checkpoint, as under Snapshot. Default: no limit. It needs the Drain policy.
+	// DrainLimit bounds the time of a drain. When that is over, the records that are left go into
+	// the checkpoint, as under Snapshot. It needs the Drain policy. Default: no limit.
 	DrainLimit time.Duration
-	// OnError says what becomes of a record that failed, by the class of its failure.
+	// OnError says what becomes of a record that failed, by the class of its failure. Default: the
+	// task fails.
 	OnError OnError
-	// Tracer takes a span for each record that is sampled, from its admission to its emission.
-	// Callers may give it spans of their own. Default: no spans are made.
+	// Tracer records a span for each sampled record, from its admission to its emission. Callers
+	// may record spans of their own with it. Default: no spans are recorded.
 	Tracer trace.Tracer
 }
 
-// Action is what becomes of a record that failed for good.
+// Action says what becomes of a record that failed for good.
 type Action uint8
 
 const (
 	// Fail fails the task with the record's failure.
 	Fail Action = iota
-	// Drop forgets the record and counts it.
+	// Drop discards the record and counts it.
 	Drop
-	// Fallback asks the function, which must be a FallbackMaker, for results.
+	// Fallback asks the function for results. The function must be a FallbackMaker.
 	Fallback
-	// DeadLetter sends the record out beside the results, with its failure, when
-	// it would have been its results' turn to leave.
+	// DeadLetter sends the record and its failure to a second output, beside the results. It leaves
+	// when the turn of the record's results would have come.
 	DeadLetter
 )
 
@@ -119,13 +121,14 @@ var actions = []string{"fail", "drop", "fallback", "dead_letter"}
 
 func (a Action) String() string { return enum.Name("action", a, actions) }
 
-// OnError is an Action for each Class of failure. The zero value fails the task, whatever happens.
+// OnError has an Action for each Class of failure. With the zero value every failure fails the
+// task.
 type OnError struct {
 	Backend, BadRecord, Timeout, Overload, Transport, Permanent Action
 }
 
-// For returns the action for a class. Of a class that does not exist nobody has said what may
-// become of its records, so it fails the task.
+// For returns the action for a class. For a class that does not exist it returns Fail, since no
+// action was chosen for such records.
 func (o OnError) For(c Class) Action {
 	all := [...]Action{o.Backend, o.BadRecord, o.Timeout, o.Overload, o.Transport, o.Permanent}
 	if int(c) >= len(all) {
@@ -134,7 +137,7 @@ func (o OnError) For(c Class) Action {
 	return all[c]
 }
 
-// Uses reports whether any class has the action.
+// Uses reports whether any class has the action a.
 func (o OnError) Uses(a Action) bool {
 	for c := Backend; c <= Permanent; c++ {
 		if o.For(c) == a {
@@ -144,29 +147,33 @@ func (o OnError) Uses(a Action) bool {
 	return false
 }
 
-// Retry bounds and spaces the attempts for one record. The zero value retries
-// what the failure itself calls transient, twice, after 100 ms each.
+// Retry says how many attempts follow a failed one, and when. With the zero value, a failure that
+// calls itself transient (Verdict.Retry) is retried twice, each time after 100 ms with a jitter of
+// 10 %. A RetryPredicate of the function decides instead which outcomes are retried. Retries need a
+// Timeout.
 type Retry struct {
-	// Max is how many attempts may follow the first. 0 means 2, unless a delay
-	// is set, which makes it an error; Off means none.
+	// Max is how many attempts may follow the first. 0 means 2, but it is an error together with a
+	// Delay, Multiplier or MaxDelay. Off means none.
 	Max int
-	// Delay before the first further attempt. Default 100 ms.
+	// Delay is the wait before the first retry. Default: 100 ms.
 	Delay time.Duration
-	// Multiplier grows the delay from one attempt to the next. Default 1 (fixed).
+	// Multiplier is the factor by which the delay grows from one retry to the next, from 1 to 1000.
+	// Default: 1, a fixed delay.
 	Multiplier float64
 	// MaxDelay bounds the grown delay. Default: no bound.
 	MaxDelay time.Duration
-	// Jitter is the share by which each delay is changed at random, up or down.
-	// Default 0.1; Off for none.
+	// Jitter is the share of each delay, from 0 to 1, by which it is made longer or shorter at
+	// random. Default: 0.1; Off for none.
 	Jitter float64
-	// Budget bounds the retries of all records of a subtask together, so that they do not
-	// multiply an outage: it is the number in hand at first, and at most. A retry takes one,
-	// five results give one back. When it is empty, attempts count as exhausted. Default: the
-	// capacity, and at least 100; Off for no bound.
+	// Budget bounds the retries of all records of a subtask together, so that retries do not
+	// multiply an outage. It is the number of retries that are available at first, and at most.
+	// Each retry takes one, and every five results return one. When none is left, a record that
+	// would be retried fails as if its attempts were used up. Default: the capacity, and at least
+	// 100; Off for no bound.
 	Budget int
 }
 
-// Default retry.
+// Defaults of Retry.
 const (
 	DefaultRetries    = 2
 	DefaultRetryDelay = 100 * time.Millisecond
@@ -175,8 +182,8 @@ const (
 	budgetRefill      = 0.2
 )
 
-// Resolve checks c and returns it with every default filled in. The error names each field that is
-// wrong, and what it may be.
+// Resolve checks c and returns it with every default filled in. The error names every field that is
+// wrong, and the values that it may have.
 func (c Config) Resolve() (Config, error) {
 	var bad []string
 	wrong := func(format string, a ...any) { bad = append(bad, fmt.Sprintf(format, a...)) }

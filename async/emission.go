@@ -6,7 +6,7 @@ import (
 	"github.com/tensorferry/tensorferry/internal/asyncq"
 )
 
-// emit lets entries leave, in slices as long as watermarks allow, and says whether any did.
+// emit lets entries leave, in slices that end at each watermark. It returns whether any entry left.
 func (o *Operator[IN, OUT]) emit(now asyncq.Time, max int, out Emitter[OUT]) bool {
 	if max <= 0 || o.queue.Pop(max) == 0 {
 		return false

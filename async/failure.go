@@ -9,25 +9,25 @@ import (
 	"github.com/tensorferry/tensorferry/internal/guard"
 )
 
-// Class is what a failure is about, and so what can be done about it.
+// Class says what a failure is about, and so what can be done about it.
 type Class uint8
 
 const (
-	// Backend: the other side failed on this record. The class of an error that
-	// says nothing about itself.
+	// Backend: the other side failed on this record. An error that is not a Failure has this class.
 	Backend Class = iota
-	// BadRecord: the record itself is at fault (it cannot be encoded, the model
-	// refuses its content). Never retried; ends the job under policy fail, since
-	// a replay would only meet it again.
+	// BadRecord: the record itself is at fault. It cannot be encoded, or the model refuses its
+	// content. It is never retried. If its action is Fail, the job ends without a restart, since a
+	// replay would meet the record again.
 	BadRecord
-	// Timeout: no outcome within Config.Timeout.
+	// Timeout: there was no outcome within Config.Timeout.
 	Timeout
 	// Overload: the other side had no room for longer than Config.Hold.
 	Overload
 	// Transport: the other side was out of reach for longer than Config.Hold.
 	Transport
-	// Permanent: configuration (model not found, not authorised). Never retried,
-	// and no restart helps.
+	// Permanent: the configuration is wrong, for example the model does not exist or access is
+	// denied. It is never retried. If its action is Fail, the job ends without a restart, which
+	// would not help.
 	Permanent
 )
 
@@ -35,26 +35,27 @@ var classes = []string{"backend", "record", "timeout", "overload", "transport", 
 
 func (c Class) String() string { return enum.Name("class", c, classes) }
 
-// Verdict is what a failure means to the operator.
+// Verdict says what a failure means to the operator.
 type Verdict struct {
 	Class Class
-	// Hold: not an attempt. The record waits, its timer standing still, and is
-	// called again after RetryAfter (0: the operator's own backoff), or, while the
-	// caller is suspended, when it resumes.
+	// Hold: the call does not count as an attempt. The record waits while its timer stands still.
+	// It is called again after RetryAfter or, if the caller is suspended, when the caller resumes.
+	// With a RetryAfter of 0 the operator chooses the delay: 50 ms at first, growing to 2 s.
 	Hold bool
-	// RetryAfter is the other side's own wish. It is used with Hold.
+	// RetryAfter is the delay that the other side asked for. It is used only with Hold.
 	RetryAfter time.Duration
-	// Lost is how much of the record's time has passed since nobody was there to answer, as on a
-	// connection that has gone silent. A record that is held gets it back. It is used with Hold.
+	// Lost is how much of the record's time passed while the other side could not answer, as on a
+	// connection that went silent. It does not count against the record's timeout. It is used only
+	// with Hold.
 	Lost time.Duration
-	// Unmade: the call never began. The record is called again in its turn, its timer standing
-	// still until then; nobody has refused it.
+	// Unmade: the call never began, and no side refused the record. The record is called again when
+	// its turn comes. Its timer stands still until then.
 	Unmade bool
-	// Retry: transient, so the default retry applies.
+	// Retry: the failure is transient, so the default retry applies.
 	Retry bool
 }
 
-// ErrUnmade completes a call that never began (Crowd).
+// ErrUnmade is the error with which a caller completes a call that it never began (see Crowd).
 var ErrUnmade Failure = unmade{}
 
 type unmade struct{}
@@ -62,8 +63,8 @@ type unmade struct{}
 func (unmade) Error() string    { return "the call was given back before it began" }
 func (unmade) Verdict() Verdict { return Verdict{Class: Transport, Unmade: true} }
 
-// Failure is an error that knows what it means to the operator. It is found by
-// errors.As, so it may be wrapped.
+// Failure is an error that says what it means to the operator. It is found with errors.As, so it
+// may be wrapped.
 type Failure interface {
 	error
 	Verdict() Verdict
@@ -85,7 +86,7 @@ func VerdictOf(err error) (v Verdict) {
 
 // Errors that a *RecordError may wrap.
 var (
-	// ErrTimeout: the record's time was over.
+	// ErrTimeout: the record's time was over, as Config.Timeout bounds it.
 	ErrTimeout = errors.New("no answer within the timeout")
 	// ErrHold: the record was held for as long as Config.Hold allows.
 	ErrHold = errors.New("held for as long as allowed")
@@ -93,17 +94,18 @@ var (
 	ErrHandlerSilent = errors.New("the timeout handler completed nothing; return One, Many, None or an error")
 )
 
-// RecordError is the failure of one record: which one, how often it was tried
+// RecordError is the failure of one record. It says which record failed, how often it was called
 // and why it failed.
 type RecordError struct {
 	Operator string
 	Subtask  int
 	Split    int
 	Position int64
-	// Attempts is the number of calls that were made for the record; those that
-	// ended in a hold are not counted.
+	// Attempts is the number of calls that were made for the record. Calls that ended in a hold are
+	// not counted.
 	Attempts int
-	// Starved says that it had fewer retries than Retry.Max, since Retry.Budget had none left.
+	// Starved reports that the record had fewer retries than Retry.Max, because the Retry.Budget
+	// was empty.
 	Starved bool
 	Class   Class
 	Err     error
@@ -123,23 +125,24 @@ func (e *RecordError) Unwrap() error { return e.Err }
 // Verdict makes a RecordError a Failure.
 func (e *RecordError) Verdict() Verdict { return Verdict{Class: e.Class} }
 
-// PanicError is a panic of a user's function, caught and turned into a failure; or the end of its
-// goroutine by runtime.Goexit; or an error of it whose own methods do one of these, as those of a
-// nil pointer do. Its fields are Where (string), which names the function, Value (any), which it
-// panicked with (ErrGoexit if it ended its goroutine), and Stack ([]byte), the goroutine's stack at
-// that moment. It wraps Value if that is an error.
+// PanicError is the failure of a user's function that panicked or ended its goroutine with
+// runtime.Goexit. It also stands for an error of such a function whose own methods do that, as the
+// methods of a nil pointer may. Its fields are Where (string), the name of the function; Value
+// (any), the value of the panic, or ErrGoexit if the goroutine was ended; and Stack ([]byte), the
+// goroutine's stack at that moment. It wraps Value if that is an error.
 type PanicError = guard.Panic
 
-// ErrGoexit is the Value of a PanicError of a function that ended its goroutine.
+// ErrGoexit is the Value of a PanicError if the function ended its goroutine.
 var ErrGoexit = guard.ErrGoexit
 
-// Failed is a record that failed for good.
+// Failed is a record that failed for good, with its failure.
 type Failed[IN any] struct {
 	Record Record[IN]
 	Class  Class
 	// Err is the record's failure, a *RecordError.
 	Err error
-	// Attempts is the number of calls made for it; those that ended in a hold are not counted.
+	// Attempts is the number of calls that were made for the record. Calls that ended in a hold are
+	// not counted.
 	Attempts int
 	// At is when it failed.
 	At time.Time

@@ -8,8 +8,8 @@ import (
 	"github.com/tensorferry/tensorferry/internal/guard"
 )
 
-// feed reads a sequence on a goroutine of its own and hands it over in slices,
-// bounded, so that Map can wait for answers and for input at once.
+// feed reads a sequence on a goroutine of its own and passes the values on in bounded slices. So
+// Map can wait for answers and for input at the same time.
 type feed[IN any] struct {
 	wake  func()
 	bound int
@@ -90,7 +90,8 @@ func (f *feed[IN]) put(v IN) bool {
 	return true
 }
 
-// admitted says that the values taken last are in the operator, whose bytes they are now.
+// admitted is called when the operator has admitted all values that were taken last. Their bytes
+// are the operator's from then on.
 func (f *feed[IN]) admitted() {
 	f.mu.Lock()
 	f.bytes, f.out = f.bytes-f.out, 0
@@ -98,7 +99,8 @@ func (f *feed[IN]) admitted() {
 	f.mu.Unlock()
 }
 
-// take returns up to n values, valid until the next take, and whether any can follow.
+// take returns up to n values, which are valid until the next take, and whether any value may
+// follow.
 func (f *feed[IN]) take(n int) ([]Record[IN], bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

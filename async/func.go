@@ -7,10 +7,11 @@ import (
 	"github.com/tensorferry/tensorferry/internal/guard"
 )
 
-// Func makes a Function of a plain blocking function, which is called from up to workers goroutines
-// in each subtask (0: as many as Config.MaxCalls). Its context ends at the record's deadline and
-// when the call is no longer wanted; f must then return, since Close waits for it. A panic of f is
-// the failure of its record, a *PanicError; so it is when f ends its goroutine (runtime.Goexit).
+// Func makes a Function of a function f that blocks. In each subtask f is called from up to workers
+// goroutines at a time; 0 means as many as Config.MaxCalls. f must be safe for concurrent use. Its
+// context ends at the record's deadline, and when the call is no longer wanted. f must then return,
+// because Close waits for it. If f panics or ends its goroutine with runtime.Goexit, the record
+// fails with a *PanicError.
 func Func[IN, OUT any](f func(context.Context, IN) (OUT, error), workers int) Function[IN, OUT] {
 	return plain[IN, OUT]{f, workers}
 }
@@ -31,8 +32,8 @@ func (p plain[IN, OUT]) Open(_ context.Context, sub Subtask, done Completer[OUT]
 	}, nil
 }
 
-// workers calls a function from a bounded number of goroutines. One starts when
-// a call finds none free and ends when it finds no call.
+// workers calls a function from a bounded number of goroutines. A goroutine starts when a call
+// finds none free, and ends when it finds no call.
 type workers[IN, OUT any] struct {
 	f      func(context.Context, IN) (OUT, error)
 	name   string

@@ -6,90 +6,91 @@ import (
 	"time"
 )
 
-// Function makes the callers of an asynchronous function, one for each parallel
-// subtask. It is shared between subtasks and must be safe for concurrent use.
+// Function makes the callers of an asynchronous function, one for each parallel subtask. All
+// subtasks share it, so it must be safe for concurrent use.
 //
 // A function may also implement TimeoutHandler, RetryPredicate, FallbackMaker, Sizer and
 // CallLimiter. The operator looks for them once, when it is made. A function that wraps another one
-// implements Unwrapper, so that those of the other one are found.
+// implements Unwrapper, so that the optional interfaces of the other one are found.
 type Function[IN, OUT any] interface {
-	// Open makes the caller of one subtask. It may block (dial, check the model)
-	// and should return when ctx ends. done is where the caller reports; it is
-	// valid until Close has returned.
+	// Open makes the caller of one subtask. It may block, for example to connect or to check the
+	// model. It should return when ctx ends. The caller reports to done, which is valid until Close
+	// has returned.
 	Open(ctx context.Context, sub Subtask, done Completer[OUT]) (Caller[IN, OUT], error)
 }
 
-// Caller starts calls for one subtask. Its methods are called from one
-// goroutine at a time and must not block.
+// Caller starts calls for one subtask. Its methods are called from one goroutine at a time. Call
+// and Cancel must not block.
 type Caller[IN, OUT any] interface {
-	// Call starts a call for each element of batch. The slice belongs to the
-	// operator again when Call returns; the records in it may be kept until
-	// their completion. The end of the slice says that no more input is at
-	// hand, so whoever gathers records into requests sends what it has if it may.
+	// Call starts a call for each element of batch. The operator reuses the slice when Call has
+	// returned. The caller may keep the records in it until their completion. When the slice ends,
+	// the operator has no more input for now, so a caller that gathers records into requests should
+	// send what it has, if its own limits allow it.
 	Call(batch []Call[IN])
-	// Cancel says that these calls have their outcome (they timed out) or are no
-	// longer wanted. Late answers are ignored, so it is advice, not a promise.
+	// Cancel says that these calls are no longer needed. Their records have an outcome because they
+	// timed out, or the operator has failed or closes. Later completions of them are ignored, so a
+	// caller need not stop the calls.
 	Cancel(ids []CallID)
-	// Close cancels what is in flight and gives everything back: when it returns
-	// no goroutine, timer or connection of the caller is left. It is idempotent,
-	// and it may block for as long as that takes.
+	// Close cancels what is in flight and releases everything. When it returns, no goroutine, timer
+	// or connection of the caller is left. It may block for as long as that takes. It is
+	// idempotent.
 	Close() error
 }
 
-// Completer takes the outcomes of calls. Its methods may be called from any
-// goroutine, also from inside Call, and never block.
+// Completer takes the outcomes of calls. Its methods may be called from any goroutine, also from
+// inside Call. They never block.
 type Completer[OUT any] interface {
-	// Complete reports outcomes, with one wake-up of the operator for the slice.
-	// The slice belongs to the caller again when Complete returns. The first
-	// completion of an attempt counts; others, and those of earlier attempts,
-	// are ignored.
+	// Complete reports outcomes. The operator is woken once for the whole slice. The caller may
+	// reuse the slice when Complete has returned. The first completion of an attempt counts. Later
+	// ones, and those of earlier attempts, are ignored.
 	Complete([]Completion[OUT])
-	// Suspend says that no call can be made for now (the connection is lost)
-	// and why. The operator makes no calls until Resume; records that wait meanwhile
-	// are held: their timers stand still, for at most Config.Hold.
+	// Suspend says that no call can be made for now, for example because the connection is lost,
+	// and why. The operator makes no calls until Resume. The records that wait meanwhile are held:
+	// their timers stand still, for at most Config.Hold.
 	Suspend(reason error)
 	// Resume says that calls can be made again.
 	Resume()
 }
 
-// Failer is implemented by the Completer that an operator gives to Open.
+// Failer is implemented by the Completer that an operator passes to Open.
 type Failer interface {
-	// Fail says that a user's function has broken which no record is to blame for, and how. The
-	// operator fails with why, as if Call had panicked (A9). It may be called from any goroutine
+	// Fail reports that a user's function broke in a way that is not the fault of any record. The
+	// operator fails with why, as if Call had panicked (A9). Fail may be called from any goroutine
 	// and never blocks.
 	Fail(why error)
 }
 
-// Crowd is implemented by the Completer that an operator gives to Open.
+// Crowd is implemented by the Completer that an operator passes to Open.
 type Crowd interface {
-	// Crowded reports whether the results that wait for their turn are more than Config.MaxBytes. A
-	// caller that has calls it has not begun then completes them with ErrUnmade, but for the oldest
-	// where nothing else is in progress: the operator may wait for just that one. So what waits in
-	// a caller does not become results that nobody has room for. It may be called from any
-	// goroutine and never blocks.
+	// Crowded reports whether the results that wait for their turn have more bytes than
+	// Config.MaxBytes. A caller that holds calls which it has not begun should then complete them
+	// with ErrUnmade, so that they do not become results for which there is no room. It keeps the
+	// oldest of them if nothing else is in progress, because the operator may be waiting for just
+	// that one. Crowded may be called from any goroutine and never blocks.
 	Crowded() bool
 }
 
 // Subtask describes one parallel instance of an operator, or of a sink.
 type Subtask struct {
-	// Job is the name of the job; empty outside of one.
+	// Job is the name of the job. It is empty outside of a job.
 	Job string
 	// Operator is the operator's name within its job.
 	Operator string
-	// Index is the number of the subtask, from 0, and Parallelism how many there are.
+	// Index is the number of the subtask, from 0. Parallelism is the number of subtasks.
 	Index, Parallelism int
-	// Run names the run of the job, and is the same after a restore; empty outside of a job.
-	// Attempt counts the starts of the run, which are its restarts and resumptions, from 0.
+	// Run names the run of the job. A restore keeps it. It is empty outside of a job. Attempt
+	// counts the starts of the run before this one, which are its restarts and resumptions, from 0.
 	Run     string
 	Attempt int
-	// Config is the operator's configuration with every default filled in.
+	// Config is the operator's configuration with every default filled in. It is not set for a
+	// sink.
 	Config Config
 	// Logger is never nil.
 	Logger *slog.Logger
 }
 
-// CallID names one attempt for one record, so that the answer to one attempt is
-// never taken for another's. It means nothing outside its operator.
+// CallID identifies one attempt for one record, so that the answer to one attempt is never taken
+// for the answer to another. It has no meaning outside its operator.
 type CallID struct {
 	Entry   uint64
 	Attempt uint32
@@ -98,26 +99,26 @@ type CallID struct {
 // Call is one attempt for one record.
 type Call[IN any] struct {
 	ID CallID
-	// Record is what the call is for; its split, position, event time and key
-	// are there for logs and metadata.
+	// Record is the record to call the function for. Its split, position, event time and key are
+	// there for logs and metadata.
 	Record Record[IN]
-	// Deadline is when the record times out; zero means never. It may move when
-	// the record was held, so each attempt carries its own.
+	// Deadline is when the record times out. The zero time means never. A hold may move it, so each
+	// attempt has its own.
 	Deadline time.Time
 }
 
 // Completion is the outcome of one attempt.
 type Completion[OUT any] struct {
 	ID CallID
-	// Outputs are the results, 0 to n of them. Not used if Err is set.
+	// Outputs are the results, 0 to n of them. They are ignored if Err is set.
 	Outputs Outputs[OUT]
-	// Err is the failure. An error that says what it means to the operator
-	// implements Failure; every other one has class Backend.
+	// Err is the failure, or nil. An error that implements Failure says what it means to the
+	// operator. Any other error has class Backend.
 	Err error
 }
 
-// Outputs are the results of one record. The zero value means that nothing was
-// said, which is an error of a timeout handler and no output for a completion.
+// Outputs are the results of one record. The zero value is not set (IsSet). As a completion it
+// means no result. From a timeout handler or a fallback it is an error.
 type Outputs[OUT any] struct {
 	one  OUT
 	many []OUT
@@ -131,13 +132,14 @@ const (
 	outputsMany
 )
 
-// One is a single result; it allocates nothing.
+// One makes Outputs of a single result. It does not allocate memory.
 func One[OUT any](v OUT) Outputs[OUT] { return Outputs[OUT]{one: v, kind: outputsOne} }
 
-// Many is any number of results, emitted in order. The operator keeps the slice.
+// Many makes Outputs of any number of results, which are emitted in order. The operator keeps the
+// slice.
 func Many[OUT any](vs ...OUT) Outputs[OUT] { return Outputs[OUT]{many: vs, kind: outputsMany} }
 
-// None is no result: the record is complete and nothing is emitted for it.
+// None makes Outputs without a result: the record is complete, and nothing is emitted for it.
 func None[OUT any]() Outputs[OUT] { return Outputs[OUT]{kind: outputsNone} }
 
 // Len returns the number of results.
@@ -151,7 +153,7 @@ func (o *Outputs[OUT]) Len() int {
 	return 0
 }
 
-// At returns result i, 0 <= i < Len.
+// At returns result i, with 0 <= i < Len.
 func (o *Outputs[OUT]) At(i int) OUT {
 	if o.kind == outputsOne {
 		return o.one
@@ -159,7 +161,7 @@ func (o *Outputs[OUT]) At(i int) OUT {
 	return o.many[i]
 }
 
-// bytes is the size of the results.
+// bytes returns the size of the results.
 func (o *Outputs[OUT]) bytes(size func(*OUT) int64) (n int64) {
 	switch o.kind {
 	case outputsOne:
@@ -172,5 +174,5 @@ func (o *Outputs[OUT]) bytes(size func(*OUT) int64) (n int64) {
 	return n
 }
 
-// IsSet reports whether anything was said, be it None.
+// IsSet reports whether o was made by One, Many or None.
 func (o *Outputs[OUT]) IsSet() bool { return o.kind != outputsUnset }

@@ -6,26 +6,27 @@ import (
 	"time"
 )
 
-// HistogramBuckets is how many bounded buckets a Histogram has.
+// HistogramBuckets is the number of buckets of a Histogram that have an upper bound.
 const HistogramBuckets = 23
 
 const leastBound = 25 * time.Microsecond
 
-// HistogramBound returns the upper bound of a bucket, which it holds itself: 25 µs for bucket 0,
-// and twice that of the one before for each other, up to 105 s for bucket HistogramBuckets - 1.
+// HistogramBound returns the upper bound of a bucket, from 0 to HistogramBuckets - 1. The bucket
+// includes its bound. The first bound is 25 µs, and each further one is twice the one before, up to
+// 105 s for the last.
 func HistogramBound(bucket int) time.Duration { return leastBound << bucket }
 
 // Histogram counts durations. Its zero value is empty. It holds no pointer, so an assignment copies
-// it; it is not safe for concurrent use.
+// it. It is not safe for concurrent use.
 type Histogram struct {
-	// Buckets count the durations up to HistogramBound and above that of the bucket before; the
-	// last one those above all bounds.
+	// Buckets counts the durations by size. Bucket i holds those up to HistogramBound(i) that are
+	// above the bound of the bucket before. The last bucket holds those above all bounds.
 	Buckets [HistogramBuckets + 1]int64
-	// Sum is of all durations.
+	// Sum is the sum of all durations.
 	Sum time.Duration
 }
 
-// Add counts a duration; one below 0, which clocks may give, as 0.
+// Add counts a duration. A negative one, which a clock may give, counts as 0.
 func (h *Histogram) Add(d time.Duration) { h.add(d, 1) }
 
 func (h *Histogram) add(d time.Duration, n int64) {
@@ -35,8 +36,9 @@ func (h *Histogram) add(d time.Duration, n int64) {
 	h.Sum += d * time.Duration(n)
 }
 
-// tally is in front of a histogram. Records that came or were answered together take equally long,
-// and are many: it counts them, and adds them when another duration comes, or at flush.
+// tally stands in front of a histogram. Records that came or were answered together took equally
+// long, and there are many of them. It counts them, and adds them to the histogram when another
+// duration comes, or at flush.
 type tally struct {
 	of Histogram
 	d  time.Duration
@@ -63,7 +65,7 @@ func (t *tally) flush() {
 	t.n = 0
 }
 
-// Count returns how many durations were counted.
+// Count returns the number of durations that were counted.
 func (h *Histogram) Count() (n int64) {
 	for _, b := range h.Buckets {
 		n += b
@@ -71,7 +73,7 @@ func (h *Histogram) Count() (n int64) {
 	return n
 }
 
-// Plus returns what both have counted.
+// Plus returns the sum of h and o.
 func (h Histogram) Plus(o Histogram) Histogram {
 	for i, b := range o.Buckets {
 		h.Buckets[i] += b
@@ -80,7 +82,7 @@ func (h Histogram) Plus(o Histogram) Histogram {
 	return h
 }
 
-// Minus returns what h has counted since it was o.
+// Minus returns what h has counted since o, which is an earlier copy of h.
 func (h Histogram) Minus(o Histogram) Histogram {
 	for i, b := range o.Buckets {
 		h.Buckets[i] -= b
@@ -89,9 +91,10 @@ func (h Histogram) Minus(o Histogram) Histogram {
 	return h
 }
 
-// Quantile returns an estimate of the duration that the share q (0 to 1) of all does not exceed, as
-// straight lines between the bounds have it; so it is off by less than a bucket. It is 0 if nothing
-// was counted, and the largest bound if it lies above.
+// Quantile returns an estimate of the duration that the share q of all durations does not exceed. q
+// is from 0 to 1. It interpolates linearly between the bounds, so the error is less than one
+// bucket. It returns 0 if nothing was counted, and the largest bound if the quantile lies above all
+// bounds.
 func (h *Histogram) Quantile(q float64) time.Duration {
 	n := h.Count()
 	if n == 0 {
@@ -109,7 +112,7 @@ func (h *Histogram) Quantile(q float64) time.Duration {
 	return low
 }
 
-// String says how many there are, and the middle and the end of them.
+// String returns the number of durations, their median (p50) and their 99th percentile (p99).
 func (h Histogram) String() string {
 	return fmt.Sprintf("%d (p50 %v, p99 %v)", h.Count(), h.Quantile(0.5), h.Quantile(0.99))
 }

@@ -8,9 +8,9 @@ import (
 	"github.com/tensorferry/tensorferry/internal/guard"
 )
 
-// inbox is the Completer of an operator: where outcomes come in from any
-// goroutine. Each report is stamped with the time at which it came, so that an
-// answer that was in time counts as in time however late the task gets to it (A15).
+// inbox is the Completer of an operator. Outcomes reach it from any goroutine. Each report is
+// stamped with the time at which it came, so an answer that came in time counts as in time, however
+// late the task handles it (A15).
 type inbox[OUT any] struct {
 	wake func()
 	size func(*OUT) int64
@@ -76,8 +76,8 @@ func (b *inbox[OUT]) post(r report, cs []Completion[OUT]) {
 	b.ring()
 }
 
-// ring wakes the host. That of a host whose own function for it fails comes by itself, and finds
-// the failure.
+// ring wakes the host. If the host's wake function fails, ring adds that failure to the mail, where
+// the host's next step finds it.
 func (b *inbox[OUT]) ring() {
 	const where = "the function that wakes the operator's host"
 	returned := false
@@ -97,7 +97,7 @@ func (b *inbox[OUT]) ring() {
 	returned = true
 }
 
-// take returns what came in and leaves the emptied spare in its place.
+// take returns the mail and puts the emptied spare in its place.
 func (b *inbox[OUT]) take(spare mail[OUT]) mail[OUT] {
 	clear(spare.completions) // results of the last visit must not be kept alive
 	spare.completions, spare.reports = spare.completions[:0], spare.reports[:0]
@@ -123,7 +123,7 @@ func (b *inbox[OUT]) Crowded() bool {
 	return b.posted+b.kept.Load() > b.most
 }
 
-// close makes everything that comes later vanish.
+// close discards the mail and everything that comes later.
 func (b *inbox[OUT]) close() {
 	b.mu.Lock()
 	b.closed = true

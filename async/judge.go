@@ -13,8 +13,8 @@ import (
 
 var errClosed = errors.New("async: the operator is closed")
 
-// takeReports goes through what came in, each report at its own time: timers due
-// before a report fire before it, those due at its very moment after it (A15).
+// takeReports handles the mail, each report at its own time. Timers that are due before a report
+// fire before it. Timers that are due at the same moment fire after it (A15).
 func (o *Operator[IN, OUT]) takeReports() {
 	o.spare = o.inbox.take(o.spare)
 	completions := o.spare.completions
@@ -49,7 +49,8 @@ func (o *Operator[IN, OUT]) takeReports() {
 	}
 }
 
-// vet makes an error usable whose own methods panic. Many records may share one.
+// vet replaces an error whose own methods panic by one that can be used. Many records may share an
+// error, so the newest one that passed is remembered.
 func (o *Operator[IN, OUT]) vet(c *Completion[OUT]) {
 	if c.Err == nil || reflect.TypeOf(c.Err).Kind() == reflect.Pointer && c.Err == o.vetted {
 		return
@@ -58,8 +59,8 @@ func (o *Operator[IN, OUT]) vet(c *Completion[OUT]) {
 	o.vetted = c.Err
 }
 
-// judge decides what one completion means (A44): the queue knows what is late
-// and what may be tried again, the verdict what is worth it.
+// judge decides what one completion means (A44). The queue knows whether it is late and whether
+// there may be another attempt. The verdict says whether another attempt is worth it.
 func (o *Operator[IN, OUT]) judge(now asyncq.Time, c *Completion[OUT]) {
 	id := queueID(c.ID)
 	if o.failed != nil || !o.queue.Awaits(id, c.ID.Attempt) {
@@ -121,8 +122,8 @@ func (o *Operator[IN, OUT]) judge(now asyncq.Time, c *Completion[OUT]) {
 	}
 }
 
-// worthRetrying decides whether an outcome is worth another attempt: by the
-// function's own predicate, else by what the failure says of itself.
+// worthRetrying decides whether an outcome is worth another attempt. The function's own predicate
+// decides, if it has one; otherwise the failure's own verdict does.
 func (o *Operator[IN, OUT]) worthRetrying(c *Completion[OUT], v Verdict) bool {
 	switch {
 	case o.predicate == nil:
@@ -136,9 +137,10 @@ func (o *Operator[IN, OUT]) worthRetrying(c *Completion[OUT], v Verdict) bool {
 	}
 }
 
-// settle carries out what the queue asks for, except emission: outcomes of timers at once, calls
-// and cancellations into the slices that makeCalls hands on. What happened at the moment at which
-// the operator failed is counted and cancelled all the same.
+// settle carries out what the queue asks for, except emission. Timeouts and ended holds are decided
+// at once. Calls and cancellations are gathered in slices, which makeCalls and makeCancels pass to
+// the caller. Calls that began at the moment at which the operator failed are counted and cancelled
+// too.
 func (o *Operator[IN, OUT]) settle() {
 	for i := 0; i < len(o.queue.Effects); i++ {
 		switch e := o.queue.Effects[i]; e.Kind {
@@ -170,8 +172,8 @@ func (o *Operator[IN, OUT]) cancel(id asyncq.ID, attempt uint32, now asyncq.Time
 	o.cancels = append(o.cancels, callID(id, attempt))
 }
 
-// timeout decides a record that is out of time (A21, A22), by our clock or by
-// the other side's.
+// timeout decides a record that is out of time (A21, A22), by the operator's clock or by the other
+// side's.
 func (o *Operator[IN, OUT]) timeout(id asyncq.ID, attempt uint32, deadline asyncq.Time) {
 	o.stats.Timeouts++
 	if o.failed != nil {
@@ -207,7 +209,7 @@ func (o *Operator[IN, OUT]) timeout(id asyncq.ID, attempt uint32, deadline async
 	o.finish(id, deadline)
 }
 
-// holdOver decides a record that was held for as long as it may (A40, A41).
+// holdOver decides a record that was held for as long as Config.Hold allows (A40, A41).
 func (o *Operator[IN, OUT]) holdOver(id asyncq.ID) {
 	if o.failed != nil {
 		return
@@ -229,8 +231,8 @@ func (o *Operator[IN, OUT]) holdOver(id asyncq.ID) {
 	o.failRecord(id, holdError{class, fmt.Errorf("%w (%v): %w", ErrHold, o.cfg.Hold, why)})
 }
 
-// failRecord is the end of a record that nothing mends: the policy of its class
-// says what becomes of it, and of the operator (A42). That is final.
+// failRecord ends a record for which there is no further attempt. The action of its class decides
+// what becomes of it and of the operator. That is final (A42).
 func (o *Operator[IN, OUT]) failRecord(id asyncq.ID, err error) {
 	s := &o.slots[id.Slot]
 	f := Failed[IN]{Record: s.rec, Class: VerdictOf(err).Class, Attempts: o.queue.Attempts(id), At: time.Now()}
@@ -267,7 +269,7 @@ func (o *Operator[IN, OUT]) failRecord(id asyncq.ID, err error) {
 	o.ready(id)
 }
 
-// ready says that a record has its outcome, which from now on waits for its turn.
+// ready marks a record as done. From now on it waits for its turn to leave.
 func (o *Operator[IN, OUT]) ready(id asyncq.ID) {
 	s := &o.slots[id.Slot]
 	s.since = o.queue.Now()
@@ -285,8 +287,8 @@ func (o *Operator[IN, OUT]) makeFallback(f Failed[IN]) (outs Outputs[OUT], err e
 	return outs, err
 }
 
-// timeoutError and holdError give the operator's own failures their class; what
-// they wrap may be of another.
+// timeoutError and holdError give the operator's own failures their class. The errors that they
+// wrap may have another class.
 type timeoutError struct{ error }
 
 func (e timeoutError) Unwrap() error        { return e.error }

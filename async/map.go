@@ -7,20 +7,21 @@ import (
 	"time"
 )
 
-// Map calls fn for every value of in and yields the results in the order that cfg says, with as
-// many calls in progress as cfg allows. Keyed order is an error, since the values have no keys.
-// Values are read ahead on a goroutine of their own, by at most the capacity, 256, and an eighth of
-// cfg.MaxBytes; one larger value alone.
+// Map calls fn for every value of in and yields the results in the order that cfg says. cfg also
+// bounds the calls in progress. Keyed order is an error, since the values have no keys. A goroutine
+// reads values ahead: at most as many as the capacity and as 256, with at most an eighth of
+// cfg.MaxBytes bytes. A larger value is read ahead alone.
 //
-// The first failure ends the sequence: of the input, after the results of what
-// came before it; of a record, at once, as a *RecordError whose Position is the
-// index in the input; of ctx, at once, with its cause. Breaking out of the loop
-// cancels the calls in flight. When the loop has ended, however it did, no goroutine or
-// connection of it is left; it therefore waits for in to return, so an
-// input that can block must end when its consumer stops or ctx does.
+// The first failure ends the sequence. A failure of the input is yielded after the results of the
+// values before it. A failure of a record is yielded at once, as a *RecordError whose Position is
+// the index of the value in the input. If ctx ends, its cause is yielded at once.
 //
-// The loop's body runs between steps of the operator: while it runs, timeouts
-// are not noticed, but an answer that came in time counts as in time.
+// Breaking out of the loop cancels the calls in flight. However the loop ends, no goroutine or
+// connection of it is left then. The loop therefore waits for in to return, so an input that can
+// block must end when its yield returns false or when ctx ends.
+//
+// The body of the loop runs between steps of the operator. Timeouts are not noticed while it runs,
+// but an answer that comes in time counts as in time.
 func Map[IN, OUT any](ctx context.Context, in iter.Seq2[IN, error], fn Function[IN, OUT], cfg Config) iter.Seq2[OUT, error] {
 	if cfg.Barrier == DefaultBarrier {
 		cfg.Barrier = Snapshot // there are no barriers, so nothing forbids calls without a timeout
@@ -106,7 +107,7 @@ func Map[IN, OUT any](ctx context.Context, in iter.Seq2[IN, error], fn Function[
 	}
 }
 
-// Values makes an input for Map of a sequence that cannot fail.
+// Values makes an input for Map from a sequence that cannot fail.
 func Values[T any](in iter.Seq[T]) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		for v := range in {

@@ -14,8 +14,8 @@ import (
 	"github.com/tensorferry/tensorferry/trace"
 )
 
-// emitTurn bounds the entries that leave in one Step, so that timers, barriers
-// and completions get their turn under any load (A14).
+// emitTurn bounds the entries that leave in one Step, so that timers, barriers and completions are
+// handled in time under any load (A14).
 const emitTurn = 1024
 
 // Bounds of the operator's own delay between calls of a held record.
@@ -24,34 +24,36 @@ const (
 	maxHoldDelay = 2 * time.Second
 )
 
-// Emitter takes what leaves an operator, in order. Slices are valid until return.
+// Emitter takes what leaves an operator, in order. The slice passed to Emit is valid until Emit
+// returns. An Emitter may block; the operator waits meanwhile.
 type Emitter[OUT any] interface {
 	Emit([]Record[OUT])
 	Watermark(Watermark)
 }
 
-// Status is what a Step leaves for its host to do.
+// Status says what the host has to do after a Step.
 type Status[IN any] struct {
-	// Barrier, if not 0, passes the operator now, behind everything that was
-	// emitted so far: the host puts Entries and Watermarks into the checkpoint,
-	// forwards the barrier, and goes on.
+	// Barrier is the id of the barrier that passes the operator now, behind everything that was
+	// emitted so far, or 0. The host puts Entries and Watermarks into the checkpoint, forwards the
+	// barrier, and goes on.
 	Barrier int64
-	// Entries are, under the Snapshot policy or a drain limit, the records not yet emitted, oldest
-	// first. The slices are the host's.
+	// Entries are the records that were not yet emitted when the barrier passed, oldest first.
+	// There are some only under the Snapshot policy or with a drain limit. Watermarks are the
+	// queued watermarks, with their places among Entries. Both slices belong to the host.
 	Entries    []Record[IN]
 	Watermarks []QueuedWatermark
-	// Ended: End was called and everything has been emitted.
+	// Ended reports that End was called and everything has been emitted.
 	Ended bool
-	// More: another Step has something to do at once, given room downstream.
+	// More reports that another Step has something to do at once, if there is room downstream.
 	More bool
-	// Next is when Step must run again if nothing wakes it before; zero for never.
+	// Next is when Step must run again if wake is not called before. The zero time means never.
 	Next time.Time
 }
 
-// Operator runs an asynchronous function over the records of one subtask. It is a
-// step function: a host feeds it, calls Step when it is woken or Status.Next has come, and
-// passes on what it emits. It has no goroutine of its own. All methods are called from
-// one goroutine, the task; only the Completer that its caller was given is not bound to it.
+// Operator runs an asynchronous function over the records of one subtask. It is a step function
+// without a goroutine of its own. Its host feeds it, calls Step after wake and at Status.Next, and
+// passes on what it emits. All methods must be called from one goroutine, the task. Only the
+// Completer that the operator passes to the function's Open may be used from any goroutine.
 type Operator[IN, OUT any] struct {
 	cfg       Config
 	sub       Subtask
@@ -109,7 +111,7 @@ type slot[IN, OUT any] struct {
 	bytes   int64       // of its results, while they wait
 }
 
-// fate is what has become of a record that leaves.
+// fate says what has become of a record that leaves.
 type fate uint8
 
 const (
@@ -119,8 +121,11 @@ const (
 	failed // with the operator, so it does not leave
 )
 
-// NewOperator checks the configuration and makes an operator. wake is called,
-// from any goroutine, when Step should run; it must not block.
+// NewOperator checks the configuration and makes an operator. It returns an error if a field of cfg
+// is wrong, if some failures have the action Fallback and fn is not a FallbackMaker, or if MaxCalls
+// or Unwrap of fn panics. The fields of sub that are not set get defaults: the operator's name is
+// "async", the parallelism 1, and nothing is logged. The operator calls wake, from any goroutine,
+// when Step should run. wake must not block.
 func NewOperator[IN, OUT any](fn Function[IN, OUT], cfg Config, sub Subtask, wake func()) (*Operator[IN, OUT], error) {
 	cfg, err := cfg.Resolve()
 	if err != nil {
@@ -178,12 +183,13 @@ func NewOperator[IN, OUT any](fn Function[IN, OUT], cfg Config, sub Subtask, wak
 // Config returns the configuration with every default filled in.
 func (o *Operator[IN, OUT]) Config() Config { return o.cfg }
 
-// DeadLetters says who takes the records whose failure has action DeadLetter, in
-// their turn among the results, in slices valid until return. It must be called before Open
-// where that action is used.
+// DeadLetters sets the function that takes the records whose failure has the action DeadLetter. It
+// is called in a Step, in the turn of these records among the results, with slices that are valid
+// until it returns. If that action is used, DeadLetters must be called before Open.
 func (o *Operator[IN, OUT]) DeadLetters(take func([]Failed[IN])) { o.letters = take }
 
-// Open opens the function's caller. It blocks as long as the function's Open does.
+// Open opens the function's caller, before the first Step. It blocks for as long as the function's
+// Open does. A panic there is returned as a *PanicError.
 func (o *Operator[IN, OUT]) Open(ctx context.Context) (err error) {
 	defer recovered("Open of "+o.sub.Operator, &err)
 	if o.cfg.OnError.Uses(DeadLetter) && o.letters == nil {
@@ -197,7 +203,8 @@ func (o *Operator[IN, OUT]) Open(ctx context.Context) (err error) {
 }
 
 // Room returns how many records Admit takes now, if they are small. It is 0 while the operator is
-// full, drains for a barrier, still admits restored records, or has ended or failed.
+// full, waits for a barrier to pass, or still admits restored records, and after it has ended or
+// failed.
 func (o *Operator[IN, OUT]) Room() int {
 	if len(o.backlog) > 0 || o.barrier != 0 || (o.refused > 0 && !o.queue.Fits(o.refused)) {
 		return 0
@@ -205,9 +212,9 @@ func (o *Operator[IN, OUT]) Room() int {
 	return o.queue.Room()
 }
 
-// Admit takes up to Room records, which are the operator's from then on, and
-// returns how many it took: fewer than Room if their bytes are too many (Room is
-// then 0 until the next one fits in). Calls are made by the next Step.
+// Admit takes up to Room records and returns how many it took. These belong to the operator from
+// then on. It takes fewer than Room if their bytes are too many; Room is then 0 until the next
+// record fits in. The next Step makes the calls.
 func (o *Operator[IN, OUT]) Admit(recs []Record[IN]) (n int) {
 	defer o.failOnPanic("RecordBytes")
 	now := o.clock(time.Time{})
@@ -218,8 +225,8 @@ func (o *Operator[IN, OUT]) Admit(recs []Record[IN]) (n int) {
 	return n
 }
 
-// look judges what came in, before an admission moves the queue's clock on: an answer that was in
-// time would be late otherwise (A15).
+// look handles the mail before an admission moves the queue's clock on. Otherwise an answer that
+// came in time would count as late (A15).
 func (o *Operator[IN, OUT]) look() {
 	if o.failed == nil {
 		o.takeReports()
@@ -246,8 +253,8 @@ func (o *Operator[IN, OUT]) admit(now asyncq.Time, rec *Record[IN]) bool {
 	return true
 }
 
-// Watermark takes a watermark or idleness into the queue, in its place among the
-// records; false says that there is no room for it.
+// Watermark takes a watermark or idleness into the queue, in its place among the records. It
+// returns false if there is no room for it.
 func (o *Operator[IN, OUT]) Watermark(w Watermark) bool {
 	if o.Room() == 0 {
 		return false
@@ -261,16 +268,20 @@ func (o *Operator[IN, OUT]) Watermark(w Watermark) bool {
 	return true
 }
 
-// End says that no more input comes. What is queued goes on as ever (A30).
+// End says that no more input comes. The queued records are handled as before (A30). Status.Ended
+// reports when all have left.
 func (o *Operator[IN, OUT]) End() {
 	o.ended = true
 	o.queue.End()
 }
 
-// Step does everything that is due at now: takes completions, fires timers, lets at most
-// max entries leave (0: no room downstream), and makes calls. An error is the
-// operator's failure; nothing is emitted with it, and Step returns it ever after.
-// After a Step there may be Room that was not there before.
+// Step does everything that is due at now: it takes completions, fires timers, lets at most max
+// entries leave, and makes calls. A max of 0 means that there is no room downstream. One Step emits
+// at most 1024 entries; More says that others wait. After a Step there may be more Room than
+// before.
+//
+// An error is the failure of the operator. After it nothing is emitted, and every further Step
+// returns it.
 func (o *Operator[IN, OUT]) Step(now time.Time, max int, out Emitter[OUT]) (Status[IN], error) {
 	if o.failed == nil {
 		o.step(o.clock(now), max, out)
@@ -310,8 +321,7 @@ func (o *Operator[IN, OUT]) step(now asyncq.Time, max int, out Emitter[OUT]) {
 	}
 	o.admitBacklog(now)
 	if o.emit(now, min(max, emitTurn), out) {
-		// Who took that may have taken its time, which is not that of the records that are called
-		// now (A7).
+		// Emitting may take a while. Calls that are made now must not be charged for it (A7).
 		now = o.clock(time.Time{})
 		if o.takeReports(); o.failed == nil {
 			o.queue.Tick(now)
@@ -331,7 +341,7 @@ func (o *Operator[IN, OUT]) step(now asyncq.Time, max int, out Emitter[OUT]) {
 	}
 }
 
-// clock returns a time as the queue counts it. The zero Time is now.
+// clock returns a time as the queue counts it. The zero Time stands for now.
 func (o *Operator[IN, OUT]) clock(t time.Time) asyncq.Time {
 	if t.IsZero() {
 		t = time.Now()
@@ -346,7 +356,7 @@ func (o *Operator[IN, OUT]) slot(id asyncq.ID) *slot[IN, OUT] {
 	return &o.slots[id.Slot]
 }
 
-// makeCalls hands the caller what settle gathered.
+// makeCalls passes the gathered calls to the caller.
 func (o *Operator[IN, OUT]) makeCalls() {
 	if len(o.calls) == 0 {
 		return
@@ -367,7 +377,7 @@ func (o *Operator[IN, OUT]) makeCancels() {
 	o.cancels = o.cancels[:0]
 }
 
-// failOnPanic, deferred, turns a panic of the user's code into the operator's failure (A9).
+// failOnPanic is deferred. It turns a panic of the user's code into the operator's failure (A9).
 func (o *Operator[IN, OUT]) failOnPanic(method string) {
 	if v := recover(); v != nil {
 		o.fail(guard.Caught(method+" of "+o.sub.Operator, v))
@@ -382,8 +392,9 @@ func (o *Operator[IN, OUT]) fail(err error) {
 	}
 }
 
-// Close cancels what is in flight and closes the caller, which may take as long as
-// the caller's Close does. Idempotent.
+// Close cancels what is in flight and closes the caller. It takes as long as the caller's Close
+// does, and returns its error. It is idempotent, and may be called without an Open or after a
+// failed one.
 func (o *Operator[IN, OUT]) Close() (err error) {
 	if o.closed {
 		return nil
@@ -411,7 +422,7 @@ func queueID(id CallID) asyncq.ID {
 	return asyncq.ID{Slot: uint32(id.Entry), Gen: uint32(id.Entry >> 32)}
 }
 
-// recovered, deferred, turns a panic into *err, and an error that cannot be used.
+// recovered is deferred. It turns a panic into *err, and replaces an error that cannot be used.
 func recovered(where string, err *error) {
 	if v := recover(); v != nil {
 		*err = guard.Caught(where, v)

@@ -7,8 +7,9 @@ import (
 	"github.com/tensorferry/tensorferry/internal/size"
 )
 
-// sizeOf returns what counts the bytes of a record for Config.MaxBytes: the function's own Sizer,
-// else what its type says. The logger is told where that may not be all.
+// sizeOf returns the function that counts the bytes of a record for Config.MaxBytes: the function's
+// own Sizer or, without one, a count by the record's type. It logs a warning if that may miss
+// bytes.
 func sizeOf[IN, OUT any](fn Function[IN, OUT], log *slog.Logger) func(*IN) int64 {
 	if s, ok := As[Sizer[IN]](fn); ok {
 		return func(v *IN) int64 { return int64(max(s.RecordBytes(*v), 0)) }

@@ -6,7 +6,7 @@ import (
 	"github.com/tensorferry/tensorferry/internal/asyncq"
 )
 
-// QueuedWatermark is a watermark of a snapshot; it stands before Entries[Before].
+// QueuedWatermark is a watermark of a snapshot. Its place is before Entries[Before].
 type QueuedWatermark struct {
 	Before int
 	Mark   Watermark
@@ -19,9 +19,10 @@ type entry[IN any] struct {
 	isMark bool
 }
 
-// Barrier says that checkpoint barrier id (not 0) has arrived behind everything
-// admitted so far. It passes in a later Step's Status, at once under the Snapshot policy
-// and when everything has left under Drain. Until then nothing is admitted.
+// Barrier says that checkpoint barrier id, which is not 0, has arrived behind everything that was
+// admitted so far. Under the Snapshot policy it passes with the next Step. Under Drain it passes
+// when everything has left, or when Config.DrainLimit is over. Status.Barrier reports that. Until
+// then no record is admitted.
 func (o *Operator[IN, OUT]) Barrier(id int64) {
 	o.barrier = id
 	if o.cfg.Barrier == Drain {
@@ -30,7 +31,7 @@ func (o *Operator[IN, OUT]) Barrier(id int64) {
 	}
 }
 
-// AbortBarrier gives a barrier up that has not passed; admission resumes.
+// AbortBarrier gives up a barrier that has not passed. Records are then admitted again.
 func (o *Operator[IN, OUT]) AbortBarrier(id int64) {
 	if o.barrier == id {
 		o.drained(time.Now())
@@ -39,7 +40,7 @@ func (o *Operator[IN, OUT]) AbortBarrier(id int64) {
 	}
 }
 
-// mayPass says whether the barrier has waited for what it must wait for.
+// mayPass reports whether the present barrier may pass.
 func (o *Operator[IN, OUT]) mayPass(now time.Time) bool {
 	if o.cfg.Barrier == Snapshot {
 		return true
@@ -52,8 +53,7 @@ func (o *Operator[IN, OUT]) mayPass(now time.Time) bool {
 	return true
 }
 
-// drained measures how long the present barrier has waited for what was in flight, whether it
-// passes now or is given up.
+// drained measures how long the present barrier has waited, whether it passes now or is given up.
 func (o *Operator[IN, OUT]) drained(now time.Time) {
 	if o.barrier != 0 && o.cfg.Barrier == Drain {
 		o.stats.Drain.Add(now.Sub(o.drainFrom))
@@ -61,7 +61,7 @@ func (o *Operator[IN, OUT]) drained(now time.Time) {
 	}
 }
 
-// snapshot copies what has not left yet (A34).
+// snapshot copies the entries that have not left yet (A34).
 func (o *Operator[IN, OUT]) snapshot() ([]Record[IN], []QueuedWatermark) {
 	if o.queue.Len()+len(o.backlog) == 0 {
 		return nil, nil
@@ -85,9 +85,10 @@ func (o *Operator[IN, OUT]) snapshot() ([]Record[IN], []QueuedWatermark) {
 	return recs, marks
 }
 
-// Restore gives the operator the entries of a snapshot, before any Admit. They are admitted ahead
-// of all input, as there is room, with any capacity, and start at attempt 1 with a full timeout
-// (A29, A34, A36). It keeps the slices' elements, not the slices.
+// Restore passes the entries of a snapshot to the operator. It must be called before any Admit. The
+// entries are admitted before all input, as there is room, with any capacity. Records start at
+// attempt 1 with a full timeout (A29, A34, A36). The operator keeps the elements of the slices, not
+// the slices.
 func (o *Operator[IN, OUT]) Restore(recs []Record[IN], marks []QueuedWatermark) {
 	o.stats.Admitted += int64(len(recs))
 	for i := 0; i <= len(recs); i++ {

@@ -1,36 +1,38 @@
 package async
 
-// Stats are an operator's present numbers.
+// Stats are an operator's numbers at one moment.
 type Stats struct {
-	// Queued counts the records admitted and not yet emitted; InFlight the calls
-	// in progress; Held, Retrying and Done what waits for the other side, for
-	// its next attempt, and for its turn to leave.
+	// Queued counts the records that are admitted and not yet emitted. InFlight counts the calls in
+	// progress. Held, Retrying and Done count the records that wait for the other side, for their
+	// next attempt, and for their turn to leave.
 	Queued, InFlight, Held, Retrying, Done int
-	// Suspended says why no calls are made at present; nil if they are.
+	// Suspended says why no calls can be made at present. It is nil if calls can be made.
 	Suspended error
-	// HeldFor is the newest failure, or suspension, for which a record was held; nil while none is.
+	// HeldFor is the newest failure or suspension for which a record was held. It is nil if no
+	// record is held.
 	HeldFor error
-	// Limit is how many calls may be in progress at present, between 1 and
-	// MaxCalls; Bytes those of the queued records and of their results.
+	// Limit is how many calls may be in progress at present, between 1 and MaxCalls. Bytes is the
+	// size of the queued records and of their results.
 	Limit, MaxCalls int
 	Bytes           int64
-	// Since Open: Admitted, which what was restored is as well, is Completed (with any number of
-	// results, fallbacks included), Dropped, DeadLettered, and what is Queued.
+	// These count records since Open. Admitted includes restored records. Completed records had any
+	// number of results, fallbacks included. Admitted is the sum of Completed, Dropped,
+	// DeadLettered and Queued.
 	Admitted, Completed, Dropped, DeadLettered int64
-	// Since Open: Calls were made; Retries are those of them that followed a failed one; Timeouts
-	// are records whose time was over, Holds how often a record was held, called before or not,
-	// and Fallbacks results that the function made for records that failed. What ends the
-	// operator is counted too. A call that was given back before it began (ErrUnmade) is one of
-	// Calls, and so is the one that is made in its place.
+	// These count events since Open, those that end the operator included. Calls were made.
+	// Timeouts are records whose time was over. Retries are the calls that followed a failed one.
+	// Holds is how often a record was held, whether it was called before or not. Fallbacks are
+	// records that failed and for which the function made results. A call that was completed with
+	// ErrUnmade counts in Calls, and so does the call that replaces it.
 	Calls, Timeouts, Retries, Holds, Fallbacks int64
-	// Drained counts the records that left while barriers waited, Snapshotted those that went
-	// into checkpoints (A38).
+	// Drained counts the records that left while barriers waited. Snapshotted counts the records
+	// that went into checkpoints (A38).
 	Drained, Snapshotted int64
-	// Since Open, by how long it took: Call, from a call to its outcome or its cancellation,
-	// which Close is too, unless it was given back before it began; HeadOfLine, from a record's
-	// outcome until it left, which waited for
-	// those before it and for room behind; Latency, from a record's admission until it left;
-	// Drain, how long each barrier waited.
+	// These are durations since Open. Call is from a call to its outcome, its cancellation or
+	// Close; calls that were completed with ErrUnmade are left out. HeadOfLine is from a record's
+	// outcome until the record left, while it waited for the records before it and for room
+	// downstream. Latency is from a record's admission until it left. Drain is how long each
+	// barrier waited under the Drain policy.
 	Call, HeadOfLine, Latency, Drain Histogram
 }
 
@@ -39,7 +41,7 @@ func (o *Operator[IN, OUT]) left() int64 {
 	return o.stats.Completed + o.stats.Dropped + o.stats.DeadLettered
 }
 
-// Stats returns the operator's present numbers.
+// Stats returns the operator's present numbers, also after it has failed or was closed.
 func (o *Operator[IN, OUT]) Stats() Stats {
 	for _, t := range [...]*tally{&o.called, &o.waited, &o.stayed} {
 		t.flush()

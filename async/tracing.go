@@ -13,11 +13,11 @@ const (
 	outcomeUnfinished = "unfinished"
 )
 
-// at is a time of the queue.
+// at returns a time of the queue as a time.Time.
 func (o *Operator[IN, OUT]) at(t asyncq.Time) time.Time { return o.base.Add(time.Duration(t)) }
 
-// beginSpan begins the span of a record that was admitted, if it is sampled. That is decided once
-// for each record: further operators find a context, of whichever kind.
+// beginSpan begins the span of a record that was admitted, if the record is sampled. That is
+// decided once for each record: it gets a context either way, which further operators find.
 func (o *Operator[IN, OUT]) beginSpan(s *slot[IN, OUT], now asyncq.Time) {
 	r := &s.rec
 	if r.Trace != nil && !r.Trace.Sampled() {
@@ -35,8 +35,7 @@ func (o *Operator[IN, OUT]) beginSpan(s *slot[IN, OUT], now asyncq.Time) {
 	}
 }
 
-// finish ends the life of a record in the queue that has its results. It waits for its turn from
-// now on.
+// finish marks a record as answered: it has its results, and waits for its turn from now on.
 func (o *Operator[IN, OUT]) finish(id asyncq.ID, now asyncq.Time) {
 	if s := &o.slots[id.Slot]; s.span != nil {
 		s.span.Event(o.at(now), "answered")
@@ -45,7 +44,7 @@ func (o *Operator[IN, OUT]) finish(id asyncq.ID, now asyncq.Time) {
 	o.ready(id)
 }
 
-// markFailed says why a record failed and what becomes of it.
+// markFailed notes in a record's span why the record failed and what becomes of it.
 func (o *Operator[IN, OUT]) markFailed(s trace.Span, f *Failed[IN], err error, action Action) {
 	s.Event(f.At, "failed", why(err, f.Class)...)
 	outcome := action.String()
@@ -55,8 +54,8 @@ func (o *Operator[IN, OUT]) markFailed(s trace.Span, f *Failed[IN], err error, a
 	s.Set(trace.Text("tensorferry.outcome", outcome), trace.Text("tensorferry.class", f.Class.String()), trace.Int("tensorferry.attempts", int64(f.Attempts)))
 }
 
-// why are the attributes of an event that a failure caused. A result that is worth another attempt
-// is none.
+// why returns the attributes of an event that a failure caused. A result that is worth another
+// attempt is not a failure, so it has none.
 func why(err error, class Class) []trace.Attr {
 	if err == nil {
 		return nil
@@ -74,7 +73,7 @@ func (s *slot[IN, OUT]) endSpan(now time.Time) {
 	s.span = nil
 }
 
-// abandonSpans ends the spans of what never left.
+// abandonSpans ends the spans of the records that never left.
 func (o *Operator[IN, OUT]) abandonSpans() {
 	if o.cfg.Tracer == nil {
 		return

@@ -7,10 +7,10 @@ import (
 	"github.com/tensorferry/tensorferry/connector"
 )
 
-// wrapper is implemented by the sources of this package that wrap another one.
+// wrapper is implemented by the sources of this package that wrap another source.
 type wrapper interface{ wrapped() any }
 
-// apartOf returns what of a source, or of one that it wraps, is Apart; nil if nothing is.
+// apartOf returns the source, or the source inside it, that implements Apart, or nil if none does.
 func apartOf(src any) connector.Apart {
 	for {
 		if a, ok := src.(connector.Apart); ok {

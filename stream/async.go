@@ -6,43 +6,44 @@ import (
 	"github.com/tensorferry/tensorferry/async"
 )
 
-// Async calls an asynchronous function for each record. cfg.Order says in which order the results
-// leave. Keyed order needs a stream from KeyBy. Options: Name, Parallel, WithSerializer.
+// Async calls an asynchronous function for each record. cfg bounds the calls, says in which order
+// the results leave, and what becomes of failures. Keyed order needs a stream from KeyBy. Options:
+// Name, Parallel, WithSerializer.
 func Async[IN, OUT any](s *Stream[IN], fn async.Function[IN, OUT], cfg async.Config, opts ...AsyncOption) *Stream[OUT] {
 	results, _ := call(s, fn, cfg, false, opts)
 	return results
 }
 
-// AsyncWithDeadLetters is Async with a second stream. It holds the records whose failure has the
-// action async.DeadLetter. Each leaves when it would have been its results' turn to leave, and is
-// committed with the same checkpoint. If cfg.OnError is not set, every failure of a record itself
-// (classes BadRecord, Timeout and Backend) goes there, and all other failures fail the job. Both
-// streams must be taken.
+// AsyncWithDeadLetters is Async with a second stream, which holds the records whose failure has the
+// action async.DeadLetter. Each leaves when the turn of its results would have come, and is
+// committed with the same checkpoint. If cfg.OnError is not set, failures of the classes BadRecord,
+// Timeout and Backend go there, which are failures of a record itself. All other failures then fail
+// the job. Both streams must be taken.
 func AsyncWithDeadLetters[IN, OUT any](s *Stream[IN], fn async.Function[IN, OUT], cfg async.Config, opts ...AsyncOption) (results *Stream[OUT], failed *Stream[async.Failed[IN]]) {
 	return call(s, fn, cfg, true, opts)
 }
 
-// OrderedWait is Async with results in the order of their records, whatever cfg.Order says.
+// OrderedWait is Async with the results in the order of their records. It ignores cfg.Order.
 func OrderedWait[IN, OUT any](s *Stream[IN], fn async.Function[IN, OUT], cfg async.Config, opts ...AsyncOption) *Stream[OUT] {
 	cfg.Order = async.Ordered
 	return Async(s, fn, cfg, opts...)
 }
 
-// UnorderedWait is Async with results in the order in which they come, whatever cfg.Order says.
-// None passes a watermark.
+// UnorderedWait is Async with the results in the order in which they complete. No result passes a
+// watermark. It ignores cfg.Order.
 func UnorderedWait[IN, OUT any](s *Stream[IN], fn async.Function[IN, OUT], cfg async.Config, opts ...AsyncOption) *Stream[OUT] {
 	cfg.Order = async.Unordered
 	return Async(s, fn, cfg, opts...)
 }
 
-// KeyedWait is KeyBy and then Async, with the results of one key in the order of its records,
-// whatever cfg.Order says. Results of different keys pass each other; none passes a watermark.
+// KeyedWait is KeyBy followed by Async. The results of one key are in the order of its records.
+// Results of different keys pass each other. No result passes a watermark. It ignores cfg.Order.
 func KeyedWait[IN, OUT any](s *Stream[IN], key func(IN) string, fn async.Function[IN, OUT], cfg async.Config, opts ...AsyncOption) *Stream[OUT] {
 	cfg.Order = async.Keyed
 	return Async(keyedFor(s, key, opts), fn, cfg, opts...)
 }
 
-// keyedFor is KeyBy in front of an operator with options of its own.
+// keyedFor is KeyBy in front of an operator that has options of its own.
 func keyedFor[T any](s *Stream[T], key func(T) string, opts []AsyncOption) *Stream[T] {
 	o, _ := gather(opts) // the operator says what is wrong
 	var mine []OperatorOption

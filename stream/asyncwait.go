@@ -9,10 +9,10 @@ import (
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
-// asyncWait puts an async.Operator into a chain. In front of it is a queue for
-// what comes when it has no room: records that one record became, the end, a
-// barrier that must stay behind them. The head lets nothing in while it holds anything, so it
-// is as long as one slice's fan-out.
+// asyncWait puts an async.Operator into a chain. In front of the operator is a queue for what comes
+// when it has no room: further records that one record became, the end, and a barrier that must
+// stay behind them. The head lets nothing in while the queue holds anything, so the queue is at
+// most as long as the fan-out of one slice.
 type asyncWait[IN, OUT any] struct {
 	env        *taskEnv
 	counts     *counts
@@ -63,7 +63,7 @@ func newAsyncWait[IN, OUT any](env *taskEnv, n *node, fn async.Function[IN, OUT]
 	return w
 }
 
-// takeLetters says where the records go that failed and were not to fail the job.
+// takeLetters sets where the records go that failed with the action DeadLetter.
 func (w *asyncWait[IN, OUT]) takeLetters(side input[async.Failed[IN]]) {
 	w.side = side
 	if w.op == nil {
@@ -109,7 +109,7 @@ func (w *asyncWait[IN, OUT]) passEnd() error {
 	return err
 }
 
-// keeps says whether checkpoints of an operator can hold records.
+// keeps reports whether checkpoints of an operator can hold records.
 func keeps(cfg async.Config) bool { return cfg.Barrier == async.Snapshot || cfg.DrainLimit > 0 }
 
 func (w *asyncWait[IN, OUT]) open(ctx context.Context) error {
@@ -147,7 +147,8 @@ func (w *asyncWait[IN, OUT]) records(recs []Record[IN]) error {
 	return nil
 }
 
-// admitted is Admit of op. What ends the goroutine in it is not the head's, whose turn it is.
+// admitted calls Admit of op. If a function of the operator ends the goroutine there, the failure
+// is noted as the operator's, and not as that of the head, whose turn it is.
 func (w *asyncWait[IN, OUT]) admitted(recs []Record[IN]) int {
 	returned := false
 	defer func() {
@@ -168,8 +169,8 @@ func (w *asyncWait[IN, OUT]) watermark(m async.Watermark) error {
 	return nil
 }
 
-// barrier overtakes the queue where checkpoints hold records, since what is in it
-// goes into the checkpoint, and waits behind it where they do not.
+// barrier passes the queue if checkpoints hold records, because what is in the queue goes into the
+// checkpoint. Otherwise it waits behind the queue.
 func (w *asyncWait[IN, OUT]) barrier(b *barrier) error {
 	w.moved = true
 	if w.drain && !w.empty() {
@@ -196,7 +197,7 @@ func (w *asyncWait[IN, OUT]) end() error {
 	return nil
 }
 
-// admit moves the queue on into the operator, as far as there is room.
+// admit moves the queue into the operator, as far as there is room.
 func (w *asyncWait[IN, OUT]) admit() {
 	for !w.empty() && w.passing == nil {
 		e := &w.queue[w.first]
@@ -235,7 +236,7 @@ func (w *asyncWait[IN, OUT]) admit() {
 	}
 }
 
-// skip drops what has moved on from the queue.
+// skip removes the first n elements from the queue, which have moved on.
 func (w *asyncWait[IN, OUT]) skip(n int) {
 	w.moved = true
 	clear(w.queue[w.first : w.first+n])
@@ -253,7 +254,7 @@ func (w *asyncWait[IN, OUT]) turn(time.Time) (moved bool, next time.Time, err er
 	if w.side != nil {
 		room = min(room, w.side.room())
 	}
-	// The operators behind this one may have taken their time since the step began.
+	// The operators behind this one may have taken a while since the step began.
 	st, err := w.op.Step(time.Now(), room, w)
 	// Step can have admitted restored records, or freed room for the queue, or failed, which is
 	// to be seen too.

@@ -10,8 +10,8 @@ import (
 	"github.com/tensorferry/tensorferry/async"
 )
 
-// mailbox is an unbounded queue into one goroutine. What goes through is bounded
-// by its nature: a few words a task and checkpoint.
+// mailbox is an unbounded queue into one goroutine. It stays short: a few messages for each task
+// and checkpoint.
 type mailbox[E any] struct {
 	mu   sync.Mutex
 	box  []E
@@ -33,7 +33,7 @@ func (m *mailbox[E]) ring() {
 	}
 }
 
-// receive takes everything out, into dst.
+// receive moves all messages to the end of dst.
 func (m *mailbox[E]) receive(dst []E) []E {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -52,8 +52,8 @@ type message struct {
 	err       error
 }
 
-// attempt runs every task once, from the beginning or from a checkpoint, and
-// returns when none is left.
+// attempt runs every task once, from the beginning or from a checkpoint, and returns when all have
+// ended.
 func (r *Run) attempt(ctx context.Context, number int, from *restored) outcome {
 	tctx, cancel := context.WithCancelCause(ctx)
 	var wg sync.WaitGroup
@@ -92,8 +92,8 @@ func (r *Run) attempt(ctx context.Context, number int, from *restored) outcome {
 	return out
 }
 
-// coordinate is the goroutine around the coordinator: it brings the events and
-// does the effects.
+// coordinate is the goroutine around the coordinator: it passes events to it and carries out its
+// effects.
 func (r *Run) coordinate(ctx context.Context, c *coordinator, inbox *mailbox[message], boxes []*mailbox[control], cancel func(error), wg *sync.WaitGroup) outcome {
 	timer := time.NewTimer(never)
 	defer timer.Stop()
@@ -171,7 +171,7 @@ func (r *Run) coordinate(ctx context.Context, c *coordinator, inbox *mailbox[mes
 	}
 }
 
-// note passes an event on, and keeps what Progress shows of it.
+// note passes an event to the observer, and keeps what Progress shows of it.
 func (r *Run) note(e Event) {
 	r.tracker.set(func(p *Progress) {
 		switch e := e.(type) {
@@ -193,8 +193,8 @@ func (r *Run) note(e Event) {
 	r.observe(e)
 }
 
-// runTask is the goroutine of one task. A failure is reported before anything is
-// closed, since closing may take its time, and no barrier may pass meanwhile.
+// runTask is the goroutine of one task. It reports a failure before it closes anything, because
+// closing may take a while, and no barrier may pass meanwhile.
 func runTask(ctx context.Context, t *task, box *mailbox[control]) {
 	var err error
 	returned := false
@@ -213,8 +213,8 @@ func runTask(ctx context.Context, t *task, box *mailbox[control]) {
 	returned = true
 }
 
-// errNotReturned is wrapped by the failure of a user's function that ended its goroutine; a test
-// that calls FailNow there does.
+// errNotReturned is wrapped by the failure of a user's function that ended its goroutine, as
+// FailNow of a test does.
 var errNotReturned = async.ErrGoexit
 
 // driveTask steps a task until it fails or ctx ends, with a goroutine for its

@@ -14,9 +14,10 @@ import (
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
-// settle finds out what an attempt reads, and keeps it before the first record is read (A46): a
-// source may say something else when it is asked again. from is nil for the run's beginning. A
-// checkpoint that cannot be written is tolerated like any other, but nothing is read meanwhile.
+// settle finds out what an attempt reads, and keeps that in a checkpoint before the first record is
+// read (A46), because a source may answer otherwise when it is asked again. from is nil for the
+// run's beginning. If the checkpoint cannot be written, that is tolerated as often as for any other
+// checkpoint, but nothing is read meanwhile.
 func (r *Run) settle(ctx context.Context, number int, from *restored) error {
 	for failures := 1; ; failures++ {
 		failed, err := r.tryToSettle(ctx, number, from)
@@ -32,7 +33,7 @@ func (r *Run) settle(ctx context.Context, number int, from *restored) error {
 	}
 }
 
-// tryToSettle is settle once. failed says that the checkpoint could not be written.
+// tryToSettle is one try of settle. failed says that the checkpoint could not be written.
 func (r *Run) tryToSettle(ctx context.Context, number int, from *restored) (failed, err error) {
 	was, splits := r.kept, r.cut
 	if from != nil {
@@ -69,7 +70,7 @@ func (r *Run) keep(ctx context.Context, snap *checkpoint.Snapshot) error {
 	return err
 }
 
-// lostLock is the failure of a job whose checkpoints may be another process's by now.
+// lostLock is the failure of a job whose checkpoint folder may belong to another process by now.
 type lostLock struct{ err error }
 
 func (e lostLock) Error() string { return e.err.Error() }
@@ -78,8 +79,8 @@ func (e lostLock) Unwrap() error { return e.err }
 // Verdict makes it an async.Failure: no restart mends it.
 func (lostLock) Verdict() async.Verdict { return async.Verdict{Class: async.Permanent} }
 
-// positions makes the checkpoint of an attempt that has read nothing yet. It publishes nothing, so
-// its sinks have no plans. That of a run's beginning has the number 0.
+// positions makes the checkpoint of an attempt that has not read anything yet. It publishes
+// nothing, so its sinks have no plans. The one of a run's beginning has the number 0.
 func (r *Run) positions(number int, from *restored, splits map[string][]splitState) *checkpoint.Snapshot {
 	snap := r.header(number)
 	snap.ID, snap.Created = r.lastID+1, time.Now()
@@ -114,8 +115,8 @@ func (r *Run) positions(number int, from *restored, splits map[string][]splitSta
 	return &snap
 }
 
-// sameSplits reports whether two checkpoints would say the same of where sources are read from.
-// Where a split once began is no part of that.
+// sameSplits reports whether two checkpoints say the same about where sources are read from. The
+// position at which a split once began does not matter.
 func sameSplits(a, b map[string][]splitState) bool {
 	return maps.EqualFunc(a, b, func(a, b []splitState) bool {
 		return slices.EqualFunc(a, b, func(a, b splitState) bool {

@@ -10,8 +10,8 @@ import (
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
-// committer keeps what the sinks' committers remember between checkpoints. plan
-// and adopt are steps without I/O; what they decide is carried out by publish.
+// committer keeps what the sinks' committers remember between checkpoints. plan and adopt do no
+// I/O; publish carries out what they decide.
 type committer struct {
 	sinks []*sinkCommitter
 }
@@ -29,8 +29,8 @@ type sinkPlan struct {
 	plan []byte
 }
 
-// plan says where the pending results of a checkpoint go. The sections belong
-// into the checkpoint; the plans are for publish, when it is complete.
+// plan decides where the pending results of a checkpoint go. The sections belong in the checkpoint.
+// The plans are for publish, when the checkpoint is complete.
 func (c *committer) plan(acks []*ack, parallelism func(operator string) int) (sections []checkpoint.Section, plans []sinkPlan, err error) {
 	for _, s := range c.sinks {
 		var pending []connector.Pending
@@ -61,16 +61,15 @@ func (c *committer) plan(acks []*ack, parallelism func(operator string) int) (se
 	return sections, plans, nil
 }
 
-// adopt makes the states that the last plan gave the present ones: their
-// checkpoint is complete.
+// adopt makes the states of the last plan the present ones, because their checkpoint is complete.
 func (c *committer) adopt() {
 	for _, s := range c.sinks {
 		s.state = s.next
 	}
 }
 
-// publish carries plans out. It does I/O and is called outside of any step. A sink that fails keeps
-// no other from its plan, and no other's failure from being told.
+// publish carries out plans. It does I/O and is called outside of any step. If a sink fails, the
+// plans of the others are carried out all the same, and all failures are returned.
 func publish(ctx context.Context, plans []sinkPlan) error {
 	var errs []error
 	for _, p := range plans {
@@ -92,8 +91,8 @@ func (p sinkPlan) run(ctx context.Context) error {
 	return nil
 }
 
-// restore takes the states of a checkpoint and returns what must be carried out again. One that
-// was kept before anything was read has no plan.
+// restore takes the states from a checkpoint and returns the plans that must be carried out again.
+// A checkpoint that was kept before anything was read has no plans.
 func (c *committer) restore(r *restored) (plans []sinkPlan) {
 	for _, s := range c.sinks {
 		was := r.sinks[s.name]
@@ -115,8 +114,8 @@ func (c *committer) state(name string) []byte {
 	return nil
 }
 
-// check asks whether what the sinks have published is still there. refused says that it is not;
-// err, that this could not be found out for now.
+// check asks whether what the sinks have published is still there. refused says that something is
+// missing. err says that this could not be found out for now.
 func (c *committer) check(ctx context.Context) (refused, err error) {
 	var gone, unknown []error
 	for _, s := range c.sinks {

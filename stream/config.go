@@ -15,95 +15,96 @@ import (
 
 // Defaults and bounds of Config.
 const (
-	// DefaultCheckpointTimeout is how long a checkpoint may take.
+	// DefaultCheckpointTimeout is the default of CheckpointConfig.Timeout.
 	DefaultCheckpointTimeout = 10 * time.Minute
-	// MaxParallelism bounds the subtasks of one operator.
+	// MaxParallelism is the largest number of subtasks of one operator.
 	MaxParallelism = 1024
 )
 
-// ErrStopped is what Run and Wait return after Stop: the job took a checkpoint,
-// its results up to there are published, and it can be resumed. Test with errors.Is; an
-// error that wraps it says more if the checkpoint could not be completed.
+// ErrStopped is what Run and Wait return after Stop. The job took a checkpoint, its results up to
+// there are published, and it can be resumed. Test for it with errors.Is: if the checkpoint could
+// not be completed, the error wraps ErrStopped and says more.
 var ErrStopped = errors.New("stopped, resumable")
 
 // ErrNoProgress is wrapped by the error of a job that failed in three restarts in a row, with no
-// checkpoint completed between them, whatever its restart strategy allows. Failures of class
-// Transport or Overload do not count, nor do checkpoints that took too long.
+// checkpoint completed between them. Such a job ends, whatever its restart strategy allows.
+// Failures of class Transport or Overload do not count, and neither do checkpoints that took too
+// long.
 var ErrNoProgress = errors.New("no progress")
 
-// Config is how a job runs. Its zero value is one subtask an operator, no
-// periodic checkpoints, no restarts.
+// Config says how a job runs. With its zero value every operator has one subtask, there are no
+// periodic checkpoints, and a failure ends the job.
 type Config struct {
-	// Parallelism is the number of subtasks of each source, and so of what
-	// follows it, unless an option says otherwise. Default 1, at most MaxParallelism.
+	// Parallelism is the number of subtasks of each source, and so of the operators that follow it,
+	// unless the option Parallel says otherwise. Default: 1; at most MaxParallelism.
 	Parallelism int
 	// Checkpoint says when state is kept, and where.
 	Checkpoint CheckpointConfig
-	// Restart is what follows a failure, once every subtask is open (no record is taken before
-	// that): a job whose subtasks cannot be opened in the first place fails at once. Default:
-	// exponential-delay if there are periodic checkpoints, else none.
+	// Restart says what follows a failure after every subtask has opened. Before that no record is
+	// read, and a job whose subtasks cannot be opened in its first attempt fails at once. Default:
+	// exponential-delay if there are periodic checkpoints, and otherwise none.
 	Restart restart.Config
-	// Logger takes what happens to the job as a whole; nothing is logged a record. A handler that
-	// panics fails nothing: the first time is told on standard error. Default: nothing is logged.
+	// Logger logs what happens to the job as a whole, and never a single record. A handler that
+	// panics does not fail the job: its first panic is written to standard error. Default: nothing
+	// is logged.
 	Logger *slog.Logger
-	// Observer is told of checkpoints, failures and restarts, for metrics. A panic of it fails the
-	// job. Default: nobody is.
+	// Observer is notified of checkpoints, failures and restarts, for metrics. If it panics, the
+	// job fails. Default: none.
 	Observer Observer
-	// Tracer is told of spans by the asynchronous operators whose async.Config has none of its own.
-	// Default: nobody is.
+	// Tracer records the spans of the asynchronous operators whose async.Config has no Tracer.
+	// Default: no spans are recorded.
 	Tracer trace.Tracer
 
-	// RunID names a run that starts afresh. Default: a random one. A resumed run
-	// keeps its name.
+	// RunID names a run that starts afresh. A resumed run keeps its name. Default: a random name.
 	RunID string
-	// Identity are facts that must be the same when a run is resumed (the model,
-	// the fields, the order). They are kept in every checkpoint.
+	// Identity holds properties that must be the same when a run is resumed, such as the model, the
+	// fields and the order. Every checkpoint keeps them.
 	Identity []checkpoint.Property
-	// Resume, if set, is the checkpoint to go on from. The job must have the
-	// operators and the identity that it had; parallelism may differ.
+	// Resume is the checkpoint to go on from, or nil to start afresh. The job must have the same
+	// operators and identity as the job that wrote it. Its parallelism may differ.
 	Resume *checkpoint.Snapshot
-	// Attempt counts the starts of the run before this one. Default: one more than
-	// Resume says, and 0 for a run that starts afresh.
+	// Attempt counts the starts of the run before this one. Default: one more than that of Resume,
+	// or 0 for a run that starts afresh.
 	Attempt int
-	// LastID is the highest id that any checkpoint of the run has; new ones are
-	// numbered above it. Default: that of Resume.
+	// LastID is the highest id of any checkpoint of the run. New ones have higher ids. Default: the
+	// id of Resume.
 	LastID int64
-	// Previous, if set and Resume is not, is the last checkpoint of the finished run
-	// that this one replaces: what that run published is replaced with the first
-	// results of this one.
+	// Previous is the last checkpoint of a finished run that this run replaces, or nil. The first
+	// results of this run replace what that run published. It must not be set together with Resume.
 	Previous *checkpoint.Snapshot
 
 	strategy restart.Strategy
 }
 
-// CheckpointConfig says when checkpoints are taken and how. One is taken at a
-// time. Whatever is set, where the run begins is kept before anything is read, and one
-// final checkpoint is taken at the end of the input.
+// CheckpointConfig says when and how checkpoints are taken. One is taken at a time. With any
+// setting, a first checkpoint keeps where the run begins, before anything is read, and a final one
+// is taken at the end of the input.
 type CheckpointConfig struct {
-	// Interval from the start of one checkpoint to that of the next. Default 0: no
-	// periodic checkpoints.
+	// Interval is the time from the start of one checkpoint to the start of the next. Default: 0,
+	// no periodic checkpoints.
 	Interval time.Duration
-	// Timeout after which a checkpoint is given up. Default 10 min.
+	// Timeout is how long a checkpoint may wait for the subtasks before it is given up. Default:
+	// 10 min.
 	Timeout time.Duration
-	// MinPause is the least time between the end of one and the start of the next.
+	// MinPause is the least time between the end of one checkpoint and the start of the next.
+	// Default: 0.
 	MinPause time.Duration
-	// TolerableFailures is how many checkpoints in a row may fail; one more fails
-	// the job, which then restarts by its strategy. Checkpoints that a failing
-	// task takes with it are not counted.
+	// TolerableFailures is how many checkpoints in a row may fail. One more fails the job, which
+	// then restarts by its strategy. Checkpoints that end because a task failed are not counted.
+	// Default: 0.
 	TolerableFailures int
-	// Store keeps the checkpoints. Default: in memory, for this run alone.
+	// Store keeps the checkpoints. Default: a store in memory, for this run alone (NewMemoryStore).
 	Store CheckpointStore
 }
 
-// CheckpointStore keeps the checkpoints of one run. It is used from one
-// goroutine at a time.
+// CheckpointStore keeps the checkpoints of one run. A job calls it from one goroutine at a time.
 type CheckpointStore interface {
-	// Write makes s durable, whole or not at all. When it returns nil, Newest
-	// finds s, also after a crash. When it fails, s may be found or not. Ids grow
-	// within a run. The first is 0, of the run's beginning: it is written before anything is read.
+	// Write makes s durable, whole or not at all. If it returns nil, Newest must find s, also after
+	// a crash. If it fails, Newest may find s or not. Ids grow within a run. The first is 0, for
+	// the run's beginning, and is written before anything is read.
 	Write(ctx context.Context, s *checkpoint.Snapshot) error
-	// Newest returns the newest complete checkpoint of the run in progress. If there
-	// is none, the error is checkpoint.ErrNoCheckpoint.
+	// Newest returns the newest complete checkpoint of the run in progress. If there is none, it
+	// returns nil, or the error checkpoint.ErrNoCheckpoint.
 	Newest(ctx context.Context) (*checkpoint.Snapshot, error)
 }
 

@@ -9,7 +9,7 @@ import (
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
-// effectKind is what the coordinator wants done.
+// effectKind says what the coordinator wants done.
 type effectKind uint8
 
 const (
@@ -27,8 +27,8 @@ const (
 	note
 )
 
-// effect is one thing to do. They are done in their order; write and commit
-// take their time, and nothing waits for them but their reports.
+// effect is one thing to do. Effects are carried out in order. write and commit take a while; only
+// their reports are waited for.
 type effect struct {
 	kind    effectKind
 	control control
@@ -53,8 +53,8 @@ type planned struct {
 	parallelism       int
 }
 
-// coordinator takes the checkpoints of one attempt. It is a step function: each
-// method but next is an event at a time, and leaves what is to be done in effects.
+// coordinator takes the checkpoints of one attempt. It is a step function. Each method except next
+// is an event at a time, and leaves in effects what is to be done.
 type coordinator struct {
 	cfg       CheckpointConfig
 	header    checkpoint.Snapshot // job, run, attempt, identity
@@ -85,7 +85,7 @@ const (
 	committing
 )
 
-// pendingCheckpoint is the one that is being taken.
+// pendingCheckpoint is the checkpoint that is being taken.
 type pendingCheckpoint struct {
 	id          int64
 	began       time.Time
@@ -100,7 +100,7 @@ type pendingCheckpoint struct {
 
 func (c *coordinator) effect(e effect) { c.effects = append(c.effects, e) }
 
-// report takes what a task says.
+// report handles a report of a task.
 func (c *coordinator) report(now time.Time, r report) {
 	if c.over || c.failed != nil {
 		return
@@ -134,7 +134,7 @@ func (c *coordinator) stop(now time.Time) {
 	c.tick(now)
 }
 
-// change asks for the same because the splits of a source have changed.
+// change asks for a last checkpoint like stop, because the splits of a source have changed.
 func (c *coordinator) change(now time.Time) {
 	c.changing = true
 	c.tick(now)
@@ -174,7 +174,7 @@ func (c *coordinator) tick(now time.Time) {
 	}
 }
 
-// next is when tick is due by time alone; zero: never.
+// next returns when tick is due, or the zero time if time alone makes nothing due.
 func (c *coordinator) next() time.Time {
 	switch {
 	case c.over || c.failed != nil || c.running < c.tasks:
@@ -262,7 +262,7 @@ func (c *coordinator) assemble(now time.Time, p *pendingCheckpoint) (*checkpoint
 	return &snap, nil
 }
 
-// total adds up what the tasks counted in this attempt, and before it.
+// total adds up what the tasks counted in this attempt and before it.
 func (c *coordinator) total(acks []*ack) map[string]opCounts {
 	counts := map[string]opCounts{}
 	for _, o := range c.operators {
@@ -276,7 +276,7 @@ func (c *coordinator) total(acks []*ack) map[string]opCounts {
 	return counts
 }
 
-// written takes the end of a write.
+// written handles the end of a write.
 func (c *coordinator) written(now time.Time, err error) {
 	p := c.now
 	if c.failed != nil {
@@ -296,7 +296,7 @@ func (c *coordinator) written(now time.Time, err error) {
 	c.effect(effect{kind: commit, plans: p.plans})
 }
 
-// committed takes the end of a commit.
+// committed handles the end of a commit.
 func (c *coordinator) committed(now time.Time, err error) {
 	p := c.now
 	if c.failed == nil && err != nil {
@@ -321,7 +321,7 @@ func (c *coordinator) committed(now time.Time, err error) {
 	c.tick(now)
 }
 
-// rest says when the next checkpoint is due.
+// rest sets when the next checkpoint is due.
 func (c *coordinator) rest(now time.Time, p *pendingCheckpoint) {
 	c.due = p.began.Add(c.cfg.Interval)
 	if at := now.Add(c.cfg.MinPause); c.due.Before(at) {
@@ -341,8 +341,8 @@ func (c *coordinator) giveUp(now time.Time, err error) {
 	}
 }
 
-// lateError is the failure of a checkpoint that took too long, for whatever reason: mostly a model
-// server that is slow, which is no failure of anybody's.
+// lateError is the failure of a checkpoint that took too long. Most often a model server is slow,
+// which is not a fault of the job.
 type lateError struct {
 	missing, tasks int
 	timeout        time.Duration
@@ -352,14 +352,14 @@ func (e *lateError) Error() string {
 	return fmt.Sprintf("%d of %d tasks had not answered after %v", e.missing, e.tasks, e.timeout)
 }
 
-// slow says whether a failure is a checkpoint's that took too long.
+// slow reports whether a failure is that of a checkpoint that took too long.
 func slow(err error) bool {
 	_, late := errors.AsType[*lateError](err)
 	return late
 }
 
-// fail ends the attempt. The checkpoint under way is declined at once (A13); if it is
-// being written or published already, that is waited for.
+// fail ends the attempt. The checkpoint under way is declined at once (A13). If it is already being
+// written or published, that is waited for.
 func (c *coordinator) fail(err error) {
 	if c.failed != nil || c.over {
 		return
@@ -381,8 +381,8 @@ func (c *coordinator) finish(o outcome) {
 	c.effect(effect{kind: done, outcome: o})
 }
 
-// balance holds that no record was lost or made up: what an operator emits, the
-// next takes in, and what came in is done, dropped, or still held.
+// balance checks that no record was lost or made up: what an operator emits the next one takes in,
+// and what came in is completed, dropped, dead-lettered or still held.
 func balance(operators []planned, counts map[string]opCounts, final bool) error {
 	var errs []error
 	for _, o := range operators {
@@ -411,8 +411,8 @@ func balance(operators []planned, counts map[string]opCounts, final bool) error 
 	return nil
 }
 
-// imbalance is the failure of a job whose records do not add up. No restart
-// follows it: what was lost may be lost in the newest checkpoint already.
+// imbalance is the failure of a job whose records do not add up. No restart follows it: the newest
+// checkpoint may lack the lost records already.
 type imbalance struct{ err error }
 
 func (e *imbalance) Error() string {

@@ -7,16 +7,19 @@ import (
 	"github.com/tensorferry/tensorferry/connector"
 )
 
-// Copying makes a source's values safe to keep. The operators own a record until its
-// outcome, and call and encode it again long after it was read (A6), so a reader that
-// reuses its objects must be wrapped: copy returns a value that shares nothing with the
-// one it is given that the reader may change. It is called once for each record, from the
-// goroutine that reads the split, and so from several at a time where splits are read in
-// parallel; a panic in it fails the read. Splits, positions and times stay as they are.
+// Copying makes the values of a source safe to keep, if its reader reuses objects. The operators
+// own a record until its outcome: they call the function with it again, and encode it, long after
+// it was read (A6). A source whose reader reuses objects must therefore be wrapped.
 //
-// The reader is asked for one record at a time, so it may use one object for all of them. A
-// source that gives its values away costs less, and should. What wraps an Unbounded, a Rebalancing
-// or an Apart source is one too, and so it is with a reader that is a Describer.
+// copy returns a value that shares no memory with its argument that the reader may change. It is
+// called once for each record, from the goroutine that reads the split. So it must be safe for
+// concurrent use if splits are read in parallel. If it panics, the read fails. Splits, positions
+// and times stay as they are.
+//
+// The reader is asked for one record at a time, so it may use one object for all of them. That
+// costs a call of Read and a copy for each record; a source that gives its values away costs less.
+// If the source is Unbounded, Rebalancing or Apart, or its reader is a Describer, the wrapper is so
+// too.
 func Copying[T any](source connector.Source[T], copy func(T) T) connector.Source[T] {
 	if source == nil {
 		return nil // which From refuses

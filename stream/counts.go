@@ -7,8 +7,8 @@ import (
 	"github.com/tensorferry/tensorferry/async"
 )
 
-// counts are the records that passed one operator of one subtask, since the start of
-// the attempt. The task writes them, anybody may read them.
+// counts are the numbers of records that passed one operator in one subtask, since the start of the
+// attempt. The task writes them. Any goroutine may read them.
 type counts struct {
 	operator string
 	subtask  int
@@ -23,7 +23,7 @@ type counts struct {
 	stats async.Stats // an asynchronous operator's own numbers, as of its last turn
 }
 
-// reached takes a watermark that is passed on. Who is idle has none.
+// reached keeps a watermark that is passed on. An idle subtask has none.
 func (c *counts) reached(w async.Watermark) {
 	if w.Idle {
 		w.Time = async.NoTime
@@ -37,8 +37,8 @@ func (c *counts) setStats(s *async.Stats) {
 	c.mu.Unlock()
 }
 
-// gone says that the subtask is no more: it leaves what it has done and what its limit was, and
-// has nothing in hand.
+// gone marks the subtask as closed. What it has done and what its limit was stay. It holds no
+// records and calls any more.
 func (c *counts) gone() {
 	c.held.Store(0)
 	c.mu.Lock()
@@ -48,7 +48,7 @@ func (c *counts) gone() {
 	c.stats.Limit, c.stats.MaxCalls = limit, most
 }
 
-// past leaves what a subtask has done, without what it has in hand.
+// past returns what a subtask has done, without the records and calls that it holds.
 func past(s async.Stats) async.Stats {
 	s.Queued, s.InFlight, s.Held, s.Retrying, s.Done, s.Limit, s.MaxCalls, s.Bytes = 0, 0, 0, 0, 0, 0, 0, 0
 	s.Suspended, s.HeldFor = nil, nil

@@ -1,6 +1,5 @@
-// Package stream is the embedded runtime: a job of sources, functions and sinks
-// that runs inside one Go process, in parallel subtasks, with checkpoints,
-// restarts and results that are published exactly once.
+// Package stream runs a job of sources, functions and sinks inside one Go process, in parallel
+// subtasks, with checkpoints and restarts. Results are published exactly once.
 //
 //	j := stream.New("digits", stream.Config{Parallelism: 2})
 //	records := stream.From(j, source)
@@ -8,27 +7,29 @@
 //	stream.To(labels, sink)
 //	err := j.Run(ctx)
 //
-// It owns the plan of a job, the loop of a subtask, the exchanges between
-// subtasks, barriers and watermarks, the checkpoint coordinator, and restarts. It must
-// never know what a function calls, what a source reads or where a sink writes,
-// nor the files in which checkpoints are kept.
+// Each subtask of a source and each exchange (KeyBy, Rebalance, another Parallel) costs goroutines
+// and bounded queues of slices; an operator that follows in the same subtask costs a function call.
+// Results are visible only when their checkpoint is complete, so an interval between checkpoints is
+// the delay of results. Use async.Map for a loop that needs no checkpoints, and module flink for a
+// job on several machines.
+//
+// The package owns the plan of a job, the loop of a subtask, the exchanges between subtasks,
+// barriers and watermarks, the checkpoint coordinator, and restarts. It must never know what a
+// function calls, what a source reads, where a sink writes, or in which files checkpoints are kept.
 //
 // # How it is made
 //
-// The plan cuts the operators into stages at the exchanges. The subtasks of a stage each
-// run a chain of operators in one goroutine. The subtask (task), the coordinator,
-// the committer and the supervisor are step functions: an event and the time
-// come in, effects go out, and nothing inside them waits, so one seeded loop can
-// drive a whole job in tests. The runtime puts thin goroutines around them.
+// The plan cuts the operators into stages at the exchanges. Each subtask of a stage runs a chain of
+// operators in one goroutine. The subtask (task), the coordinator, the committer and the supervisor
+// are step functions: an event and the time come in, effects go out, and nothing inside them waits.
+// So one seeded loop can drive a whole job in tests. The runtime puts thin goroutines around them.
 //
-// Records travel between goroutines in slices, through ports of a few places
-// each. A sender whose port is full takes in and emits nothing more, while
-// its completions, timers and barriers go on.
+// Records travel between goroutines in slices, through ports of a few places each. A sender whose
+// port is full takes in and emits nothing more, while its completions, timers and barriers go on.
 //
-// The files, for newcomers: job.go, config.go, option.go and stream.go are the
-// surface; plan.go cuts the stages; task.go is the step function of a subtask,
-// with its heads (source.go, exchange.go) and operators (transform.go, asyncwait.go,
-// sink.go); coordinator.go and committer.go take checkpoints, restore.go goes
-// back to one, supervisor.go judges failures; runtime.go and attempt.go drive it
-// all; memory.go holds sources, sinks and a store that need no files.
+// The files, for newcomers: job.go, config.go, option.go and stream.go are the surface; plan.go
+// cuts the stages; task.go is the step function of a subtask, with its heads (source.go,
+// exchange.go) and operators (transform.go, asyncwait.go, sink.go); coordinator.go and committer.go
+// take checkpoints, restore.go goes back to one, supervisor.go judges failures; runtime.go and
+// attempt.go drive it all; memory.go holds sources, sinks and a store that need no files.
 package stream

@@ -32,7 +32,7 @@ type link[T any] struct {
 	recycler[T]
 }
 
-// crossing makes the exchange in front of a node; it knows the type of its records.
+// crossing makes the exchange in front of a node. It knows the type of the node's records.
 type crossing interface {
 	links(senders, receivers int) any
 	outlet(env *taskEnv, after string, links any, sender int, x exchange) any
@@ -96,8 +96,8 @@ type lane[T any] struct {
 	waiting []element[T]
 }
 
-// room is 0 while any receiver is full: its records would overtake others' barriers otherwise,
-// or pile up here.
+// room is 0 while any receiver is full. Otherwise the records would pass the barriers of other
+// receivers, or pile up here.
 func (o *outlet[T]) room() int {
 	for i := range o.lanes {
 		if len(o.lanes[i].waiting) > 0 {
@@ -107,8 +107,8 @@ func (o *outlet[T]) room() int {
 	return fitting(o.most)
 }
 
-// fitting is how many records make a slice if none is larger than that. Nothing is known of the
-// first ones, so there is one of them.
+// fitting returns how many records fill a slice if the largest has so many bytes. Before the first
+// records, whose size is not known, it returns 1.
 func fitting(bytes int64) int {
 	if bytes == 0 {
 		return 1
@@ -185,7 +185,7 @@ func (o *outlet[T]) watermark(w async.Watermark) error {
 	return nil
 }
 
-// barrier goes to every receiver, save after the end, which counts as aligned.
+// barrier goes to every receiver. After the end it goes to none, since the end counts as aligned.
 func (o *outlet[T]) barrier(b *barrier) error {
 	if !o.over {
 		o.all(element[T]{mark: markBarrier, barrier: b.id})
@@ -283,7 +283,7 @@ func (h *inlet[T]) align() error {
 	return h.next.barrier(h.env.begin(id))
 }
 
-// pull lets at most one element of each sender in, the next sender first.
+// pull takes at most one element from each sender. It begins with the sender after the last one.
 func (h *inlet[T]) pull(time.Time) (moved bool, err error) {
 	for range h.ways {
 		w := &h.ways[h.turns]
@@ -299,7 +299,7 @@ func (h *inlet[T]) pull(time.Time) (moved bool, err error) {
 	return moved, nil
 }
 
-// let lets the next records of a sender in, and then their mark.
+// let passes on the next records of a sender, and then their mark.
 func (h *inlet[T]) let(w *way[T]) (moved bool, err error) {
 	if w.over || w.aligned {
 		return false, nil

@@ -7,8 +7,8 @@ import (
 	"sync"
 )
 
-// Job is a plan of sources, operators and sinks. It is built from one goroutine
-// and run once.
+// Job is a plan of sources, operators and sinks. It must be built from one goroutine, and can be
+// run once.
 type Job struct {
 	name  string
 	cfg   Config
@@ -21,8 +21,8 @@ type Job struct {
 	started bool
 }
 
-// New begins a job. What is wrong with cfg, or with anything that is built on the
-// job, is returned together when it is started.
+// New begins a job. Mistakes in cfg, and in everything that is built on the job, are returned
+// together when the job is started.
 func New(name string, cfg Config) *Job {
 	j := &Job{name: name, names: map[string]bool{}, kinds: map[string]int{}}
 	var err error
@@ -38,14 +38,14 @@ func New(name string, cfg Config) *Job {
 // Name returns the job's name.
 func (j *Job) Name() string { return j.name }
 
-// Run starts the job and waits for its end: nil when the whole input has been
-// read and every result is published. When ctx ends, nothing more is emitted,
-// what is in flight is cancelled, and the error wraps context.Cause(ctx). When Run
-// returns, no goroutine of the job is left.
+// Run starts the job and waits for its end. It returns nil when the whole input has been read and
+// every result is published. When ctx ends, nothing more is emitted, calls in flight are cancelled,
+// and the error wraps context.Cause(ctx). After Stop the error is ErrStopped. When Run returns, no
+// goroutine of the job is left.
 func (j *Job) Run(ctx context.Context) error { return j.Start(ctx).Wait() }
 
-// Start starts the job in the background. What would keep it from starting is
-// returned by Wait.
+// Start starts the job in the background. If the job cannot start, Wait of the Run returns the
+// error. A job that was started before is an error.
 func (j *Job) Start(ctx context.Context) *Run {
 	j.mu.Lock()
 	again := j.started

@@ -20,13 +20,15 @@ import (
 // sliceSplit is the number of values in a split of FromSlice.
 const sliceSplit = 1024
 
-// FromSlice reads values from memory, cut into splits of 1024. They have no event
-// times; a record's position is its index. The slice must not change while the job runs.
+// FromSlice makes a source that reads values from memory, in splits of 1024. The records have no
+// event times. Their position is the index of the value. The slice must not change while the job
+// runs, and must be the same when the job is resumed.
 func FromSlice[T any](values []T) connector.Source[T] { return sliceSource[T](values) }
 
 type sliceSource[T any] []T
 
-// sliceRange is Split.Data of a FromSlice: [Split.Start, End) of Len values.
+// sliceRange is Split.Data of a FromSlice: the values from Split.Start up to, but not including,
+// End, of Len values.
 type sliceRange struct {
 	End int64 `json:"end"`
 	Len int   `json:"len"`
@@ -93,12 +95,13 @@ func (r *sliceReader[T]) Read(_ context.Context, dst []Record[T], max int) ([]Re
 
 func (r *sliceReader[T]) Close() error { return nil }
 
-// FromSeq reads a sequence as one split, in one subtask, whatever the
-// parallelism; an error that it yields fails the job. The sequence is pulled from a
-// goroutine of the job and should end when the job's context does, since nothing
-// can interrupt it. A restart or a resumption is refused, unless
-// replayable says that the sequence yields the same values each time it is ranged
-// over; it is then read from its beginning, and what came before is passed over.
+// FromSeq makes a source that reads a sequence as one split, in one subtask, with any parallelism.
+// An error that the sequence yields fails the job. The job pulls the sequence from a goroutine of
+// its own. Nothing can interrupt it there, so it should end when the job's context does.
+//
+// A restart or a resumption is refused unless replayable is true. replayable says that the sequence
+// yields the same values each time. It is then read from its beginning, and the values that were
+// read before are skipped.
 func FromSeq[T any](seq iter.Seq2[T, error], replayable bool) connector.Source[T] {
 	return &seqSource[T]{seq: seq, replayable: replayable}
 }
@@ -135,7 +138,7 @@ func (s *seqSource[T]) Open(_ context.Context, _ connector.Split, position int64
 	return r, nil
 }
 
-// guarded is seq with a panic of it as an error, and with the stack, which iter.Pull2 would lose.
+// guarded is seq with a panic of it as an error, which has the stack that iter.Pull2 would lose.
 func guarded[T any](seq iter.Seq2[T, error]) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		const where = "the sequence"
@@ -184,15 +187,16 @@ func (r *seqReader[T]) Close() error {
 	return nil
 }
 
-// Collect ends a stream in memory. Options: Name, Parallel.
+// Collect ends a stream in memory, for tests and small results. Options: Name, Parallel.
 func Collect[T any](s *Stream[T], opts ...SinkOption) *Collected[T] {
 	c := &Collected[T]{pending: map[int64][]Record[T]{}}
 	To(s, c, opts...)
 	return c
 }
 
-// Collected are the results of a stream, exactly once each, also after restarts
-// within a run. It is a Sink; its methods for users are Results and Records.
+// Collected holds the results of a stream, each exactly once, also after restarts within a run. A
+// run that collects a stream cannot be resumed in another process. A user calls Results and
+// Records, from any goroutine. Its other methods make it a connector.Sink.
 type Collected[T any] struct {
 	mu        sync.Mutex
 	pending   map[int64][]Record[T] // prepared, by number
@@ -207,8 +211,8 @@ type collectedPart[T any] struct {
 	recs         []Record[T]
 }
 
-// Results returns the values published so far, by split and, within a split, in
-// the order in which they were emitted: after an ordered job, the order of the input.
+// Results returns the values that are published so far, by split. Within a split they are in the
+// order in which they were emitted. After an ordered job that is the order of the input.
 func (c *Collected[T]) Results() []T {
 	var values []T
 	for _, r := range c.Records() {
@@ -217,7 +221,7 @@ func (c *Collected[T]) Results() []T {
 	return values
 }
 
-// Records returns what Results does, with times, keys, splits and positions.
+// Records returns the same results as Results, with their times, keys, splits and positions.
 func (c *Collected[T]) Records() []Record[T] {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -233,7 +237,7 @@ func (c *Collected[T]) Open(context.Context, async.Subtask) (connector.Writer[T]
 	return &collector[T]{c: c}, nil
 }
 
-// Committer makes what publishes the results of completed checkpoints.
+// Committer makes the committer that publishes the results of completed checkpoints.
 func (c *Collected[T]) Committer(context.Context) (connector.Committer, error) {
 	return &collectCommitter[T]{c}, nil
 }
@@ -349,8 +353,8 @@ func (k *collectCommitter[T]) Clean(context.Context) error {
 
 func (k *collectCommitter[T]) Close() error { return nil }
 
-// NewMemoryStore returns a store that keeps the newest checkpoint in memory, for
-// jobs whose checkpoints need not outlive the process, and for tests.
+// NewMemoryStore returns a store that keeps the newest checkpoint in memory. It is for tests, and
+// for jobs whose checkpoints need not outlive the process.
 func NewMemoryStore() CheckpointStore { return &memoryStore{} }
 
 type memoryStore struct {

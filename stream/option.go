@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Option sets what any operator has beside its function: Name and Parallel.
+// Option is an option of any operator: Name or Parallel.
 type Option interface {
 	SourceOption
 	OperatorOption
@@ -26,19 +26,20 @@ type OperatorOption interface {
 	operator()
 }
 
-// AsyncOption is an option of Async, of AsyncWithDeadLetters, and of the functions over them.
+// AsyncOption is an option of Async, AsyncWithDeadLetters, OrderedWait, UnorderedWait and
+// KeyedWait.
 type AsyncOption interface {
 	option
 	async()
 }
 
-// SinkOption is an option of To.
+// SinkOption is an option of To and Collect.
 type SinkOption interface {
 	option
 	sink()
 }
 
-// option is what all options do.
+// option is what all options have in common.
 type option interface{ apply(*options) }
 
 // The kinds of options. Each has the methods of the interfaces that it fits.
@@ -59,7 +60,7 @@ func (anyOption) sink()      {}
 func (sourceOption) source() {}
 func (asyncOption) async()   {}
 
-// options are what an operator's options say.
+// options are the values that an operator's options set.
 type options struct {
 	name        string
 	parallelism int
@@ -67,55 +68,58 @@ type options struct {
 	serializer  any
 }
 
-// watermarks say how a source makes them.
+// watermarks says how a source makes watermarks.
 type watermarks struct {
 	lag  time.Duration
 	idle time.Duration
 }
 
 // Name names an operator. Names are unique within a job. Checkpoints keep an operator's state under
-// its name. Default: the operator's kind, numbered from the second one on.
+// its name. Default: the operator's kind, with a number from the second one of a kind on.
 func Name(name string) Option {
 	return anyOption(func(o *options) { o.name = name })
 }
 
-// Parallel sets the number of subtasks. Default: that of the input, and for a source
-// Config.Parallelism. Where it differs from the input's, records are dealt out in turn, as by
-// Rebalance.
+// Parallel sets the number of subtasks of an operator, from 1 to MaxParallelism. If it differs from
+// the number of the input, records are dealt out in turn, as by Rebalance. Default: that of the
+// input, and for a source Config.Parallelism.
 func Parallel(n int) Option {
 	return anyOption(func(o *options) { o.parallelism = n })
 }
 
-// BoundedOutOfOrderness makes a source give watermarks that trail the greatest event time seen in a
-// subtask by lag: records may be that late. Without it, or Monotonous, the only watermark is the
-// one at the end of the input.
+// BoundedOutOfOrderness makes a source emit watermarks. In each subtask they are behind the
+// greatest event time so far by lag, so records may be late by lag. Without this option or
+// Monotonous, the only watermark is the one at the end of the input.
 func BoundedOutOfOrderness(lag time.Duration) SourceOption {
 	return sourceOption(func(o *options) { o.marks().lag = lag })
 }
 
-// Monotonous makes a source give watermarks for event times that never fall within a subtask.
+// Monotonous makes a source emit watermarks for records whose event times never decrease within a
+// subtask.
 func Monotonous() SourceOption {
 	return sourceOption(func(o *options) { o.marks().lag = 0 })
 }
 
-// IdleAfter makes a source with watermarks declare itself idle when it has read nothing for d. An
-// idle source holds no watermark back. Default: never.
+// IdleAfter makes a source that emits watermarks declare a subtask idle when it has read nothing
+// for d. An idle subtask does not hold the watermark back. Default: never.
 func IdleAfter(d time.Duration) SourceOption {
 	return sourceOption(func(o *options) { o.marks().idle = d })
 }
 
-// WithSerializer says how checkpoints keep the records that wait before an asynchronous function,
-// under the Snapshot policy. Default: by the parts of their type, exactly as they are, whatever
-// their form in JSON. A struct may gain fields until the checkpoint is restored, which are then
-// zero; any other change of the type is an error at the restore.
+// WithSerializer sets how checkpoints keep the records that wait before an asynchronous function,
+// under the Snapshot policy.
+//
+// By default a value is kept by the parts of its type, exactly and independently of its form in
+// JSON. A struct may have more fields when the checkpoint is restored; they are then zero. Any
+// other change of the type is an error at the restore. Memory that several slices share is kept
+// once for each slice. A time loses the reading of its monotonic clock.
 //
 // A type that has interfaces, functions, channels or fields that are not exported is kept by its
 // own methods: GobEncode, MarshalBinary, MarshalText or MarshalJSON, and their counterparts. If it
-// has none, the job does not start where a checkpoint would hold records, that of a stop too: under
-// the Snapshot policy, with a drain limit, or without a timeout. Where there is no interval and no
-// policy is set, such a job drains when it is stopped.
-//
-// What several slices share is kept once for each; a time loses the reading of its monotonic clock.
+// has none of them, a job whose checkpoints would hold records does not start. The checkpoints hold
+// records under the Snapshot policy, with a drain limit, or without a timeout, including the
+// checkpoint of a stop. But if there is no checkpoint interval and no policy is set, such a job
+// drains when it is stopped.
 func WithSerializer[T any](s Serializer[T]) AsyncOption {
 	return asyncOption(func(o *options) { o.serializer = s })
 }

@@ -17,8 +17,8 @@ const (
 	byKey                   // by the hash of the record's key
 )
 
-// node is one operator of a job's plan. What knows the types of its records is in
-// the closures, which the generic constructors of stream.go make.
+// node is one operator of a job's plan. Only its closures know the types of its records; the
+// generic constructors of stream.go make them.
 type node struct {
 	name, kind  string
 	parallelism int
@@ -36,9 +36,9 @@ type node struct {
 
 	source *sourceNode
 	sink   *sinkNode
-	// head builds the head of a source's chain, and make an operator in front of
-	// next; both know next to be an input of the node's output type. side is where the records
-	// that fail go, nil unless the operator has dead letters.
+	// head builds the head of a source's chain. make builds an operator in front of next. next is
+	// an input of the node's output type. side is where the records that fail go; it is nil unless
+	// the operator has dead letters.
 	head func(env *taskEnv, next any) head
 	make func(env *taskEnv, next, side any) any
 }
@@ -57,8 +57,8 @@ type sinkNode struct {
 	sink      any
 }
 
-// stage is a chain of operators that one goroutine runs, in parallel subtasks. Behind
-// an operator with dead letters, the chain is a tree.
+// stage is a chain of operators that one goroutine runs, in parallel subtasks. Behind an operator
+// with dead letters the chain is a tree.
 type stage struct {
 	nodes       []*node
 	parallelism int
@@ -67,8 +67,8 @@ type stage struct {
 
 func (s *stage) first() *node { return s.nodes[0] }
 
-// compile checks the plan and cuts it into stages. Stages, and the nodes in them, are in
-// the order in which they were built, so an input comes before its taker.
+// compile checks the plan and cuts it into stages. Stages, and the nodes in them, are in the order
+// in which they were built, so an input comes before its taker.
 func (j *Job) compile() ([]*stage, error) {
 	errs := j.errs[:len(j.errs):len(j.errs)]
 	if len(j.nodes) == 0 {

@@ -12,13 +12,13 @@ const (
 	portSize = 2
 )
 
-// port is a bounded queue between two goroutines that never blocks either: who
-// finds it full or empty is woken when that has changed.
+// port is a bounded queue between two goroutines. Neither of them blocks: a goroutine that finds
+// the port full or empty is woken when that has changed.
 type port[E any] struct {
 	mu       sync.Mutex
 	ring     [portSize]E
 	first, n int
-	// put and taken wake the receiver and the sender. They are set before use and must not block.
+	// put wakes the receiver, and taken the sender. They are set before use and must not block.
 	put, taken func()
 }
 
@@ -36,8 +36,8 @@ func (p *port[E]) offer(e E) bool {
 	return true
 }
 
-// take takes the oldest element out. The sender is woken when that makes room in
-// a full port, or leaves nothing to do for the receiver.
+// take removes the oldest element. The sender is woken when that makes room in a full port, or
+// leaves the receiver without work.
 func (p *port[E]) take() (e E, ok bool) {
 	p.mu.Lock()
 	if p.n == 0 {
@@ -63,7 +63,7 @@ func (p *port[E]) len() int {
 	return p.n
 }
 
-// recycler hands used slices back to whoever fills them.
+// recycler returns used slices to the code that fills them.
 type recycler[T any] struct {
 	mu    sync.Mutex
 	free  [][]Record[T]
@@ -82,7 +82,7 @@ func (r *recycler[T]) get() []Record[T] {
 	return make([]Record[T], 0, sliceSize)
 }
 
-// give takes a slice back whose records have gone on.
+// give takes a slice whose records have gone on.
 func (r *recycler[T]) give(s []Record[T]) {
 	if cap(s) == 0 {
 		return
@@ -95,7 +95,7 @@ func (r *recycler[T]) give(s []Record[T]) {
 	}
 }
 
-// text returns an empty text, with room if one was given back.
+// text returns an empty text, a used one with room if there is one.
 func (r *recycler[T]) text() []byte {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -108,7 +108,7 @@ func (r *recycler[T]) text() []byte {
 	return b
 }
 
-// giveText takes a text back that nobody needs any more.
+// giveText takes a text that is no longer used.
 func (r *recycler[T]) giveText(b []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -10,14 +10,14 @@ import (
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
-// State is where a run stands.
+// State says where a run stands.
 type State string
 
 // The states of a run.
 const (
 	StateStarting State = "starting"
 	StateRunning  State = "running"
-	// an attempt has failed and is being closed; what follows is not known yet
+	// StateFailing: an attempt has failed and is being closed. What follows is not known yet.
 	StateFailing    State = "failing"
 	StateRestarting State = "restarting"
 	StateStopping   State = "stopping"
@@ -26,84 +26,87 @@ const (
 	StateFailed     State = "failed"
 )
 
-// Progress is a run at one moment. After a restart the numbers of records go back to those of the
-// checkpoint that was restored, save those in Worked. A subtask that has ended, or has not been
-// opened, has nothing in hand: no record in flight and no call.
+// Progress is the state of a run at one moment. After a restart the numbers of records go back to
+// those of the checkpoint that was restored, except in Worked. A subtask that has ended or has not
+// been opened holds no records and no calls.
 type Progress struct {
 	State State
-	// Attempt counts the starts of the run before the present one, Restarts those
-	// within this call of Run.
+	// Attempt counts the starts of the run before the present one. Restarts counts those within
+	// this call of Run.
 	Attempt, Restarts int
-	// Totals of the run, of all the processes it ran in.
+	// Totals are those of the run, over all processes in which it ran.
 	Totals
-	// Before are those of Totals that earlier processes had done: what the checkpoint counts that
-	// this call of Run went on from. So Totals less Before are this call's, and what a rate is
-	// made of.
+	// Before are the part of Totals that earlier processes did: the counts in the checkpoint from
+	// which this call of Run went on. Totals less Before is what this call did, for computing a
+	// rate.
 	Before Totals
 	// InFlight counts the records that asynchronous operators hold.
 	InFlight int64
 	// Committed counts the records in published results.
 	Committed int64
-	// Operators in the order in which the job was built.
+	// Operators are in the order in which the job was built.
 	Operators []OperatorProgress
-	// Worked is what this call of Run has done, by operator in the same order, and by subtask. It
-	// never goes down: what was done again after a restart counts again. Of Held and of what Async
-	// has of the present it holds the present.
+	// Worked is what this call of Run has done, by operator in the same order, and by subtask. Its
+	// counts never decrease: records that were handled again after a restart count again. Only
+	// Held, and the numbers in Async that describe the present, are those of this moment.
 	Worked []SubtaskProgress
-	// Checkpoints that were completed and given up in this call of Run; the last one completed,
-	// by this call or before it, when, and how long it took, which is 0 where nobody knows: where
-	// it was completed before this call, or by a restart.
+	// CheckpointsCompleted and CheckpointsFailed count the checkpoints that this call of Run
+	// completed and gave up. LastCheckpoint is the id of the last one that was completed, by this
+	// call or before it, and LastCheckpointAt is when. LastCheckpointTook is how long it took; 0 if
+	// that is not known, because it was completed before this call or by a restart.
 	CheckpointsCompleted, CheckpointsFailed int64
 	LastCheckpoint                          int64
 	LastCheckpointAt                        time.Time
 	LastCheckpointTook                      time.Duration
-	// Untimed counts the records that were read in this call of Run with a time out of range
-	// (async.MinTime to async.MaxTime), and so have none.
+	// Untimed counts the records that this call of Run read with a time out of range (async.MinTime
+	// to async.MaxTime). Their times were replaced by async.NoTime.
 	Untimed int64
-	// LastError is the newest failure, of a restart or of a checkpoint; nil if there was none.
+	// LastError is the newest failure that led to a restart, gave a checkpoint up or ended the run.
+	// It is nil if there was none.
 	LastError error
 	// Began is when Run was called.
 	Began time.Time
 }
 
-// Totals are the records of a whole job. While its subtasks run, Read equals Completed, Dropped
-// and DeadLettered together, and what is in flight, unless other operators drop or multiply
-// records between two that wait.
+// Totals are the numbers of records of a whole job. While its subtasks run, Read is the sum of
+// Completed, Dropped, DeadLettered and the records in flight. It is not if other operators drop or
+// multiply records between two asynchronous ones.
 type Totals struct {
-	// Read were taken from the sources. Completed have their outcome, of 0 to n
-	// results, at the last asynchronous operator of a stream (at the
-	// sink of a stream that has none); Dropped and DeadLettered are what the policies of
-	// asynchronous operators made of records that failed.
+	// Read records were taken from the sources. Completed records have their outcome, of 0 to n
+	// results, at the last asynchronous operator of their stream, or at the sink of a stream that
+	// has none. Dropped and DeadLettered are failed records with these actions at asynchronous
+	// operators.
 	Read, Completed, Dropped, DeadLettered int64
-	// Emitted were written to the sinks, those of dead letters apart.
+	// Emitted records were written to the sinks, dead letters not counted.
 	Emitted int64
 }
 
-// OperatorProgress are the records of one operator: In came, Completed, Dropped and DeadLettered
-// say what became of them, Out were emitted, and Held have no outcome yet.
+// OperatorProgress are the numbers of one operator. In records came in. Of them, Completed, Dropped
+// and DeadLettered have that outcome, and Held have none yet. Out records were emitted.
 type OperatorProgress struct {
 	Name                                            string
 	In, Completed, Dropped, DeadLettered, Out, Held int64
-	// Async are the numbers of an asynchronous operator, over its subtasks, since the present
-	// attempt began: calls in flight and their limit, retries, timeouts, holds, drains. Zero for
-	// others.
+	// Async are the numbers of an asynchronous operator since the present attempt began, summed
+	// over its subtasks: calls in flight and their limit, retries, timeouts, holds and drains. It
+	// is zero for other operators.
 	Async async.Stats
 }
 
 // SubtaskProgress is what one subtask of an operator has done.
 type SubtaskProgress struct {
 	OperatorProgress
-	// Subtask counts from 0.
+	// Subtask is the number of the subtask, from 0.
 	Subtask int
-	// Open: it is one of an asynchronous operator, and makes calls at present or would if
-	// Async.Suspended were nil. The limit of one that has ended is what it was then.
+	// Open reports that the subtask is one of an asynchronous operator, and that it makes calls at
+	// present, or would if Async.Suspended were nil. After the subtask has ended, Async.Limit stays
+	// as it was.
 	Open bool
-	// Watermark is the last that it passed on: async.NoTime if there was none or it is idle,
-	// async.EndOfTime at the end of the input.
+	// Watermark is the last watermark that the subtask passed on. It is async.NoTime if there was
+	// none or the subtask is idle, and async.EndOfTime at the end of the input.
 	Watermark async.EventTime
 }
 
-// Settled counts the records that have their outcome, whatever it is.
+// Settled counts the records that have an outcome, whatever it is.
 func (t Totals) Settled() int64 { return t.Completed + t.Dropped + t.DeadLettered }
 
 // counters of a whole job, as they stand in a checkpoint.

@@ -39,8 +39,8 @@ func (r *restored) publishes() bool {
 	return false
 }
 
-// restoreFrom reads a checkpoint for the operators of a plan. What it says of
-// other operators is an error, and so is what it lacks.
+// restoreFrom reads a checkpoint for the operators of a plan. State of an operator that the plan
+// lacks is an error, and so is an operator without its state.
 func restoreFrom(snap *checkpoint.Snapshot, stages []*stage) (*restored, error) {
 	r := &restored{
 		id: snap.ID, finished: snap.Finished,
@@ -100,7 +100,7 @@ func restoreFrom(snap *checkpoint.Snapshot, stages []*stage) (*restored, error) 
 	return r, nil
 }
 
-// stateKind is the kind of a node's section in a checkpoint, "" if it has none.
+// stateKind returns the kind of a node's section in a checkpoint, or "" if it has none.
 func (n *node) stateKind() string {
 	switch {
 	case n.input == nil:

@@ -8,10 +8,11 @@ import (
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
-// Rewind makes a checkpoint to resume from (Config.Resume) of from, which is not
-// the newest one of its run. committers are those of the job's sinks, by the names
-// of their operators; one that is no Rewinder is an error. Neither checkpoint is
-// changed. Set Config.LastID, so that new checkpoints are numbered above newest.
+// Rewind makes a checkpoint to resume from (Config.Resume) out of from, which is an older
+// checkpoint than newest, the newest one of the same run. committers has the committers of the
+// job's sinks by the names of their operators. A committer that is not a connector.Rewinder is an
+// error. Rewind changes neither checkpoint. The caller must set Config.LastID, so that new
+// checkpoints get ids above that of newest.
 func Rewind(from, newest *checkpoint.Snapshot, committers map[string]connector.Committer) (*checkpoint.Snapshot, error) {
 	if from.Run != newest.Run {
 		return nil, fmt.Errorf("checkpoint %d is of run %s and checkpoint %d of run %s; want two of one run", from.ID, from.Run, newest.ID, newest.Run)
@@ -54,8 +55,9 @@ func part(sec *checkpoint.Section, name string) []byte {
 	return nil
 }
 
-// Published calls f for each sink of a checkpoint's job, with what its committer left there: its
-// state, and the plan that was to be carried out when the checkpoint was complete.
+// Published calls f for each sink in a checkpoint. state is the state that the sink's committer
+// left there. plan is the plan that was to be carried out when the checkpoint was complete. The
+// first error of f ends the calls, and Published returns it.
 func Published(s *checkpoint.Snapshot, f func(sink string, state, plan []byte) error) error {
 	for i := range s.Sections {
 		if sec := &s.Sections[i]; sec.Kind == checkpoint.KindSink {

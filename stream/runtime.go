@@ -50,31 +50,32 @@ func newRun(j *Job) *Run {
 	return r
 }
 
-// Stop ends the run with a checkpoint: sources stop, what they gave before is
-// completed or kept as each operator's policy says, results are published, and
-// Wait returns ErrStopped. The end of the input is not signalled. If the input
-// ends first, the run finishes. Stop returns at once and may be called again.
+// Stop ends the run with a checkpoint. The sources stop. The records that they emitted before are
+// completed or kept in the checkpoint, as the policy of each operator says. The results are
+// published, and Wait returns ErrStopped. The end of the input is not signalled. If the input ends
+// first, the run finishes and Wait returns nil. Stop returns at once and may be called again.
 func (r *Run) Stop() {
 	r.stopOnce.Do(func() { close(r.stop) })
 }
 
-// Done is closed when the run is over.
+// Done returns a channel that is closed when the run is over.
 func (r *Run) Done() <-chan struct{} { return r.over }
 
-// Wait waits for the end of the run and returns what Job.Run would.
+// Wait waits for the end of the run and returns what Job.Run returns.
 func (r *Run) Wait() error {
 	<-r.over
 	return r.err
 }
 
-// ID names the run, the same after each resumption. It is empty before the run has begun.
+// ID returns the name of the run, which stays the same after each resumption. It is empty before
+// the run has begun.
 func (r *Run) ID() string {
 	r.tracker.mu.Lock()
 	defer r.tracker.mu.Unlock()
 	return r.id
 }
 
-// Progress returns the present numbers.
+// Progress returns the present numbers of the run, also after its end.
 func (r *Run) Progress() Progress { return r.tracker.progress() }
 
 // end makes err the run's result.
@@ -94,7 +95,7 @@ func (r *Run) end(err error) {
 	close(r.over)
 }
 
-// observe tells the observer, whose panic fails the job, unless that is over.
+// observe notifies the observer. If it panics, the job fails, unless it is over.
 func (r *Run) observe(e Event) {
 	err := guard("Observe", func() error {
 		r.cfg.Observer.Observe(e)
@@ -120,7 +121,7 @@ func (r *Run) main(ctx context.Context) {
 	returned = true
 }
 
-// close ends the run, of which err is what became.
+// close ends the run with the result err.
 func (r *Run) close(ctx context.Context, err error) {
 	if cerr := r.committer.close(); err == nil {
 		err = cerr
@@ -138,7 +139,7 @@ func (r *Run) close(ctx context.Context, err error) {
 	r.end(err)
 }
 
-// plan describes the operators to those who know no types.
+// plan describes the operators for the parts that know no types.
 func (r *Run) plan(stages []*stage) {
 	r.stages = stages
 	for _, n := range r.job.nodes {
@@ -151,7 +152,7 @@ func (r *Run) plan(stages []*stage) {
 	r.tracker.operators = r.operators
 }
 
-// run is the life of the job: attempts, and what lies between them.
+// run is the life of the job: its attempts, and what lies between them.
 func (r *Run) run(ctx context.Context) error {
 	super := &supervisor{strategy: r.cfg.strategy, jitter: mrand.Float64}
 	if err := r.unlessStopped(ctx, r.apart); err != nil {
@@ -245,11 +246,11 @@ func (r *Run) pause(ctx context.Context, delay time.Duration) error {
 	}
 }
 
-// errStoppedIdle is how a run ends that is stopped while no subtask works.
+// errStoppedIdle is the result of a run that is stopped while no subtask works.
 var errStoppedIdle = fmt.Errorf("%w, from the last checkpoint that was completed", ErrStopped)
 
-// unlessStopped calls f, which may wait long for other systems, with a context that ends when the
-// run is to stop.
+// unlessStopped calls f with a context that ends when the run is to stop. f may wait long for other
+// systems.
 func (r *Run) unlessStopped(ctx context.Context, f func(context.Context) error) error {
 	fctx, cancel := context.WithCancel(ctx)
 	var watch sync.WaitGroup
@@ -300,8 +301,8 @@ func (r *Run) openCommitters(ctx context.Context) error {
 	return nil
 }
 
-// begin starts a run afresh, or takes up the one to be resumed. What it returns is nil for the
-// beginning. A failure here ends the run: nothing has run yet.
+// begin starts a run afresh, or goes on with the one to be resumed. It returns nil for the
+// beginning. A failure here ends the run, since nothing has run yet.
 func (r *Run) begin(ctx context.Context) (*restored, error) {
 	if snap := r.cfg.Resume; snap != nil {
 		r.setID(snap.Run)
@@ -365,8 +366,8 @@ func (r *Run) setID(id string) {
 	r.id = id
 }
 
-// goBack finds where a restart begins: at the newest complete checkpoint of this run, else
-// where the run itself began. refused says that there is no way back.
+// goBack finds where a restart begins: at the newest complete checkpoint of this run or, without
+// one, where the run began. refused says that a restart is not possible.
 func (r *Run) goBack(ctx context.Context) (from *restored, refused, err error) {
 	var snap *checkpoint.Snapshot
 	err = guard("Newest of the checkpoint store", func() (err error) {
@@ -404,8 +405,8 @@ func (r *Run) goBack(ctx context.Context) (from *restored, refused, err error) {
 	return from, refused, err
 }
 
-// take goes back to a checkpoint: what it holds is published again, and what it does
-// not hold is removed (A45).
+// take goes back to a checkpoint: results that it holds are published again, and results that it
+// does not hold are removed (A45).
 func (r *Run) take(ctx context.Context, snap *checkpoint.Snapshot) (from *restored, refused, err error) {
 	from, err = restoreFrom(snap, r.stages)
 	if err != nil {
@@ -434,8 +435,8 @@ func (r *Run) take(ctx context.Context, snap *checkpoint.Snapshot) (from *restor
 	return from, nil, nil
 }
 
-// verify asks the sources whether they can be read from where the splits stand. err: that could not
-// be found out for now.
+// verify asks the sources whether they can be read from where the splits stand. err says that this
+// could not be found out for now.
 func (r *Run) verify(ctx context.Context, splits map[string][]splitState) (refused, err error) {
 	for _, n := range r.job.nodes {
 		if n.source == nil {
@@ -457,7 +458,8 @@ func (r *Run) verify(ctx context.Context, splits map[string][]splitState) (refus
 	return nil, nil
 }
 
-// untimely is told of a record whose time is out of range, and which so has none.
+// untimely counts a record whose time is out of range and was replaced by none. It logs the first
+// one.
 func (r *Run) untimely(operator string, split int, position int64, t async.EventTime) {
 	if r.tracker.untimed.Add(1) == 1 {
 		r.cfg.Logger.Warn("records have times out of range (years 1 to 9999) and are taken to have none; this is said once, and counted", "job", r.job.name,
@@ -470,10 +472,10 @@ func (r *Run) header(number int) checkpoint.Snapshot {
 	return checkpoint.Snapshot{Job: r.job.name, Run: r.id, Attempt: number, Identity: slices.Clone(r.cfg.Identity)}
 }
 
-// never is a wait that other events end.
+// never is a wait that only another event ends.
 const never = time.Duration(math.MaxInt64)
 
-// until is how long to wait for a time, of which zero is never.
+// until returns how long to wait for a time. The zero time means never.
 func until(now, at time.Time) time.Duration {
 	if at.IsZero() {
 		return never

@@ -10,11 +10,15 @@ import (
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
-// Salvage makes a checkpoint to resume from (Config.Resume) of from, the newest that is whole,
-// where newer ones are damaged, as newer says, or may be gone. What they published is looked for in
-// the sinks that are a Salvager; compare is as there. committers are those of the job's sinks, by
-// the names of their operators. beyond is what was found, by operator, and from itself is returned
-// if that is nothing. blind are the sinks that cannot tell. from is not changed.
+// Salvage makes a checkpoint to resume from (Config.Resume) out of from, the newest whole
+// checkpoint of a run whose newer checkpoints are damaged or may be gone. newer says that there
+// were newer ones. Salvage asks the sinks whose committer is a connector.Salvager for what the
+// newer ones published. compare says whether the results that follow are compared with that or
+// replace it (see connector.Salvager).
+//
+// committers has the committers of the job's sinks by the names of their operators. beyond has the
+// names of the results that were found, by operator. If there are none, snap is from. blind has the
+// names of the sinks that cannot tell. Salvage does not change from.
 func Salvage(ctx context.Context, from *checkpoint.Snapshot, newer, compare bool, committers map[string]connector.Committer) (snap *checkpoint.Snapshot, beyond map[string][]string, blind []string, err error) {
 	back := *from
 	back.Sections = slices.Clone(from.Sections)
@@ -55,8 +59,8 @@ func Salvage(ctx context.Context, from *checkpoint.Snapshot, newer, compare bool
 	return &back, beyond, blind, nil
 }
 
-// unsettled asks the sinks at the end of the input whether something is left that was to be made
-// again.
+// unsettled asks the sinks, at the end of the input, whether results are missing that were to be
+// made again.
 func (c *committer) unsettled() error {
 	var errs []error
 	for _, s := range c.sinks {
@@ -71,9 +75,11 @@ func (c *committer) unsettled() error {
 	return errors.Join(errs...)
 }
 
-// Reclaim makes the checkpoint of a run to be replaced (Config.Previous) of previous, the newest of
-// it that is whole, or nil if there is none, where newer ones may be damaged or gone: whatever lies
-// in the places of its sinks counts as published by it. previous is not changed.
+// Reclaim makes the checkpoint of a run that is to be replaced (Config.Previous). previous is the
+// newest whole checkpoint of that run, or nil if it has none; newer ones may be damaged or gone. In
+// the returned checkpoint, everything that lies in the places of the run's sinks counts as
+// published by the run. Only sinks whose committer is a connector.Salvager are asked. Reclaim does
+// not change previous.
 func Reclaim(ctx context.Context, previous *checkpoint.Snapshot, committers map[string]connector.Committer) (*checkpoint.Snapshot, error) {
 	back := checkpoint.Snapshot{}
 	if previous != nil {

@@ -6,12 +6,13 @@ import (
 	"reflect"
 )
 
-// Serializer keeps values in checkpoints. It is shared between subtasks and must be
-// safe for concurrent use. What Append wrote, Decode must give back equal, also in
-// a later version of the program.
+// Serializer keeps values in checkpoints. All subtasks share it, so it must be safe for concurrent
+// use. Decode must return a value that is equal to the one that Append wrote, also in a later
+// version of the program.
 type Serializer[T any] interface {
+	// Append appends the form of v to dst and returns the longer slice.
 	Append(dst []byte, v T) ([]byte, error)
-	// Decode may keep data.
+	// Decode reads what Append wrote. It may keep data.
 	Decode(data []byte) (T, error)
 }
 
@@ -49,13 +50,13 @@ func (jsonSerializer[T]) Decode(data []byte) (v T, err error) {
 	return v, err
 }
 
-// refusing stands in where the default serializer would lose a part of the value.
+// refusing stands for the default serializer where that would lose a part of the value.
 type refusing[T any] struct{ err error }
 
 func (r refusing[T]) Append(dst []byte, _ T) ([]byte, error) { return dst, r.err }
 func (r refusing[T]) Decode([]byte) (v T, err error)         { return v, r.err }
 
-// ownSerializer says whether a serializer is one that the user gave.
+// ownSerializer reports whether the user set the serializer.
 func ownSerializer[T any](s Serializer[T]) bool {
 	switch s.(type) {
 	case layoutSerializer[T], refusing[T]:
@@ -64,8 +65,8 @@ func ownSerializer[T any](s Serializer[T]) bool {
 	return true
 }
 
-// serializerFor returns the serializer for records of type T: the given one, else the default,
-// if that keeps every part of T.
+// serializerFor returns the serializer for records of type T: the given one, or otherwise the
+// default one if that keeps every part of T.
 func serializerFor[T any](given any) (Serializer[T], error) {
 	t := reflect.TypeFor[T]()
 	if given != nil {

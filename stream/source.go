@@ -15,11 +15,11 @@ import (
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
-// ReadError is the failure of a source to read on.
+// ReadError is the failure of a source to open or read a split.
 type ReadError struct {
 	Operator string
 	Split    int
-	// Position is where the read began that failed.
+	// Position is the position at which the failed read began.
 	Position int64
 	Err      error
 }
@@ -30,8 +30,7 @@ func (e *ReadError) Error() string {
 
 func (e *ReadError) Unwrap() error { return e.Err }
 
-// batch is what a reader hands to its task: records of one split, and what
-// position is behind them.
+// batch is what a reader passes to its task: records of one split, and the position behind them.
 type batch[T any] struct {
 	split int
 	recs  []Record[T]

@@ -8,18 +8,18 @@ import (
 	"github.com/tensorferry/tensorferry/connector"
 )
 
-// Stream is what an operator gives, for exactly one other to take.
+// Stream is the output of an operator. Exactly one other operator must take it.
 type Stream[T any] struct {
 	job  *Job
 	from *node
 	side bool // the second stream of from
-	// How the records go to whoever takes them.
+	// exchange says how the records reach the operator that takes them.
 	exchange    exchange
 	parallelism int
 }
 
-// From begins a stream with a source. Options: Name, Parallel,
-// BoundedOutOfOrderness, Monotonous, IdleAfter.
+// From begins a stream with a source. A source that is connector.Unbounded needs a checkpoint
+// interval. Options: Name, Parallel, BoundedOutOfOrderness, Monotonous, IdleAfter.
 func From[T any](j *Job, src connector.Source[T], opts ...SourceOption) *Stream[T] {
 	o, err := gather(opts)
 	if src == nil {
@@ -44,8 +44,9 @@ func From[T any](j *Job, src connector.Source[T], opts ...SourceOption) *Stream[
 	return &Stream[T]{job: j, from: n, parallelism: n.parallelism}
 }
 
-// Map replaces each value. An error of fn, or a panic, fails the job at that
-// record. Options: Name, Parallel.
+// Map replaces each value by the result of fn. Each subtask calls fn from its own goroutine, so fn
+// must be safe for concurrent use if there are several subtasks. If it returns an error or panics,
+// the job fails at that record. Options: Name, Parallel.
 func Map[IN, OUT any](s *Stream[IN], fn func(IN) (OUT, error), opts ...OperatorOption) *Stream[OUT] {
 	return transformed(s, "map", fn == nil, opts, func(_ *transform[IN, OUT]) each[IN, OUT] {
 		return func(r *Record[IN], out []Record[OUT]) ([]Record[OUT], error) {
@@ -58,8 +59,9 @@ func Map[IN, OUT any](s *Stream[IN], fn func(IN) (OUT, error), opts ...OperatorO
 	})
 }
 
-// FlatMap replaces each value by those that fn emits, 0 to n of them. Options:
-// Name, Parallel.
+// FlatMap replaces each value by those that fn emits, 0 to n of them. fn must not use emit after it
+// has returned. If it returns an error or panics, the job fails at that record. Options: Name,
+// Parallel.
 func FlatMap[IN, OUT any](s *Stream[IN], fn func(v IN, emit func(OUT)) error, opts ...OperatorOption) *Stream[OUT] {
 	return transformed(s, "flatmap", fn == nil, opts, func(*transform[IN, OUT]) each[IN, OUT] {
 		var from *Record[IN]
@@ -74,7 +76,8 @@ func FlatMap[IN, OUT any](s *Stream[IN], fn func(v IN, emit func(OUT)) error, op
 	})
 }
 
-// Filter keeps the records for which keep is true. Options: Name, Parallel.
+// Filter keeps the records for which keep returns true. If keep panics, the job fails at that
+// record. Options: Name, Parallel.
 func Filter[T any](s *Stream[T], keep func(T) bool, opts ...OperatorOption) *Stream[T] {
 	return transformed(s, "filter", keep == nil, opts, func(*transform[T, T]) each[T, T] {
 		return func(r *Record[T], out []Record[T]) ([]Record[T], error) {
@@ -86,8 +89,9 @@ func Filter[T any](s *Stream[T], keep func(T) bool, opts ...OperatorOption) *Str
 	})
 }
 
-// KeyBy gives each record a key and brings those of one key together in one
-// subtask of what follows, in the order of each sender. Options: Name, Parallel (of what follows).
+// KeyBy gives each record a key, and sends all records of a key to the same subtask of the operator
+// that follows. They stay in order as far as they come from the same sender. Options: Name, and
+// Parallel for the operator that follows.
 func KeyBy[T any](s *Stream[T], key func(T) string, opts ...OperatorOption) *Stream[T] {
 	o, err := gather(opts)
 	if o.name != "" {
@@ -112,8 +116,9 @@ func KeyBy[T any](s *Stream[T], key func(T) string, opts ...OperatorOption) *Str
 	return keyed
 }
 
-// Rebalance deals the records out in turn to parallelism subtasks of what
-// follows. The order of a split is then not kept where parallelism is over 1.
+// Rebalance deals the records out in turn to parallelism subtasks of the operator that follows,
+// from 1 to MaxParallelism. If parallelism is above 1, the records of a split do not keep their
+// order.
 func Rebalance[T any](s *Stream[T], parallelism int) *Stream[T] {
 	if parallelism < 1 || parallelism > MaxParallelism {
 		s.job.fault("rebalance after "+s.from.name, fmt.Errorf("parallelism is %d; want 1 to %d", parallelism, MaxParallelism))
@@ -122,7 +127,8 @@ func Rebalance[T any](s *Stream[T], parallelism int) *Stream[T] {
 	return &Stream[T]{job: s.job, from: s.from, side: s.side, exchange: inTurn, parallelism: parallelism}
 }
 
-// To ends a stream in a sink. Options: Name, Parallel.
+// To ends a stream in a sink, whose results are published when their checkpoint is complete.
+// Options: Name, Parallel.
 func To[T any](s *Stream[T], sink connector.Sink[T], opts ...SinkOption) {
 	o, err := gather(opts)
 	if sink == nil {

@@ -11,11 +11,11 @@ import (
 // vain is how many restarts in a row may fail without a checkpoint completed between (A43).
 const vain = 3
 
-// supervisor judges the failures of a run. It is a step function: the failures
-// of attempts come in, what follows comes out.
+// supervisor judges the failures of a run. It is a step function: the failures of attempts come in,
+// and what follows comes out.
 //
-// All that fails from an attempt's first failure until its last task is gone is one
-// failure; a restart that fails before every task runs is the next one.
+// All failures from an attempt's first failure until its last task has ended are one failure. A
+// restart that fails before every task runs is the next one.
 type supervisor struct {
 	strategy restart.Strategy
 	state    restart.State
@@ -25,8 +25,8 @@ type supervisor struct {
 	failures  int   // since then, of those that count
 }
 
-// failed judges the end of an attempt: a restart after delay, or, if final is
-// not nil, the end of the run. completed counts the run's checkpoints that published something.
+// failed judges the end of an attempt. It returns the delay of a restart or, if final is not nil,
+// the end of the run. completed counts the run's checkpoints that published something.
 func (s *supervisor) failed(now time.Time, err error, completed int64) (delay time.Duration, final error) {
 	v := async.VerdictOf(err)
 	switch v.Class {
@@ -52,8 +52,8 @@ func (s *supervisor) failed(now time.Time, err error, completed int64) (delay ti
 	return 0, err
 }
 
-// pointless says whether a restart after a failure is in vain if the next attempt fails too: all
-// but those of other systems that are away or have no room, which may be back at any time.
+// pointless reports whether a restart is in vain if the next attempt fails like this one. It is not
+// for failures of other systems that are away or have no room, since they may be back at any time.
 func pointless(err error, v async.Verdict) bool {
 	return v.Class != async.Transport && v.Class != async.Overload && !slow(err)
 }

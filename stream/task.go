@@ -16,13 +16,13 @@ import (
 
 // input is what takes the elements of a stream, within one goroutine.
 type input[T any] interface {
-	// room is how many records may come now. More may come where one record
-	// became several; they are then kept until there is room.
+	// room returns how many records may come now. More may come if one record became several. These
+	// are then kept until there is room.
 	room() int
-	// records takes records; the slice is the giver's again on return.
+	// records takes records. The slice belongs to the giver again on return.
 	records([]Record[T]) error
 	watermark(async.Watermark) error
-	// barrier passes also where there is no room. It may come after end.
+	// barrier passes even if there is no room. It may come after end.
 	barrier(*barrier) error
 	end() error
 }
@@ -30,10 +30,10 @@ type input[T any] interface {
 // operator is the part of an operator that knows no types.
 type operator interface {
 	open(ctx context.Context) error
-	// turn does what is due; it says whether something moved, and when the next turn is
-	// due by time alone (zero: never).
+	// turn does what is due. It returns whether something moved, and when the next turn is due by
+	// time alone (zero: never).
 	turn(now time.Time) (moved bool, next time.Time, err error)
-	// abort gives a checkpoint up whose barrier may still be on its way.
+	// abort gives up a checkpoint whose barrier may still be on its way.
 	abort(id int64)
 	// complete says that a checkpoint is complete and published.
 	complete(id int64)
@@ -137,7 +137,7 @@ type taskEnv struct {
 	task *task
 }
 
-// add makes op part of the env's task. Chains are built from their end.
+// add makes op part of the task of e. Chains are built from their end.
 func (e *taskEnv) add(op operator, name string) {
 	e.task.ops = append(e.task.ops, op)
 	e.task.names = append(e.task.names, name)
@@ -165,9 +165,9 @@ func (e *taskEnv) ended() {
 	}
 }
 
-// task is one parallel subtask of a stage: a head and a chain of operators. It is a
-// step function, used from one goroutine: control and step are its events, its effects
-// go to ports, to callers and writers, and to report. It never waits, save for a writer.
+// task is one parallel subtask of a stage: a head and a chain of operators. It is a step function,
+// used from one goroutine. Its events are control and step. Its effects go to ports, to callers and
+// writers, and to report. It never waits, except for a writer.
 type task struct {
 	env    *taskEnv
 	head   head
@@ -195,14 +195,15 @@ func (t *task) name() string {
 	return fmt.Sprintf("%s (subtask %d of %d)", t.at, t.env.index, t.env.parallelism)
 }
 
-// rescue, deferred, turns a panic into *err with the operator's name.
+// rescue is deferred. It turns a panic into *err with the operator's name.
 func (t *task) rescue(err *error) {
 	if v := recover(); v != nil {
 		*err = guards.Caught(t.name(), v)
 	}
 }
 
-// exited says, in a deferred function, why the task's goroutine ends without having returned.
+// exited is called in a deferred function. It returns why the task's goroutine ends without having
+// returned.
 func (t *task) exited() error {
 	if t.lost != nil {
 		return t.lost
@@ -210,7 +211,8 @@ func (t *task) exited() error {
 	return guards.Exited(t.name())
 }
 
-// open opens the chain from its end, so that nothing is called before what it calls is open.
+// open opens the chain from its end, so that nothing is called before the operators behind it are
+// open.
 func (t *task) open(ctx context.Context) (err error) {
 	defer t.rescue(&err)
 	for i, op := range t.ops {
@@ -223,7 +225,7 @@ func (t *task) open(ctx context.Context) (err error) {
 	return t.head.open(ctx)
 }
 
-// control takes a word of the coordinator.
+// control handles a message of the coordinator.
 func (t *task) control(c control) (err error) {
 	defer t.rescue(&err)
 	switch c.kind {
@@ -245,10 +247,11 @@ func (t *task) control(c control) (err error) {
 }
 
 // step does a bounded amount of work: it lets the operators emit, from the end of the chain to its
-// head so that each finds room, and lets elements in. more says that there is something left to do
-// at once; next, when the task must step again if nothing wakes it. Nothing is done before every
-// task of the attempt is open: a job that cannot be opened calls no model, and what fails later has
-// run and may be restarted.
+// head so that each finds room, and lets elements in. more says that there is more to do at once.
+// next says when the task must step again if nothing wakes it.
+//
+// Nothing is done before every task of the attempt is open. So a job that cannot be opened calls no
+// model, and a failure after that is one of a job that ran and may be restarted.
 func (t *task) step(now time.Time) (more bool, next time.Time, err error) {
 	if !t.started {
 		return false, next, nil
@@ -271,7 +274,7 @@ func (t *task) step(now time.Time) (more bool, next time.Time, err error) {
 	return more || moved, earlier(next, at), err
 }
 
-// close gives everything back. It is safe after a failed open.
+// close releases everything. It is safe after a failed open.
 func (t *task) close() error {
 	var errs []error
 	one := func(op operator) {
@@ -289,7 +292,7 @@ func (t *task) close() error {
 	return errors.Join(errs...)
 }
 
-// earlier returns the earlier of two times of which zero means never.
+// earlier returns the earlier of two times. Zero means never.
 func earlier(a, b time.Time) time.Time {
 	if a.IsZero() || (!b.IsZero() && b.Before(a)) {
 		return b
@@ -297,11 +300,11 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-// guard calls a user's function, on a goroutine of its own, and turns its panic or Goexit, and an
-// error that cannot be used, into an error.
+// guard calls a user's function on a goroutine of its own. It turns a panic, a Goexit and an error
+// that cannot be used into an error.
 func guard(where string, f func() error) error { return guards.Apart(where, f) }
 
-// guard is the same on the task's goroutine, which a Goexit ends.
+// guard calls a user's function on the task's goroutine, which a Goexit ends.
 func (e *taskEnv) guard(where string, f func() error) (err error) {
 	returned := false
 	defer func() {
@@ -316,7 +319,7 @@ func (e *taskEnv) guard(where string, f func() error) (err error) {
 	return err
 }
 
-// caught, deferred, turns a panic into *err, and an error that cannot be used.
+// caught is deferred. It turns a panic into *err, and replaces an error that cannot be used.
 func caught(what, of string, err *error) {
 	if v := recover(); v != nil {
 		*err = guards.Caught(what+of, v)

@@ -5,7 +5,7 @@ import (
 	guards "github.com/tensorferry/tensorferry/internal/guard"
 )
 
-// each appends what becomes of one record.
+// each appends what becomes of one record to out.
 type each[IN, OUT any] func(r *Record[IN], out []Record[OUT]) ([]Record[OUT], error)
 
 // transform is the operator behind Map, FlatMap, Filter and KeyBy.
@@ -76,7 +76,7 @@ func (t *transform[IN, OUT]) barrier(b *barrier) error {
 
 func (t *transform[IN, OUT]) end() error { return t.next.end() }
 
-// failed is the failure of one record at an operator that calls nobody.
+// failed is the failure of one record at an operator without calls.
 func failed[T any](env *taskEnv, operator string, r *Record[T], err error) error {
 	return &async.RecordError{
 		Operator: operator, Subtask: env.index, Split: r.Split, Position: r.Position,

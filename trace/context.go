@@ -6,42 +6,42 @@ const (
 	StateHeader  = "tracestate"
 )
 
-// maxState bounds the tracestate that is kept, in bytes. What is longer is left out, as the
+// maxState bounds the tracestate that is kept, in bytes. A longer one is left out, as the W3C
 // recommendation allows.
 const maxState = 4096
 
-// Context says which span something belongs to. A Context is not changed once it is in a record, so
-// it may be shared by any number of them and by any goroutines.
+// Context says which span a record or a call belongs to. A Context must not be changed once it is
+// in a record, so any number of records and goroutines may share it.
 type Context struct {
-	// TraceID and SpanID are random and not zero in a sampled context.
+	// TraceID and SpanID are random. In a sampled context they are not zero.
 	TraceID [16]byte
 	SpanID  [8]byte
-	// Flags are those of traceparent; the lowest bit says that the trace is sampled.
+	// Flags are the flags of traceparent. The lowest bit says that the trace is sampled.
 	Flags byte
-	// Remote: it came from another process.
+	// Remote reports that the context came from another process.
 	Remote bool
-	// State is the tracestate, printable ASCII; it may be empty.
+	// State is the tracestate in printable ASCII, at most 4096 bytes. It may be empty.
 	State string
 }
 
-// Unsampled is the context of everything that belongs to a trace that nobody records. It is one for
-// all of them, so that being unsampled costs no memory; ids of such traces are not kept. It must
-// not be changed.
+// Unsampled is the context of every record whose trace is not recorded. All such records share it,
+// so they need no memory for it. The ids of their traces are not kept. It must not be changed.
 var Unsampled = &Context{}
 
-// sampled is the flag.
+// sampled is the flag of traceparent that says that a trace is sampled.
 const sampled = 1
 
-// Sampled reports whether the spans of c are recorded. Of nil they are not.
+// Sampled reports whether the spans of c are recorded. It is false for a nil c.
 func (c *Context) Sampled() bool { return c != nil && c.Flags&sampled != 0 }
 
 // parentLen is the length of a traceparent of version 0: "00-", 32 digits, "-", 16 digits, "-", 2
 // digits.
 const parentLen = 2 + 1 + 32 + 1 + 16 + 1 + 2
 
-// Parse reads the headers traceparent and tracestate, as text or bytes. It returns nil if there is
-// no context or it is malformed, and Unsampled, without an allocation, if its trace is not sampled.
-// What is wrong with tracestate alone leaves it out. The result keeps no part of its arguments.
+// Parse reads the headers traceparent and tracestate, as text or bytes. It returns nil if parent
+// holds no context or is malformed. It returns Unsampled, without an allocation, if the trace is
+// not sampled. A tracestate that is not printable ASCII or longer than 4096 bytes is left out. The
+// result keeps no part of the arguments.
 func Parse[S ~string | ~[]byte](parent, state S) *Context {
 	// Later versions may be longer, behind another dash. Version ff is none.
 	if len(parent) < parentLen || parent[2] != '-' || parent[35] != '-' || parent[52] != '-' {
@@ -79,7 +79,7 @@ func printable[S ~string | ~[]byte](state S) bool {
 	return true
 }
 
-// Parent is c as a traceparent.
+// Parent returns c as a traceparent of version 0.
 func (c *Context) Parent() string {
 	b := make([]byte, 0, parentLen)
 	b = append(b, "00-"...)
@@ -99,7 +99,8 @@ func appendHex(dst, src []byte) []byte {
 	return dst
 }
 
-// unhex fills dst from twice as many digits, which are lower-case (unlike encoding/hex's).
+// unhex fills dst from twice as many hexadecimal digits. Unlike encoding/hex it takes only
+// lower-case digits.
 func unhex[S ~string | ~[]byte](dst []byte, src S) bool {
 	for i := range dst {
 		high, low := digit(src[2*i]), digit(src[2*i+1])
@@ -111,7 +112,7 @@ func unhex[S ~string | ~[]byte](dst []byte, src S) bool {
 	return true
 }
 
-// digit returns the value of a digit, and more than 15 for what is none.
+// digit returns the value of a hexadecimal digit, and more than 15 for any other byte.
 func digit(c byte) byte {
 	switch {
 	case c >= '0' && c <= '9':

@@ -2,11 +2,11 @@ package asynctest
 
 import "time"
 
-// patience is how long nothing may happen, in virtual time, before a test that waits is failed.
+// patience is the virtual time without any event after which a waiting method fails the test.
 const patience = 24 * time.Hour
 
-// Advance lets time pass. The operator steps whenever an answer comes or a timer of its own is due,
-// not only at the end.
+// Advance lets the virtual time d pass. The operator steps whenever an answer comes or one of its
+// timers is due, not only at the end. A negative d fails the test.
 func (h *Harness[IN, OUT]) Advance(d time.Duration) {
 	h.t.Helper()
 	if d < 0 {
@@ -21,8 +21,9 @@ func (h *Harness[IN, OUT]) Advance(d time.Duration) {
 	}
 }
 
-// Until lets time pass until cond holds, from one event to the next. It fails the test if the
-// operator fails first, or if nothing happens any more.
+// Until lets time pass until cond returns true. It calls cond after each event. It fails the test
+// if the operator fails first, or if nothing happens for 24 hours of virtual time and no timer of
+// the operator is due.
 func (h *Harness[IN, OUT]) Until(cond func() bool) {
 	h.t.Helper()
 	h.alive("Until")
@@ -33,8 +34,9 @@ func (h *Harness[IN, OUT]) Until(cond func() bool) {
 	}
 }
 
-// Finish ends the input, unless the test did, and lets time pass until everything has left or
-// the operator has failed (see Err). It fails the test if nothing happens any more.
+// Finish ends the input, unless the test called End, and lets time pass until everything has left
+// or the operator has failed (see Err). It fails the test if nothing happens for 24 hours of
+// virtual time and no timer of the operator is due.
 func (h *Harness[IN, OUT]) Finish() {
 	h.t.Helper()
 	h.settle()
@@ -47,7 +49,7 @@ func (h *Harness[IN, OUT]) Finish() {
 	h.pass("Finish", func() bool { return h.ended })
 }
 
-// pass lets time pass until done, or the operator fails.
+// pass lets time pass until done returns true, or the operator fails.
 func (h *Harness[IN, OUT]) pass(what string, done func() bool) {
 	h.t.Helper()
 	for {
@@ -65,8 +67,8 @@ func (h *Harness[IN, OUT]) pass(what string, done func() bool) {
 	}
 }
 
-// pause lets time pass until something comes in, a timer of the operator is due, or until. It
-// returns false if there was none of the first two.
+// pause lets time pass until a report comes in or a timer of the operator is due, and returns true,
+// or until the time until, and returns false.
 func (h *Harness[IN, OUT]) pause(until time.Time) bool {
 	due := false
 	if next := h.status.Next; h.err == nil && !h.closed && !next.IsZero() && !next.After(until) {

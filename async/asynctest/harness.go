@@ -9,7 +9,7 @@ import (
 	"github.com/tensorferry/tensorferry/async"
 )
 
-// TB is the part of testing.TB that is needed.
+// TB is the part of testing.TB that this package uses.
 type TB interface {
 	Helper()
 	Cleanup(func())
@@ -17,12 +17,12 @@ type TB interface {
 	Fatalf(format string, args ...any)
 }
 
-// turnSize bounds the entries that leave in one step of the operator; settle takes as many
-// steps as it needs.
+// turnSize bounds the entries that leave in one step of the operator. settle takes as many steps as
+// it needs.
 const turnSize = 1024
 
-// Harness runs one operator. Its methods are called from the test's goroutine only, never from
-// within the function.
+// Harness runs one operator. Its methods must be called from the test's goroutine, and never from
+// inside the function.
 type Harness[IN, OUT any] struct {
 	t     TB
 	op    *async.Operator[IN, OUT]
@@ -44,30 +44,30 @@ type Harness[IN, OUT any] struct {
 	out     []Element[IN, OUT]
 }
 
-// State is what a checkpoint holds of an operator. It is independent of order, capacity and
-// policy, so any of them may differ where it is restored.
+// State is the state of an operator in a checkpoint. It does not depend on order, capacity or
+// policy, so a harness that restores it may have others.
 type State[IN any] struct {
-	// Records are those that had not left yet, oldest first. Under the drain policy there are
+	// Records are the records that had not left yet, oldest first. Under the drain policy there are
 	// none, unless Config.DrainLimit cut the drain short.
 	Records []async.Record[IN]
-	// Watermarks are the queued ones, each with its place among Records.
+	// Watermarks are the queued watermarks, each with its place among Records.
 	Watermarks []async.QueuedWatermark
-	// Next is the position at which the input goes on: the first record that Push makes after
+	// Next is the position at which the input goes on. The first record that Push makes after
 	// Restore has it.
 	Next int64
 }
 
-// New opens fn in an operator of the configuration, and closes it at the end of the
-// test. It must be called inside testing/synctest.Test. A configuration that is refused fails
-// the test at once. A failure of fn's Open is the harness's failure: see Err.
+// New opens fn in an operator with the configuration cfg, and closes it at the end of the test. It
+// must be called inside testing/synctest.Test. A configuration with an error fails the test at
+// once. If fn's Open fails, Err returns that failure.
 func New[IN, OUT any](t TB, fn async.Function[IN, OUT], cfg async.Config) *Harness[IN, OUT] {
 	t.Helper()
 	return start(t, fn, cfg, nil)
 }
 
-// Restore is New with the state of another harness's checkpoint: its records are called again,
-// with all their attempts and a full timeout, ahead of all that is pushed. Close the other
-// harness first where the test is about a crash, so that its calls are cancelled.
+// Restore is New with the state of another harness's checkpoint. The records of the state are
+// called again, with all their attempts and a full timeout, before all records that are pushed. If
+// the test is about a crash, close the other harness first, so that its calls are cancelled.
 func Restore[IN, OUT any](t TB, fn async.Function[IN, OUT], cfg async.Config, state State[IN]) *Harness[IN, OUT] {
 	t.Helper()
 	return start(t, fn, cfg, &state)
@@ -99,15 +99,15 @@ func start[IN, OUT any](t TB, fn async.Function[IN, OUT], cfg async.Config, stat
 	return h
 }
 
-// outside says why the goroutine is not in virtual time; nil if it is.
+// outside returns why the goroutine is not in virtual time, or nil if it is.
 func outside() (why any) {
 	defer func() { why = recover() }()
 	synctest.Wait()
 	return nil
 }
 
-// host is a harness as a Manual sees it. It travels in the context of Open, so that a Manual
-// finds it through whatever function it is embedded in.
+// host is a harness as a Manual sees it. It travels in the context of Open, so a Manual finds it
+// through any function that embeds the Manual.
 type host interface {
 	settle()
 	tb() TB
@@ -124,7 +124,7 @@ func (h *Harness[IN, OUT]) wake() {
 	}
 }
 
-// settle steps the operator until nothing moves without time passing.
+// settle steps the operator until nothing more happens without time passing.
 func (h *Harness[IN, OUT]) settle() {
 	h.t.Helper()
 	if h.stepping {
@@ -170,16 +170,17 @@ func (h *Harness[IN, OUT]) step() {
 	}
 }
 
-// Settle takes what has happened meanwhile. The other methods do so by themselves; it is for
-// a test that waits for what the function does to others.
+// Settle lets everything happen that is due at the present moment. The other methods do so by
+// themselves. It is for a test that waits for an effect of the function outside the harness.
 func (h *Harness[IN, OUT]) Settle() {
 	h.t.Helper()
 	h.settle()
 }
 
-// Close ends the operator as a crash or a cancelled job does: calls in progress are cancelled
-// and nothing leaves any more. What left before can still be looked at. It returns the error of the
-// function's own Close. The end of the test closes a harness that is not closed. Idempotent.
+// Close ends the operator as a crash or a cancelled job does: calls in progress are cancelled, and
+// nothing more leaves. Output still returns what left before. Close returns the error of the
+// function's own Close, and is idempotent. At the end of the test a harness that is still open is
+// closed.
 func (h *Harness[IN, OUT]) Close() error {
 	h.t.Helper()
 	if h.closed {
@@ -194,7 +195,8 @@ func (h *Harness[IN, OUT]) close() error {
 	return h.op.Close()
 }
 
-// cleanup closes a harness at the end of its test, and reports what the test did not look at.
+// cleanup closes a harness at the end of its test. It reports a failure that the test did not ask
+// for.
 func (h *Harness[IN, OUT]) cleanup() {
 	defer func() {
 		if h.closed {

@@ -7,8 +7,9 @@ import (
 	"github.com/tensorferry/tensorferry/async"
 )
 
-// Records makes records of values as Push does: without time and key, in split 0, with
-// positions that go on from what has been taken. A test may change them before it pushes them.
+// Records makes records of values as Push does. They have no time and no key, are in split 0, and
+// their positions continue after those of the records taken so far. A test may change them before
+// it pushes them.
 func (h *Harness[IN, OUT]) Records(values ...IN) []async.Record[IN] {
 	recs := make([]async.Record[IN], len(values))
 	for i, v := range values {
@@ -17,15 +18,15 @@ func (h *Harness[IN, OUT]) Records(values ...IN) []async.Record[IN] {
 	return recs
 }
 
-// Push puts values in, as Records makes records of them. It fails the test unless the operator
-// takes them all.
+// Push passes values to the operator, as records that Records makes. It fails the test unless the
+// operator takes them all.
 func (h *Harness[IN, OUT]) Push(values ...IN) {
 	h.t.Helper()
 	h.PushRecords(h.Records(values...)...)
 }
 
-// PushRecords puts records in. It fails the test unless the operator takes them all; Offer is
-// for a test of what does not fit, and Feed for more than fits.
+// PushRecords passes records to the operator. It fails the test unless the operator takes them all.
+// A test of records that do not fit uses Offer, and a test with more records than fit uses Feed.
 func (h *Harness[IN, OUT]) PushRecords(recs ...async.Record[IN]) {
 	h.t.Helper()
 	if n := h.Offer(recs...); n < len(recs) {
@@ -34,8 +35,8 @@ func (h *Harness[IN, OUT]) PushRecords(recs ...async.Record[IN]) {
 	}
 }
 
-// Offer puts in as many of the records as there is room for, which may grow meanwhile where the
-// function answers at once, and returns how many were taken.
+// Offer passes as many of the records to the operator as there is room for, and returns how many
+// were taken. Room may grow meanwhile, if the function answers at once.
 func (h *Harness[IN, OUT]) Offer(recs ...async.Record[IN]) int {
 	h.t.Helper()
 	h.open("Offer")
@@ -56,8 +57,9 @@ func (h *Harness[IN, OUT]) Offer(recs ...async.Record[IN]) int {
 	return taken
 }
 
-// Feed puts all records in and lets time pass while there is no room. It stops early if the
-// operator fails, and fails the test if nothing happens any more.
+// Feed passes all records to the operator, and lets time pass while there is no room. It stops
+// early if the operator fails. It fails the test if nothing happens for 24 hours of virtual time
+// and no timer of the operator is due.
 func (h *Harness[IN, OUT]) Feed(recs ...async.Record[IN]) {
 	h.t.Helper()
 	h.open("Feed")
@@ -67,7 +69,8 @@ func (h *Harness[IN, OUT]) Feed(recs ...async.Record[IN]) {
 	})
 }
 
-// Room returns how many small records, or watermarks, the operator takes now.
+// Room returns how many small records, or watermarks, the operator takes now. It returns 0 after
+// End, after Close and after a failure.
 func (h *Harness[IN, OUT]) Room() int {
 	h.t.Helper()
 	h.settle()
@@ -99,9 +102,10 @@ func (h *Harness[IN, OUT]) watermark(w async.Watermark) {
 	h.settle()
 }
 
-// Barrier sends the barrier of checkpoint id, which is larger than those before. Under the snapshot
-// policy it passes at once; under the drain policy when all that was put in has left, and until
-// then nothing is taken. It leaves as an element of Output, and State is then its checkpoint's.
+// Barrier sends the barrier of checkpoint id, which must be larger than the ids before. Under the
+// snapshot policy the barrier passes at once. Under the drain policy it passes when all records
+// before it have left, and until then no record is taken. When it passes it is an Element of
+// Output, and State returns the state of its checkpoint.
 func (h *Harness[IN, OUT]) Barrier(id int64) {
 	h.t.Helper()
 	h.alive("Barrier")
@@ -116,7 +120,8 @@ func (h *Harness[IN, OUT]) Barrier(id int64) {
 	h.settle()
 }
 
-// AbortBarrier gives up the barrier that is on its way, as a checkpoint that took too long does.
+// AbortBarrier gives up the barrier that is on its way, as a job does when a checkpoint takes too
+// long. It fails the test if no barrier is on its way.
 func (h *Harness[IN, OUT]) AbortBarrier() {
 	h.t.Helper()
 	h.alive("AbortBarrier")
@@ -128,7 +133,7 @@ func (h *Harness[IN, OUT]) AbortBarrier() {
 	h.settle()
 }
 
-// End says that no more input comes. When everything has left, End does.
+// End says that no more input comes. When everything has left, an Element of Kind End leaves too.
 func (h *Harness[IN, OUT]) End() {
 	h.t.Helper()
 	h.open("End")
@@ -150,7 +155,7 @@ func (h *Harness[IN, OUT]) alive(what string) {
 	}
 }
 
-// open fails the test if no input may follow either.
+// open fails the test if the operator is closed, has failed, or takes no more input after End.
 func (h *Harness[IN, OUT]) open(what string) {
 	h.t.Helper()
 	h.alive(what)
@@ -159,7 +164,7 @@ func (h *Harness[IN, OUT]) open(what string) {
 	}
 }
 
-// describe says how things stand, for a message.
+// describe returns the state of the operator in words, for a message.
 func (h *Harness[IN, OUT]) describe() string {
 	st, cfg := h.op.Stats(), h.op.Config()
 	s := fmt.Sprintf("%d record(s) in a queue of %d (%d bytes): %d calls in progress, %d held, %d wait for a retry, %d done",

@@ -11,15 +11,17 @@ import (
 	"github.com/tensorferry/tensorferry/async"
 )
 
-// Manual is a function whose calls the test completes. Its zero value is ready; it must not be
-// copied once it is in use. A test of a timeout handler, a retry predicate or a fallback embeds it
-// in a type with that method.
+// Manual is a function whose calls the test completes. Its zero value is ready for use. It must not
+// be copied after its first use. A test of a timeout handler, a retry predicate or a fallback
+// embeds it in a type that has that method.
 //
-// In a harness its methods are called from the test's goroutine, and each leaves the harness at
-// rest, so that what follows from a completion can be seen at once. Elsewhere, as in async.Map or a
-// whole job, they may be called from any goroutine, and the operator acts in its own time. It may
-// be opened several times, by subtasks or by one harness after another; its calls are then those of
-// all.
+// In a harness its methods must be called from the test's goroutine. Each of them leaves the
+// harness at rest, so the effects of a completion can be seen at once. Elsewhere, as in async.Map
+// or a whole job, its methods may be called from any goroutine, and the operator acts in its own
+// time.
+//
+// A Manual may be opened several times, by several subtasks or by one harness after another. It
+// then has the calls of all of them.
 type Manual[IN, OUT any] struct {
 	mu        sync.Mutex
 	callers   []*manualCaller[IN, OUT] // open
@@ -28,9 +30,10 @@ type Manual[IN, OUT any] struct {
 	answer    func(async.Record[IN]) (async.Outputs[OUT], error)
 }
 
-// Pending is a call in progress. Its methods are safe where those of its Manual are.
+// Pending is a call in progress. Its methods may be called from the same goroutines as those of its
+// Manual.
 type Pending[IN, OUT any] struct {
-	// Call is what the operator asked for: the record, and the deadline.
+	// Call is the call that the operator made, with the record and the deadline.
 	async.Call[IN]
 
 	caller    *manualCaller[IN, OUT]
@@ -52,8 +55,8 @@ func (m *Manual[IN, OUT]) Calls() []*Pending[IN, OUT] {
 	return slices.Clone(m.pending)
 }
 
-// Call returns the oldest call in progress for a record of this value, as reflect.DeepEqual
-// compares them. It fails the test if there is none (outside a harness it panics).
+// Call returns the oldest call in progress for a record with the value v, as reflect.DeepEqual
+// compares values. If there is none it fails the test, or panics outside a harness.
 func (m *Manual[IN, OUT]) Call(v IN) *Pending[IN, OUT] {
 	calls := m.Calls()
 	for _, p := range calls {
@@ -76,8 +79,9 @@ func (m *Manual[IN, OUT]) Call(v IN) *Pending[IN, OUT] {
 	return nil
 }
 
-// Cancelled returns the calls that the operator cancelled, in that order: records that timed
-// out, and what was in progress when it closed.
+// Cancelled returns the calls that the operator cancelled, in the order of their cancellation.
+// These are the calls of records that timed out, and those that were in progress when the operator
+// closed.
 func (m *Manual[IN, OUT]) Cancelled() []*Pending[IN, OUT] {
 	m.settle()
 	m.mu.Lock()
@@ -85,9 +89,9 @@ func (m *Manual[IN, OUT]) Cancelled() []*Pending[IN, OUT] {
 	return slices.Clone(m.cancelled)
 }
 
-// Answer makes f answer each call at once, those in progress first and all that follow, until
-// another Answer. Nil leaves them to the test again. f runs with the call, so it must not block,
-// nor use the Manual or the harness.
+// Answer makes f answer every call at once: first the calls in progress, then all that follow,
+// until Answer is called again. With a nil f the test completes the calls again. f is called inside
+// the operator's Call, so it must not block, and must not use the Manual or the harness.
 func (m *Manual[IN, OUT]) Answer(f func(async.Record[IN]) (async.Outputs[OUT], error)) {
 	m.settle()
 	m.mu.Lock()
@@ -106,8 +110,8 @@ func (m *Manual[IN, OUT]) Answer(f func(async.Record[IN]) (async.Outputs[OUT], e
 	m.settle()
 }
 
-// Suspend says to the operator that no call can be made for now, and why: its records are held.
-// Calls in progress stay so.
+// Suspend tells the operator that no call can be made for now, and why. Its records are held. Calls
+// in progress go on.
 func (m *Manual[IN, OUT]) Suspend(reason error) {
 	for _, c := range m.open() {
 		c.done.Suspend(reason)
@@ -115,7 +119,7 @@ func (m *Manual[IN, OUT]) Suspend(reason error) {
 	m.settle()
 }
 
-// Resume says that calls can be made again.
+// Resume tells the operator that calls can be made again.
 func (m *Manual[IN, OUT]) Resume() {
 	for _, c := range m.open() {
 		c.done.Resume()
@@ -123,12 +127,12 @@ func (m *Manual[IN, OUT]) Resume() {
 	m.settle()
 }
 
-// Attempt is the number of this call among those for its record, from 1. Calls that ended in a
-// hold are counted.
+// Attempt returns the number of this call among the calls for its record, from 1. Calls that ended
+// in a hold are counted.
 func (p *Pending[IN, OUT]) Attempt() int { return int(p.ID.Attempt) }
 
-// Cancelled reports whether the operator cancelled the call. It may be completed all the same,
-// as one that comes too late is; the operator ignores that.
+// Cancelled reports whether the operator cancelled the call. The test may still complete the call,
+// like an answer that comes too late. The operator ignores that.
 func (p *Pending[IN, OUT]) Cancelled() bool {
 	p.caller.settle()
 	p.caller.m.mu.Lock()
@@ -136,8 +140,8 @@ func (p *Pending[IN, OUT]) Cancelled() bool {
 	return p.cancelled
 }
 
-// Complete ends the call with results; none is no output for the record. A call is completed
-// once: a second time fails the test.
+// Complete ends the call with any number of results. Without results, nothing is emitted for the
+// record. Completing a call twice fails the test, or panics outside a harness.
 func (p *Pending[IN, OUT]) Complete(results ...OUT) {
 	outs := async.None[OUT]()
 	switch len(results) {
@@ -150,8 +154,8 @@ func (p *Pending[IN, OUT]) Complete(results ...OUT) {
 	p.end(outs, nil)
 }
 
-// Fail ends the call with a failure, which is not nil. What the operator does about it depends on
-// async.VerdictOf(err), the retry predicate and Config.OnError.
+// Fail ends the call with the failure err, which must not be nil. async.VerdictOf(err), the retry
+// predicate and Config.OnError decide what the operator does about it.
 func (p *Pending[IN, OUT]) Fail(err error) {
 	if err == nil {
 		misuse(p.caller.host, "asynctest: Fail without an error for %v; use Complete", p.Record.Value)
@@ -178,7 +182,7 @@ func (p *Pending[IN, OUT]) report(outs async.Outputs[OUT], err error) {
 	p.caller.done.Complete([]async.Completion[OUT]{{ID: p.ID, Outputs: outs, Err: err}})
 }
 
-// misuse fails the test, or panics where there is none to fail.
+// misuse fails the test. Outside a harness it panics.
 func misuse(h host, format string, args ...any) {
 	if h == nil {
 		panic(fmt.Sprintf(format, args...))

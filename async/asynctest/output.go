@@ -30,21 +30,22 @@ var kinds = []string{"result", "dead letter", "watermark", "barrier", "end"}
 
 func (k Kind) String() string { return enum.Name("kind", k, kinds) }
 
-// Element is one thing that left the operator.
+// Element is one thing that left the operator. Kind says which of the other fields is set.
 type Element[IN, OUT any] struct {
 	Kind Kind
 	// At is when it left, in virtual time.
 	At time.Time
-	// Result, DeadLetter, Watermark or Barrier is set, as Kind says.
+	// Result, DeadLetter, Watermark or Barrier is set, as Kind says. For End none of them is.
 	Result     async.Record[OUT]
 	DeadLetter async.Failed[IN]
 	Watermark  async.Watermark
 	Barrier    int64
 }
 
-// String is short: a result is its value, with @ and its event time if it has one (4@2); a dead
-// letter x, the record and the class of its failure (x7:timeout); a watermark W and its time (W2),
-// Wend for the last of all and Widle for idleness; a barrier | and its id (|1); the end is end.
+// String returns a short form. A result is its value, with @ and its event time if it has one
+// (4@2). A dead letter is x with the record's value and the class of its failure (x7:timeout). A
+// watermark is W with its time (W2); the last one is Wend, and idleness is Widle. A barrier is |
+// with its id (|1). The end is end.
 func (e Element[IN, OUT]) String() string {
 	switch e.Kind {
 	case DeadLetter:
@@ -68,15 +69,16 @@ func (e Element[IN, OUT]) String() string {
 	return fmt.Sprintf("%v@%d", e.Result.Value, e.Result.Time)
 }
 
-// Output returns everything that has left, in order. Results and dead letters are two
-// streams; here each stands where it had its turn.
+// Output returns everything that has left, in order. Results and dead letters leave as two streams;
+// here each has the place at which its turn came.
 func (h *Harness[IN, OUT]) Output() []Element[IN, OUT] {
 	h.t.Helper()
 	h.settle()
 	return slices.Clone(h.out)
 }
 
-// Transcript returns everything that has left, in order, as Element writes it, with spaces between.
+// Transcript returns everything that has left, in order, in the form of Element.String, separated
+// by spaces.
 func (h *Harness[IN, OUT]) Transcript() string {
 	h.t.Helper()
 	h.settle()
@@ -124,15 +126,16 @@ func (h *Harness[IN, OUT]) DeadLetters() []async.Failed[IN] {
 	return letters
 }
 
-// Ended reports whether End was called and everything has left.
+// Ended reports whether the input has ended and everything has left.
 func (h *Harness[IN, OUT]) Ended() bool {
 	h.t.Helper()
 	h.settle()
 	return h.ended
 }
 
-// Err returns the failure of the operator, or of the function's Open; nil if there is none. The
-// failure of a record is an *async.RecordError.
+// Err returns the failure of the operator or of the function's Open, or nil if there is none. The
+// failure of a record is an *async.RecordError. A failure that the test never asks for with Err
+// fails the test.
 func (h *Harness[IN, OUT]) Err() error {
 	h.t.Helper()
 	h.settle()

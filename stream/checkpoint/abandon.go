@@ -2,9 +2,10 @@ package checkpoint
 
 import "errors"
 
-// Abandon forgets the run under way, which must have no checkpoint but that of its
-// beginning, with the id 0: the folder is then as it was before the run began. It is for a
-// start that failed before anything was read, so that nobody has to resume or discard it.
+// Abandon deletes the run under way, so that the folder is as it was before the run began. It is
+// for a start that failed before anything was read; otherwise a user would have to resume or
+// discard the run. The run may have only the checkpoint of its beginning, which has the id 0. With
+// a later one, Abandon returns an error.
 func (s *Store) Abandon() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -5,13 +5,13 @@ import (
 	"strings"
 )
 
-// IdentityError says in what a job differs from the one that a checkpoint is of.
+// IdentityError says how a job differs from the job that wrote a checkpoint.
 type IdentityError struct {
 	Differences []Difference
 }
 
-// Difference is one property that is not the same. Was or Now is empty, and the
-// matching Had or Has false, where one side lacks the property.
+// Difference is one property that differs. If the old job lacked the property, Had is false and Was
+// is empty. If the new job lacks it, Has is false and Now is empty.
 type Difference struct {
 	Name     string
 	Was, Now string
@@ -37,9 +37,9 @@ func (e *IdentityError) Error() string {
 	return b.String()
 }
 
-// Compare returns nil if was and now are the same properties in whatever order,
-// and an *IdentityError that names each difference with both values if not. Of
-// properties with the same name the last counts.
+// Compare returns nil if was and now have the same properties, in any order. Otherwise it returns
+// an *IdentityError that names each difference with both values. If a list has several properties
+// of one name, the last of them counts.
 func Compare(was, now []Property) error {
 	old := values(was)
 	cur := values(now)

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Describe writes what is in a snapshot, for people: what it is of, its
-// counters, and each section with its parts and their sizes. The error is w's.
+// Describe writes the content of a snapshot to w, for people to read: its job and run, its
+// counters, and each section with its parts and their sizes. The error is that of w.
 func Describe(w io.Writer, s *Snapshot) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	row := func(cells ...any) {
@@ -73,7 +73,7 @@ func describeSection(w io.Writer, s *Section) error {
 	return t.Flush()
 }
 
-// printable returns s as it is, unless it could upset a terminal or the table.
+// printable returns s, quoted if it could upset a terminal or the table.
 func printable(s string) string {
 	if q := strconv.Quote(s); s == "" || q != `"`+s+`"` {
 		return q

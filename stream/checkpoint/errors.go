@@ -7,16 +7,18 @@ import (
 	"github.com/tensorferry/tensorferry/internal/fsx"
 )
 
-// ErrLockLost is wrapped by the error of a Write that found the folder's lock removed or replaced.
+// ErrLockLost is wrapped by the error of a Write that found that the folder's lock was removed or
+// replaced.
 var ErrLockLost = fsx.ErrLockLost
 
-// ErrNoCheckpoint: the run does not have the checkpoint that was asked for.
+// ErrNoCheckpoint is wrapped by the error of From if the run does not have the checkpoint that was
+// asked for. A store of package stream returns it if the run has no checkpoint.
 var ErrNoCheckpoint = errors.New("checkpoint: there is no such checkpoint")
 
-// LockedError says that another process holds the checkpoint folder.
+// LockedError says that another process has locked the checkpoint folder.
 type LockedError struct {
 	Dir string
-	// PID is the holder's process id; 0 if it is not known.
+	// PID is the id of that process; 0 if it is not known.
 	PID int
 }
 
@@ -28,11 +30,12 @@ func (e *LockedError) Error() string {
 	return fmt.Sprintf("checkpoint: the folder %s is in use by %s; wait for it to end, or stop it", e.Dir, who)
 }
 
-// UnfinishedError says that the folder holds a run that did not end, so that a
-// new one would lose it. It must be resumed, or discarded.
+// UnfinishedError says that the folder holds a run that did not end, which a new run would lose. A
+// user must resume it or discard it.
 type UnfinishedError struct {
 	Dir, Run string
-	// Checkpoint is the id of its newest checkpoint; 0 if it has none but that of its beginning.
+	// Checkpoint is the id of the run's newest checkpoint. It is 0 if the run has none, or only
+	// that of its beginning.
 	Checkpoint int64
 }
 
@@ -47,7 +50,7 @@ func (e *UnfinishedError) Error() string {
 // OtherJobError says that the folder belongs to another job.
 type OtherJobError struct {
 	Dir string
-	// Owner is the job that the folder belongs to, Job the one that wants it.
+	// Owner is the job to which the folder belongs. Job is the job that was to use it.
 	Owner, Job string
 }
 
@@ -55,12 +58,12 @@ func (e *OtherJobError) Error() string {
 	return fmt.Sprintf("checkpoint: the folder %s belongs to the job %q; give the job %q a folder of its own", e.Dir, e.Owner, e.Job)
 }
 
-// GoneError says that the newest checkpoint of a run was completed and is not there any more. It
+// GoneError says that the newest checkpoint of a run was completed, and that its file is gone. It
 // wraps ErrCorrupt.
 type GoneError struct {
 	// Path is the checkpoint's file.
 	Path string
-	// All: the run has no other checkpoint that is whole.
+	// All reports that the run has no other whole checkpoint.
 	All bool
 }
 

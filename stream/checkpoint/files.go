@@ -2,8 +2,8 @@ package checkpoint
 
 import "github.com/tensorferry/tensorferry/internal/fsx"
 
-// Files are the names that the files of a Store have, from its folder on, as patterns in the form
-// of filepath.Match. None of them is anybody's input.
+// Files returns the names of the files in a Store's folder, relative to the folder, as patterns in
+// the form of filepath.Match. No source may read these files as input.
 func Files() []string {
 	return []string{
 		"lock", runPrefix + "*/" + markerName, runPrefix + "*/" + chkPrefix + "[0-9]*[0-9]",
@@ -11,5 +11,5 @@ func Files() []string {
 	}
 }
 
-// Files is the function of that name.
+// Files returns what the function Files returns.
 func (s *Store) Files() []string { return Files() }

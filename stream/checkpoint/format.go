@@ -20,8 +20,7 @@ import (
 // Nothing follows the last frame.
 const (
 	magic = "TFCHKPT\n"
-	// Version is the version of the format that Encode writes and the newest
-	// that Decode reads.
+	// Version is the version of the format that Encode writes. Decode reads it and older ones.
 	Version = 2
 
 	frameHead    = 1
@@ -33,15 +32,15 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// Errors that Decode and the Store wrap.
+// Errors that Decode and the methods of Store wrap.
 var (
 	// ErrCorrupt: the bytes are not a whole snapshot.
 	ErrCorrupt = errors.New("the checkpoint is damaged")
-	// ErrVersion: the snapshot was written by a newer program.
+	// ErrVersion: a newer program wrote the snapshot.
 	ErrVersion = errors.New("the checkpoint has a format that this program does not know")
 )
 
-// Encode returns the snapshot's bytes. The same snapshot gives the same bytes.
+// Encode returns the snapshot in the file format. Equal snapshots have equal bytes.
 func Encode(s *Snapshot) []byte {
 	b := make([]byte, 0, encodedSize(s))
 	b = append(b, magic...)
@@ -57,7 +56,7 @@ func Encode(s *Snapshot) []byte {
 	})
 }
 
-// encodedSize returns about how long the encoding is.
+// encodedSize returns the approximate length of the encoding.
 func encodedSize(s *Snapshot) int {
 	n := 256 + 64*(len(s.Identity)+len(s.Counters))
 	for _, sec := range s.Sections {
@@ -122,9 +121,9 @@ func appendSection(b []byte, s *Section) []byte {
 	return b
 }
 
-// Decode reads a snapshot. The parts' Data are slices of b, which belongs to the
-// snapshot from then on. It checks every length and every checksum, and its
-// errors wrap ErrCorrupt or ErrVersion.
+// Decode reads a snapshot from b. It does not copy the Data of the parts: they are slices of b, so
+// b must not be changed afterwards. It checks every length and every checksum. Its errors wrap
+// ErrCorrupt or ErrVersion.
 func Decode(b []byte) (*Snapshot, error) {
 	if len(b) < len(magic)+4 || string(b[:len(magic)]) != magic {
 		return nil, fmt.Errorf("%w: it does not begin as a checkpoint does", ErrCorrupt)
@@ -171,7 +170,7 @@ func Decode(b []byte) (*Snapshot, error) {
 	}
 }
 
-// nextFrame returns the frame at pos, its checksum checked.
+// nextFrame returns the frame at pos after it has checked the frame's checksum.
 func nextFrame(b []byte, pos int) (kind byte, payload []byte, err error) {
 	rest := b[pos:]
 	if len(rest) < frameOverhead {
@@ -188,7 +187,7 @@ func nextFrame(b []byte, pos int) (kind byte, payload []byte, err error) {
 	return rest[0], rest[9:end:end], nil
 }
 
-// decoder reads a payload; after its first error it gives zero values.
+// decoder reads a payload. After its first error it returns zero values.
 type decoder struct {
 	b   []byte
 	err error
@@ -231,8 +230,8 @@ func (d *decoder) int() int {
 	return int(v)
 }
 
-// count reads how many elements follow, each of which takes at least size
-// bytes, so a false count can't make the reader allocate more than it was given.
+// count reads how many elements follow. Each takes at least size bytes, so a false count cannot
+// make the reader allocate more memory than the input has bytes.
 func (d *decoder) count(size int) int {
 	n := d.uvarint()
 	if n > uint64(len(d.b)/size) {

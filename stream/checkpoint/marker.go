@@ -20,10 +20,10 @@ type marker struct {
 	Starts  int       `json:"starts"`
 	// Branch is set when the run went back to an older checkpoint.
 	Branch *branch `json:"branch,omitempty"`
-	// Newest is the id of the newest checkpoint that was completed; nil if there was none, and
-	// in markers of earlier versions.
+	// Newest is the id of the newest checkpoint that was completed. It is nil if there was none,
+	// and in markers of earlier versions.
 	Newest *int64 `json:"newest,omitempty"`
-	// Sum is a checksum of the others. Markers of earlier versions have none.
+	// Sum is a checksum of the other fields. Markers of earlier versions have none.
 	Sum string `json:"sum,omitempty"`
 }
 
@@ -35,9 +35,9 @@ func (m marker) sealed() (marker, error) {
 	return m, err
 }
 
-// branch says that the run went back to checkpoint After, leaving those up to
-// Until behind. Once it has a newer one they are of a past that did not happen:
-// what they say was published has been replaced.
+// branch says that the run went back to checkpoint After and left those up to Until behind. Once
+// the run has a newer checkpoint, those belong to a past that did not happen: what they say was
+// published has been replaced.
 type branch struct {
 	After int64 `json:"after"`
 	Until int64 `json:"until"`
@@ -56,8 +56,8 @@ func (b *branch) abandoned(list []Info) (dead []Info) {
 	return dead
 }
 
-// missing looks for the newest checkpoint that was completed. It returns an error if that is gone
-// and no other is there.
+// missing looks for the newest checkpoint that was completed. If its file is gone, it adds a
+// GoneError to st.Damaged, and returns it if the run has no other checkpoint.
 func (s *Store) missing(st *State) error {
 	if st.last == nil || st.Newest != nil && st.Newest.ID >= *st.last {
 		return nil
@@ -97,8 +97,8 @@ func (s *Store) marker(run string) (marker, error) {
 	return m, nil
 }
 
-// unmarked is the state of a run whose marker is damaged or gone. Its checkpoints know all of it,
-// but for what a run that went back has left behind.
+// unmarked returns the state of a run whose marker is damaged or gone. The run's checkpoints say
+// everything that the marker said, except which checkpoints a run that went back has left behind.
 func (s *Store) unmarked(st State, damage error) (State, error) {
 	var err error
 	st.Newest, st.Damaged, err = s.newest(st.Run)

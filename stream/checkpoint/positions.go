@@ -17,19 +17,18 @@ const (
 	PartEntries = "entries"
 )
 
-// SplitPosition says how far a split had been read at a checkpoint. In a checkpoint it is written
-// as JSON.
+// SplitPosition says how far a split had been read at a checkpoint. A checkpoint holds it as JSON.
 type SplitPosition struct {
-	// Data is the connector's own description of the split, and Start the position of its first
-	// record.
+	// Data is the connector's own description of the split. Start is the position of the split's
+	// first record.
 	Data  []byte `json:"data,omitempty"`
 	Start int64  `json:"start"`
-	// Next is where reading goes on. Done says that nothing is left to be read.
+	// Next is the position at which reading goes on. Done says that nothing is left to read.
 	Next int64 `json:"next"`
 	Done bool  `json:"done,omitempty"`
 }
 
-// Append appends the form of a split that DecodeSplit reads.
+// Append appends p to dst in the form that DecodeSplit reads.
 func (p SplitPosition) Append(dst []byte) []byte {
 	data, err := json.Marshal(p)
 	if err != nil {
@@ -38,13 +37,14 @@ func (p SplitPosition) Append(dst []byte) []byte {
 	return append(dst, data...)
 }
 
-// DecodeSplit reads what Append wrote.
+// DecodeSplit reads what SplitPosition.Append wrote.
 func DecodeSplit(data []byte) (p SplitPosition, err error) {
 	err = json.Unmarshal(data, &p)
 	return p, err
 }
 
-// Splits returns the splits of a source's section in the order of their numbers.
+// Splits returns the splits of a source's section in the order of their numbers. It returns an
+// error if one is missing, is there twice or cannot be read.
 func (s *Section) Splits() ([]SplitPosition, error) {
 	parts := slices.Clone(s.Parts)
 	slices.SortStableFunc(parts, func(a, b Part) int { return cmp.Compare(a.Split, b.Split) })
@@ -63,7 +63,7 @@ func (s *Section) Splits() ([]SplitPosition, error) {
 }
 
 // Positions returns how far the splits of a source had been read at the checkpoint, in the order of
-// their numbers. The source is named by its operator; the name may be empty where the job has one
+// their numbers. source is the name of the source's operator. It may be empty if the job has one
 // source.
 func (s *Snapshot) Positions(source string) ([]SplitPosition, error) {
 	for i := range s.Sections {
@@ -80,8 +80,8 @@ func (s *Snapshot) Positions(source string) ([]SplitPosition, error) {
 	return nil, fmt.Errorf("checkpoint %d holds no source %q", s.ID, source)
 }
 
-// HoldsRecords reports whether the checkpoint holds records that were in flight. No position of a
-// source tells of those.
+// HoldsRecords reports whether the checkpoint holds records that were in flight. Positions are
+// behind those records, so they do not tell of them.
 func (s *Snapshot) HoldsRecords() bool {
 	for _, sec := range s.Sections {
 		for _, p := range sec.Parts {

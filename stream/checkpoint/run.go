@@ -14,16 +14,16 @@ import (
 	"github.com/tensorferry/tensorferry/internal/fsx"
 )
 
-// Phase is where the newest run of a folder stands.
+// Phase says where the newest run of a folder stands.
 type Phase uint8
 
 const (
 	// Empty: no run was ever begun here.
 	Empty Phase = iota
-	// Unfinished: a run began and did not reach the end of its input. It may
-	// have no checkpoint yet.
+	// Unfinished: a run began and has not reached the end of its input. It may have no checkpoint
+	// yet.
 	Unfinished
-	// Finished: the newest checkpoint is a run's last.
+	// Finished: the newest checkpoint is the last one of a run that read its whole input.
 	Finished
 )
 
@@ -31,43 +31,45 @@ var phases = []string{"empty", "unfinished", "finished"}
 
 func (p Phase) String() string { return enum.Name("phase", p, phases) }
 
-// State is what a folder holds, as far as the next start must know.
+// State says what a folder holds, as far as the next start needs to know.
 type State struct {
 	Phase Phase
-	// Run and Job name the newest run and its job; empty if there is none.
+	// Run is the id of the newest run, and Job the name of its job. They are empty if there is no
+	// run.
 	Run, Job string
-	// Started is when that run began, Starts how often a process started it.
+	// Started is when that run began. Starts counts how often a process started it.
 	Started time.Time
 	Starts  int
-	// Newest is its newest checkpoint that is whole; nil if it has none. With the id 0
-	// it says where the run began.
+	// Newest is the run's newest whole checkpoint, or nil if it has none. A checkpoint with the id
+	// 0 says where the run began.
 	Newest *Snapshot
-	// Damaged tells of newer checkpoints that were passed over, damaged or gone.
+	// Damaged has an error for each newer checkpoint that was skipped because it is damaged or
+	// gone.
 	Damaged []error
 
 	last *int64 // the newest checkpoint that was completed, if the marker says it
 }
 
-// Run is a run that was begun or is to go on, and where from.
+// Run is a run that was begun or that goes on.
 type Run struct {
-	// ID names the run, the same after each resumption.
+	// ID names the run. It stays the same after each resumption.
 	ID string
-	// Attempt counts the starts before this one. It is above the attempt of every
+	// Attempt counts the starts of the run before this one. It is above the attempt of every
 	// checkpoint that could be read.
 	Attempt int
-	// Restore is the checkpoint to go on from; nil: from the beginning.
+	// Restore is the checkpoint to go on from. If it is nil, the run starts at the beginning.
 	Restore *Snapshot
-	// Previous is, when Restore is nil, the newest checkpoint of the run that
-	// this one replaces: it knows what that run published. nil if there was none.
+	// Previous is set if Restore is nil and this run replaces an earlier one. It is the earlier
+	// run's newest checkpoint, which says what that run published.
 	Previous *Snapshot
-	// Newest is the run's newest checkpoint. It differs from Restore only after
-	// From: what was published since Restore is in it.
+	// Newest is the run's newest checkpoint. It differs from Restore only after From. It says what
+	// was published since Restore.
 	Newest *Snapshot
-	// LastID is the highest checkpoint id of the run so far, also of those that are damaged or
-	// gone; the next must be above it. Where it is above that of Restore more may have been
-	// published than Restore tells (stream.Salvage).
+	// LastID is the highest id of the run's checkpoints so far, including those that are damaged or
+	// gone. The next id must be above it. If it is above the id of Restore, more may have been
+	// published than Restore says (stream.Salvage).
 	LastID int64
-	// Damaged tells of checkpoints that were passed over, damaged or gone.
+	// Damaged has an error for each checkpoint that was skipped because it is damaged or gone.
 	Damaged []error
 }
 
@@ -82,7 +84,7 @@ func runNumber(id string) (int64, bool) {
 	return n, ok && err == nil && n > 0
 }
 
-// State reads where the folder's newest run stands.
+// State reads where the folder's newest run stands. It also works on a read-only Store.
 func (s *Store) State() (State, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -121,8 +123,9 @@ func (s *Store) state() (State, error) {
 	return st, nil
 }
 
-// Start begins a new run of job, where there is nothing or a finished run. Where
-// there is an unfinished one it fails with an *UnfinishedError.
+// Start begins a new run of job if the folder holds no run or a finished one. If it holds an
+// unfinished run, the error is an *UnfinishedError. If the folder belongs to another job, it is an
+// *OtherJobError.
 func (s *Store) Start(job string) (*Run, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -140,10 +143,10 @@ func (s *Store) Start(job string) (*Run, error) {
 	return s.begin(job)
 }
 
-// Resume goes on with the unfinished run from its newest checkpoint, or from the
-// beginning if it has none. Where there is nothing it starts. Of a finished run
-// it returns the last checkpoint (Restore.Finished), for its results to be
-// published again if a crash prevented it.
+// Resume goes on with the unfinished run of job, from its newest checkpoint or, if it has none,
+// from its beginning. If the folder holds no run, Resume begins one. For a finished run it returns
+// the last checkpoint (Restore.Finished), so that the results can be published again if a crash
+// prevented that. If the folder belongs to another job, the error is an *OtherJobError.
 func (s *Store) Resume(job string) (*Run, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -157,8 +160,9 @@ func (s *Store) Resume(job string) (*Run, error) {
 	return s.resume(st, st.Newest)
 }
 
-// Fresh begins a new run of job whatever there is. What an unfinished run
-// published is replaced like that of a finished one.
+// Fresh begins a new run of job, whatever the folder holds of that job. The new run replaces what
+// the run before it published, also if that run is unfinished or its checkpoints are damaged. If
+// the folder belongs to another job, the error is an *OtherJobError.
 func (s *Store) Fresh(job string) (*Run, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -169,9 +173,10 @@ func (s *Store) Fresh(job string) (*Run, error) {
 	return s.begin(job)
 }
 
-// From goes on with the newest run from one of its checkpoints, named by its id
-// ("7"), its file's name ("chk-00000007") or its path. The newer checkpoints stay
-// until the run writes another one, so a crash before that loses nothing.
+// From goes on with the newest run from one of its checkpoints. checkpoint names it by its id
+// ("7"), by the name of its file ("chk-00000007") or by its path. If it is not there, the error
+// wraps ErrNoCheckpoint. The newer checkpoints stay until the run writes another one, so a crash
+// before that loses nothing.
 func (s *Store) From(job, checkpoint string) (*Run, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -213,7 +218,7 @@ func (s *Store) From(job, checkpoint string) (*Run, error) {
 	return nil, fmt.Errorf("%w: %s; the newest run has %s%s", ErrNoCheckpoint, checkpoint, strings.Join(have, ", "), start)
 }
 
-// is says whether a user's reference means this checkpoint.
+// is reports whether a user's reference means this checkpoint.
 func (i Info) is(ref string) bool {
 	dir, base := filepath.Split(filepath.Clean(ref))
 	if dir != "" && filepath.Base(dir) != i.Run {
@@ -223,7 +228,7 @@ func (i Info) is(ref string) bool {
 	return err == nil && id == i.ID
 }
 
-// owned returns the state of the folder if job may use it.
+// owned returns the state of the folder, or an error if job may not use it.
 func (s *Store) owned(job string) (State, error) {
 	if s.lock == nil {
 		return State{}, errors.New("checkpoint: the store is read-only or closed")
@@ -235,7 +240,8 @@ func (s *Store) owned(job string) (State, error) {
 	return st, err
 }
 
-// prune removes what a branch has left behind and a crash has kept.
+// prune removes the checkpoints that a branch has left behind and that a crash kept from being
+// removed.
 func (s *Store) prune(run string, b *branch) error {
 	list, err := s.checkpoints(run)
 	if err != nil {
@@ -342,9 +348,8 @@ func (s *Store) previous(r *Run) error {
 	return nil
 }
 
-// sweep removes what crashes left: temporary files, folders of runs that never
-// began, and runs that have neither a checkpoint, but for that of their beginning, nor
-// a use.
+// sweep removes what crashes left: temporary files, folders of runs that never began, and other
+// runs that have no checkpoint except that of their beginning.
 func (s *Store) sweep() {
 	entries, err := s.fs.ReadDir(s.dir)
 	s.warn("can't look for leftovers", err)

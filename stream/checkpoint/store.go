@@ -17,26 +17,25 @@ import (
 	"github.com/tensorferry/tensorferry/internal/guard"
 )
 
-// DefaultRetain is how many checkpoints of a run are kept.
+// DefaultRetain is the default of Options.Retain.
 const DefaultRetain = 3
 
-// Options of a Store. The zero value is the documented defaults.
+// Options are the options of a Store. The zero value has the defaults that are given below.
 type Options struct {
-	// Retain is how many checkpoints of the run are kept, the newest ones.
-	// Default 3.
+	// Retain is how many checkpoints of the run are kept, the newest ones. Default: 3.
 	Retain int
-	// ReadOnly takes no lock and writes nothing; the folder must be there.
+	// ReadOnly opens the folder without its lock, and nothing is written. The folder must exist.
 	ReadOnly bool
-	// Logger hears of checkpoints that are damaged and of old files that can't
-	// be removed. Default: slog.Default().
+	// Logger logs checkpoints that are damaged, and old files that cannot be removed. Default:
+	// slog.Default().
 	Logger *slog.Logger
-	// FS is the file system. Default: the operating system's. Others are for
-	// tests of crashes.
+	// FS is the file system. Default: that of the operating system. Others are for tests of
+	// crashes.
 	FS fsx.FS
 }
 
-// Store is a folder of checkpoints. It is safe for concurrent use; one process
-// at a time holds the folder.
+// Store is a folder of checkpoints. It is safe for concurrent use. One process at a time can hold
+// the folder.
 type Store struct {
 	dir  string
 	opts Options
@@ -50,20 +49,19 @@ type Store struct {
 	mark marker
 }
 
-// Info says which checkpoints a folder holds.
+// Info describes one checkpoint in a folder.
 type Info struct {
-	// ID counts the checkpoints of the run.
+	// ID is the number of the checkpoint within its run.
 	ID int64
-	// Run is the run's id.
+	// Run is the id of the run.
 	Run string
-	// Path is the checkpoint's file; Size its bytes.
+	// Path is the checkpoint's file, and Size its length in bytes.
 	Path string
 	Size int64
 }
 
-// Open opens the checkpoint folder dir, makes it if need be, and takes its lock.
-// If another process has the lock it fails with a *LockedError. Close gives the
-// lock back.
+// Open opens the checkpoint folder dir, makes it if it does not exist, and takes its lock. If
+// another process has the lock, the error is a *LockedError. Close releases the lock.
 func Open(dir string, opts Options) (*Store, error) {
 	s := &Store{dir: dir, opts: opts, fs: opts.FS, log: guard.Logger(opts.Logger)}
 	if s.fs == nil {
@@ -98,7 +96,7 @@ func Open(dir string, opts Options) (*Store, error) {
 	return s, nil
 }
 
-// Close gives the lock back. It is idempotent; nothing may be written after it.
+// Close releases the lock. It is idempotent. After it nothing can be written.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -110,7 +108,7 @@ func (s *Store) Close() error {
 	return lock.Close()
 }
 
-// Dir returns the folder.
+// Dir returns the path of the folder.
 func (s *Store) Dir() string { return s.dir }
 
 const (
@@ -121,7 +119,7 @@ const (
 
 func chkName(id int64) string { return fmt.Sprintf("%s%08d", chkPrefix, id) }
 
-// chkID returns the id in a checkpoint's file name.
+// chkID returns the id in the name of a checkpoint's file.
 func chkID(name string) (int64, bool) {
 	digits, ok := strings.CutPrefix(name, chkPrefix)
 	if !ok {
@@ -131,13 +129,14 @@ func chkID(name string) (int64, bool) {
 	return id, err == nil && name == chkName(id)
 }
 
-// Write stores a snapshot of the run that Start, Resume, Fresh or From began.
-// When it returns nil the snapshot is durable and the newest of the run; when it
-// returns an error the snapshot may or may not be there, but it is never there
-// in part. Its ID must be above those of all checkpoints of the run. The run's marker notes the ID,
-// so that a checkpoint that goes missing is missed. Checkpoints
-// beyond the number to retain are then removed, and so are earlier runs. If the folder or its lock
-// were removed meanwhile the error wraps ErrLockLost, and nothing is written.
+// Write stores a snapshot of the run that Start, Resume, Fresh or From began. If it returns nil,
+// the snapshot is durable and the newest of the run. If it returns an error, the snapshot may be
+// there whole or not at all, but never in part.
+//
+// The snapshot's ID must be above those of all checkpoints of the run. The run's marker records the
+// ID, so that a checkpoint that goes missing is noticed. After the write, the checkpoints beyond
+// Options.Retain are removed, and so are earlier runs, unless the ID is 0. If the folder or its
+// lock was removed meanwhile, the error wraps ErrLockLost, and nothing is written.
 func (s *Store) Write(ctx context.Context, snap *Snapshot) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -178,7 +177,7 @@ func (s *Store) Write(ctx context.Context, snap *Snapshot) error {
 	return nil
 }
 
-// held returns an error if the folder may be another process's by now.
+// held returns an error if another process may hold the folder by now.
 func (s *Store) held() error {
 	if err := s.lock.Held(); err != nil {
 		return fmt.Errorf("checkpoint: the folder %s is no longer held: %w; another process may use it by now. "+
@@ -187,8 +186,8 @@ func (s *Store) held() error {
 	return nil
 }
 
-// retire removes what a new checkpoint, the last of list, made superfluous.
-// Failing to remove is no failure of the checkpoint.
+// retire removes what the new checkpoint, the last of list, made superfluous. If that fails, the
+// checkpoint is valid all the same.
 func (s *Store) retire(list []Info) {
 	dead := s.mark.Branch.abandoned(list)
 	list = slices.DeleteFunc(list, func(i Info) bool { return slices.Contains(dead, i) })
@@ -217,8 +216,8 @@ func (s *Store) warn(what string, err error) {
 	}
 }
 
-// discard removes a run with all its checkpoints. The marker goes last, so that a
-// crash on the way leaves a run that is still known as one.
+// discard removes a run with all its checkpoints. The marker is removed last, so that after a crash
+// on the way the run is still known as one.
 func (s *Store) discard(run string) error {
 	dir := filepath.Join(s.dir, run)
 	entries, err := s.fs.ReadDir(dir)
@@ -238,8 +237,8 @@ func (s *Store) discard(run string) error {
 	return s.fs.Remove(dir)
 }
 
-// runs returns the ids of the runs in the folder, oldest first. A folder without
-// a marker and without a checkpoint is not a run: its maker crashed before the run began.
+// runs returns the ids of the runs in the folder, oldest first. A folder without a marker and
+// without a checkpoint is not a run: the process that made it crashed before the run began.
 func (s *Store) runs() ([]string, error) {
 	entries, err := s.fs.ReadDir(s.dir)
 	if err != nil {
@@ -269,7 +268,7 @@ func (s *Store) runs() ([]string, error) {
 	return runs, nil
 }
 
-// checkpoints lists those of one run, oldest first.
+// checkpoints lists the checkpoints of one run, oldest first.
 func (s *Store) checkpoints(run string) ([]Info, error) {
 	dir := filepath.Join(s.dir, run)
 	entries, err := s.fs.ReadDir(dir)
@@ -286,8 +285,8 @@ func (s *Store) checkpoints(run string) ([]Info, error) {
 	return list, nil
 }
 
-// List returns every checkpoint in the folder, the oldest run's oldest first. It
-// opens none of them.
+// List returns all checkpoints in the folder: the runs from the oldest on, and within each the
+// checkpoints from the oldest on. It opens no checkpoint.
 func (s *Store) List() ([]Info, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -306,12 +305,13 @@ func (s *Store) List() ([]Info, error) {
 	return all, nil
 }
 
-// Newest returns the newest checkpoint of the run under way (of the newest run,
-// if none was begun) that is whole. Damaged ones are passed over, which the
-// logger hears. It returns nil without an error if the run has none yet,
-// ErrCorrupt if it has some and all are damaged, and ErrVersion if a newer
-// program wrote the newest: to go on from an older one would be to forget what
-// that program did.
+// Newest returns the newest whole checkpoint of the run under way or, if none was begun, of the
+// newest run. It skips damaged checkpoints, and logs them. It returns nil without an error if the
+// run has no checkpoint yet.
+//
+// The error wraps ErrCorrupt if the run has checkpoints and all are damaged. It wraps ErrVersion if
+// a newer program wrote the newest checkpoint. Going on from an older one would forget what that
+// program did.
 func (s *Store) Newest(ctx context.Context) (*Snapshot, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -340,8 +340,8 @@ func (s *Store) Newest(ctx context.Context) (*Snapshot, error) {
 	return snap, err
 }
 
-// newest returns a run's newest whole checkpoint, nil if it has none at all, and
-// the errors of those that it passed over.
+// newest returns a run's newest whole checkpoint, or nil if the run has none, and the errors of the
+// checkpoints that it skipped.
 func (s *Store) newest(run string) (snap *Snapshot, damaged []error, err error) {
 	list, err := s.checkpoints(run)
 	if err != nil {
@@ -364,7 +364,8 @@ func (s *Store) newest(run string) (snap *Snapshot, damaged []error, err error) 
 	return nil, nil, nil
 }
 
-// Load reads one checkpoint's file.
+// Load reads the checkpoint in the file path. The error wraps ErrCorrupt or ErrVersion if the file
+// cannot be decoded, and the file system's error if it cannot be read.
 func (s *Store) Load(path string) (*Snapshot, error) {
 	b, err := s.fs.ReadFile(path)
 	if err != nil {

@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// Names of the strategies.
+// Names of the strategies, for Config.Strategy.
 const (
 	// None: the first failure ends the job.
 	None = "none"
-	// FixedDelay: so many restarts, each after the same delay.
+	// FixedDelay: a fixed number of restarts, each after the same delay.
 	FixedDelay = "fixed-delay"
-	// FailureRate: restarts go on while failures are rare enough.
+	// FailureRate: restarts as long as failures are rare enough.
 	FailureRate = "failure-rate"
 	// ExponentialDelay: restarts after growing delays.
 	ExponentialDelay = "exponential-delay"
@@ -32,41 +32,44 @@ const (
 	DefaultResetAfter   = time.Hour
 )
 
-// Off, as a field of Config, says none where zero means the default: a Delay of Off restarts at
-// once, a Jitter of Off makes delays exact, and Attempts of Off allow no restart at all.
+// Off switches a field of Config off, where zero means the default. A Delay of Off restarts at
+// once, a Jitter of Off makes delays exact, and Attempts of Off, with fixed-delay, allow no
+// restart.
 const Off = -1
 
-// Config chooses a strategy. Its zero value is the documented defaults. A field
-// that does not belong to the strategy must be zero.
+// Config chooses a strategy and its parameters. Its zero value has the defaults that are given
+// below. A field that does not belong to the chosen strategy must be zero.
 type Config struct {
-	// Strategy is one of the names above. Default: exponential-delay if the job
-	// takes checkpoints, else none.
+	// Strategy is one of the names above. Default: exponential-delay if the job takes periodic
+	// checkpoints, and otherwise none.
 	Strategy string
-	// Attempts of fixed-delay is how many restarts there may be in all; default 1.
-	// Of exponential-delay it is how many there may be in a row, before the
-	// failures have been far enough apart to start anew; default: no bound.
+	// Attempts, with fixed-delay, is how many restarts there may be in all. Default: 1. With
+	// exponential-delay it is how many restarts there may be in a row; ResetAfter says when a
+	// failure begins a new row. Default: no bound.
 	Attempts int
-	// Delay before a restart, of fixed-delay and failure-rate. Default 1 s.
+	// Delay is the wait before a restart, with fixed-delay and failure-rate. Default: 1 s.
 	Delay time.Duration
-	// MaxFailures is how many failures failure-rate allows within any Interval.
-	// Default 1 within 1 min.
+	// MaxFailures is how many failures failure-rate allows within any Interval. One more ends the
+	// job. Default: 1 failure within 1 min.
 	MaxFailures int
 	Interval    time.Duration
-	// InitialDelay is exponential-delay's first delay, which grows by Multiplier
-	// with each further failure up to MaxDelay. Default 1 s, 1.5, 1 min.
+	// InitialDelay is the first delay of exponential-delay. Each further failure multiplies it by
+	// Multiplier, from 1 to 1000, up to MaxDelay. Defaults: 1 s, 1.5 and 1 min, or InitialDelay if
+	// that is longer than 1 min.
 	InitialDelay, MaxDelay time.Duration
 	Multiplier             float64
-	// Jitter is the part of each delay by which it is made longer or shorter at
-	// random, from 0 to 1. Default 0.1.
+	// Jitter is the share of each delay, from 0 to 1, by which exponential-delay makes it longer or
+	// shorter at random. A delay is never longer than MaxDelay. Default: 0.1.
 	Jitter float64
-	// ResetAfter is how long, beyond the delay that followed it, a failure must lie
-	// back for the next one to count as the first. Default 1 h.
+	// ResetAfter is how long exponential-delay remembers failures. A failure counts as the first
+	// again if more time has passed since the last one than ResetAfter and the delay that followed
+	// it. Default: 1 h.
 	ResetAfter time.Duration
 }
 
-// Resolve checks c and returns it with every default of its strategy filled in;
-// checkpointing says whether the job takes checkpoints. The error names each
-// field that is wrong and what it may be.
+// Resolve checks c and returns it with every default of its strategy filled in. checkpointing says
+// whether the job takes periodic checkpoints. The error names every field that is wrong, and the
+// values that it may have.
 func (c Config) Resolve(checkpointing bool) (Config, error) {
 	r := resolver{}
 	if c.Strategy == "" {
@@ -160,7 +163,7 @@ func (r *resolver) real(name string, v, def, least, most float64) float64 {
 	return v
 }
 
-// foreign complains of the fields that are left: they belong to other strategies.
+// foreign reports the fields that are still set, which belong to other strategies.
 func (r *resolver) foreign(c Config) {
 	for _, f := range []struct {
 		name string

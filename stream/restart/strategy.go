@@ -1,9 +1,14 @@
-// Package restart owns the rules by which a failed job starts again, as pure
-// functions of the times of its failures. It has no clock, no timer and no random
-// source of its own, and must never know what failed or how a restart is done.
+// Package restart decides whether and when a failed job starts again. A [Strategy] is made from a
+// [Config] with [New]. Its method Next gets the time of a failure and returns a [Decision]. A job
+// does this by itself, so a program only sets stream.Config.Restart. Use the package directly only
+// to supervise something other than a job.
 //
-// What counts as one failure is the caller's to say: all failures from the first
-// until every task runs again are one.
+// The rules are pure functions of the times of the failures. The package has no clock, no timer and
+// no random source of its own, and a call of Next costs next to nothing. It must never know what
+// failed or how a restart is done.
+//
+// The caller decides what counts as one failure. For a job, all failures from the first one until
+// every task runs again are one.
 package restart
 
 import (
@@ -12,12 +17,11 @@ import (
 	"time"
 )
 
-// Strategy is a resolved Config. It is a value without state and safe for
-// concurrent use.
+// Strategy is a resolved Config. It is a value without state, and is safe for concurrent use.
 type Strategy struct{ c Config }
 
-// New makes the strategy of a Config; checkpointing says whether the job takes
-// checkpoints. The error is Config.Resolve's.
+// New makes the strategy of a Config. checkpointing says whether the job takes periodic
+// checkpoints. The error is that of Config.Resolve.
 func New(c Config, checkpointing bool) (Strategy, error) {
 	c, err := c.Resolve(checkpointing)
 	return Strategy{c}, err
@@ -26,31 +30,32 @@ func New(c Config, checkpointing bool) (Strategy, error) {
 // Config returns the strategy's Config with every default filled in.
 func (s Strategy) Config() Config { return s.c }
 
-// State is what a strategy remembers of a job's failures so far. The zero State
-// is that of a job that never failed. It is a value: Next returns another one and
-// leaves this as it was.
+// State is what a strategy remembers of a job's failures so far. The zero State is that of a job
+// that never failed. It is a value: Next returns a new State and does not change the one that it
+// gets.
 type State struct {
-	// Failures in all, and how many of them since exponential-delay last reset.
+	// Failures counts all failures. InARow counts those since exponential-delay last began a new
+	// row.
 	Failures, InARow int
-	// Recent are the last failures' times, as many as failure-rate needs.
+	// Recent holds the times of the last failures, as many as failure-rate needs.
 	Recent []time.Time
-	// Last is the last failure's time, and Backoff the delay that
-	// exponential-delay gave it, before jitter.
+	// Last is the time of the last failure. Backoff is the delay that exponential-delay gave it,
+	// before jitter.
 	Last    time.Time
 	Backoff time.Duration
 }
 
 // Decision says what follows a failure.
 type Decision struct {
-	// Restart says whether the job may start again, after Delay. If not, the
-	// failure is the job's end.
+	// Restart says whether the job may start again, after Delay. If it is false, the failure ends
+	// the job, and Delay is 0.
 	Restart bool
 	Delay   time.Duration
 }
 
-// Next judges a failure at time at, after those that st remembers. u is where in
-// its range the jitter falls: a number in [0, 1), from a source of the caller's
-// choice, a seeded one where runs must be the same.
+// Next judges a failure at the time at. st is the state after the failures before it. u, a number
+// in [0, 1), says where in its range the jitter falls. The caller takes u from a random source, or
+// from a seeded one if runs must be the same.
 func (s Strategy) Next(st State, at time.Time, u float64) (State, Decision) {
 	next := st
 	next.Failures++
@@ -87,7 +92,7 @@ func (s Strategy) grow(d time.Duration) time.Duration {
 	return time.Duration(grown)
 }
 
-// jitter spreads d over d ± Jitter·d, and never beyond the greatest delay.
+// jitter spreads d over d ± Jitter·d, but never beyond MaxDelay.
 func (s Strategy) jitter(d time.Duration, u float64) time.Duration {
 	if s.c.Jitter <= 0 {
 		return d
@@ -99,7 +104,7 @@ func (s Strategy) jitter(d time.Duration, u float64) time.Duration {
 	return max(0, d+time.Duration(spread))
 }
 
-// add is a + b, without overflow.
+// add returns a + b without overflow.
 func add(a, b time.Duration) time.Duration {
 	if a > math.MaxInt64-b {
 		return math.MaxInt64

@@ -1,7 +1,10 @@
-// Package oteltrace makes a trace.Tracer of an OpenTelemetry tracer provider.
+// Package oteltrace makes a trace.Tracer from an OpenTelemetry tracer provider, with [New].
 //
-// It owns the translation and the decision which records begin a trace. It knows OpenTelemetry's
-// API and not its SDK: the provider, its exporter, and when to flush them are the program's.
+// It translates spans, and decides which records begin a trace. A sampled span costs what the
+// provider's spans cost; a record that is not sampled costs a random number. The package uses the
+// API of OpenTelemetry and not its SDK. So the program makes the provider and its exporter, and
+// flushes them at its end. A program that records spans in another way implements trace.Tracer
+// itself.
 package oteltrace
 
 import (
@@ -20,15 +23,16 @@ import (
 // Scope is the name of the instrumentation scope of all spans.
 const Scope = "github.com/tensorferry/tensorferry"
 
-// maxText bounds the text of an error, in bytes: a panic brings its stack along.
+// maxText bounds the text of an error, in bytes. The error of a panic includes a stack.
 const maxText = 1024
 
-// New returns a Tracer that records with the provider. Of what has no parent the share sample, from
-// 0 to 1, begins a new trace; the rest costs a random number each, and no allocation. What has a
-// parent is recorded if, and only if, the parent is sampled. Together that is
-// ParentBased(TraceIDRatioBased(sample)), so the provider's own sampler should be
-// ParentBased(AlwaysSample); one that drops more is respected. The Tracer is safe for concurrent
-// use.
+// New returns a Tracer that records with the provider. Of the records without a parent, the share
+// sample, from 0 to 1, begins a new trace. The others cost a random number each, and no allocation.
+// A span with a parent is recorded if, and only if, the parent is sampled.
+//
+// Together that is ParentBased(TraceIDRatioBased(sample)). So the provider's own sampler should be
+// ParentBased(AlwaysSample). If it drops more spans, these are not recorded. The Tracer is safe for
+// concurrent use.
 func New(provider otel.TracerProvider, sample float64) trace.Tracer {
 	return &tracer{otel: provider.Tracer(Scope), sample: sample}
 }
@@ -114,8 +118,8 @@ func attributes(attrs []trace.Attr) []attribute.KeyValue {
 	return out
 }
 
-// clean makes a text one that can be exported. A single byte that is not UTF-8 would cost all spans
-// sent with it.
+// clean returns a text that can be exported. A single byte that is not UTF-8 would lose all spans
+// that are sent with it.
 func clean(text string) string {
 	if len(text) > maxText {
 		text = text[:maxText]
