@@ -22,9 +22,9 @@
 //
 // A Function has one method, Open. It makes a Caller for each subtask, and gets the Completer to
 // which that caller reports. The caller's Call gets a slice of calls and starts them; it must not
-// block, and the slice is its own until it returns only. When an outcome is there, from any
-// goroutine, the caller passes a Completion with the call's ID to Completer.Complete. The first
-// completion of a call counts, and later ones are ignored. Close ends what is in progress and
+// block, and it must not use the slice any more when it has returned. When an outcome is there,
+// from any goroutine, the caller passes a Completion with the call's ID to Completer.Complete. The
+// first completion of a call counts, and later ones are ignored. Close ends what is in progress and
 // leaves nothing behind.
 //
 // An error says what it means through its Verdict: whether the record, the other side or the way
@@ -34,13 +34,31 @@
 // FallbackMaker, Sizer and CallLimiter; a function that wraps another one implements Unwrapper, so
 // that they are found. Package asynctest tests a function in virtual time.
 //
+// # A record that fails
+//
+// The operator asks these questions, in order. The first one that fits decides.
+//
+//  1. Verdict.Unmade, or Verdict.Hold, or a suspended caller: the record waits and is called again.
+//     Its time stands still. After Config.Hold it fails, of class Overload or Transport.
+//  2. Is another attempt worth it, and allowed? RetryPredicate says whether it is worth it, and
+//     without one Verdict.Retry. An error without a Verdict is of class Backend and is not retried.
+//     Retry.Max, Retry.Budget and Config.Timeout say whether it is allowed. Classes BadRecord and
+//     Permanent are never retried.
+//  3. Is its time over? TimeoutHandler may give results in its place.
+//  4. OnError has an Action for each Class: Fail, Drop, Fallback or DeadLetter. The default is
+//     Fail.
+//
+// Fail ends the operator with a *RecordError. A job then restarts as its strategy says, unless the
+// class is BadRecord or Permanent: a restart would only meet the same failure.
+//
 // # Writing a host
 //
 // An Operator is a step function: it has no goroutine and reads no input. Its host does that, with
-// this loop, in one goroutine for each operator (see the example of NewOperator):
+// this loop, in one goroutine for each operator. The example of NewOperator is a whole one.
 //
 //	Admit records while there is Room
 //	Step: timers fire, results leave through the Emitter, calls are made
+//	if Status.More, begin again at once
 //	wait until wake was called, Status.Next has come, or there is Room and input
 //
 // The host owes the operator four things. It calls all methods from one goroutine. It calls Step

@@ -24,8 +24,9 @@ const (
 	maxHoldDelay = 2 * time.Second
 )
 
-// Emitter takes what leaves an operator, in order. The slice passed to Emit is valid until Emit
-// returns. An Emitter may block; the operator waits meanwhile.
+// Emitter takes what leaves an operator, in order. The slice belongs to the operator: an Emitter
+// must not use it after Emit returns, and may keep the records in it. An Emitter may block; the
+// operator waits meanwhile.
 type Emitter[OUT any] interface {
 	Emit([]Record[OUT])
 	Watermark(Watermark)
@@ -212,9 +213,9 @@ func (o *Operator[IN, OUT]) Room() int {
 	return o.queue.Room()
 }
 
-// Admit takes up to Room records and returns how many it took. These belong to the operator from
-// then on. It takes fewer than Room if their bytes are too many; Room is then 0 until the next
-// record fits in. The next Step makes the calls.
+// Admit takes up to Room records and returns how many it took. The records belong to the operator
+// from then on; the slice stays the host's. It takes fewer than Room if their bytes are too many;
+// Room is then 0 until the next record fits in. The next Step makes the calls.
 func (o *Operator[IN, OUT]) Admit(recs []Record[IN]) (n int) {
 	defer o.failOnPanic("RecordBytes")
 	now := o.clock(time.Time{})
