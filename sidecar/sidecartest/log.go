@@ -207,7 +207,7 @@ func (s *Server) Status() Status {
 	return st
 }
 
-// Dials returns the times at which Dialer was asked for a connection.
+// Dials returns the times at which Dialer's function was called.
 func (s *Server) Dials() []time.Time {
 	s.record.mu.Lock()
 	defer s.record.mu.Unlock()

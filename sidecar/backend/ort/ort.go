@@ -46,9 +46,9 @@ type Options struct {
 
 // Library is a loaded ONNX Runtime.
 type Library struct {
-	// Path is the file.
+	// Path is the library's file.
 	Path string
-	// Version is what the library says of itself, as "1.32.0".
+	// Version is the library's own version, such as "1.32.0".
 	Version string
 }
 
