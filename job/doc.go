@@ -1,13 +1,14 @@
-// Package job reads job files: the YAML that says what a job reads, which model
-// answers it, where the answers go, and how it is checkpointed and restarted.
+// Package job reads job files: the YAML that says what a job reads, which model answers it, where
+// the answers go, and how it is checkpointed and restarted. [Load] reads one and returns a [Spec],
+// which is plain data; a host such as package job/local or flink/jobfile runs it. A job written in
+// Go needs no job file: use package stream.
 //
-// It owns the file's keys, their types, ranges and defaults' meaning, and the
-// messages for whoever wrote the file. The result is a [Spec], which is plain
-// data. The package must never know who runs a Spec: it opens no file but the job
-// file itself, dials nothing and imports no runtime, so that the same file can be
-// run by any host.
+// The package owns the file's keys, their types, ranges and the meaning of their defaults, and the
+// messages for the file's author. It must never know which host runs a Spec. It opens no file
+// except the job file and the certificates that a host asks for, dials nothing and imports no
+// runtime. So every host can run the same file.
 //
-// Reading is strict. A key that is not known, a wrong type, a value that cannot
-// be, a key that is given twice: each is a [Fault] with file, line, column and
-// what was expected. All faults of a file are reported together.
+// Reading is strict. An unknown key, a wrong type, a value out of range and a key that is given
+// twice are each a [Fault] with file, line, column and what was expected. All faults of a file are
+// reported together. Reading costs at most the time for a file of [MaxFile] bytes.
 package job

@@ -7,13 +7,12 @@ import (
 	"strings"
 )
 
-// Position is a place in a job file. Line and Column count from 1; the column
-// counts characters.
+// Position is a place in a job file. Line and Column count from 1; the column counts characters.
 type Position struct{ Line, Column int }
 
-// Fault is one thing that is wrong with a job file.
+// Fault is one thing that is wrong with a job file. It is an error.
 type Fault struct {
-	// File is the job file as its reader named it.
+	// File is the job file's name as it was passed to Load or Parse.
 	File string
 	Position
 	// Message names the key and says what was expected.
@@ -25,8 +24,8 @@ func (f Fault) Error() string {
 	return fmt.Sprintf("%s:%d:%d: %s", f.File, f.Line, f.Column, f.Message)
 }
 
-// Faults are all faults of one job file, in the order of their places. Its text
-// has one line for each.
+// Faults are all faults of one job file, in the order of their places. The text has one line for
+// each.
 type Faults []Fault
 
 func (fs Faults) Error() string {
@@ -37,7 +36,7 @@ func (fs Faults) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// Unwrap gives the faults to errors.As.
+// Unwrap returns the faults, so that errors.As finds them.
 func (fs Faults) Unwrap() []error {
 	errs := make([]error, len(fs))
 	for i, f := range fs {

@@ -9,95 +9,98 @@ import (
 	"github.com/goccy/go-yaml/ast"
 )
 
-// Kafka says how brokers are reached.
+// Kafka says how to reach brokers.
 type Kafka struct {
-	// Brokers are the first to be asked, as host:port.
+	// Brokers are the brokers that are asked first, as host:port.
 	Brokers []string
 	// TLS is nil for plain connections.
 	TLS *TLS
-	// SASL is nil if nobody has to say who they are.
+	// SASL is nil if the brokers ask for no user.
 	SASL *SASL
 }
 
-// SASL says who the job is.
+// SASL is the user and password that the job shows to the brokers.
 type SASL struct {
 	// Mechanism is "plain", "scram-sha-256" or "scram-sha-512".
 	Mechanism string
 	User      string
-	// PasswordFile holds the password, without the line's end.
+	// PasswordFile is the file with the password. The end of its line does not count.
 	PasswordFile string
 }
 
-// KafkaSource reads topics.
+// KafkaSource reads records from topics.
 type KafkaSource struct {
 	Kafka
 	// Topics, or a Pattern of their names.
 	Topics  []string
 	Pattern string
-	// Group is set if, and only if, the sink is Kafka too. Its members share the partitions.
+	// Group is the consumer group. It is set if, and only if, the sink is Kafka too. Its members
+	// share the partitions.
 	Group string
-	// Instance names this member of the group; empty: a random name.
+	// Instance names this member of the group. Empty: a random name.
 	Instance string
-	// Start is where partitions are read from that have not been read before: "earliest", "latest",
-	// or "time" with At. Empty: the host's choice, which is the earliest.
+	// Start is where reading begins in partitions that have not been read before: "earliest",
+	// "latest", or "time" together with At. Empty: the host's choice, which is the earliest.
 	Start string
 	At    time.Time
-	// SkipExpired: where the next record is gone reading goes on at the first there is. Else the
-	// job ends.
+	// SkipExpired says that, if the next record no longer exists, reading continues at the first
+	// existing one. Otherwise the job fails.
 	SkipExpired bool
-	// Format is FormatJSON or FormatRaw, never empty.
+	// Format is FormatJSON or FormatRaw, and never empty.
 	Format Format
-	// Meta is the field in which a record of FormatJSON gets what else Kafka has of it; empty:
-	// none.
+	// Meta is the field into which a record of FormatJSON gets everything else that Kafka has of
+	// it, such as key and headers. Empty: none.
 	Meta string
-	// Discover is how often new partitions are looked for.
+	// Discover is how often the job looks for new partitions.
 	Discover time.Duration
-	// SessionTimeout is after how long without a sign a member of the group is taken for dead.
-	// TransactionTimeout bounds the time from one checkpoint to the end of the next.
+	// SessionTimeout is how long a member of the group may be silent before it counts as dead.
+	// TransactionTimeout is the longest time from one checkpoint to the end of the next.
 	SessionTimeout, TransactionTimeout time.Duration
-	// Uncommitted: what transactions have not committed is read too.
+	// Uncommitted says that records of transactions that are not committed are read too.
 	Uncommitted bool
-	// Watermark, if not 0, makes watermarks of the records' times, of which one may come so much
-	// later than another.
+	// Watermark, if not 0, makes watermarks from the records' times. It is how much later than the
+	// latest record another one may come.
 	Watermark time.Duration
 }
 
-// KafkaSink writes to a topic.
+// KafkaSink writes records to a topic.
 type KafkaSink struct {
 	Kafka
 	Topic string
-	// Key is the field with the key. Empty: the key of the record that was read.
+	// Key is the field with the key of the written record. Empty: the key of the record that was
+	// read.
 	Key Field
-	// Headers of the record, in the order of their names.
+	// Headers are the written record's headers, in the order of their names.
 	Headers []KafkaHeader
-	// MaxRecord bounds a record with its key and headers, in bytes; 0: the host's choice.
+	// MaxRecord is the largest size of a record with its key and headers, in bytes. 0: the host's
+	// choice.
 	MaxRecord int
-	// SamePartition keeps results in the partition, by number, of their records.
+	// SamePartition writes each result to the partition with the number of its record's partition.
 	SamePartition bool
 	// Compression is "none", "gzip", "snappy", "lz4" or "zstd"; empty: the host's choice.
 	Compression string
-	// Format is FormatJSON or FormatRaw, never empty; with FormatRaw, Value is the field whose
+	// Format is FormatJSON or FormatRaw, and never empty. With FormatRaw, Value is the field whose
 	// value is written.
 	Format Format
 	Value  Field
 }
 
-// KafkaHeader is a header, and the field with its value. A result that has no such field has no
-// such header.
+// KafkaHeader is a header, and the field with its value. If a result lacks the field, it lacks the
+// header.
 type KafkaHeader struct {
 	Name  string
 	Field Field
 }
 
-// Format says what the value of a Kafka record is.
+// Format says what the value of a Kafka record contains.
 type Format string
 
 // The values of Format.
 const (
 	// FormatJSON: the value is the record.
 	FormatJSON Format = "json"
-	// FormatRaw: the value is any bytes. The record is an object with them and what else Kafka has
-	// of it.
+	// FormatRaw: the value is any bytes. The record is an object with these bytes and everything
+	// else that Kafka has of it, such as key, headers and time.
 	FormatRaw Format = "raw"
 )
 
@@ -319,5 +322,5 @@ func (d *decoder) streams(s *Spec) {
 	}
 }
 
-// Pipe reports whether a job is from Kafka to Kafka.
+// KafkaToKafka reports whether both the source and the sink are Kafka.
 func (s *Spec) KafkaToKafka() bool { return s.Source.Kafka != nil && s.Sink.Kafka != nil }

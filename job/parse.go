@@ -15,16 +15,16 @@ import (
 	"github.com/goccy/go-yaml/parser"
 )
 
-// MaxFile bounds a job file, in bytes. Reading takes time in the square of what
-// is nested, so the bound is what keeps a hostile file from hanging its reader.
+// MaxFile is the largest size of a job file, in bytes. Reading takes time in the square of the
+// nesting depth, so this bound keeps a hostile file from hanging the program.
 const MaxFile = 64 << 10
 
 // maxNesting bounds the brackets open at one place. The keys of a job file nest
 // five deep.
 const maxNesting = 100
 
-// Load reads and checks a job file. Relative paths in it become absolute, from the
-// folder of the file. The error is Faults if the file could be read.
+// Load reads and checks a job file. Relative paths in it become absolute, from the folder of the
+// file. If the file could be read, the error is Faults.
 func Load(path string) (*Spec, error) {
 	dir, err := filepath.Abs(filepath.Dir(path))
 	if err != nil {
@@ -55,9 +55,8 @@ func cause(err error) error {
 	return err
 }
 
-// Parse reads and checks a job file's content. file names it in messages, and dir
-// is the folder that relative paths start from. It touches no disk. The error is
-// always Faults.
+// Parse reads and checks the content of a job file. file is its name in messages, and dir the
+// folder that relative paths start from. Parse reads nothing from disk. The error is always Faults.
 func Parse(file, dir string, data []byte) (*Spec, error) {
 	d := &decoder{file: file, dir: dir, at: map[string]Position{}}
 	spec := d.document(data)

@@ -8,50 +8,50 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// Off, as a field of a Spec, says none where zero means the host's default: no Infer.Timeout, no
-// Infer.MaxBytes, no retries (Retry.Max), no bound for them (Retry.Budget). It is a 0, or none, in
-// the file.
+// Off, as a field of a Spec, means none where zero means the host's default: no Infer.Timeout, no
+// Infer.MaxBytes, no retries (Retry.Max), no bound on retries (Retry.Budget). The file says 0, or
+// none.
 const Off = -1
 
-// DefaultStopTimeout is how long a stop with a checkpoint may take.
+// DefaultStopTimeout is how long a stop with a checkpoint may take, if the file does not say.
 const DefaultStopTimeout = 30 * time.Second
 
-// Spec is what a job file says. Durations, counts and sizes that the file leaves
-// out are zero, which means the default that is named here or else the host's.
-// Paths are joined with the job file's folder. A Spec is not changed by its
-// readers and may be shared.
+// Spec is the content of a job file. Durations, counts and sizes that the file leaves out are zero;
+// the default is then the one named here, or otherwise the host's. Paths are joined with the job
+// file's folder. Its readers do not change a Spec, so goroutines may share it.
 type Spec struct {
-	// File is the job file as its reader named it.
+	// File is the job file's name as it was passed to Load or Parse.
 	File string
-	// Name of the job: letters, digits, ".", "_" and "-", at most 64.
+	// Name is the job's name: letters, digits, ".", "_" and "-", at most 64 characters.
 	Name string
 	// Parallelism is the number of subtasks. Default 1.
 	Parallelism int
 	Source      Source
 	Infer       Infer
 	Sink        Sink
-	// DeadLetter takes the records whose failure has the action DeadLetter. It is nil if, and
+	// DeadLetter is where records go whose failure has the action dead_letter. It is nil if, and
 	// only if, no class of Infer.OnError has that action.
 	DeadLetter *DeadLetter
 	Checkpoint Checkpoint
-	// Restart.Strategy is empty if the file leaves the choice to the host.
+	// Restart says how a failed job starts again. Its Strategy is empty if the file leaves the
+	// choice to the host.
 	Restart Restart
-	// Sidecar is nil if the job brings no model server of its own.
+	// Sidecar is nil if the job does not bring its own model server.
 	Sidecar *Sidecar
-	// StopTimeout bounds a stop with a checkpoint. Default 30 s.
+	// StopTimeout is how long a stop with a checkpoint may take. Default 30 s.
 	StopTimeout time.Duration
-	// Log says what is logged, and how.
+	// Log says what is logged, and in which form.
 	Log Log
 	// Trace is nil if no spans are recorded.
 	Trace *Trace
-	// Warnings are what should be written otherwise and works all the same: keys by the names that
-	// they had before. A host shows each once.
+	// Warnings are about parts of the file that work but should be written differently, such as
+	// keys under their old names. A host shows each once.
 	Warnings Faults
 
 	at map[string]Position
 }
 
-// Source is where records come from: exactly one field is not nil.
+// Source is where records come from. Exactly one field is not nil.
 type Source struct {
 	File  *FileSource
 	Stdin *StdinSource
@@ -60,64 +60,67 @@ type Source struct {
 
 // FileSource reads JSON Lines files.
 type FileSource struct {
-	// Paths are files or patterns, in the file's order.
+	// Paths are files or patterns, in the order of the job file.
 	Paths []string
-	// SplitSize is how many bytes of a file make a split; 0 is the host's default.
+	// SplitSize is the number of bytes of a file in one split. 0: the host's default.
 	SplitSize int64
-	// MaxLine bounds a line, in bytes; 0 is the host's default.
+	// MaxLine is the longest line, in bytes. 0: the host's default.
 	MaxLine int
 }
 
-// StdinSource reads JSON Lines from standard input. It can be read only once.
+// StdinSource reads JSON Lines from standard input, which can be read only once. MaxLine is the
+// longest line, in bytes; 0: the host's default.
 type StdinSource struct{ MaxLine int }
 
-// Infer is the model that answers the records, and how it is asked.
+// Infer is the model that answers the records, and how the job calls it.
 type Infer struct {
-	// Endpoint of the model server. It may be empty only if the job brings a sidecar.
+	// Endpoint is the model server's, in the form of package sidecar/endpoint. It may be empty only
+	// if the job brings a sidecar.
 	Endpoint string
 	Model    string
-	// Version of the model; empty: the server's choice.
+	// Version of the model. Empty: the server chooses.
 	Version string
-	// Order of the results; never empty.
+	// Order is the order of the results. It is never empty.
 	Order Order
-	// Key names the field whose value is a record's key: a path as of an input. It is
-	// set if, and only if, the order is OrderKeyed.
+	// Key names the field whose value is a record's key, by a path like that of an input. It is set
+	// if, and only if, the order is OrderKeyed.
 	Key Field
-	// Capacity bounds the records admitted and not yet emitted, in each subtask,
-	// and MaxBytes their bytes; Off for no such bound.
+	// Capacity is the largest number of records that are admitted and not yet emitted, in each
+	// subtask. MaxBytes is the largest number of their bytes; Off means no such bound.
 	Capacity int
 	MaxBytes int64
-	// Timeout of a record, over all attempts; Off for none.
+	// Timeout is the time that a record may take over all attempts. Off: no limit.
 	Timeout time.Duration
-	// Hold bounds the wait of a record for a server that is overloaded or away.
+	// Hold is how long a record may wait for a server that is overloaded or out of reach.
 	Hold time.Duration
-	// MaxCalls bounds the calls in progress, in each subtask.
+	// MaxCalls is the largest number of calls in progress, in each subtask.
 	MaxCalls int
 	Retry    Retry
-	// OnError says what becomes of a record that failed, by the class of its failure: "record",
-	// "timeout", "overload", "transport", "backend" and "permanent". Classes that it lacks fail the
-	// job.
+	// OnError says what happens to a record that failed, by the class of its failure: "record",
+	// "timeout", "overload", "transport", "backend" and "permanent". A class that is missing fails
+	// the job.
 	OnError map[string]OnError
 	// Barrier says what a checkpoint does with calls in progress.
 	Barrier BarrierPolicy
-	// DrainLimit ends the wait of BarrierDrain, after which it is as BarrierSnapshot. 0: no limit.
+	// DrainLimit ends the wait of BarrierDrain; after it the checkpoint works like BarrierSnapshot.
+	// 0: no limit.
 	DrainLimit time.Duration
-	// MaxBatch bounds the records of a request.
+	// MaxBatch is the largest number of records in a request.
 	MaxBatch int
-	// Window bounds the requests in flight of a subtask.
+	// Window is the largest number of requests in flight, in each subtask.
 	Window int
-	// MaxMessage bounds a request and an answer, in bytes.
+	// MaxMessage is the largest size of a request and of an answer, in bytes.
 	MaxMessage int
-	// SharedMemory is how many bytes of shared memory each subtask sets aside for tensors; 0: none.
+	// SharedMemory is how many bytes of shared memory each subtask reserves for tensors. 0: none.
 	SharedMemory int
-	// NotIdempotent: a call that was sent and lost is not sent again.
+	// NotIdempotent says that a call that was sent and lost must not be sent again.
 	NotIdempotent bool
 	// Inputs maps the model's inputs to fields of the record, and Outputs the
 	// model's outputs to fields of the result. Nil: fields of the same names.
 	Inputs  map[string]Field
 	Outputs map[string]Output
-	// Tensors states what the model takes and gives, for a server that does not tell; nil: it
-	// tells.
+	// Tensors states the model's inputs and outputs, for a server that does not describe them. Nil:
+	// the server describes them.
 	Tensors *Tensors
 	// Overwrite lets an output replace a field that the record already has.
 	Overwrite bool
@@ -125,18 +128,19 @@ type Infer struct {
 	TLS *TLS
 }
 
-// Field names a field of a record: for an input a path, in which "a.b" is field b of
-// the object in field a; for an output a name.
+// Field names a field of a record. For an input it is a path, in which "a.b" is field b of the
+// object in field a. For an output it is a name.
 type Field struct{ Field string }
 
-// Output is where an output's values go, and what stands for those that JSON does not have.
+// Output is the place for an output's values, and for what stands for values that JSON does not
+// have.
 type Output struct {
 	// Field of the result.
 	Field string
 	NaN   NaN `json:",omitempty"`
 }
 
-// NaN says what becomes of a number that is none, or infinite.
+// NaN says what happens to a number that JSON does not have: NaN or an infinity.
 type NaN string
 
 // The values of NaN. The zero value is NaNNull.
@@ -146,41 +150,42 @@ const (
 	NaNString NaN = "string"
 )
 
-// Tensors are a model's inputs and outputs, sorted by name. Their shapes have the batch with them,
-// as a server would tell of them: -1 is a dimension of any size.
+// Tensors are a model's inputs and outputs, sorted by name. Their shapes include the batch, as a
+// server would describe them; -1 is a dimension of any size.
 type Tensors struct{ Inputs, Outputs []tensor.Spec }
 
-// Retry says how failed attempts are followed by others.
+// Retry says how failed attempts are repeated.
 type Retry struct {
 	// Max is how many attempts may follow the first; Off for none.
 	Max        int
 	Delay      time.Duration
 	Multiplier float64
 	MaxDelay   time.Duration
-	// Jitter is the share by which each delay is changed at random. Nil for the default, since 0 is
-	// a choice.
+	// Jitter is the share by which each delay is changed at random. Nil: the default, because 0 is
+	// a valid choice.
 	Jitter *float64
-	// Budget bounds the retries of all records of a subtask together; Off for no bound.
+	// Budget is the largest number of retries of all records of a subtask together. Off: no bound.
 	Budget int
 }
 
-// Order says in which order results leave.
+// Order says in which order results are emitted.
 type Order string
 
 // The values of Order.
 const (
 	// OrderOrdered: in the order of their records.
 	OrderOrdered Order = "ordered"
-	// OrderUnordered: as they come.
+	// OrderUnordered: as soon as they arrive.
 	OrderUnordered Order = "unordered"
-	// OrderKeyed: those of one key in the order of their records.
+	// OrderKeyed: in the order of their records, among the results of one key.
 	OrderKeyed Order = "keyed"
 )
 
-// OnError is what becomes of a record that failed. Its zero value fails the job.
+// OnError is what happens to a record that failed. Its zero value fails the job.
 type OnError struct {
 	Action Action
-	// Fields of action Fallback, which the result has in place of the model's, in the file's order.
+	// Fields of the action fallback, which the result has instead of the model's, in the order of
+	// the file.
 	Fields []FallbackField
 }
 
@@ -190,7 +195,7 @@ type FallbackField struct {
 	Value json.RawMessage
 }
 
-// Action is what is done about a failure.
+// Action says what to do about a failure.
 type Action string
 
 // The values of Action.
@@ -201,34 +206,36 @@ const (
 	ActionFallback   Action = "fallback"
 )
 
-// Barrier says what a checkpoint does with calls in progress.
+// BarrierPolicy says what a checkpoint does with calls in progress.
 type BarrierPolicy string
 
-// The values of Barrier.
+// The values of BarrierPolicy.
 const (
 	BarrierDefault  BarrierPolicy = ""
 	BarrierDrain    BarrierPolicy = "drain"
 	BarrierSnapshot BarrierPolicy = "snapshot"
 )
 
-// TLS of a connection to a model server. The files are PEM.
+// TLS describes an encrypted connection, to a model server, a broker or a collector. The files are
+// PEM.
 type TLS struct {
-	// CA signs the server's certificate; empty: the system's authorities.
+	// CA is the file of the authority that signs the server's certificate. Empty: the system's
+	// authorities.
 	CA string
-	// Cert and Key are the client's own; both or neither.
+	// Cert and Key are the files of the client's own certificate: both or neither.
 	Cert, Key string
-	// ServerName replaces the host that the certificate is checked for.
+	// ServerName replaces the host name that the certificate is checked for.
 	ServerName string
 }
 
-// Sink is where results go: exactly one field is set.
+// Sink is where results go. Exactly one field is set.
 type Sink struct {
 	File   *FileSink
 	Stdout bool
 	Kafka  *KafkaSink
 }
 
-// DeadLetter is where records go that failed: exactly one field is set.
+// DeadLetter is where failed records go. Exactly one field is set.
 type DeadLetter struct {
 	File  *FileSink
 	Kafka *KafkaSink
@@ -237,41 +244,42 @@ type DeadLetter struct {
 // FileSink writes JSON Lines files into a folder.
 type FileSink struct {
 	Path string
-	// Consumed says that others take published files away.
+	// Consumed says that other programs may remove published files.
 	Consumed bool
 }
 
 // Checkpoint says when checkpoints are taken and where they are kept.
 type Checkpoint struct {
-	// Interval between checkpoints; 0: the host's choice, which is none but the
-	// final one where results can wait for it.
+	// Interval is the time between checkpoints. 0: the host chooses; if results can wait for it,
+	// only the final checkpoint is taken.
 	Interval time.Duration
-	// Timeout of a checkpoint, MinPause between the end of one and the next.
+	// Timeout is how long a checkpoint may take. MinPause is the least time between the end of one
+	// checkpoint and the start of the next.
 	Timeout, MinPause time.Duration
-	// TolerableFailures in a row, before the job fails.
+	// TolerableFailures is how many checkpoints in a row may fail before the job fails.
 	TolerableFailures int
 	// Retain is how many checkpoints are kept.
 	Retain int
-	// Dir is the folder; empty: the host's choice.
+	// Dir is the folder of the checkpoints. Empty: the host's choice.
 	Dir string
 }
 
-// Restart says how a failed job starts again. Fields that do not belong to the
-// strategy are zero.
+// Restart says how a failed job starts again. Fields that do not belong to the strategy are zero.
 type Restart struct {
 	// Strategy is "", "none", "fixed-delay", "failure-rate" or "exponential-delay".
 	Strategy string
-	// Attempts of fixed-delay, or of exponential-delay before it resets (0: no bound).
+	// Attempts is the number of attempts of fixed-delay, or of exponential-delay before it resets
+	// (0: no bound).
 	Attempts int
-	// Delay of fixed-delay and failure-rate.
+	// Delay is the wait before a restart, of fixed-delay and failure-rate.
 	Delay time.Duration
-	// MaxFailures within Interval, of failure-rate.
+	// MaxFailures is how many failures within Interval failure-rate allows.
 	MaxFailures int
 	Interval    time.Duration
-	// InitialDelay, MaxDelay, Multiplier, Jitter and ResetAfter of exponential-delay.
+	// InitialDelay, MaxDelay, Multiplier, Jitter and ResetAfter belong to exponential-delay.
 	InitialDelay, MaxDelay time.Duration
 	Multiplier             float64
-	// Jitter is nil for the default, since 0 is a choice.
+	// Jitter is nil for the default, because 0 is a valid choice.
 	Jitter     *float64
 	ResetAfter time.Duration
 }
@@ -280,11 +288,12 @@ type Restart struct {
 type Sidecar struct {
 	// Models by name.
 	Models map[string]Model
-	// MaxBatch bounds the rows that the sidecar runs at once.
+	// MaxBatch is the largest number of rows that the sidecar runs at once.
 	MaxBatch int
 	// MaxBatchDelay is how long the sidecar gathers rows while the model is busy.
 	MaxBatchDelay time.Duration
-	// QueueRows, QueueBytes and QueueTimeout bound what waits in the sidecar.
+	// QueueRows, QueueBytes and QueueTimeout are the bounds on what waits in the sidecar: rows,
+	// bytes and time.
 	QueueRows    int
 	QueueBytes   int64
 	QueueTimeout time.Duration
@@ -292,10 +301,10 @@ type Sidecar struct {
 
 // Model is where a model is, and how it is loaded.
 type Model struct {
-	// Location is a file, or begins with a backend's name ("mock:double"). A
-	// question mark in it begins options, as in the query of a URL.
+	// Location is a file, or begins with a backend's name ("mock:double"). A question mark in it
+	// begins options, written like the query of a URL.
 	Location string
-	// Options of the backend, as text, beside those in Location.
+	// Options are further options of the backend, as text.
 	Options map[string]string
 }
 
@@ -307,9 +316,9 @@ type Log struct {
 	Format string
 }
 
-// Fault returns an error at the place of a key, given by its path
-// ("infer.inputs.pixels"); of its nearest parent if the file does not hold the
-// key itself. It is how a host reports what only it can find out.
+// Fault returns an error at the place of a key, which is named by its path ("infer.inputs.pixels").
+// If the file does not have the key, it is the place of the nearest parent. A host reports with it
+// what only the host can find out.
 func (s *Spec) Fault(path, format string, args ...any) Fault {
 	return Fault{File: s.File, Position: place(s.at, path), Message: path + ": " + fmt.Sprintf(format, args...)}
 }

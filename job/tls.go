@@ -6,7 +6,8 @@ import (
 	"os"
 )
 
-// LoadTLS reads the files of the section at path. The error is a Fault.
+// LoadTLS reads the certificate files of the section t, whose path in the job file is path
+// ("infer.tls"). The error is a Fault.
 func (s *Spec) LoadTLS(t *TLS, path string) (*tls.Config, error) {
 	cfg := &tls.Config{ServerName: t.ServerName, MinVersion: tls.VersionTLS12}
 	if t.CA != "" {

@@ -6,20 +6,20 @@ import (
 	"strconv"
 )
 
-// DefaultSample is the share of the records without a trace context of their own that begin a
-// trace.
+// DefaultSample is the share of the records without a trace context that begin a trace, if the file
+// does not say.
 const DefaultSample = 0.01
 
 // Trace says where spans go.
 type Trace struct {
-	// Endpoint of an OpenTelemetry collector that takes OTLP over gRPC, as host:port.
+	// Endpoint is an OpenTelemetry collector that takes OTLP over gRPC, as host:port.
 	Endpoint string
-	// Sample is the share, from 0 to 1, of the records that bring no trace context of their own and
-	// begin a trace. Default 0.01.
+	// Sample is the share, from 0 to 1, of the records without a trace context that begin a trace.
+	// Default 0.01.
 	Sample float64
 	// TLS is nil for a plain connection.
 	TLS *TLS
-	// Headers go with every request, by their names, which are lower-case. Nil: none of the file's.
+	// Headers are sent with every request, by their lower-case names. Nil: the file names none.
 	Headers map[string]string
 }
 

@@ -19,7 +19,7 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// Defaults of Config.
+// Defaults of Config. Sizes are in bytes.
 const (
 	DefaultMaxBatch        = 256
 	DefaultWindow          = 4
@@ -28,86 +28,98 @@ const (
 	DefaultSharedMemoryMin = 64 << 10
 )
 
-// Config is how the channels to a sidecar run. Its zero value is the documented
-// defaults; Endpoint (or Conn) and Model must be set.
+// Config says how the connections to a sidecar work. Zero fields take the documented defaults.
+// Endpoint (or Conn) and Model must be set. Each subtask has a channel: its own connection and the
+// requests on it.
 type Config struct {
-	// Endpoint is where the sidecar listens: unix:///abs/path.sock,
-	// unix-abstract:name, host:port or [v6]:port. With Dialer or Conn it may be any
-	// name, and is used in messages.
+	// Endpoint is where the sidecar listens: unix:///abs/path.sock, unix-abstract:name, host:port
+	// or [v6]:port. With Dialer or Conn it may be any name, which messages show.
 	Endpoint string
-	// Model is the model's name on the server, and Version its version; empty: the
-	// server chooses, and answers of any version are taken.
+	// Model is the model's name on the server, and Version its version. With an empty version the
+	// server chooses, and answers of any version are accepted.
 	Model, Version string
-	// Signature states what the model takes and gives, for a server that does not tell; nil: it
-	// has to. Used are Inputs, Outputs, Batched and MaxBatch. What the server does tell is taken,
-	// and must agree with it in the names, datatypes and shapes of tensors.
+	// Signature states the model's inputs and outputs, for a server that does not describe them.
+	// Nil: the server must describe them. Only Inputs, Outputs, Batched and MaxBatch are used. What
+	// the server does describe is used too, and must agree with Signature in the names, datatypes
+	// and shapes of tensors.
 	Signature *tensor.Signature
-	// MaxBatch bounds the rows of a request. Default 256. The model's own bound
-	// and the operator's capacity divided by Window bound it too.
+	// MaxBatch is the largest number of rows in a request. Default 256. The model's own bound, and
+	// the operator's capacity divided by Window, are bounds too.
 	MaxBatch int
 	// Window is how many requests a channel keeps in flight. Default 4.
 	Window int
-	// MaxBytes bounds the tensor data of a request, in bytes. A row that is larger
-	// goes alone. Default 16 MiB.
+	// MaxBytes is the largest size of a request's tensor data, in bytes. A larger row is sent
+	// alone. Default 16 MiB.
 	MaxBytes int
-	// MaxMessageSize bounds a message in either direction, in bytes. Default 64 MiB. The server has
-	// a bound of its own, which is found out. What a channel holds in answers is at most Window
-	// times this, beside the results that wait in the operator (A78).
+	// MaxMessageSize is the largest size of a message in either direction, in bytes. Default 64
+	// MiB. The server has its own bound, which the client finds out. A channel holds at most Window
+	// times MaxMessageSize bytes of answers, in addition to the results that wait in the operator
+	// (A78).
 	MaxMessageSize int
-	// SharedMemory is how many bytes of shared memory a channel sets aside for tensors, in 2 times
-	// Window equal slots; 0: none. A request that has a slot sends only where its tensors lie, and
-	// gets outputs of a fixed size the same way. It needs a server on this machine (a Unix socket
-	// or a loopback address, with no proxy before it) that runs as the same user and has Triton's
-	// calls for system shared memory, from Triton 24.09 on. Where it cannot be used that is logged
-	// once, and tensors travel in requests; as they do if no slot is free. A request with a slot is
-	// never cancelled, since the server may write to the slot until it is done: of one that timed
-	// out the server is told the time it has left in the queue, by the request parameter "timeout".
+	// SharedMemory is how many bytes of shared memory a channel reserves for tensors, in 2 * Window
+	// equal slots. 0: none. The smallest size has slots of 4 KiB. A request that has a slot sends
+	// only the places of its tensors in it, and receives outputs of a fixed size the same way.
+	//
+	// The server must be on this machine (a Unix socket or a loopback address, with no proxy in
+	// between), run as the same user, and have Triton's calls for system shared memory, from Triton
+	// 24.09 on. If shared memory cannot be used, one log line says so and tensors travel in the
+	// requests. They also travel there if no slot is free. Conn cannot be set together with
+	// SharedMemory.
+	//
+	// A request with a slot is never cancelled, because the server may write to the slot until it
+	// is done. The request parameter "timeout" says how long the request may wait in the server's
+	// queue.
 	SharedMemory int
-	// SharedMemoryMin is how many bytes the inputs of a request must have together to go there, and
-	// the outputs together. Default 64 KiB.
+	// SharedMemoryMin is the least size of all inputs of a request together, in bytes, for which
+	// they go to shared memory. The same least size applies to the outputs together. Default 64
+	// KiB.
 	SharedMemoryMin int
-	// Backoff spaces the attempts to connect.
+	// Backoff sets the delays between attempts to connect.
 	Backoff Backoff
-	// TLS, for TCP endpoints; nil: no TLS. A certificate in it makes it mutual.
+	// TLS is the configuration for TCP endpoints. Nil: no TLS. If it holds a certificate, the
+	// client authenticates with it (mutual TLS).
 	TLS *tls.Config
-	// Dialer replaces the way of connecting. address is the endpoint's: a path, @name or host:port;
-	// Endpoint itself if it is none of the known forms. Of connections that are no *net.TCPConn or
-	// *net.UnixConn nobody knows whether the other side's system is there: one on which nothing
-	// comes while calls are in progress, not even the answer to a question, is lost (A73). A panic
-	// of it, or of a method of its connections, fails the operator (A69).
+	// Dialer replaces the way of connecting. The address is the endpoint's: a path, @name or
+	// host:port, or Endpoint itself if it has none of the known forms. For connections that are not
+	// a *net.TCPConn or *net.UnixConn the client cannot tell whether the other side's operating
+	// system is still there. Such a connection is taken for lost if nothing arrives on it while
+	// calls are in progress, not even the answer to a question (A73). A panic of Dialer, or of a
+	// method of its connections, fails the operator (A69).
 	Dialer func(ctx context.Context, address string) (net.Conn, error)
-	// Conn is a ready connection to use instead of one of the channel's own. It is
-	// shared by all subtasks and not closed. What is set for connecting (TLS, Dialer,
-	// Backoff's use in reconnecting, MaxMessageSize) is then its maker's part.
+	// Conn is a ready connection that is used instead of the channel's own. All subtasks share it,
+	// and it is not closed. Set TLS, the dialer, the reconnect backoff and the message size where
+	// you make the connection: TLS and Dialer must be empty here.
 	Conn grpc.ClientConnInterface
-	// OpenTimeout bounds how long Open waits for a server that is out of reach or
-	// not ready. Default: the operator's hold.
+	// OpenTimeout is how long Open waits for a server that is out of reach or not ready. Default:
+	// the operator's hold.
 	OpenTimeout time.Duration
-	// NonIdempotent says that a row must not reach the model twice because a
-	// connection was lost: a call lost after it may have been written is then its
-	// record's failure (ErrUnreachable), instead of being made again. So is one that others have
-	// cancelled (ErrCancelled), and one of whose answer this side can make nothing.
+	// NonIdempotent says that a lost connection must not make a row reach the model twice. A call
+	// that was lost after it may have been written then fails its records with ErrUnreachable; it
+	// is not made again. A call that the server or something on the way cancelled fails them too
+	// (ErrCancelled), and so does a call whose answer the client cannot read.
 	NonIdempotent bool
-	// Observe is told of each request, for metrics, from several goroutines. It must not block. A
-	// panic of it fails the operator (A69).
+	// Observe, if set, is called after each request, for metrics, by several goroutines at once. It
+	// must not block. A panic of it fails the operator (A69).
 	Observe func(Request)
-	// Logger takes changes of the connection, never records. A handler that panics fails nothing:
-	// the first time is told on standard error. Default: the operator's.
+	// Logger receives changes of the connection, never records. A handler that panics fails
+	// nothing; its first panic is reported on standard error. Default: the operator's logger.
 	Logger *slog.Logger
 }
 
-// Request is one that has ended.
+// Request describes a request that has ended.
 type Request struct {
+	// Rows is the number of rows in it, and Took how long it was in progress.
 	Rows int
 	Took time.Duration
 	Err  error // of the RPC; nil: it was answered
-	// Operator and Subtask, from 0, sent it.
+	// Operator and Subtask (from 0) say which subtask sent it.
 	Operator string
 	Subtask  int
 }
 
-// Backoff spaces attempts: Base, then Factor times more each, at most Max; from the
-// second on changed at random by up to the share Jitter of it.
+// Backoff sets the delays between attempts. The first delay is Base, and each further one is Factor
+// times longer, up to Max. From the second delay on, each is changed at random by at most the share
+// Jitter of it, in either direction.
 type Backoff struct {
 	Base   time.Duration // default 50 ms
 	Max    time.Duration // default 2 s
@@ -124,8 +136,8 @@ func (b Backoff) delay(n int) time.Duration {
 	return time.Duration(d * (1 + b.Jitter*(2*rand.Float64()-1)))
 }
 
-// Validate checks the configuration. The error names each field that is wrong and what
-// it may be.
+// Validate checks the configuration. The error names each field that is wrong and says what it may
+// be.
 func (c Config) Validate() error {
 	_, _, err := c.resolve()
 	return err

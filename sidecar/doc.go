@@ -1,6 +1,6 @@
-// Package sidecar is the client of a model server that speaks the Open Inference
-// Protocol over gRPC: the sidecar. It makes an async.Function of a model and a
-// codec, so that an operator can send records through the model.
+// Package sidecar is the client of a model server, the sidecar, that speaks the Open Inference
+// Protocol over gRPC. [NewAsyncFunction] makes an async.Function of a model and a codec, through
+// which an operator sends records:
 //
 //	classify := sidecar.NewAsyncFunction(sidecar.Config{
 //		Endpoint: "unix:///run/model.sock",
@@ -8,36 +8,41 @@
 //	}, DigitCodec{})
 //	for label, err := range async.Map(ctx, digits, classify, async.Config{}) { ... }
 //
-// It owns the connection (one a subtask, reconnected with backoff), the gathering
-// of records into requests, the splitting of requests that fail over one bad
-// record, and the meaning of every error that a server can answer (Error). It must
-// never know what a record is, in which order results leave, or what becomes of a
-// record that failed: that is the codec's and the operator's part.
+// Each subtask costs one connection and memory for Config.Window requests of at most Config.MaxBytes
+// each, with their answers. Do not use the package for a model that runs in the same program: write
+// an async.Function for it. Open refuses decoupled and stateful models, if the server says so.
+//
+// The package owns the connection (one for each subtask, reconnected with backoff), the gathering
+// of records into requests, the splitting of requests that fail because of one bad record, and the
+// meaning of every error that a server can answer ([Error]). It must never know what a record is,
+// in which order results leave, or what happens to a record that failed. Those are the codec's and
+// the operator's part.
 //
 // # Micro-batches
 //
-// There is no timer. While fewer requests are outstanding than Config.Window,
-// what is at hand is sent; else records gather until an answer frees a place. At low load
-// that is one record a request, at high load requests fill by themselves, up to
-// Config.MaxBatch rows or Config.MaxBytes.
+// There is no timer. While fewer requests are outstanding than Config.Window, the waiting records
+// are sent at once. Otherwise records gather until an answer frees a place. At low load each
+// request holds one record. At high load requests fill by themselves, up to Config.MaxBatch rows or
+// Config.MaxBytes.
 //
 // # One bad record
 //
-// A request succeeds or fails whole. When one with several rows fails over its
-// content, the rows that the server names fail and the others are sent again; if it
-// names none, halves are sent until the rows that fail alone are known. These
-// further requests count as no attempts.
+// A request succeeds or fails as a whole. When the content of a request with several rows makes it
+// fail, the rows that the server names fail, and the other rows are sent again. If the server names
+// no row, the client sends halves of the request until it knows the rows that fail alone. These
+// further requests do not count as attempts.
 //
-// Before a row is blamed the server is asked whether the model is still the one that the codec was
-// bound to. One that was replaced in place by a model with other tensors makes every row look bad,
-// and is an ErrMismatch, for good.
+// Before it blames a row, the client asks the server whether the model is still the one that the
+// codec was bound to. If the model was replaced in place by one with other tensors, every row looks
+// bad. That is an ErrMismatch, and it is permanent.
 //
 // # A lost connection
 //
-// The operator is told with Suspend, and with Resume when the server answers again; records that
-// were on their way are given back to wait there. Nothing is lost, and each waits for at most
-// async.Config.Hold. A connection that goes silent, as when a machine loses its power, is noticed
-// before the records' time is over, and so long as its system answers a server that is merely busy
-// is told from it; see rule A73. A proxy's answers count as a loss as well. Inference is taken to
-// be repeatable; see Config.NonIdempotent.
+// When the connection is lost, the package calls the operator's Suspend, and Resume when the server
+// answers again. Records whose requests were in progress return to the operator and wait there.
+// Nothing is lost, and each record waits for at most async.Config.Hold. A connection that goes
+// silent, for example because a machine lost its power, is noticed before the records run out of
+// time. A server that is only busy is not taken for lost as long as its operating system answers;
+// see rule A73. An answer that a proxy made itself counts as a loss of the connection too.
+// Inference is assumed to be repeatable; see Config.NonIdempotent.
 package sidecar

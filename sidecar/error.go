@@ -8,60 +8,60 @@ import (
 	"github.com/tensorferry/tensorferry/async"
 )
 
-// What an Error can be about; use errors.Is.
+// The failures that an Error can report. Test for them with errors.Is.
 var (
 	// ErrOverloaded: the server has no room for the request at present.
 	ErrOverloaded = errors.New("the server is overloaded")
-	// ErrUnreachable: no connection, or it was lost before the answer.
+	// ErrUnreachable: there is no connection, or it was lost before the answer.
 	ErrUnreachable = errors.New("the server is out of reach")
 	// ErrNotReady: the server is stopping, or still loads the model.
 	ErrNotReady = errors.New("the server or its model is not ready")
-	// ErrTooLarge: one record alone makes a message that a side refuses.
+	// ErrTooLarge: one record alone makes a message that one of the sides refuses.
 	ErrTooLarge = errors.New("the message is too large")
-	// ErrBadRecord: the codec or the model refuses what is in the record.
+	// ErrBadRecord: the codec or the model refuses the record's content.
 	ErrBadRecord = errors.New("the record is bad")
-	// ErrTimeout: no answer in time.
+	// ErrTimeout: no answer arrived in time.
 	ErrTimeout = errors.New("the request ran out of time")
 	// ErrBackend: the model failed on the record.
 	ErrBackend = errors.New("the model failed")
-	// ErrBadOutput: the server answered with other tensors than the model declares.
+	// ErrBadOutput: the tensors in the answer are not those that the model declares.
 	ErrBadOutput = errors.New("the answer does not fit the model's outputs")
 	// ErrCancelled: the server, or something on the way to it, cancelled the request.
 	ErrCancelled = errors.New("the request was cancelled")
-	// ErrPermanent matches every error of class async.Permanent; the next ones
-	// say which.
+	// ErrPermanent matches every error of class async.Permanent. The errors below it say which one
+	// it is.
 	ErrPermanent = errors.New("no retry or restart helps")
-	// ErrModelNotFound: the server has no such model or version.
+	// ErrModelNotFound: the server does not have the model or the version.
 	ErrModelNotFound = errors.New("the server has no such model")
-	// ErrModelUnusable: the server has the model and cannot run it.
+	// ErrModelUnusable: the server has the model but cannot run it, or requests cannot use it.
 	ErrModelUnusable = errors.New("the model cannot be used")
 	// ErrMismatch: the codec does not fit the model's inputs and outputs.
 	ErrMismatch = errors.New("the codec does not fit the model")
 	// ErrUnsupported: the server does not know the call.
 	ErrUnsupported = errors.New("the server does not support this")
-	// ErrUntrusted: one side does not trust the other's certificate, or there is no TLS.
+	// ErrUntrusted: one side does not trust the other's certificate, or does not speak TLS.
 	ErrUntrusted = errors.New("no trusted connection to the server can be made")
 	// ErrUnauthorized: the server refuses this client.
 	ErrUnauthorized = errors.New("the server refuses this client")
 )
 
-// Error is a failure of a call to a sidecar. It is found by errors.As, knows what it means to the
-// operator (async.Failure), and matches the errors above by errors.Is. It is not changed after it
-// was made, so that records that share a request may share it.
+// Error is a failure of a call to a sidecar. Find it with errors.As, and test what it is about with
+// errors.Is and the errors above. It implements async.Failure, so that the operator knows what to
+// do. It never changes after it was made: records of one request may share it.
 type Error struct {
-	// Code is the status that ended the request. Where nothing was sent (the codec
-	// refused the record) it is the one that a server would have given.
+	// Code is the status that ended the request. If nothing was sent, for example because the codec
+	// refused the record, it is the code that a server would have used.
 	Code Code
-	// Reason is the server's own word for it (QUEUE_FULL, BAD_TENSOR, ...); empty
-	// if it gave none.
+	// Reason is the server's own name for the failure (QUEUE_FULL, BAD_TENSOR, ...). Empty: the
+	// server gave none.
 	Reason string
-	// Message is what happened, as whoever found it says.
+	// Message says what happened, in the words of the side that noticed it.
 	Message string
-	// Model and Endpoint are the configured ones; RequestID is empty if nothing was sent.
+	// Model and Endpoint are the configured ones. RequestID is empty if nothing was sent.
 	Model, Endpoint, RequestID string
-	// RetryAfter is how long the server asks to wait; 0: it did not say.
+	// RetryAfter is how long the server asks the client to wait. 0: the server did not say.
 	RetryAfter time.Duration
-	// Class is what the failure is about.
+	// Class is the kind of failure, which decides what the operator does with the record.
 	Class async.Class
 
 	kind        error // one of the errors above
@@ -72,7 +72,7 @@ type Error struct {
 	cause       error
 }
 
-// Error says where, what and what to do.
+// Error says where the call failed, what happened and what to do about it.
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString("sidecar ")
@@ -111,19 +111,20 @@ func (e *Error) Verdict() async.Verdict {
 	return async.Verdict{Class: e.Class, Hold: e.hold, RetryAfter: e.RetryAfter, Lost: e.lost, Retry: e.retry}
 }
 
-// Is reports whether target is the error of this package that e is about.
+// Is reports whether target is the error of this package that e is about, or ErrPermanent if the
+// class is async.Permanent.
 func (e *Error) Is(target error) bool {
 	return target == e.kind || (target == ErrPermanent && e.Class == async.Permanent)
 }
 
-// Unwrap returns what caused the failure: the codec's error, or grpc's status.
+// Unwrap returns the cause of the failure: the codec's error, or the gRPC status.
 func (e *Error) Unwrap() error { return e.cause }
 
-// Code is the status of a request, by the names that gRPC gives them.
+// Code is the status of a request, under its gRPC name.
 type Code string
 
-// The codes. A code alone does not say what a failure means: servers differ. Use
-// errors.Is, or Error.Class.
+// The codes. A code alone does not say what a failure means, because servers use codes differently.
+// Use errors.Is, or Error.Class.
 const (
 	Cancelled          Code = "CANCELLED"
 	Unknown            Code = "UNKNOWN"

@@ -9,8 +9,8 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// AsyncFunction is an async.Function that sends records through a model on a
-// sidecar. Each subtask gets a channel of its own. It is safe for concurrent use.
+// AsyncFunction is an async.Function that sends records through a model on a sidecar. Each subtask
+// has its own connection. It is safe for concurrent use.
 //
 // To add a timeout handler or a retry predicate, embed it in a type that implements
 // async.TimeoutHandler or async.RetryPredicate.
@@ -19,8 +19,8 @@ type AsyncFunction[IN, OUT any] struct {
 	bind binder[IN, OUT]
 }
 
-// NewAsyncFunction returns the function of cfg.Model at cfg.Endpoint. Nothing is
-// checked or dialled before Open; Config.Validate checks earlier.
+// NewAsyncFunction returns the function that calls cfg.Model at cfg.Endpoint. It checks nothing and
+// does not connect: both happen in Open. Config.Validate checks the configuration earlier.
 func NewAsyncFunction[IN, OUT any](cfg Config, codec tensor.Codec[IN, OUT]) *AsyncFunction[IN, OUT] {
 	return &AsyncFunction[IN, OUT]{cfg, func(sig tensor.Signature) (rowCodec[IN, OUT], error) {
 		row, err := bound(codec, sig)
@@ -28,8 +28,8 @@ func NewAsyncFunction[IN, OUT any](cfg Config, codec tensor.Codec[IN, OUT]) *Asy
 	}}
 }
 
-// NewRecordFunction is NewAsyncFunction for a codec that wants more than the value: the
-// record's event time, key, split and position, for features made of them or for messages.
+// NewRecordFunction is NewAsyncFunction for a codec that needs more than the record's value: its
+// event time, key, split and position, for features that are computed from them, or for messages.
 func NewRecordFunction[IN, OUT any](cfg Config, codec tensor.Codec[async.Record[IN], OUT]) *AsyncFunction[IN, OUT] {
 	return &AsyncFunction[IN, OUT]{cfg, func(sig tensor.Signature) (rowCodec[IN, OUT], error) {
 		row, err := bound(codec, sig)
@@ -67,11 +67,10 @@ func (v records[IN, OUT]) decode(r *async.Record[IN], src *tensor.Rows, i int) (
 	return v.row.Decode(*r, src, i)
 }
 
-// Open connects one subtask, waits until the server is ready, reads the model's
-// metadata and binds the codec to it. It waits for at most Config.OpenTimeout (default: the
-// operator's hold) for a server that is out of reach, stopping or loading; what no waiting
-// mends fails at once, with class async.Permanent. The connection outlives ctx; Close of the
-// caller ends it.
+// Open connects one subtask, waits until the server is ready, reads the model's metadata and binds
+// the codec to it. If the server is out of reach, stopping or loading, Open waits for at most
+// Config.OpenTimeout (default: the operator's hold). An error that waiting cannot mend is returned
+// at once, with class async.Permanent. The connection outlives ctx; the caller's Close ends it.
 func (f *AsyncFunction[IN, OUT]) Open(ctx context.Context, sub async.Subtask, done async.Completer[OUT]) (async.Caller[IN, OUT], error) {
 	cfg, ep, err := f.cfg.resolve()
 	if err != nil {

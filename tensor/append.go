@@ -6,8 +6,8 @@ import (
 	"math"
 )
 
-// AppendValues appends vs to the open row of c. T must be the Go type of the input's datatype,
-// which for FP16 and BF16 is float32; they are rounded to nearest, ties to even.
+// AppendValues appends vs to the open row of c. T must be the Go type of the input's datatype. For
+// FP16 and BF16 that is float32, whose values are rounded to nearest, ties to even.
 func AppendValues[T Numeric](c *Column, vs []T) error {
 	if !holds[T](c.spec.DType) {
 		var zero T
@@ -53,8 +53,8 @@ func appendElement[B []byte | string](c *Column, v B) error {
 	return nil
 }
 
-// AppendRaw appends elements that are in the wire's raw layout already: row-major, little-endian,
-// BYTES elements each after their length as a uint32.
+// AppendRaw appends elements that already have the wire's raw layout: row-major, little-endian,
+// each BYTES element behind its length as a uint32.
 func (c *Column) AppendRaw(raw []byte) error {
 	var n int
 	if c.spec.DType == Bytes {
@@ -74,9 +74,9 @@ func (c *Column) AppendRaw(raw []byte) error {
 	return nil
 }
 
-// AppendNumber appends one element to a numeric input. An integer datatype takes only what it can
-// hold exactly. A floating-point one rounds to nearest, and refuses a finite number beyond its
-// range.
+// AppendNumber appends one element to a numeric input. An integer datatype takes only numbers that
+// it holds exactly. A floating-point datatype rounds to nearest, and refuses a finite number beyond
+// its range.
 func (c *Column) AppendNumber(v float64) error {
 	if f, ok := c.spec.DType.round(v); ok {
 		if math.IsInf(f, 0) && !math.IsInf(v, 0) {

@@ -6,19 +6,19 @@ import (
 	"slices"
 )
 
-// ErrRagged says that a row cannot stand in one request with the rows before it: its shape is
-// another, or the model takes one row a request. The row is sound; it begins the next batch.
+// ErrRagged says that a row cannot share a request with the rows before it: its shape is different,
+// or the model takes one row per request. The row itself is valid; it begins the next batch.
 var ErrRagged = errors.New("the row does not fit the rows before it; it begins a new batch")
 
-// Batch gathers rows for one request, one [Column] for each of the model's inputs. It keeps its
-// buffers when it is reset, as [Batch.Reset] says. A batch belongs to one goroutine at a time.
+// Batch gathers rows for one request, in one Column for each of the model's inputs. Reset keeps the
+// buffers for the next request, as Batch.Reset says. A batch is not safe for concurrent use.
 type Batch struct {
 	sig  *Signature
 	cols []Column
 	rows int
 }
 
-// NewBatch returns an empty batch for the inputs of sig, which it keeps.
+// NewBatch returns an empty batch for the inputs of sig. It keeps sig, which must not change.
 func NewBatch(sig *Signature) *Batch {
 	b := &Batch{sig: sig, cols: make([]Column, len(sig.Inputs))}
 	for i := range b.cols {
@@ -33,7 +33,7 @@ func (b *Batch) Signature() *Signature { return b.sig }
 // Rows returns the number of complete rows.
 func (b *Batch) Rows() int { return b.rows }
 
-// Bytes returns the number of bytes of the complete rows, over all columns.
+// Bytes returns the size of the complete rows in bytes, over all columns.
 func (b *Batch) Bytes() int {
 	n := 0
 	for i := range b.cols {
@@ -42,14 +42,14 @@ func (b *Batch) Bytes() int {
 	return n
 }
 
-// Columns returns the number of columns: that of the model's inputs.
+// Columns returns the number of columns, which is the number of the model's inputs.
 func (b *Batch) Columns() int { return len(b.cols) }
 
-// Column returns the column of the model's input i, as [Signature.Input] finds it.
+// Column returns the column of input i, which Signature.Input finds.
 func (b *Batch) Column(i int) *Column { return &b.cols[i] }
 
-// Reset empties the batch. It keeps its buffers, but for one that has been far too large for a
-// while, as after a large record among small ones.
+// Reset empties the batch. It keeps its buffers, except a buffer that has been far too large for a
+// while, for example after one large record among small ones.
 func (b *Batch) Reset() {
 	b.truncate(0)
 	for i := range b.cols {
@@ -57,9 +57,9 @@ func (b *Batch) Reset() {
 	}
 }
 
-// Use empties the batch and gives each of its columns memory to append to, in the order of the
-// model's inputs; nil for memory of its own. What does not fit moves to memory of the batch's own,
-// as with append; [Column.Within] tells.
+// Use empties the batch and sets the memory that each of its columns appends to, in the order of
+// the model's inputs. A nil slice makes a column use its own memory. Rows that do not fit move to
+// the column's own memory, as with append; Column.Within tells which did.
 func (b *Batch) Use(memory [][]byte) {
 	b.truncate(0)
 	for i := range b.cols {
@@ -67,14 +67,14 @@ func (b *Batch) Use(memory [][]byte) {
 	}
 }
 
-// Mark is a place between two rows of a batch. It is void once the batch was reset or rolled back
-// beyond it.
+// Mark is a position between two rows of a batch. It becomes invalid when the batch is reset, or
+// rolled back beyond it.
 type Mark struct{ rows int }
 
-// Mark returns the place after the last complete row.
+// Mark returns the position behind the last complete row.
 func (b *Batch) Mark() Mark { return Mark{b.rows} }
 
-// Rollback removes the open row and every complete row after m.
+// Rollback removes the open row and every complete row behind m.
 func (b *Batch) Rollback(m Mark) { b.truncate(min(m.rows, b.rows)) }
 
 func (b *Batch) truncate(rows int) {
@@ -84,11 +84,11 @@ func (b *Batch) truncate(rows int) {
 	}
 }
 
-// EndRow completes the open row: every column must have got exactly one row since the last call.
-// After an error the row is gone and the batch is as before it was begun. If the error is
-// [ErrRagged], as errors.Is tells, the row is to be encoded again into an empty batch. Every other
-// error is the record's own, also one that an Append method returned for this row and that was not
-// passed on.
+// EndRow completes the open row. Every column must have received exactly one row since the last
+// call. After an error the row is gone, and the batch is as it was before the row. If the error is
+// ErrRagged, as errors.Is tells, encode the row again into an empty batch. Every other error is the
+// record's own fault. EndRow also returns the error of an Append method for this row that the
+// encoder did not pass on.
 func (b *Batch) EndRow() error {
 	for i := range b.cols {
 		if err := b.cols[i].close(); err != nil {

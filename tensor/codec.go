@@ -5,34 +5,34 @@ import (
 	"fmt"
 )
 
-// Codec turns records into rows for a model, and the model's rows into results. It is shared by the
-// subtasks of a job and must be safe for concurrent use.
+// Codec turns records into rows for a model, and the model's rows into results. All subtasks of a
+// job share it: it must be safe for concurrent use.
 type Codec[IN, OUT any] interface {
-	// Bind is called once a subtask, with the model's own names, datatypes and shapes. If they do
-	// not suit the codec, the error should show both sides.
+	// Bind is called once for each subtask, with the model's own names, datatypes and shapes. If
+	// they do not suit the codec, Bind returns an error that should show both sides.
 	Bind(Signature) (RowCodec[IN, OUT], error)
 }
 
-// RowCodec encodes and decodes rows for one model. Encode is called by one goroutine at a time;
-// Decode by any number at once, also while Encode runs.
+// RowCodec encodes and decodes rows for one model. One goroutine at a time calls Encode. Any number
+// of goroutines may call Decode at once, also while Encode runs.
 type RowCodec[IN, OUT any] interface {
-	// Encode appends one row to every column of dst. If it fails or panics the row is removed and
-	// this record alone fails. A record that is tried again is encoded again.
+	// Encode appends one row to every column of dst. If it fails or panics, the row is removed and
+	// only this record fails. A record that is tried again is encoded again.
 	Encode(dst *Batch, in IN) error
-	// Decode makes the result of the record in from row i of src, which is valid until Decode
-	// returns. Its error is the record's fault, unless it wraps ErrAnswer.
+	// Decode makes the result of the record in from row i of src. src is valid until Decode
+	// returns. The error counts as the record's fault, unless it wraps ErrAnswer.
 	Decode(in IN, src *Rows, i int) (OUT, error)
 }
 
-// ErrAnswer is wrapped by an error of Decode that no record can help: the model's answer is not
-// what a result can be made of. The failure is the model's (async.Backend).
+// ErrAnswer is wrapped by an error of Decode that is not the record's fault: the model's answer
+// cannot become a result. The failure then counts as the model's (async.Backend).
 var ErrAnswer = errors.New("the model's answer is no result")
 
-// Values returns a codec for models with one numeric input: records are the input's elements of one
-// row, row-major, and results those of an output, each in a slice of its own. T and U must be the
-// Go types of the model's datatypes (float32 for FP16 and BF16). An empty name means the only
-// input, the only output. At most one dimension of the input's row may be dynamic; it follows from
-// the record's length.
+// Values returns a codec for models with one numeric input. A record is the elements of one row of
+// the input, row-major. A result is the elements of one row of the output, in a new slice. T and U
+// must be the Go types of the model's datatypes (float32 for FP16 and BF16). An empty name means
+// the only input, or the only output. At most one dimension of the input's row may be dynamic; its
+// size follows from the record's length.
 func Values[T, U Numeric](input, output string) Codec[[]T, []U] {
 	return valuesCodec[T, U]{input, output}
 }

@@ -5,9 +5,9 @@ import (
 	"slices"
 )
 
-// Column is one input of a [Batch]: the raw elements of its complete rows, and those of the row
-// that is open. The Append methods add elements to the open row, row-major. If one of them returns
-// an error the row cannot be completed any more; [Batch.EndRow] gives the error again.
+// Column is one input of a Batch. It holds the raw elements of the complete rows, and those of the
+// open row. The Append methods add elements to the open row, row-major. If one of them returns an
+// error, the row cannot be completed, and Batch.EndRow returns the error again.
 type Column struct {
 	spec    Spec
 	dynamic int // dynamic dimensions of spec.Row
@@ -35,18 +35,18 @@ func (c *Column) init(spec Spec) {
 // Spec returns the model's description of the input.
 func (c *Column) Spec() Spec { return c.spec }
 
-// Raw returns the bytes of the complete rows, which are what a request carries. They are valid
-// until the batch is next changed.
+// Raw returns the bytes of the complete rows, which a request carries. They are valid until the
+// batch changes.
 func (c *Column) Raw() []byte { return c.raw[:c.end()] }
 
-// Within reports whether the complete rows lie in memory, which [Batch.Use] gave, from its
+// Within reports whether the complete rows lie in memory, which was passed to Batch.Use, from its
 // beginning.
 func (c *Column) Within(memory []byte) bool {
 	return c.end() > 0 && c.end() <= len(memory) && &c.raw[0] == &memory[0]
 }
 
 // RowShape returns the shape that the complete rows have in common, or nil if there are none. It is
-// valid until the batch is next changed.
+// valid until the batch changes.
 func (c *Column) RowShape() Shape {
 	if len(c.ends) == 0 {
 		return nil
@@ -54,8 +54,9 @@ func (c *Column) RowShape() Shape {
 	return c.shape
 }
 
-// SetRowShape gives the shape of the open row, before or after its elements. It is needed where the
-// model leaves more than one dimension open; a single one follows from the number of elements.
+// SetRowShape sets the shape of the open row, before or after its elements. It is needed if the
+// model leaves more than one dimension open; a single open dimension follows from the number of
+// elements.
 func (c *Column) SetRowShape(dims ...int64) error {
 	if len(dims) != len(c.spec.Row) || !c.spec.Row.Accepts(dims) {
 		return c.fail(fmt.Errorf("input %q: a row of shape %v; the model wants %v", c.spec.Name, slices.Clone(dims), c.spec.Row))

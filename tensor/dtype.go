@@ -51,8 +51,8 @@ var dtypes = [numDTypes]struct {
 	Bytes:   {"BYTES", 0, "[]byte"},
 }
 
-// ParseDType returns the datatype of the given name, as in "FP32". The error lists the names there
-// are.
+// ParseDType returns the datatype with the given name, such as "FP32". The error lists the names
+// that exist.
 func ParseDType(name string) (DType, error) {
 	for d := Bool; d < numDTypes; d++ {
 		if dtypes[d].name == name {
@@ -62,10 +62,10 @@ func ParseDType(name string) (DType, error) {
 	return Invalid, fmt.Errorf("unknown datatype %q; want BOOL, UINT8, UINT16, UINT32, UINT64, INT8, INT16, INT32, INT64, FP16, BF16, FP32, FP64 or BYTES", name)
 }
 
-// Valid reports whether d is one of the datatypes; Invalid is not.
+// Valid reports whether d is one of the datatypes. Invalid is not.
 func (d DType) Valid() bool { return d > Invalid && d < numDTypes }
 
-// String returns the protocol's name, as in "FP32".
+// String returns the protocol's name, such as "FP32".
 func (d DType) String() string {
 	if d >= numDTypes {
 		return fmt.Sprintf("DType(%d)", uint8(d))
@@ -73,8 +73,8 @@ func (d DType) String() string {
 	return dtypes[d].name
 }
 
-// Size returns the bytes of one element: 1, 2, 4 or 8, and 0 for Bytes, whose elements have their
-// own.
+// Size returns the number of bytes of one element: 1, 2, 4 or 8. It is 0 for Bytes, whose elements
+// have their own length.
 func (d DType) Size() int {
 	if d >= numDTypes {
 		return 0
@@ -82,8 +82,8 @@ func (d DType) Size() int {
 	return dtypes[d].size
 }
 
-// GoType returns the name of the Go type in which elements of d are handed over: float32 for FP16
-// and BF16.
+// GoType returns the name of the Go type that Append and read methods use for elements of d:
+// float32 for FP16 and BF16.
 func (d DType) GoType() string {
 	if d >= numDTypes {
 		return "none"
@@ -91,7 +91,7 @@ func (d DType) GoType() string {
 	return dtypes[d].goes
 }
 
-// Numeric are the Go types of the numeric datatypes; FP16 and BF16 are handed over as float32.
+// Numeric lists the Go types of the numeric datatypes. FP16 and BF16 use float32.
 type Numeric interface {
 	uint8 | uint16 | uint32 | uint64 | int8 | int16 | int32 | int64 | float32 | float64
 }

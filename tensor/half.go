@@ -2,8 +2,8 @@ package tensor
 
 import "math"
 
-// Float32ToFP16 rounds f to the nearest half, ties to even. What is too large becomes an infinity;
-// a NaN stays one.
+// Float32ToFP16 rounds f to the nearest half, ties to even. Values that are too large become an
+// infinity; a NaN stays a NaN.
 func Float32ToFP16(f float32) uint16 {
 	b := math.Float32bits(f)
 	sign := uint16(b >> 16 & 0x8000)
@@ -26,7 +26,7 @@ func Float32ToFP16(f float32) uint16 {
 	return sign
 }
 
-// FP16ToFloat32 returns the value of a half, exactly.
+// FP16ToFloat32 returns the exact value of a half.
 func FP16ToFloat32(h uint16) float32 {
 	sign := uint32(h&0x8000) << 16
 	exp := uint32(h >> 10 & 0x1f)
@@ -41,8 +41,8 @@ func FP16ToFloat32(h uint16) float32 {
 	return math.Float32frombits(sign | (exp+112)<<23 | frac<<13)
 }
 
-// Float32ToBF16 rounds f to the nearest bfloat16, ties to even. What is too large becomes an
-// infinity; a NaN stays one.
+// Float32ToBF16 rounds f to the nearest bfloat16, ties to even. Values that are too large become an
+// infinity; a NaN stays a NaN.
 func Float32ToBF16(f float32) uint16 {
 	b := math.Float32bits(f)
 	if f != f {
@@ -51,7 +51,7 @@ func Float32ToBF16(f float32) uint16 {
 	return uint16((b + 0x7fff + b>>16&1) >> 16)
 }
 
-// BF16ToFloat32 returns the value of a bfloat16, exactly.
+// BF16ToFloat32 returns the exact value of a bfloat16.
 func BF16ToFloat32(h uint16) float32 { return math.Float32frombits(uint32(h) << 16) }
 
 // odd converts v to a float32 so that rounding it once more, to FP16 or BF16, gives what rounding v

@@ -5,9 +5,10 @@ import (
 	"slices"
 )
 
-// Output is one output of the model within [Rows]. What its methods return lies in the answer's
-// bytes and is valid until the rows are reset. Rows and elements are numbered from 0; a number
-// beyond them, and an output that is not set, panics as a slice would.
+// Output is one output of the model within Rows. What its methods return lies in the answer's bytes
+// and is valid until the rows are reset. Rows and elements are numbered from 0. Like an index into
+// a slice, a number that is too large panics, and so do an output that is not set and a method for
+// another datatype.
 type Output struct {
 	spec  Spec
 	shape Shape
@@ -27,13 +28,13 @@ func (o *Output) reset() {
 // Spec returns the model's description of the output.
 func (o *Output) Spec() Spec { return o.spec }
 
-// RowShape returns the shape of a row, with no dynamic dimensions left.
+// RowShape returns the shape of a row. It has no dynamic dimensions.
 func (o *Output) RowShape() Shape { return o.shape }
 
 // RowElements returns the number of elements of a row.
 func (o *Output) RowElements() int { return o.each }
 
-// RowRaw returns the raw bytes of a row, BYTES elements with their lengths.
+// RowRaw returns the raw bytes of a row. BYTES elements keep their lengths.
 func (o *Output) RowRaw(row int) []byte {
 	o.check(row)
 	if o.spec.DType == Bytes {
@@ -45,8 +46,7 @@ func (o *Output) RowRaw(row int) []byte {
 }
 
 // RowValues appends the elements of a row to dst, which may be nil, and returns it. T must be the
-// Go type of the output's datatype, which for FP16 and BF16 is float32; other datatypes are an
-// error.
+// Go type of the output's datatype (float32 for FP16 and BF16); other types are an error.
 func RowValues[T Numeric](o *Output, row int, dst []T) ([]T, error) {
 	if !holds[T](o.spec.DType) {
 		var zero T
@@ -70,7 +70,7 @@ func (o *Output) BytesAt(row, j int) []byte {
 	return o.raw[from:to:to]
 }
 
-// BoolAt returns element j of a row of a BOOL output. Every byte but 0 is true.
+// BoolAt returns element j of a row of a BOOL output. Every byte except 0 is true.
 func (o *Output) BoolAt(row, j int) bool {
 	o.element(row, j)
 	if o.spec.DType != Bool {
@@ -79,7 +79,7 @@ func (o *Output) BoolAt(row, j int) bool {
 	return o.raw[row*o.each+j] != 0
 }
 
-// Number returns element j of a row of a numeric output. Integers over 2^53 are rounded.
+// Number returns element j of a row of a numeric output. Integers above 2^53 are rounded.
 func (o *Output) Number(row, j int) float64 {
 	o.element(row, j)
 	if o.spec.DType <= Bool || o.spec.DType == Bytes {
@@ -88,8 +88,8 @@ func (o *Output) Number(row, j int) float64 {
 	return number(o.spec.DType, o.raw, row*o.each+j)
 }
 
-// Int returns element j of a row of an output with an integer datatype. A UINT64 over the range of
-// an int64 wraps, so that uint64(o.Int(row, j)) is its value.
+// Int returns element j of a row of an output with an integer datatype. A UINT64 beyond the range
+// of int64 wraps around; uint64(o.Int(row, j)) is then its value.
 func (o *Output) Int(row, j int) int64 {
 	o.element(row, j)
 	if _, _, ok := o.spec.DType.limits(); !ok {

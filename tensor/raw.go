@@ -111,7 +111,7 @@ func integer(dt DType, raw []byte, j int) int64 {
 }
 
 // AppendElement appends one BYTES element in the raw layout: its length as a little-endian uint32,
-// and its bytes. An element over 4 GiB does not fit and is an error.
+// followed by its bytes. An element over 4 GiB is an error.
 func AppendElement[B []byte | string](raw []byte, element B) ([]byte, error) {
 	if uint64(len(element)) > math.MaxUint32 {
 		return raw, fmt.Errorf("a BYTES element of %d bytes; the raw layout holds at most %d", len(element), uint32(math.MaxUint32))
@@ -120,7 +120,8 @@ func AppendElement[B []byte | string](raw []byte, element B) ([]byte, error) {
 	return append(raw, element...), nil
 }
 
-// NextElement returns the first BYTES element of raw and what follows it. Both lie within raw.
+// NextElement returns the first BYTES element of raw and the bytes behind it. Both are parts of
+// raw.
 func NextElement(raw []byte) (element, rest []byte, err error) {
 	if len(raw) < 4 {
 		return nil, nil, fmt.Errorf("%d bytes where the length of a BYTES element (4 bytes) is expected", len(raw))

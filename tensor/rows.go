@@ -6,8 +6,8 @@ import (
 	"slices"
 )
 
-// Rows is the answer to a batch: the model's outputs, read row by row in place. It is reused from
-// answer to answer, and belongs to one goroutine at a time.
+// Rows is the answer to a batch: the model's outputs, which are read row by row in place. It is
+// reused from answer to answer. It is not safe for concurrent use.
 type Rows struct {
 	sig  *Signature
 	outs []Output
@@ -15,7 +15,7 @@ type Rows struct {
 	set  int // outputs that are set
 }
 
-// NewRows returns an empty answer for the outputs of sig, which it keeps.
+// NewRows returns an empty answer for the outputs of sig. It keeps sig, which must not change.
 func NewRows(sig *Signature) *Rows {
 	r := &Rows{sig: sig, outs: make([]Output, len(sig.Outputs))}
 	for i := range r.outs {
@@ -27,7 +27,7 @@ func NewRows(sig *Signature) *Rows {
 // Signature returns the model's signature.
 func (r *Rows) Signature() *Signature { return r.sig }
 
-// Reset forgets the answer and the bytes it lay in.
+// Reset drops the answer and the references to its bytes.
 func (r *Rows) Reset() {
 	r.rows, r.set = 0, 0
 	for i := range r.outs {
@@ -44,13 +44,13 @@ func (r *Rows) Len() int { return r.rows }
 // Complete reports whether every output is set.
 func (r *Rows) Complete() bool { return r.set == len(r.outs) }
 
-// Output returns output i, as [Signature.Output] finds it.
+// Output returns output i, which Signature.Output finds.
 func (r *Rows) Output(i int) *Output { return &r.outs[i] }
 
-// Set gives output i of the model its data: rows rows of datatype dt, and their shape, which for a
-// batched model has the batch in front. raw is kept, not copied, until the next Reset. It is an
-// error, and the output stays unset, if anything differs from the signature, from rows or from the
-// outputs set before.
+// Set sets the data of output i of the model: its datatype, its shape, which for a batched model
+// begins with the batch, and its bytes, for the given number of rows. raw is kept, not copied,
+// until the next Reset. If anything differs from the signature, from rows or from the outputs that
+// are already set, Set returns an error and the output stays unset.
 func (r *Rows) Set(i int, dt DType, shape Shape, raw []byte, rows int) error {
 	if i < 0 || i >= len(r.outs) {
 		return fmt.Errorf("output %d; the model has %d", i, len(r.outs))

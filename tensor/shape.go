@@ -8,11 +8,11 @@ import (
 	"strconv"
 )
 
-// Shape is the sizes of a tensor's dimensions, outermost first. The empty shape is a scalar.
+// Shape lists the sizes of a tensor's dimensions, outermost first. The empty shape is a scalar.
 // Dynamic stands for a dimension of any size.
 type Shape []int64
 
-// Dynamic is a dimension whose size is known only from the data.
+// Dynamic stands for a dimension whose size only the data show.
 const Dynamic = -1
 
 // String returns the shape as in "[-1,64]".
@@ -32,8 +32,8 @@ func (s Shape) String() string {
 	return string(append(b, ']'))
 }
 
-// Elements returns the number of elements, which is 1 for a scalar and 0 if a dimension is 0. It is
-// an error if a dimension is negative, dynamic ones included, or if the number exceeds an int64.
+// Elements returns the number of elements: 1 for a scalar, and 0 if a dimension is 0. It returns an
+// error if a dimension is negative (Dynamic included), or if the number exceeds an int64.
 func (s Shape) Elements() (int64, error) {
 	for _, d := range s {
 		if d < 0 {
@@ -53,8 +53,8 @@ func (s Shape) Elements() (int64, error) {
 	return n, nil
 }
 
-// Accepts reports whether a tensor of the given shape may stand where s is asked for: as many
-// dimensions, each of the same size where s says one. A dimension of concrete is never negative.
+// Accepts reports whether a tensor of the given shape fits s: it has as many dimensions, and each
+// has the size that s demands, if s demands one. A dimension of concrete is never negative.
 func (s Shape) Accepts(concrete Shape) bool {
 	if len(s) != len(concrete) {
 		return false
@@ -78,7 +78,7 @@ func (s Shape) dynamic() int {
 	return n
 }
 
-// MaxDims is the most dimensions that a tensor may have.
+// MaxDims is the largest number of dimensions that a tensor may have.
 const MaxDims = 64
 
 // check reports whether s can describe a tensor: each dimension 0 or more, or Dynamic.

@@ -15,11 +15,11 @@ type Spec struct {
 	Row Shape
 }
 
-// String returns the name, datatype and row shape, as in "pixels FP32[64]".
+// String returns the name, datatype and row shape, such as "pixels FP32[64]".
 func (s Spec) String() string { return s.Name + " " + s.DType.String() + s.Row.String() }
 
-// Shape returns the shape as a model's metadata has it: for a batched model the row's after a
-// dynamic batch dimension. It is a new slice.
+// Shape returns the shape as a model's metadata have it: for a batched model the row's shape behind
+// a dynamic batch dimension. It is a new slice.
 func (s Spec) Shape(batched bool) Shape {
 	if !batched {
 		return append(Shape{}, s.Row...)
@@ -27,21 +27,22 @@ func (s Spec) Shape(batched bool) Shape {
 	return append(Shape{Dynamic}, s.Row...)
 }
 
-// Signature is what a model takes and gives. It is read only once it has been handed over, and may
-// be shared by goroutines.
+// Signature describes the inputs and outputs of a model. It must not change once it is in use, and
+// goroutines may share it.
 type Signature struct {
 	Model, Version  string
 	Inputs, Outputs []Spec
 	// Batched says that the first dimension of every tensor is the batch, so one request may hold
-	// many rows. Other models take one row a request.
+	// many rows. Other models take one row per request.
 	Batched bool
-	// MaxBatch is the most rows that the model takes in a request; 0: no bound is known.
+	// MaxBatch is the largest number of rows that the model takes in a request. 0: no bound is
+	// known.
 	MaxBatch int
 }
 
-// NewSignature makes a signature of tensors whose shapes have the batch with them, as a server
-// tells of them. The model is batched if it has inputs and the first dimension of every input and
-// output is dynamic; the rows' shapes are then without it.
+// NewSignature makes a signature of tensors whose shapes include the batch, as a server describes
+// them. The model is batched if it has inputs and the first dimension of every input and output is
+// dynamic. The shapes of rows are then without that dimension.
 func NewSignature(model, version string, inputs, outputs []Spec) (Signature, error) {
 	s := Signature{Model: model, Version: version, Inputs: slices.Clone(inputs), Outputs: slices.Clone(outputs), Batched: len(inputs) > 0}
 	for _, list := range [][]Spec{inputs, outputs} {
@@ -63,10 +64,10 @@ func NewSignature(model, version string, inputs, outputs []Spec) (Signature, err
 	return s, nil
 }
 
-// Input returns the position of the named input.
+// Input returns the position of the named input, from 0.
 func (s *Signature) Input(name string) (int, bool) { return find(s.Inputs, name) }
 
-// Output returns the position of the named output.
+// Output returns the position of the named output, from 0.
 func (s *Signature) Output(name string) (int, bool) { return find(s.Outputs, name) }
 
 func find(specs []Spec, name string) (int, bool) {
@@ -78,8 +79,8 @@ func find(specs []Spec, name string) (int, bool) {
 	return 0, false
 }
 
-// MaxRows returns the most rows that one request may hold: 1 for a model that is not batched, 0 if
-// no bound is known.
+// MaxRows returns the largest number of rows of one request: 1 for a model that is not batched, and
+// 0 if no bound is known.
 func (s *Signature) MaxRows() int {
 	if !s.Batched {
 		return 1
@@ -87,10 +88,10 @@ func (s *Signature) MaxRows() int {
 	return s.MaxBatch
 }
 
-// FixedBatch returns the batch that the model was made for, if its shapes say so: it is not
-// batched, and the first dimension of all its tensors has one size. 0: there is none. Such a model
-// takes that many rows, no more and no fewer, so to the rest of this package its whole batch is
-// one row, and the first dimension belongs to the row's shape.
+// FixedBatch returns the batch size that the model was made for, if its shapes show one: the model
+// is not batched, and the first dimension of all its tensors has one size. 0: there is none. Such a
+// model takes exactly that many rows. To the rest of this package its whole batch is one row, and
+// the first dimension belongs to the row's shape.
 func (s *Signature) FixedBatch() int64 {
 	if s.Batched || len(s.Inputs) == 0 || len(s.Inputs[0].Row) == 0 {
 		return 0
@@ -112,7 +113,8 @@ func (s *Signature) FixedBatch() int64 {
 	return n
 }
 
-// FixedBatchNote says it after a message about a shape, or is empty.
+// FixedBatchNote returns text about FixedBatch to put behind a message about a shape. It is empty
+// if there is no fixed batch.
 func (s *Signature) FixedBatchNote() string {
 	if n := s.FixedBatch(); n > 0 {
 		return fmt.Sprintf("; the model has a fixed batch of %d, its first dimension", n)
@@ -120,8 +122,8 @@ func (s *Signature) FixedBatchNote() string {
 	return ""
 }
 
-// Validate checks that every input and output has a name of its own, a datatype and a possible
-// shape.
+// Validate checks that the model has outputs, that every input and output has a unique name, a
+// datatype and a possible shape, and that MaxBatch is not negative. The error lists every fault.
 func (s *Signature) Validate() error {
 	var errs []error
 	if len(s.Outputs) == 0 {
@@ -174,7 +176,7 @@ func (s *Signature) String() string {
 	return b.String()
 }
 
-// List returns the specs' own strings with commas between, or "none".
+// List returns the specs' own strings, separated by commas, or "none".
 func List(specs []Spec) string {
 	if len(specs) == 0 {
 		return "none"

@@ -7,7 +7,7 @@ type Tensor struct {
 	Name  string
 	DType DType
 	Shape Shape
-	// Raw are the elements, row-major and little-endian; BYTES elements each after its length as a
+	// Raw are the elements, row-major and little-endian. Each BYTES element follows its length as a
 	// uint32.
 	Raw []byte
 }
@@ -21,7 +21,7 @@ func (t *Tensor) Validate() error {
 }
 
 // Slice returns the rows from (included) to (excluded) along the first dimension, which must exist.
-// The bytes are shared, the shape is not. BYTES are walked from the start.
+// The bytes are shared; the shape is not. BYTES elements are counted from the start.
 func (t *Tensor) Slice(from, to int64) (Tensor, error) {
 	if err := t.Validate(); err != nil {
 		return Tensor{}, err

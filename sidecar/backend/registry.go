@@ -12,18 +12,18 @@ import (
 
 // Location says where a model is and how to load it.
 type Location struct {
-	// Scheme names the kind of backend, as "mock" in mock:double; empty: the
-	// file's extension decides.
+	// Scheme names the kind of backend, as "mock" in mock:double. Empty: the file's extension
+	// decides.
 	Scheme string
-	// Path is what the loader loads, often a file's path.
+	// Path is what the loader loads, often the path of a file.
 	Path string
-	// Options are the loader's own, by name. Nil: none.
+	// Options are the loader's own options, by name. Nil: none.
 	Options url.Values
 }
 
-// ParseLocation reads [SCHEME:]PATH[?OPTION=VALUE&...]. Options are written as in
-// the query of a URL, except that a plus sign is one. A file whose name holds a
-// question mark is written with the question mark as %3F.
+// ParseLocation reads [SCHEME:]PATH[?OPTION=VALUE&...]. Options are written as in the query of a
+// URL, except that a plus sign stands for itself. In the name of a file, write a question mark as
+// %3F.
 func ParseLocation(s string) (Location, error) {
 	var loc Location
 	rest := s
@@ -50,8 +50,8 @@ func isScheme(s string) bool {
 	return len(s) > 1 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789+-.") == ""
 }
 
-// CheckOptions returns an error that names the first option that is none of
-// those known, and lists these.
+// CheckOptions returns an error that names the first option, if any, that is not among the known
+// ones, and lists those.
 func (l Location) CheckOptions(known ...string) error {
 	for _, name := range slices.Sorted(maps.Keys(l.Options)) {
 		if !slices.Contains(known, name) {
@@ -61,17 +61,17 @@ func (l Location) CheckOptions(known ...string) error {
 	return nil
 }
 
-// Registry says which loader loads what. It is filled before use, by hand: no
-// package registers itself.
+// Registry says which loader loads which model. The program fills it before use: no package
+// registers itself.
 type Registry struct {
-	// Schemes are the loaders by the location's scheme, as "mock".
+	// Schemes are the loaders by the scheme of a location, such as "mock".
 	Schemes map[string]Loader
-	// Extensions are the loaders by the extension of the file, with its dot and in
-	// lower case, as ".onnx", for locations without a scheme.
+	// Extensions are the loaders for locations without a scheme, by the extension of the file, with
+	// its dot and in lower case, such as ".onnx".
 	Extensions map[string]Loader
 }
 
-// Loader returns the loader for loc. The error says which kinds there are.
+// Loader returns the loader for loc. If there is none, the error lists the kinds of backend.
 func (r Registry) Loader(loc Location) (Loader, error) {
 	if loc.Scheme != "" {
 		if l, ok := r.Schemes[loc.Scheme]; ok {

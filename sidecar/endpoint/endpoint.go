@@ -1,7 +1,7 @@
-// Package endpoint owns the addresses that a sidecar listens on and a client
-// dials: what they look like, what is wrong with one that is refused, and how
-// a Unix socket is created without ever taking a live one away. It must never
-// know what is spoken over the connection.
+// Package endpoint is about the addresses that a sidecar listens on and a client dials. Parse reads
+// one and says what is wrong with one that it refuses; Endpoint.Listen opens a listener, and never
+// takes a Unix socket away from a live process; Endpoint.GRPCTarget is what grpc.NewClient takes.
+// It must never know what is spoken over the connection.
 //
 // The forms are
 //
@@ -9,6 +9,9 @@
 //	unix-abstract:name        a Unix socket in Linux's abstract namespace
 //	host:port                 TCP; the port is a number, the host a name or an address
 //	[2001:db8::1]:port        TCP over IPv6
+//
+// Parsing looks nothing up and opens nothing. Other kinds of address, such as Windows pipes, are
+// not supported: use package net for them.
 package endpoint
 
 import (
@@ -20,21 +23,21 @@ import (
 	"strings"
 )
 
-// MaxPath is the longest path of a Unix socket, in bytes: the system's address
-// has room for 108, the last of which is the closing zero.
+// MaxPath is the longest path of a Unix socket, in bytes. The system's address has room for 108
+// bytes, and the last one is the closing zero.
 const MaxPath = 107
 
-// Endpoint is one address. The zero value is no endpoint. It is comparable.
+// Endpoint is one address. The zero value is not a valid endpoint. Endpoints can be compared with
+// ==.
 type Endpoint struct {
-	// Network is "unix" or "tcp", as package net calls them.
+	// Network is "unix" or "tcp", as in package net.
 	Network string
-	// Address is what package net dials: a path, "@name" for an abstract socket,
-	// or host:port.
+	// Address is what package net dials: a path, "@name" for an abstract socket, or host:port.
 	Address string
 }
 
-// Parse reads an endpoint. The error says which form was expected and why this
-// one is refused. Nothing is looked up or opened.
+// Parse reads an endpoint. The error says which form was expected and why s was refused. Nothing is
+// looked up or opened.
 func Parse(s string) (Endpoint, error) {
 	refuse := func(format string, args ...any) (Endpoint, error) {
 		return Endpoint{}, fmt.Errorf("endpoint %q: "+format, append([]any{s}, args...)...)
@@ -98,9 +101,8 @@ func Parse(s string) (Endpoint, error) {
 	return Endpoint{Network: "tcp", Address: net.JoinHostPort(host, strconv.FormatUint(n, 10))}, nil
 }
 
-// FromAddr returns the endpoint of a listener's or a connection's address, so
-// that one who listened on port 0 learns which it became. The address must be of
-// network unix or tcp.
+// FromAddr returns the endpoint of a listener's or a connection's address. A program that listened
+// on port 0 learns its port this way. An address of another network than unix or tcp is an error.
 func FromAddr(a net.Addr) (Endpoint, error) {
 	switch a.Network() {
 	case "unix":
@@ -114,7 +116,7 @@ func FromAddr(a net.Addr) (Endpoint, error) {
 	return Endpoint{}, fmt.Errorf("endpoint: an address of network %q is neither a Unix socket nor TCP", a.Network())
 }
 
-// String returns the endpoint as Parse reads it.
+// String returns the endpoint in the form that Parse reads.
 func (e Endpoint) String() string {
 	if e.Network != "unix" {
 		return e.Address
@@ -125,11 +127,11 @@ func (e Endpoint) String() string {
 	return "unix://" + e.Address
 }
 
-// IsUnix reports whether the endpoint is a Unix socket, of either kind.
+// IsUnix reports whether the endpoint is a Unix socket, as a file or abstract.
 func (e Endpoint) IsUnix() bool { return e.Network == "unix" }
 
-// Private reports whether the endpoint is this machine's alone: a Unix socket, localhost, or a
-// loopback address. Nothing is looked up, so any other name is not.
+// Private reports whether only this machine can reach the endpoint: a Unix socket, localhost, or a
+// loopback address. Nothing is looked up, so every other host name counts as not private.
 func (e Endpoint) Private() bool {
 	if e.IsUnix() {
 		return true
@@ -138,8 +140,8 @@ func (e Endpoint) Private() bool {
 	return err == nil && (host == "localhost" || net.ParseIP(host).IsLoopback())
 }
 
-// GRPCTarget returns what grpc.NewClient takes to dial the endpoint with its own
-// resolvers: names of hosts are resolved again at each reconnect.
+// GRPCTarget returns the target with which grpc.NewClient dials the endpoint by gRPC's own
+// resolvers. Host names are resolved again at each reconnect.
 func (e Endpoint) GRPCTarget() string {
 	if e.Network == "unix" {
 		if strings.HasPrefix(e.Address, "@") {

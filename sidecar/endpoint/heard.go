@@ -5,23 +5,25 @@ import (
 	"time"
 )
 
-// Hearing is what this system knows of whether the other side's still receives what is sent.
+// Hearing is what this operating system knows about whether the other side's operating system still
+// receives what is sent to it.
 type Hearing int
 
+// The values of Hearing.
 const (
-	// Unknown: this system does not tell.
+	// Unknown: this system does not know.
 	Unknown Hearing = iota
 	// Heard: the other side's system acknowledges what is sent to it, whatever the process there
 	// does.
 	Heard
-	// Unheard: something was sent, and nothing has been acknowledged for longer than that takes.
+	// Unheard: something was sent, and its acknowledgement is overdue.
 	Unheard
 )
 
-// Hears reports whether the other side's system has received what was written to c at that time, as
-// far as this system tells. Of a Unix socket it always has. Linux tells of TCP connections; other
-// systems, and connections of other kinds, tell nothing. It does not wait. It is safe for
-// concurrent use.
+// Hears reports whether the other side's system has received what was written to c at the time
+// since, as far as this system knows. For a Unix socket the answer is always Heard. Only Linux
+// knows for TCP connections. For other systems and other kinds of connection the answer is Unknown.
+// Hears does not wait. It is safe for concurrent use.
 func Hears(c net.Conn, since time.Time) Hearing {
 	switch c := c.(type) {
 	case *net.UnixConn:

@@ -16,10 +16,10 @@ import (
 
 // Listen opens a listener on the endpoint.
 //
-// A socket file has mode 0600 from its first instant. One that a process left
-// behind when it was killed is removed; one that a process answers on, and a file
-// that is no socket, are left alone and are an error. Closing the listener
-// removes the file, unless another has taken its place.
+// A socket file has mode 0600 from its first instant. A socket file that a killed process left
+// behind is removed. If a process answers on the socket, or the file is not a socket, Listen leaves
+// it alone and returns an error. Closing the listener removes the socket file, unless another file
+// has taken its place.
 func (e Endpoint) Listen() (net.Listener, error) {
 	if e.Network != "unix" || strings.HasPrefix(e.Address, "@") {
 		l, err := net.Listen(e.Network, e.Address)

@@ -7,9 +7,9 @@ import (
 	"path/filepath"
 )
 
-// Sweep removes the folders that match a pattern in the form of filepath.Match and hold nothing but
-// a socket of that name, on which nobody listens any more: the process that made it was killed.
-// What cannot be looked at or removed, such as another user's, stays.
+// Sweep removes the folders that match pattern (in the form of filepath.Match) and hold nothing but
+// a socket of the given name that no process listens on any more, because its process was killed. A
+// folder that cannot be read or removed, such as another user's, stays.
 func Sweep(pattern, socket string) {
 	folders, err := filepath.Glob(pattern)
 	if err != nil {

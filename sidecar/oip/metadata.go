@@ -6,9 +6,9 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// SignatureOf reads a model's metadata, as [tensor.NewSignature] makes a signature of tensors.
-// version is the one that was asked for, which may be empty. The metadata have no place for the
-// largest batch: MaxBatch is 0, and [Configure] may know it.
+// SignatureOf reads a model's metadata, by the rules of [tensor.NewSignature]. version is the
+// requested version, which may be empty. The metadata do not hold the largest batch, so MaxBatch is
+// 0; [Configure] may set it. The error says which tensor's datatype or shape is wrong.
 func SignatureOf(meta *ModelMetadataResponse, version string) (tensor.Signature, error) {
 	var sig tensor.Signature
 	inputs, err := specs("input", meta.GetInputs())
@@ -36,9 +36,10 @@ func specs(kind string, list []*ModelMetadataResponse_TensorMetadata) ([]tensor.
 	return out, nil
 }
 
-// Configure completes a signature that [SignatureOf] has read with what the model's configuration
-// says: the largest batch, or that the model takes none although its shapes begin with a dynamic
-// dimension. The error says that unary calls cannot serve the model.
+// Configure completes a signature from [SignatureOf] with what the model's configuration says: the
+// largest batch, or that the model takes no batches although its shapes begin with a dynamic
+// dimension. It returns an error if unary calls cannot serve the model, because it is decoupled or
+// keeps state for sequences, or if the configuration is wrong.
 func Configure(sig *tensor.Signature, cfg *ModelConfig) error {
 	switch {
 	case cfg.GetModelTransactionPolicy().GetDecoupled():
@@ -63,7 +64,8 @@ func Configure(sig *tensor.Signature, cfg *ModelConfig) error {
 	return nil
 }
 
-// Metadata returns the message that describes the model.
+// Metadata returns the message that describes the model with the given signature, platform and
+// versions.
 func Metadata(sig *tensor.Signature, platform string, versions ...string) *ModelMetadataResponse {
 	list := func(specs []tensor.Spec) []*ModelMetadataResponse_TensorMetadata {
 		out := make([]*ModelMetadataResponse_TensorMetadata, len(specs))

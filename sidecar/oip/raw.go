@@ -9,17 +9,17 @@ import (
 )
 
 // RawInputs returns the elements of each of the request's inputs in the raw layout, in the order of
-// the inputs. Raw contents are returned as they are, typed contents are converted. The error is
-// about the form: contents and raw contents in one request, another number of entries than of
-// inputs, contents of an unknown datatype or in a field that belongs to another one, elements out
-// of range. Whether the bytes suit datatype and shape is for [tensor.Tensor.Validate].
+// the inputs. Raw contents are returned as they are; typed contents are converted. The error is
+// about the form: typed and raw contents in one request, another number of raw contents than of
+// inputs, contents of an unknown datatype or in a field that belongs to another datatype, elements
+// out of range. [tensor.Tensor.Validate] checks whether the bytes fit the datatype and shape.
 func RawInputs(req *ModelInferRequest) ([][]byte, error) {
 	return rawTensors("input", req.GetInputs(), req.GetRawInputContents())
 }
 
-// Tensors returns the request's inputs, in their order, with raw elements and checked: each has a
-// datatype, a definite shape, and exactly the bytes that these ask for. Shapes, and bytes that came
-// raw, are shared with the request.
+// Tensors returns the request's inputs in their order, with raw elements. It checks that each has a
+// datatype, a definite shape, and exactly the bytes that these ask for. Shapes, and contents that
+// came raw, are shared with the request.
 func Tensors(req *ModelInferRequest) ([]tensor.Tensor, error) {
 	raws, err := RawInputs(req)
 	if err != nil {

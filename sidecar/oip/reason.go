@@ -18,42 +18,43 @@ import (
 	"github.com/tensorferry/tensorferry/internal/brief"
 )
 
-// ErrorDomain is the domain of the reasons below in google.rpc.ErrorInfo.
+// ErrorDomain is the domain of this package's reasons in google.rpc.ErrorInfo.
 const ErrorDomain = "sidecar.tensorferry"
 
 // The reasons of failures, each under the gRPC code that it comes with.
 const (
-	// ReasonQueueFull and ReasonMemoryPressure come with RESOURCE_EXHAUSTED: overload. Wait and
-	// send less.
+	// ReasonQueueFull and ReasonMemoryPressure come with RESOURCE_EXHAUSTED. The server is
+	// overloaded; wait and send less.
 	ReasonQueueFull      = "QUEUE_FULL"
 	ReasonMemoryPressure = "MEMORY_PRESSURE"
-	// ReasonDraining and ReasonModelLoading come with UNAVAILABLE: the request was never taken.
-	// Wait until the server is ready.
+	// ReasonDraining and ReasonModelLoading come with UNAVAILABLE. The server did not accept the
+	// request; wait until the server is ready.
 	ReasonDraining     = "DRAINING"
 	ReasonModelLoading = "MODEL_LOADING"
-	// ReasonInterrupted comes with UNAVAILABLE: the server took the request and gave it up, since
-	// it is stopping, or its callers do not read their answers. The model may have run all of its
-	// rows, some or none. A client that does not know the reason takes it for a lost connection.
+	// ReasonInterrupted comes with UNAVAILABLE. The server accepted the request and gave it up,
+	// because it is stopping or because its callers do not read their answers. The model may have
+	// run all of its rows, some or none. A client that does not know the reason treats it as a lost
+	// connection.
 	ReasonInterrupted = "INTERRUPTED"
-	// ReasonQueueTimeout comes with DEADLINE_EXCEEDED: the request waited too long and was never
+	// ReasonQueueTimeout comes with DEADLINE_EXCEEDED. The request waited too long and was never
 	// run.
 	ReasonQueueTimeout = "QUEUE_TIMEOUT"
-	// ReasonBadTensor, ReasonShapeMismatch and ReasonUnknownInput come with INVALID_ARGUMENT: the
+	// ReasonBadTensor, ReasonShapeMismatch and ReasonUnknownInput come with INVALID_ARGUMENT. The
 	// record is at fault.
 	ReasonBadTensor     = "BAD_TENSOR"
 	ReasonShapeMismatch = "SHAPE_MISMATCH"
 	ReasonUnknownInput  = "UNKNOWN_INPUT"
-	// ReasonModelNotFound and ReasonVersionMismatch come with NOT_FOUND: configuration. Before
-	// that the second came with FAILED_PRECONDITION.
+	// ReasonModelNotFound and ReasonVersionMismatch come with NOT_FOUND. The configuration is at
+	// fault. Older servers send the second one with FAILED_PRECONDITION.
 	ReasonModelNotFound   = "MODEL_NOT_FOUND"
 	ReasonVersionMismatch = "VERSION_MISMATCH"
-	// ReasonModelLoadFailed comes with FAILED_PRECONDITION: configuration.
+	// ReasonModelLoadFailed comes with FAILED_PRECONDITION. The configuration is at fault.
 	ReasonModelLoadFailed = "MODEL_LOAD_FAILED"
-	// ReasonUnsupportedFeature comes with UNIMPLEMENTED: the client should do without.
+	// ReasonUnsupportedFeature comes with UNIMPLEMENTED. The client must do without the feature.
 	ReasonUnsupportedFeature = "UNSUPPORTED_FEATURE"
-	// ReasonBackendError comes with INTERNAL: the model failed.
+	// ReasonBackendError comes with INTERNAL. The model failed.
 	ReasonBackendError = "BACKEND_ERROR"
-	// ReasonBadOutput comes with DATA_LOSS: the model answered other rows or shapes than it should.
+	// ReasonBadOutput comes with DATA_LOSS. The model's answer has wrong rows or shapes.
 	ReasonBadOutput = "BAD_OUTPUT"
 )
 
@@ -72,7 +73,7 @@ type statusDetails struct {
 	violations []*errdetails.BadRequest_FieldViolation
 }
 
-// WithMetadata adds one entry to the ErrorInfo: the model, the request's id, a limit.
+// WithMetadata adds one entry to the ErrorInfo, such as the model, the request's id or a limit.
 func WithMetadata(key, value string) Option {
 	return func(d *statusDetails) {
 		if d.metadata == nil {
@@ -82,14 +83,16 @@ func WithMetadata(key, value string) Option {
 	}
 }
 
-// WithRetryAfter adds a RetryInfo: the client should wait for this long.
+// WithRetryAfter adds a RetryInfo: the client should wait for this long. A negative delay counts as
+// 0.
 func WithRetryAfter(delay time.Duration) Option {
 	return func(d *statusDetails) { d.retry = &errdetails.RetryInfo{RetryDelay: durationpb.New(max(delay, 0))} }
 }
 
 // WithBadRows adds a BadRequest that names the rows at fault, numbered from 0 within the request.
-// input is the tensor that shows it; where no single one does, the model's first. Only the first
-// row has the description: a status travels in trailers, which must be short.
+// input is the tensor that shows the fault, or the model's first one if no single tensor shows it.
+// Only the first row has the description, because a status travels in trailers, which must be
+// short.
 func WithBadRows(input, description string, rows ...int) Option {
 	return func(d *statusDetails) {
 		for i, row := range rows {
@@ -102,7 +105,7 @@ func WithBadRows(input, description string, rows ...int) Option {
 	}
 }
 
-// WithBadInput adds a BadRequest that names a tensor at fault as a whole.
+// WithBadInput adds a BadRequest that names one whole tensor as being at fault.
 func WithBadInput(input, description string) Option {
 	return func(d *statusDetails) {
 		d.violations = append(d.violations, &errdetails.BadRequest_FieldViolation{
@@ -110,8 +113,8 @@ func WithBadInput(input, description string) Option {
 	}
 }
 
-// Error returns a gRPC status error with an ErrorInfo of the given reason and what the options add.
-// message is for people.
+// Error returns a gRPC status error with an ErrorInfo of the given reason and the details that the
+// options add. The message is for people. Code OK is a mistake and becomes INTERNAL.
 func Error(code codes.Code, reason, message string, opts ...Option) error {
 	var d statusDetails
 	for _, o := range opts {
@@ -136,31 +139,31 @@ func Error(code codes.Code, reason, message string, opts ...Option) error {
 // clean makes text fit for protobuf, whose strings are UTF-8.
 func clean(text string) string { return strings.ToValidUTF8(text, "\uFFFD") }
 
-// Violation is one fault of a request: the field it lies in and what is wrong.
+// Violation is one fault of a request: the field at fault and what is wrong with it.
 type Violation struct{ Field, Description string }
 
 // Details is what a failed call says. The details of the status are zero if the server, or the
-// transport, gave none. A text has at most 4 KiB, most have far less, and one that was longer ends
-// with how long it was.
+// transport, sent none. A text has at most 4 KiB, and most have far less. A text that was longer
+// ends with its original length.
 type Details struct {
 	Code    codes.Code
 	Message string
-	// Reason and Domain are those of the ErrorInfo. A reason means what the constants here say only
-	// in ErrorDomain.
+	// Reason and Domain are those of the ErrorInfo. A reason has the meaning that the constants
+	// here give it only if Domain is ErrorDomain.
 	Reason, Domain string
 	Metadata       map[string]string
-	// RetryAfter is the server's own wish; 0: it has none.
+	// RetryAfter is how long the server asks the client to wait. 0: the server did not say.
 	RetryAfter time.Duration
-	// BadRows are the rows at fault, ascending, each once, numbered from 0 within the request.
+	// BadRows are the rows at fault, each once and ascending, numbered from 0 within the request.
 	BadRows    []int
 	Violations []Violation
 }
 
-// Ours reports whether the reason is one of this package.
+// Ours reports whether the reason is one of this package's.
 func (d *Details) Ours() bool { return d.Domain == ErrorDomain }
 
-// Parse reads what a failed call says. err may be wrapped. An error that carries no gRPC status, a
-// context's too, becomes the code that gRPC gives it, UNKNOWN where it knows none; nil becomes OK.
+// Parse reads what a failed call says. err may be wrapped. An error without a gRPC status, such as
+// a context's, becomes the code that gRPC has for it, or UNKNOWN. A nil error becomes OK.
 func Parse(err error) Details {
 	st, ok := status.FromError(err)
 	if !ok {
@@ -216,8 +219,8 @@ func shortMap(m map[string]string) map[string]string {
 	return out
 }
 
-// Shorten returns the error of a call, made anew of what Parse keeps if the server said more than
-// that. So nobody whom it is handed to has to be careful with what is in it.
+// Shorten returns the error of a call. If the server said more than Parse keeps, the error is made
+// again from what Parse keeps, so that it is safe to log and to pass on.
 func Shorten(err error) error {
 	st, ok := status.FromError(err)
 	if err == nil || ok && len(st.Message()) <= brief.Most && proto.Size(st.Proto()) <= maxStatus {

@@ -7,15 +7,15 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// Request is a request message that is filled again and again, for one model. It belongs to one
-// goroutine at a time.
+// Request is a request message for one model that is filled again and again. It is not safe for
+// concurrent use.
 type Request struct {
 	msg ModelInferRequest
 	sig *tensor.Signature
 }
 
-// NewRequest returns a request for the model that sig describes, with its name and version and all
-// its inputs by name and datatype. It asks for every output.
+// NewRequest returns a request for the model that sig describes, with the model's name and version
+// and all its inputs by name and datatype. It asks for every output.
 func NewRequest(sig *tensor.Signature) *Request {
 	r := &Request{sig: sig}
 	r.msg.ModelName, r.msg.ModelVersion = sig.Model, sig.Version
@@ -30,12 +30,13 @@ func NewRequest(sig *tensor.Signature) *Request {
 	return r
 }
 
-// Message returns the message itself: its id, version, parameters and requested outputs may be set.
+// Message returns the message itself. The caller may set its id, version, parameters and requested
+// outputs.
 func (r *Request) Message() *ModelInferRequest { return &r.msg }
 
-// Fill points the message at the rows of b, which must be for the same signature and hold at least
-// one row. Nothing is copied: the batch must not change until the message has been sent. The
-// request asks for every output, in the answer.
+// Fill points the message at the rows of b, which must have the same signature and at least one
+// row; otherwise Fill returns an error. Nothing is copied: the batch must not change until the
+// message has been sent. The request then asks for every output, to be sent in the answer.
 func (r *Request) Fill(b *tensor.Batch) error {
 	if b.Columns() != len(r.msg.Inputs) {
 		return fmt.Errorf("a batch of %d inputs for model %q, which has %d", b.Columns(), r.sig.Model, len(r.msg.Inputs))
@@ -58,9 +59,9 @@ func (r *Request) Fill(b *tensor.Batch) error {
 	return nil
 }
 
-// SetTimeout says until when the request may wait in the server's queue, where the RPC has no
-// deadline that says so; zero: for ever. It is the parameter "timeout", in microseconds, which
-// Triton has too. Clear takes it back.
+// SetTimeout says until when the request may wait in the server's queue, for calls whose own
+// deadline does not say so. The zero time means no limit. It becomes the parameter "timeout", in
+// microseconds, which Triton knows too. Clear removes it.
 func (r *Request) SetTimeout(until time.Time) {
 	if until.IsZero() {
 		return
@@ -69,7 +70,8 @@ func (r *Request) SetTimeout(until time.Time) {
 	r.msg.Parameters = map[string]*InferParameter{"timeout": {ParameterChoice: &InferParameter_Int64Param{Int64Param: left}}}
 }
 
-// Clear lets go of the batch's bytes, of the id and of the timeout.
+// Clear drops the references to the batch's bytes, the id and the parameters, with them the
+// timeout.
 func (r *Request) Clear() {
 	r.msg.Id, r.msg.Parameters = "", nil
 	clear(r.msg.RawInputContents)

@@ -6,16 +6,18 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// FillRows resets dst and fills it from the answer to a request of rows rows. Every output of the
-// model must be there, by its name, in any order; further ones are ignored. Raw contents are not
-// copied: dst is valid as long as resp is. The error says which output is wrong, and how.
+// FillRows resets dst and fills it from the answer to a request of the given number of rows. The
+// answer must hold every output of the model by its name, in any order. Further outputs are
+// ignored. Raw contents are not copied: dst is valid as long as resp is. The error says which
+// output is wrong, and how; dst is then empty.
 func FillRows(dst *tensor.Rows, resp *ModelInferResponse, rows int) error {
 	return FillRowsFrom(dst, resp, rows, nil)
 }
 
-// FillRowsFrom is FillRows for a request that placed outputs in shared memory: shared holds the
-// bytes of each such output, in the model's order, nil for the others. They are not copied either.
-// What the server sent in the answer all the same is taken from there.
+// FillRowsFrom is FillRows for a request that placed outputs in shared memory. shared holds the
+// bytes of each such output, in the model's order, and nil for the other outputs. These bytes are
+// not copied either. If the server sent an output in the answer all the same, FillRowsFrom reads it
+// there.
 func FillRowsFrom(dst *tensor.Rows, resp *ModelInferResponse, rows int, shared [][]byte) error {
 	dst.Reset()
 	if err := fillRows(dst, resp, rows, shared); err != nil {
@@ -82,7 +84,8 @@ func outputNames(resp *ModelInferResponse) string {
 	return fmt.Sprintf("%q", names)
 }
 
-// NewResponse returns the answer that holds the tensors, raw and not copied. They must be valid.
+// NewResponse returns the answer that holds the tensors, raw and not copied. The tensors must be
+// valid.
 func NewResponse(model, version, id string, outputs []tensor.Tensor) *ModelInferResponse {
 	resp := &ModelInferResponse{ModelName: model, ModelVersion: version, Id: id}
 	for _, t := range outputs {

@@ -2,18 +2,19 @@ package oip
 
 import "slices"
 
-// The parameters of an input or a requested output that lies in shared memory, as Triton names
-// them.
+// The names, as in Triton, of the parameters of an input or a requested output that lies in shared
+// memory.
 const (
-	// a string: the name of a region that was registered
+	// SharedMemoryRegion is a string: the name of a registered region.
 	SharedMemoryRegion = "shared_memory_region"
-	// an integer, in bytes from the region's begin; 0 if it is left out
+	// SharedMemoryOffset is an integer: the number of bytes from the region's beginning. 0 if it is
+	// left out.
 	SharedMemoryOffset = "shared_memory_offset"
 	SharedMemorySize   = "shared_memory_byte_size" // an integer
 )
 
-// Place is where a tensor lies in a region of shared memory that the server knows. A size of 0: it
-// travels in the message.
+// Place is where a tensor lies in a region of shared memory that the server knows. Offset and Size
+// are in bytes. With a size of 0 the tensor travels in the message.
 type Place struct {
 	Region       string
 	Offset, Size int
@@ -30,9 +31,9 @@ func (p Place) parameters() map[string]*InferParameter {
 	}
 }
 
-// Share says, after Fill, which inputs lie in shared memory, and which outputs the server shall put
-// there: a place for each of the model's, in its order. The data of these inputs do not travel. The
-// next Fill takes it back.
+// Share, called after Fill, says which inputs lie in shared memory and which outputs the server
+// shall put there. It takes one place for each of the model's inputs and outputs, in the model's
+// order. The data of inputs in shared memory do not travel. The next Fill undoes it.
 func (r *Request) Share(inputs, outputs []Place) {
 	raw, n := r.msg.RawInputContents, 0
 	for i, in := range r.msg.Inputs {

@@ -44,163 +44,161 @@ const (
 
 // Model says which model to load and under which name.
 type Model struct {
-	// Name is what requests call it by.
+	// Name is the name that requests use.
 	Name string
-	// Version is which version of that name it is. Empty: "1". A request that names
-	// no version takes the greatest number, or, where no version is a number, the
-	// last in the order of text.
+	// Version is the version of that name. Empty: "1". A request that names no version takes the
+	// greatest number, or, if no version is a number, the last in the order of text.
 	Version string
-	// Location is where to load it from, as the Registry reads it: a file, or
+	// Location is where the model is loaded from, as backend.ParseLocation reads it: a file, or
 	// scheme:path, with options after a question mark.
 	Location string
-	// Load, if set, makes the model, and Location is only shown. It should give up
-	// when ctx ends. It is called again when the model is loaded anew.
+	// Load, if set, makes the model, and Location is only shown. It should give up when ctx ends.
+	// It is called again when the model is loaded again.
 	Load func(ctx context.Context) (backend.Model, error)
 }
 
-// Config describes a server. Zero values are the defaults.
+// Config describes a server. Zero fields take the defaults. A negative value is an error, except
+// where the field says otherwise.
 type Config struct {
-	// Models are loaded when the server starts, all at once. Several may have the
-	// same name and other versions; these come and go together.
+	// Models are loaded when the server starts, all at once. Several may have the same name and
+	// different versions; they are loaded and unloaded together.
 	Models []Model
-	// Repository is a folder of models, laid out as Triton's:
-	// NAME/VERSION/model.EXT, where VERSION is a number without a zero in front and
-	// EXT an extension that Backends has. A model of Models hides the one of its
-	// name there. Links are followed inside the folder and never out of it. Empty:
-	// none.
+	// Repository is a folder of models in Triton's layout: NAME/VERSION/model.EXT. VERSION is a
+	// number without a leading zero, and EXT an extension that Backends has. A model of Models
+	// hides the one of the same name in the folder. Links are followed inside the folder and never
+	// out of it. Empty: no folder.
 	Repository string
-	// Explicit says that models are loaded and unloaded by request
-	// (RepositoryModelLoad, RepositoryModelUnload): by anyone who may call the
-	// server, unless Controllers says who. Then only Models and those of Preload are loaded at the
-	// start. Without it all of Repository is, and such requests are refused.
+	// Explicit says that models are loaded and unloaded by request (RepositoryModelLoad,
+	// RepositoryModelUnload). Every caller of the server may do that, unless Controllers says which
+	// may. Then only the models of Models and Preload are loaded at the start. Without Explicit all
+	// of Repository is loaded, and such requests are refused.
 	Explicit bool
-	// Controllers are the callers who may load and unload models, with Explicit: "unix" for those
-	// on a Unix socket (on an abstract one, which has no mode, for this user and root), "cert" for
-	// those who show a client certificate that was verified, and "cert:NAME" for those whose
-	// certificate has that common name, DNS name or URI. Others get PERMISSION_DENIED. Empty: every
-	// caller.
+	// Controllers are the callers that may load and unload models. It takes Explicit. "unix" are
+	// those on a Unix socket; on an abstract socket, which has no mode, only this user and root.
+	// "cert" are those that show a client certificate that was verified, and "cert:NAME" those
+	// whose certificate has that common name, DNS name or URI. Other callers get PERMISSION_DENIED.
+	// Empty: every caller.
 	Controllers []string
-	// Preload names models of Repository to be loaded at the start. Only with
-	// Explicit.
+	// Preload names models of Repository that are loaded at the start. It takes Explicit.
 	Preload []string
 	// Backends are the kinds of model that can be loaded.
 	Backends backend.Registry
-	// Strict says that the server is not ready as long as a model that it was asked for at
-	// its start has failed to load. Without it such a model leaves the others serving, and the
-	// server is ready if one of them is loaded.
+	// Strict says that the server is not ready as long as a model that it was asked for at its
+	// start has failed to load. Without Strict the other models are served, and the server is ready
+	// if at least one is loaded.
 	Strict bool
 
-	// WarmUp is the batches of zeros that a version is run with before it takes
-	// requests, by their number of rows; 0 stands for the most that a batch may have,
-	// which larger ones are cut to. Nil: 1 and the most. Empty and not nil: none. It
-	// is left out for inputs with dimensions of any size and for a backend.Unwarmed. A version
-	// that fails at it is not loaded, unless it has inputs that are strings: it may want others
-	// than empty ones.
+	// WarmUp are the batches of zeros that a version runs before it takes requests, by their
+	// numbers of rows. 0 stands for the largest batch of the model, to which larger numbers are
+	// cut. Nil: 1 and 0. Empty but not nil: no warm-up. The warm-up is left out for models whose
+	// inputs have dimensions of any size, and for a backend.Unwarmed that says so. A version that
+	// fails in its warm-up is not loaded, unless some of its inputs are strings: it may refuse
+	// empty ones.
 	WarmUp []int
 	// WarmUpTimeout is how long the warm-up of a version may take. Default 1 min.
 	WarmUpTimeout time.Duration
 
-	// MaxBatch is the most rows in a batch; a model's own bound holds too.
+	// MaxBatch is the largest number of rows in a batch. A model's own bound is a bound too.
 	// Default 256.
 	MaxBatch int
-	// MaxBatchDelay is how long a batch may wait to be filled while others run and an
-	// instance of the model is free. It costs nothing when the model is idle, and
-	// has no effect on a model with one instance. Default 1 ms; negative: none.
+	// MaxBatchDelay is how long a batch may wait to be filled while other batches run and an
+	// instance of the model is free. It costs nothing when the model is idle, and has no effect on
+	// a model with one instance. Default 1 ms; negative: no wait.
 	MaxBatchDelay time.Duration
 
-	// QueueRows is the most rows that wait to be run. A request of more rows is
+	// QueueRows is the largest number of rows that wait to be run. A request of more rows is
 	// refused as too large. Default 16,384.
 	QueueRows int
-	// QueueBytes is the most bytes of requests that wait to be run, counted in memory
-	// and with all that a request brings: tensors, parameters, names, its id. A larger
-	// request passes alone. Default 256 MiB.
+	// QueueBytes is the largest number of bytes of requests that wait to be run. It counts all that
+	// a request holds in memory: tensors, parameters, names and id. A larger request is admitted
+	// when no other waits. Default 256 MiB.
 	QueueBytes int64
 	// QueueTimeout is the longest wait in the queue. Default 10 s.
 	QueueTimeout time.Duration
-	// RetryDelay is how long a refused caller is told to wait: for room in the
-	// queue, or for a server that starts or ends. Default 50 ms.
+	// RetryDelay is how long a refused caller is asked to wait, until there is room in the queue or
+	// until the server has started or ended. Default 50 ms.
 	RetryDelay time.Duration
 
-	// MaxMessageSize is the largest request and the largest answer, in bytes.
-	// Default 64 MiB.
+	// MaxMessageSize is the largest size of a request and of an answer, in bytes. Default 64 MiB.
 	MaxMessageSize int
-	// MaxStreams is the most calls of one connection at once. Others wait at the
-	// caller. Default 1,024.
+	// MaxStreams is the largest number of calls on one connection at the same time. Further calls
+	// wait at the caller. Default 1,024.
 	MaxStreams int
-	// MaxConnections is the most gRPC connections at once, of all listeners. Further ones are
-	// closed. Default 256.
+	// MaxConnections is the largest number of open gRPC connections, over all listeners. Further
+	// connections are closed. Default 256.
 	MaxConnections int
-	// MaxCalls is the most inferences at once, from a call's headers to the last byte of its answer
-	// that is written, those of streams too. A quarter as many other calls, and at least 16, are
-	// taken beside them, and as many streams; 16 calls that load and unload models; and two watches
-	// of the server's health on each connection. The rest is refused with QUEUE_FULL. Default
-	// 1,024.
+	// MaxCalls is the largest number of inferences at the same time, those of streams included. An
+	// inference counts from its headers until the last byte of its answer is written. In addition
+	// the server takes a quarter as many other calls, and at least 16; as many streams; 16 calls
+	// that load and unload models; and two watches of the server's health on each connection.
+	// Further calls are refused with QUEUE_FULL. Default 1,024.
 	MaxCalls int
-	// StreamIdleTimeout is how long a stream may be open on which nothing happens: all that was
-	// asked is answered, and nothing is asked. Then it is ended with UNAVAILABLE. A watch of the
-	// server's health is never idle. Default 10 min.
+	// StreamIdleTimeout is how long a stream may be idle: every request on it is answered, and no
+	// new one comes. Then it ends with UNAVAILABLE. A watch of the server's health is never idle.
+	// Default 10 min.
 	StreamIdleTimeout time.Duration
 
 	// ReceiveTimeout is how long a request may take to arrive, and a connection to be set up.
 	// Default 30 s.
 	ReceiveTimeout time.Duration
-	// ReceiveBytes is the most bytes of inferences that arrive, are unzipped and decoded, up to
-	// their admission to the queue. A quarter of it is for those of at most 1 MiB, and the rest for
-	// larger ones. A request takes of it as it comes in, and waits for room for at most
-	// QueueTimeout in all; then it is refused with MEMORY_PRESSURE. There is always room for one of
-	// MaxMessageSize; one that is longer than what is for large ones when it is decoded, as typed
-	// contents may be, is too large. Other requests, of at most 64 KiB, have 16 MiB of their own.
-	// Default 256 MiB.
+	// ReceiveBytes is the largest number of bytes of inferences that arrive, are unzipped and are
+	// decoded, until they are admitted to the queue. A quarter of it is for requests of at most 1
+	// MiB, and the rest for larger ones. A request takes its share as it arrives. It waits for room
+	// for at most QueueTimeout in all, and is then refused with MEMORY_PRESSURE. There is always
+	// room for one request of MaxMessageSize. A request may grow when it is decoded, as typed
+	// contents do; if it then exceeds the share of large requests, it is refused as too large.
+	// Other requests, of at most 64 KiB each, have 16 MiB of their own. Default 256 MiB.
 	ReceiveBytes int64
-	// MaxRatio is how many times its size a compressed request may be when it is unzipped. One of
-	// at most 1 MiB is taken whatever its ratio. Default 100.
+	// MaxRatio is how many times its compressed size a request may have when it is unzipped. A
+	// request may always grow to 1 MiB. Default 100.
 	MaxRatio int
-	// MaxTensors is the most inputs of a request, and the most outputs that it asks for;
-	// MaxParameters the most parameters, of all its parts together; MaxDimensions the most
-	// dimensions of a tensor. They are counted before the request is decoded. Default 1,024, 256
-	// and 64.
+	// MaxTensors is the largest number of inputs of a request, and of outputs that it asks for.
+	// MaxParameters is the largest number of parameters, over all parts of a request. MaxDimensions
+	// is the largest number of dimensions of a tensor. All are counted before the request is
+	// decoded. Defaults 1,024, 256 and 64.
 	MaxTensors, MaxParameters, MaxDimensions int
-	// AnswerTimeout is how long a caller may take to read an answer. Then its connection is
-	// closed. Default 30 s.
+	// AnswerTimeout is how long a caller may take to read an answer. Then its connection is closed.
+	// Default 30 s.
 	AnswerTimeout time.Duration
-	// AnswerBytes is the most bytes of answers of inferences that are not read yet. What comes
-	// beyond them is given up, with INTERRUPTED. A larger answer passes alone. Those of other calls
-	// have 16 MiB of their own. Default 256 MiB.
+	// AnswerBytes is the largest number of bytes of inference answers that callers have not read
+	// yet. An answer that exceeds it is dropped, and its call ends with INTERRUPTED. A larger
+	// answer is sent when no other waits. The answers of other calls have 16 MiB of their own.
+	// Default 256 MiB.
 	AnswerBytes int64
 
-	// NoSharedMemory switches the calls off with which callers on this machine put
-	// tensors into shared memory (Linux only). They are served to callers on a Unix socket who
-	// are the user of this process or root, since a caller may name any object of /dev/shm that
-	// this process may open.
+	// NoSharedMemory switches off the calls by which callers on this machine put tensors into
+	// shared memory (Linux only). These calls are open to callers on a Unix socket whose user is
+	// this process's user or root, because a caller may name any object of /dev/shm that this
+	// process may open.
 	NoSharedMemory bool
-	// SharedMemoryTCP serves these calls over loopback TCP too. Then every user of this machine may
-	// read and write every object of /dev/shm that this process may.
+	// SharedMemoryTCP opens these calls to loopback TCP too. Then every user of this machine can
+	// read and write every object of /dev/shm that this process can.
 	SharedMemoryTCP bool
 
-	// Grace is how long Shutdown, and Serve at its end, lets admitted requests
-	// take. Default 15 s; negative: none.
+	// Grace is how long Shutdown, and Serve at its end, lets admitted requests take. Default 15 s;
+	// negative: no grace.
 	Grace time.Duration
 
-	// Logger gets what happens to models and the server, nothing of each request. A handler that
-	// panics fails nothing: the first time is told on standard error. Nil: nothing is logged.
+	// Logger receives what happens to models and the server, and nothing about single requests. A
+	// handler that panics fails nothing; its first panic is reported on standard error. Nil:
+	// nothing is logged.
 	Logger *slog.Logger
 
-	// NoReflection leaves out gRPC's server reflection, by which tools such as
-	// grpcurl learn the protocol.
+	// NoReflection switches off gRPC's server reflection, from which tools such as grpcurl learn
+	// the protocol.
 	NoReflection bool
 
-	// Tracer is told of a span for each inference whose caller sends a sampled trace context in the
-	// metadata of its call (W3C, traceparent), with one for its wait and one for each batch that it
-	// is in. A trace is never begun. Nil: none.
+	// Tracer receives one span for each inference whose caller sends a sampled trace context in the
+	// call's metadata (W3C, traceparent), one for its wait and one for each batch that it is in.
+	// The server never begins a trace. Nil: no tracing.
 	Tracer trace.Tracer
 
-	// Options are further options of the gRPC server, as credentials and chained interceptors.
-	// Those for message sizes, windows, codecs and keepalive come from this package, and stats
-	// handlers hear of no payloads that come in. With TLS in credentials the server cannot see
-	// into what how small parts a caller cuts its requests; wrap the listeners with
-	// tls.NewListener instead. A panic of an interceptor is
-	// the answer INTERNAL to its call; an interceptor of streams must be chained for that
-	// (grpc.ChainStreamInterceptor).
+	// Options are further options of the gRPC server, such as credentials and chained interceptors.
+	// Options for message sizes, windows, codecs and keepalive come from this package. Stats
+	// handlers do not see the payloads of requests. With TLS in credentials the server cannot see
+	// into how small parts a caller cuts its requests; wrap the listeners with tls.NewListener
+	// instead. If an interceptor panics, its call is answered with INTERNAL; an interceptor of
+	// streams must be chained for that (grpc.ChainStreamInterceptor).
 	Options []grpc.ServerOption
 }
 

@@ -194,10 +194,10 @@ type turnedAway [doors]atomic.Int64
 
 func (s *Server) turnAway(at int) { s.turned[at].Add(1) }
 
-// RequestMemory returns how many bytes of memory requests can take at most, whatever callers do,
-// with the models that are loaded now, beside what these take while they run: each instance has a
-// batch, whose rows are gathered. It is an estimate from above of live memory, to which Go's
-// collector adds what it has not freed yet.
+// RequestMemory returns the largest number of bytes of memory that requests can take, whatever
+// callers do, with the models that are loaded now. It includes one batch, with the gathered rows,
+// for each instance, but not what the models allocate while they run. It is an upper estimate of
+// live memory; Go's collector adds what it has not freed yet.
 func (s *Server) RequestMemory() int64 {
 	c, instances := &s.cfg, int64(0)
 	for _, f := range s.repo.all() {

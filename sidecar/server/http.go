@@ -9,9 +9,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Handler returns the HTTP face of the server: /health answers READY with 200 or
-// NOT_READY with 503, and names the models that failed to load, a line each; /health/MODEL
-// answers the same of one model; /metrics is for Prometheus.
+// Handler returns the server's HTTP handler. /health answers READY with 200 or NOT_READY with 503,
+// and names the models that failed to load, one on each line. /health/MODEL answers the same for
+// one model. /metrics is for Prometheus.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {

@@ -21,8 +21,8 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/oip"
 )
 
-// Server is a sidecar. It is made by New, started once by Start or Serve, and
-// ended by Shutdown or Close; its methods are safe for concurrent use.
+// Server is a sidecar. New makes it, Start or Serve starts it once, and Shutdown or Close ends it.
+// Its methods are safe for concurrent use.
 type Server struct {
 	cfg       Config
 	repo      *repository
@@ -68,7 +68,8 @@ type Server struct {
 	outcome error         // of the shutdown
 }
 
-// New checks the configuration. Nothing is loaded or started yet.
+// New checks the configuration and makes a server. It loads and starts nothing. The error lists
+// every field that is wrong.
 func New(cfg Config) (*Server, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -141,9 +142,9 @@ func New(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// Start begins to load the models and to serve on the listeners, which belong to
-// the server from then on, and returns. Requests for a model that is still being
-// loaded are refused with MODEL_LOADING.
+// Start begins to load the models and to serve on the listeners, and returns. The server owns the
+// listeners from then on. A request for a model that is still being loaded is refused with
+// MODEL_LOADING.
 func (s *Server) Start(listeners ...net.Listener) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -180,8 +181,7 @@ func (s *Server) Start(listeners ...net.Listener) error {
 	return nil
 }
 
-// StartHTTP serves Handler on the listener, which belongs to the server from then
-// on, and returns.
+// StartHTTP serves Handler on the listener, which the server owns from then on, and returns.
 func (s *Server) StartHTTP(l net.Listener) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -213,8 +213,8 @@ func (s *Server) report(err error) {
 	}
 }
 
-// Serve is Start, and Shutdown when ctx ends or a listener fails. It returns nil
-// after a graceful stop that ctx asked for.
+// Serve calls Start, waits until ctx ends or a listener fails, and then calls Shutdown. It returns
+// nil after a graceful stop because of ctx.
 func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 	if err := s.Start(listeners...); err != nil {
 		return err
@@ -222,8 +222,8 @@ func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 	return s.Wait(ctx)
 }
 
-// Wait waits until ctx ends or a listener of a started server fails, and then
-// shuts the server down.
+// Wait waits until ctx ends or a listener of a started server fails, and then shuts the server
+// down.
 func (s *Server) Wait(ctx context.Context) error {
 	var err error
 	select {
@@ -234,8 +234,8 @@ func (s *Server) Wait(ctx context.Context) error {
 	return errors.Join(err, s.Shutdown(context.WithoutCancel(ctx)))
 }
 
-// WaitReady waits until every model that is to be loaded at the start has been,
-// and returns the errors of those that failed, or that of ctx.
+// WaitReady waits until every model of the start has been loaded or has failed. It returns the
+// errors of those that failed, or that of ctx.
 func (s *Server) WaitReady(ctx context.Context) error {
 	var errs []error
 	for _, f := range s.repo.all() {
@@ -249,9 +249,9 @@ func (s *Server) WaitReady(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// Ready reports whether the server takes requests and every model that it was asked for at its
-// start is, or was, loaded, or, unless Config.Strict is set, has failed to load while another one
-// has not. What is loaded or unloaded later changes nothing.
+// Ready reports whether the server takes requests: every model that it was asked for at its start
+// was loaded, or, unless Config.Strict is set, some of them failed and at least one was loaded.
+// Models that are loaded or unloaded later change nothing.
 func (s *Server) Ready() bool {
 	if s.isDraining() {
 		return false
@@ -314,14 +314,15 @@ func (s *Server) checkIdle() {
 	}
 }
 
-// Shutdown stops the server: it says that it is not ready, refuses new requests with DRAINING,
-// finishes those that it has admitted for as long as the grace period and ctx allow, fails the
-// rest with INTERRUPTED, or DRAINING if the model has had nothing of it, and closes connections,
-// listeners and models. A second call waits for the first. The error names a model whose backend
-// did not return.
+// Shutdown stops the server. The server reports that it is not ready, refuses new requests with
+// DRAINING, and finishes the admitted requests for as long as the grace period and ctx allow. The
+// rest fail with INTERRUPTED, or with DRAINING if the model has seen nothing of them. Then
+// connections, listeners and models are closed. A second call waits for the first. The error names
+// a model whose backend did not return.
 func (s *Server) Shutdown(ctx context.Context) error { return s.shutdown(ctx, s.cfg.Grace) }
 
-// Close is Shutdown without grace: requests and connections end at once.
+// Close is Shutdown without a grace period: requests and connections end at once. It hastens a
+// Shutdown that is in progress.
 func (s *Server) Close() error { return s.shutdown(context.Background(), 0) }
 
 func (s *Server) shutdown(ctx context.Context, grace time.Duration) error {

@@ -13,7 +13,7 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// ServerName is what ServerMetadata says.
+// ServerName is the server's name in the answer to ServerMetadata.
 const ServerName = "tensorferry"
 
 // service is the protocol's face of the server.

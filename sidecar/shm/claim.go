@@ -8,17 +8,17 @@ import (
 // prefix begins the name of every object and of every claim.
 const prefix = "tensorferry-"
 
-// Claim is a name that is its maker's for as long as the process lives. It begins with
+// Claim is a name that belongs to its maker as long as the process lives. It begins with
 // "tensorferry-".
 type Claim struct {
 	name string
 	free func()
 }
 
-// Name returns the name. Names that begin with it and a dash are the claim's too.
+// Name returns the name. Names that begin with it and a dash belong to the claim too.
 func (c *Claim) Name() string { return c.name }
 
-// Free gives the name up. It may be called again.
+// Free releases the name. Further calls do nothing.
 func (c *Claim) Free() { c.free() }
 
 // split takes a name of a claim apart: the place where its maker can be asked for, and the claim

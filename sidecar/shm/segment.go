@@ -1,6 +1,7 @@
 package shm
 
-// Segment is a shared memory object, mapped for reading and writing.
+// Segment is a shared memory object, mapped for reading and writing. Its methods are not safe for
+// concurrent use.
 type Segment struct {
 	key      string
 	data     []byte
@@ -9,14 +10,15 @@ type Segment struct {
 	unlinked bool
 }
 
-// Key returns the name by which another process opens the object, as shm_open takes it: with one
-// slash before it.
+// Key returns the name by which another process opens the object. It begins with a slash, as
+// shm_open expects.
 func (s *Segment) Key() string { return "/" + s.key }
 
-// Bytes returns the memory. It must not be touched after Close.
+// Bytes returns the memory. It must not be used after Close.
 func (s *Segment) Bytes() []byte { return s.data }
 
-// Unlink takes the name away. A process that has the object open keeps it.
+// Unlink removes the object's name. A process that has the object open keeps it. Further calls do
+// nothing.
 func (s *Segment) Unlink() error {
 	if s.unlinked {
 		return nil
@@ -25,8 +27,8 @@ func (s *Segment) Unlink() error {
 	return s.unlink()
 }
 
-// Close unlinks and unmaps the object. Nothing may use Bytes any more. It may be called again. A
-// segment's methods are not safe for concurrent use.
+// Close unlinks and unmaps the object. The slice from Bytes must not be used any more. Further
+// calls do nothing.
 func (s *Segment) Close() error {
 	if s.data == nil {
 		return nil

@@ -13,8 +13,8 @@ import (
 // folder is where POSIX shared memory objects lie. A variable for the tests.
 var folder = "/dev/shm"
 
-// Create makes an object of size bytes, all of which the system has set aside: where there is no
-// room for them it is an error now, and not a fault when they are written.
+// Create makes an object of size bytes and reserves all of its memory. If there is not enough room,
+// Create returns an error; a later write to the memory does not fault. The size must be above 0.
 func Create(size int) (*Segment, error) {
 	if size <= 0 {
 		return nil, fmt.Errorf("shm: an object of %d bytes", size)
@@ -86,7 +86,8 @@ func links(f *os.File) uint64 {
 	return uint64(st.Nlink)
 }
 
-// Sweep removes objects of this package whose owner has died, of the same user.
+// Sweep removes this package's objects of the same user whose owner has died. It skips objects that
+// it cannot open.
 func Sweep() error {
 	entries, err := os.ReadDir(folder)
 	if err != nil {
@@ -121,9 +122,9 @@ func sweep(path string) error {
 	return nil
 }
 
-// NewClaim makes a claim. It is an abstract Unix socket, which the system frees when the process
-// ends, however it ends; so a claim can be checked by who is in the same network namespace, which
-// is part of its name.
+// NewClaim makes a claim. The claim is an abstract Unix socket, which the system frees when the
+// process ends, for whatever reason. Only processes in the same network namespace can check a
+// claim; the namespace is part of its name.
 func NewClaim() (*Claim, error) {
 	id := rand.Text()
 	fd, err := hold(id)
@@ -161,8 +162,9 @@ func namespace() string {
 	return fmt.Sprintf("%x.%x", st.Dev, st.Ino)
 }
 
-// Dead reports whether name is of a claim whose maker is gone for certain. Of names that are not of
-// a claim, and of claims made where this process cannot look, it says no.
+// Dead reports whether name belongs to a claim whose maker is certainly gone. It returns false for
+// names that do not belong to a claim, and for claims that were made in a place that this process
+// cannot check.
 func Dead(name string) bool {
 	place, id, ok := split(name)
 	if !ok || place == "unknown" || place != namespace() {

@@ -1,8 +1,6 @@
-// Package sidecartest runs a scripted sidecar for tests: the real server of
-// package server, over an in-memory connection or a real socket, with the mock
-// backend behind it, a fault at the call or the row that the script names, and a
-// log of every call. It has no real sockets unless asked, starts no goroutine
-// that outlives Close, and works in virtual time inside testing/synctest.
+// Package sidecartest runs a scripted sidecar for tests: the real server of package server with the
+// mock backend behind it, over an in-memory connection or a real socket. The script puts a fault at
+// any call or row, and a log holds every call.
 //
 //	func TestJob(t *testing.T) {
 //		s := sidecartest.Start(t, sidecartest.Script{Latency: 5 * time.Millisecond})
@@ -11,5 +9,7 @@
 //		if n := s.Status().Connections; n != 0 { ... }
 //	}
 //
-// It must never know the client or the jobs that it is used to test.
+// It has no real sockets unless asked, starts no goroutine that outlives Close, and works in
+// virtual time inside testing/synctest. The log keeps every call, so do not use it for load tests
+// or in production. It must never know the client or the jobs that it is used to test.
 package sidecartest

@@ -18,27 +18,27 @@ import (
 
 // Call is one ModelInfer request as the sidecar saw it.
 type Call struct {
-	// Number counts the calls from 1, over restarts.
+	// Number counts the calls from 1, across restarts.
 	Number int64 `json:"call"`
 	// ID is the request's id, Model and Version what it asked for.
 	ID      string `json:"id,omitempty"`
 	Model   string `json:"model"`
 	Version string `json:"version,omitempty"`
-	// Connection numbers the connections in the order they were accepted, from 1.
+	// Connection is the number of the connection, in the order in which they were accepted, from 1.
 	Connection uint64 `json:"connection"`
 	Rows       int    `json:"rows"`
-	// Bytes is the size of the request as a message.
+	// Bytes is the size of the request message.
 	Bytes int `json:"bytes"`
-	// First are the first elements of the first input of each row, and Hash is
-	// over all bytes of all inputs.
+	// First are the first elements of the first input of each row. Hash is over all bytes of all
+	// inputs.
 	First []float64 `json:"first,omitempty"`
 	Hash  uint64    `json:"hash"`
-	// Start and End are numbers of one sequence, which Mark takes part in: what
-	// has a lower number came before. End is taken before the answer can reach the
-	// caller. It is 0 while the call is unanswered.
+	// Start and End are numbers of one sequence, to which Mark belongs too: what has a lower number
+	// came before. End is taken before the answer can reach the caller. It is 0 while the call has
+	// no answer.
 	Start int64 `json:"start"`
 	End   int64 `json:"end,omitempty"`
-	// Arrived and Answered are the times of both.
+	// Arrived and Answered are the times of Start and End.
 	Arrived  time.Time `json:"arrived"`
 	Answered time.Time `json:"answered,omitzero"`
 	// Code and Reason are those of the answer.
@@ -46,26 +46,25 @@ type Call struct {
 	Reason string     `json:"reason,omitempty"`
 }
 
-// Spans reports whether the call was under way at the mark.
+// Spans reports whether the call was in progress at the mark.
 func (c *Call) Spans(mark int64) bool { return c.Start < mark && (c.End == 0 || c.End > mark) }
 
 // Status is what a sidecar counts.
 type Status struct {
-	// Calls is the number of ModelInfer requests that came, Answered of those that
-	// have their answer.
+	// Calls is the number of ModelInfer requests that arrived, and Answered of those that have an
+	// answer.
 	Calls, Answered int64
-	// Rows is the number of rows in requests that have no answer yet, and PeakRows
-	// the most there ever were.
+	// Rows is the number of rows in requests that have no answer yet, and PeakRows the highest
+	// value that it had.
 	Rows, PeakRows int
-	// PeakRowsOf is the most rows without an answer by connection.
+	// PeakRowsOf is the highest number of rows without an answer, for each connection.
 	PeakRowsOf map[uint64]int
 	// Blocked is the number of calls that wait for Release.
 	Blocked int
-	// Connections is the number of open connections, and Accepted of all that
-	// there ever were.
+	// Connections is the number of open connections, and Accepted the number of all that were
+	// accepted.
 	Connections, Accepted int
-	// Dials is the number of attempts to connect through Dialer, those that were
-	// refused included.
+	// Dials is the number of attempts to connect through Dialer, including refused ones.
 	Dials int
 }
 
@@ -190,8 +189,8 @@ func (s *Server) Log() []Call {
 	return slices.Clone(s.record.calls)
 }
 
-// Mark returns the next number of the sequence that Call.Start and Call.End are
-// of, so that a test can tell what came before an event of its own.
+// Mark returns the next number of the sequence of Call.Start and Call.End, so that a test can
+// compare calls with an event of its own.
 func (s *Server) Mark() int64 {
 	s.record.mu.Lock()
 	defer s.record.mu.Unlock()
@@ -208,15 +207,15 @@ func (s *Server) Status() Status {
 	return st
 }
 
-// Dials returns the times at which Dialer was asked for a connection.
+// Dials returns the times at which Dialer's function was called.
 func (s *Server) Dials() []time.Time {
 	s.record.mu.Lock()
 	defer s.record.mu.Unlock()
 	return slices.Clone(s.record.dials)
 }
 
-// Wait waits until the counts are as they should be, and returns them. It polls
-// nothing: each change is looked at. The error is that of ctx.
+// Wait waits until the function returns true for the counts, and returns them. It does not poll: it
+// looks at each change. The error is that of ctx.
 func (s *Server) Wait(ctx context.Context, until func(Status) bool) (Status, error) {
 	for {
 		s.record.mu.Lock()

@@ -14,9 +14,9 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 )
 
-// Proxy stands before a sidecar, as a load balancer or an ingress does, and passes calls on unless
-// it is told to answer some itself: in the words of HTTP, without a status of gRPC's. It is in
-// memory. Its methods are safe for concurrent use.
+// Proxy stands in front of a sidecar like a load balancer or an ingress. It passes calls on, unless
+// the test makes it answer some of them itself: with an HTTP status, and without a gRPC status. It
+// runs in memory. Its methods are safe for concurrent use.
 type Proxy struct {
 	listener *bufconn.Listener
 	server   *http.Server
@@ -36,7 +36,7 @@ type proxyRule struct {
 	times  int
 }
 
-// StartProxy runs a proxy before s until the end of the test.
+// StartProxy runs a proxy in front of s until the end of the test.
 func StartProxy(t TB, s *Server) *Proxy {
 	t.Helper()
 	var plain http.Protocols
@@ -79,29 +79,29 @@ func StartProxy(t TB, s *Server) *Proxy {
 	return p
 }
 
-// Close ends the proxy and its connections. It is idempotent.
+// Close ends the proxy and its connections. Further calls do nothing.
 func (p *Proxy) Close() {
 	_ = p.server.Close()
 	p.serving.Wait()
 	p.forward.CloseIdleConnections()
 }
 
-// Dialer returns what connects to the proxy, whatever address it is given.
+// Dialer returns a function that connects to the proxy, whatever address it is called with.
 func (p *Proxy) Dialer() func(ctx context.Context, address string) (net.Conn, error) {
 	return func(ctx context.Context, _ string) (net.Conn, error) { return p.listener.DialContext(ctx) }
 }
 
-// Answer makes the proxy answer the next calls of a method itself, as ModelInfer, with a status of
-// HTTP. An empty name means every method.
+// Answer makes the proxy answer the next calls of a method, such as ModelInfer, itself, with an
+// HTTP status. It applies to as many calls as times says. An empty name means every method.
 func (p *Proxy) Answer(method string, status, times int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.rules = append(p.rules, proxyRule{method: method, status: status, times: times})
 }
 
-// Alter makes the proxy pass the next calls of a method on, and send another body than the
-// server's, as one does that is broken: alter gets the answer, whose headers and trailers it may
-// change, and its body.
+// Alter makes the proxy pass the next calls of a method on, and change the answer, like a broken
+// proxy. It applies to as many calls as times says. alter is called with the answer, whose headers
+// and trailers it may change, and with its body; the proxy sends the body that alter returns.
 func (p *Proxy) Alter(method string, times int, alter func(answer *http.Response, body []byte) []byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -110,10 +110,11 @@ func (p *Proxy) Alter(method string, times int, alter func(answer *http.Response
 
 type alterKey struct{}
 
-// Reset makes the proxy end the next calls of a method with RST_STREAM.
+// Reset makes the proxy end the next calls of a method, as many as times says, with RST_STREAM.
 func (p *Proxy) Reset(method string, times int) { p.Answer(method, 0, times) }
 
-// Answered are the methods that the proxy has answered, altered or reset itself, in their order.
+// Answered returns the methods that the proxy has answered, altered or reset itself, in their
+// order.
 func (p *Proxy) Answered() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()

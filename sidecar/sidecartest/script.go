@@ -10,9 +10,9 @@ import (
 	"github.com/tensorferry/tensorferry/trace"
 )
 
-// Script says what the sidecar serves, how long it takes, and what goes wrong.
-// The zero value serves a model named "model" that doubles one FP32 a row (input
-// x, output y) at once, never fails, and runs every request by itself.
+// Script says what the sidecar serves, how long it takes, and what goes wrong. The zero value
+// serves a model named "model" that doubles one FP32 per row (input x, output y) at once, never
+// fails, and runs every request by itself.
 type Script struct {
 	// Model is the name of the model. Empty: "model".
 	Model string
@@ -26,16 +26,16 @@ type Script struct {
 	Inputs []tensor.Spec
 	// Output is the name of the output. Empty: y.
 	Output string
-	// Unbatched models take one row a request.
+	// Unbatched models take one row per request.
 	Unbatched bool
 
-	// A batch of n rows takes Latency + n*PerRow and up to Jitter more; how much
-	// more follows from Seed and the content. With Jitter, answers come out of order.
+	// A batch of n rows takes Latency + n*PerRow and up to Jitter more. The exact share of Jitter
+	// follows from Seed and the content. With Jitter, answers arrive out of order.
 	Latency, PerRow, Jitter time.Duration
 	Seed                    uint64
-	// Instances is the number of batches that run at once. 0: 256, so that
-	// requests do not wait for each other. 1: like a single GPU, so that requests
-	// that come while it is busy are run together.
+	// Instances is the number of batches that run at once. 0: 256, so that requests do not wait for
+	// each other. 1: like a single GPU, so that requests that arrive while it is busy are run
+	// together.
 	Instances int
 
 	// LoadTime is how long the model is MODEL_LOADING after each start.
@@ -43,25 +43,23 @@ type Script struct {
 	// LoadError makes the model MODEL_LOAD_FAILED, with this text.
 	LoadError string
 
-	// Faults happen to calls as they arrive, before anything else is done with
-	// them, and "call" in them counts ModelInfer requests from 1, over restarts.
-	// They are what a foreign server may do: a fault of kind Fail by Row fails the
-	// whole request and names no row, BadRow names them, Short sends an answer
-	// that lacks a row.
+	// Faults happen to calls as they arrive, before the server does anything with them. "call" in
+	// them counts ModelInfer requests from 1, across restarts. They imitate a foreign server: a
+	// fault of kind Fail by Row fails the whole request and names no row, BadRow names the rows,
+	// and Short sends an answer that lacks a row.
 	Faults []mock.Fault
-	// Refuse, if set, is asked before Faults about each call, and may refuse it with a status that
-	// is sent as it is: what another server says, in its own words, of a request that is too large
-	// for it, or when it has no room. It is called from several goroutines, and must not call the
-	// Server.
+	// Refuse, if set, is called before Faults for each call, and may refuse the call with a status
+	// that is sent unchanged. It imitates how another server, in its own words, refuses a request
+	// that is too large or for which it has no room. It is called by several goroutines at once,
+	// and must not call the Server.
 	Refuse func(Call) error
-	// BackendFaults happen in the model, to batches; "call" counts these, from 1 at
-	// each start. The
-	// server does with them what it does: it looks for the rows at fault and names
-	// them, and turns a Short answer into BAD_OUTPUT.
+	// BackendFaults happen in the model, to batches; "call" in them counts batches, from 1 at each
+	// start. The server reacts as always: it finds and names the rows at fault, and turns a Short
+	// answer into BAD_OUTPUT.
 	BackendFaults []mock.Fault
 
-	// The server's own bounds; zero values are the defaults of server.Config, but
-	// for Window, whose zero value is none here.
+	// The server's own bounds. Zero values are the defaults of server.Config, except that a
+	// MaxBatchDelay of 0 means no wait.
 	MaxBatch       int
 	MaxBatchDelay  time.Duration
 	QueueRows      int
@@ -71,16 +69,15 @@ type Script struct {
 	MaxMessageSize int
 	Grace          time.Duration
 
-	// OnStart and OnEnd, if set, are called for each call when it arrives and when
-	// its answer is on its way, in the order of the sequence numbers. They must not
-	// call the Server.
+	// OnStart and OnEnd, if set, are called for each call when it arrives and when its answer is on
+	// its way, in the order of the sequence numbers. They must not call the Server.
 	OnStart, OnEnd func(Call)
 	// OnCrash is what a fault of kind Crash does. Nil: Kill.
 	OnCrash func()
-	// Tracer is told of the spans of inferences, as that of server.Config. A fault of Faults, which
-	// comes before the server proper, has none.
+	// Tracer receives the spans of inferences, as in server.Config. A fault of Faults happens
+	// before the server proper and has no span.
 	Tracer trace.Tracer
-	// Options are further options of the gRPC server, as credentials.
+	// Options are further options of the gRPC server, such as credentials.
 	Options []grpc.ServerOption
 }
 

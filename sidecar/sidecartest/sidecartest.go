@@ -28,7 +28,7 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// TB is the part of testing.TB that is needed.
+// TB is the part of testing.TB that this package needs.
 type TB interface {
 	Helper()
 	Cleanup(func())
@@ -55,14 +55,14 @@ type Server struct {
 	running  *server.Server      // nil while it is down
 }
 
-// Start runs a sidecar in memory until the end of the test.
+// Start runs a sidecar in memory until the end of the test. A script that is wrong fails the test.
 func Start(t TB, script Script) *Server {
 	t.Helper()
 	return start(t, script)
 }
 
-// StartAt runs a sidecar at real endpoints, as unix:///path.sock or 127.0.0.1:0,
-// until the end of the test.
+// StartAt runs a sidecar at real endpoints, such as unix:///path.sock or 127.0.0.1:0, until the end
+// of the test.
 func StartAt(t TB, script Script, endpoints ...string) *Server {
 	t.Helper()
 	if len(endpoints) == 0 {
@@ -81,8 +81,8 @@ func start(t TB, script Script, endpoints ...string) *Server {
 	return s
 }
 
-// New runs a sidecar until Close: at the endpoints, or in memory if there are
-// none. It waits for the model to be loaded unless the script gives that a time or an error.
+// New runs a sidecar until Close, at the endpoints, or in memory if none is given. It waits until
+// the model is loaded, unless the script sets LoadTime or LoadError.
 func New(script Script, endpoints ...string) (*Server, error) {
 	script.Model = cmp.Or(script.Model, "model")
 	script.MaxBatchDelay = cmp.Or(script.MaxBatchDelay, -1)
@@ -115,8 +115,8 @@ func New(script Script, endpoints ...string) (*Server, error) {
 	return s, nil
 }
 
-// Restart starts the sidecar again after Kill or Stop, at the same endpoints. The
-// log and the counts go on. It is an error if it runs, or was closed.
+// Restart starts the sidecar again after Kill or Stop, at the same endpoints. The log and the
+// counts continue. It is an error if the sidecar is running or was closed.
 func (s *Server) Restart() error {
 	s.life <- struct{}{}
 	defer func() { <-s.life }()
@@ -188,12 +188,12 @@ func (s *Server) crash() {
 	s.crashing.Go(s.Kill)
 }
 
-// Kill ends the sidecar as a kill would: listeners and connections close at once,
-// and calls have no answer. When it returns nothing of it is left.
+// Kill ends the sidecar like a killed process: listeners and connections close at once, and open
+// calls have no answer. When it returns, nothing of the sidecar is left.
 func (s *Server) Kill() { s.stop(true) }
 
-// Stop ends the sidecar as SIGTERM would: it refuses new requests with DRAINING
-// and finishes the others within the grace period.
+// Stop ends the sidecar like SIGTERM: it refuses new requests with DRAINING and finishes the others
+// within the grace period.
 func (s *Server) Stop() { s.stop(false) }
 
 func (s *Server) stop(kill bool) {
@@ -224,7 +224,7 @@ func (s *Server) end(kill bool) {
 	s.mu.Unlock()
 }
 
-// Close is Kill, for good. It is idempotent.
+// Close is Kill, and the sidecar cannot be restarted. Further calls do nothing.
 func (s *Server) Close() {
 	s.Kill()
 	s.life <- struct{}{}
@@ -243,8 +243,7 @@ func (s *Server) WaitReady(ctx context.Context) error {
 	return srv.WaitReady(ctx)
 }
 
-// Serving returns the server itself, for its health and metrics, or nil while it
-// is down.
+// Serving returns the server itself, for its health and metrics, or nil while it is down.
 func (s *Server) Serving() *server.Server {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -254,8 +253,8 @@ func (s *Server) Serving() *server.Server {
 // Model returns the name of the model.
 func (s *Server) Model() string { return s.script.Model }
 
-// Endpoint returns the first endpoint, with the port that it got. In memory it is
-// a name that only Dialer finds.
+// Endpoint returns the first endpoint, with its real port. In memory it is a name that only Dialer
+// finds.
 func (s *Server) Endpoint() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -276,8 +275,8 @@ func (s *Server) Endpoints() []string {
 	return out
 }
 
-// Dialer returns what connects to the sidecar, whatever address it is given, for
-// grpc.WithContextDialer. It is refused while the sidecar is down.
+// Dialer returns a function that connects to the sidecar, whatever address it is called with, for
+// grpc.WithContextDialer. The connection is refused while the sidecar is down.
 func (s *Server) Dialer() func(ctx context.Context, address string) (net.Conn, error) {
 	return func(ctx context.Context, _ string) (net.Conn, error) {
 		s.record.update(func() {
@@ -310,33 +309,31 @@ func (s *Server) Dial(opts ...grpc.DialOption) (*grpc.ClientConn, error) {
 	}, opts...)...)
 }
 
-// DropConnections closes every connection at once, as a network does. The sidecar
-// goes on and takes new ones.
+// DropConnections closes every connection at once, as a network failure does. The sidecar keeps
+// running and accepts new ones.
 func (s *Server) DropConnections() {
 	s.conns.Range(func(_, c any) bool { c.(*conn).Close(); return true })
 }
 
-// Silence loses whatever is sent over the connections from now on, in both directions and without a
-// word, as a firewall does that has forgotten them, or a machine that has lost its power.
-// Connections that come are accepted, and silent too, until Speak.
+// Silence makes every connection, in both directions, lose what is sent from now on without an
+// error. A firewall that has forgotten the connections does this, and a machine that lost its
+// power. Connections that arrive later are accepted, and are silent too, until Speak.
 func (s *Server) Silence() {
 	s.silent.Store(true)
 	s.conns.Range(func(_, c any) bool { c.(*conn).silent.Store(true); return true })
 }
 
-// SilenceConnection is Silence for one connection, by its number as in Call.Connection, and for no
-// other.
+// SilenceConnection is Silence for one connection only. Its number is that of Call.Connection.
 func (s *Server) SilenceConnection(number uint64) {
 	if c, ok := s.conns.Load(number); ok {
 		c.(*conn).silent.Store(true)
 	}
 }
 
-// Speak ends Silence for connections that come. Those that were silent stay so.
+// Speak ends Silence for connections that arrive from now on. Silent connections stay silent.
 func (s *Server) Speak() { s.silent.Store(false) }
 
-// Block keeps calls that arrive from now on from being handled, until Release or
-// until their caller gives up.
+// Block keeps calls that arrive from now on waiting, until Release or until their caller gives up.
 func (s *Server) Block() {
 	s.record.update(func() {
 		select {
@@ -347,7 +344,7 @@ func (s *Server) Block() {
 	})
 }
 
-// Release lets them go on.
+// Release lets blocked calls continue.
 func (s *Server) Release() {
 	s.record.update(func() {
 		select {
@@ -358,12 +355,11 @@ func (s *Server) Release() {
 	})
 }
 
-// Fail adds a fault to those of the script's Faults. A number of a call in it
-// counts all calls, from the first.
+// Fail adds a fault to the script's Faults. Call numbers in it count all calls, from the first.
 func (s *Server) Fail(f mock.Fault) error { return s.record.schedule.Add(f) }
 
-// FailNext makes the next n calls fail with the code and reason; an empty reason
-// gives a status without details, as a foreign server's.
+// FailNext makes the next n calls fail with the code and reason. With an empty reason the status
+// has no details, like that of a foreign server.
 func (s *Server) FailNext(code codes.Code, reason string, n int) error {
 	return s.Fail(mock.Fault{Error: backend.Error{Code: code, Reason: reason, Message: "scripted failure"}, Times: n})
 }

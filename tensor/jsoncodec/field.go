@@ -7,17 +7,18 @@ import (
 	"unicode/utf8"
 )
 
-// Field is a field of a JSON object.
+// Field is a field of a JSON object, with its name and its value.
 type Field struct {
 	Name string
 	// Value is its value, as JSON.
 	Value json.RawMessage
 }
 
-// Merge returns the record with the fields added, in their order, as if a model had given them: the
-// record's own bytes are kept, and a field that it has already is an error, unless overwrite is
-// set, which replaces it in its place. It is an error if the record is not one JSON object, or a
-// field is there twice or no JSON. Merge may be called from any goroutine.
+// Merge returns the record with the fields added in their order, as if a model had answered with
+// them. The record's own bytes are kept. If the record already has a field, that is an error, or,
+// with overwrite, the field's value is replaced in its place. It is also an error if the record is
+// not one JSON object, if two fields have the same name, or if a value is not JSON. Merge is safe
+// for concurrent use.
 func Merge(record json.RawMessage, fields []Field, overwrite bool) (json.RawMessage, error) {
 	r := &row{}
 	r.enc.overwrite, r.dec.overwrite = overwrite, overwrite
@@ -43,10 +44,10 @@ func Merge(record json.RawMessage, fields []Field, overwrite bool) (json.RawMess
 	return r.dec.decode(record, nil, 0)
 }
 
-// AppendField appends to dst an object up to where the value of one more field, its last, belongs;
-// the caller appends that and a closing brace. It does not look into the record: one that is no
-// valid JSON becomes no valid JSON, and one that has such a field already has it twice then. ok is
-// false, and dst as it was, if the record does not begin and end as an object does.
+// AppendField appends record to dst, up to the place for the value of one more field, which is the
+// last. The caller appends that value and a closing brace. AppendField does not check the record:
+// invalid JSON stays invalid, and a record that has such a field already then has it twice. If the
+// record does not begin and end like an object, ok is false and dst is unchanged.
 func AppendField(dst []byte, record json.RawMessage, name string) (open []byte, ok bool) {
 	start, end := trim(record)
 	if end-start < 2 || record[start] != '{' || record[end-1] != '}' {
@@ -62,7 +63,7 @@ func AppendField(dst []byte, record json.RawMessage, name string) (open []byte, 
 	return append(AppendString(dst, name), ':'), true
 }
 
-// AppendString appends a text as a JSON string. What is not UTF-8 in it becomes U+FFFD.
+// AppendString appends a text as a JSON string. Invalid UTF-8 in it becomes U+FFFD.
 func AppendString[T ~string | ~[]byte](dst []byte, text T) []byte {
 	b := []byte(text)
 	if !utf8.Valid(b) {
@@ -71,10 +72,11 @@ func AppendString[T ~string | ~[]byte](dst []byte, text T) []byte {
 	return appendString(dst, b)
 }
 
-// Scalar returns the text of a field that is a string, a number, true or false: a string's own
-// text, else the bytes of the value. path leads to the field through objects; of several fields of
-// one name the first counts. ok is false if there is no such field, if it is null, an object or an
-// array, and if the record is not JSON up to there. Scalar may be called from any goroutine.
+// Scalar returns the text of a field that is a string, a number, true or false. For a string that
+// is its unescaped content, and otherwise the bytes of the value. path leads to the field through
+// objects. If several fields have the same name, the first one counts. ok is false if the field is
+// missing, or is null, an object or an array, and if the record is not valid JSON up to the field.
+// Scalar is safe for concurrent use.
 func Scalar(record json.RawMessage, path []string) (text string, ok bool) {
 	s := &scanner{data: record}
 	s.space()

@@ -14,43 +14,43 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// Mapping says which fields of a record feed the model and which take its answer. The zero value
+// Mapping says which fields of a record feed the model and which receive its answer. The zero value
 // maps every input and output to the field of its own name.
 type Mapping struct {
-	// Inputs has an entry for each of the model's inputs, by its name. If it is empty every input
-	// is read from the field of its name.
+	// Inputs has an entry for each of the model's inputs, by the input's name. If it is empty,
+	// every input is read from the field of its name.
 	Inputs map[string]Input
-	// Outputs names the outputs that are wanted. If it is empty every output is written to the
-	// field of its name.
+	// Outputs names the outputs that the results contain. If it is empty, every output is written
+	// to the field of its name.
 	Outputs map[string]Output
 	// Overwrite lets an output replace a field that the record has already, in its place. Without
-	// it that is an error of the record.
+	// it such a field is an error of the record.
 	Overwrite bool
-	// Reserved are fields of the record itself that somebody adds on the way here, as with
-	// AppendField. A record that had one of its own has it twice, and is refused.
+	// Reserved are fields that a source adds to the record, for example with AppendField. A record
+	// that already has such a field then has it twice, and is refused.
 	Reserved []string
 	// NotNumbers, if set, counts the elements of results that were NaN or infinite.
 	NotNumbers *atomic.Int64
 }
 
-// Input is where an input's values come from.
+// Input is the source of an input's values.
 type Input struct {
-	// Field is the field's name; a.b.c reaches into objects. Empty: the input's own name, dots and
-	// all.
+	// Field is the name of the field; a.b.c leads through objects. Empty: the input's own name, in
+	// which a dot has no meaning.
 	Field string
 }
 
-// Output is where an output's values go.
+// Output is the place for an output's values.
 type Output struct {
 	// Field is the name of a field of the record itself, without dots. Empty: the output's own
-	// name, dots and all.
+	// name, in which a dot has no meaning.
 	Field string
-	// NaN says what stands for numbers that JSON does not have. Default: null.
+	// NaN says what is written for numbers that JSON does not have. Default: null.
 	NaN NaN
 }
 
-// NaN says what becomes of a floating-point number that JSON does not have: one that is none (NaN),
-// or an infinity.
+// NaN says what happens to the floating-point values that JSON does not have: NaN and the
+// infinities.
 type NaN uint8
 
 const (
@@ -66,23 +66,27 @@ var nans = []string{"null", "fail", "string"}
 
 func (n NaN) String() string { return enum.Name("nan", n, nans) }
 
-// New returns the codec that m describes. A number, a string (BYTES) or a boolean (BOOL) feeds an
-// input whose row is one element by the model's own shape ([], [1], [1,1]); other rows are arrays,
-// nested as the shape is. Where the shape is fixed a flat array of all elements, row-major, will
-// do. Integer datatypes take numbers that are integers in their range; floating-point ones round
-// to nearest. Outputs whose row the model declares as [] or [1] are written without an array, all
-// others as arrays that are nested as the shape is, an array of one element too where the model
-// leaves the length open; floating-point ones with the fewest digits that give the same value
-// again, and as Output.NaN says where they are no numbers. Bind reports what is wrong with m, and
-// how it differs from the model.
+// New returns the codec that m describes.
+//
+// An input whose row is one element by the model's own shape ([], [1], [1,1]) is fed by a number, a
+// string (BYTES) or a boolean (BOOL). Other inputs are fed by arrays, nested like the shape. If the
+// shape is fixed, a flat row-major array of all elements is accepted too. Integer datatypes take
+// integers in their range; floating-point datatypes round to nearest.
+//
+// An output whose row the model declares as [] or [1] is written without an array. All others are
+// written as arrays, nested like the shape, even with one element if the model leaves the length
+// open. Floating-point values are written with the fewest digits that give the same value again,
+// and as Output.NaN says if they are not finite.
+//
+// Bind returns an error that says what is wrong with m, and how m differs from the model.
 func New(m Mapping) tensor.Codec[json.RawMessage, json.RawMessage] {
 	m.Inputs, m.Outputs, m.Reserved = maps.Clone(m.Inputs), maps.Clone(m.Outputs), slices.Clone(m.Reserved)
 	return codec{m}
 }
 
-// Validate checks m for what is wrong with any model: impossible field names, two outputs in one
-// field, a field asked for as a value and as an object, outputs in an input's field without
-// Overwrite.
+// Validate checks m for faults that do not depend on the model: impossible field names, two outputs
+// in one field, a field that is used both as a value and as an object, and outputs in an input's
+// field without Overwrite. The error lists every fault.
 func (m Mapping) Validate() error {
 	var errs []error
 	taken := make(map[string]string)
@@ -161,7 +165,7 @@ func (m Mapping) filled(sig *tensor.Signature) Mapping {
 	return m
 }
 
-// String describes the mapping: pixels from "pixels"; label to "digit", probs to "scores".
+// String describes the mapping, such as: pixels from "pixels"; label to "digit", probs to "scores".
 func (m Mapping) String() string {
 	var b strings.Builder
 	for i, name := range sorted(m.Inputs) {

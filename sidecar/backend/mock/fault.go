@@ -23,17 +23,17 @@ type Kind uint8
 const (
 	// Fail answers with the fault's Error.
 	Fail Kind = iota
-	// BadRow refuses the rows that match, by name.
+	// BadRow refuses the rows that match, and names them.
 	BadRow
-	// Hang answers nothing until the caller has gone.
+	// Hang does not answer until the caller has gone.
 	Hang
 	// Panic panics.
 	Panic
-	// Crash ends the server as a kill would.
+	// Crash ends the server like a killed process.
 	Crash
-	// Drop closes the connection that the call came over.
+	// Drop closes the connection on which the call came.
 	Drop
-	// Short answers one row too few.
+	// Short answers with one row too few.
 	Short
 )
 
@@ -41,30 +41,30 @@ var kinds = []string{Fail: "fail", BadRow: "bad", Hang: "hang", Panic: "panic", 
 
 func (k Kind) String() string { return enum.Name("kind", k, kinds) }
 
-// Fault is one thing that goes wrong, and when. A fault with neither First nor
-// Every nor Row happens on every call. Conditions that are set must all hold.
+// Fault is one thing that goes wrong, and when. All conditions that are set must hold. A fault
+// without First, Every and Row happens to every call.
 type Fault struct {
 	Kind Kind
 	// Error is the answer of kind Fail.
 	Error backend.Error
-	// First and Last are the numbers of the calls it happens on, counted from 1.
-	// First 0: not by number. Last 0: First alone.
+	// First and Last are the first and last number, counted from 1, of the calls to which it
+	// happens. First 0: the number does not matter. Last 0: only the call First.
 	First, Last int64
-	// Every n-th call; 0: not so.
+	// Every makes it happen to every n-th call. 0: the condition is off.
 	Every int64
-	// Row is the value of the first element of the first input of a row at which
-	// it happens, if any row of the batch has it. Nil: not by content.
+	// Row makes it happen to batches that have a row whose first input begins with this value. Nil:
+	// the content does not matter.
 	Row *float64
-	// Times is how often it happens at most; 0: without limit.
+	// Times is how often it happens at most. 0: without limit.
 	Times int
 }
 
 // ParseFault reads WHAT@WHEN[,times=N][,retry=DURATION].
 //
-// WHAT is a status code with or without a reason, as UNAVAILABLE or
-// RESOURCE_EXHAUSTED/QUEUE_FULL, or one of bad, hang, panic, crash, drop, short
-// (see Kind). WHEN is the number of a call, from 1; a range of them, as 3-5 or 3-;
-// every=N; row=VALUE; or all. Retry is the delay that an error tells the caller.
+// WHAT is a status code with or without a reason, such as UNAVAILABLE or
+// RESOURCE_EXHAUSTED/QUEUE_FULL, or one of bad, hang, panic, crash, drop, short (see Kind). WHEN is
+// the number of a call, from 1; a range of numbers, such as 3-5 or 3-; every=N; row=VALUE; or all.
+// retry is how long the error asks the caller to wait.
 func ParseFault(s string) (Fault, error) {
 	refuse := func(err error) (Fault, error) {
 		return Fault{}, fmt.Errorf("fault %q: %w; want WHAT@WHEN[,times=N][,retry=DURATION], as RESOURCE_EXHAUSTED/QUEUE_FULL@3-5,retry=10ms or hang@row=13", s, err)
@@ -148,7 +148,7 @@ func (f *Fault) parseWhen(when string) error {
 	return err
 }
 
-// ParseCode reads the name of a status code, as UNAVAILABLE.
+// ParseCode reads the name of a status code other than OK, such as UNAVAILABLE.
 func ParseCode(s string) (codes.Code, error) {
 	var c codes.Code
 	if quoted, err := json.Marshal(s); err != nil || s == "" || c.UnmarshalJSON(quoted) != nil || c == codes.OK {
@@ -171,7 +171,7 @@ func (f Fault) validate() error {
 	return nil
 }
 
-// String returns the fault as ParseFault reads it.
+// String returns the fault in the form that ParseFault reads.
 func (f Fault) String() string {
 	var b strings.Builder
 	if f.Kind == Fail {
@@ -228,7 +228,8 @@ type Schedule struct {
 	left   []int
 }
 
-// NewSchedule checks the faults.
+// NewSchedule makes a schedule of the faults, in their order. It returns an error for a fault that
+// cannot happen.
 func NewSchedule(faults []Fault) (*Schedule, error) {
 	s := &Schedule{}
 	for _, f := range faults {
@@ -239,7 +240,7 @@ func NewSchedule(faults []Fault) (*Schedule, error) {
 	return s, nil
 }
 
-// Add adds a fault, which comes after those there are.
+// Add adds a fault after the existing ones. It returns an error for a fault that cannot happen.
 func (s *Schedule) Add(f Fault) error {
 	if err := f.validate(); err != nil {
 		return fmt.Errorf("fault %q: %w", f, err)
@@ -255,9 +256,9 @@ func (s *Schedule) Add(f Fault) error {
 	return nil
 }
 
-// Match returns the first fault whose conditions hold for the call of this
-// number, whose rows begin with these values, and counts it. The rows are those
-// that its Row matches.
+// Match returns the first fault whose conditions hold for the call with this number, and counts it.
+// first are the first values of the call's rows. The returned rows are those whose value equals the
+// fault's Row, numbered from 0.
 func (s *Schedule) Match(call int64, first []float64) (f Fault, rows []int, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

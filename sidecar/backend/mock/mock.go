@@ -1,21 +1,22 @@
-// Package mock is a backend without a model: its answer is a documented
-// function of each row, it takes as long as it is told, and it fails when it is
-// told. Tests of the whole path use it, the project's and its users'.
+// Package mock is a backend without a model, for tests of the whole path. Its answer is a
+// documented function of each row. It takes as long, and fails as often, as its options say. Put
+// [Loader] into a backend.Registry under the scheme "mock", or make a model with [New]. It costs no
+// model file and almost no time; its figures say nothing about the speed of a real model, so do not
+// use it in production.
 //
 // # Functions
 //
-// The answer for a row depends on that row alone, never on the batch it came in,
-// on time, latency or seed:
+// The answer for a row depends on that row alone, never on its batch, on time, latency or seed:
 //
-//   - double: every element times two, with the datatype's own overflow; a
-//     BYTES element is repeated. Not for BOOL.
+//   - double: every element times two, with the datatype's own overflow; a BYTES element is
+//     repeated. Not for BOOL.
 //   - echo: the row itself.
-//   - sum: the sum of all elements of all inputs, one INT64 a row if all inputs are
-//     integers or BOOL, else one FP64. A BYTES element counts its length.
-//   - hash: one INT64 a row, FNV-1a over the raw bytes of the row's inputs.
+//   - sum: the sum of all elements of all inputs: one INT64 per row if all inputs are integers or
+//     BOOL, and otherwise one FP64. A BYTES element counts its length.
+//   - hash: one INT64 per row, FNV-1a over the raw bytes of the row's inputs.
 //
-// Double and echo have an output for each input, named y or, if there are
-// several inputs, y_ and the input's name; the others have one output, y.
+// Double and echo have one output for each input, named y or, if there are several inputs, y_ and
+// the input's name. The others have one output, y.
 //
 // # Locations
 //
@@ -23,10 +24,10 @@
 //
 //	mock:FUNCTION?input=NAME:DTYPE[d,d]&...
 //
-// with the options input (repeated for several), output (the name y), batched
-// (false: one row a request), max_batch, instances, latency (a, or a+b with b for
-// each row), jitter, seed, load_time, load_error, fault (repeated, see
-// ParseFault). Without input there is one, x, of type FP32[1].
+// with the options input (repeated for several inputs), output (the name y), batched (false: one
+// row per request), max_batch, instances, latency (a, or a+b with b for each row), jitter, seed,
+// load_time, load_error, fault (repeated, see ParseFault). Without input there is one, x, of type
+// FP32[1].
 //
 // It must never know of requests, callers or connections.
 package mock
@@ -55,30 +56,30 @@ type Config struct {
 	Inputs []tensor.Spec
 	// Output is the name of the output. Empty: y.
 	Output string
-	// Unbatched models have no batch dimension and take one row a run.
+	// Unbatched models have no batch dimension and take one row per run.
 	Unbatched bool
-	// MaxBatch is the most rows of a run; 0: any number.
+	// MaxBatch is the largest number of rows of a run. 0: any number.
 	MaxBatch int
-	// Instances is the number of runs that may be under way at once. 0: 1. With
-	// more than one, runs of different length overtake each other.
+	// Instances is the number of runs that may be in progress at once. 0: 1. With more than one,
+	// runs of different lengths overtake each other.
 	Instances int
-	// A run of n rows takes Latency + n*PerRow and up to Jitter more. How much
-	// more follows from Seed and the content of the batch.
+	// A run of n rows takes Latency + n*PerRow and up to Jitter more. The exact share of Jitter
+	// follows from Seed and the content of the batch.
 	Latency, PerRow, Jitter time.Duration
 	Seed                    uint64
-	// LoadTime is how long loading takes. It counts for Loader only.
+	// LoadTime is how long loading takes. Only Load and Loader use it.
 	LoadTime time.Duration
-	// LoadError makes loading fail with this text. It counts for Loader only.
+	// LoadError makes loading fail with this text. Only Load and Loader use it.
 	LoadError string
-	// NoWarmUp keeps the server from running the model before requests do, so that
-	// the runs are those that Faults number. Loader sets it.
+	// NoWarmUp keeps the server from running the model before requests do. The numbers in Faults
+	// then count the runs of requests. Loader sets it.
 	NoWarmUp bool
-	// Faults are what goes wrong and when; "call" in them is a run.
+	// Faults are what goes wrong and when. "call" in them is a run.
 	Faults []Fault
-	// Schedule, if set, stands in for Faults, and may be shared by several models.
+	// Schedule, if set, replaces Faults. Several models may share it.
 	Schedule *Schedule
-	// OnCrash is what a fault of kind Crash does. Nil: the process ends at once
-	// with status 137, as if it were killed.
+	// OnCrash is what a fault of kind Crash does. Nil: the process ends at once with status 137, as
+	// if it were killed.
 	OnCrash func()
 }
 
@@ -145,7 +146,7 @@ func (m *Model) Instances() int { return m.cfg.Instances }
 // NoWarmUp implements backend.Unwarmed.
 func (m *Model) NoWarmUp() bool { return m.cfg.NoWarmUp }
 
-// Runs returns how often Run was called and the number of rows in these calls.
+// Runs returns how often Run was called, and the number of rows in all these calls.
 func (m *Model) Runs() (runs, rows int64) { return m.runs.Load(), m.rowsRun.Load() }
 
 // Closed reports whether Close was called.

@@ -1,11 +1,12 @@
-// Package onnx is a backend that runs ONNX models in pure Go, with GoMLX's
-// interpreter: no cgo, no library to install, on the CPU. It suits small models
-// on small machines; one that wants a GPU or is large belongs into a model server.
+// Package onnx is a backend that runs ONNX models on the CPU in pure Go, with GoMLX's interpreter.
+// It needs no cgo and no library. It suits small models on small machines. Run a large model, or
+// one that needs a GPU, with package ort or on a model server of its own. Put [Loader] into a
+// backend.Registry under the extension ".onnx".
 //
-// GoMLX compiles a graph for each shape it meets. So a batch is padded with copies
-// of its last row to the next power of two, and the answer cut; the last few graphs are kept.
-// The low bits of a floating-point answer may depend on the padded size: with the
-// option fixed_batch every batch has the same one, at the price of the padding.
+// GoMLX compiles a graph for each shape that it meets. So a batch is padded to the next power of
+// two with copies of its last row, and the answer is cut. The last few graphs are kept. The low
+// bits of a floating-point answer may depend on the padded size. With the option fixed_batch every
+// batch has the same size, at the cost of the padding.
 //
 // The options of a location, as in digits.onnx?fixed_batch=32, are
 //
@@ -38,12 +39,12 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// Options say how a model is run. Zero values are the defaults.
+// Options say how a model is run. Zero fields take the defaults.
 type Options struct {
-	// FixedBatch pads every batch to this many rows, which is then also the most
-	// that the model takes. 0: to the next power of two.
+	// FixedBatch pads every batch to this many rows, which is then also the largest batch of the
+	// model. 0: each batch is padded to the next power of two.
 	FixedBatch int
-	// MaxBatch is the most rows the model takes; 0: any number.
+	// MaxBatch is the largest number of rows in a batch. 0: any number.
 	MaxBatch int
 	// Instances is the number of batches that run at once. 0: 1.
 	Instances int
@@ -99,9 +100,8 @@ type Model struct {
 	compiling sync.Mutex // held while a graph is built
 }
 
-// Load reads the model from a file. Unless its rows have dimensions of any size,
-// it is run once, so that an operator that is not supported is known at once. The
-// reading itself does not look at ctx.
+// Load reads the model from a file. It then runs the model once, so that an unsupported operator is
+// an error now, unless the model's rows have dimensions of any size. Reading the file ignores ctx.
 func Load(ctx context.Context, path string, opts Options) (_ *Model, err error) {
 	if opts.FixedBatch < 0 || opts.MaxBatch < 0 || opts.Instances < 0 {
 		return nil, errors.New("onnx: a negative option")
@@ -273,7 +273,7 @@ func (m *Model) Close() (err error) {
 	return m.model.Close()
 }
 
-// Run implements backend.Model. A batch that has begun is not interrupted.
+// Run implements backend.Model. A batch that has started is not interrupted.
 func (m *Model) Run(ctx context.Context, inputs []tensor.Tensor) ([]tensor.Tensor, error) {
 	return m.run(ctx, inputs, true, false)
 }

@@ -14,7 +14,7 @@ import (
 // LibraryVariable is the environment variable that names the library's file.
 const LibraryVariable = "TENSORFERRY_ORT_LIB"
 
-// ErrNoLibrary says that no library was found in any of the known places.
+// ErrNoLibrary says that none of the known places holds a library.
 var ErrNoLibrary = errors.New("no ONNX Runtime library")
 
 // folders are the known places, in the order in which they are looked at: those of
@@ -32,10 +32,11 @@ func folders() []string {
 	return slices.DeleteFunc(out, func(dir string) bool { return !filepath.IsAbs(dir) })
 }
 
-// Find returns the library's file: file itself if it is not empty, else that of
-// $TENSORFERRY_ORT_LIB, else libonnxruntime.so (or libonnxruntime.so.VERSION, or .dylib) in a
-// folder of LD_LIBRARY_PATH, beside the program, in /opt/onnxruntime/lib or in the system's
-// library folders. The error is ErrNoLibrary if there is none, and names the places.
+// Find returns the library's file. It is file itself, if that is not empty, or else the file that
+// $TENSORFERRY_ORT_LIB names. If neither is set, it is the first libonnxruntime.so (or
+// libonnxruntime.so.VERSION, or .dylib) in a folder of LD_LIBRARY_PATH, beside the program, in
+// /opt/onnxruntime/lib or in the system's library folders. If there is none, the error is
+// ErrNoLibrary and lists the places.
 func Find(file string) (string, error) { return find(file, os.Getenv(LibraryVariable), folders()) }
 
 func find(file, variable string, dirs []string) (string, error) {

@@ -22,9 +22,9 @@ var opened struct {
 	lib *Library
 }
 
-// Open loads the library that Find(file) names. It stays for the life of the
-// process: another Open returns the same one, and an error if it asks for another file.
-// It is safe for concurrent use.
+// Open loads the library that Find(file) returns. The library stays loaded for the life of the
+// process. A further Open returns the same library, or an error if it asks for another file. It is
+// safe for concurrent use.
 func Open(file string) (*Library, error) {
 	path, err := Find(file)
 	if err != nil {
@@ -52,8 +52,8 @@ func Open(file string) (*Library, error) {
 	return opened.lib, nil
 }
 
-// Load reads the model from a file and, unless its rows have strings or dimensions of any size,
-// runs it once. The reading itself does not look at ctx.
+// Load reads the model from a file. It then runs the model once, unless the model's rows have
+// strings or dimensions of any size. Reading the file ignores ctx.
 func (l *Library) Load(ctx context.Context, path string, opts Options) (backend.Model, error) {
 	cuda, err := opts.normal()
 	if err != nil {

@@ -1,7 +1,9 @@
-// Package ort is a backend that runs ONNX models with ONNX Runtime, through cgo, on the
-// CPU or a CUDA device. The library is no part of the program: it is loaded at
-// run time (Find says from where), and a process loads one. In a program that was
-// built without cgo the package is there, and every load fails with the reason.
+// Package ort is a backend that runs ONNX models with ONNX Runtime, through cgo, on the CPU or a
+// CUDA device. The library is not part of the program. It is loaded at run time (Find says from
+// where), and a process loads one library. Put [Loader] into a backend.Registry under the extension
+// ".onnx". In a program that was built without cgo every load fails with that reason; package onnx
+// needs no cgo. A fault inside the library, for example in an operator's own code, may end the
+// process: do not use it where other work of the process must survive that.
 //
 // The options of a location, as in digits.onnx?instances=2, are
 //
@@ -11,8 +13,7 @@
 //	max_batch=N    take no more than N rows (default: any number)
 //	fixed_batch=N  pad every batch to N rows, and take no more than N
 //
-// A model is read from its path, so its weights may lie in files beside it. A fault inside
-// the library itself, as by an operator's own code, may end the process.
+// A model is read from its path, so its weights may lie in files beside it.
 //
 // It must never know of requests, callers or connections.
 package ort
@@ -27,27 +28,27 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/backend"
 )
 
-// Options say how a model is run. Zero values are the defaults.
+// Options say how a model is run. Zero fields take the defaults.
 type Options struct {
 	// Instances is the number of batches that run at once. 0: 1.
 	Instances int
-	// Threads is the number of threads that share the work of one batch. 0: 1, which
-	// suits small models; more pays for large ones.
+	// Threads is the number of threads that share the work of one batch. 0: 1, which suits small
+	// models. Large models gain from more.
 	Threads int
 	// Device is "cpu", "cuda" or "cuda:N". Empty: the CPU.
 	Device string
-	// MaxBatch is the most rows the model takes; 0: any number.
+	// MaxBatch is the largest number of rows in a batch. 0: any number.
 	MaxBatch int
-	// FixedBatch pads every batch to this many rows, which is then also the most
-	// that the model takes. 0: no padding.
+	// FixedBatch pads every batch to this many rows, which is then also the largest batch of the
+	// model. 0: no padding.
 	FixedBatch int
 }
 
 // Library is a loaded ONNX Runtime.
 type Library struct {
-	// Path is the file.
+	// Path is the library's file.
 	Path string
-	// Version is what the library says of itself, as "1.32.0".
+	// Version is the library's own version, such as "1.32.0".
 	Version string
 }
 
