@@ -13,9 +13,12 @@ import (
 )
 
 // Run runs the job to the end of its input, from the lock on its checkpoints to the last of its
-// results. When ctx ends, what is in flight is cancelled, and the error wraps context.Cause(ctx);
-// the run can be resumed. Errors of Run are a *RefusedError, a job.Fault, or the failure of the
-// job.
+// results. When ctx ends, what is in flight is cancelled, and the error wraps context.Cause(ctx).
+// The error of a run that was stopped (stream.Run.Stop) is stream.ErrStopped. In both cases the run
+// can be resumed. Other errors are a *RefusedError, a job.Fault, or the failure of the job.
+//
+// Run does not keep to Spec.StopTimeout, since it does not know why the run is stopped: cancel ctx
+// when the time is over.
 func (j *Job) Run(ctx context.Context) (err error) {
 	spec := j.spec
 	if faults := checkApart(ctx, spec, j.parts, true); faults != nil {
