@@ -12,10 +12,10 @@ import (
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
-// Run runs the job to the end of its input, from the lock on its checkpoints to the last of its
-// results. When ctx ends, what is in flight is cancelled, and the error wraps context.Cause(ctx);
-// the run can be resumed. Errors of Run are a *RefusedError, a job.Fault, or the failure of the
-// job.
+// Run runs the job to the end of its input: from the lock on its checkpoints to the last of its
+// results. When ctx ends, the calls in flight are cancelled, and the error wraps
+// context.Cause(ctx); the run can be resumed. An error of Run is a *RefusedError, a job.Fault, or
+// the failure of the job.
 func (j *Job) Run(ctx context.Context) (err error) {
 	spec := j.spec
 	if faults := checkApart(ctx, spec, j.parts, true); faults != nil {
