@@ -8,9 +8,10 @@
 //	}, DigitCodec{})
 //	for label, err := range async.Map(ctx, digits, classify, async.Config{}) { ... }
 //
-// Each subtask costs one connection and memory for Config.Window requests of at most Config.MaxBytes
-// each, with their answers. Do not use the package for a model that runs in the same program: write
-// an async.Function for it. Open refuses decoupled and stateful models, if the server says so.
+// Each subtask costs one connection and memory for Config.Window requests of at most
+// Config.MaxBytes each, with their answers. Do not use the package for a model that runs in the
+// same program: write an async.Function for it. Open refuses decoupled and stateful models, if the
+// server says so.
 //
 // The package owns the connection (one for each subtask, reconnected with backoff), the gathering
 // of records into requests, the splitting of requests that fail because of one bad record, and the
