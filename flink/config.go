@@ -10,14 +10,14 @@ import (
 	"github.com/tensorferry/tensorferry/async"
 )
 
-// Config is how the operator runs on Flink. Its zero value is the documented defaults.
+// Config says how the operator runs on Flink. Zero fields take the documented defaults.
 type Config struct {
-	// Name of the transform in the pipeline and in messages. Default "infer".
+	// Name is the transform's name in the pipeline and in messages. Default "infer".
 	Name string
 	// Async is the operator's configuration. Its Order is that of the results of a subtask within a
-	// bundle; async.Keyed is refused, because Flink partitions by key for operators with keyed
-	// state alone. Checkpoint must be left out or be async.Drain, with no DrainLimit: what is in
-	// flight at a barrier could not go into the checkpoint. A Tracer must be left out: it could not
+	// bundle. async.Keyed is refused, because Flink partitions by key only for operators with keyed
+	// state. Barrier must be empty or async.Drain, and DrainLimit zero, because calls in flight
+	// at a barrier could not be stored in the checkpoint. Tracer must be nil, because it cannot
 	// travel to the workers.
 	Async async.Config
 }
@@ -42,8 +42,9 @@ func (c Config) resolve() (Config, error) {
 	return c, nil
 }
 
-// Maker makes the function on the worker. It travels there as JSON of its exported fields, so it
-// has no fields of function or interface types, and files that it names must be on every worker.
+// Maker makes the function on the worker. A Maker travels there as the JSON of its exported fields,
+// so it has no fields of function or interface types. Files that it names must exist on every
+// worker.
 type Maker[IN, OUT any] interface {
 	// Function returns the function of one subtask. It is called again after each restart.
 	Function() (async.Function[IN, OUT], error)

@@ -10,21 +10,22 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar"
 )
 
-// Failure is what ends a bundle. Of an error Flink keeps the text alone, so the text is this, as
-// one line of JSON behind the word "tensorferry".
+// Failure is the error that ends a bundle. Flink keeps only the text of an error, so the text of a
+// Failure is one line of JSON behind the word "tensorferry".
 type Failure struct {
-	// Operator is the transform.
+	// Operator is the name of the transform.
 	Operator string `json:"operator"`
-	// Class, Code and Reason are those of the failure; Code and Reason are empty where no model
-	// server was asked.
+	// Class, Code and Reason are those of the failure. Code and Reason are empty if no model server
+	// was called.
 	Class  string `json:"class"`
 	Code   string `json:"code,omitempty"`
 	Reason string `json:"reason,omitempty"`
 	Model  string `json:"model,omitempty"`
-	// Endpoint is the model server's.
+	// Endpoint is the model server's address.
 	Endpoint string `json:"endpoint,omitempty"`
-	// Split and Position say which record it was; -1 where it was none. The records of Infer know
-	// no place of their own: Split is 0 and Position the record's place in its bundle.
+	// Split and Position say which record failed. Both are -1 if the failure is not a record's. The
+	// records of Infer have no place in a source: Split is then 0, and Position the record's place
+	// in its bundle.
 	Split    int   `json:"split"`
 	Position int64 `json:"position"`
 	// Message is the error's own text.
@@ -59,11 +60,11 @@ func (f *Failure) Error() string {
 	return mark + strings.ReplaceAll(string(text), "\u0085", `\u0085`)
 }
 
-// Unwrap returns what failed.
+// Unwrap returns the error that the bundle failed with.
 func (f *Failure) Unwrap() error { return f.cause }
 
 // FailureIn finds a Failure in a text, such as an exception in Flink's history or the error of a
-// submitted job. It is nil if there is none.
+// submitted job. It returns nil if there is none.
 func FailureIn(text string) *Failure {
 	for rest := text; ; {
 		_, after, found := strings.Cut(rest, mark+"{")

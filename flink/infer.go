@@ -17,22 +17,22 @@ import (
 // Failed is a record that failed for good, in the collection of dead letters.
 type Failed[IN any] struct {
 	Record IN
-	// Class is async.Class as text: "record", "timeout", "overload", "transport", "backend" or
+	// Class is the async.Class as text: "record", "timeout", "overload", "transport", "backend" or
 	// "permanent".
 	Class string
 	Error string
-	// Attempts is the number of calls made for it.
+	// Attempts is the number of calls that were made for the record.
 	Attempts int
-	// At is when it failed, in milliseconds since the Unix epoch.
+	// At is when the record failed, in milliseconds since the Unix epoch.
 	At int64
 }
 
 // registered are the transforms that this program has made known to Beam.
 var registered sync.Map
 
-// Register makes Infer for these types known to Beam. Call it from an init function, in the program
-// that submits and in that of the workers (best one and the same), once for each combination of
-// types.
+// Register tells Beam about Infer for these types. Call it from an init function, once for each
+// combination of types, in the program that submits and in the program of the workers. Preferably
+// both are the same program.
 func Register[IN, OUT any, M Maker[IN, OUT]]() {
 	register.DoFn5x1[context.Context, beam.EventTime, IN, func(beam.EventTime, OUT), func(beam.EventTime, Failed[IN]), error](&inferFn[IN, OUT, M]{})
 	register.Emitter2[beam.EventTime, OUT]()
@@ -42,9 +42,8 @@ func Register[IN, OUT any, M Maker[IN, OUT]]() {
 }
 
 // Infer calls the function of m for the records of a collection. The results have the event times
-// of their records; failed holds the records whose failure has the action async.DeadLetter. It
-// panics, as Beam's own transforms do, where the pipeline is wrong; TryInfer returns that as an
-// error.
+// of their records. failed holds the records whose failure has the action async.DeadLetter. If the
+// pipeline is wrong, Infer panics as Beam's own transforms do; TryInfer returns an error instead.
 func Infer[IN, OUT any, M Maker[IN, OUT]](s beam.Scope, records beam.PCollection, m M, c Config) (results, failed beam.PCollection) {
 	results, failed, err := TryInfer[IN, OUT](s, records, m, c)
 	if err != nil {
@@ -53,8 +52,8 @@ func Infer[IN, OUT any, M Maker[IN, OUT]](s beam.Scope, records beam.PCollection
 	return results, failed
 }
 
-// TryInfer is Infer with an error for what is wrong with the pipeline: a configuration, a
-// collection in windows, types that are not registered.
+// TryInfer is Infer, and returns an error if the pipeline is wrong: a bad configuration, a
+// collection in windows, or types that are not registered.
 func TryInfer[IN, OUT any, M Maker[IN, OUT]](s beam.Scope, records beam.PCollection, m M, c Config) (results, failed beam.PCollection, err error) {
 	return apply(s, records, m, c, func(cargo shipment) any { return &inferFn[IN, OUT, M]{Cargo: cargo} },
 		fmt.Sprintf("Register[%v, %v, %v]", reflect.TypeFor[IN](), reflect.TypeFor[OUT](), reflect.TypeFor[M]()))

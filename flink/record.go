@@ -16,8 +16,8 @@ import (
 	"github.com/tensorferry/tensorferry/flink/internal/eventtime"
 )
 
-// Record is a record with where it came from, as pipelines made of job files have them. Its event
-// time is Beam's.
+// Record is a record with its place in the source, as pipelines that are made of job files use it.
+// Its event time is Beam's.
 type Record struct {
 	// Value is one JSON object.
 	Value []byte
@@ -59,13 +59,13 @@ func decodeRecord(b []byte) (r Record, err error) {
 	return r, nil
 }
 
-// FailedRecord is a Record that failed for good.
+// FailedRecord is a Record that failed for good. Its fields are those of Failed.
 type FailedRecord struct {
 	Record   Record
 	Class    string
 	Error    string
 	Attempts int
-	// At is when it failed, in milliseconds since the Unix epoch.
+	// At is when the record failed, in milliseconds since the Unix epoch.
 	At int64
 }
 
@@ -95,7 +95,7 @@ type failedForm struct {
 	Key []byte `json:",omitempty"`
 }
 
-// RecordMaker makes the function of Records: of JSON objects.
+// RecordMaker makes the function for Records, whose values are JSON objects.
 type RecordMaker = Maker[json.RawMessage, json.RawMessage]
 
 func init() {
@@ -105,13 +105,14 @@ func init() {
 	register.Emitter2[beam.EventTime, FailedRecord]()
 }
 
-// RegisterRecords makes InferRecords for a maker known to Beam. Call it from an init function.
+// RegisterRecords tells Beam about InferRecords for a maker. Call it from an init function.
 func RegisterRecords[M RecordMaker]() {
 	register.DoFn5x1[context.Context, beam.EventTime, Record, func(beam.EventTime, Record), func(beam.EventTime, FailedRecord), error](&recordFn[M]{})
 	registered.Store(reflect.TypeFor[recordFn[M]](), true)
 }
 
-// InferRecords is TryInfer for a collection of Records, whose places it keeps.
+// InferRecords is TryInfer for a collection of Records. The results keep the places of their
+// records.
 func InferRecords[M RecordMaker](s beam.Scope, records beam.PCollection, m M, c Config) (results, failed beam.PCollection, err error) {
 	return apply(s, records, m, c, func(cargo shipment) any { return &recordFn[M]{Cargo: cargo} }, fmt.Sprintf("RegisterRecords[%v]", reflect.TypeFor[M]()))
 }

@@ -321,7 +321,7 @@ func (s *section) size(key string, least, most int64) int64 {
 	return 0
 }
 
-// Size writes a number of bytes as a job file may.
+// Size returns a number of bytes in a form that a job file accepts.
 func Size(n int64) string {
 	for _, unit := range []string{"GiB", "MiB", "KiB"} {
 		if u := sizes[unit]; n >= u && n%u == 0 {

@@ -10,5 +10,5 @@
 //
 // Reading is strict. An unknown key, a wrong type, a value out of range and a key that is given
 // twice are each a [Fault] with file, line, column and what was expected. All faults of a file are
-// reported together. Reading costs at most the time for a file of [MaxFile] bytes.
+// reported together. A file may have at most [MaxFile] bytes, so reading is quick.
 package job

@@ -1,6 +1,8 @@
-// Package jobfile makes a Beam pipeline of a job file, for Flink. The file is the one of the
-// embedded runtime, unchanged; what Flink cannot do is refused with its place in the file, and what
-// it does otherwise is said by Notes.
+// Package jobfile makes Beam pipelines for Flink of job files. The file is the same as for package
+// job/local, unchanged. Load it with package job, call [Check] and [Build], set the options of the
+// submission with [Options], and submit the pipeline with package submit. What Flink cannot do is
+// refused with its place in the file. [Notes] says what works differently on Flink. On one machine,
+// package job/local runs the same file faster and without a cluster.
 package jobfile
 
 import (
@@ -26,8 +28,8 @@ import (
 // input) are looked for there.
 type shipped struct{ Spec job.Spec }
 
-// DefaultSplitSize is how many bytes of a file a subtask reads in one bundle. It is far less than
-// in the embedded runtime, since a checkpoint waits for the splits that are being read.
+// DefaultSplitSize is how many bytes of a file a subtask reads in one bundle. It is far smaller
+// than the embedded runtime's, because a checkpoint waits for the splits that are being read.
 const DefaultSplitSize = 1 << 20
 
 // ship returns what reaches the workers of a job file: all but the places in it.
@@ -73,8 +75,7 @@ func (s shipped) source() *file.Source[json.RawMessage] {
 	return file.NewSource(file.SourceConfig[json.RawMessage]{Paths: f.Paths, Decode: decode, SplitSize: f.SplitSize, MaxLine: f.MaxLine})
 }
 
-// Check says what is wrong with a job file for Flink. The errors are job.Fault, all that were
-// found.
+// Check returns everything that is wrong with a job file for Flink. Each error is a job.Fault.
 func Check(spec *job.Spec) []error {
 	var faults []error
 	refuse := func(path, format string, args ...any) { faults = append(faults, spec.Fault(path, format, args...)) }
@@ -119,9 +120,9 @@ func Check(spec *job.Spec) []error {
 	return faults
 }
 
-// Build adds the job to a pipeline. Files are cut now, and what is there later is not read; of
-// topics it is now found out where to begin, unless that is their first record. With resumed the
-// job goes on with what is in the folders of its sinks.
+// Build adds the job to a pipeline. It cuts the input files now, so files and lines that are added
+// later are not read. For topics it finds out now where to begin, unless that is their first
+// record. With resumed set, the job continues with the files in the folders of its sinks.
 func Build(ctx context.Context, p *beam.Pipeline, spec *job.Spec, resumed bool) error {
 	if faults := Check(spec); faults != nil {
 		return errors.Join(faults...)

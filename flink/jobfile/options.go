@@ -10,8 +10,8 @@ import (
 	"github.com/tensorferry/tensorferry/job"
 )
 
-// Options takes what a job file says of parallelism, checkpoints and restarts into the options of
-// its submission.
+// Options copies the job file's parallelism, checkpoints and restarts into the options of its
+// submission.
 func Options(spec *job.Spec, o *submit.Options) {
 	o.Name, o.Parallelism = spec.Name, spec.Parallelism
 	c := &spec.Checkpoint
@@ -52,10 +52,9 @@ func interval(spec *job.Spec) time.Duration {
 	return spec.Checkpoint.Interval
 }
 
-// GrowingState says, for a job whose state on Flink grows until the job fails, that it does, as a
-// job.Fault at the source; for any other job it returns nil. It grows with each resumption of a
-// splittable DoFn, and topics as the source are read by these. Files are not, and a topic as the
-// sink changes nothing.
+// GrowingState returns a job.Fault at the source if the job's state on Flink grows until the job
+// fails, and otherwise nil. The state grows with each resumption of a splittable DoFn, which reads
+// topics. Files are not read by one, and a topic as the sink changes nothing.
 func GrowingState(spec *job.Spec) error {
 	if spec.Source.Kafka == nil {
 		return nil
@@ -64,7 +63,7 @@ func GrowingState(spec *job.Spec) error {
 		"empty partitions and a heap of 1 GiB, 46 MB after 15 s, 660 MB after 3 minutes, FAILED after 7:41 (docs/flink.md, \"State that grows\")")
 }
 
-// Notes says what is otherwise on Flink than in the embedded runtime, for this job file.
+// Notes returns what works differently on Flink than in the embedded runtime, for this job file.
 // docs/flink.md has the whole table.
 func Notes(spec *job.Spec) []string {
 	var notes []string

@@ -1,5 +1,8 @@
-// Package submit hands pipelines to Beam's job server for Flink, with the options that only Flink
-// knows, watches them and cancels them. It owns nothing of what a pipeline does.
+// Package submit submits pipelines to Beam's job server for Flink, with the options that exist only
+// for Flink. It also watches, stops and cancels jobs. [Submit] starts a [Job], whose Wait returns
+// how it ended; [Cluster] is Flink's own REST interface. A job costs one connection to the job
+// server while it is watched. The package knows nothing about what a pipeline does. Do not use it
+// for other runners of Beam.
 package submit
 
 import (
@@ -17,47 +20,50 @@ const (
 	DefaultDataBuffer    = 5 * time.Millisecond
 )
 
-// NoRestart as Options.Restarts lets a job end with its first failure.
+// NoRestart, as Options.Restarts, makes a job end with its first failure.
 const NoRestart = -1
 
-// Options of a job on Flink. JobServer and WorkerPool must be set.
+// Options are the options of a job on Flink. JobServer and WorkerPool must be set.
 type Options struct {
-	// Name of the job in Flink's web UI.
+	// Name is the job's name in Flink's web UI. Default "tensorferry".
 	Name string
-	// JobServer is Beam's job server, as host:port.
+	// JobServer is the address of Beam's job server, as host:port.
 	JobServer string
 	// WorkerPool is the address of the worker pool (package worker), as host:port, as each
-	// TaskManager sees it. With one pool beside each TaskManager that is a loopback address.
+	// TaskManager sees it. If there is one pool beside each TaskManager, it is a loopback address.
 	WorkerPool string
-	// Parallelism of the job; 0: the cluster's default.
+	// Parallelism is the number of subtasks. 0: the cluster's default.
 	Parallelism int
 	// MaxBundleSize and MaxBundleTime end a bundle, and with it its drain. Default 10,000 records
-	// and 200 ms. The time is also how long a result may wait for a next record to leave with.
+	// and 200 ms; the time may be 1 ms to 5 s. It is also how long a result may wait for the next
+	// record with which it leaves.
 	MaxBundleSize int
 	MaxBundleTime time.Duration
-	// CheckpointInterval is the time between checkpoints; 0: none are taken. A checkpoint ends the
-	// present bundles first, and waits for that for at most CheckpointTimeout (0: Flink's default,
-	// 10 min). CheckpointPause is the least time from the end of one to the next.
+	// CheckpointInterval is the time between checkpoints. 0: none are taken. A checkpoint first
+	// ends the current bundles, and waits for that for at most CheckpointTimeout (0: Flink's
+	// default, 10 min). CheckpointPause is the least time from the end of one checkpoint to the
+	// start of the next. An interval or a timeout other than 0 must be at least 10 ms.
 	CheckpointInterval, CheckpointTimeout, CheckpointPause time.Duration
-	// Restarts is how often Flink starts a failed job again, RestartDelay after each failure. 0:
-	// the cluster's own restart strategy; NoRestart: never.
+	// Restarts is how often Flink restarts a failed job, each time after RestartDelay. 0: the
+	// cluster's own restart strategy; NoRestart: never.
 	Restarts     int
 	RestartDelay time.Duration
-	// Savepoint to start from, as a path that the cluster can read. Empty: none. IgnoreLostState
-	// goes on although the savepoint holds state of operators that the job has no more.
+	// Savepoint is the savepoint to start from, as a path that the cluster can read. Empty: none.
+	// With IgnoreLostState the job starts even if the savepoint holds state of operators that the
+	// job does not have any more.
 	Savepoint       string
 	IgnoreLostState bool
 	// RetainCheckpoints keeps the newest checkpoint of a job that is cancelled or fails.
 	RetainCheckpoints bool
-	// Bounded says that the input ends, and the job with it. Without it a job with checkpoints goes
-	// on until it is stopped, since Flink takes none of a job whose sources have ended and whose
-	// operators still have timers.
+	// Bounded says that the input ends, and that the job then ends too. Without it a job with
+	// checkpoints runs until it is stopped, because Flink takes no checkpoints of a job whose
+	// sources have ended and whose operators still have timers.
 	Bounded bool
-	// Experiments are further ones of Beam's, as name=value.
+	// Experiments are further experiments of Beam, as name=value.
 	Experiments []string
 }
 
-// Validate says what is wrong with the options.
+// Validate checks the options. The error names every option that is wrong.
 func (o Options) Validate() error {
 	_, err := o.resolve()
 	return err

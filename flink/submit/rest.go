@@ -15,10 +15,10 @@ import (
 	"github.com/tensorferry/tensorferry/internal/brief"
 )
 
-// Cluster is Flink's own interface, for what Beam's job server does not do: its Cancel leaves the
-// job running.
+// Cluster is Flink's own REST interface, for what Beam's job server does not do. The job server's
+// Cancel, for example, leaves the job running.
 type Cluster struct {
-	// Address is host:port or a URL of Flink's REST interface.
+	// Address is the REST interface's host:port or URL.
 	Address string
 
 	transport http.RoundTripper // nil: http.DefaultTransport
@@ -75,14 +75,15 @@ func (c Cluster) call(ctx context.Context, method, path string, body, answer any
 	return nil
 }
 
-// Jobs returns Flink's ids of all jobs of a name, also of those that have ended.
+// Jobs returns Flink's ids of all jobs with the name, including those that have ended.
 func (c Cluster) Jobs(ctx context.Context, name string) ([]string, error) {
 	return c.jobs(ctx, name, func(overview) bool { return true })
 }
 
-// Find returns Flink's id of the job of a name that has not ended and is none of before: what Jobs
-// returned before it was submitted. Clocks do not matter. The id is empty if there is none. Several
-// are an error, since nobody can tell which of them is meant: each was submitted by somebody else.
+// Find returns Flink's id of the job with the name that has not ended and is not among before. Call
+// Jobs before the submission, and pass its result as before. Clocks do not matter. The id is empty
+// if there is no such job. Several are an error, because nothing shows which of them is meant: the
+// others were submitted by other programs.
 func (c Cluster) Find(ctx context.Context, name string, before []string) (id string, err error) {
 	ids, err := c.jobs(ctx, name, func(j overview) bool { return j.End <= 0 && !slices.Contains(before, j.ID) })
 	switch {
@@ -117,17 +118,18 @@ func (c Cluster) jobs(ctx context.Context, name string, want func(overview) bool
 	return ids, nil
 }
 
-// Cancel cancels a job. It is cancelled some time after Cancel returns.
+// Cancel cancels a job. The job ends some time after Cancel returns.
 func (c Cluster) Cancel(ctx context.Context, id string) error {
 	return c.call(ctx, "PATCH", "/jobs/"+id+"?mode=cancel", nil, nil)
 }
 
-// ErrStopUnknown says that Flink was asked to stop a job, and nobody knows what came of it: the job
-// may have stopped, with a savepoint, or go on.
+// ErrStopUnknown says that Flink was asked to stop a job, and that the outcome is not known. The
+// job may have stopped, with a savepoint, or may go on.
 var ErrStopUnknown = errors.New("submit: what came of the stop is not known")
 
-// Stop stops a job with a savepoint in the cluster's folder for those, and returns its path when
-// that is done. An error that is not ErrStopUnknown says that the job goes on, or ended by itself.
+// Stop stops a job with a savepoint in the cluster's folder for savepoints, and returns the
+// savepoint's path when it is complete. An error other than ErrStopUnknown says that the job goes
+// on, or ended by itself.
 func (c Cluster) Stop(ctx context.Context, id string) (savepoint string, err error) {
 	var trigger struct {
 		Request string `json:"request-id"`

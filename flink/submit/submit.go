@@ -27,9 +27,9 @@ const answerTimeout = 30 * time.Second
 // maxMessage is room for pipelines and messages of any sensible size.
 const maxMessage = 64 << 20
 
-// Job is a job on Flink. Close gives the connection back and leaves the job alone.
+// Job is a job on Flink. Close closes the connection to the job server, and does not touch the job.
 type Job struct {
-	// ID is the job server's name for it.
+	// ID is the job server's name for the job.
 	ID   string
 	conn *grpc.ClientConn
 	jobs jobpb.JobServiceClient
@@ -37,8 +37,8 @@ type Job struct {
 	answer time.Duration // answerTimeout
 }
 
-// Submit submits a pipeline. It returns when the job server has accepted it; Wait tells how it
-// ends.
+// Submit submits a pipeline. It returns as soon as the job server has accepted it. Wait returns how
+// the job ended.
 func Submit(ctx context.Context, p *beam.Pipeline, o Options) (*Job, error) {
 	return submit(ctx, p, o, answerTimeout)
 }
@@ -170,7 +170,7 @@ func stage(ctx context.Context, ready *jobpb.PrepareJobResponse) error {
 	}
 }
 
-// FailedError says that a job has failed. Text is the job server's, with Flink's exception.
+// FailedError says that a job has failed. Text is the job server's text, with Flink's exception.
 type FailedError struct {
 	Job  string
 	Text string
@@ -178,12 +178,12 @@ type FailedError struct {
 
 func (e *FailedError) Error() string { return fmt.Sprintf("the job %s failed: %s", e.Job, e.Text) }
 
-// ErrCancelled says that a job was cancelled, with Flink's means.
+// ErrCancelled says that a job was cancelled through Flink.
 var ErrCancelled = errors.New("the job was cancelled")
 
-// Wait waits for the end of the job, and logs its states. It returns nil when the job is done,
-// which is what the job server says of one that was stopped with a savepoint too, ErrCancelled, or
-// a *FailedError. When ctx ends the job goes on.
+// Wait waits for the end of the job, and logs its states. It returns nil if the job is done,
+// ErrCancelled, or a *FailedError. The job server also calls a job done that was stopped with a
+// savepoint. When ctx ends, Wait returns and the job goes on.
 func (j *Job) Wait(ctx context.Context, log *slog.Logger) error {
 	stream, err := j.jobs.GetMessageStream(ctx, &jobpb.JobMessagesRequest{JobId: j.ID})
 	if err != nil {
@@ -226,7 +226,7 @@ func (j *Job) ended(ctx context.Context, text string) error {
 	return &FailedError{j.ID, text}
 }
 
-// State asks for the job's state.
+// State asks the job server for the job's state.
 func (j *Job) State(ctx context.Context) (jobpb.JobState_Enum, error) {
 	var st *jobpb.JobStateEvent
 	err := j.within(ctx, func(ctx context.Context) (err error) {
@@ -239,5 +239,5 @@ func (j *Job) State(ctx context.Context) (jobpb.JobState_Enum, error) {
 	return st.GetState(), nil
 }
 
-// Close gives the connection to the job server back.
+// Close closes the connection to the job server. The job goes on.
 func (j *Job) Close() error { return j.conn.Close() }

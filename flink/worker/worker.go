@@ -1,6 +1,9 @@
-// Package worker is the pool of Beam workers beside a Flink TaskManager: a small server that the
-// TaskManager asks for a worker for each job, which then runs in this process. The program must
-// have registered all that its pipelines need.
+// Package worker is the pool of Beam workers beside a Flink TaskManager. The TaskManager asks this
+// small server for a worker for each job, and the worker then runs in the server's process. Make a
+// pool with [New] and call Serve. The program must have registered everything that its pipelines
+// need. All jobs share one process, and callers are not authenticated: listen only where the
+// TaskManager alone can reach it, and do not use a pool for jobs that must be isolated from each
+// other.
 package worker
 
 import (
@@ -22,8 +25,8 @@ import (
 	"github.com/tensorferry/tensorferry/internal/guard"
 )
 
-// Pool runs workers. Workers of different jobs share the process and its channels' pool, not their
-// state.
+// Pool runs workers. Workers of different jobs share the process and its pool of channels, but not
+// their state. Its methods are safe for concurrent use.
 type Pool struct {
 	fnpb.UnimplementedBeamFnExternalWorkerPoolServer
 	log    *slog.Logger
@@ -44,7 +47,7 @@ type name struct{ id, control string }
 // running is a worker.
 type running struct{ cancel context.CancelFunc }
 
-// New returns a pool that serves nothing yet.
+// New returns a pool that does not serve yet.
 func New(log *slog.Logger) *Pool {
 	p := &Pool{log: guard.Logger(log), server: grpc.NewServer(), workers: map[name]*running{}}
 	p.root, p.cancel = context.WithCancel(context.Background())
@@ -52,9 +55,9 @@ func New(log *slog.Logger) *Pool {
 	return p
 }
 
-// Serve answers at l until Close. beam.Init must have been called. Nobody is asked who he is:
-// whoever reaches l can have the pool run what pipelines are made of, which reads and writes files
-// as this process's user.
+// Serve answers on l until Close. It returns an error if beam.Init was not called. Callers are not
+// authenticated: every program that reaches l can have the pool run pipelines, which read and write
+// files as this process's user.
 func (p *Pool) Serve(l net.Listener) error {
 	if !beam.Initialized() {
 		return errors.New("worker: call beam.Init before Serve")
@@ -131,15 +134,15 @@ func (p *Pool) forget(n name, w *running) {
 	}
 }
 
-// StopWorker implements Beam's service for worker pools. It does nothing: it names a worker by its
-// id alone, which another TaskManager's worker may have too. A worker ends when its TaskManager
-// closes the connection to it, as it does then.
+// StopWorker implements Beam's service for worker pools. It does nothing, because it names a worker
+// only by its id, which another TaskManager's worker may have too. A worker ends when its
+// TaskManager closes the connection to it, which happens at the same time.
 func (p *Pool) StopWorker(context.Context, *fnpb.StopWorkerRequest) (*fnpb.StopWorkerResponse, error) {
 	return &fnpb.StopWorkerResponse{}, nil
 }
 
-// Close ends all workers. What they were at work on is failed on Flink's side, which starts it anew
-// elsewhere, or here when the pool is back.
+// Close ends all workers. Flink fails the work in progress and starts it again on another pool, or
+// on this one when it is back.
 func (p *Pool) Close() {
 	p.mu.Lock()
 	p.closed = true

@@ -1,4 +1,8 @@
-// Package embedded runs the model server that a job file brings along, in the process of its host.
+// Package embedded runs the model server that a job file brings along, inside the process of the
+// job's host. A host calls [Start] before the job, passes Endpoint to it, and calls Close after it.
+// The server takes memory and CPU from the job, and a crash of one is a crash of both. For large
+// models, or for models that need ONNX Runtime or a GPU, run a sidecar of its own and name its
+// endpoint in the job file.
 package embedded
 
 import (
@@ -23,19 +27,19 @@ import (
 	"github.com/tensorferry/tensorferry/trace"
 )
 
-// Sidecar is a model server that runs in the process that started it, behind a socket in a private
-// folder made for it.
+// Sidecar is a model server that runs in the process that started it. It listens on the job file's
+// endpoint, or on a socket in a private folder that Start makes.
 type Sidecar struct {
 	endpoint string
 	server   *server.Server
 	dir      string // to be removed; empty if the job file names the endpoint
 }
 
-// Endpoint is where it listens.
+// Endpoint returns the address on which it listens.
 func (e *Sidecar) Endpoint() string { return e.endpoint }
 
-// Backends are the kinds of model that run inside a job's own process. ONNX Runtime is not among
-// them: a fault in it would take the job along, and answers would depend on the machine.
+// Backends returns the kinds of model that run inside a job's own process. ONNX Runtime is not
+// among them: a fault in it would end the job too, and answers would depend on the machine.
 func Backends() backend.Registry {
 	return backend.Registry{
 		Schemes:    map[string]backend.Loader{"mock": mock.Loader(), "onnx": onnx.Loader()},
@@ -43,8 +47,8 @@ func Backends() backend.Registry {
 	}
 }
 
-// Check says what is wrong with the models of a job file, as far as can be seen
-// without loading them.
+// Check returns what is wrong with the models of a job file, as far as it shows without loading
+// them. Each error is a job.Fault.
 func Check(spec *job.Spec) (faults []error) {
 	if spec.Sidecar == nil {
 		return nil
@@ -97,8 +101,8 @@ func location(m job.Model) string {
 	return m.Location + "?" + query
 }
 
-// Start starts the sidecar of the job and waits until its models are
-// loaded. ctx ends the waiting. tracer may be nil.
+// Start starts the sidecar of the job and waits until its models are loaded, or ctx ends. tracer
+// may be nil. After an error nothing is left of it.
 func Start(ctx context.Context, spec *job.Spec, log *slog.Logger, tracer trace.Tracer) (e *Sidecar, err error) {
 	s := spec.Sidecar
 	cfg := server.Config{
@@ -163,8 +167,8 @@ func privateFolder() (string, error) {
 	return os.MkdirTemp(parent, folderPrefix)
 }
 
-// Close ends the sidecar and removes its folder. It is called when the job's own
-// connections are gone, so there is nothing to be graceful about.
+// Close ends the sidecar at once and removes its folder. Call it when the job's own connections are
+// closed.
 func (e *Sidecar) Close() (err error) {
 	if e.server != nil {
 		err = e.server.Close()

@@ -1,6 +1,7 @@
-// Package inference makes of a job file's infer section what any host runs: the model as an
-// asynchronous function of JSON records, and the operator's configuration. It knows no source, no
-// sink and no host.
+// Package inference turns a job file's infer section into what any host runs: the model as an
+// asynchronous function of JSON records ([NewFunction]), and the operator's configuration
+// ([OperatorConfig]). Only hosts need it; package job/local is one. A job written in Go uses
+// package sidecar directly. It knows no source, no sink and no host.
 package inference
 
 import (
@@ -17,15 +18,14 @@ import (
 	"github.com/tensorferry/tensorferry/tensor/jsoncodec"
 )
 
-// Record is what jobs described by a file are made of: one JSON object, as its
-// line had it.
+// Record is the record of a job that a file describes: one JSON object, with the bytes of its line.
 type Record = json.RawMessage
 
-// Function is the model as a job file describes it, and what stands in for its answers. It is safe
-// for concurrent use.
+// Function is the model as a job file describes it, with the fallback results that replace its
+// answers. It is safe for concurrent use.
 type Function struct {
 	*sidecar.AsyncFunction[Record, Record]
-	// NotNumbers counts the numbers of results that were NaN or infinite.
+	// NotNumbers counts the numbers in results that were NaN or infinite.
 	NotNumbers atomic.Int64
 	fallbacks  map[async.Class][]jsoncodec.Field
 	overwrite  bool
@@ -45,8 +45,8 @@ func (f *Function) Fallback(failed async.Failed[Record]) (outs async.Outputs[Rec
 	return async.One(result), nil
 }
 
-// NewFunction makes the function of a job. endpoint is where the sidecar
-// listens, observe what hears of its requests; it may be nil. The error is a job.Fault.
+// NewFunction makes the function of a job. endpoint is where the sidecar listens. observe is called
+// after each request to it, by several goroutines; it may be nil. The error is a job.Fault.
 func NewFunction(spec *job.Spec, endpoint string, observe func(sidecar.Request)) (*Function, error) {
 	i := &spec.Infer
 	cfg := sidecar.Config{
@@ -97,7 +97,7 @@ var nans = map[job.NaN]jsoncodec.NaN{
 	job.NaNNull: jsoncodec.NaNNull, job.NaNFail: jsoncodec.NaNFail, job.NaNString: jsoncodec.NaNString,
 }
 
-// Mapping says which fields are which inputs and outputs of the model.
+// Mapping returns which fields of a record are inputs and outputs of the model.
 func Mapping(i *job.Infer) jsoncodec.Mapping {
 	m := jsoncodec.Mapping{Overwrite: i.Overwrite}
 	if len(i.Inputs) > 0 {
@@ -119,7 +119,7 @@ func Mapping(i *job.Infer) jsoncodec.Mapping {
 	return m
 }
 
-// CheckEndpoint says what is wrong with an endpoint of the file.
+// CheckEndpoint returns what is wrong with the endpoint in the file, as a job.Fault, or nil.
 func CheckEndpoint(spec *job.Spec) error {
 	if spec.Infer.Endpoint == "" {
 		return nil
@@ -139,7 +139,7 @@ func CheckEndpoint(spec *job.Spec) error {
 	return nil
 }
 
-// OperatorConfig is the operator's part of the infer section. The error is a
+// OperatorConfig returns the operator's configuration from the infer section. The error is a
 // job.Fault.
 func OperatorConfig(spec *job.Spec) (async.Config, error) {
 	i := &spec.Infer
@@ -199,7 +199,7 @@ func OperatorConfig(spec *job.Spec) (async.Config, error) {
 	return cfg, nil
 }
 
-// KeyOf returns what finds the key of a record, which is empty where the record has none.
+// KeyOf returns a function that finds the key of a record. The key is empty if the record has none.
 func KeyOf(i *job.Infer) func(Record) string {
 	path := strings.Split(i.Key.Field, ".")
 	return func(r Record) string {

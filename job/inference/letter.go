@@ -12,19 +12,19 @@ import (
 	"github.com/tensorferry/tensorferry/tensor/jsoncodec"
 )
 
-// Letters says how records that failed are written as lines of JSON.
+// Letters says how failed records are written as lines of JSON.
 type Letters struct {
-	// Where says which partition a split stands for; nil: splits are no partitions.
+	// Where returns the partition that a split stands for. Nil: splits are not partitions.
 	Where kafkatopics.Where
-	// File says which file a split is of; nil: splits are not of files.
+	// File returns the file that a split belongs to. Nil: splits do not belong to files.
 	File func(split int) (path string, ok bool)
-	// Most bounds a letter, in bytes; 0: nothing does.
+	// Most is the largest size of a letter, in bytes. 0: no bound.
 	Most int
-	// Meta is the field that the source has added; empty: none.
+	// Meta is the field that the source has added to records. Empty: none.
 	Meta string
 }
 
-// LettersOf says how those of a job are written, but for Where and File.
+// LettersOf returns how the failed records of a job are written. Where and File are not set.
 func LettersOf(spec *job.Spec) (l Letters) {
 	if d := spec.DeadLetter; d != nil && d.Kafka != nil {
 		l.Most = kafkatopics.MaxRecord(d.Kafka) / 4 * 3 // a quarter is the key's
@@ -49,9 +49,9 @@ type letter struct {
 	At        string `json:"at"`
 }
 
-// Line writes a record that failed as a line of JSON. The record comes first: byte for byte as
-// "record" if it is JSON, else as "text", or as "base64" if it is not even text. Of one that the
-// topic cannot take there is only the beginning, as "part".
+// Line writes a failed record as a line of JSON. The record comes first: byte for byte as "record"
+// if it is valid JSON, and otherwise as "text", or as "base64" if it is not valid UTF-8. If the
+// line would exceed Most, only the beginning of the record is written, as "part".
 func (m Letters) Line(f async.Failed[Record]) (Record, error) {
 	// The place and the class are fields of their own, so of the error only the reason is left.
 	reason := f.Err

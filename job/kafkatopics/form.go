@@ -11,7 +11,7 @@ import (
 	"github.com/tensorferry/tensorferry/tensor/jsoncodec"
 )
 
-// Where says which partition a split stands for.
+// Where returns the partition that a split stands for. ok is false if the split is not a partition.
 type Where func(split int) (topic string, id int32, ok bool)
 
 // form makes Kafka records of results.
@@ -29,7 +29,7 @@ type header struct {
 	path []string
 }
 
-// Checker returns what finds a result that the sink could not write.
+// Checker returns a function whose error says that the sink cannot write a result, and why.
 func Checker(k *job.KafkaSink) func(key string, result Record) error { return formOf(k).check }
 
 func formOf(k *job.KafkaSink) *form {
@@ -47,7 +47,7 @@ func formOf(k *job.KafkaSink) *form {
 	return f
 }
 
-// MaxRecord is how many bytes a record of a sink may have.
+// MaxRecord returns the largest size of a sink's record, in bytes, with its key and headers.
 func MaxRecord(k *job.KafkaSink) int { return cmp.Or(k.MaxRecord, kafka.DefaultMaxRecord) }
 
 func (f *form) make(key string, v Record) (*kafka.Record, error) {
@@ -92,8 +92,8 @@ func (f *form) check(key string, v Record) error {
 	return nil
 }
 
-// Encoder makes Kafka records of results. where is asked for results that keep the partition of
-// their record; it may be nil if none does.
+// Encoder returns a function that makes Kafka records of results. It calls where for results that
+// keep the partition of their record. where may be nil if the sink has no such results.
 func Encoder(k *job.KafkaSink, where Where) kafka.Encode[Record] {
 	f := formOf(k)
 	return func(r *async.Record[Record]) (*kafka.Record, error) {
@@ -109,7 +109,8 @@ func Encoder(k *job.KafkaSink, where Where) kafka.Encode[Record] {
 	}
 }
 
-// LetterEncoder is Encoder for dead letters. A key and headers that leave no room are left out.
+// LetterEncoder is Encoder for dead letters. It drops a key of more than a quarter of the largest
+// record, and headers that do not fit.
 func LetterEncoder(k *job.KafkaSink, where Where) kafka.Encode[Record] {
 	encode := Encoder(k, where)
 	return func(r *async.Record[Record]) (*kafka.Record, error) {

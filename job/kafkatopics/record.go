@@ -13,8 +13,8 @@ import (
 	"github.com/tensorferry/tensorferry/tensor/jsoncodec"
 )
 
-// Decoder makes records of the job of Kafka's. A value that is no JSON object is a record all the
-// same: the operator judges it, by the policy for bad records.
+// Decoder returns a function that makes the job's records of Kafka's. A value that is not a JSON
+// object becomes a record too: the operator applies the policy for bad records to it.
 func Decoder(k *job.KafkaSource) kafka.Decode[Record] {
 	switch {
 	case k.Format == job.FormatRaw:
@@ -87,7 +87,8 @@ func withMeta(r *kafka.Record, field string) Record {
 	return append(appendMeta(append(b, '{'), r), '}', '}')
 }
 
-// WithoutMeta is what withMeta was given, if that was no JSON, but for space at its ends.
+// WithoutMeta removes the field that Decoder added to a value that is not JSON, and so returns the
+// value itself, except for space at its ends. A value without such a field is returned as it is.
 func WithoutMeta(b []byte, field string) []byte {
 	// Within a JSON string quotes have a backslash, so the last one that looks like it is it.
 	i := bytes.LastIndex(b, append(append([]byte{','}, jsoncodec.AppendString(nil, field)...), ":{"...))

@@ -1,5 +1,6 @@
-// Package kafkatopics makes of a job file's kafka sections what package kafka reads and writes
-// with, for any host.
+// Package kafkatopics turns a job file's kafka sections into sources, sinks and codecs of
+// connector/kafka, for any host. [NewSource] and [NewSink] make both ends; [Decoder] and [Encoder]
+// convert records. Only hosts need it; a job written in Go uses connector/kafka directly.
 package kafkatopics
 
 import (
@@ -16,10 +17,11 @@ import (
 	"github.com/tensorferry/tensorferry/job"
 )
 
-// Record is what the jobs of a file are made of: one JSON object, as its line had it.
+// Record is the record of a job that a file describes: one JSON object, with the bytes of its line.
 type Record = json.RawMessage
 
-// Brokers is how the brokers of a section are reached. The error is a job.Fault.
+// Brokers returns how to reach the brokers of the section at path. It reads the files of
+// certificates and the password. The error is a job.Fault.
 func Brokers(spec *job.Spec, k *job.Kafka, path string, log *slog.Logger) (c kafka.Config, err error) {
 	c = kafka.Config{Brokers: k.Brokers, ClientID: "tensorferry-" + spec.Name, Logger: log}
 	if k.TLS != nil {
@@ -45,7 +47,7 @@ func Brokers(spec *job.Spec, k *job.Kafka, path string, log *slog.Logger) (c kaf
 	return c, nil
 }
 
-// Of says what is read.
+// Of returns what the job's source reads.
 func Of(spec *job.Spec) kafka.Topics {
 	k := spec.Source.Kafka
 	t := kafka.Topics{Names: k.Topics, Pattern: k.Pattern, Traces: spec.Trace != nil}
@@ -61,7 +63,7 @@ func Of(spec *job.Spec) kafka.Topics {
 	return t
 }
 
-// NewSource is the source of a job, with its offsets in the job's checkpoints. The error is a
+// NewSource returns the source of a job whose offsets are in the job's checkpoints. The error is a
 // job.Fault.
 func NewSource(spec *job.Spec, log *slog.Logger) (*kafka.Source[Record], error) {
 	k := spec.Source.Kafka
@@ -76,7 +78,7 @@ func NewSource(spec *job.Spec, log *slog.Logger) (*kafka.Source[Record], error) 
 	return s, nil
 }
 
-// Compression of a sink, in the order of preference; nil: the host's choice.
+// Compression returns the compression of a sink, in the order of preference. Nil: the host chooses.
 func Compression(k *job.KafkaSink) []kgo.CompressionCodec {
 	switch k.Compression {
 	case "none":
@@ -93,8 +95,8 @@ func Compression(k *job.KafkaSink) []kgo.CompressionCodec {
 	return nil
 }
 
-// Partitioner chooses partitions by the key, but for topics of sinks that keep their records'
-// partitions.
+// Partitioner returns a partitioner that chooses partitions by the key, except in the topics of
+// sinks that keep the partitions of their records. Nil: there are no such sinks.
 func Partitioner(spec *job.Spec) kgo.Partitioner {
 	same := map[string]bool{}
 	if k := spec.Sink.Kafka; k != nil && k.SamePartition {
@@ -123,7 +125,8 @@ func (p topicPartitioner) ForTopic(topic string) kgo.TopicPartitioner {
 	return p.hash.ForTopic(topic)
 }
 
-// NewSink is a sink at path that writes results when they come. The error is a job.Fault.
+// NewSink returns a sink for the section at path. It writes results as they arrive. The error is a
+// job.Fault.
 func NewSink(spec *job.Spec, k *job.KafkaSink, path string, encode kafka.Encode[Record], log *slog.Logger) (*kafka.Sink[Record], error) {
 	c, err := Brokers(spec, &k.Kafka, path, log)
 	if err != nil {

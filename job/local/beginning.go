@@ -10,8 +10,8 @@ import (
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
-// CheckpointDir returns the folder of a job's checkpoints. It is empty if the job keeps none in a
-// folder; a job from Kafka to Kafka keeps them with its consumer group.
+// CheckpointDir returns the folder of a job's checkpoints. It is empty if the job has no such
+// folder. A job from Kafka to Kafka keeps its checkpoints with its consumer group.
 func CheckpointDir(spec *job.Spec) string {
 	switch {
 	case spec.Checkpoint.Dir != "":

@@ -26,7 +26,7 @@ func newLetters(spec *job.Spec, g *kafka.Group, log *slog.Logger) (connector.Sin
 	}
 }
 
-// LettersPlace names where the records go that failed.
+// LettersPlace returns the name of the place where failed records go, for messages.
 func LettersPlace(spec *job.Spec) string {
 	if k := spec.DeadLetter.Kafka; k != nil {
 		return "the topic " + k.Topic

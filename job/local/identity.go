@@ -91,7 +91,7 @@ func mended(was *checkpoint.Snapshot, now []checkpoint.Property) *checkpoint.Sna
 	return &is
 }
 
-// SinkPlace names where the results go.
+// SinkPlace returns the name of the place where the results go, for messages.
 func SinkPlace(spec *job.Spec) string {
 	if spec.Sink.Stdout {
 		return "standard output"

@@ -11,9 +11,10 @@
 //	}
 //	return j.Run(ctx)
 //
-// Run starts the model server that the file brings along, takes the lock on the job's checkpoints,
-// and runs the job to the end of its input. The command tensorferry is flags, signals and a view
-// around this package.
+// Run starts the model server that the file brings along, locks the job's checkpoints, and runs the
+// job to the end of its input. The command tensorferry adds flags, signals and a display to this
+// package. A run costs one process on one machine; use flink/jobfile for a job that must be spread
+// over several.
 package local
 
 import (
@@ -34,32 +35,32 @@ import (
 	"github.com/tensorferry/tensorferry/stream"
 )
 
-// Record is what jobs described by a file are made of: one JSON object, as its line had it.
+// Record is the record of a job that a file describes: one JSON object, with the bytes of its line.
 type Record = inference.Record
 
-// Options say how a job file is run. The zero value starts a run where there is none, or replaces
-// one that is finished.
+// Options say how a job file is run. With the zero value a new run starts if there is none, or if
+// the last one is finished.
 type Options struct {
-	// Resume goes on with the unfinished run from its newest checkpoint, and starts one if there is
-	// none. Fresh discards an unfinished run and starts anew. From goes on from one checkpoint of
-	// the run, named by its number or file. At most one of the three may be set.
+	// Resume continues the unfinished run from its newest checkpoint, and starts a run if there is
+	// none. Fresh discards an unfinished run and starts a new one. From continues from one
+	// checkpoint of the run, by its number or file. At most one of the three may be set.
 	Resume, Fresh bool
 	From          string
 	// Stdin and Stdout are used by jobs that read standard input or write to standard output.
 	// Default: those of the process.
 	Stdin  *os.File
 	Stdout io.Writer
-	// Logger takes what happens to the run. Default: nothing is logged.
+	// Logger receives what happens to the run. Default: nothing is logged.
 	Logger *slog.Logger
-	// Version is the program's, for the job's traces.
+	// Version is the program's version, for the job's traces.
 	Version string
-	// Request, if set, is called after each request to the model server, from any goroutine. It
-	// must not block.
+	// Request, if set, is called after each request to the model server, by any goroutine. It must
+	// not block.
 	Request func(sidecar.Request)
-	// Started, if set, is called with the run when the job begins, before anything is read. Stop
-	// the run with stream.Run.Stop to end with a checkpoint.
+	// Started, if set, is called with the run when the job begins, before anything is read. To end
+	// the run with a checkpoint, call stream.Run.Stop.
 	Started func(*stream.Run)
-	// Observers are called for what happens to the run (stream.Config.Observer).
+	// Observers are called for every event of the run (stream.Config.Observer).
 	Observers []stream.Observer
 }
 
@@ -76,7 +77,8 @@ type Job struct {
 	notNumbers atomic.Pointer[atomic.Int64]
 }
 
-// RefusedError is an error that another option or another job file ends. Nothing was changed.
+// RefusedError is an error that can be avoided with other options or another job file. Nothing was
+// changed.
 type RefusedError struct{ Err error }
 
 func (e *RefusedError) Error() string { return e.Err.Error() }
@@ -84,8 +86,8 @@ func (e *RefusedError) Unwrap() error { return e.Err }
 
 func refuse(format string, args ...any) error { return &RefusedError{fmt.Errorf(format, args...)} }
 
-// Check returns everything that is wrong with a job file, as far as can be seen without running it:
-// each error is a job.Fault. It reads a little of each input file, and changes nothing.
+// Check returns everything that is wrong with a job file, as far as it shows without a run. Each
+// error is a job.Fault. Check reads a little of each input file, and changes nothing.
 func Check(ctx context.Context, spec *job.Spec) []error {
 	p, faults := newParts(spec, Options{Logger: slog.New(slog.DiscardHandler)})
 	if err := checkSource(ctx, spec, p.source); err != nil {
@@ -94,8 +96,8 @@ func Check(ctx context.Context, spec *job.Spec) []error {
 	return append(faults, checkApart(ctx, spec, p, false)...)
 }
 
-// Build checks a job file and makes a job of it. It opens, locks and changes nothing. The error
-// holds a job.Fault for each fault.
+// Build checks a job file and makes a Job. It opens, locks and changes nothing. The error contains
+// a job.Fault for each fault, or is a *RefusedError for options that exclude each other.
 func Build(spec *job.Spec, opts Options) (*Job, error) {
 	if opts.Resume && opts.Fresh || opts.From != "" && (opts.Resume || opts.Fresh) {
 		return nil, refuse("want at most one of resume, fresh and from")
@@ -119,8 +121,8 @@ func Build(spec *job.Spec, opts Options) (*Job, error) {
 	return &Job{spec: spec, opts: opts, log: opts.Logger, parts: p}, nil
 }
 
-// Unread returns how many records of the source are there and have not been read. known is false if
-// the source cannot tell, or not yet.
+// Unread returns how many records of the source exist and have not been read. known is false if the
+// source cannot tell, or cannot tell yet.
 func (j *Job) Unread() (records int64, known bool) {
 	if s, ok := j.parts.source.(interface{ Lag() (int64, bool) }); ok {
 		return s.Lag()
@@ -128,8 +130,8 @@ func (j *Job) Unread() (records int64, known bool) {
 	return 0, false
 }
 
-// Skipped returns how many records of the source were gone before they were read, and were skipped.
-// known is false for sources that skip nothing.
+// Skipped returns how many records of the source were deleted before they were read, and were
+// skipped. known is false for sources that skip nothing.
 func (j *Job) Skipped() (records int64, known bool) {
 	if s, ok := j.parts.source.(interface{ Skipped() int64 }); ok {
 		return s.Skipped(), true
@@ -137,7 +139,7 @@ func (j *Job) Skipped() (records int64, known bool) {
 	return 0, false
 }
 
-// NotNumbers returns how many numbers of the model's answers were NaN or infinite.
+// NotNumbers returns how many numbers in the model's answers were NaN or infinite.
 func (j *Job) NotNumbers() int64 {
 	if n := j.notNumbers.Load(); n != nil {
 		return n.Load()
@@ -145,16 +147,16 @@ func (j *Job) NotNumbers() int64 {
 	return 0
 }
 
-// Resumed reports whether the run went on from a checkpoint. Finished reports whether that run had
-// reached its end before, so that nothing was left to do.
+// Resumed reports whether the run continued from a checkpoint.
 func (j *Job) Resumed() bool { return j.resumed.Load() }
 
-// Finished: see Resumed.
+// Finished reports whether the resumed run had already reached its end, so that nothing was left to
+// do.
 func (j *Job) Finished() bool { return j.finished.Load() }
 
-// Untouched reports whether nothing is lost with a run: this process has read nothing and kept
-// nothing, in any attempt. One that reads topics has a beginning once it runs, behind which records
-// come that it has not read yet.
+// Untouched reports whether nothing is lost if this run is dropped: this process has read nothing
+// and kept nothing, in any attempt. A job that reads topics counts as touched once it runs, because
+// its beginning is then fixed and later records belong to it.
 func (j *Job) Untouched(p *stream.Progress) bool {
 	for i := range p.Worked {
 		if p.Worked[i].In > 0 {
@@ -164,8 +166,9 @@ func (j *Job) Untouched(p *stream.Progress) bool {
 	return p.CheckpointsCompleted == 0 && !(j.spec.Source.Kafka != nil && j.ran.Load())
 }
 
-// Ask opens the model once, as a subtask would, and closes it again. It returns what does not suit
-// the fields of the job file.
+// Ask opens the model once, as a subtask would, and closes it again. It returns the error if the
+// model does not fit the job file, or cannot be opened. It waits for at most 10 s for a server that
+// is out of reach.
 func (j *Job) Ask(ctx context.Context) (err error) {
 	log := slog.New(slog.DiscardHandler)
 	endpoint := j.spec.Infer.Endpoint

@@ -31,13 +31,14 @@ type parts struct {
 	restart  restart.Config
 }
 
-// Names of the job's operators, in progress, metrics and checkpoints. State in checkpoints is found
-// by them, so they stay as they are.
+// The names of the job's operators, in progress, metrics and checkpoints. The state in checkpoints
+// is found by these names, so they never change.
 const (
 	SourceName = "source"
 	InferName  = "infer"
 	SinkName   = "sink"
-	// LettersName is the sink of the records that failed, and LetterName what makes lines of them.
+	// LettersName is the sink of the failed records, and LetterName the operator that makes lines
+	// of them.
 	LettersName = "dead-letters"
 	LetterName  = "dead-letter"
 
