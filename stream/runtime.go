@@ -203,8 +203,8 @@ func (r *Run) run(ctx context.Context) error {
 			return fmt.Errorf("%w, from the last checkpoint that was completed, since stopping with one failed: %w", ErrStopped, out.err)
 		}
 		if out.shut && !r.ran {
-			// What could never be opened is set up wrongly, or lacks what it needs. The code that opens
-			// it waits for that, if waiting helps. A restart would only do it again.
+			// What could never be opened is set up wrongly, or lacks what it needs. The code that
+			// opens it waits for that, if waiting helps. A restart would only do it again.
 			return out.err
 		}
 		for {
