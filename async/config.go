@@ -69,10 +69,10 @@ type Config struct {
 	// MaxCapacity. A slot is freed by emission, not by completion. Default: 1000.
 	Capacity int
 	// MaxBytes bounds the bytes of these records and of their results. Records are counted by the
-	// function's Sizer or else by their type; results are counted by their type. A record that is
-	// larger than the bound is admitted alone. Results of calls that have been made can go beyond
-	// the bound. Calls are then made one at a time until the bytes are within it again. Default:
-	// 64 MiB; Off for no bound.
+	// function's Sizer or, without one, by their type. Results are counted by their type. A record
+	// that is larger than the bound is admitted alone. Results of calls that have been made can go
+	// beyond the bound. Calls are then made one at a time until the bytes are within it again.
+	// Default: 64 MiB; Off for no bound.
 	MaxBytes int64
 	// MaxCalls bounds the calls in progress. A record that waits for its call holds a slot, and its
 	// timer does not run. When the other side reports overload, the limit halves, to no less than

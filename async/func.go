@@ -105,7 +105,7 @@ func (w *workers[IN, OUT]) work() {
 func (w *workers[IN, OUT]) do(j job[IN], report []Completion[OUT]) {
 	defer w.forget(j.call.ID)
 	if j.ctx.Err() != nil {
-		return // nobody waits for it
+		return // the operator no longer waits for it
 	}
 	report[0] = Completion[OUT]{ID: j.call.ID, Err: ErrGoexit}
 	defer func() {

@@ -64,7 +64,7 @@ func (o *Operator[IN, OUT]) vet(c *Completion[OUT]) {
 func (o *Operator[IN, OUT]) judge(now asyncq.Time, c *Completion[OUT]) {
 	id := queueID(c.ID)
 	if o.failed != nil || !o.queue.Awaits(id, c.ID.Attempt) {
-		return // nobody is asked about an outcome that does not count (A11)
+		return // the outcome does not count, so the function is not asked about it (A11)
 	}
 	outcome, after := asyncq.Final, asyncq.Time(0)
 	var v Verdict
@@ -242,7 +242,7 @@ func (o *Operator[IN, OUT]) failRecord(id asyncq.ID, err error) {
 	}
 	action := o.cfg.OnError.For(f.Class)
 	if s.span != nil {
-		s.err = f.Err // nothing else needs the last one any more
+		s.err = f.Err // the last attempt's error is not needed any more
 		o.markFailed(s.span, &f, err, action)
 	}
 	switch action {

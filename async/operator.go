@@ -92,7 +92,7 @@ type Operator[IN, OUT any] struct {
 	out      []Record[OUT]
 	failures []Failed[IN]
 	stats    Stats
-	// Of the histograms in stats:
+	// These gather the histograms in stats.
 	called, waited, stayed tally
 }
 

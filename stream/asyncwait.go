@@ -28,7 +28,7 @@ type asyncWait[IN, OUT any] struct {
 	first   int
 	behind  int // records in queue
 	scratch []Record[IN]
-	passing *barrier // told to op and not yet passed
+	passing *barrier // op has it, and it has not passed yet
 	settled int64    // the newest checkpoint that was given up
 	told    bool     // op knows of the end
 	over    bool     // the end has been passed on

@@ -7,11 +7,11 @@
 //	stream.To(labels, sink)
 //	err := j.Run(ctx)
 //
-// Each subtask of a source and each exchange (KeyBy, Rebalance, another Parallel) costs goroutines
-// and bounded queues of slices; an operator that follows in the same subtask costs a function call.
-// Results are visible only when their checkpoint is complete, so an interval between checkpoints is
-// the delay of results. Use async.Map for a loop that needs no checkpoints, and module flink for a
-// job on several machines.
+// Each subtask of a source, and each exchange (KeyBy, Rebalance, another Parallel), costs
+// goroutines and bounded queues of slices. An operator that follows in the same subtask costs a
+// function call for each slice. Results become visible when their checkpoint is complete: once in
+// each checkpoint interval or, without one, at the end of the input. Use async.Map for a loop that
+// needs no checkpoints, and the module flink for a job on several machines.
 //
 // The package owns the plan of a job, the loop of a subtask, the exchanges between subtasks,
 // barriers and watermarks, the checkpoint coordinator, and restarts. It must never know what a

@@ -116,7 +116,8 @@ var simpleTags = map[reflect.Kind]byte{
 	reflect.Float32: tagFloat32, reflect.Float64: tagFloat64, reflect.Complex64: tagComplex64, reflect.Complex128: tagComplex128,
 }
 
-// of returns the layout of t by its parts if they say everything of it, else by its own methods.
+// of returns the layout of t by its parts if they say everything about it, and otherwise by its own
+// methods.
 func (m *layouter) of(t reflect.Type) (*layout, error) {
 	if l := m.made[t]; l != nil {
 		return l, nil
@@ -258,9 +259,9 @@ func (l *layout) inherits(name string, methodOf func(reflect.Type) (reflect.Meth
 	return !slices.ContainsFunc(written(l.typ, methodOf), func(own string) bool { return !slices.Contains(embedded, own) })
 }
 
-// written names the functions that somebody wrote for a method of a type or of pointers to it. The
-// compiler makes others, which only pass the call on; where it puts the whole function into one of
-// these, that has the function's name.
+// written names the functions that a programmer wrote for a method of a type or of pointers to it.
+// The compiler makes others, which only pass the call on. Where the compiler puts the whole
+// function into one of these, that one has the function's name.
 func written(t reflect.Type, methodOf func(reflect.Type) (reflect.Method, bool)) (names []string) {
 	for _, t := range []reflect.Type{t, reflect.PointerTo(t)} {
 		m, ok := methodOf(t)

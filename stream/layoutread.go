@@ -62,7 +62,7 @@ func (r *layoutReader) tag(l *layout) error {
 	return nil
 }
 
-// count reads how many values follow, each of which has a byte or more.
+// count reads how many values follow. Each of them has at least one byte.
 func (r *layoutReader) count() int {
 	n := r.unsigned()
 	if n > uint64(len(r.data)) {

@@ -117,7 +117,7 @@ func (t Totals) counters() []checkpoint.Counter {
 	}
 }
 
-// jobTotals sums up the operators of a job, of which each comes before its taker.
+// jobTotals sums up the operators of a job. Each operator comes before its taker.
 func jobTotals(operators []planned, counts map[string]opCounts) (t Totals) {
 	answers := map[string]string{} // operator: the last one up to it that waits
 	letters := map[string]bool{}   // operator: it is behind one's dead letters

@@ -168,9 +168,9 @@ func (c opCounts) counters(dst []checkpoint.Counter) []checkpoint.Counter {
 	)
 }
 
-// restoreEntries returns the records that a subtask of an asynchronous operator must call
-// before its input, in the order they had. Records move with their key, else they stay with
-// their subtask, else, where the parallelism has changed, they go with their split.
+// restoreEntries returns the records that a subtask of an asynchronous operator must call before
+// its input, in their earlier order. Keyed records move with their key. Other records stay with
+// their subtask or, if the parallelism has changed, go with their split.
 func restoreEntries[T any](env *taskEnv, operator string, keyed bool, s Serializer[T]) ([]Record[T], []async.QueuedWatermark, error) {
 	if env.restore == nil {
 		return nil, nil, nil

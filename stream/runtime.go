@@ -35,7 +35,7 @@ type Run struct {
 	committer committer
 	id        string
 	cut       map[string][]splitState // the initial splits of a run that began here
-	// what the checkpoint of its beginning says; nil: there is none yet
+	// kept is what the checkpoint of the run's beginning says; nil before there is one.
 	kept     map[string][]splitState
 	lastID   int64
 	numbered bool  // a checkpoint has had the number lastID, which may be 0
@@ -203,8 +203,8 @@ func (r *Run) run(ctx context.Context) error {
 			return fmt.Errorf("%w, from the last checkpoint that was completed, since stopping with one failed: %w", ErrStopped, out.err)
 		}
 		if out.shut && !r.ran {
-			// What could never be opened is set up wrongly, or lacks what it needs. Waiting for
-			// that is the part of whoever opens it; a restart would only do it again.
+			// What could never be opened is set up wrongly, or lacks what it needs. The code that
+			// opens it waits for that, if waiting helps. A restart would only do it again.
 			return out.err
 		}
 		for {

@@ -46,7 +46,7 @@ type splitState struct {
 	split connector.Split
 	next  int64
 	done  bool
-	own   bool // split.Data is this attempt's, and nobody else has it
+	own   bool // split.Data belongs to this attempt alone
 }
 
 // reader reads the splits of one subtask, one after another. fetch is called by
@@ -66,8 +66,8 @@ type reader[T any] struct {
 	largest int64
 }
 
-// fetch reads once and puts what came into the port, which has room. It returns false
-// when there is nothing left to read, or reading failed; the task hears of that too.
+// fetch reads once and puts the result into the port, which has room. It returns false when nothing
+// is left to read, or when reading failed; the failure reaches the task through the port too.
 func (r *reader[T]) fetch(ctx context.Context) bool {
 	if len(r.todo) == 0 {
 		return false
@@ -156,7 +156,7 @@ func (r *reader[T]) read(ctx context.Context, s *splitState, b *batch[T]) (end b
 		}
 	}
 	b.recs, b.next, err = r.open.Read(ctx, r.get(), r.most())
-	// An error that wraps io.EOF says that something else has ended than the split.
+	// An error that wraps io.EOF does not say that the split has ended.
 	if end = err == io.EOF; end {
 		err = nil
 	}

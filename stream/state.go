@@ -12,8 +12,8 @@ import (
 
 // Names of parts in a checkpoint, beside those of package checkpoint.
 const (
-	// partForm says how the values of the entries are written. In checkpoints of version 1, where
-	// there is none, it is formOwn or JSON.
+	// partForm says how the values of the entries are written. Checkpoints of version 1 lack it;
+	// their values are formOwn or JSON.
 	partForm  = "form"
 	partMarks = "watermarks"
 	partState = "state"

@@ -181,7 +181,7 @@ type task struct {
 	at     string // what runs, for panics
 
 	started bool
-	lost    error // why the goroutine ends, from whoever knows the place
+	lost    error // why the goroutine ends, set where the place is known
 }
 
 func newTask(env *taskEnv) *task {
@@ -278,7 +278,7 @@ func (t *task) step(now time.Time) (more bool, next time.Time, err error) {
 func (t *task) close() error {
 	var errs []error
 	one := func(op operator) {
-		// so that one that does not return is no other's leak
+		// one that does not return must not keep the others from being closed
 		errs = append(errs, guard(t.name(), op.close))
 	}
 	t.at = t.first

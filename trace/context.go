@@ -43,7 +43,7 @@ const parentLen = 2 + 1 + 32 + 1 + 16 + 1 + 2
 // not sampled. A tracestate that is not printable ASCII or longer than 4096 bytes is left out. The
 // result keeps no part of the arguments.
 func Parse[S ~string | ~[]byte](parent, state S) *Context {
-	// Later versions may be longer, behind another dash. Version ff is none.
+	// Later versions may be longer, behind another dash. Version ff is invalid.
 	if len(parent) < parentLen || parent[2] != '-' || parent[35] != '-' || parent[52] != '-' {
 		return nil
 	}

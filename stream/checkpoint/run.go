@@ -166,7 +166,7 @@ func (s *Store) Resume(job string) (*Run, error) {
 func (s *Store) Fresh(job string) (*Run, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	// Damaged checkpoints are no obstacle to discarding them.
+	// Damaged checkpoints can be discarded.
 	if _, err := s.owned(job); err != nil && !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrVersion) {
 		return nil, err
 	}
@@ -283,8 +283,8 @@ func (s *Store) resume(st State, from *Snapshot) (*Run, error) {
 	if from != nil && from.ID < r.LastID {
 		m.Branch = &branch{After: from.ID, Until: r.LastID}
 	}
-	// This also makes the names of checkpoints durable, the last of which a Write
-	// may not have come to.
+	// This also makes the names of checkpoints durable. A Write that was cut off may not have done
+	// that for the last one.
 	if err := s.writeMarker(st.Run, m); err != nil {
 		return nil, err
 	}
@@ -341,7 +341,7 @@ func (s *Store) previous(r *Run) error {
 		} else if err != nil && !errors.Is(err, ErrCorrupt) {
 			return err
 		}
-		if snap != nil && snap.ID > 0 { // else it has published nothing
+		if snap != nil && snap.ID > 0 { // the one with the id 0 publishes nothing
 			r.Previous = snap
 		}
 	}

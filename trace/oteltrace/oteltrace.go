@@ -76,7 +76,7 @@ var kinds = map[trace.Kind]otel.SpanKind{
 }
 
 func translate(c *trace.Context) otel.SpanContext {
-	state, _ := otel.ParseTraceState(c.State) // a state that is none is left out
+	state, _ := otel.ParseTraceState(c.State) // a malformed state is left out
 	return otel.NewSpanContext(otel.SpanContextConfig{
 		TraceID: c.TraceID, SpanID: c.SpanID, TraceFlags: otel.TraceFlags(c.Flags), TraceState: state, Remote: c.Remote,
 	})
