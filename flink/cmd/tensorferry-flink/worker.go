@@ -60,7 +60,7 @@ func runWorker(c *cli.Call) int {
 		log.Info("the worker pool ends", "signal", s.String())
 		p.Close()
 		closeKept(log)
-		_ = <-served
+		<-served
 		return exitOK
 	}
 }
