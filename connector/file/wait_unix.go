@@ -86,7 +86,7 @@ func writeOwn(ctx context.Context, own *os.File, p []byte) (n int, err error) {
 	stop := context.AfterFunc(ctx, func() {
 		defer close(stopped)
 		// An error: a device such as /dev/null, which never waits.
-		own.SetWriteDeadline(time.Unix(1, 0))
+		_ = own.SetWriteDeadline(time.Unix(1, 0))
 	})
 	n, err = own.Write(p)
 	if !stop() {
