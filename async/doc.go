@@ -13,7 +13,7 @@
 //	cfg := async.Config{Capacity: 500, Timeout: time.Second}
 //	for user, err := range async.Map(ctx, async.Values(ids), async.Func(look, 64), cfg) {
 //		if err != nil {
-//			return err // the first failure ends the loop; it is a *RecordError for a record
+//			return err // the first failure ends the loop
 //		}
 //		fmt.Println(user.Name)
 //	}
@@ -67,16 +67,16 @@
 //
 // # Inside
 //
-//	         ┌────────────────── Operator ───────────────────┐
-//	Admit ──▶│ ready ──▶ calling ──▶ judged ──▶ done ────────┼──▶ Emitter
-//	         │   ▲         │ │                               │
-//	         │   ├─ held ◀─┘ └─▶ retrying ─┐                 │
-//	         │   └─────────────────────────┘                 │
-//	         │ out of time: whatever is not done is judged   │
-//	         └──────────────┬────────────────▲───────────────┘
-//	                   Call │                │ Complete, from any goroutine
-//	                        ▼                │
-//	                        your Caller ─────┘
+//	          +----------------- Operator ------------------+
+//	Admit --> | ready --> calling --> judged --> done ------+--> Emitter
+//	          |   ^         | |                             |
+//	          |   +- held <-+ +-> retrying -+               |
+//	          |   +-------------------------+               |
+//	          | out of time: whatever is not done is judged |
+//	          +-------------+---------------^---------------+
+//	                   Call |               | Complete, from any goroutine
+//	                        v               |
+//	                        your Caller ----+
 //
 // What the queue does in each case is numbered (A1, A2, ...) in docs/rules.md; comments cite these
 // numbers.

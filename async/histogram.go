@@ -12,8 +12,8 @@ const HistogramBuckets = 23
 const leastBound = 25 * time.Microsecond
 
 // HistogramBound returns the upper bound of a bucket, from 0 to HistogramBuckets - 1. The bucket
-// includes its bound. The first bound is 25 µs, and each further one is twice the one before, up to
-// 105 s for the last.
+// includes its bound. The first bound is 25 microseconds, and each further one is twice the one
+// before, up to 105 s for the last.
 func HistogramBound(bucket int) time.Duration { return leastBound << bucket }
 
 // Histogram counts durations. Its zero value is empty. It holds no pointer, so an assignment copies

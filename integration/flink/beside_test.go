@@ -71,7 +71,7 @@ func (f figures) sidecarCPU() float64 {
 	return float64(f.SidecarTicks) / ticksPerSecond * 1e6 / float64(f.Records)
 }
 
-// model is a process that serves the mock model: one device, 2 ms for each batch and 10 µs for each
+// model is a process that serves the mock model: one device, 2 ms for each batch and 10 us for each
 // row in it.
 type model struct {
 	*pyenv.Process
