@@ -14,25 +14,10 @@ func (d *decoder) together(s *Spec) {
 	if i.DrainLimit > 0 && !drains && (i.Barrier != BarrierDefault || !given("infer.barrier")) {
 		d.fault(at("infer.drain_limit"), "infer.drain_limit: nothing is drained with barrier: snapshot, the default of order: unordered; want barrier: drain, or no limit")
 	}
-	if i.Timeout == Off {
-		if drains && i.DrainLimit == 0 && !given("infer.drain_limit") {
-			d.fault(at("infer.timeout"), "infer.timeout: none, while a checkpoint waits for every call in progress (barrier: drain) and so might never end; want a timeout, a drain_limit or barrier: snapshot")
-		}
-		if i.Retry.Max > 0 {
-			d.fault(at("infer.retry"), "infer.retry: retries need a timeout that bounds them; want infer.timeout above 0, or max: 0")
-		}
+	if i.Timeout == Off && drains && i.DrainLimit == 0 && !given("infer.drain_limit") {
+		d.fault(at("infer.timeout"), "infer.timeout: none, while a checkpoint waits for every call in progress (barrier: drain) and so might never end; want a timeout, a drain_limit or barrier: snapshot")
 	}
-	if i.MaxCalls > i.Capacity && i.Capacity > 0 {
-		d.fault(at("infer.max_calls"), "infer.max_calls: want at most the capacity, %d, found %d", i.Capacity, i.MaxCalls)
-	}
-	for _, in := range sortedKeys(i.Inputs) {
-		root, _, _ := strings.Cut(i.Inputs[in].Field, ".")
-		for _, out := range sortedKeys(i.Outputs) {
-			if i.Outputs[out].Field == root && !i.Overwrite {
-				d.fault(at("infer.outputs."+out+".field"), "infer.outputs.%s: the field %q holds the input %q; want another field, or overwrite: true", out, root, in)
-			}
-		}
-	}
+	d.operator(i)
 	switch {
 	case i.Order == OrderKeyed && !given("infer.key"):
 		d.fault(at("infer.order"), "infer.key: missing; want the field that holds the key, such as {field: user.id}, since the order is keyed")
@@ -41,9 +26,6 @@ func (d *decoder) together(s *Spec) {
 	}
 	d.failures(s)
 	d.streams(s)
-	if i.Retry.MaxDelay > 0 && i.Retry.MaxDelay < i.Retry.Delay {
-		d.fault(at("infer.retry.max_delay"), "infer.retry.max_delay: want at least the delay, %v, found %v", i.Retry.Delay, i.Retry.MaxDelay)
-	}
 	if s.Restart.MaxDelay > 0 && s.Restart.MaxDelay < s.Restart.InitialDelay {
 		d.fault(at("restart.max_delay"), "restart.max_delay: want at least the initial delay, %v, found %v", s.Restart.InitialDelay, s.Restart.MaxDelay)
 	}
@@ -54,6 +36,39 @@ func (d *decoder) together(s *Spec) {
 		if _, ok := s.Sidecar.Models[i.Model]; !ok {
 			d.fault(at("infer.model"), "infer.model: want a model of the sidecar section (%s), found %q",
 				strings.Join(sortedKeys(s.Sidecar.Models), ", "), i.Model)
+		}
+	}
+}
+
+// operator reports what keys of the infer section have against each other, whoever the host is.
+func (d *decoder) operator(i *Infer) {
+	at := func(path string) Position { return place(d.at, path) }
+	if i.Timeout == Off && i.Retry.Max > 0 {
+		d.fault(at("infer.retry"), "infer.retry: retries need a timeout that bounds them; want infer.timeout above 0, or max: 0")
+	}
+	if i.MaxCalls > i.Capacity && i.Capacity > 0 {
+		d.fault(at("infer.max_calls"), "infer.max_calls: want at most the capacity, %d, found %d", i.Capacity, i.MaxCalls)
+	}
+	if i.Retry.MaxDelay > 0 && i.Retry.MaxDelay < i.Retry.Delay {
+		d.fault(at("infer.retry.max_delay"), "infer.retry.max_delay: want at least the delay, %v, found %v", i.Retry.Delay, i.Retry.MaxDelay)
+	}
+	if i.Overwrite {
+		return
+	}
+	for _, in := range sortedKeys(i.Inputs) {
+		root, _, _ := strings.Cut(i.Inputs[in].Field, ".")
+		for _, out := range sortedKeys(i.Outputs) {
+			if i.Outputs[out].Field == root {
+				d.fault(at("infer.outputs."+out+".field"), "infer.outputs.%s: the field %q holds the input %q; want another field, or overwrite: true", out, root, in)
+			}
+		}
+		for _, class := range classes {
+			for _, f := range i.OnError[class].Fields {
+				if f.Name == root {
+					field := join("infer.on_error."+class+".fallback", f.Name)
+					d.fault(at(field), "%s: the field %q holds the input %q; want another field, or overwrite: true", field, f.Name, in)
+				}
+			}
 		}
 	}
 }

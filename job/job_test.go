@@ -133,7 +133,7 @@ func TestSmallestFile(t *testing.T) {
 	}
 }
 
-// rest makes a file complete, so that a case holds only what it is about.
+// rest completes a file, so that a case shows only the keys that it tests.
 const rest = "name: a\nsource: {stdin: {}}\nsink: {stdout: {}}\n"
 const infer = "infer: {model: m, endpoint: 'h:1'}\n"
 
@@ -310,7 +310,7 @@ func TestLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := Load(pipe); err == nil || !strings.Contains(err.Error(), "is a named pipe; want a regular file") {
-		t.Errorf("a pipe that nobody writes: %v", err)
+		t.Errorf("a pipe without a writer: %v", err)
 	}
 	if err := os.WriteFile(path, []byte("\xef\xbb\xbf"+full), 0o600); err != nil {
 		t.Fatal(err)
@@ -323,7 +323,7 @@ func TestLoad(t *testing.T) {
 	if want := filepath.Join(dir, "out"); s.Sink.File.Path != want {
 		t.Errorf("sink %q, want %q: relative paths start at the job file's folder", s.Sink.File.Path, want)
 	}
-	// A host reports its own findings at the key, or at the nearest parent there is.
+	// A host reports a fault at its key, or at the nearest parent that the file has.
 	for path, want := range map[string]string{
 		"sidecar.models.digits": "job.yaml:45:5: sidecar.models.digits: no such file",
 		"infer.inputs.pixels.x": "job.yaml:32:12: infer.inputs.pixels.x: no such file",
@@ -335,7 +335,7 @@ func TestLoad(t *testing.T) {
 	}
 }
 
-// count is how many hold.
+// count returns how many of the values are true.
 func count(all ...bool) (n int) {
 	for _, holds := range all {
 		if holds {
@@ -345,8 +345,8 @@ func count(all ...bool) (n int) {
 	return n
 }
 
-// FuzzParse: whatever the file holds, there is a Spec or there are faults with a
-// place, in order, and nothing panics.
+// FuzzParse: any content becomes a Spec, or faults that have places and are in their order. Nothing
+// panics.
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(full))
 	f.Add([]byte(rest + infer))
@@ -399,7 +399,7 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// TestRenamedKeys: a key by its former name means the same, with one warning that says the new one.
+// TestRenamedKeys: a key's old name still works, and causes one warning with the new name.
 func TestRenamedKeys(t *testing.T) {
 	const text = "name: j\nsource: {stdin: {}}\nsink: {stdout: {}}\ninfer: {model: m, inputs: {x: {field: x}}, outputs: {y: {field: y}}}\nsidecar:\n  models: {m: 'mock:double'}\n  "
 	for key, warning := range map[string]string{

@@ -3,7 +3,6 @@ package job
 import (
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/goccy/go-yaml/ast"
 )
@@ -96,14 +95,6 @@ func (d *decoder) failures(s *Spec) {
 			letters = true
 			if _, given := d.at["dead_letter"]; !given {
 				d.fault(at(path), "%s: dead_letter, and there is nowhere to put them; want a section dead_letter: {file: {path: failed}}", path)
-			}
-		}
-		for _, f := range o.Fields {
-			for _, in := range sortedKeys(i.Inputs) {
-				if root, _, _ := strings.Cut(i.Inputs[in].Field, "."); root == f.Name && !i.Overwrite {
-					field := join(path+".fallback", f.Name)
-					d.fault(at(field), "%s: the field %q holds the input %q; want another field, or overwrite: true", field, f.Name, in)
-				}
 			}
 		}
 	}

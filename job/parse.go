@@ -59,16 +59,34 @@ func cause(err error) error {
 // folder that relative paths start from. Parse reads nothing from disk. The error is always Faults.
 func Parse(file, dir string, data []byte) (*Spec, error) {
 	d := &decoder{file: file, dir: dir, at: map[string]Position{}}
-	spec := d.document(data)
+	return d.parse(data, d.spec)
+}
+
+// ParseInfer reads and checks a mapping with the keys of a job file's section infer, as YAML or
+// JSON. Of the Spec that it returns, only Infer is set. The endpoint may be left out. name stands
+// for the file in messages. ParseInfer reads nothing from disk. The error is always Faults.
+func ParseInfer(name string, data []byte) (*Spec, error) {
+	d := &decoder{file: name, at: map[string]Position{}}
+	return d.parse(data, func(v value) *Spec {
+		v.path = "infer"
+		spec := &Spec{Infer: d.infer(v, true)}
+		d.operator(&spec.Infer)
+		return spec
+	})
+}
+
+// parse reads a document whose root read understands.
+func (d *decoder) parse(data []byte, read func(root value) *Spec) (*Spec, error) {
+	spec := d.document(data, read)
 	if d.faults != nil {
 		d.faults.sort()
 		return nil, d.faults
 	}
-	spec.File, spec.Warnings, spec.at = file, d.warnings, d.at
+	spec.File, spec.Warnings, spec.at = d.file, d.warnings, d.at
 	return spec, nil
 }
 
-func (d *decoder) document(data []byte) *Spec {
+func (d *decoder) document(data []byte, read func(root value) *Spec) *Spec {
 	start := Position{1, 1}
 	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
 	if len(data) > MaxFile {
@@ -105,7 +123,7 @@ func (d *decoder) document(data []byte) *Spec {
 		d.fault(start, "the file says nothing; want name, source, infer and sink")
 		return nil
 	}
-	return d.spec(value{node: body, at: start})
+	return read(value{node: body, at: start})
 }
 
 // parse guards against the library: a panic in it is a fault of the file.

@@ -316,6 +316,9 @@ type Log struct {
 	Format string
 }
 
+// Has reports whether the file has a key, which is named by its path ("infer.inputs").
+func (s *Spec) Has(path string) bool { _, ok := s.at[path]; return ok }
+
 // Fault returns an error at the place of a key, which is named by its path ("infer.inputs.pixels").
 // If the file does not have the key, it is the place of the nearest parent. A host reports with it
 // what only the host can find out.

@@ -48,25 +48,42 @@ func (f *Function) Fallback(failed async.Failed[Record]) (outs async.Outputs[Rec
 // NewFunction makes the function of a job. endpoint is where the sidecar listens. observe is called
 // after each request to it, by several goroutines; it may be nil. The error is a job.Fault.
 func NewFunction(spec *job.Spec, endpoint string, observe func(sidecar.Request)) (*Function, error) {
+	cfg, err := ClientConfig(spec, endpoint)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Observe = observe
+	return FunctionOf(spec, cfg)
+}
+
+// ClientConfig returns the configuration of the connections to the sidecar that listens at
+// endpoint. The error is a job.Fault.
+func ClientConfig(spec *job.Spec, endpoint string) (cfg sidecar.Config, err error) {
 	i := &spec.Infer
-	cfg := sidecar.Config{
+	cfg = sidecar.Config{
 		Endpoint: endpoint, Model: i.Model, Version: i.Version,
 		MaxBatch: i.MaxBatch, Window: i.Window, MaxMessageSize: i.MaxMessage,
-		SharedMemory: i.SharedMemory, Observe: observe, NonIdempotent: i.NotIdempotent,
+		SharedMemory: i.SharedMemory, NonIdempotent: i.NotIdempotent,
 	}
 	if i.TLS != nil {
-		var err error
 		if cfg.TLS, err = spec.LoadTLS(i.TLS, "infer.tls"); err != nil {
-			return nil, err
+			return cfg, err
 		}
 	}
 	if t := i.Tensors; t != nil {
 		sig, err := tensor.NewSignature(i.Model, i.Version, t.Inputs, t.Outputs)
 		if err != nil {
-			return nil, spec.Fault("infer.tensors", "%v", err)
+			return cfg, spec.Fault("infer.tensors", "%v", err)
 		}
 		cfg.Signature = &sig
 	}
+	return cfg, nil
+}
+
+// FunctionOf makes the function of a job whose connections have the configuration cfg, which is
+// that of ClientConfig with any changes. The error is a job.Fault.
+func FunctionOf(spec *job.Spec, cfg sidecar.Config) (*Function, error) {
+	i := &spec.Infer
 	if err := cfg.Validate(); err != nil {
 		return nil, spec.Fault("infer", "%v", err)
 	}

@@ -1,0 +1,13 @@
+// Package ferry serves the operator of package async on a socket, for stream processors that are
+// not written in Go. A [Server] accepts connections; each one is a subtask with an operator and a
+// channel to a model server of its own. The other side sends rows and receives results. It decides
+// nothing: batching, retries, holds and the meaning of failures are here.
+//
+// To run it as a process, use the command "tensorferry ferry". A program in Go does not need this
+// package: it uses async and sidecar directly. The protocol is documented in docs/ferry.md, and
+// the Java client for Apache Flink is in the folder java.
+//
+// A connection costs three goroutines and its operator. It takes the memory that its credit allows
+// on the way in, and as much again for results. Checkpoints, order across keys and the place of a
+// record in a stream are the other side's.
+package ferry
