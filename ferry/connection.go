@@ -2,6 +2,7 @@ package ferry
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +19,9 @@ import (
 
 // emitTurn is how many answers leave in one step of the operator.
 const emitTurn = 1024
+
+// maxWindow bounds the requests in flight of a connection, since each one may hold an answer.
+const maxWindow = 16
 
 // patience is how long the opening of a channel takes before the client learns what it waits for.
 const patience = time.Second
@@ -37,12 +41,12 @@ type connection struct {
 	endpoint string // of the model server
 	frame    atomic.Int64
 
-	held    bool    // HELD was sent, and RESUMED was not
-	sent    numbers // the newest STATS
-	sentAt  time.Time
-	scratch []async.Record[payload]
+	held   bool    // HELD was sent, and RESUMED was not
+	sent   numbers // the newest STATS
+	sentAt time.Time
 
 	requests, requestRows, requestTime atomic.Int64
+	figures                            figures
 }
 
 func (s *Server) newConnection(c net.Conn) *connection {
@@ -168,6 +172,8 @@ func (c *connection) begin(br *bufio.Reader) error {
 		return err
 	}
 	c.endpoint = cfg.Endpoint
+	cfg.Window = min(cmp.Or(cfg.Window, sidecar.DefaultWindow), maxWindow)
+	cfg.MaxMessageSize = min(cmp.Or(cfg.MaxMessageSize, sidecar.DefaultMaxMessageSize), c.s.cfg.MaxFrame)
 	cfg.Observe = func(r sidecar.Request) {
 		c.requests.Add(1)
 		c.requestRows.Add(int64(r.Rows))
@@ -221,6 +227,9 @@ func (c *connection) open(ctx context.Context) error {
 			w.inputs, w.outputs = sig.Inputs, sig.Outputs
 		}
 	}
+	c.figures.mu.Lock()
+	c.figures.of = model{c.endpoint, w.model}
+	c.figures.mu.Unlock()
 	c.in.allow(int(w.rows), w.bytes)
 	c.frame.Store(int64(w.frame))
 	c.out.add(func(dst []byte) []byte { return appendFrame(dst, 0, kindWelcome, w.append) })
@@ -293,13 +302,14 @@ func left(recs []async.Record[payload], n int) []async.Record[payload] {
 
 // Emit implements async.Emitter.
 func (c *connection) Emit(recs []async.Record[payload]) {
+	cancelled := 0
 	c.in.mu.Lock()
-	defer c.in.mu.Unlock()
 	c.out.add(func(dst []byte) []byte {
 		for i := range recs {
 			id := uint64(recs[i].Position)
 			if c.in.answered(id) {
 				dst = appendHead(dst, id, kindCancelled, 0)
+				cancelled++
 				continue
 			}
 			dst = appendHead(dst, id, kindResult, len(recs[i].Value))
@@ -307,6 +317,9 @@ func (c *connection) Emit(recs []async.Record[payload]) {
 		}
 		return dst
 	})
+	c.in.mu.Unlock()
+	c.figures.answers[answerResult].Add(int64(len(recs) - cancelled))
+	c.figures.answers[answerCancelled].Add(int64(cancelled))
 }
 
 // Watermark implements async.Emitter. There are none.
@@ -321,6 +334,7 @@ func (c *connection) failures(failed []async.Failed[payload]) {
 			id := uint64(failed[i].Record.Position)
 			if c.in.answered(id) {
 				dst = appendHead(dst, id, kindCancelled, 0)
+				c.figures.answers[answerCancelled].Add(1)
 				continue
 			}
 			err := failed[i].Err
@@ -329,6 +343,7 @@ func (c *connection) failures(failed []async.Failed[payload]) {
 			}
 			f := c.s.failureOf(err, c.endpoint)
 			f.action, f.class, f.attempts = c.plan.onError.For(failed[i].Class), failed[i].Class, uint32(failed[i].Attempts)
+			c.figures.answers[answerOf(f.action)].Add(1)
 			dst = appendFrame(dst, id, kindFailure, f.append)
 		}
 		return dst
@@ -339,6 +354,9 @@ func (c *connection) failures(failed []async.Failed[payload]) {
 // it must be called again.
 func (c *connection) report(next time.Time) time.Time {
 	st := c.op.Stats()
+	c.figures.mu.Lock()
+	c.figures.stats = st
+	c.figures.mu.Unlock()
 	if held := st.Held > 0 || st.Suspended != nil; held != c.held {
 		c.held = held
 		if held {

@@ -77,8 +77,9 @@ type Server struct {
 
 	mu        sync.Mutex
 	drained   bool
-	listeners map[net.Listener]struct{}
+	listeners map[*net.Listener]struct{} // by pointer, since not every listener can be compared
 	open      map[*connection]struct{}
+	past      map[model]counts // of the connections that are over
 	refused   int64
 	wait      sync.WaitGroup
 }
@@ -143,9 +144,10 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	cfg.Logger = guard.Logger(cfg.Logger)
 	s := &Server{
 		cfg: cfg, draining: make(chan struct{}),
-		listeners: map[net.Listener]struct{}{}, open: map[*connection]struct{}{},
+		listeners: map[*net.Listener]struct{}{}, open: map[*connection]struct{}{}, past: map[model]counts{},
 	}
 	s.ctx, s.cut = context.WithCancelCause(context.Background())
 	return s, nil
@@ -154,20 +156,21 @@ func New(cfg Config) (*Server, error) {
 // Serve accepts connections until Shutdown or Close, which close the listener. It returns nil then,
 // and the listener's failure otherwise.
 func (s *Server) Serve(l net.Listener) error {
+	l = guard.Listener(l, func(error) {})
 	s.mu.Lock()
 	if s.drained {
 		s.mu.Unlock()
 		l.Close()
 		return nil
 	}
-	s.listeners[l] = struct{}{}
+	s.listeners[&l] = struct{}{}
 	s.mu.Unlock()
 	for {
 		c, err := l.Accept()
 		if err != nil {
 			s.mu.Lock()
 			drained := s.drained
-			delete(s.listeners, l)
+			delete(s.listeners, &l)
 			s.mu.Unlock()
 			if drained {
 				return nil
@@ -182,6 +185,7 @@ func (s *Server) Serve(l net.Listener) error {
 // Handle serves a connection that was accepted elsewhere, in goroutines of its own, and returns at
 // once. The server owns the connection from then on.
 func (s *Server) Handle(c net.Conn) {
+	c = guard.Conn("the client", c, func(error) {})
 	conn := s.newConnection(c)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -201,6 +205,7 @@ func (s *Server) Handle(c net.Conn) {
 		err := guard.Call("a connection of the ferry", func() error { return conn.serve(s.ctx) })
 		s.mu.Lock()
 		delete(s.open, conn)
+		s.over(conn)
 		s.mu.Unlock()
 		switch {
 		case err == nil:
@@ -250,7 +255,7 @@ func (s *Server) drain() {
 	s.drained = true
 	close(s.draining)
 	for l := range s.listeners {
-		l.Close()
+		(*l).Close()
 	}
 }
 

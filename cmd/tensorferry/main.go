@@ -37,6 +37,7 @@ var program = &cli.Program{
 		// The servers describe their own flags.
 		{Name: "sidecar", About: "serve models", Run: untilSignal(runSidecar)},
 		{Name: "mock-sidecar", About: "serve a scripted model, for tests", Run: untilSignal(runMockSidecar)},
+		{Name: "ferry", About: "serve the operator to stream processors in other languages", Run: untilSignal(runFerry)},
 	},
 }
 

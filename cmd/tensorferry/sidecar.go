@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tensorferry/tensorferry/ferry"
 	"github.com/tensorferry/tensorferry/internal/cli"
 	"github.com/tensorferry/tensorferry/sidecar/backend"
 	"github.com/tensorferry/tensorferry/sidecar/backend/ort"
@@ -169,6 +170,8 @@ func runSidecar(ctx context.Context, args []string, stdout, stderr io.Writer) in
 	f.set.StringVar(&warmUp, "warm-up", "1,max", "`ROWS,...` of the batches of zeros that a model is run with before it is ready; max, or off")
 	f.set.DurationVar(&warmUpTimeout, "warm-up-timeout", server.DefaultWarmUpTimeout, "longest time of a model's warm-up")
 	f.set.BoolVar(&strict, "strict", false, "end with 1 if a model fails to load at the start, which else leaves the others serving")
+	ferries := ferryConnections
+	decimalVar(f.set, &ferries, "ferry-connections", ferryConnections, "most `CONNECTIONS` of ferry clients, such as Flink's, on the same endpoints; 0 for none")
 	f.set.BoolVar(&noReflection, "no-reflection", false, "leave out gRPC's server reflection")
 	f.set.BoolVar(&noSharedMemory, "no-shared-memory", false, "take no tensors in shared memory, which callers on this machine may else name")
 	f.set.StringVar(&cert, "tls-cert", "", "`FILE` with the certificate to show on TCP endpoints")
@@ -258,6 +261,18 @@ func runSidecar(ctx context.Context, args []string, stdout, stderr io.Writer) in
 		defer e.Close(context.Background())
 		cfg.Tracer = e.Tracer()
 	}
+	if ferries < 0 {
+		return wrong(exitUsage, errors.New("--ferry-connections must not be negative"))
+	}
+	inside := newPipes()
+	var boat *ferry.Server
+	if ferries > 0 {
+		if boat, err = sidecarFerry(ferries, inside, logger); err != nil {
+			return wrong(exitUsage, err)
+		}
+		defer boat.Close()
+		cfg.Divert = boat.Handle
+	}
 	srv, err := server.New(cfg)
 	if err != nil {
 		return wrong(exitUsage, err)
@@ -299,6 +314,9 @@ func runSidecar(ctx context.Context, args []string, stdout, stderr io.Writer) in
 		}
 		ready = append(ready, "ready: health on "+health.Addr().String())
 	}
+	if boat != nil {
+		listeners = append(listeners, inside)
+	}
 	if err := srv.Start(listeners...); err != nil {
 		closeAll()
 		return wrong(exitFailed, err)
@@ -320,6 +338,18 @@ func runSidecar(ctx context.Context, args []string, stdout, stderr io.Writer) in
 		logger.Warn("not told", "error", err)
 	}
 	defer context.AfterFunc(ctx, func() { _ = notify("STOPPING=1") })()
+	if boat != nil {
+		// The ferry's clients go first: what they have sent still needs the server.
+		serving, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		defer context.AfterFunc(ctx, func() {
+			grace, end := context.WithTimeout(context.Background(), f.grace)
+			defer end()
+			_ = boat.Shutdown(grace) // what was cut off is in the log
+			cancel()
+		})()
+		ctx = serving
+	}
 	if err := srv.Wait(ctx); err != nil {
 		return wrong(exitFailed, err)
 	}

@@ -93,6 +93,11 @@ func (m *memory) dial(ctx context.Context, _ string) (net.Conn, error) {
 // serve starts a server with the model, and asks it once with the trap and once without. The error
 // is the first of: the load's, that of the first answer, and that of the server's end.
 func serve(set func(cfg *server.Config, tr *trap)) func(*testing.T, *trap) error {
+	return serveAfter(nil, set)
+}
+
+// serveAfter is serve with something that is done before the server is asked.
+func serveAfter(before func(l *memory) error, set func(cfg *server.Config, tr *trap)) func(*testing.T, *trap) error {
 	return virtual(func(t *testing.T, tr *trap) error {
 		cfg := server.Config{Models: []server.Model{{Name: "m", Location: "test", Load: func(context.Context) (backend.Model, error) {
 			return model{tr}, tr.spring("sidecar/server.Model.Load")
@@ -108,7 +113,11 @@ func serve(set func(cfg *server.Config, tr *trap)) func(*testing.T, *trap) error
 		if err := srv.Start(l); err != nil {
 			return err
 		}
-		err = errors.Join(srv.WaitReady(t.Context()), ask(t, l, tr))
+		err = srv.WaitReady(t.Context())
+		if before != nil {
+			err = errors.Join(err, before(l))
+		}
+		err = errors.Join(err, ask(t, l, tr))
 		return errors.Join(err, srv.Close())
 	})
 }

@@ -24,7 +24,7 @@ const (
 // failure says where it was. A new callback has a row in one of the tables, or this test fails.
 func TestEveryCallback(t *testing.T) {
 	rows := map[string]row{}
-	for _, table := range []map[string]row{asyncRows, streamRows, sidecarRows, serverRows, connectorRows, otherRows} {
+	for _, table := range []map[string]row{asyncRows, streamRows, sidecarRows, serverRows, connectorRows, ferryRows, otherRows} {
 		for name := range table {
 			if _, twice := rows[name]; twice {
 				t.Errorf("%s has two rows", name)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"slices"
 	"time"
 
@@ -192,6 +193,12 @@ type Config struct {
 	// call's metadata (W3C, traceparent), one for its wait and one for each batch that it is in.
 	// The server never begins a trace. Nil: no tracing.
 	Tracer trace.Tracer
+
+	// Divert, if set, takes over each connection that does not begin with the first byte of HTTP/2, so
+	// that a listener serves a second protocol. It owns the connection then, which counts among
+	// MaxConnections until it is closed, and must return soon. It is called by several goroutines at
+	// once. Options must not have credentials then.
+	Divert func(net.Conn)
 
 	// Options are further options of the gRPC server, such as credentials and chained interceptors.
 	// Options for message sizes, windows, codecs and keepalive come from this package. Stats

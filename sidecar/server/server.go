@@ -126,6 +126,9 @@ func New(cfg Config) (*Server, error) {
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}),
 		grpc.WaitForHandlers(true),
 	}, cfg.Options...)
+	if cfg.Divert != nil {
+		options = append(options, grpc.Creds(newDivert(cfg.Divert)))
+	}
 	err = guard.Apart("grpc.NewServer, with the Options,", func() error {
 		s.grpc = grpc.NewServer(options...)
 		return nil
