@@ -69,15 +69,15 @@ type Config struct {
 	// out of it. Empty: no folder.
 	Repository string
 	// Explicit says that models are loaded and unloaded by request (RepositoryModelLoad,
-	// RepositoryModelUnload). Every caller of the server may do that, unless Controllers is set.
-	// With Explicit only the models of Models and Preload are loaded at the start. Without it all
-	// of Repository is loaded, and such requests are refused.
+	// RepositoryModelUnload). Every caller may do that, unless Controllers is set. With
+	// Explicit only the models of Models and Preload are loaded at the start. Without it all of
+	// Repository is loaded, and such requests are refused.
 	Explicit bool
 	// Controllers are the callers that may load and unload models. It needs Explicit. "unix"
-	// stands for those on a Unix socket; on an abstract socket, which has no mode, only this user
-	// and root. "cert" stands for those that show a client certificate that was verified, and
-	// "cert:NAME" for those whose certificate has that common name, DNS name or URI. Other callers
-	// get PERMISSION_DENIED. Empty: every caller.
+	// stands for those on a Unix socket; on an abstract socket, which has no mode, only this
+	// user and root. "cert" stands for those that show a client certificate that was verified,
+	// and "cert:NAME" for those whose certificate has that common name, DNS name or URI. Other
+	// callers get PERMISSION_DENIED. Empty: every caller.
 	Controllers []string
 	// Preload names models of Repository that are loaded at the start. It needs Explicit.
 	Preload []string
