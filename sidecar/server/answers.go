@@ -136,7 +136,7 @@ func (a *answered) Put(data *[]byte) {
 func (s *Server) unread(room *answerRoom) *failure {
 	s.turnAway(doorUnread)
 	return &failure{code: codes.Unavailable, reason: oip.ReasonInterrupted, retry: s.cfg.RetryDelay, message: fmt.Sprintf(
-		"the answer was dropped: there is no room for it beside the answers%s that callers have not read (at most %d bytes%s); read answers sooner",
+		"the answer was dropped: there is no room for it besides the answers%s that callers have not read (at most %d bytes%s); read answers sooner",
 		room.what, room.most, room.flag)}
 }
 

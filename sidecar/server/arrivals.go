@@ -11,10 +11,10 @@ import (
 // takes at most: its claim. It takes memory only as its bytes come in, so a large claim alone does
 // not take any.
 //
-// Requests of which a half has come in could then hold all the memory, and none of them could go
-// on. So a request gets more only if all requests that hold memory can still be finished one after
-// another, each with the free memory and with what those before it return (the banker's algorithm).
-// Otherwise it waits. The oldest request is served first. A younger one passes it only if it holds
+// Half-received requests could then hold all the memory, and none of them could go on. So a request
+// gets more only if all requests that hold memory can still be finished one after another, each
+// with the free memory and with what those before it return (the banker's algorithm). Otherwise it
+// waits. The oldest request is served first. A younger one passes it only if it holds
 // memory already, since the oldest may be waiting for that memory. New requests do not hold any, so
 // the oldest is not passed for ever.
 type arrivals struct {
@@ -44,7 +44,7 @@ type share struct {
 	given chan struct{} // closed when it holds that
 }
 
-// share begins a request that takes at most claim bytes, of which its call has room for free.
+// share begins a request that takes at most claim bytes. Its call has room for the first free bytes.
 func (a *arrivals) share(claim, free int64) *share {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -418,7 +418,7 @@ func TestMemoryUnderAttack(t *testing.T) {
 			each(300, func(int) { r.attack(65535) })
 			time.Sleep(100 * time.Millisecond)
 		}},
-		{"answers that nobody reads", nil, "unread", func(t *testing.T, r *rig) {
+		{"answers that are not read", nil, "unread", func(t *testing.T, r *rig) {
 			b := message(0, oneRow(t, 1<<20))
 			a := r.attack(0)
 			for i := range uint32(40) {
@@ -428,7 +428,7 @@ func TestMemoryUnderAttack(t *testing.T) {
 			}
 			time.Sleep(500 * time.Millisecond)
 		}},
-		{"small answers that nobody reads", nil, "call", func(t *testing.T, r *rig) {
+		{"small answers that are not read", nil, "call", func(t *testing.T, r *rig) {
 			b := message(0, oneRow(t, 1))
 			a := r.attack(0)
 			for i := range uint32(500) {
@@ -438,7 +438,7 @@ func TestMemoryUnderAttack(t *testing.T) {
 			}
 			time.Sleep(100 * time.Millisecond)
 		}},
-		{"answers of a stream that nobody reads", nil, "unread", func(t *testing.T, r *rig) {
+		{"answers of a stream that are not read", nil, "unread", func(t *testing.T, r *rig) {
 			b := message(0, oneRow(t, 1<<19))
 			each(4, func(int) {
 				a := r.attack(0)

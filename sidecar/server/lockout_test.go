@@ -133,7 +133,7 @@ func TestNobodyIsLockedOut(t *testing.T) {
 				a.frame(frameData, endStream, 2*i+1, message(0, []byte{0x12, 1, 'm'}))
 			}
 		}, []string{"probes", "inference", "large inference", "a stream"}},
-		{"answers that nobody reads", server.Config{AnswerBytes: 1}, func(r *rig) {
+		{"answers that are not read", server.Config{AnswerBytes: 1}, func(r *rig) {
 			b := message(0, oneRow(r.t, 1<<18))
 			a := r.attack(0)
 			a.openAll(30, "ModelInfer")
