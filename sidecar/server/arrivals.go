@@ -44,7 +44,7 @@ type share struct {
 	given chan struct{} // closed when it holds that
 }
 
-// share begins a request that takes at most claim bytes. Its call has room for the first free bytes.
+// share begins a request that takes at most claim bytes. Its call has room for the first free ones.
 func (a *arrivals) share(claim, free int64) *share {
 	a.mu.Lock()
 	defer a.mu.Unlock()
