@@ -44,8 +44,8 @@ const (
 	stateUnavailable = "UNAVAILABLE"
 )
 
-func newFamily(name string, specs []Model) *family {
-	return &family{name: name, specs: specs, turn: make(chan struct{}, 1), first: make(chan struct{})}
+func newFamily(name string) *family {
+	return &family{name: name, turn: make(chan struct{}, 1), first: make(chan struct{})}
 }
 
 // choose returns the version that answers a request, or why there is none. It must be called with

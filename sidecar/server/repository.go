@@ -28,7 +28,7 @@ func newRepository(cfg *Config) (*repository, error) {
 	for _, m := range cfg.Models {
 		f := repo.families[m.Name]
 		if f == nil {
-			f = newFamily(m.Name, nil)
+			f = newFamily(m.Name)
 			repo.families[m.Name] = f
 		}
 		f.specs, f.wanted = append(f.specs, m), true
@@ -50,7 +50,7 @@ func newRepository(cfg *Config) (*repository, error) {
 	}
 	for _, n := range names {
 		if repo.families[n] == nil {
-			repo.families[n] = newFamily(n, nil)
+			repo.families[n] = newFamily(n)
 		}
 		repo.families[n].wanted = true
 	}
@@ -92,7 +92,7 @@ func (r *repository) known(name string) (*family, *failure) {
 	defer r.mu.Unlock()
 	f := r.families[name]
 	if f == nil {
-		f = newFamily(name, nil)
+		f = newFamily(name)
 		f.failed = &failure{code: codes.NotFound, reason: oip.ReasonModelNotFound, message: fmt.Sprintf("model %q is not loaded", name)}
 		close(f.first)
 		r.families[name] = f

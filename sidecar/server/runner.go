@@ -52,7 +52,7 @@ func newRunner(cfg *Config, name string, model backend.Model, adm *admission, me
 	if own := sig.MaxRows(); own > 0 {
 		maxRows = min(maxRows, own)
 	}
-	instances := max(model.Instances(), 1)
+	instances := model.Instances()
 	r := &runner{
 		model: model, name: name, sig: sig, admission: adm, metrics: metrics, logger: cfg.Logger,
 		batcher: newBatcher(maxRows, instances, cfg.MaxBatchDelay, cfg.QueueTimeout),

@@ -175,10 +175,7 @@ func (f Fault) validate() error {
 func (f Fault) String() string {
 	var b strings.Builder
 	if f.Kind == Fail {
-		name, err := json.Marshal(codeName(f.Error.Code))
-		if err == nil {
-			b.WriteString(strings.Trim(string(name), `"`))
-		}
+		b.WriteString(codeName(f.Error.Code))
 		if f.Error.Reason != "" {
 			b.WriteString("/" + f.Error.Reason)
 		}

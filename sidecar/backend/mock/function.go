@@ -44,7 +44,7 @@ func outputsOf(cfg Config) ([]tensor.Spec, error) {
 }
 
 // answer computes the outputs. A short answer lacks the last row.
-func (m *Model) answer(rows *tensor.Rows, inputs []tensor.Tensor, n int, short bool) ([]tensor.Tensor, error) {
+func (m *Model) answer(rows *tensor.Rows, n int, short bool) ([]tensor.Tensor, error) {
 	if short {
 		n--
 	}

@@ -200,7 +200,7 @@ func (m *Model) Run(ctx context.Context, inputs []tensor.Tensor) ([]tensor.Tenso
 			short = true
 		}
 	}
-	return m.answer(rows, inputs, n, short)
+	return m.answer(rows, n, short)
 }
 
 // wait waits for the duration of the run, or until ctx ends.

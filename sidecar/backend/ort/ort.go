@@ -67,11 +67,7 @@ func Loader(file string) backend.Loader {
 		if err != nil {
 			return nil, err
 		}
-		m, err := lib.Load(ctx, loc.Path, opts)
-		if err != nil {
-			return nil, err // not a nil *Model in an interface
-		}
-		return m, nil
+		return lib.Load(ctx, loc.Path, opts)
 	})
 }
 
