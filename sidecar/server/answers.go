@@ -96,7 +96,7 @@ func (s *Server) encode(ctx context.Context, room *answerRoom, msg proto.Message
 const smallestCounted = 2048
 
 // late closes the connection of a caller that did not read the answer in time. If the connection is
-// not known, as under credentials that hide it, the answer merely stops to count.
+// not known, as under credentials that hide it, the answer merely no longer counts.
 func (a *answered) late() {
 	a.s.turnAway(doorUnread)
 	if a.conn == nil {
@@ -136,7 +136,7 @@ func (a *answered) Put(data *[]byte) {
 func (s *Server) unread(room *answerRoom) *failure {
 	s.turnAway(doorUnread)
 	return &failure{code: codes.Unavailable, reason: oip.ReasonInterrupted, retry: s.cfg.RetryDelay, message: fmt.Sprintf(
-		"the answer was dropped: there is no room for it besides the answers%s that callers have not read (at most %d bytes%s); read answers sooner",
+		"the answer was dropped: the answers%s that callers have not read leave no room for it (at most %d bytes%s); read answers sooner",
 		room.what, room.most, room.flag)}
 }
 

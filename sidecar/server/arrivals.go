@@ -14,9 +14,9 @@ import (
 // Half-received requests could then hold all the memory, and none of them could go on. So a request
 // gets more only if all requests that hold memory can still be finished one after another, each
 // with the free memory and with what those before it return (the banker's algorithm). Otherwise it
-// waits. The oldest request is served first. A younger one passes it only if it holds
-// memory already, since the oldest may be waiting for that memory. New requests do not hold any, so
-// the oldest is not passed for ever.
+// waits. The oldest request is served first. A younger one passes it only if it holds memory
+// already, since the oldest may be waiting for that memory. New requests do not hold any, so the
+// oldest is not passed for ever.
 type arrivals struct {
 	most    int64
 	largest int64  // the largest claim of a request; not more than most
