@@ -45,13 +45,14 @@ func ParseLocation(s string) (Location, error) {
 	return loc, nil
 }
 
-// isScheme leaves one letter to those who have drives.
+// isScheme reports whether s may be a scheme. A single letter is not one: it is a drive of Windows,
+// as in C:\models.
 func isScheme(s string) bool {
 	return len(s) > 1 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789+-.") == ""
 }
 
-// CheckOptions returns an error that names the first option, if any, that is not among the known
-// ones, and lists those.
+// CheckOptions returns an error if an option is not among the known ones. The error names that
+// option and lists the known ones.
 func (l Location) CheckOptions(known ...string) error {
 	for _, name := range slices.Sorted(maps.Keys(l.Options)) {
 		if !slices.Contains(known, name) {

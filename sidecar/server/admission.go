@@ -2,7 +2,7 @@ package server
 
 import "sync"
 
-// admission bounds what waits to be run, over all models: the memory that
+// admission bounds the requests that wait to be run, over all models, and so the memory that
 // callers can make the server hold.
 type admission struct {
 	maxRows  int
@@ -13,8 +13,8 @@ type admission struct {
 	bytes int64
 }
 
-// enter takes room for a request, or reports that there is none. A request that
-// alone exceeds the bound on bytes has room when nothing else waits.
+// enter takes room for a request, and reports whether there was any. A request that exceeds the
+// bound on bytes by itself has room if nothing else waits.
 func (a *admission) enter(rows int, bytes int64) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -26,7 +26,7 @@ func (a *admission) enter(rows int, bytes int64) bool {
 	return true
 }
 
-// leave gives the room back.
+// leave returns the room that enter took.
 func (a *admission) leave(rows int, bytes int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -34,7 +34,7 @@ func (a *admission) leave(rows int, bytes int64) {
 	a.bytes -= bytes
 }
 
-// held returns what waits now.
+// held returns how many rows and bytes wait now.
 func (a *admission) held() (rows int, bytes int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

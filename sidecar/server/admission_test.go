@@ -2,8 +2,8 @@ package server
 
 import "testing"
 
-// What is read from shared memory has no rows, and is bounded all the same. Only what comes when
-// nothing is there may be larger than the bound.
+// Bytes that are read from shared memory have no rows, but are bounded too. Only a request that is
+// alone may exceed the bound.
 func TestAdmissionOfBytesAlone(t *testing.T) {
 	a := &admission{maxRows: 10, maxBytes: 100}
 	for i, c := range []struct {
@@ -18,6 +18,6 @@ func TestAdmissionOfBytesAlone(t *testing.T) {
 	a.leave(1, 0)
 	a.leave(0, 100)
 	if !a.enter(0, 200) || a.enter(0, 1) {
-		t.Error("one larger than the bound, and nothing beside it")
+		t.Error("a request that exceeds the bound, and is alone, finds no room")
 	}
 }

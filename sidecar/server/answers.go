@@ -15,12 +15,12 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/oip"
 )
 
-// answerRoom bounds the bytes of answers that their callers have not read. Those of inferences do
-// not take what probes need.
+// answerRoom bounds the bytes of answers that callers have not read. Inferences have one and other
+// calls have another, so that answers to inferences do not take the room of probes.
 type answerRoom struct {
 	budget
-	what string // whose they are, for callers whose answer is given up
-	flag string // of which flag they are
+	what string // the kind of calls, for the error of a dropped answer
+	flag string // the flag that sets the bound, for the same error
 }
 
 // answersOf returns the room for the answers of a method.
@@ -32,9 +32,9 @@ func (s *Server) answersOf(method string) *answerRoom {
 	return &s.told
 }
 
-// answered is an answer that was made and that its caller has not read: its bytes are counted
-// until they are written, or their connection is gone. To grpc it is the pool that its one buffer
-// goes back to.
+// answered is an encoded answer that its caller has not read yet. Its bytes count until grpc has
+// written them or the connection is gone. It is also the pool to which grpc returns the answer's
+// one buffer; that is how it learns that the bytes were written.
 type answered struct {
 	s      *Server
 	room   *answerRoom
@@ -46,8 +46,8 @@ type answered struct {
 	buffer mem.Buffer
 }
 
-// encode makes the bytes of an answer. finish is called when it is read or given up, unless there
-// is an error. Grpc sends it with codec.
+// encode encodes an answer, which grpc then sends with codec. If encode succeeds, finish is called
+// when the answer was read or dropped.
 func (s *Server) encode(ctx context.Context, room *answerRoom, msg proto.Message, finish func()) (*answered, *failure) {
 	size := proto.Size(msg)
 	if size > s.cfg.MaxMessageSize {
@@ -57,7 +57,6 @@ func (s *Server) encode(ctx context.Context, room *answerRoom, msg proto.Message
 	if !room.try(int64(size)) {
 		return nil, s.unread(room)
 	}
-	// Smaller ones grpc keeps to itself.
 	data := pool{}.Get(max(size, smallestCounted))
 	out, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend((*data)[:0], msg)
 	if err != nil {
@@ -92,19 +91,19 @@ func (s *Server) encode(ctx context.Context, room *answerRoom, msg proto.Message
 	return a, nil
 }
 
-// smallestCounted is the size of buffers that grpc gives back to their pool; of smaller ones it
-// never says that it is done with them.
+// smallestCounted is the smallest size of an answer's buffer. Grpc returns a buffer of this size to
+// its pool. It does not report when it is done with a small one.
 const smallestCounted = 2048
 
-// late ends the connection of a caller that does not read. Where it is not known, as under
-// credentials that hide it, the answer is only not counted any more.
+// late closes the connection of a caller that did not read the answer in time. If the connection is
+// not known, as under credentials that hide it, the answer merely no longer counts.
 func (a *answered) late() {
 	a.s.turnAway(doorUnread)
 	if a.conn == nil {
 		a.release()
 		return
 	}
-	a.s.cfg.Logger.Warn("a connection was closed: its caller does not read its answers", "peer", fmt.Sprint(a.conn.RemoteAddr()), "answer_timeout", a.s.cfg.AnswerTimeout)
+	a.s.cfg.Logger.Warn("a connection was closed because its caller does not read its answers", "peer", fmt.Sprint(a.conn.RemoteAddr()), "answer_timeout", a.s.cfg.AnswerTimeout)
 	a.conn.Close()
 }
 
@@ -126,20 +125,23 @@ func (a *answered) release() {
 // Get implements mem.BufferPool.
 func (a *answered) Get(n int) *[]byte { return pool{}.Get(n) }
 
-// Put implements mem.BufferPool. Grpc calls it when the answer is written, or its stream has ended.
+// Put implements mem.BufferPool. Grpc calls it when the answer was written or its stream ended.
 func (a *answered) Put(data *[]byte) {
 	a.release()
 	pool{}.Put(data)
 }
 
-// unread is why an answer is given up that there is no room for. The model has run.
+// unread returns the failure of an answer that is dropped because there is no room for it. The
+// model has run the request by then.
 func (s *Server) unread(room *answerRoom) *failure {
 	s.turnAway(doorUnread)
 	return &failure{code: codes.Unavailable, reason: oip.ReasonInterrupted, retry: s.cfg.RetryDelay, message: fmt.Sprintf(
-		"the answer was given up: callers have not read answers%s of %d bytes, which is the most%s", room.what, room.most, room.flag)}
+		"the answer was dropped: the answers%s that callers have not read leave no room for it (at most %d bytes%s); read answers sooner",
+		room.what, room.most, room.flag)}
 }
 
-// codec is grpc's own for protobuf, but for answers that are encoded already.
+// codec is grpc's own codec for protocol buffers. In addition it takes answers that are encoded
+// already.
 type codec struct{ encoding.CodecV2 }
 
 // Marshal implements encoding.CodecV2.

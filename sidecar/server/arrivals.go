@@ -7,43 +7,44 @@ import (
 	"sync"
 )
 
-// arrivals is a bound on the bytes of requests that arrive. A request says at its beginning how
-// much it takes at most, and takes it as it comes in, so that nobody has memory for what was only
-// announced.
+// arrivals bounds the bytes of requests that arrive. A request states at its beginning how much it
+// takes at most: its claim. It takes memory only as its bytes come in, so a large claim alone does
+// not take any.
 //
-// Requests that have come in by half could then have all the memory, and none of them could go on.
-// So each gets more only if all that have something can still be finished, one after another, with
-// what is free and what those before them give back (the banker's algorithm). If it cannot have
-// more now it waits. The oldest request is served first. Younger ones pass it only if they have
-// something already, since it may wait for that; so it is not passed for ever.
+// Half-received requests could then hold all the memory, and none of them could go on. So a request
+// gets more only if all requests that hold memory can still be finished one after another, each
+// with the free memory and with what those before it return (the banker's algorithm). Otherwise it
+// waits. The oldest request is served first. A younger one passes it only if it holds memory
+// already, since the oldest may be waiting for that memory. New requests do not hold any, so the
+// oldest is not passed for ever.
 type arrivals struct {
 	most    int64
-	largest int64  // what one request claims at most; not more than most
-	what    string // whose they are, for callers that get nothing
-	flag    string // of which flag they are
+	largest int64  // the largest claim of a request; not more than most
+	what    string // the kind of requests, for the error of one that gets no memory
+	flag    string // the flag that sets the bound, for the same error
 
 	mu      sync.Mutex
 	used    int64
-	last    uint64   // the number of the youngest
-	partly  []*share // that have something and may need more, what needs least first
-	partial int64    // what these have
+	last    uint64   // the number of the youngest request
+	partly  []*share // those that hold memory and may need more, in the order of that need
+	partial int64    // what these hold
 	waiting []*share // the oldest first
 }
 
-// share is what one request has of arrivals. Its call has room for the first bytes of it, which are
-// not counted here. It belongs to one goroutine at a time. A nil one has nothing.
+// share is what one request holds of an arrivals. The request's call has room for the first bytes,
+// which do not count here. A share belongs to one goroutine at a time. A nil share holds nothing.
 type share struct {
 	of    *arrivals
-	free  int64 // for which its call has room
-	claim int64 // what it may have yet: until it is settled, under the lock
-	born  uint64
-	n     int64 // without what is free; under the lock
+	free  int64  // the bytes that its call has room for
+	claim int64  // how much it may come to hold, without free; 0 once settled; under the lock
+	born  uint64 // its number
+	n     int64  // how much it holds, without free; under the lock
 
-	wants int64         // what it waits to have
-	given chan struct{} // closed when it has that
+	wants int64         // how much it waits to hold
+	given chan struct{} // closed when it holds that
 }
 
-// share begins a request that takes at most so much, and whose call has room for some of it.
+// share begins a request that takes at most claim bytes. Its call has room for the first free ones.
 func (a *arrivals) share(claim, free int64) *share {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -51,13 +52,13 @@ func (a *arrivals) share(claim, free int64) *share {
 	return &share{of: a, free: free, claim: max(claim-free, 0), born: a.last}
 }
 
-// allows reports whether h may have n.
+// allows reports whether all requests can still be finished if h holds n.
 func (a *arrivals) allows(h *share, n int64) bool {
 	left := a.most - a.used - (n - h.n)
 	if left < 0 {
 		return false
 	}
-	// What has no claim any more comes back by itself.
+	// Requests without a claim return what they hold in any case.
 	left = a.most - (a.partial + n)
 	if slices.Contains(a.partly, h) {
 		left += h.n
@@ -75,10 +76,10 @@ func (a *arrivals) allows(h *share, n int64) bool {
 		}
 		left += other.n
 	}
-	return true // and h as the last of them, since no claim is larger than the bound
+	return true // h can be finished as the last of them, since no claim is larger than most
 }
 
-// set makes n what h has.
+// set makes h hold n.
 func (a *arrivals) set(h *share, n int64) {
 	if i := slices.Index(a.partly, h); i >= 0 {
 		a.partly = slices.Delete(a.partly, i, i+1)
@@ -94,7 +95,7 @@ func (a *arrivals) set(h *share, n int64) {
 	a.partial += n
 }
 
-// serve gives to those who wait what there is for them.
+// serve gives waiting requests what they may have now.
 func (a *arrivals) serve() {
 	blocked := false
 	a.waiting = slices.DeleteFunc(a.waiting, func(w *share) bool {
@@ -108,17 +109,18 @@ func (a *arrivals) serve() {
 	})
 }
 
-// taken returns how much is taken now.
+// taken returns how many bytes are taken now.
 func (a *arrivals) taken() int64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.used
 }
 
-// counted is what of n bytes is counted.
+// counted returns how many of n bytes count, which are those that free does not cover.
 func (h *share) counted(n int64) int64 { return max(n-h.free, 0) }
 
-// try makes n what h has, if it has less, nobody older waits, and that is allowed.
+// try makes h hold n, if it holds less and may have that now, and reports whether it holds n. A
+// request that holds nothing yet does not pass those that wait.
 func (h *share) try(n int64) bool {
 	n = h.counted(n)
 	if n <= h.n {
@@ -134,8 +136,8 @@ func (h *share) try(n int64) bool {
 	return true
 }
 
-// wait makes n what h has, as soon as that is allowed and those have been served who are older.
-// n is not more than its claim.
+// wait makes h hold n as soon as that is allowed. Older requests are served first. n must not
+// exceed the claim.
 func (h *share) wait(ctx context.Context, n int64) error {
 	a := h.of
 	a.mu.Lock()
@@ -153,22 +155,22 @@ func (h *share) wait(ctx context.Context, n int64) error {
 	defer a.mu.Unlock()
 	i = slices.Index(a.waiting, h)
 	if i < 0 {
-		return nil // it was given in the same moment
+		return nil // it was served at the same moment
 	}
 	a.waiting = slices.Delete(a.waiting, i, i+1)
-	a.serve() // it may have been in the way
+	a.serve() // h may have blocked others
 	return ctx.Err()
 }
 
-// spare reports whether h may have n and there is still enough for the largest request that there
-// may be: then nobody has to be sparing.
+// spare reports whether there would still be room for the largest possible request if h held n.
+// Then memory is plentiful.
 func (h *share) spare(n int64) bool {
 	h.of.mu.Lock()
 	defer h.of.mu.Unlock()
 	return h.of.used-h.n+h.counted(n) <= h.of.most-h.of.largest
 }
 
-// settle gives up the claim to more.
+// settle ends the claim to more memory.
 func (h *share) settle() {
 	if h == nil {
 		return
@@ -180,8 +182,9 @@ func (h *share) settle() {
 	h.of.serve()
 }
 
-// grow makes n what a settled share has, without waiting: nobody waits for one who is about to give
-// everything back. If there is no room it is had of another, of which it is then a share.
+// grow makes a settled share hold n, and reports whether there is room for that. It does not wait,
+// because others rely on a settled share to return its memory. If there is no room here, the share
+// moves to other.
 func (h *share) grow(n int64, other *arrivals) bool {
 	n = h.counted(n)
 	if n <= h.n {
@@ -208,7 +211,7 @@ func (h *share) grow(n int64, other *arrivals) bool {
 	return fits
 }
 
-// keep gives back all but n.
+// keep returns all that h holds beyond n.
 func (h *share) keep(n int64) {
 	if h == nil {
 		return
@@ -222,7 +225,7 @@ func (h *share) keep(n int64) {
 	h.of.serve()
 }
 
-// release gives all of it back. It may be called again.
+// release returns all that h holds. It may be called again.
 func (h *share) release() {
 	if h == nil {
 		return

@@ -12,8 +12,9 @@ import (
 	"time"
 )
 
-// TestArrivals: nobody has more than was allowed, an older request is served before a younger one,
-// one that has something passes one that has nothing, and who gives up leaves nothing behind.
+// TestArrivals: requests never hold more than is allowed. An older request is served before a
+// younger one. A request that holds memory passes one that does not. A request that stops waiting
+// leaves nothing behind.
 func TestArrivals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := &arrivals{most: 100, largest: 60}
@@ -35,9 +36,9 @@ func TestArrivals(t *testing.T) {
 			t.Errorf("%d are taken", a.taken())
 		}
 		if second.spare(11) || !first.spare(40) {
-			t.Error("what is to be spared")
+			t.Error("spare reports the wrong room")
 		}
-		// the first would never have its 60
+		// With 60 for the second, the first would never get its 60.
 		if !second.try(50) || second.try(60) || a.taken() != 80 {
 			t.Errorf("%d are taken", a.taken())
 		}
@@ -45,7 +46,7 @@ func TestArrivals(t *testing.T) {
 		wait(second, 60, "second")
 		wait(third, 15, "third")
 		if fourth.try(5) {
-			t.Error("one passes that has nothing")
+			t.Error("a request that holds nothing passes one that waits")
 		}
 		wait(fourth, 5, "fourth")
 		if !first.try(60) || first.spare(60) {
@@ -78,9 +79,9 @@ func TestArrivals(t *testing.T) {
 	})
 }
 
-// TestArrivalsFinish: however many requests of whatever sizes have come in by half, all of them are
-// finished, no request waits for ever behind others that come later, and there is never more taken
-// than the bound. Some callers stop in the midst; theirs goes when their time is over.
+// TestArrivalsFinish: however many requests of whatever sizes have come in by half, all of them
+// finish. No request waits for ever behind later ones, and the bound is kept. Some callers stop
+// half-way; what they hold is returned when their time is over.
 func TestArrivalsFinish(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -111,7 +112,7 @@ func TestArrivalsFinish(t *testing.T) {
 							}
 						}
 						if used := a.taken(); used > a.most || h.n != n {
-							t.Errorf("%d are taken; one has %d and should have %d", used, h.n, n)
+							t.Errorf("%d are taken; a request holds %d and should hold %d", used, h.n, n)
 						}
 						time.Sleep(pace)
 					}
@@ -129,8 +130,8 @@ func TestArrivalsFinish(t *testing.T) {
 	}
 }
 
-// TestArrivalsAreServedInTurn: one that wants nearly everything is not passed for ever by small
-// ones that keep coming.
+// TestArrivalsAreServedInTurn: small requests that keep coming do not pass for ever a request that
+// wants everything.
 func TestArrivalsAreServedInTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := &arrivals{most: 100}

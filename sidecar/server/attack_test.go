@@ -36,7 +36,7 @@ const (
 	endStream, endHeaders, ack                                                 = 1, 4, 1
 )
 
-// attacker is a connection whose frames are made by hand.
+// attacker is a connection whose HTTP/2 frames are made by hand.
 type attacker struct {
 	net.Conn
 	t       *testing.T
@@ -49,7 +49,7 @@ type attacker struct {
 	gone    bool
 }
 
-// attack connects, and says how much of each answer may be sent unasked.
+// attack connects. window is how much of each answer the server may send at once.
 func (r *rig) attack(window uint32) *attacker {
 	t := r.t
 	t.Helper()
@@ -78,7 +78,7 @@ func (a *attacker) frame(kind, flags byte, stream uint32, payload []byte) error 
 	return err
 }
 
-// read takes what the server says of windows and of ends.
+// read takes the server's frames about windows and about ends of streams.
 func (a *attacker) read() {
 	header := make([]byte, 9)
 	defer a.note(func() { a.gone = true })
@@ -194,13 +194,13 @@ func (a *attacker) finish(stream uint32) string {
 	return a.ended[stream]
 }
 
-// modest are bounds that are quickly reached.
+// modest returns bounds that are reached quickly.
 func modest() server.Config {
 	return server.Config{MaxMessageSize: 8 << 20, ReceiveBytes: 16 << 20, QueueBytes: 8 << 20, AnswerBytes: 8 << 20, MaxCalls: 32, MaxConnections: 16,
 		QueueTimeout: 200 * time.Millisecond, ReceiveTimeout: 10 * time.Second, WarmUp: []int{}}
 }
 
-// under serves at a socket, has it attacked, and returns by how much memory grew at most.
+// under serves on a socket, calls attacks, and returns by how much memory grew at most.
 func under(t *testing.T, cfg server.Config, attacks func(r *rig)) (grew int64, r *rig) {
 	t.Helper()
 	m, err := mock.New(mock.Config{Function: "echo", Inputs: []tensor.Spec{{Name: "x", DType: tensor.FP32, Row: tensor.Shape{-1}}}})
@@ -256,14 +256,14 @@ func under(t *testing.T, cfg server.Config, attacks func(r *rig)) (grew int64, r
 	return most - before, r
 }
 
-// openAll begins so many calls, whose streams must be in order.
+// openAll begins n calls. Streams must be opened in the order of their numbers.
 func (a *attacker) openAll(n int, method string, more ...string) {
 	for i := range n {
 		a.open(uint32(2*i+1), method, more...)
 	}
 }
 
-// each does f for so many at once.
+// each calls f n times at once.
 func each(n int, f func(i int)) {
 	var wg sync.WaitGroup
 	for i := range n {
@@ -297,8 +297,8 @@ func typed(contents []byte) []byte {
 	return protowire.AppendBytes(protowire.AppendTag(nil, 5, protowire.BytesType), in)
 }
 
-// TestMemoryUnderAttack: whatever callers do, a server takes no more memory than it says, turns
-// them away by the door that they came to, and serves others afterwards with all that it has.
+// TestMemoryUnderAttack: whatever callers do, a server does not take more memory than it states. It
+// turns them away at the right door, and afterwards has all its room for others.
 func TestMemoryUnderAttack(t *testing.T) {
 	const large, smallest = 8<<20 - 64, 1 << 20
 	infer := func(send func(a *attacker, stream uint32)) func(*testing.T, *rig) {
@@ -333,7 +333,7 @@ func TestMemoryUnderAttack(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		change func(*server.Config)
-		door   string // that must have turned somebody away; empty: none has to
+		door   string // the door that must have turned calls away; empty: any or none
 		attack func(t *testing.T, r *rig)
 	}{
 		{"inputs that are empty", nil, "shape", whole(bytes.Repeat([]byte{0x2a, 0}, large/2))},
@@ -418,7 +418,7 @@ func TestMemoryUnderAttack(t *testing.T) {
 			each(300, func(int) { r.attack(65535) })
 			time.Sleep(100 * time.Millisecond)
 		}},
-		{"answers that nobody reads", nil, "unread", func(t *testing.T, r *rig) {
+		{"answers that are not read", nil, "unread", func(t *testing.T, r *rig) {
 			b := message(0, oneRow(t, 1<<20))
 			a := r.attack(0)
 			for i := range uint32(40) {
@@ -428,7 +428,7 @@ func TestMemoryUnderAttack(t *testing.T) {
 			}
 			time.Sleep(500 * time.Millisecond)
 		}},
-		{"small answers that nobody reads", nil, "call", func(t *testing.T, r *rig) {
+		{"small answers that are not read", nil, "call", func(t *testing.T, r *rig) {
 			b := message(0, oneRow(t, 1))
 			a := r.attack(0)
 			for i := range uint32(500) {
@@ -438,7 +438,7 @@ func TestMemoryUnderAttack(t *testing.T) {
 			}
 			time.Sleep(100 * time.Millisecond)
 		}},
-		{"answers of a stream that nobody reads", nil, "unread", func(t *testing.T, r *rig) {
+		{"answers of a stream that are not read", nil, "unread", func(t *testing.T, r *rig) {
 			b := message(0, oneRow(t, 1<<19))
 			each(4, func(int) {
 				a := r.attack(0)
@@ -458,7 +458,7 @@ func TestMemoryUnderAttack(t *testing.T) {
 			b = message(0, b)
 			a := r.attack(65535)
 			a.openAll(16, "RepositoryModelLoad")
-			each(16, func(i int) { // all that 64 KiB hold
+			each(16, func(i int) { // as many parameters as 64 KiB hold
 				if a.send(uint32(2*i+1), b, 16<<10) == nil {
 					a.finish(uint32(2*i + 1))
 				}
@@ -473,17 +473,17 @@ func TestMemoryUnderAttack(t *testing.T) {
 			grew, r := under(t, cfg, func(r *rig) { c.attack(t, r) })
 			bound := r.srv.RequestMemory()
 			t.Logf("memory grew by %d MiB; the bound is %d MiB", grew>>20, bound>>20)
-			// What was freed and not yet collected, and the attackers' own, come on top.
+			// Memory that is not collected yet, and the attackers' own, come on top.
 			if most := bound + 16<<20; grew > most {
 				t.Errorf("memory grew by %d MiB; want at most %d", grew>>20, most>>20)
 			}
 			figures := r.figures()
 			if c.door != "" && figures[`turned_away_total{door="`+c.door+`"}`] == 0 {
-				t.Errorf("the door %q has turned nobody away", c.door)
+				t.Errorf("the door %q has not turned any call away", c.door)
 			}
 			r.attackers.Range(func(a, _ any) bool { a.(*attacker).Close(); return true })
 			var left []string
-			for range 1000 { // what they had is given back, as soon as it is noticed
+			for range 1000 { // what they held is returned once the server notices their end
 				left = nil
 				for name, v := range r.figures() {
 					if v != 0 && (name == "calls" || name == "connections" || strings.HasSuffix(name, "_bytes")) {

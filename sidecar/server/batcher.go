@@ -9,26 +9,24 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// batcher decides which rows run together and when. It is a pure state machine:
-// time comes in as a value, and what is to be done comes out of step. The runner
-// owns it, under its lock.
+// batcher decides which rows run together and when. It is a pure state machine: it gets the time as
+// a value, and step returns what is to be done. The runner owns it, under its lock.
 //
 // The rules:
 //
-//   - Rows share a batch if their key is the same: model, version, row shapes,
-//     datatypes and parameters.
-//   - If no batch runs, the one that can be made of what is there runs at once.
-//     While others run and an instance is free all the same, a batch waits until
-//     it is full or its window is over. The window is counted from the arrival of
-//     the oldest row that still waits, so that it can only flush the batch it
-//     belongs to: one that ran earlier, because it was full, takes its window
-//     with it (FLINK-38825).
-//   - Of several batches that may run, the one with the oldest row does.
-//   - Within a key the callers take turns, a request a turn. A request that fits
-//     into a batch is never cut; a larger one runs in pieces.
-//   - A batch that fails because of what it holds is halved between its requests,
-//     and then inside a request, until the rows that fail alone are known. These
-//     runs take turns with the other callers' batches.
+//   - Rows share a batch if their key is the same: model, version, row shapes, datatypes and
+//     parameters.
+//   - If no batch is running, a batch of the rows that wait runs at once. If batches are running
+//     and an instance is free, a batch waits until it is full or its window is over. The window
+//     begins when the oldest row that still waits arrived. So it can flush only the batch that it
+//     belongs to: a batch that ran earlier, because it was full, takes its window with it
+//     (FLINK-38825).
+//   - If several batches may run, the one with the oldest row runs first.
+//   - Within a key the callers take turns, with one request a turn. A request that fits into a
+//     batch is never cut; a larger one runs in pieces.
+//   - A batch that fails because of its content is halved, first between its requests and then
+//     inside a request, until the rows that fail alone are known. These runs take turns with the
+//     batches of requests that wait.
 type batcher struct {
 	maxRows   int           // of a batch
 	window    time.Duration // see above
@@ -38,7 +36,7 @@ type batcher struct {
 	groups    map[string]*group
 	suspect   [][]piece // parts of failed batches, each to be run alone
 	suspected int       // rows in suspect
-	turn      bool      // the last batch was a suspect one: now others have theirs
+	turn      bool      // the last batch was a suspect one, so the next is not
 	running   []*batch
 
 	oldest, newest *request // queued requests in the order of arrival
@@ -49,38 +47,38 @@ type batcher struct {
 // effects is what a step asks for. The slices are valid until the next step.
 type effects struct {
 	runs    []*batch   // batches to run, each on an instance of its own
-	cancels []*batch   // running batches that nobody waits for any more
+	cancels []*batch   // running batches whose requests are all done
 	left    []*request // requests that are no longer queued
 	answers []*request // requests that have their answer
 }
 
-// request is one call of a caller, from its admission to its answer. The batcher
-// owns its fields but for those that are marked.
+// request is one call of a caller, from its admission to its answer. The batcher owns all fields
+// that are not marked.
 type request struct {
-	key    string          // of the group; set by the runner
-	caller uint64          // whose turn it is; set by the runner
-	rows   int             // set by the runner, at least 1
-	due    time.Time       // the caller's deadline, zero for none; set by the runner
-	bytes  int64           // set by the runner, for the admission
-	inputs []tensor.Tensor // set by the runner
-	walk   sync.Once       // of starts, which are gather's
-	starts [][]int
-	answer chan struct{} // the runner's: closed when done
-	traced bool          // set by the service: somebody wants to know the runs
-	runs   []run         // of the batches that it was in, if traced; the runner's
+	key    string          // of the group; set by parse
+	caller uint64          // the connection, for the turns; set by the service
+	rows   int             // at least 1; set by parse
+	due    time.Time       // the caller's deadline, zero for none; set by the service
+	bytes  int64           // for the admission; set by parse
+	inputs []tensor.Tensor // set by parse
+	walk   sync.Once       // guards starts
+	starts [][]int         // see rowStarts
+	answer chan struct{}   // the runner's: closed when done
+	traced bool            // set by the service: the call has a span, so runs are kept
+	runs   []run           // of the batches that it was in, if traced; the runner's
 
 	arrived    time.Time
-	started    time.Time // when its first rows were taken
+	started    time.Time // when its first rows were taken into a batch
 	prev, next *request  // in the order of arrival, while queued
 	line       *line     // of its caller, while queued
-	behind     *request  // the next in that line
-	before     *request  // and the one before it
+	behind     *request  // the request behind it in that line
+	before     *request  // the request before it in that line
 	suspects   int       // pieces of it in suspect
 	queued     bool
 	taken      int // rows that were taken into a batch
 	settled    int // rows whose outcome is known
 	done       bool
-	err        error     // the answer, if it is a failure of the whole
+	err        error     // the failure of the whole request; nil: none
 	bad        []badRow  // rows that failed alone
 	answered   []answer  // answers to pieces, in any order
 	ended      time.Time // when the last outcome came
@@ -115,10 +113,10 @@ type batch struct {
 // verdict is how a batch ended.
 type verdict struct {
 	err error
-	// badRows are the rows of the batch that the model refuses by name; with err.
+	// badRows are the rows of the batch that the model's error names; with err.
 	badRows []int
-	// content: the failure is about what the batch holds, so a part of it may
-	// succeed. Without it every request of the batch has failed.
+	// content: the failure is about the content of the batch, so a part of it may succeed.
+	// Otherwise every request of the batch has failed.
 	content bool
 	// outputs are the answers to the pieces of the batch, if err is nil.
 	outputs [][]tensor.Tensor
@@ -158,32 +156,32 @@ func (b *batcher) submit(now time.Time, r *request) {
 	g.rows += r.rows
 }
 
-// abandon ends a request whose caller has gone, with the error that nobody may
-// see. Rows of it that run are not waited for.
+// abandon ends a request whose caller has gone. The caller may never see err. Rows of the request
+// that are running are not waited for.
 func (b *batcher) abandon(now time.Time, r *request, err error) {
 	b.fail(now, r, err)
 }
 
-// expire ends a request that has only waited when its time is over.
+// expire ends a request whose time is over, if no rows of it were taken into a batch.
 func (b *batcher) expire(now time.Time, r *request) {
 	if r.queued && r.taken == 0 {
 		b.fail(now, r, errCallerLate)
 	}
 }
 
-// abandonAll ends every request: with untaken those of which no row has gone to the model, as
-// interrupted the others.
+// abandonAll ends every request. One whose rows were never sent to the model fails with untaken.
+// Any other fails with errInterrupted.
 func (b *batcher) abandonAll(now time.Time, untaken error) {
 	for b.oldest != nil {
 		err := untaken
-		// it is larger than a batch: some of its rows wait, and others do not
+		// The request is larger than a batch: the model has had some of its rows.
 		if b.oldest.taken > 0 {
 			err = errInterrupted
 		}
 		b.fail(now, b.oldest, err)
 	}
 	for len(b.suspect) > 0 {
-		b.fail(now, b.suspect[0][0].req, errInterrupted) // which takes it out
+		b.fail(now, b.suspect[0][0].req, errInterrupted) // this removes it from suspect
 	}
 	for _, x := range b.running {
 		for _, p := range x.pieces {
@@ -197,7 +195,7 @@ func (b *batcher) finish(now time.Time, x *batch, v verdict) {
 	if i := slices.Index(b.running, x); i >= 0 {
 		b.running = slices.Delete(b.running, i, i+1)
 	}
-	// Rows that a backend made up name nobody.
+	// A backend may name rows that do not exist.
 	v.badRows = slices.DeleteFunc(v.badRows, func(row int) bool { return row < 0 || row >= x.rows })
 	slices.Sort(v.badRows)
 	v.badRows = slices.Compact(v.badRows)
@@ -226,7 +224,8 @@ func (b *batcher) finish(now time.Time, x *batch, v verdict) {
 	}
 }
 
-// doubt notes a part of a failed batch, to be run alone, but for what nobody waits for any more.
+// doubt notes a part of a failed batch, which is to be run alone. It leaves out requests that are
+// done.
 func (b *batcher) doubt(pieces []piece) {
 	pieces = slices.DeleteFunc(pieces, func(p piece) bool { return p.req.done })
 	if len(pieces) == 0 {
@@ -239,10 +238,10 @@ func (b *batcher) doubt(pieces []piece) {
 	b.suspect = append(b.suspect, pieces)
 }
 
-// trust takes the next part of a failed batch out.
+// trust removes the next part of a failed batch from suspect and returns it.
 func (b *batcher) trust() []piece {
 	pieces := b.suspect[0]
-	b.suspect[0] = nil // the slice goes on, and would keep their tensors
+	b.suspect[0] = nil // the array remains, and would keep their tensors in memory
 	b.suspect = b.suspect[1:]
 	for _, p := range pieces {
 		b.suspected -= p.to - p.from
@@ -251,7 +250,7 @@ func (b *batcher) trust() []piece {
 	return pieces
 }
 
-// forget takes what is in doubt of a request out, which is done.
+// forget removes the pieces of a request that is done from suspect.
 func (b *batcher) forget(r *request) {
 	for i := 0; r.suspects > 0 && i < len(b.suspect); i++ {
 		b.suspect[i] = slices.DeleteFunc(b.suspect[i], func(p piece) bool {
@@ -266,9 +265,9 @@ func (b *batcher) forget(r *request) {
 	b.suspect = slices.DeleteFunc(b.suspect, func(pieces []piece) bool { return len(pieces) == 0 })
 }
 
-// refuse takes the outcome of a batch some rows of which the model named. The
-// other rows of the same requests are good, or the model would have named them,
-// and their answers are of no use; other requests run again.
+// refuse takes the outcome of a batch in which the model named bad rows. Requests without such a
+// row run again. The other rows of a request with one do not: they are good, since the model would
+// have named them otherwise, and the request has failed, so their answers are of no use.
 func (b *batcher) refuse(now time.Time, x *batch, v verdict) {
 	var again []piece
 	at, rows := 0, v.badRows
@@ -289,15 +288,15 @@ func (b *batcher) refuse(now time.Time, x *batch, v verdict) {
 	b.doubt(again)
 }
 
-// fault notes a row that failed alone. A request that is done belongs to whoever
-// waited for it.
+// fault notes a row that failed alone. A request that is done is left alone: it belongs to its
+// caller again.
 func (r *request) fault(row int, err error) {
 	if !r.done {
 		r.bad = append(r.bad, badRow{row, err})
 	}
 }
 
-// settle counts the rows of a piece as known, and ends its request with the last.
+// settle counts the rows of a piece as settled. The last row of a request ends the request.
 func (b *batcher) settle(now time.Time, p piece) {
 	r := p.req
 	if r.done {
@@ -309,7 +308,7 @@ func (b *batcher) settle(now time.Time, p piece) {
 	}
 }
 
-// fail ends a request as a whole, and the batches that run for nobody else.
+// fail ends a request as a whole, and cancels the running batches of which it was the last request.
 func (b *batcher) fail(now time.Time, r *request, err error) {
 	if r.done {
 		return
@@ -331,7 +330,7 @@ func (b *batcher) fail(now time.Time, r *request, err error) {
 	}
 }
 
-// dequeue takes a request out of the order of arrival and out of its line.
+// dequeue removes a request from the order of arrival and from its line.
 func (b *batcher) dequeue(r *request) {
 	if !r.queued {
 		return
@@ -356,7 +355,7 @@ func (b *batcher) dequeue(r *request) {
 	}
 }
 
-// step says what is to be done now.
+// step returns what is to be done now.
 func (b *batcher) step(now time.Time) effects {
 	for b.oldest != nil && !now.Before(b.oldest.arrived.Add(b.timeout)) {
 		b.fail(now, b.oldest, errQueueTimeout)
@@ -438,9 +437,8 @@ func (b *batcher) late(now time.Time, r *request) bool {
 	return true
 }
 
-// take takes at most maxRows rows out of a group, its callers in turn. It takes
-// none only if all that it looked at was late, and then the group is gone or
-// smaller.
+// take takes at most maxRows rows out of a group, from its callers in turn. It takes none only if
+// every request that it looked at was late. The group is then smaller, or gone.
 func (b *batcher) take(now time.Time, g *group) []piece {
 	var pieces []piece
 	room := b.maxRows
@@ -454,7 +452,7 @@ func (b *batcher) take(now time.Time, g *group) []piece {
 		n := r.rows - r.taken
 		if n > room {
 			if r.rows <= b.maxRows && len(pieces) > 0 {
-				l = next // it does not fit into what is left, and keeps its turn
+				l = next // the request does not fit, and keeps its turn
 				continue
 			}
 			n = room
@@ -465,7 +463,7 @@ func (b *batcher) take(now time.Time, g *group) []piece {
 		pieces = append(pieces, piece{r, r.taken, r.taken + n})
 		room -= n
 		if r.taken+n == r.rows {
-			b.dequeue(r) // before its rows are counted as taken: the group loses them here
+			b.dequeue(r) // before taken changes: dequeue subtracts the untaken rows
 			r.taken += n
 		} else {
 			r.taken += n
@@ -475,7 +473,7 @@ func (b *batcher) take(now time.Time, g *group) []piece {
 			g.cut(l)
 			g.append(l)
 			if next == nil {
-				next = l // it was the last, and is again
+				next = l // it was the last line, and is the last again
 			}
 		}
 		l = next
@@ -483,7 +481,7 @@ func (b *batcher) take(now time.Time, g *group) []piece {
 	return pieces
 }
 
-// head returns the first request of a line that is in time, or nil, and then the line is gone.
+// head returns the first request of a line that is not late. If it returns nil, the line is gone.
 func (b *batcher) head(now time.Time, l *line) *request {
 	for l.first != nil && expired(now, l.first) {
 		b.late(now, l.first)
@@ -491,8 +489,8 @@ func (b *batcher) head(now time.Time, l *line) *request {
 	return l.first
 }
 
-// halve cuts a batch of more than one row in two, between requests where it can
-// and as evenly as it can.
+// halve cuts a batch of more than one row in two: between requests if it can, and as evenly as it
+// can.
 func halve(pieces []piece) (left, right []piece) {
 	if len(pieces) == 1 {
 		p := pieces[0]

@@ -14,8 +14,7 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// script drives a batcher by hand. Requests are called by letters; what happens
-// is written down as text.
+// script drives a batcher by hand. Requests have names, and events are written down as text.
 type script struct {
 	b     *batcher
 	start time.Time
@@ -127,7 +126,7 @@ func TestConformance40WindowOfARunBatch(t *testing.T) {
 	s.want(t, "0 run busy", "3 run a+b", "15 run c")
 }
 
-// Of what is given up, that of which no row has gone to the model was never taken.
+// Of the requests that are abandoned, those whose rows never went to the model count as untaken.
 func TestGivenUp(t *testing.T) {
 	s := newScript(2, 1, 0)
 	s.submit("failed", 1, 1)
@@ -295,7 +294,7 @@ func TestSearchIsLogarithmic(t *testing.T) {
 	}
 }
 
-// A backend that names no row that exists is one that says nothing.
+// If a backend names only rows that do not exist, its error counts as one without names.
 func TestNonsenseRowsAreIgnored(t *testing.T) {
 	s := newScript(8, 1, 0)
 	s.submit("a", 1, 2)
@@ -315,7 +314,7 @@ func TestFailureOfTheBatchIsThatOfEveryRequest(t *testing.T) {
 	s.want(t, "0 run first", "0 run a+b", "0 answer first ok", "0 answer a out of memory", "0 answer b out of memory")
 }
 
-// While one caller's poison is looked for, others have every second batch.
+// While the server looks for one caller's bad row, other callers get every second batch.
 func TestSearchTakesTurnsWithOthers(t *testing.T) {
 	s := newScript(4, 1, 0)
 	s.submit("poison", 1, 4)
@@ -328,8 +327,8 @@ func TestSearchTakesTurnsWithOthers(t *testing.T) {
 	s.want(t, "0 run poison", "0 run poison[0:2]", "0 run a", "0 run poison[2:4]", "0 answer a ok", "0 run b", "0 answer poison ok", "0 answer b ok")
 }
 
-// A model that fails every batch: what is searched for bad rows is no longer in the queue, and must
-// not grow without end beside it.
+// A model that fails every batch. Requests that are searched for bad rows are not in the queue any
+// more, so their number must have a bound of its own.
 func TestSearchIsBounded(t *testing.T) {
 	const maxRows = 64
 	b := newBatcher(maxRows, 1, 0, time.Minute)
@@ -362,7 +361,7 @@ func TestAbandoned(t *testing.T) {
 	gone := errors.New("gone")
 	s.b.abandon(s.now, b, gone) // queued: never runs
 	s.step()
-	s.b.abandon(s.now, a, gone) // runs for nobody: cancelled
+	s.b.abandon(s.now, a, gone) // runs without a caller: cancelled
 	s.step()
 	s.finish(verdict{err: errors.New("cancelled")})
 	s.finish(verdict{})
@@ -390,9 +389,9 @@ func TestLateAndTimedOutRequestsNeverRun(t *testing.T) {
 	s.want(t, "0 run a", "5 run b", "5 answer a ok", "5 answer late "+errCallerLate.message, "60005 answer c "+errQueueTimeout.message)
 }
 
-// Any sequence of events: every request has exactly one answer, which is bad
-// exactly in its bad rows; no batch is too large or mixes keys; no more batches
-// run than there are instances; and nothing is left at the end.
+// For any sequence of events: every request has exactly one answer, which is bad exactly in its bad
+// rows; batches are never too large and never mix keys; at most as many batches run as there are
+// instances; and nothing is left at the end.
 func TestBatcherProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		maxRows := rapid.IntRange(1, 8).Draw(t, "maxRows")
@@ -463,7 +462,7 @@ func TestBatcherProperties(t *testing.T) {
 				}
 			}
 			consistent(t, b)
-			// A free instance and nothing that runs means that nothing waits.
+			// If no batch runs, no row may wait.
 			if len(running) == 0 && len(b.groups) > 0 {
 				t.Fatal("idle, and rows wait")
 			}
@@ -526,7 +525,7 @@ func TestBatcherProperties(t *testing.T) {
 		})
 		for i := 0; len(running) > 0 || len(b.groups) > 0; i++ {
 			if i > 100_000 {
-				t.Fatal("it does not end")
+				t.Fatal("the batcher does not come to an end")
 			}
 			if len(running) == 0 {
 				at, ok := b.wake(now)

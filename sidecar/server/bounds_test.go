@@ -27,7 +27,8 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// An output that is asked for many times would make a small request's answer as large as one likes.
+// If a request could ask for an output many times, the answer to a small request could be of any
+// size.
 func TestOutputAskedForTwice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		req := ask(1)
@@ -39,7 +40,7 @@ func TestOutputAskedForTwice(t *testing.T) {
 	})
 }
 
-// The parameter timeout ends a request that waits, at its time, and makes room for another.
+// The parameter timeout ends a request that waits, on time, and so makes room for another.
 func TestTimeoutParameterWhileBusy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := serve(t, server.Config{QueueRows: 2}, mock.Config{Latency: 3 * time.Second})
@@ -67,8 +68,8 @@ func TestTimeoutParameterWhileBusy(t *testing.T) {
 	})
 }
 
-// All that a caller can make large in a request counts towards the bytes that wait. A request that
-// is too large for them passes alone.
+// Everything that a caller can make large in a request counts towards the bytes that wait. A
+// request that exceeds their bound passes alone.
 func TestQueueBytesCountTheWholeRequest(t *testing.T) {
 	const large = 64 << 10
 	text := func(n int) map[string]*oip.InferParameter {
@@ -106,14 +107,14 @@ func TestQueueBytesCountTheWholeRequest(t *testing.T) {
 				wg.Wait()
 				call(false, codes.OK)                // runs
 				call(true, codes.OK)                 // waits alone
-				call(false, codes.ResourceExhausted) // has no room beside it
+				call(false, codes.ResourceExhausted) // finds no room
 				wg.Wait()
 			})
 		})
 	}
 }
 
-// refusing names every row as a bad one, with many words.
+// refusing refuses every row by name, with a long error.
 type refusing struct{ *mock.Model }
 
 func (refusing) Run(_ context.Context, in []tensor.Tensor) ([]tensor.Tensor, error) {
@@ -127,7 +128,7 @@ func sequenceOfInts(n int) (all []int) {
 	return all
 }
 
-// However many rows are bad, and however long the model's words, the status reaches clients that
+// However many rows are bad, and however long the model's error is, the status reaches clients that
 // take 8 KiB of metadata, as gRPC in C does.
 func TestManyBadRows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -150,7 +151,7 @@ func TestManyBadRows(t *testing.T) {
 	})
 }
 
-// A BOOL that is neither 0 nor 1 is no value that backends agree on.
+// A BOOL must be 0 or 1: backends do not agree on other values.
 func TestBoolIsZeroOrOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := serve(t, server.Config{}, mock.Config{Function: "echo", Inputs: []tensor.Spec{{Name: "x", DType: tensor.Bool, Row: tensor.Shape{2}}}}).caller()
@@ -164,7 +165,7 @@ func TestBoolIsZeroOrOne(t *testing.T) {
 	})
 }
 
-// lengths looks whether answers came compressed.
+// lengths counts the answers, and those that came compressed.
 type lengths struct{ answers, compressed atomic.Int64 }
 
 func (l *lengths) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context   { return ctx }
@@ -234,7 +235,8 @@ func TestCompressedRequests(t *testing.T) {
 	})
 }
 
-// What is too much is refused with what it is and what to do, and the next request is served.
+// A request with too much of something is refused. The error says what that is and what to do. The
+// next request is served.
 func TestRefusedAtTheDoor(t *testing.T) {
 	many := func(n int) map[string]*oip.InferParameter {
 		out := map[string]*oip.InferParameter{}
@@ -280,11 +282,11 @@ func TestRefusedAtTheDoor(t *testing.T) {
 	})
 }
 
-// A request waits for room to arrive, for as long as one may wait; a server with as many calls as
-// it takes answers probes.
+// A request waits for room to arrive, at most for QueueTimeout. A server that has as many calls as
+// it allows still answers probes.
 func TestNoRoomToArrive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const most = 60 << 10 // of which one could be finished, and another one after it
+		const most = 60 << 10 // one of this size could be finished, and then another
 		r := serve(t, server.Config{MaxMessageSize: most, ReceiveBytes: 1, QueueTimeout: 4 * time.Second, MaxCalls: 3},
 			mock.Config{Inputs: []tensor.Spec{{Name: "x", DType: tensor.FP32, Row: tensor.Shape{-1}}}})
 		c := r.caller()
@@ -297,7 +299,7 @@ func TestNoRoomToArrive(t *testing.T) {
 		began := time.Now()
 		_, err := c.ModelInfer(t.Context(), wide(14<<10))
 		if d := oip.Parse(err); d.Code != codes.ResourceExhausted || d.Reason != oip.ReasonMemoryPressure || d.RetryAfter == 0 || time.Since(began) != 4*time.Second ||
-			!strings.Contains(d.Message, "requests of at most 1 MiB that arrive take the memory that there is for them (491520 bytes, of --receive-bytes)") {
+			!strings.Contains(d.Message, "requests of at most 1 MiB that arrive share 491520 bytes (of --receive-bytes)") {
 			t.Errorf("after %v: %v", time.Since(began), err)
 		}
 		time.AfterFunc(3*time.Second, func() { a.frame(frameReset, 0, 1, []byte{0, 0, 0, 8}) })
@@ -311,7 +313,7 @@ func TestNoRoomToArrive(t *testing.T) {
 		synctest.Wait()
 		_, err = c.ModelInfer(t.Context(), ask(1))
 		if d := oip.Parse(err); d.Code != codes.ResourceExhausted || d.Reason != oip.ReasonQueueFull || d.RetryAfter == 0 ||
-			!strings.Contains(d.Message, "3 inferences are under way, which is the most (--max-calls)") {
+			!strings.Contains(d.Message, "3 inferences are in flight, the most that the server allows (--max-calls)") {
 			t.Error(err)
 		}
 		if ready, err := c.ServerReady(t.Context(), &oip.ServerReadyRequest{}); err != nil || !ready.Ready {
@@ -333,7 +335,7 @@ func TestNoRoomToArrive(t *testing.T) {
 	})
 }
 
-// A request that comes in parts is to arrive in the same time as one that comes at once.
+// A request that comes in parts has no more time to arrive than one that comes at once.
 func TestLateInParts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := serve(t, server.Config{}, mock.Config{})

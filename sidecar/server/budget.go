@@ -2,8 +2,8 @@ package server
 
 import "sync"
 
-// budget is a bound on things that are counted, and nobody waits for them. Who takes some gives
-// them back. One who wants more than the bound has it when nobody else has any.
+// budget bounds how many things are taken at once, such as calls or bytes. Taking never waits. If
+// nothing is taken, more than the bound may be taken at once.
 type budget struct {
 	most int64
 
@@ -11,7 +11,7 @@ type budget struct {
 	used int64
 }
 
-// try takes n, if there are so many.
+// try takes n, if there are so many, and reports whether it did.
 func (b *budget) try(n int64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -22,7 +22,7 @@ func (b *budget) try(n int64) bool {
 	return true
 }
 
-// give gives n back.
+// give returns n that were taken.
 func (b *budget) give(n int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

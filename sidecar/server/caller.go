@@ -13,8 +13,8 @@ import (
 	"github.com/tensorferry/tensorferry/trace"
 )
 
-// watcher numbers the connections, so that callers can be treated alike, and
-// sees when an answer has been written. It is grpc's stats.Handler.
+// watcher numbers the connections, so that the batcher can let callers take turns. It also sees
+// when an answer was written. It is grpc's stats.Handler.
 type watcher struct {
 	log  *slog.Logger
 	last atomic.Uint64
@@ -25,28 +25,28 @@ type connKey struct{}
 
 type callKey struct{}
 
-// call is what is measured of one RPC. The handler fills it in.
+// call holds what is measured of one RPC, and the memory of its request. The handler fills it in.
 type call struct {
 	began, ended time.Time
 	metrics      *modelMetrics // nil: not an inference
 	span         trace.Span    // nil: not sampled
 
 	mu       sync.Mutex
-	received *share // what its request has of the budget for these; nil: nothing
+	received *share // the memory that its request holds; nil: none
 	over     bool
 }
 
-// hold keeps what a request has that was received, in place of what the last one had.
+// hold keeps the share of a request that was received, and releases the share of the one before.
 func (c *call) hold(h *share) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.received.release()
-	if c.received = h; c.over { // a stream's reader may outlive it
+	if c.received = h; c.over { // a stream's reader may outlive the stream
 		h.release()
 	}
 }
 
-// take hands over what the request has.
+// take hands the share of the request over to the caller of take.
 func (c *call) take() (h *share) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -54,7 +54,7 @@ func (c *call) take() (h *share) {
 	return h
 }
 
-// finish gives back what is left, and what may come.
+// finish releases the share, and all shares that are still to come.
 func (c *call) finish() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -108,7 +108,7 @@ func (w *watcher) HandleRPC(ctx context.Context, s stats.RPCStats) {
 			return nil
 		})
 		if err != nil {
-			w.log.Error("the tracer failed", "error", err) // the call has its answer
+			w.log.Error("the tracer failed", "error", err) // the call was answered already
 		}
 	}
 	if c.metrics != nil {

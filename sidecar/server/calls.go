@@ -13,8 +13,8 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/oip"
 )
 
-// registrar registers services whose unary handlers are guarded outside of every interceptor, and
-// whose requests and answers pass the doors.
+// registrar registers services. It guards their unary handlers outside of every interceptor, and
+// passes their requests and answers through the server's doors.
 type registrar struct {
 	*grpc.Server
 	s *Server
@@ -41,8 +41,8 @@ func (r registrar) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	r.Server.RegisterService(&d, impl)
 }
 
-// unary serves a call of one request and one answer, which is encoded here. The call lasts until
-// its answer is read.
+// unary serves a call with one request and one answer, and encodes the answer. The call keeps its
+// place until the answer was read.
 func (s *Server) unary(ctx context.Context, method string, whole func(any) error, handle func(decode func(any) error) (any, error)) (any, error) {
 	places := s.places(method)
 	if !places.try(1) {
@@ -61,7 +61,7 @@ func (s *Server) unary(ctx context.Context, method string, whole func(any) error
 	if err != nil {
 		return nil, err
 	}
-	c.finish() // the answer may be read late
+	c.finish() // now, because the caller may read the answer late
 	msg, ok := resp.(proto.Message)
 	if !ok {
 		return nil, status.Errorf(codes.Internal, "an interceptor returned %T in place of an answer", resp)
@@ -74,15 +74,16 @@ func (s *Server) unary(ctx context.Context, method string, whole func(any) error
 	return a, nil
 }
 
-// plainAnswers keeps grpc from compressing the answers of a call whose requests are: it would keep
-// them in buffers of its own, which nobody counts.
+// plainAnswers keeps grpc from compressing the answers of a call whose requests are compressed.
+// Grpc would hold compressed answers in buffers of its own, which are not counted.
 func plainAnswers(ctx context.Context) {
-	// It fails where there is no call of grpc's.
+	// An error means that ctx is not that of a grpc call.
 	_ = grpc.SetSendCompressor(ctx, encoding.Identity)
 }
 
-// stream serves streams. It ends them, as the health service's Watch, when the server drains, or
-// they would keep it from stopping. Those of requests end by themselves, with what they have.
+// stream serves streams. It ends streams such as the health service's Watch when the server drains,
+// because they would keep the server from stopping. A stream of inferences ends by itself, after
+// its last answers.
 func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 	return s.guarded(info.FullMethod, func() error {
 		ctx := ss.Context()
@@ -114,14 +115,14 @@ type watchedStream struct {
 	s       *Server
 	ctx     context.Context
 	answers *answerRoom
-	idle    *idleness // nil: its caller sends one message
+	idle    *idleness // nil: its caller sends only one message
 }
 
 // Context implements grpc.ServerStream.
 func (w *watchedStream) Context() context.Context { return w.ctx }
 
-// RecvMsg implements grpc.ServerStream. What the message has of the memory for requests is the
-// call's until the next one is read, or somebody takes it.
+// RecvMsg implements grpc.ServerStream. The call holds the memory of the message until the next
+// message is read, or until call.take.
 func (w *watchedStream) RecvMsg(msg any) error {
 	c := callOf(w.ctx)
 	c.hold(nil)

@@ -70,17 +70,17 @@ type Config struct {
 	// out of it. Empty: no folder.
 	Repository string
 	// Explicit says that models are loaded and unloaded by request (RepositoryModelLoad,
-	// RepositoryModelUnload). Every caller of the server may do that, unless Controllers says which
-	// may. Then only the models of Models and Preload are loaded at the start. Without Explicit all
-	// of Repository is loaded, and such requests are refused.
+	// RepositoryModelUnload). Every caller may do that, unless Controllers is set. With
+	// Explicit only the models of Models and Preload are loaded at the start. Without it all of
+	// Repository is loaded, and such requests are refused.
 	Explicit bool
-	// Controllers are the callers that may load and unload models. It takes Explicit. "unix" are
-	// those on a Unix socket; on an abstract socket, which has no mode, only this user and root.
-	// "cert" are those that show a client certificate that was verified, and "cert:NAME" those
-	// whose certificate has that common name, DNS name or URI. Other callers get PERMISSION_DENIED.
-	// Empty: every caller.
+	// Controllers are the callers that may load and unload models. It needs Explicit. "unix"
+	// stands for those on a Unix socket; on an abstract socket, which has no mode, only this
+	// user and root. "cert" stands for those that show a client certificate that was verified,
+	// and "cert:NAME" for those whose certificate has that common name, DNS name or URI. Other
+	// callers get PERMISSION_DENIED. Empty: every caller.
 	Controllers []string
-	// Preload names models of Repository that are loaded at the start. It takes Explicit.
+	// Preload names models of Repository that are loaded at the start. It needs Explicit.
 	Preload []string
 	// Backends are the kinds of model that can be loaded.
 	Backends backend.Registry
@@ -181,7 +181,7 @@ type Config struct {
 	Grace time.Duration
 
 	// Logger receives what happens to models and the server, and nothing about single requests. A
-	// handler that panics fails nothing; its first panic is reported on standard error. Nil:
+	// log handler that panics does no harm; its first panic is reported on standard error. Nil:
 	// nothing is logged.
 	Logger *slog.Logger
 
@@ -233,7 +233,7 @@ func (c Config) withDefaults() (Config, error) {
 		}
 	}
 	if len(c.Preload) > 0 && (!c.Explicit || c.Repository == "") {
-		bad("Preload names models of Repository to load at the start, which takes Repository and Explicit")
+		bad("Preload names models of Repository to load at the start; it needs Repository and Explicit")
 	}
 	for _, name := range c.Preload {
 		if err := checkName(name); err != nil {
@@ -241,7 +241,7 @@ func (c Config) withDefaults() (Config, error) {
 		}
 	}
 	if len(c.Controllers) > 0 && !c.Explicit {
-		bad("Controllers says who may load and unload models, which takes Explicit")
+		bad("Controllers names the callers that may load and unload models; it needs Explicit")
 	}
 	if err := checkControllers(c.Controllers); err != nil {
 		bad("Controllers: %w", err)
@@ -251,7 +251,7 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	for _, rows := range c.WarmUp {
 		if rows < 0 {
-			bad("WarmUp has a batch of %d rows; want 1 or more, or 0 for the most", rows)
+			bad("WarmUp has a batch of %d rows; want 1 or more, or 0 for the largest batch", rows)
 		}
 	}
 	positive(&c.WarmUpTimeout, DefaultWarmUpTimeout, "WarmUpTimeout", bad)
@@ -294,19 +294,20 @@ func positive[T int | int64 | time.Duration](v *T, def T, name string, bad func(
 	}
 }
 
-// What a connection and a call take at most, beside what is counted: buffers, goroutines, headers,
-// what has come of a request before anybody reads it, and the first of it that is read. Watches are
-// calls that belong to their connection.
+// The most memory that a connection and a call take besides what is counted: buffers, goroutines,
+// headers, the bytes of a request that have arrived and are not read, and the first bytes that are
+// read. Watches are calls that belong to their connection.
 const (
 	connectionRoom = 128<<10 + mostWatches*callRoom
 	callRoom       = 48<<10 + maxHeaders + streamWindow + streamWindow/crumbBytes*frameCost + freeRoom
 )
 
-// controlBytes is the most bytes of requests that are no inference, and that of their answers.
+// controlBytes bounds the bytes of requests that are not inferences, and, by itself, the bytes of
+// their answers.
 const controlBytes = 16 << 20
 
-// receiveBytes shares ReceiveBytes out to small requests and to large ones, or to each what the
-// largest of them needs.
+// receiveBytes divides ReceiveBytes between small and large requests. Each kind gets at least what
+// its largest request needs.
 func (c *Config) receiveBytes() (small, largestSmall, large, largest int64) {
 	largestSmall, largest = claimOf(min(c.MaxMessageSize, smallRequest), 1), claimOf(c.MaxMessageSize, 1)
 	small = max(c.ReceiveBytes/4, largestSmall)

@@ -8,8 +8,9 @@ import (
 	_ "google.golang.org/grpc/encoding/gzip" // clients may compress
 )
 
-// Grpc brings gzip along. Clients of gRPC in C, and with it Python's, have deflate too, which is
-// zlib's format. Another's compressor of that name, registered before or after, is as good.
+// Grpc comes with gzip. Clients that are built on gRPC in C, such as Python's, also have deflate,
+// which is zlib's format. If the program registers a compressor of that name, before or after this
+// one, the program's is used.
 func init() {
 	if encoding.GetCompressor(deflate{}.Name()) == nil {
 		encoding.RegisterCompressor(deflate{})

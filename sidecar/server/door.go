@@ -10,15 +10,15 @@ import (
 	"time"
 )
 
-// door is a listener's Accept with a bound on the connections of all the server's listeners, and
-// with connections that are watched.
+// door is a listener that bounds the connections of all the server's listeners together, and
+// watches each connection.
 type door struct {
 	net.Listener
 	s *Server
 }
 
-// Accept implements net.Listener. A connection too many is closed, so that its caller learns of it
-// and tries again; one that were left in the system's queue would only hang.
+// Accept implements net.Listener. A connection beyond the bound is closed, so that its caller
+// notices and tries again. In the system's queue it would only hang.
 func (d door) Accept() (net.Conn, error) {
 	for {
 		c, err := d.Listener.Accept()
@@ -28,7 +28,7 @@ func (d door) Accept() (net.Conn, error) {
 		if !d.s.connections.try(1) {
 			d.s.turnAway(doorConnection)
 			d.s.tooMany.Do(func() {
-				d.s.cfg.Logger.Warn("a connection was refused: there are as many as are allowed; this is said once", "max_connections", d.s.cfg.MaxConnections)
+				d.s.cfg.Logger.Warn("a connection was refused: as many as are allowed are open; this is logged once", "max_connections", d.s.cfg.MaxConnections)
 			})
 			c.Close()
 			continue
@@ -37,12 +37,12 @@ func (d door) Accept() (net.Conn, error) {
 	}
 }
 
-// conn is a gRPC connection. It bounds how long a write may take and how small a caller may cut
-// what it sends, and knows the answers that its caller has not read.
+// conn is a gRPC connection. It bounds how long a write may take, and into how small frames a
+// caller may cut what it sends. It knows the answers that its caller has not read.
 type conn struct {
 	net.Conn
 	s      *Server
-	frames frames // the reader's
+	frames frames // belongs to the goroutine that reads
 	closed sync.Once
 
 	mu      sync.Mutex
@@ -59,7 +59,7 @@ func (c *conn) Close() error {
 		left := c.answers
 		c.answers, c.gone = nil, true
 		c.mu.Unlock()
-		for a := range left { // grpc forgets them
+		for a := range left { // grpc does not return their buffers
 			a.release()
 		}
 	})
@@ -71,17 +71,16 @@ func (c *conn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if !c.frames.read(p[:n]) {
 		c.s.turnAway(doorFrames)
-		c.s.cfg.Logger.Warn("a connection was closed: it sends its requests in crumbs, which take far more memory than they hold", "peer", fmt.Sprint(c.RemoteAddr()))
+		c.s.cfg.Logger.Warn("a connection was closed because it sends its requests in crumbs: tiny frames, which take far more memory than their bytes", "peer", fmt.Sprint(c.RemoteAddr()))
 		c.Close()
 		return 0, errCrumbs
 	}
 	return n, err
 }
 
-var errCrumbs = errors.New("sidecar server: the caller sends its requests in crumbs")
+var errCrumbs = errors.New("sidecar server: the caller sends its requests in crumbs (tiny frames)")
 
-// Write implements net.Conn. A peer that takes nothing for as long as it may take to read an answer
-// loses the connection.
+// Write implements net.Conn. A peer that does not read for AnswerTimeout loses the connection.
 func (c *conn) Write(p []byte) (int, error) {
 	_ = c.Conn.SetWriteDeadline(time.Now().Add(c.s.cfg.AnswerTimeout))
 	return c.Conn.Write(p)
@@ -99,27 +98,27 @@ func (c *conn) LocalAddr() net.Addr { return localAddr{c.Conn.LocalAddr(), c} }
 // prefaceText is what every HTTP/2 connection begins with.
 const prefaceText = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
-// Each DATA frame that a request comes in costs memory beside its bytes until it is read. So a
-// caller may send crumbFrames as it likes, and beyond them crumbBytes a frame on average.
+// Until it is read, each DATA frame of a request costs memory besides its bytes. So a caller may
+// send crumbFrames frames of any size. Beyond these its frames must have crumbBytes on average.
 const (
 	crumbFrames = 4096
 	crumbBytes  = 16
 	frameCost   = 96 // of a frame in memory, about: its place in grpc's queue, and a buffer
 )
 
-// frames walks the frames that come in, and weighs those of DATA. It reads nothing else of them. If
-// what comes is no HTTP/2, as under a TLS of grpc's own, it knows nothing and allows everything.
+// frames follows the HTTP/2 frames that come in, and weighs the DATA frames. It reads nothing else
+// of them. If the bytes are not HTTP/2, as when grpc itself does TLS, it allows everything.
 type frames struct {
-	preface int // bytes of it that are still to come
-	blind   bool
+	preface int  // bytes of the preface that are still to come
+	blind   bool // the bytes are not HTTP/2
 	header  [9]byte
-	have    int // of the header
-	skip    int // of the payload
-	padded  int // the size of a frame whose first byte says how much of it is padding; 0: none
-	owed    int64
+	have    int   // bytes of the header that have come
+	skip    int   // bytes of the payload that are still to come
+	padded  int   // the size of a frame whose first byte is the size of its padding; 0: none
+	owed    int64 // bytes that the frames lack
 }
 
-// read reports whether what has come so far is in order.
+// read takes the bytes that came, and reports whether the frames so far are allowed.
 func (f *frames) read(p []byte) bool {
 	for len(p) > 0 && !f.blind {
 		switch {
@@ -167,13 +166,13 @@ func (f *frames) read(p []byte) bool {
 	return true
 }
 
-// weigh reports whether there are not too many frames with so few bytes. Padding is none of them.
+// weigh counts a frame of so many bytes, without padding, and reports whether it is allowed.
 func (f *frames) weigh(bytes int) bool {
 	f.owed = max(f.owed+crumbBytes-int64(max(bytes, 0)), 0)
 	return f.owed <= crumbFrames*crumbBytes
 }
 
-// turnedAway counts what the doors have turned away, by the door.
+// The doors: each is a bound at which the server turns away connections, requests or answers.
 const (
 	doorConnection = iota
 	doorFrames
@@ -190,6 +189,7 @@ const (
 
 var doorNames = [doors]string{"connection", "frames", "call", "idle", "late", "size", "ratio", "shape", "memory", "unread"}
 
+// turnedAway counts what each door has turned away.
 type turnedAway [doors]atomic.Int64
 
 func (s *Server) turnAway(at int) { s.turned[at].Add(1) }
@@ -205,7 +205,7 @@ func (s *Server) RequestMemory() int64 {
 			instances += int64(m.runner.batcher.instances)
 		}
 	}
-	// What is larger than a bound passes alone.
+	// A request or an answer that is larger than its bound passes alone.
 	largest := int64(c.MaxMessageSize)
 	queued := max(c.QueueBytes, largest)
 	calls := s.calls.most + s.others.most + s.loads.most + s.streams.most

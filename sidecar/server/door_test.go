@@ -10,7 +10,7 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/oip"
 )
 
-// TestBudget: there is never more than the bound, but for one who is alone.
+// TestBudget: the bound is kept, except that a single taker may exceed it.
 func TestBudget(t *testing.T) {
 	b := &budget{most: 10}
 	if !b.try(7) || b.try(4) || !b.try(3) || b.try(1) {
@@ -23,8 +23,8 @@ func TestBudget(t *testing.T) {
 	}
 }
 
-// TestFrames: however the bytes come, crumbs are told from what callers send: whole frames, small
-// messages, and the last frame of a call.
+// TestFrames: crumbs are refused, however the bytes come in. Whole frames, small messages and the
+// last frame of a call, as ordinary callers send them, are allowed.
 func TestFrames(t *testing.T) {
 	data := func(size int, flags byte) []byte {
 		return append([]byte{byte(size >> 16), byte(size >> 8), byte(size), 0, flags, 0, 0, 0, 1}, make([]byte, size)...)
@@ -70,12 +70,12 @@ func TestFrames(t *testing.T) {
 	}
 	f := frames{preface: len(prefaceText)}
 	if !f.read([]byte("\x16\x03\x01")) || !f.blind || !f.read(data(1, 0)) {
-		t.Error("what is no HTTP/2 is not left alone")
+		t.Error("bytes that are not HTTP/2 are refused")
 	}
 }
 
-// TestScan: what is counted of a request before it is decoded is at least what it takes when it is,
-// and not many times that.
+// TestScan: the bytes that are counted before a request is decoded are at least what the decoded
+// request takes, and not many times that.
 func TestScan(t *testing.T) {
 	for name, msg := range weighed() {
 		wire, err := proto.Marshal(msg)
@@ -105,7 +105,7 @@ func TestScan(t *testing.T) {
 		if seen.bytes < took || seen.bytes > 6*took+large/4 {
 			t.Errorf("%s: %d KiB are counted, and %d taken", name, seen.bytes>>10, took>>10)
 		}
-		for i := range min(len(wire), 300) { // what is cut off is no message, or one that says less
+		for i := range min(len(wire), 300) { // a part is not a message, or counts less
 			if _, ok := scan(wire[:i]); ok && proto.Unmarshal(wire[:i], &oip.ModelInferRequest{}) != nil {
 				t.Errorf("%s: the first %d bytes pass", name, i)
 			}

@@ -30,8 +30,8 @@ func param(v any) *oip.InferParameter {
 	panic(v)
 }
 
-// A stream's answers come in the order of its requests; one that fails is answered like the others,
-// with code and reason, and the stream goes on.
+// A stream's answers come in the order of its requests. A request that fails is answered in its
+// turn, with code and reason, and the stream goes on.
 func TestStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := serve(t, server.Config{}, mock.Config{Latency: 10 * time.Millisecond, Jitter: 30 * time.Millisecond, Instances: 8})
@@ -39,7 +39,7 @@ func TestStream(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		const n = 300 // more than are under way at once
+		const n = 300 // more than are in flight at once
 		go func() {
 			for i := range n {
 				req := ask(float32(i))
@@ -86,8 +86,8 @@ func TestStream(t *testing.T) {
 	})
 }
 
-// Every answer says which request it is to, and of which model and version it is: by call and on a
-// stream, good or bad, whatever version was asked for.
+// Every answer names its request, and the model and version that it comes from. That holds for
+// calls and streams, for good and bad answers, whatever version was asked for.
 func TestAnswersNameThemselves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := serve(t, server.Config{}, mock.Config{Jitter: 5 * time.Millisecond, Instances: 8})
@@ -131,7 +131,7 @@ func TestAnswersNameThemselves(t *testing.T) {
 			}
 			version := "1"
 			if i%5 == 4 && i%2 == 0 {
-				version = "" // it was refused before one was chosen
+				version = "" // the request was refused before a version was chosen
 			}
 			named("on the stream", i, got.InferResponse, version)
 			if i%5 != 4 {
@@ -175,7 +175,7 @@ func TestStreamDrains(t *testing.T) {
 	})
 }
 
-// A stream whose caller goes away takes its requests along.
+// If the caller of a stream goes away, its requests end too.
 func TestStreamCancelled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := serve(t, server.Config{MaxBatch: 1}, mock.Config{Latency: time.Second})
@@ -192,7 +192,7 @@ func TestStreamCancelled(t *testing.T) {
 		time.Sleep(100 * time.Millisecond)
 		cancel()
 		time.Sleep(20 * time.Second)
-		// One that is begun while the others are being dropped is stopped at once.
+		// A batch that begins while the others are being dropped is stopped at once.
 		got, err := r.caller().ModelStatistics(t.Context(), &oip.ModelStatisticsRequest{Name: "m"})
 		if err != nil || got.ModelStats[0].ExecutionCount != 0 || got.ModelStats[0].InferenceStats.Fail.Count != 10 {
 			t.Errorf("ten requests whose caller went before the first had an answer: %v, %v", got, err)
@@ -200,7 +200,7 @@ func TestStreamCancelled(t *testing.T) {
 	})
 }
 
-// How long a request may wait is no part of what is computed, and is held to.
+// The parameter for how long a request may wait does not keep requests apart, and is obeyed.
 func TestTimeoutParameter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := serve(t, server.Config{MaxBatch: 4}, mock.Config{Latency: time.Second})
@@ -230,15 +230,15 @@ func TestTimeoutParameter(t *testing.T) {
 		send(0, 0)
 		send(1, 300_000)
 		if err := errors.Join(<-results, <-results); status.Code(err) != codes.DeadlineExceeded && oip.Parse(err).Code != codes.DeadlineExceeded {
-			t.Errorf("one that may wait 300ms behind one of a second: %v", err)
+			t.Errorf("a request that may wait 300ms, behind one that runs for a second: %v", err)
 		}
 		if runs, _ := r.model.Runs(); runs != 3 {
-			t.Errorf("%d batches; what was late was run", runs)
+			t.Errorf("%d batches; the late request was run", runs)
 		}
 	})
 }
 
-// What would change the answer and is not served is refused by name.
+// A parameter that would change the answer, and that the server does not serve, is refused by name.
 func TestUnservedParameters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := serve(t, server.Config{}, mock.Config{})

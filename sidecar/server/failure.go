@@ -18,7 +18,7 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/oip"
 )
 
-// failure is why a request or a row of it failed, before it is told to the caller.
+// failure says why a request, or a row of it, failed. Its status is what the caller gets.
 type failure struct {
 	code    codes.Code
 	reason  string // empty: the status has no details
@@ -29,8 +29,8 @@ type failure struct {
 
 func (f *failure) Error() string { return f.message }
 
-// content reports whether the failure is about what the rows hold, so that
-// other rows of the same batch may be well.
+// content reports whether the failure is about the content of rows. Other rows of the same batch
+// may then succeed.
 func (f *failure) content() bool {
 	switch f.code {
 	case codes.InvalidArgument, codes.Internal, codes.DataLoss, codes.Unknown:
@@ -39,29 +39,29 @@ func (f *failure) content() bool {
 	return false
 }
 
-// What the batcher says of requests that never ran.
+// The failures of requests that never ran.
 var (
 	errQueueTimeout = &failure{code: codes.DeadlineExceeded, reason: oip.ReasonQueueTimeout,
-		message: "waited in the queue for as long as the server allows and was not run; send less or give the server more room"}
-	errCallerLate = &failure{code: codes.DeadlineExceeded, message: "the time that the caller gave the request passed before it was run"}
+		message: "the request waited in the queue for as long as the server allows and was not run; send less, or give the server more capacity"}
+	errCallerLate = &failure{code: codes.DeadlineExceeded, message: "the caller's deadline passed before the request was run"}
 )
 
-// draining is what a server that stops says of requests that it does not take.
+// draining returns the failure of a request that a stopping server does not take.
 func (s *Server) draining() *failure {
 	return &failure{code: codes.Unavailable, reason: oip.ReasonDraining, retry: s.cfg.RetryDelay,
 		message: "the server is stopping and takes no new requests"}
 }
 
 var (
-	// errClosed is for requests that come after the end, of which there are none.
+	// errClosed is for requests that come after the runner was closed, which should not happen.
 	errClosed = &failure{code: codes.Unavailable, reason: oip.ReasonDraining, message: "the server has stopped"}
-	// errInterrupted is for requests that a stopping server gives up when rows of them have gone
-	// to the model.
+	// errInterrupted is for requests that a stopping server abandons after the model has had
+	// rows of them.
 	errInterrupted = &failure{code: codes.Unavailable, reason: oip.ReasonInterrupted,
-		message: "the server is stopping and gave the request up; the model may have run it"}
+		message: "the server is stopping and abandoned the request; the model may have run it"}
 )
 
-// failureOf reads an error of a backend, and the rows that it names.
+// failureOf makes a failure of a backend's error, and returns the rows that the error names.
 func failureOf(err error) (*failure, []int) {
 	if f, ok := errors.AsType[*failure](err); ok {
 		return f, nil
@@ -85,8 +85,8 @@ func failureOf(err error) (*failure, []int) {
 // callerGone is the status of a request whose context has ended.
 func callerGone(ctx context.Context) error { return status.FromContextError(ctx.Err()).Err() }
 
-// What a status may hold, in bytes. It travels in trailers, of which gRPC in C, and with it Python,
-// takes 8 KiB and may refuse more, which would cost the caller the code too.
+// Bounds on what a status holds, in bytes. A status travels in trailers. gRPC in C, and so in
+// Python, takes 8 KiB of these and may refuse more; the caller would then lose the code too.
 const (
 	maxMessage     = 1 << 10
 	maxDescription = 1 << 8
@@ -111,9 +111,9 @@ func (f *failure) status(model, id string, opts ...oip.Option) error {
 	return oip.Error(f.code, f.reason, message, opts...)
 }
 
-// badRowsStatus returns the error of a request of which some rows failed alone.
-// One status has one code: it names the rows that failed as the first of them
-// did, as far as there is room. The caller sends the others again, and learns of the rest then.
+// badRowsStatus returns the error of a request with rows that failed alone. A status has one code,
+// so it names the rows that failed in the same way as the first, as far as there is room. The
+// caller then sends the other rows again, and learns of other failures from that.
 func badRowsStatus(r *request, model, id, firstInput string) (*failure, error) {
 	slices.SortFunc(r.bad, func(a, b badRow) int { return cmp.Compare(a.row, b.row) })
 	first, _ := failureOf(r.bad[0].err)
@@ -132,7 +132,7 @@ func badRowsStatus(r *request, model, id, firstInput string) (*failure, error) {
 	return &said, said.status(model, id, oip.WithBadRows(input, brief.Cut(first.message, maxDescription), rows...))
 }
 
-// list writes the first few numbers.
+// list writes the first few numbers, and how many more there are.
 func list(rows []int) string {
 	var b strings.Builder
 	for i, r := range rows {

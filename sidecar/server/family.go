@@ -12,9 +12,9 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/oip"
 )
 
-// family is all versions of one model: what requests call by its name. Its
-// versions come and go together: a load makes new ones, all or none, which take
-// the place of those there are at one instant.
+// family is all versions of one model, which requests address by the model's name. The versions are
+// loaded and unloaded together. A load makes all new versions or none. The new ones replace the old
+// ones at one instant.
 type family struct {
 	name  string
 	specs []Model       // from Config.Models; nil: from the folder
@@ -22,14 +22,14 @@ type family struct {
 	first chan struct{} // closed when the load at the server's start has ended
 
 	mu       sync.Mutex
-	versions []*model // that take requests, the greatest first
-	retiring []*model // that only finish what they have
+	versions []*model // those that take requests, the greatest first
+	retiring []*model // those that only finish the requests that they have
 	loading  []string // versions that are being loaded
-	past     []state  // versions that are not there, and why
+	past     []state  // versions that are not loaded, and why
 	failed   *failure // why no version takes requests; nil: one does, or will
-	note     string   // what is to be said of those that do
+	note     string   // a remark on the versions that take requests, for the index
 	wanted   bool     // asked for at the start, and neither loaded nor unloaded since
-	loaded   bool     // at some time
+	loaded   bool     // it was loaded at some time
 	startErr error    // of the load at the server's start
 }
 
@@ -44,12 +44,12 @@ const (
 	stateUnavailable = "UNAVAILABLE"
 )
 
-func newFamily(name string, specs []Model) *family {
-	return &family{name: name, specs: specs, turn: make(chan struct{}, 1), first: make(chan struct{})}
+func newFamily(name string) *family {
+	return &family{name: name, turn: make(chan struct{}, 1), first: make(chan struct{})}
 }
 
-// choose returns the version that answers a request, or why there is none. It
-// must be called with the lock held.
+// choose returns the version that answers a request, or why there is none. It must be called with
+// the lock held.
 func (f *family) choose(version string, retry time.Duration) (*model, *failure) {
 	if i := slices.IndexFunc(f.versions, func(m *model) bool { return version == "" || m.version == version }); i >= 0 {
 		return f.versions[i], nil
@@ -62,11 +62,11 @@ func (f *family) choose(version string, retry time.Duration) (*model, *failure) 
 		return nil, f.failed
 	}
 	return nil, &failure{code: codes.NotFound, reason: oip.ReasonVersionMismatch, message: fmt.Sprintf(
-		"model %q has %s, not %q; ask for what there is, or for none", f.name, versionList(f.names()), version)}
+		"model %q has %s, not %q; ask for a version that it has, or leave the version out", f.name, versionList(f.names()), version)}
 }
 
-// names returns the versions that take requests, the least first. It must be
-// called with the lock held.
+// names returns the versions that take requests, the least first. It must be called with the lock
+// held.
 func (f *family) names() []string {
 	out := make([]string, 0, len(f.versions))
 	for _, m := range slices.Backward(f.versions) {
@@ -75,7 +75,7 @@ func (f *family) names() []string {
 	return out
 }
 
-// versionList writes versions for a message, few enough for a status.
+// versionList writes versions for a message, and not more than fit into a status.
 func versionList(versions []string) string {
 	const most = 16
 	what := "versions "
@@ -107,8 +107,8 @@ func (f *family) begin(versions []string) {
 	}
 }
 
-// replace takes the outcome of a load that went well: fresh takes requests from
-// now on. It returns the versions that did before, which are retired.
+// replace takes the outcome of a load that succeeded. From now on fresh takes the requests. It
+// retires the versions that took them before, and returns these.
 func (f *family) replace(fresh []*model) []*model {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -120,15 +120,15 @@ func (f *family) replace(fresh []*model) []*model {
 	return old
 }
 
-// fail takes the outcome of a load that went wrong. Versions that took requests
-// before go on. It returns the failure that whoever asked for the load gets.
+// fail takes the outcome of a load that failed. Versions that took requests before go on. It
+// returns the failure for the caller that asked for the load.
 func (f *family) fail(err error) *failure {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	out := &failure{code: codes.FailedPrecondition, reason: oip.ReasonModelLoadFailed, message: err.Error()}
 	if len(f.versions) > 0 {
-		f.note = "it was to be loaded anew, which failed: " + out.message
-		out.message += fmt.Sprintf("; %s, loaded before, still takes requests", versionList(f.names()))
+		f.note = "loading it again failed: " + out.message
+		out.message += fmt.Sprintf("; requests still go to %s, loaded before", versionList(f.names()))
 	} else {
 		f.failed, f.past = out, nil
 		for _, v := range f.loading {
@@ -142,8 +142,7 @@ func (f *family) fail(err error) *failure {
 	return out
 }
 
-// unload takes every version away from requests that are yet to come, and returns
-// those it took.
+// unload ends the taking of requests for every version, and returns these versions.
 func (f *family) unload() []*model {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -176,8 +175,8 @@ func (f *family) closed(m *model) {
 	f.retiring = slices.DeleteFunc(f.retiring, func(r *model) bool { return r == m })
 }
 
-// missing says of a family that was asked for at the start and is not there whether it has failed
-// or is still being loaded.
+// missing says whether a family that was asked for at the start, and is not loaded, has failed or
+// is still loading. For any other family it returns false twice.
 func (f *family) missing() (failed, loading bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -192,7 +191,7 @@ func (f *family) missing() (failed, loading bool) {
 	}
 }
 
-// wasLoaded reports whether it is loaded, or was.
+// wasLoaded reports whether the family is loaded, or was.
 func (f *family) wasLoaded() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -213,8 +212,8 @@ func (f *family) live() []*model {
 	return slices.Concat(f.versions, f.retiring)
 }
 
-// index returns the family's lines of the repository's index, each version once
-// and the least first.
+// index returns the family's lines of the repository's index, each version once and the least
+// first.
 func (f *family) index() []state {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -237,7 +236,7 @@ func (f *family) index() []state {
 		add(p)
 	}
 	if len(out) == 0 {
-		add(state{"", stateLoading, ""}) // before its files were looked at
+		add(state{"", stateLoading, ""}) // its files were not looked at yet
 	}
 	slices.SortFunc(out, func(a, b state) int { return compareVersions(a.version, b.version) })
 	return out

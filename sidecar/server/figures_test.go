@@ -23,7 +23,7 @@ import (
 
 var sidecarFigure = regexp.MustCompile(`(?m)^tensorferry_sidecar_(\S+) (\S+)$`)
 
-// shown is what the page shows now, by the names as they stand there, without the prefix.
+// shown returns what /metrics shows now, by name and labels, without the prefix.
 func (r *rig) shown() map[string]float64 {
 	r.t.Helper()
 	synctest.Wait()
@@ -47,16 +47,16 @@ func (r *rig) figures() map[string]float64 {
 
 const second = time.Second
 
-// sidecarScenes make every metric of a sidecar move by a known amount, each told by what
-// happened. send sends a request in the background.
+// sidecarScenes make every metric of a sidecar move by a known amount. Each is named after what
+// happens in it. send sends a request in the background.
 var sidecarScenes = []struct {
 	name  string
 	cfg   server.Config
 	model mock.Config
 	play  func(r *rig, send func(vs ...float32), want func(figs map[string]float64))
 }{
-	// All of a request counts: its two numbers take 8 bytes, and its names, shapes and parts the
-	// others.
+	// All of a request counts: its two numbers take 8 bytes; its names, shapes and parts take
+	// the others.
 	{"a request that waits behind another", server.Config{}, mock.Config{Latency: 2 * second}, func(_ *rig, send func(...float32), want func(map[string]float64)) {
 		send(1, 2, 3)
 		time.Sleep(second)
@@ -89,9 +89,8 @@ var sidecarScenes = []struct {
 		want(map[string]float64{`rejections_total{reason="QUEUE_TIMEOUT"}`: 1, `requests_total{code="DeadlineExceeded",model="m"}`: 1,
 			`stage_seconds_count{model="m",stage="queue"}`: 1, `stage_seconds_count{model="m",stage="total"}`: 2, `batch_rows_count{model="m"}`: 1})
 	}},
-	// Of a request of 10,000 bytes the first 4 KiB are free. Of the others 7 bytes are set aside
-	// for each, and beside that what all of them are put together in; its call has room for 32 KiB
-	// of it.
+	// The buffer takes the 10,000 bytes of the request. Each byte after the first 4 KiB takes 7
+	// more while it is read. The call itself has room for 32 KiB of that.
 	{"a request that does not arrive", server.Config{}, mock.Config{}, func(r *rig, _ func(...float32), want func(map[string]float64)) {
 		part := message(0, make([]byte, 10000))[:9000]
 		a := r.attack(65535)
@@ -104,10 +103,10 @@ var sidecarScenes = []struct {
 		want(map[string]float64{"calls": 1})
 		time.Sleep(time.Nanosecond)
 		want(map[string]float64{"receive_bytes": 0, "calls": 0, `turned_away_total{door="late"}`: 1, "connections": 1})
-		a.open(3, "ModelInfer") // nothing comes of it at all
+		a.open(3, "ModelInfer") // its request never begins
 		time.Sleep(server.DefaultReceiveTimeout)
 		want(map[string]float64{"calls": 0, `turned_away_total{door="late"}`: 2})
-		// A stream may wait for its next request, and not for the rest of one.
+		// A stream may wait long for its next request, but not for the rest of one.
 		a.open(5, "ModelStreamInfer")
 		time.Sleep(server.DefaultStreamIdleTimeout - time.Nanosecond)
 		want(map[string]float64{`turned_away_total{door="late"}`: 2})
@@ -128,7 +127,7 @@ var sidecarScenes = []struct {
 			r.t.Fatal(err)
 		}
 		a.send(1, message(0, b), 500)
-		send(4) // somebody else's is read
+		send(4) // this answer is read
 		want(map[string]float64{"answer_bytes": 35, "calls": 1, "connections": 2, `requests_total{code="OK",model="m"}`: 2})
 		time.Sleep(server.DefaultAnswerTimeout)
 		want(map[string]float64{"answer_bytes": 0, "calls": 0, "connections": 1, `turned_away_total{door="unread"}`: 1})
@@ -147,8 +146,8 @@ var sidecarScenes = []struct {
 		}},
 }
 
-// TestFigures: every metric of a sidecar says what happened, by the number; and there is none
-// that no scene moves.
+// TestFigures: every metric of a sidecar has the right value after each scene, and every metric is
+// moved by a scene.
 func TestFigures(t *testing.T) {
 	moved := map[string]bool{}
 	for _, c := range sidecarScenes {
@@ -175,7 +174,7 @@ func TestFigures(t *testing.T) {
 			})
 		})
 	}
-	// which lists what is served, as TestMetrics has it
+	// TestMetrics checks that this document lists the metrics.
 	docs, err := os.ReadFile("../../docs/sidecar.md")
 	if err != nil {
 		t.Fatal(err)
@@ -226,9 +225,9 @@ func TestFiguresOfAPanic(t *testing.T) {
 	})
 }
 
-// TestStatisticsOfAFailure: the rows of a request that failed in the end were not answered,
-// although a batch of it ran well; and the two batches of one request are one inference of all
-// its rows.
+// TestStatisticsOfAFailure: the rows of a request that failed in the end do not count as answered,
+// although one of its batches succeeded. The two batches of one request count as one inference of
+// all its rows.
 func TestStatisticsOfAFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := serve(t, server.Config{MaxBatch: 2}, mock.Config{Latency: second, Faults: []mock.Fault{{Kind: mock.Fail, Error: backend.Error{Code: codes.Internal, Reason: oip.ReasonBackendError}, Row: new(3.0)}}})

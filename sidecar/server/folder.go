@@ -20,9 +20,9 @@ import (
 //
 //	DIR/NAME/VERSION/model.EXT
 //
-// VERSION is a number, and EXT one that the backends know. Other files, and names
-// that begin with a dot, are passed over. Names come from the network: they
-// never lead out of the folder, nor do links in it.
+// VERSION is a number, and EXT one that the backends know. Other files, and names that begin with a
+// dot, are ignored. Names come from the network, so neither they nor links may lead out of the
+// folder.
 type folder struct {
 	dir      string // absolute
 	backends backend.Registry
@@ -31,7 +31,7 @@ type folder struct {
 // maxName is the longest name of a model, in bytes; file systems take no more.
 const maxName = 255
 
-// checkName says what is wrong with a name that is to be a folder's.
+// checkName returns an error if the name may not be that of a model's folder.
 func checkName(name string) error {
 	switch {
 	case name == "":
@@ -45,7 +45,7 @@ func checkName(name string) error {
 	case strings.ContainsAny(name, `/\:`):
 		return fmt.Errorf("model name %q holds a slash, a backslash or a colon", name)
 	case strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }):
-		return fmt.Errorf("model name %q holds what cannot be printed", name)
+		return fmt.Errorf("model name %q holds a character that cannot be printed", name)
 	}
 	return nil
 }
@@ -70,13 +70,13 @@ func (d *folder) list() ([]string, error) {
 	return names, nil
 }
 
-// isDir follows links, as far as they stay inside.
+// isDir reports whether a name is that of a folder. It follows links that stay inside of root.
 func isDir(root *os.Root, name string) bool {
 	info, err := root.Stat(name)
 	return err == nil && info.IsDir()
 }
 
-// has reports whether there is such a model. The name must have been checked.
+// has reports whether the folder has such a model. The name must have been checked.
 func (d *folder) has(name string) bool {
 	root, err := os.OpenRoot(d.dir)
 	if err != nil {
@@ -132,7 +132,7 @@ func (d *folder) file(root *os.Root, dir string) (string, error) {
 		}
 	}
 	if len(found) != 1 {
-		return "", fmt.Errorf("%s has %d models %q; want one file model.EXT; this program has %s", dir, len(found), found, d.backends)
+		return "", fmt.Errorf("%s has %d models %q; want one file model.EXT; the backends of this program are %s", dir, len(found), found, d.backends)
 	}
 	// A link that leads out of the folder fails here.
 	info, err := root.Stat(path.Join(dir, found[0]))
@@ -140,7 +140,7 @@ func (d *folder) file(root *os.Root, dir string) (string, error) {
 		return "", err
 	}
 	if !info.Mode().IsRegular() {
-		return "", fmt.Errorf("%s/%s is no file", dir, found[0])
+		return "", fmt.Errorf("%s/%s is not a regular file", dir, found[0])
 	}
 	return filepath.Join(d.dir, filepath.FromSlash(dir), found[0]), nil
 }
@@ -154,8 +154,8 @@ func readDir(root *os.Root, dir string) ([]string, error) {
 	return f.Readdirnames(-1)
 }
 
-// load loads a file. Its path is no location to be parsed: a name may hold what
-// has a meaning there.
+// load loads a file. The path is not parsed as a location, because names may hold characters that
+// have a meaning there.
 func (d *folder) load(ctx context.Context, file string) (backend.Model, error) {
 	loc := backend.Location{Path: file}
 	l, err := d.backends.Loader(loc)
@@ -169,7 +169,7 @@ func (d *folder) load(ctx context.Context, file string) (backend.Model, error) {
 	return m, nil
 }
 
-// inside takes the folder's own path out of an error, which goes to whoever asks.
+// inside removes the folder's own path from an error, because callers get the error.
 func (d *folder) inside(err error) error {
 	if err == nil || !strings.Contains(err.Error(), d.dir) {
 		return err

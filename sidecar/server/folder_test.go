@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// A name that passes is one folder in the repository's folder.
+// A name that passes the check is that of a folder directly in the repository's folder.
 func FuzzModelName(f *testing.F) {
 	for _, s := range []string{"digits", "..", "../x", "/etc", "a\x00b", "a/b", `a\b`, "c:", ".", "a..", "\xff", strings.Repeat("x", 300)} {
 		f.Add(s)
@@ -18,7 +18,7 @@ func FuzzModelName(f *testing.F) {
 		}
 		at := filepath.Join("/models", name)
 		if filepath.Dir(at) != "/models" || filepath.Base(at) != name || !filepath.IsLocal(name) || len(name) > maxName || strings.ContainsAny(name, "\x00/\\") {
-			t.Errorf("%q is taken for a name, and leads to %q", name, at)
+			t.Errorf("%q passes as a name, but leads to %q", name, at)
 		}
 	})
 }

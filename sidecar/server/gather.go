@@ -10,8 +10,8 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// gather returns the inputs of a batch: the rows of its pieces, one after the
-// other. A batch that is one piece is its request's own memory.
+// gather returns the inputs of a batch: the rows of its pieces, one after the other. If the batch
+// is one whole request, they are the request's own memory.
 func gather(pieces []piece, sig *tensor.Signature) []tensor.Tensor {
 	if p := pieces[0]; len(pieces) == 1 && p.from == 0 && p.to == p.req.rows {
 		return p.req.inputs
@@ -27,7 +27,7 @@ func gather(pieces []piece, sig *tensor.Signature) []tensor.Tensor {
 	return out
 }
 
-// input returns the piece's rows of an input, which was checked. Memory is shared.
+// input returns the piece's rows of the i-th input. parse has checked the input. Memory is shared.
 func (p piece) input(i int) tensor.Tensor {
 	t := p.req.inputs[i]
 	if p.from == 0 && p.to == p.req.rows {
@@ -45,8 +45,8 @@ func (p piece) input(i int) tensor.Tensor {
 }
 
 // rowStarts returns, for each input of BYTES, where its rows start and the last one ends. They are
-// found once, by the first piece that needs them: a request is cut into as many pieces as it has
-// rows, and to walk all of it for each would take the square of its size.
+// found once, by the first piece that needs them. A request may be cut into as many pieces as it
+// has rows, and walking all of it for each piece would take the square of its size.
 func (r *request) rowStarts() [][]int {
 	r.walk.Do(func() {
 		r.starts = make([][]int, len(r.inputs))
@@ -54,7 +54,7 @@ func (r *request) rowStarts() [][]int {
 			if t.DType != tensor.Bytes {
 				continue
 			}
-			each, _ := t.Shape[1:].Elements() // was checked
+			each, _ := t.Shape[1:].Elements() // parse has checked it
 			starts := make([]int, r.rows+1)
 			for row := range r.rows {
 				starts[row+1] = starts[row] + elementsSize(t.Raw[starts[row]:], int(each))
@@ -65,7 +65,7 @@ func (r *request) rowStarts() [][]int {
 	return r.starts
 }
 
-// join puts tensors with the same row shape together. One alone is left as it is.
+// join concatenates tensors with the same row shape. A single tensor is returned as it is.
 func join(parts []tensor.Tensor) tensor.Tensor {
 	if len(parts) == 1 {
 		return parts[0]
@@ -83,8 +83,8 @@ func join(parts []tensor.Tensor) tensor.Tensor {
 	return out
 }
 
-// scatter checks what a backend answered for a batch of so many rows and cuts it
-// into the answers of its pieces. Memory is shared.
+// scatter checks a backend's answer to a batch and cuts it into the answers to the pieces. Memory
+// is shared.
 func scatter(pieces []piece, rows int, sig *tensor.Signature, outputs []tensor.Tensor) ([][]tensor.Tensor, error) {
 	if err := checkOutputs(sig, outputs, rows); err != nil {
 		return nil, &failure{code: codes.DataLoss, reason: oip.ReasonBadOutput, message: "the model's answer is wrong: " + err.Error()}
@@ -116,8 +116,7 @@ func scatter(pieces []piece, rows int, sig *tensor.Signature, outputs []tensor.T
 	return out, nil
 }
 
-// elementsSize returns how many bytes the first n BYTES elements of raw, which
-// was checked, take.
+// elementsSize returns how many bytes the first n BYTES elements of raw take. raw was checked.
 func elementsSize(raw []byte, n int) int {
 	rest := raw
 	for range n {
@@ -152,7 +151,7 @@ func checkOutputs(sig *tensor.Signature, outputs []tensor.Tensor, rows int) erro
 	return nil
 }
 
-// assemble puts the answers to the pieces of a request together.
+// assemble joins the answers to the pieces of a request.
 func assemble(r *request) ([]tensor.Tensor, error) {
 	if len(r.answered) == 1 {
 		return r.answered[0].outputs, nil

@@ -12,7 +12,7 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// vetted is a backend's model that has been asked once for what never changes.
+// vetted is a backend's model with what never changes, for which the backend is asked only once.
 type vetted struct {
 	backend.Model
 	sig       tensor.Signature
@@ -24,10 +24,10 @@ func (v *vetted) Signature() tensor.Signature { return v.sig }
 func (v *vetted) Instances() int              { return v.instances }
 func (v *vetted) NoWarmUp() bool              { return v.unwarmed }
 
-// maxInstances bounds what a backend may say of itself: each has a goroutine.
+// maxInstances bounds the instances that a backend may have. Each has a goroutine.
 const maxInstances = 1 << 16
 
-// vet asks a model what it is.
+// vet asks a model for its signature and its instances, and checks them.
 func vet(m backend.Model) (*vetted, error) {
 	v := &vetted{Model: m}
 	err := guard.Apart("Signature of the backend", func() error {
@@ -37,7 +37,7 @@ func vet(m backend.Model) (*vetted, error) {
 	if err == nil {
 		err = guard.Apart("Instances of the backend", func() error {
 			if v.instances = m.Instances(); v.instances < 1 || v.instances > maxInstances {
-				return fmt.Errorf("the backend has %d instances", v.instances)
+				return fmt.Errorf("the backend has %d instances; want 1 to %d", v.instances, maxInstances)
 			}
 			return nil
 		})
@@ -51,7 +51,8 @@ func vet(m backend.Model) (*vetted, error) {
 	return v, err
 }
 
-// broke logs what a backend, or what it gave, has done, and returns the error for who asked.
+// broke logs the panic of a backend or of its model, with what as the message, and returns the
+// error for the caller. It returns any other error as it is.
 func (s *Server) broke(what string, err error) error {
 	p, ok := errors.AsType[*guard.Panic](err)
 	if !ok {
@@ -61,7 +62,7 @@ func (s *Server) broke(what string, err error) error {
 	return errors.New(guard.Brief(p))
 }
 
-// did is what a backend did, for a message.
+// did says, as the end of a message, that the code panicked or that it ended its goroutine.
 func did(p *guard.Panic) string {
 	if p.Value == guard.ErrGoexit {
 		return "did not return: " + guard.ErrGoexit.Error()
@@ -69,8 +70,8 @@ func did(p *guard.Panic) string {
 	return fmt.Sprintf("panicked: %v", p.Value)
 }
 
-// guarded calls f for a handler. Where functions of users run in it, it has a goroutine of its own
-// that they may end.
+// guarded calls f for a handler, and makes a status of a panic. If functions of users may run in f,
+// f runs in a goroutine of its own, which they may end.
 func (s *Server) guarded(method string, f func() error) error {
 	call := guard.Call
 	if s.cfg.Tracer != nil || len(s.cfg.Options) > 0 {
@@ -83,7 +84,7 @@ func (s *Server) guarded(method string, f func() error) error {
 	return err
 }
 
-// recovered turns a panic of a handler, which would end the process, into a status.
+// recovered makes a status of a handler's panic, which would otherwise end the process.
 func (s *Server) recovered(p *guard.Panic, method string) error {
 	s.cfg.Logger.Error("a handler panicked", "method", method, "panic", guard.Brief(p), "stack", string(p.Stack))
 	return (&failure{code: codes.Internal, reason: oip.ReasonBackendError, message: "the server " + did(p)}).status("", "")

@@ -6,16 +6,16 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/oip"
 )
 
-// What an entry takes beside what its caller wrote into it, in bytes, about.
+// About how many bytes an entry takes besides what its caller wrote into it.
 const (
 	parameterRoom = 128 // its place in a map, and its value, which is a message
 	tensorRoom    = 200
 	dimensionRoom = 8
 )
 
-// held returns how many bytes of memory a message takes beside the elements of its tensors, about:
-// all that is as long as its caller likes, or comes as often. It waits with its request, since an
-// answer names it.
+// held returns about how many bytes of memory a message takes besides the elements of its tensors.
+// It counts everything that a caller can make long or repeat. The message waits with its request,
+// because the answer needs its names.
 func held(msg *oip.ModelInferRequest) int64 {
 	n := len(msg.GetModelName()) + len(msg.GetModelVersion()) + len(msg.GetId()) + unknown(msg) + parametersHeld(msg.GetParameters())
 	for _, in := range msg.GetInputs() {
@@ -34,6 +34,6 @@ func parametersHeld(ps map[string]*oip.InferParameter) (n int) {
 	return n
 }
 
-// unknown is the size of the fields that the protocol has no name for, which a message keeps as
+// unknown returns the size of the fields that the protocol does not have. A message keeps these as
 // they came.
 func unknown(m proto.Message) int { return len(m.ProtoReflect().GetUnknown()) }

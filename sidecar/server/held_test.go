@@ -14,10 +14,10 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// large is how many bytes of memory, or somewhat more, a request of weighed takes.
+// large is about how many bytes of memory a request of weighed takes, at least.
 const large = 1 << 18
 
-// weighed are requests for model m with input x, by what is large in them.
+// weighed returns requests for model m with input x, by what is large in them.
 func weighed() map[string]*oip.ModelInferRequest {
 	text := func(n int) *oip.InferParameter {
 		return &oip.InferParameter{ParameterChoice: &oip.InferParameter_StringParam{StringParam: string(make([]byte, n))}}
@@ -75,7 +75,7 @@ func weighed() map[string]*oip.ModelInferRequest {
 	}
 }
 
-// signatureOf is that of a model for a request of weighed.
+// signatureOf returns a model's signature that a request of weighed suits.
 func signatureOf(t *testing.T, msg *oip.ModelInferRequest) *tensor.Signature {
 	t.Helper()
 	dt, err := tensor.ParseDType(msg.Inputs[0].Datatype)
@@ -86,8 +86,8 @@ func signatureOf(t *testing.T, msg *oip.ModelInferRequest) *tensor.Signature {
 		Outputs: []tensor.Spec{{Name: "y", DType: tensor.FP32, Row: tensor.Shape{1}}}}
 }
 
-// The bytes that the admission counts of a request are those that it holds in memory, whatever they
-// are: not half of them, and not twice as many.
+// The admission counts about as many bytes of a request as the request holds in memory: more than
+// half, and less than twice as many.
 func TestRequestsAreCountedWhole(t *testing.T) {
 	for name, msg := range weighed() {
 		wire, err := proto.Marshal(msg)
@@ -119,7 +119,7 @@ func TestRequestsAreCountedWhole(t *testing.T) {
 		runtime.KeepAlive(all)
 		runtime.KeepAlive(wire)
 		t.Logf("%s: %d KiB on the wire, %d KiB held, %d KiB counted", name, len(wire)>>10, took/n>>10, counted/n>>10)
-		const other = n * large / 8 // what is in the heap beside them comes and goes
+		const other = n * large / 8 // other things in the heap come and go
 		if 2*counted+other < took || counted > 2*took+other {
 			t.Errorf("%s: %d KiB held, %d KiB counted", name, took/n>>10, counted/n>>10)
 		}
@@ -128,15 +128,15 @@ func TestRequestsAreCountedWhole(t *testing.T) {
 
 func heap() int64 {
 	runtime.GC()
-	runtime.GC() // what the first has made free to go
+	runtime.GC() // collects what the first one released
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc)
 }
 
-// Where the rows of strings start is found once. The pieces of a request, of which there are twice
-// as many as rows when all of them are bad, are then cut without reading a length again: lengths
-// that are overwritten in between change nothing.
+// The starts of the rows of strings are found once. If all rows are bad, a request is cut into
+// twice as many pieces as it has rows. These are cut without reading a length again: lengths that
+// the test overwrites meanwhile change nothing.
 func TestRowsOfStringsAreFoundOnce(t *testing.T) {
 	sig := &tensor.Signature{Batched: true, Inputs: []tensor.Spec{{Name: "a", DType: tensor.Int32, Row: tensor.Shape{2}}, {Name: "s", DType: tensor.Bytes, Row: tensor.Shape{2}}}}
 	const rows = 64
@@ -155,7 +155,7 @@ func TestRowsOfStringsAreFoundOnce(t *testing.T) {
 		{Name: "s", DType: tensor.Bytes, Shape: tensor.Shape{rows, 2}, Raw: text}}}
 	cut := func(from, to int) []tensor.Tensor { return gather([]piece{{req, from, to}}, sig) }
 	if got := cut(0, rows); &got[1].Raw[0] != &text[0] || len(got[1].Raw) != len(text) {
-		t.Error("a whole request is not its own memory")
+		t.Error("the memory of a whole request was copied")
 	}
 	cut(0, 1)
 	for i := range text {

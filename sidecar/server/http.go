@@ -17,8 +17,8 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
 		sayReady(w, s.Ready())
 		for _, f := range s.repo.all() {
-			// Why is in the log and in the repository's index: it may name files, and anybody may
-			// read this.
+			// The reason is in the log and in the repository's index. It may name
+			// files, and anybody may read this page.
 			if failed, _ := f.missing(); failed {
 				fmt.Fprintf(w, "%s FAILED\n", f.name)
 			}
@@ -47,9 +47,9 @@ func sayReady(w http.ResponseWriter, ready bool) {
 }
 
 const (
-	// maxHTTPConnections is how many connections the HTTP face has at once.
+	// maxHTTPConnections is the largest number of open HTTP connections.
 	maxHTTPConnections = 64
-	// maxHTTPBody is the largest body of a request to it, in bytes. None has to have one.
+	// maxHTTPBody is the largest body of an HTTP request, in bytes. No request needs a body.
 	maxHTTPBody = 4 << 10
 )
 

@@ -16,8 +16,8 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/server"
 )
 
-// TestHTTPDoor: who is slow or sends much at the HTTP face loses the connection, and there are
-// never more than so many.
+// TestHTTPDoor: an HTTP client that is slow or sends too much loses its connection, and the number
+// of connections is bounded.
 func TestHTTPDoor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := serve(t, server.Config{}, mock.Config{})
@@ -69,12 +69,12 @@ func TestHTTPDoor(t *testing.T) {
 		}
 		synctest.Wait()
 		if d := until(dial()); d != 0 {
-			t.Errorf("one too many is closed after %v", d)
+			t.Errorf("a connection too many is closed after %v", d)
 		}
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
 		if code, err := get("\r\n"); code != 200 || err != nil {
-			t.Errorf("when they are gone: %d, %v", code, err)
+			t.Errorf("when the others are gone: %d, %v", code, err)
 		}
 	})
 }

@@ -9,25 +9,24 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// idleness ends a stream on which nothing happens: nothing has been asked that is not answered, and
-// nothing is asked for a while. Each message of a caller is a question that gets one answer. A nil
-// one does nothing.
+// idleness ends a stream that is idle for too long: all its questions are answered, and no new one
+// comes. A question is a message of the caller, and gets one answer. A nil idleness does nothing.
 type idleness struct {
 	most time.Duration
 
 	mu    sync.Mutex
 	open  int // questions without an answer
 	since time.Time
-	timer *time.Timer // nil: nobody waits
+	timer *time.Timer // nil: no time is measured
 	end   func()
 	ended bool
 }
 
-// within calls read, which waits for the next message, and ends the stream if that is too long.
+// within calls read, which waits for the next message, and ends the stream if it is idle too long.
 func (i *idleness) within(r *receiver, read func() error) (*failure, error) {
 	f := &failure{code: codes.Unavailable, message: fmt.Sprintf(
-		"nothing was asked on this stream for %v (--stream-idle-timeout), so it was ended; open a new one for the next request", i.most)}
-	// To write the status ends the reading.
+		"no request came on this stream for %v (--stream-idle-timeout), so the server ended it; open a new stream for the next request", i.most)}
+	// Writing the status ends the read.
 	i.wait(func() { _ = r.w.WriteStatus(status.Convert(f.status("", ""))) })
 	err := read()
 	if i.came(err == nil) {
@@ -37,7 +36,7 @@ func (i *idleness) within(r *receiver, read func() error) (*failure, error) {
 	return nil, wireError(r.ctx, err)
 }
 
-// wait begins to wait for a message.
+// wait notes that the stream waits for a message. end ends the stream.
 func (i *idleness) wait(end func()) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -45,7 +44,8 @@ func (i *idleness) wait(end func()) {
 	i.rest()
 }
 
-// rest measures, if there is no question. It must be called with the lock held.
+// rest starts the timer if the stream waits and no question is open. It must be called with the
+// lock held.
 func (i *idleness) rest() {
 	if i.open > 0 || i.end == nil {
 		return
@@ -55,15 +55,15 @@ func (i *idleness) rest() {
 		i.mu.Lock()
 		defer i.mu.Unlock()
 		if i.open > 0 || i.end == nil || time.Since(i.since) < i.most {
-			return // something happened in the same moment
+			return // a question or an answer came at the same moment
 		}
 		i.ended = true
 		i.end()
 	})
 }
 
-// came ends the waiting, and reports whether the stream has been ended: then what came is not
-// taken.
+// came ends the wait for a message, and reports whether the stream was ended meanwhile. If it was,
+// the message is not taken.
 func (i *idleness) came(question bool) (ended bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -75,7 +75,7 @@ func (i *idleness) came(question bool) (ended bool) {
 	return i.ended
 }
 
-// answered says that a question has its answer.
+// answered notes that a question has its answer.
 func (i *idleness) answered() {
 	if i == nil {
 		return
@@ -89,7 +89,7 @@ func (i *idleness) answered() {
 	i.rest()
 }
 
-// stop ends the measuring with the stream.
+// stop stops the timer for good, when the stream ends.
 func (i *idleness) stop() {
 	i.mu.Lock()
 	defer i.mu.Unlock()

@@ -21,14 +21,14 @@ func idle(t *testing.T, what string, began time.Time, err error) {
 	t.Helper()
 	d := oip.Parse(err)
 	if d.Code != codes.Unavailable || time.Since(began) != idleMost ||
-		d.Message != "nothing was asked on this stream for 1m0s (--stream-idle-timeout), so it was ended; open a new one for the next request" {
+		d.Message != "no request came on this stream for 1m0s (--stream-idle-timeout), so the server ended it; open a new stream for the next request" {
 		t.Errorf("%s: after %v: %v", what, time.Since(began), err)
 	}
 }
 
-// TestIdleStreams: a stream on which nothing happens ends at its time, with words that say what to
-// do, and nothing else ends: not one with gaps, as perf_analyzer and NVIDIA's clients have them,
-// not one whose requests take long or arrive slowly, and never a watch of the server's health.
+// TestIdleStreams: an idle stream ends on time, with an error that says what to do. No other stream
+// ends: not one with gaps, as perf_analyzer and NVIDIA's clients have them, not one whose requests
+// take long or arrive slowly, and never a watch of the server's health.
 func TestIdleStreams(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := serve(t, server.Config{StreamIdleTimeout: idleMost, QueueTimeout: time.Hour}, mock.Config{Latency: 3 * idleMost})
@@ -90,7 +90,7 @@ func TestIdleStreams(t *testing.T) {
 		a := r.attack(65535)
 		a.open(1, "ModelStreamInfer")
 		b := message(0, oneRow(t, 1))
-		a.send(1, b[:3], 500) // of the message's head
+		a.send(1, b[:3], 500) // a part of the message's header
 		time.Sleep(idleMost - time.Second)
 		a.send(1, b[3:20], 500)
 		time.Sleep(2 * time.Second)
@@ -116,7 +116,8 @@ func TestIdleStreams(t *testing.T) {
 	})
 }
 
-// A request that comes as the stream ends is answered, or it is not taken and the stream has ended.
+// A request that comes as the stream ends is either answered, or not taken, and then the stream has
+// ended.
 func TestRequestAtTheEndOfAStream(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)

@@ -29,8 +29,8 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// A model that fails to load leaves the others serving, and is named. With Strict the server is not
-// ready, and it is not either where nothing is loaded.
+// If a model fails to load, the others are served and the failed one is named. The server is not
+// ready if Strict is set or no model is loaded.
 func TestLoading(t *testing.T) {
 	for name, c := range map[string]struct {
 		strict, alone bool
@@ -154,7 +154,7 @@ func TestShutdown(t *testing.T) {
 			t.Errorf("while it drains: %v", err)
 		}
 		if r.srv.Ready() {
-			t.Error("it says that it is ready")
+			t.Error("a draining server says that it is ready")
 		}
 		if live, err := c.ServerReady(t.Context(), &oip.ServerReadyRequest{}); err != nil || live.Ready {
 			t.Errorf("ServerReady: %v, %v", live, err)
@@ -175,9 +175,9 @@ func TestShutdown(t *testing.T) {
 	})
 }
 
-// What a stopping server says of a request tells whether the model can have had it: DRAINING of
-// what was never taken, INTERRUPTED of what it gives up half-way. So it is by calls and on a
-// stream, whether the grace period ends or there is none.
+// The error of a stopping server says whether the model may have had the request: DRAINING if it
+// was never taken, INTERRUPTED if it was abandoned half-way. That holds for calls and for streams,
+// with a grace period that ends and without one.
 func TestShutdownBeyondGrace(t *testing.T) {
 	for name, grace := range map[string]time.Duration{"grace": 2 * time.Second, "none": -1} {
 		t.Run(name, func(t *testing.T) {
@@ -226,7 +226,7 @@ func TestShutdownBeyondGrace(t *testing.T) {
 	}
 }
 
-// A backend that never returns is named, and does not keep the server for ever.
+// Close names a backend that never returns, and does not wait for it for ever.
 func TestShutdownWithStubbornBackend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, err := mock.New(mock.Config{})
@@ -273,7 +273,7 @@ func TestMetrics(t *testing.T) {
 				t.Errorf("/metrics lacks %s; it is\n%s", want, w.Body)
 			}
 		}
-		// The list in the document is what is served.
+		// The document lists exactly the metrics that are served.
 		docs, err := os.ReadFile("../../docs/sidecar.md")
 		if err != nil {
 			t.Fatal(err)

@@ -2,8 +2,8 @@ package server
 
 import "time"
 
-// group is what waits and may share batches. It has a line for each caller that waits in it, and is
-// gone with the last.
+// group is the waiting requests that may share batches. It has a line for each caller that waits in
+// it, and is removed with its last request.
 type group struct {
 	key         string
 	lines       map[uint64]*line
@@ -11,8 +11,8 @@ type group struct {
 	rows        int   // not yet taken
 }
 
-// line is what one caller has in a group, in order. A request that is no longer wanted leaves it at
-// once, since its tensors would stay with it.
+// line is the requests that one caller has in a group, in order. A request that is no longer wanted
+// leaves its line at once, because its tensors would stay in memory.
 type line struct {
 	caller      uint64
 	group       *group
@@ -20,7 +20,7 @@ type line struct {
 	first, last *request
 }
 
-// append gives a line its turn behind all others.
+// append puts a line behind all others in the order of turns.
 func (g *group) append(l *line) {
 	if l.prev = g.last; l.prev != nil {
 		l.prev.next = l
@@ -30,7 +30,7 @@ func (g *group) append(l *line) {
 	g.last = l
 }
 
-// cut takes a line out of the order of turns.
+// cut removes a line from the order of turns.
 func (g *group) cut(l *line) {
 	if l.prev != nil {
 		l.prev.next = l.next
@@ -45,7 +45,7 @@ func (g *group) cut(l *line) {
 	l.next, l.prev = nil, nil
 }
 
-// leave takes a request out of its line, and the line out of its group with the last.
+// leave removes a request from its line. An empty line is removed from its group.
 func (r *request) leave() {
 	l := r.line
 	if r.before != nil {

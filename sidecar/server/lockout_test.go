@@ -33,8 +33,8 @@ func wide(n int) *oip.ModelInferRequest {
 	return q
 }
 
-// asks are the calls that must be answered while a server is attacked, each on a connection of its
-// own: those of probes and of jobs that start, inferences of a few bytes, of half a window and of
+// asks are the calls that must be answered while a server is attacked, each on its own connection:
+// those of probes and of jobs that start, inferences of a few bytes, of half a window and of
 // megabytes, and a stream.
 var asks = map[string]map[string]func(context.Context, *grpc.ClientConn) error{
 	"probes": {
@@ -83,7 +83,7 @@ func probe[Q, A any](method func(oip.GRPCInferenceServiceClient, context.Context
 	}
 }
 
-// declared opens n inferences that say that they are so large, and sends this much of each.
+// declared opens n inferences that announce a size, and sends only a part of each.
 func declared(n, size, sent int) func(*rig) {
 	return func(r *rig) {
 		b := message(0, make([]byte, size))[:5+sent]
@@ -99,8 +99,8 @@ func opened(n int, path string) func(*rig) {
 	return func(r *rig) { r.attack(65535).openAll(n, path) }
 }
 
-// TestNobodyIsLockedOut: what attackers hold is theirs alone. While they hold it, probes and jobs
-// that start are answered at once, and so is all that has another door than the one attacked.
+// TestNobodyIsLockedOut: attackers fill only the door that they attack. Meanwhile probes and jobs
+// that start are answered at once, and so are all calls that pass other doors.
 func TestNobodyIsLockedOut(t *testing.T) {
 	few := server.Config{MaxMessageSize: 8 << 20, ReceiveBytes: 32 << 20, AnswerBytes: 8 << 20}
 	for _, c := range []struct {
@@ -133,7 +133,7 @@ func TestNobodyIsLockedOut(t *testing.T) {
 				a.frame(frameData, endStream, 2*i+1, message(0, []byte{0x12, 1, 'm'}))
 			}
 		}, []string{"probes", "inference", "large inference", "a stream"}},
-		{"answers that nobody reads", server.Config{AnswerBytes: 1}, func(r *rig) {
+		{"answers that are not read", server.Config{AnswerBytes: 1}, func(r *rig) {
 			b := message(0, oneRow(r.t, 1<<18))
 			a := r.attack(0)
 			a.openAll(30, "ModelInfer")
@@ -185,8 +185,8 @@ func TestNobodyIsLockedOut(t *testing.T) {
 	}
 }
 
-// TestTooMany: who finds no place is told which bound it is, by its number and its flag, and the
-// places of others are free.
+// TestTooMany: the error of a call that finds no place names the bound, with its number and its
+// flag. The places of other kinds of calls are free.
 func TestTooMany(t *testing.T) {
 	for _, c := range []struct {
 		method string
@@ -194,12 +194,12 @@ func TestTooMany(t *testing.T) {
 		says   string
 		others []string
 	}{
-		{"ModelInfer", 80, "80 inferences are under way, which is the most (--max-calls)", []string{"probes"}},
-		{"ServerLive", 20, "20 calls that are no inference are under way, which is the most (a quarter of --max-calls, and at least 16)", []string{"inference", "a stream"}},
-		{"RepositoryModelLoad", 16, "16 calls that load or unload models are under way, which is the most", []string{"probes", "inference", "a stream"}},
-		{"ModelStreamInfer", 20, "20 streams are open, which is the most (a quarter of --max-calls, and at least 16)", []string{"probes", "inference"}},
-		{reflectionPath, 20, "20 streams are open, which is the most", []string{"probes", "inference"}},
-		{watchPath, 2, "this connection watches the server's health 2 times, which is the most; end a watch, or open another connection", []string{"probes", "inference", "a stream"}},
+		{"ModelInfer", 80, "80 inferences are in flight, the most that the server allows (--max-calls)", []string{"probes"}},
+		{"ServerLive", 20, "20 calls that are not inferences are in flight, the most that the server allows (a quarter of --max-calls, and at least 16)", []string{"inference", "a stream"}},
+		{"RepositoryModelLoad", 16, "16 calls that load or unload models are in flight, the most that the server allows (this bound is fixed)", []string{"probes", "inference", "a stream"}},
+		{"ModelStreamInfer", 20, "20 streams are open, the most that the server allows (a quarter of --max-calls, and at least 16)", []string{"probes", "inference"}},
+		{reflectionPath, 20, "20 streams are open, the most that the server allows", []string{"probes", "inference"}},
+		{watchPath, 2, "this connection has 2 watches of the server's health, the most that the server allows; end a watch, or open another connection", []string{"probes", "inference", "a stream"}},
 	} {
 		t.Run(c.method, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -242,8 +242,8 @@ func TestTooMany(t *testing.T) {
 	}
 }
 
-// TestManyLargeRequests: requests that together are many times what there is for them, and come in
-// side by side, all arrive: none waits for one that waits for it.
+// TestManyLargeRequests: requests that come in side by side, and together need many times the
+// memory for them, all arrive. There is no deadlock.
 func TestManyLargeRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, err := mock.New(mock.Config{Function: "echo", Inputs: []tensor.Spec{{Name: "x", DType: tensor.FP32, Row: tensor.Shape{-1}}}})

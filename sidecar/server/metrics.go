@@ -17,7 +17,7 @@ type metrics struct {
 	failed    *prometheus.CounterVec
 }
 
-// modelMetrics are those of one model, so that nothing is looked up for a request.
+// modelMetrics are those of one model, so that a request needs no lookup.
 type modelMetrics struct {
 	batchRows                           prometheus.Observer
 	total, queue, gather, compute, send prometheus.Observer
@@ -75,7 +75,7 @@ func (m *metrics) of(model string) *modelMetrics {
 	}
 }
 
-// batch takes the run of a batch whose rows were gathered.
+// batch records the run of a batch whose rows were gathered.
 func (m *modelMetrics) batch(x *batch) {
 	computed := x.run.computed
 	if computed.IsZero() {

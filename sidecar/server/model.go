@@ -10,10 +10,9 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/backend"
 )
 
-// model is one version of a model that was loaded: a load makes it, and it never
-// changes; loading the model anew makes another. A request holds a lease on the
-// one that answers it, and it is closed when it takes no more requests and the last
-// lease is given back.
+// model is one loaded version of a model. It never changes: loading the model again makes another
+// one. A request holds a lease on the model that answers it. A model is closed when it takes no
+// more requests and its last lease was released.
 type model struct {
 	name, version string
 	metrics       *modelMetrics
@@ -26,7 +25,7 @@ type model struct {
 	unused  chan struct{} // closed when it is retired and has no lease
 }
 
-// release gives a lease back.
+// release ends a lease.
 func (m *model) release() {
 	m.family.mu.Lock()
 	defer m.family.mu.Unlock()
@@ -57,7 +56,7 @@ func (s *Server) loadModel(ctx context.Context, f *family, spec Model) (*model, 
 	}
 	m := &model{name: f.name, version: spec.Version, family: f, metrics: s.metrics.of(f.name), unused: make(chan struct{})}
 	m.runner = newRunner(&s.cfg, f.name, known, s.admission, m.metrics)
-	// The name is the server's affair, not the file's.
+	// The server's configuration names the model, and not the model's file.
 	m.runner.sig.Model, m.runner.sig.Version = m.name, m.version
 	if err := s.warmUp(ctx, m); err != nil {
 		_ = m.runner.close(context.Background())

@@ -7,7 +7,7 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// ModelConfig gives what Triton's clients want to know of a model beyond its metadata.
+// ModelConfig returns what Triton's clients ask about a model besides its metadata.
 func (s *service) ModelConfig(_ context.Context, req *oip.ModelConfigRequest) (*oip.ModelConfigResponse, error) {
 	m, _, f := s.describe(req.GetName(), req.GetVersion())
 	if f != nil {

@@ -14,22 +14,21 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// badInput is a request that does not suit the model: the record is at fault, or
-// the caller's configuration.
+// badInput is the failure of a request that does not suit the model. The record is at fault, or the
+// caller's configuration.
 type badInput struct {
 	failure
 	tensor string // the input at fault, empty: none in particular
 }
 
-// parse checks a message against the model's signature. The request it returns
-// has the inputs in the signature's order. Typed contents become raw ones, and
-// the message loses them.
+// parse checks a message against the model's signature. The request that it returns has the inputs
+// in the signature's order. Typed contents become raw ones, and are removed from the message.
 func parse(msg *oip.ModelInferRequest, sig *tensor.Signature) (*request, *badInput) {
 	refuse := func(code codes.Code, reason, input, format string, args ...any) *badInput {
 		return &badInput{failure{code: code, reason: reason, message: fmt.Sprintf(format, args...)}, input}
 	}
 	if what := unserved(msg); what != "" {
-		return nil, refuse(codes.Unimplemented, oip.ReasonUnsupportedFeature, "", "parameter %q is not served here; leave it out", what)
+		return nil, refuse(codes.Unimplemented, oip.ReasonUnsupportedFeature, "", "this server does not serve the parameter %q; leave it out", what)
 	}
 	for _, in := range msg.GetInputs() {
 		if _, ok := sig.Input(in.GetName()); !ok {
@@ -95,13 +94,13 @@ func parse(msg *oip.ModelInferRequest, sig *tensor.Signature) (*request, *badInp
 			return nil, refuse(codes.InvalidArgument, oip.ReasonBadTensor, want.Name, "%v", err)
 		}
 		if t.DType == tensor.Bool {
-			// What backends make of others differs.
+			// Backends take other bytes differently.
 			if at := slices.IndexFunc(t.Raw, func(b byte) bool { return b > 1 }); at >= 0 {
 				return nil, refuse(codes.InvalidArgument, oip.ReasonBadTensor, want.Name,
 					"input %q has the byte %d as element %d; a BOOL is 0 or 1", want.Name, t.Raw[at], at)
 			}
 		}
-		in.Contents = nil // they are in t now, and would wait with the message
+		in.Contents = nil // they are in t now; the message would keep them in memory
 		r.inputs[i] = t
 		r.bytes += int64(cap(t.Raw))
 	}
@@ -110,15 +109,14 @@ func parse(msg *oip.ModelInferRequest, sig *tensor.Signature) (*request, *badInp
 	return r, nil
 }
 
-// maxRequestRows bounds requests whose rows take no bytes, which nothing else does.
+// maxRequestRows bounds requests whose rows take no bytes. No other bound covers these.
 const maxRequestRows = 1 << 24
 
-// tooManyRows says it as grpc does of a message's size, so that callers split.
+// tooManyRows has grpc's words for a message that is too large, so that callers split the request.
 const tooManyRows = "a request of %d rows is larger than max (%d rows); send fewer at once"
 
-// key returns what requests must have in common to share a batch, beside the
-// model: the shapes of their rows, where the signature leaves them open, and
-// their parameters.
+// key returns what requests must have in common to share a batch, besides the model: the shapes of
+// their rows, where the signature leaves them open, and their parameters.
 func key(msg *oip.ModelInferRequest, sig *tensor.Signature, inputs []tensor.Tensor) string {
 	var b strings.Builder
 	for i, t := range inputs {
@@ -138,8 +136,8 @@ func parameters(b *strings.Builder, of string, ps map[string]*oip.InferParameter
 		if of == "" && handling[name] || of != "" && strings.HasPrefix(name, "shared_memory_") {
 			continue
 		}
-		// With their lengths, so that no two run together. They are not quoted: what a caller sends
-		// would become four times as long.
+		// The lengths keep neighbouring texts apart. Quoting would do that too, but could
+		// make what a caller sends four times as long.
 		fmt.Fprintf(b, ";%d:%s%d:%s", len(of), of, len(name), name)
 		switch v := ps[name].GetParameterChoice().(type) {
 		case *oip.InferParameter_BoolParam:
@@ -156,8 +154,8 @@ func parameters(b *strings.Builder, of string, ps map[string]*oip.InferParameter
 	}
 }
 
-// handling are parameters that say how a request is handled, and not what is computed: requests
-// that differ in these alone share batches.
+// handling are parameters that say how a request is handled, and not what is computed. Requests
+// that differ only in these share batches.
 var handling = map[string]bool{
 	paramTimeout: true, paramWantFinal: true, "priority": true, "sequence_id": true, "sequence_start": true, "sequence_end": true,
 }
@@ -177,7 +175,8 @@ func timeout(msg *oip.ModelInferRequest) time.Duration {
 	return time.Duration(max(0, min(micros, math.MaxInt64/1000))) * time.Microsecond
 }
 
-// unserved returns a parameter that asks for what would change the answer and is not served, or "".
+// unserved returns the name of a parameter that would change the answer and that this server does
+// not serve, or "".
 func unserved(msg *oip.ModelInferRequest) string {
 	switch v := msg.GetParameters()["sequence_id"].GetParameterChoice().(type) {
 	case *oip.InferParameter_Int64Param:

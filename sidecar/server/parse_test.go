@@ -9,7 +9,7 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// Whatever comes over the network is a request that suits the model, or an error.
+// Whatever comes over the network, parse returns a request that suits the model, or an error.
 func FuzzParse(f *testing.F) {
 	seed := func(m *oip.ModelInferRequest) {
 		b, err := proto.Marshal(m)
@@ -50,7 +50,7 @@ func FuzzParse(f *testing.F) {
 		if r.rows < 2 || r.rows > 1000 {
 			return
 		}
-		// Cut in two and put together again it is the same.
+		// A request that is cut in two and joined again is the same.
 		pieces := []piece{{r, 0, 1}, {r, 1, r.rows}}
 		joined := gather(pieces, sig)
 		for i := range joined {

@@ -10,7 +10,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// place is where a request of so many bytes has its memory.
+// place returns the arrivals from which a request of this size takes its memory.
 func (r *receiver) place(size int) *arrivals {
 	switch {
 	case r.request == nil:
@@ -21,7 +21,8 @@ func (r *receiver) place(size int) *arrivals {
 	return &r.large
 }
 
-// overflow is where an inference may have memory that its own place lacks.
+// overflow returns the arrivals from which an inference may take memory that its own place does not
+// have.
 func (r *receiver) overflow() *arrivals {
 	if r.request == nil {
 		return nil
@@ -29,8 +30,8 @@ func (r *receiver) overflow() *arrivals {
 	return &r.large
 }
 
-// claim is what a request of so many bytes takes at most until it is decoded, as far as that is
-// known from its size.
+// claim returns how much memory a request of this size takes at most until it is decoded, as far as
+// its size tells.
 func (r *receiver) claim(size int) int64 {
 	if r.request == nil {
 		return claimOf(size, controlGrowth)
@@ -38,14 +39,14 @@ func (r *receiver) claim(size int) int64 {
 	return claimOf(size, 1)
 }
 
-// claimOf is what a message takes that is decoded to growth times its size: while it is read,
-// its bytes and a piece that comes in; then its bytes, and these again where they are decoded, or
-// where they are copied to when there is no room behind them.
+// claimOf returns how much memory a message takes at most if decoding makes it growth times as
+// large. While it is read, that is its bytes and the piece that comes in. Afterwards it is its
+// bytes and either the decoded message or a copy into a larger buffer.
 func claimOf(size, growth int) int64 {
 	return int64(size) + int64(max(growth*size, pieceCost*min(size, pieceSize)))
 }
 
-// room waits until the request has room for so many bytes.
+// room waits until the request has room for n bytes.
 func (r *receiver) room(n int64) (*failure, error) {
 	if r.share.try(n) {
 		return nil, nil
@@ -64,10 +65,10 @@ func (r *receiver) room(n int64) (*failure, error) {
 	return r.noRoom(), nil
 }
 
-// readBody reads a message, a piece at a time. Where the pieces are put together there is room for
-// at most twice what has come. If there is memory to spare it is for one whole piece, and for all
-// once that has come, since a copy of a large request costs about as much as its arrival. If there
-// is none, pieces are as small as a window, whose frames take less.
+// readBody reads a message piece by piece. The buffer that puts the pieces together is at most
+// twice as large as what has come. If memory is plentiful, it has room for one whole piece, and for
+// all of the message once that piece has come, because copying a large request costs about as much
+// as its arrival. If memory is scarce, pieces are as small as a window: their frames take less.
 func (r *receiver) readBody(size int) (data mem.Buffer, fail *failure, err error) {
 	if size == 0 {
 		return mem.SliceBuffer(nil), nil, nil
@@ -125,15 +126,16 @@ func (r *receiver) readBody(size int) (data mem.Buffer, fail *failure, err error
 	return mem.NewBuffer(all, pool{}), nil, nil
 }
 
-// readRoom is what is needed where size bytes have come and more are to, in pieces of at most so
-// many: room for all of them, and beside it first for the old ones, and then for a piece.
+// readRoom returns the room that is needed if size bytes have come, and more bytes are to come in
+// pieces of at most piece bytes. That is a buffer for all of them, and besides it first the old
+// buffer and then a piece.
 func readRoom(size, more, piece int) int64 {
 	return int64(size + more + max(size, pieceCost*min(more, piece)))
 }
 
 func inMidst(err error) error {
 	if err == io.EOF {
-		return status.Error(codes.Internal, "the request ended in its midst")
+		return status.Error(codes.Internal, "the request ended before it was complete")
 	}
 	return err
 }

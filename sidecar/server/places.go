@@ -11,24 +11,24 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/oip"
 )
 
-// places bounds the calls of a kind at once. What may last has places of its own, so that probes
-// and jobs that start find one: inference, streams, and models that are loaded.
+// places bounds how many calls of a kind are in flight. Kinds that may last long (inferences,
+// streams, loads of models) have places of their own, so that probes and jobs that start find one.
 type places struct {
 	budget
-	what string // the calls, for those who get none
-	how  string // there may be more, or where the bound comes from
+	what string // the kind of calls, for the error of a call that gets no place
+	how  string // the flag that sets the bound, or its origin, for the same error
 }
 
 const (
 	// mostLoads is how many calls may load and unload models at once.
 	mostLoads = 16
 	// mostWatches is how many watches of the server's health a connection may have. Clients
-	// that balance their calls have one of each service on each connection, and never end it.
-	// So they have a place for as long as they have the connection, and cost nobody else's.
+	// that balance their calls keep a watch of each service on each connection, and never end
+	// it. So a watch has its place with the connection, and takes no place of other calls.
 	mostWatches = 2
 )
 
-// otherCalls is how many calls there may be beside inferences, and how many streams.
+// otherCalls returns how many calls that are not inferences may be in flight, and how many streams.
 func otherCalls(maxCalls int) int { return max(maxCalls/4, 16) }
 
 const quarter = "a quarter of --max-calls, and at least 16"
@@ -37,7 +37,7 @@ func newPlaces(most int, what, how string) places {
 	return places{budget: budget{most: int64(most)}, what: what, how: how}
 }
 
-// places returns those of a call with one request.
+// places returns the places for calls of a method with one request.
 func (s *Server) places(method string) *places {
 	switch method {
 	case oip.GRPCInferenceService_ModelInfer_FullMethodName:
@@ -51,7 +51,7 @@ func (s *Server) places(method string) *places {
 func (s *Server) noPlace(p *places) *failure {
 	s.turnAway(doorCall)
 	return &failure{code: codes.ResourceExhausted, reason: oip.ReasonQueueFull, retry: s.cfg.RetryDelay,
-		message: fmt.Sprintf("%d %s, which is the most (%s); wait and send less", p.most, p.what, p.how)}
+		message: fmt.Sprintf("%d %s, the most that the server allows (%s); wait, or send less", p.most, p.what, p.how)}
 }
 
 // placeOfStream takes a place for a stream, or says why there is none.
@@ -66,7 +66,7 @@ func (s *Server) placeOfStream(ctx context.Context, method string) (leave func()
 	if !s.watches.try(conn) {
 		s.turnAway(doorCall)
 		return nil, &failure{code: codes.ResourceExhausted, reason: oip.ReasonQueueFull, retry: s.cfg.RetryDelay, message: fmt.Sprintf(
-			"this connection watches the server's health %d times, which is the most; end a watch, or open another connection", mostWatches)}
+			"this connection has %d watches of the server's health, the most that the server allows; end a watch, or open another connection", mostWatches)}
 	}
 	return func() { s.watches.give(conn) }, nil
 }

@@ -6,12 +6,12 @@ import (
 	"google.golang.org/grpc/mem"
 )
 
-// largestKept is the size of the largest buffers that are kept for others, in bytes. Larger ones
-// are made as they are needed, with no more than is needed, and left to the collector.
+// largestKept is the size of the largest buffers that are kept for further use, in bytes. A larger
+// one is made when it is needed, with exactly the size that is needed, and left to the collector.
 const largestKept = 4 << 20
 
-// pool is where requests and answers have their bytes. Grpc's own has nothing between 32 KiB and
-// 1 MiB, and gives a larger one of any size for any need.
+// pool has the buffers of requests and answers. Grpc's own pool has no size between 32 KiB and
+// 1 MiB, and for more than that it returns a buffer of any larger size.
 type pool struct{}
 
 var tiers = sync.OnceValue(func() mem.BufferPool {

@@ -18,8 +18,8 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/oip"
 )
 
-// arriving is what grpc's streams can do: a message is read in parts, so that its size is known
-// before it takes memory. Grpc's own way to receive asks for the whole message at once.
+// arriving are the methods of grpc's streams that read a message in parts, so that its size is
+// known before it takes memory. Grpc's own way to receive asks for the whole message at once.
 type arriving interface {
 	ReadMessageHeader(header []byte) error
 	Read(n int) (mem.BufferSlice, error)
@@ -28,45 +28,46 @@ type arriving interface {
 }
 
 const (
-	// streamWindow is how much of a request may come before anybody reads it, and connWindow
-	// how much of all those of a connection is on its way at once. The smallest that grpc knows
-	// is the former; a larger one is memory that callers have for nothing.
+	// streamWindow is how much of a request may come before the server reads it. It is the
+	// smallest window that grpc has; a larger one would be memory that no bound covers.
+	// connWindow is how much may be on its way at once for all requests of a connection.
 	streamWindow = 64 << 10
 	connWindow   = 4 << 20
-	// pieceSize is how much of a request is asked for at a time, and firstPiece how much of it
-	// comes before its caller is taken to be in earnest.
+	// pieceSize is how much of a request is read at a time. firstPiece is how much must come
+	// before the request gets room for more.
 	pieceSize  = 1 << 20
 	firstPiece = 4 << 10
-	// pieceCost is what a byte of a piece takes while it is read, in its frames and in what
-	// they are put together to.
+	// pieceCost is how many bytes a byte of a piece takes while it is read: in its frame, and
+	// where the frames are put together.
 	pieceCost = 1 + frameCost/crumbBytes
-	// freeRoom is what a call has room for, whatever others have taken. It is enough for a
+	// freeRoom is the room that every call has, whatever others have taken. It is enough for a
 	// first piece, and for all of a probe's request.
 	freeRoom = (1 + pieceCost) * firstPiece
-	// smallRequest is the largest inference that has a part of the memory for itself, so that
-	// it does not wait behind larger ones.
+	// smallRequest is the size of the largest small inference. Small ones have a part of the
+	// memory for themselves, so that they do not wait behind larger ones.
 	smallRequest = 1 << 20
-	// maxControl is the largest request that is no inference, in bytes: it comes in one window.
+	// maxControl is the largest request that is not an inference, in bytes. It fits into one
+	// window.
 	maxControl = streamWindow
 	// controlGrowth is how many times as large such a request may become when it is decoded.
 	controlGrowth = 64
-	// freeUnzipped is what a compressed request may always grow to, in bytes, whatever the
-	// ratio.
+	// freeUnzipped is the size, in bytes, to which a compressed request may always grow,
+	// whatever the ratio.
 	freeUnzipped = 1 << 20
 	// maxHeaders is the largest list of headers of a call, in bytes.
 	maxHeaders = 16 << 10
 )
 
-// receive reads the next message of a call into msg, within the bounds of the configuration. What
-// it takes of the memory for requests is c's then. Of a stream whose caller has sent everything it
-// returns io.EOF. idle, if it is not nil, says how long a stream may wait for its next message.
-// whole is grpc's own way.
+// receive reads the next message of a call into msg, within the bounds of the configuration. c then
+// holds the memory that the message takes. It returns io.EOF when a stream's caller has sent
+// everything. idle, if it is not nil, bounds how long a stream may wait for its next message. whole
+// is grpc's own way to receive.
 func (s *Server) receive(ctx context.Context, c *call, msg any, idle *idleness, whole func(any) error) error {
 	w, ok := grpc.ServerTransportStreamFromContext(ctx).(arriving)
 	m, isProto := msg.(proto.Message)
 	if !ok || !isProto {
 		s.unbounded.Do(func() {
-			s.cfg.Logger.Warn("requests cannot be read in parts with this version of grpc: of what arrives only the size of a message is bounded",
+			s.cfg.Logger.Warn("requests cannot be read in parts with this version of grpc, so only the size of a message is bounded while requests arrive",
 				"stream", fmt.Sprintf("%T", grpc.ServerTransportStreamFromContext(ctx)))
 		})
 		return whole(msg)
@@ -91,12 +92,12 @@ type receiver struct {
 	*Server
 	ctx     context.Context
 	w       arriving
-	request *oip.ModelInferRequest // nil: of another kind
+	request *oip.ModelInferRequest // nil: the message is not an inference
 	share   *share
-	door    int // that turned it away
+	door    int // the door that turned the message away
 
-	left     time.Duration // in which the rest is to arrive
-	patience time.Duration // with which it may wait for memory yet
+	left     time.Duration // how long the rest may take to arrive
+	patience time.Duration // how long it may still wait for memory
 }
 
 func (r *receiver) receive(m proto.Message, idle *idleness) (*failure, error) {
@@ -149,7 +150,7 @@ func (r *receiver) receive(m proto.Message, idle *idleness) (*failure, error) {
 	}
 	r.share.keep(total)
 	if err := proto.Unmarshal(wire, m); err != nil {
-		return r.bad(doorShape, "the request is no message of the protocol: %v", err), nil
+		return r.bad(doorShape, "the request is not a message of the protocol: %v", err), nil
 	}
 	r.share.keep(decoded)
 	return nil, nil
@@ -164,7 +165,7 @@ func (r *receiver) bad(door int, format string, args ...any) *failure {
 	return f
 }
 
-// tooLarge says it as grpc does, so that callers split.
+// tooLarge has grpc's words, so that callers split the request.
 func (r *receiver) tooLarge(size, most int) *failure {
 	r.door = doorSize
 	return &failure{code: codes.ResourceExhausted, message: fmt.Sprintf(
@@ -175,18 +176,18 @@ func (r *receiver) noRoom() *failure {
 	r.door = doorMemory
 	of := r.share.of
 	return &failure{code: codes.ResourceExhausted, reason: oip.ReasonMemoryPressure, retry: r.cfg.RetryDelay, message: fmt.Sprintf(
-		"%s that arrive take the memory that there is for them (%d bytes%s); wait and send less", of.what, of.most, of.flag)}
+		"there is no room for the request: %s that arrive share %d bytes%s; wait, or send less", of.what, of.most, of.flag)}
 }
 
-// within calls read, and ends the call if it takes longer than the request may still take to
-// arrive.
+// within calls read, and ends the call if read takes longer than the rest of the request may take
+// to arrive.
 func (r *receiver) within(read func() error) (*failure, error) {
 	began := time.Now()
 	defer func() { r.left -= time.Since(began) }()
 	late := &failure{code: codes.DeadlineExceeded, message: fmt.Sprintf(
 		"the request did not arrive within %v (--receive-timeout)", r.cfg.ReceiveTimeout)}
 	t := time.AfterFunc(max(r.left, 0), func() {
-		_ = r.w.WriteStatus(status.Convert(late.status("", ""))) // which ends the reading
+		_ = r.w.WriteStatus(status.Convert(late.status("", ""))) // this ends the read
 	})
 	err := read()
 	if !t.Stop() && err != nil {
@@ -196,7 +197,7 @@ func (r *receiver) within(read func() error) (*failure, error) {
 	return nil, wireError(r.ctx, err)
 }
 
-// wireError is an error of reading as a handler returns it.
+// wireError makes of an error of reading the error that a handler returns.
 func wireError(ctx context.Context, err error) error {
 	switch {
 	case err == nil, err == io.EOF:
@@ -204,7 +205,7 @@ func wireError(ctx context.Context, err error) error {
 	case ctx.Err() != nil:
 		return callerGone(ctx)
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return status.Error(codes.Internal, "the request ended in its midst")
+		return status.Error(codes.Internal, "the request ended before it was complete")
 	}
 	if _, ok := status.FromError(err); ok {
 		return err
@@ -212,7 +213,7 @@ func wireError(ctx context.Context, err error) error {
 	return status.Error(codes.Unavailable, err.Error())
 }
 
-// readHeader reads what stands before a message: how long it is, and whether it is compressed.
+// readHeader reads the header of a message: the message's size, and whether it is compressed.
 func (r *receiver) readHeader(idle *idleness) (size int, zipped bool, _ *failure, err error) {
 	var header [5]byte
 	read := func() error { return r.w.ReadMessageHeader(header[:]) }
@@ -235,26 +236,26 @@ func (r *receiver) readHeader(idle *idleness) (size int, zipped bool, _ *failure
 	n := binary.BigEndian.Uint32(header[1:])
 	switch encoded := r.w.RecvCompress(); {
 	case header[0] > 1:
-		return 0, false, r.bad(doorShape, "the request has the format %d; there are 0, plain, and 1, compressed", header[0]), nil
+		return 0, false, r.bad(doorShape, "the request has the format %d; want 0 (plain) or 1 (compressed)", header[0]), nil
 	case header[0] == 1 && (encoded == "" || encoded == encoding.Identity):
-		return 0, false, r.bad(doorShape, "the request is compressed, and does not say how (grpc-encoding)"), nil
+		return 0, false, r.bad(doorShape, "the request is compressed, but it does not name the compression (grpc-encoding)"), nil
 	}
 	return int(n), header[0] == 1, nil, nil
 }
 
-// unzip returns what a compressed message holds, if that is at most most bytes, and not too many
-// times its own size. It takes memory as it goes.
+// unzip decompresses a message. The result may have at most most bytes, and only so many times the
+// message's own size. unzip takes memory as it goes.
 func (r *receiver) unzip(wire []byte, most int) ([]byte, *failure) {
 	name := r.w.RecvCompress()
 	zipper := encoding.GetCompressor(name)
 	if zipper == nil {
 		r.door = doorShape
-		return nil, &failure{code: codes.Unimplemented, message: fmt.Sprintf("requests compressed as %q are not served; there are gzip, deflate and none", name)}
+		return nil, &failure{code: codes.Unimplemented, message: fmt.Sprintf("the compression %q is not known; send requests with gzip, deflate or none", name)}
 	}
 	limit := min(most, max(freeUnzipped, len(wire)*r.cfg.MaxRatio))
 	from, err := zipper.Decompress(mem.BufferSlice{mem.SliceBuffer(wire)}.Reader())
 	if err != nil {
-		return nil, r.bad(doorShape, "the request is not compressed as it says, %s: %v", name, err)
+		return nil, r.bad(doorShape, "the request cannot be decompressed as %s: %v", name, err)
 	}
 	if c, ok := from.(io.Closer); ok {
 		defer c.Close()
@@ -284,19 +285,20 @@ func (r *receiver) unzip(wire []byte, most int) ([]byte, *failure) {
 		case err == io.EOF:
 			return out, nil
 		case err != nil:
-			return nil, r.bad(doorShape, "the request is not compressed as it says, %s: %v", name, err)
+			return nil, r.bad(doorShape, "the request cannot be decompressed as %s: %v", name, err)
 		}
 	}
 }
 
-// weigh returns how many bytes a message takes when it is decoded, or why it is not.
+// weigh returns how many bytes a message takes at most when it is decoded, or the failure of a
+// message that must not be decoded.
 func (r *receiver) weigh(wire []byte) (int64, *failure) {
 	if r.request == nil {
 		return controlGrowth * int64(len(wire)), nil
 	}
 	seen, ok := scan(wire)
 	if !ok {
-		return 0, r.bad(doorShape, "the request is no message of the protocol")
+		return 0, r.bad(doorShape, "the request is not a message of the protocol")
 	}
 	if why := seen.tooLarge(&r.cfg); why != "" {
 		return 0, r.bad(doorShape, "%s", why)

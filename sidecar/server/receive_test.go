@@ -14,7 +14,7 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/oip"
 )
 
-// otherStream is a stream of a grpc that reads whole messages alone.
+// otherStream is a stream of a grpc that reads only whole messages.
 type otherStream struct{}
 
 func (otherStream) Method() string               { return "m" }
@@ -22,8 +22,8 @@ func (otherStream) SetHeader(metadata.MD) error  { return nil }
 func (otherStream) SendHeader(metadata.MD) error { return nil }
 func (otherStream) SetTrailer(metadata.MD) error { return nil }
 
-// With a version of grpc that cannot read in parts requests are served all the same, and that is
-// said once.
+// With a version of grpc that cannot read requests in parts, requests are served all the same, and
+// one warning is logged.
 func TestAnotherVersionOfGrpc(t *testing.T) {
 	var log strings.Builder
 	s := &Server{cfg: Config{Logger: slog.New(slog.NewTextHandler(&log, nil))}}
@@ -44,7 +44,7 @@ func TestAnotherVersionOfGrpc(t *testing.T) {
 	}
 }
 
-// ending is a stream of which only the end matters.
+// ending is a stream that only notes its end.
 type ending struct {
 	arriving
 	ended *status.Status
@@ -55,7 +55,7 @@ func (e *ending) WriteStatus(st *status.Status) error {
 	return nil
 }
 
-// A message that is read although the stream has just been ended is not taken.
+// A message that is read just after the stream was ended is not taken.
 func TestMessageAfterTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for past, ends := range map[time.Duration]bool{-1: false, 0: true} {

@@ -22,7 +22,7 @@ func TestReflection(t *testing.T) {
 			if err != nil {
 				return nil, err
 			}
-			synctest.Wait() // a server that refuses the stream has said so: Send finds it over
+			synctest.Wait() // if the server refuses the stream, Send finds it ended
 			if err := sent(stream.Send(&grpc_reflection_v1.ServerReflectionRequest{
 				MessageRequest: &grpc_reflection_v1.ServerReflectionRequest_ListServices{}})); err != nil {
 				return nil, err

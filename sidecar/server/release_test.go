@@ -13,7 +13,7 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// holder drives a batcher of two rows a batch and one instance, and knows of its requests only
+// holder drives a batcher with two rows a batch and one instance. Of the requests it knows only
 // whether they are still in memory.
 type holder struct {
 	*testing.T
@@ -67,8 +67,8 @@ func (h *holder) holds(want ...string) {
 	runtime.KeepAlive(h.b)
 }
 
-// A request that is over is in memory no longer than what runs needs it, wherever it was: its
-// tensors are the caller's to choose in size, and the admission counts them no more.
+// A request that is over leaves memory as soon as no running batch needs it, wherever it was. Its
+// tensors may be large, and the admission does not count them any more.
 func TestRequestsThatAreOverAreLetGo(t *testing.T) {
 	content := verdict{err: &failure{code: codes.Internal}, content: true}
 	t.Run("given up while they wait", func(t *testing.T) {
@@ -160,8 +160,7 @@ func TestRequestsThatAreOverAreLetGo(t *testing.T) {
 	})
 }
 
-// consistent checks that what a batcher says of its parts, to find things at once, is what they
-// hold.
+// consistent checks that the batcher's counts and links agree with its parts.
 func consistent(t interface {
 	Helper()
 	Errorf(string, ...any)
@@ -194,13 +193,13 @@ func consistent(t interface {
 	rows, suspects := 0, map[*request]int{}
 	for _, pieces := range b.suspect {
 		if len(pieces) == 0 {
-			t.Errorf("nothing is to be run alone")
+			t.Errorf("an empty part is in doubt")
 		}
 		for _, p := range pieces {
 			rows += p.to - p.from
 			suspects[p.req]++
 			if p.req.done {
-				t.Errorf("what nobody waits for is in doubt")
+				t.Errorf("a request that is done is in doubt")
 			}
 		}
 	}

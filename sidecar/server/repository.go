@@ -22,13 +22,13 @@ type repository struct {
 	families map[string]*family
 }
 
-// newRepository notes what is to be loaded at the start. Nothing is loaded yet.
+// newRepository notes what is to be loaded at the start. It does not load anything.
 func newRepository(cfg *Config) (*repository, error) {
 	repo := &repository{families: map[string]*family{}}
 	for _, m := range cfg.Models {
 		f := repo.families[m.Name]
 		if f == nil {
-			f = newFamily(m.Name, nil)
+			f = newFamily(m.Name)
 			repo.families[m.Name] = f
 		}
 		f.specs, f.wanted = append(f.specs, m), true
@@ -50,7 +50,7 @@ func newRepository(cfg *Config) (*repository, error) {
 	}
 	for _, n := range names {
 		if repo.families[n] == nil {
-			repo.families[n] = newFamily(n, nil)
+			repo.families[n] = newFamily(n)
 		}
 		repo.families[n].wanted = true
 	}
@@ -75,9 +75,8 @@ func (r *repository) family(name string) *family {
 	return r.families[name]
 }
 
-// known returns the family of a name that came from the network, and makes it if
-// it is new and the folder has such a model. So there are never more families than
-// there were folders.
+// known returns the family of a name that came from the network. It makes the family if it is new
+// and the folder has such a model, so there are never more families than there were folders.
 func (r *repository) known(name string) (*family, *failure) {
 	if f := r.family(name); f != nil {
 		return f, nil
@@ -93,7 +92,7 @@ func (r *repository) known(name string) (*family, *failure) {
 	defer r.mu.Unlock()
 	f := r.families[name]
 	if f == nil {
-		f = newFamily(name, nil)
+		f = newFamily(name)
 		f.failed = &failure{code: codes.NotFound, reason: oip.ReasonModelNotFound, message: fmt.Sprintf("model %q is not loaded", name)}
 		close(f.first)
 		r.families[name] = f
@@ -109,8 +108,8 @@ func (r *repository) specs(f *family) ([]Model, error) {
 	return r.folder.find(f.name)
 }
 
-// describe returns the version that a request of this name and version is
-// answered by at present, with all versions that take requests.
+// describe returns the version that answers a request for this name and version now, and the names
+// of all versions that take requests.
 func (s *Server) describe(name, version string) (*model, []string, *failure) {
 	f := s.repo.family(name)
 	if f == nil {
@@ -122,9 +121,9 @@ func (s *Server) describe(name, version string) (*model, []string, *failure) {
 	return m, f.names(), fail
 }
 
-// acquire returns the version that answers a request, with a lease on it: it is
-// not closed before its release. known says that there is such a model, although
-// it may have no version that takes requests.
+// acquire returns the version that answers a request, with a lease on it: the version is not closed
+// before its release. known reports whether the model exists, even if no version of it takes
+// requests.
 func (s *Server) acquire(name, version string) (_ *model, known bool, _ *failure) {
 	f := s.repo.family(name)
 	if f == nil {
@@ -152,7 +151,7 @@ func (s *Server) notFound(name string) *failure {
 	return &failure{code: codes.NotFound, reason: oip.ReasonModelNotFound, message: fmt.Sprintf("no model %q; this server has %s", name, has)}
 }
 
-// errStopping is why a load is given up when the server drains.
+// errStopping is why a load is abandoned when the server drains.
 var errStopping = errors.New("the server is stopping")
 
 // take waits for the family's turn.
@@ -171,11 +170,10 @@ func (s *Server) take(ctx context.Context, f *family) error {
 	return nil
 }
 
-// load loads a family whose turn was taken, or loads it anew, and gives the turn
-// back. What took requests before takes them until the new versions are warm. It
-// calls answer once, when requests go to the new versions or it has failed; the
-// turn ends only when what they replace is closed, so that there are never more
-// than two of a version.
+// load loads a family, or loads it again. The caller has taken the family's turn, and load ends it.
+// Old versions take the requests until the new ones are warm. load calls answer once, when requests
+// go to the new versions or when the load has failed. The turn ends only when the old versions are
+// closed, so a version never has more than two models.
 func (s *Server) load(f *family, answer func(*failure)) {
 	defer func() { <-f.turn }()
 	fresh, err := s.loadVersions(f)
@@ -223,7 +221,7 @@ func (s *Server) loadVersions(f *family) (fresh []*model, err error) {
 	return fresh, nil
 }
 
-// unload unloads a family whose turn was taken, and gives the turn back. Requests
+// unload unloads a family. The caller has taken the family's turn, and unload ends it. Requests
 // that were admitted are answered first.
 func (s *Server) unload(f *family, answer func(*failure)) {
 	defer func() { <-f.turn }()
@@ -236,12 +234,12 @@ func (s *Server) unload(f *family, answer func(*failure)) {
 	answer(nil)
 }
 
-// closeRetired closes versions when the last request that they have is answered.
+// closeRetired closes each version when its last request was answered.
 func (s *Server) closeRetired(f *family, old []*model) {
 	for _, m := range old {
 		<-m.unused
 		if err := m.runner.close(context.Background()); err != nil {
-			s.cfg.Logger.Error("closing a model", "model", m.name, "version", m.version, "error", err)
+			s.cfg.Logger.Error("closing a model failed", "model", m.name, "version", m.version, "error", err)
 		}
 		f.closed(m)
 	}
@@ -252,7 +250,7 @@ func (s *Server) closeModels(ctx context.Context) error {
 	var errs []error
 	for _, f := range s.repo.all() {
 		select {
-		case f.turn <- struct{}{}: // nobody gets it any more
+		case f.turn <- struct{}{}: // for good
 		case <-ctx.Done():
 			errs = append(errs, fmt.Errorf("model %q does not stop loading, or does not return from a batch whose callers have gone", f.name))
 			continue

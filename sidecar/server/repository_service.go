@@ -13,9 +13,9 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/oip"
 )
 
-// RepositoryIndex lists the models that are there: those that are loaded, or were
-// asked for, version by version, and those in the folder that never were, without
-// a version and a state.
+// RepositoryIndex lists the models. Those that are loaded, or were asked for, have an entry for
+// each version. Those in the folder that were never asked for have one entry, without a version and
+// a state.
 func (s *service) RepositoryIndex(_ context.Context, req *oip.RepositoryIndexRequest) (*oip.RepositoryIndexResponse, error) {
 	if f := oneRepository(req.GetRepositoryName()); f != nil {
 		return nil, f.status("", "")
@@ -47,12 +47,12 @@ func (s *service) RepositoryIndex(_ context.Context, req *oip.RepositoryIndexReq
 	return resp, nil
 }
 
-// RepositoryModelLoad loads a model, or loads it anew, and returns when it takes
-// requests. It goes on if its caller goes away.
+// RepositoryModelLoad loads a model, or loads it again, and returns when the model takes requests.
+// The load goes on if its caller goes away.
 func (s *service) RepositoryModelLoad(ctx context.Context, req *oip.RepositoryModelLoadRequest) (*oip.RepositoryModelLoadResponse, error) {
 	if names := slices.Sorted(maps.Keys(req.GetParameters())); len(names) > 0 {
 		name := names[0]
-		f := &failure{code: codes.InvalidArgument, message: fmt.Sprintf("unknown parameter %q; a load has none here", name)}
+		f := &failure{code: codes.InvalidArgument, message: fmt.Sprintf("unknown parameter %q; a load takes no parameters here", name)}
 		if name == "config" || strings.HasPrefix(name, "file:") {
 			f = &failure{code: codes.Unimplemented, reason: oip.ReasonUnsupportedFeature,
 				message: fmt.Sprintf("parameter %q: this server loads what is in its repository, and takes neither configurations nor files with the request", name)}
@@ -65,15 +65,15 @@ func (s *service) RepositoryModelLoad(ctx context.Context, req *oip.RepositoryMo
 	return &oip.RepositoryModelLoadResponse{}, nil
 }
 
-// RepositoryModelUnload unloads a model, and returns when the requests that it had
-// are answered and it is closed. It goes on if its caller goes away.
+// RepositoryModelUnload unloads a model, and returns when the model's requests are answered and it
+// is closed. The unload goes on if its caller goes away.
 func (s *service) RepositoryModelUnload(ctx context.Context, req *oip.RepositoryModelUnloadRequest) (*oip.RepositoryModelUnloadResponse, error) {
 	for _, name := range slices.Sorted(maps.Keys(req.GetParameters())) {
-		// No model here depends on another, so either value is well.
+		// Models do not depend on each other here, so either value is fine.
 		if _, ok := req.GetParameters()[name].GetParameterChoice().(*oip.ModelRepositoryParameter_BoolParam); name == "unload_dependents" && ok {
 			continue
 		}
-		f := &failure{code: codes.InvalidArgument, message: fmt.Sprintf("unknown parameter %q; there is the bool unload_dependents", name)}
+		f := &failure{code: codes.InvalidArgument, message: fmt.Sprintf("unknown parameter %q; an unload takes only the bool unload_dependents", name)}
 		return nil, f.status(req.GetModelName(), "")
 	}
 	if err := s.change(ctx, req.GetRepositoryName(), req.GetModelName(), s.unload); err != nil {
@@ -90,9 +90,8 @@ func oneRepository(name string) *failure {
 		message: "repository_name: this server has one repository; leave the name out"}
 }
 
-// change loads or unloads a model when those before it have ended. A caller that
-// goes away before its turn comes has changed nothing; later it only does not
-// learn the outcome.
+// change loads or unloads a model when earlier changes of the model have ended. A caller that goes
+// away before its turn comes has changed nothing. If it goes away later, the change goes on.
 func (s *service) change(ctx context.Context, repository, name string, do func(f *family, answer func(*failure))) error {
 	refuse := oneRepository(repository)
 	switch {
@@ -101,7 +100,7 @@ func (s *service) change(ctx context.Context, repository, name string, do func(f
 		refuse = s.draining()
 	case !s.cfg.Explicit:
 		refuse = &failure{code: codes.Unimplemented, reason: oip.ReasonUnsupportedFeature,
-			message: "this server loads its models when it starts, and only then; to load and unload them later start it with --model-control explicit"}
+			message: "this server loads models only when it starts; to load and unload them later, start it with --model-control explicit"}
 	default:
 		refuse = s.mayControl(ctx)
 	}
@@ -118,7 +117,7 @@ func (s *service) change(ctx context.Context, repository, name string, do func(f
 		return status.FromContextError(err).Err()
 	}
 	outcome := make(chan *failure, 1)
-	// The handler that starts it keeps the server from having ended.
+	// The server has not ended yet, because it waits for this handler.
 	s.goroutines.Go(func() { do(f, func(fail *failure) { outcome <- fail }) })
 	select {
 	case fail := <-outcome:

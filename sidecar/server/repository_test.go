@@ -27,7 +27,7 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// scripted is a mock model that notes when it is run after its end.
+// scripted is a mock model that notes whether it is run after it was closed.
 type scripted struct {
 	*mock.Model
 	late *atomic.Int64
@@ -113,7 +113,7 @@ func unload(ctx context.Context, c oip.GRPCInferenceServiceClient, name string) 
 	return err
 }
 
-// index returns the repository's index, a line a version.
+// index returns the repository's index, with a line for each version.
 func index(t *testing.T, c oip.GRPCInferenceServiceClient) string {
 	t.Helper()
 	resp, err := c.RepositoryIndex(t.Context(), &oip.RepositoryIndexRequest{})
@@ -134,7 +134,7 @@ func wantReason(t *testing.T, what string, err error, code codes.Code, reason, s
 	}
 }
 
-// A repository without a model is most likely the wrong folder.
+// A repository without a model is logged, because it is most likely the wrong folder.
 func TestEmptyRepository(t *testing.T) {
 	for explicit, lines := range map[bool]int{false: 1, true: 0} {
 		var log strings.Builder
@@ -176,8 +176,8 @@ func TestVersions(t *testing.T) {
 	})
 }
 
-// Callers never stop while the model is loaded anew with another function, over
-// and over: each gets an answer, from one function alone.
+// Callers go on while the model is loaded again and again, each time with another function. Each
+// gets an answer, which comes from one function alone.
 func TestReloadUnderLoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &shelf{next: mock.Config{Latency: 7 * time.Millisecond}}
@@ -215,7 +215,7 @@ func TestReloadUnderLoad(t *testing.T) {
 			if err := load(t.Context(), admin, "m"); err != nil {
 				t.Errorf("reload: %v", err)
 			}
-			// What is asked from now on is answered by the new one.
+			// From now on the new model answers.
 			resp, err := admin.ModelInfer(t.Context(), ask(3))
 			if want := []float32{3, 6}[i%2]; err != nil || readFloats(resp.RawOutputContents[0])[0] != want {
 				t.Errorf("after reload %d: %v, %v", i, resp, err)
@@ -234,7 +234,7 @@ func TestReloadUnderLoad(t *testing.T) {
 	})
 }
 
-// An unload waits for what runs and what is queued; what comes later is refused.
+// An unload waits for requests that run or wait. Later requests are refused.
 func TestUnload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &shelf{next: mock.Config{Latency: time.Second}}
@@ -254,7 +254,7 @@ func TestUnload(t *testing.T) {
 				t.Error(err)
 			}
 			if d := time.Since(began); d != 3*time.Second {
-				t.Errorf("the unload took %v; what it waits for takes 3 s", d)
+				t.Errorf("the unload took %v; the requests that it waits for take 3 s", d)
 			}
 		})
 		synctest.Wait()
@@ -300,10 +300,10 @@ func TestFailedReload(t *testing.T) {
 			s.set(k.cfg, k.err)
 			err := load(t.Context(), c, "m")
 			wantReason(t, k.what, err, codes.FailedPrecondition, oip.ReasonModelLoadFailed, k.says)
-			wantReason(t, k.what, err, codes.FailedPrecondition, oip.ReasonModelLoadFailed, `versions "1", "2", loaded before, still takes requests`)
+			wantReason(t, k.what, err, codes.FailedPrecondition, oip.ReasonModelLoadFailed, `requests still go to versions "1", "2", loaded before`)
 			resp, err := c.ModelInfer(t.Context(), ask(1))
 			doubled(t, resp, err, 1)
-			if got := index(t, c); !strings.Contains(got, "m 2 READY it was to be loaded anew, which failed") || !strings.Contains(got, k.says) {
+			if got := index(t, c); !strings.Contains(got, "m 2 READY loading it again failed") || !strings.Contains(got, k.says) {
 				t.Errorf("%s: index %s", k.what, got)
 			}
 			if n := s.open.Load(); n != 2 {
@@ -317,8 +317,7 @@ func TestFailedReload(t *testing.T) {
 	})
 }
 
-// The warm-up comes before any request, on every instance, and bad rows in it are
-// no failure.
+// The warm-up comes before any request, on every instance. Bad rows in it are not a failure.
 func TestWarmUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, k := range []struct {
@@ -352,8 +351,8 @@ func TestWarmUp(t *testing.T) {
 	})
 }
 
-// A caller that goes away while its load waits changes nothing; while it runs, the
-// load goes on. A server that stops gives it up.
+// If a caller goes away while its load waits, nothing changes. If it goes away later, the load goes
+// on. A server that stops abandons the load.
 func TestLoadAndItsCaller(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &shelf{next: mock.Config{LoadTime: time.Second}}
@@ -461,7 +460,7 @@ func TestRepositoryFolder(t *testing.T) {
 			err := load(t.Context(), c, k.name)
 			wantReason(t, k.name, err, k.code, k.reason, k.says)
 			if text := fmt.Sprint(err); !strings.Contains(k.name, outside) && (strings.Contains(text, dir) || strings.Contains(text, outside)) {
-				t.Errorf("%s: it tells a path: %v", k.name, err)
+				t.Errorf("%s: the error shows a path: %v", k.name, err)
 			}
 		}
 		if !r.srv.Ready() {
@@ -471,7 +470,7 @@ func TestRepositoryFolder(t *testing.T) {
 			t.Errorf("those that are ready: %v, %v", resp, err)
 		}
 	})
-	synctest.Test(t, func(t *testing.T) { // all of them at the start, and nothing later
+	synctest.Test(t, func(t *testing.T) { // all models at the start, and no loads later
 		srv, err := server.New(server.Config{Repository: dir, Backends: backend.Registry{Extensions: map[string]backend.Loader{".mock": loader}}})
 		if err != nil {
 			t.Fatal(err)
@@ -519,7 +518,7 @@ func TestRepositoryParameters(t *testing.T) {
 	})
 }
 
-// Loads, failures and unloads at random, against what is to be there after each.
+// Loads, failures and unloads at random. After each the test checks what answers.
 func TestRandomLife(t *testing.T) {
 	for range 20 {
 		seed := rand.Uint64()
@@ -541,7 +540,7 @@ func TestRandomLife(t *testing.T) {
 					}
 				})
 			}
-			serves := "double" // what there is to be, or the reason why nothing answers
+			serves := "double" // the function that must answer, or the reason why none does
 			for range 30 {
 				var err error
 				switch op := rng.IntN(4); op {

@@ -30,7 +30,7 @@ type rig struct {
 	lis   *bufconn.Listener
 	model *mock.Model
 
-	path      string   // of a socket that it serves too; empty: none
+	path      string   // of a socket that the server serves too; empty: none
 	attackers sync.Map // *attacker
 }
 
@@ -85,7 +85,7 @@ func (r *rig) conn(opts ...grpc.DialOption) *grpc.ClientConn {
 	return conn
 }
 
-// dial opens a connection of bytes.
+// dial opens a raw connection.
 func (r *rig) dial() (net.Conn, error) {
 	if r.path != "" {
 		return net.Dial("unix", r.path)
@@ -97,8 +97,8 @@ func (r *rig) caller() oip.GRPCInferenceServiceClient {
 	return oip.NewGRPCInferenceServiceClient(r.conn())
 }
 
-// sent takes what Send of a client's stream has returned. Its io.EOF says only that the server has
-// ended the stream; why is in Recv, which the caller is about to ask.
+// sent checks what Send of a client's stream returned. io.EOF says only that the server has ended
+// the stream. Recv, which the caller calls next, says why.
 func sent(err error) error {
 	if err == io.EOF {
 		return nil

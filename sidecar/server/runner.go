@@ -16,8 +16,8 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// runner drives the batcher of one model: it tells it what happens, and does
-// what it asks for. One goroutine for each instance of the model runs batches.
+// runner drives the batcher of one model: it reports events to the batcher and does what the
+// batcher asks for. Each instance of the model has a goroutine that runs batches.
 type runner struct {
 	model      backend.Model
 	name       string
@@ -44,7 +44,7 @@ type job struct {
 }
 
 // errNobodyWaits ends the context of a batch whose callers have all gone.
-var errNobodyWaits = errors.New("nobody waits for the answer any more")
+var errNobodyWaits = errors.New("all callers of the batch have gone")
 
 func newRunner(cfg *Config, name string, model backend.Model, adm *admission, metrics *modelMetrics) *runner {
 	sig := model.Signature()
@@ -52,7 +52,7 @@ func newRunner(cfg *Config, name string, model backend.Model, adm *admission, me
 	if own := sig.MaxRows(); own > 0 {
 		maxRows = min(maxRows, own)
 	}
-	instances := max(model.Instances(), 1)
+	instances := model.Instances()
 	r := &runner{
 		model: model, name: name, sig: sig, admission: adm, metrics: metrics, logger: cfg.Logger,
 		batcher: newBatcher(maxRows, instances, cfg.MaxBatchDelay, cfg.QueueTimeout),
@@ -79,7 +79,7 @@ func (r *runner) serve() {
 	closed = true
 }
 
-// carry runs a batch and reports its outcome, also if the backend does not return.
+// carry runs a batch and reports its outcome, even if the backend ends the goroutine.
 func (r *runner) carry(j job) {
 	v, returned := verdict{}, false
 	defer func() {
@@ -97,13 +97,14 @@ func (r *runner) carry(j job) {
 	returned = true
 }
 
-// do runs a request that the admission let in, and returns when it has its
-// outcome or its caller has gone.
+// do runs a request that was admitted. It returns when the request has its outcome or its caller
+// has gone.
 func (r *runner) do(ctx context.Context, req *request) {
 	req.answer = make(chan struct{})
 	r.update(func(now time.Time) { r.batcher.submit(now, req) })
 	if end, ok := ctx.Deadline(); !req.due.IsZero() && (!ok || req.due.Before(end)) {
-		// By its parameter: while every instance is busy nothing else looks at it.
+		// The request's parameter asks for an earlier time than ctx. While all instances
+		// are busy, only this timer heeds it.
 		defer time.AfterFunc(time.Until(req.due), func() {
 			r.update(func(now time.Time) { r.batcher.expire(now, req) })
 		}).Stop()
@@ -121,14 +122,14 @@ func (r *runner) abort(untaken error) {
 	r.update(func(now time.Time) { r.batcher.abandonAll(now, untaken) })
 }
 
-// update tells the batcher what happened and does what it wants done.
+// update reports an event to the batcher and does what the batcher asks for.
 func (r *runner) update(event func(now time.Time)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
 	event(now)
 	if r.closed {
-		// Only what runs still reports, and nobody waits for it.
+		// Only batches that were running report now, and their callers have gone.
 		r.batcher.abandonAll(now, errClosed)
 	}
 	e := r.batcher.step(now)
@@ -179,7 +180,7 @@ func (r *runner) run(ctx context.Context, x *batch) (v verdict) {
 	defer func() {
 		x.run.ended, x.run.err = time.Now(), v.err
 		if !x.run.gathered.IsZero() {
-			r.metrics.batch(x) // whatever became of it, also a panic
+			r.metrics.batch(x) // whatever its outcome, even a panic
 		}
 		if p := recover(); p != nil {
 			v = r.broke(x, guard.Caught("Run of the backend", p))
@@ -205,7 +206,7 @@ func (r *runner) run(ctx context.Context, x *batch) (v verdict) {
 	return verdict{outputs: answers}
 }
 
-// broke is failed for a backend that panicked.
+// broke logs the panic of a backend, and returns the verdict on the batch.
 func (r *runner) broke(x *batch, p *guard.Panic) verdict {
 	r.logger.Error("the backend panicked", "model", r.name, "panic", guard.Brief(p), "rows", x.rows, "stack", string(p.Stack))
 	v := r.failed(&failure{code: codes.Internal, reason: oip.ReasonBackendError, message: "the backend " + did(p)})
@@ -219,8 +220,8 @@ func (r *runner) failed(err error) verdict {
 	return verdict{err: f, badRows: rows, content: f.content()}
 }
 
-// close ends what is left and waits for the backend to return, for as long as
-// ctx allows. Then the model is closed.
+// close ends the requests that are left and waits for the backend to return, for as long as ctx
+// allows. Then it closes the model.
 func (r *runner) close(ctx context.Context) error {
 	r.mu.Lock()
 	already := r.closed

@@ -31,27 +31,27 @@ type Server struct {
 
 	// The doors. Each bounds what callers can make the server hold.
 	connections budget
-	calls       places     // inference, that in streams too
+	calls       places     // inferences, those on streams too
 	others      places     // other calls with one request and one answer
-	loads       places     // those of them that load and unload models
-	streams     places     // that are open
+	loads       places     // calls that load and unload models
+	streams     places     // open streams
 	watches     watches    // of the server's health
-	large       arrivals   // bytes of requests that arrive or are decoded
-	small       arrivals   // those of small ones
-	control     arrivals   // those of requests that are no inference
+	large       arrivals   // bytes of large inferences that arrive or are decoded
+	small       arrivals   // bytes of small ones
+	control     arrivals   // bytes of requests that are not inferences
 	answers     answerRoom // of inferences
 	told        answerRoom // of other calls
-	tooMany     sync.Once
-	unbounded   sync.Once // said of a version of grpc that reads whole messages alone
+	tooMany     sync.Once  // for the warning about too many connections
+	unbounded   sync.Once  // for the warning about a grpc that reads only whole messages
 	turned      turnedAway
 
 	metrics  *metrics
 	watcher  *watcher
-	healthMu sync.Mutex // held while health is set, so that the last word is the newest
+	healthMu sync.Mutex // held while health is set, so that the newest state is set last
 	health   *health.Server
 	grpc     *grpc.Server
 
-	loadCtx     context.Context // ends when loading is to be given up
+	loadCtx     context.Context // ends when loading must stop
 	stopLoading context.CancelFunc
 	drainCtx    context.Context // ends when the server begins to drain
 	drain       context.CancelFunc
@@ -93,15 +93,15 @@ func New(cfg Config) (*Server, error) {
 		stopped:   make(chan struct{}),
 
 		connections: budget{most: int64(cfg.MaxConnections)},
-		calls:       newPlaces(cfg.MaxCalls, "inferences are under way", "--max-calls"),
-		others:      newPlaces(otherCalls(cfg.MaxCalls), "calls that are no inference are under way", quarter),
-		loads:       newPlaces(mostLoads, "calls that load or unload models are under way", "of any server"),
+		calls:       newPlaces(cfg.MaxCalls, "inferences are in flight", "--max-calls"),
+		others:      newPlaces(otherCalls(cfg.MaxCalls), "calls that are not inferences are in flight", quarter),
+		loads:       newPlaces(mostLoads, "calls that load or unload models are in flight", "this bound is fixed"),
 		streams:     newPlaces(otherCalls(cfg.MaxCalls), "streams are open", quarter),
-		small:       arrivals{what: "requests of at most 1 MiB", flag: ", of --receive-bytes"},
-		large:       arrivals{what: "large requests", flag: ", of --receive-bytes"},
-		control:     arrivals{most: controlBytes, largest: claimOf(maxControl, controlGrowth), what: "requests that are no inference"},
-		answers:     answerRoom{budget: budget{most: cfg.AnswerBytes}, flag: " (--answer-bytes)"},
-		told:        answerRoom{budget: budget{most: controlBytes}, what: " of calls that are no inference"},
+		small:       arrivals{what: "requests of at most 1 MiB", flag: " (of --receive-bytes)"},
+		large:       arrivals{what: "large requests", flag: " (of --receive-bytes)"},
+		control:     arrivals{most: controlBytes, largest: claimOf(maxControl, controlGrowth), what: "requests that are not inferences"},
+		answers:     answerRoom{budget: budget{most: cfg.AnswerBytes}, flag: ", --answer-bytes"},
+		told:        answerRoom{budget: budget{most: controlBytes}, what: " of calls that are not inferences"},
 	}
 	s.small.most, s.small.largest, s.large.most, s.large.largest = cfg.receiveBytes()
 	s.loadCtx, s.stopLoading = context.WithCancel(context.Background())
@@ -112,7 +112,7 @@ func New(cfg Config) (*Server, error) {
 		grpc.MaxRecvMsgSize(cfg.MaxMessageSize),
 		grpc.MaxSendMsgSize(cfg.MaxMessageSize),
 		grpc.MaxConcurrentStreams(uint32(cfg.MaxStreams)),
-		// Windows that do not grow by themselves: what a caller may send before anybody reads it.
+		// Windows of a fixed size bound what a caller may send before the server reads it.
 		grpc.InitialWindowSize(streamWindow),
 		grpc.InitialConnWindowSize(connWindow),
 		grpc.MaxHeaderListSize(maxHeaders),
@@ -122,7 +122,8 @@ func New(cfg Config) (*Server, error) {
 		grpc.ChainStreamInterceptor(s.stream),
 		// Clients ping every 30 s at most; half of that leaves room for clocks.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 15 * time.Second, PermitWithoutStream: true}),
-		// A caller that vanished without a word is noticed, and its work dropped.
+		// These notice a caller that vanished without closing its connection. Its work is
+		// then dropped.
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}),
 		grpc.WaitForHandlers(true),
 	}, cfg.Options...)
@@ -160,7 +161,7 @@ func (s *Server) Start(listeners ...net.Listener) error {
 	s.started = true
 	models := s.repo.all()
 	for _, f := range models {
-		f.turn <- struct{}{} // before a caller may have it
+		f.turn <- struct{}{} // before a caller can take it
 	}
 	for _, l := range listeners {
 		s.goroutines.Go(func() {
@@ -206,7 +207,8 @@ func (s *Server) StartHTTP(l net.Listener) error {
 	return nil
 }
 
-// brokeListener logs what a listener, or a connection of it, has done; its callers get an error.
+// brokeListener logs the panic of a listener or of a connection. The code that called it gets an
+// error.
 func (s *Server) brokeListener(err error) { s.cfg.Logger.Error("a listener failed", "error", err) }
 
 func (s *Server) report(err error) {
@@ -335,7 +337,7 @@ func (s *Server) shutdown(ctx context.Context, grace time.Duration) error {
 	if s.ended {
 		s.mu.Unlock()
 		if grace == 0 {
-			s.end() // a Close hurries a Shutdown that is under way
+			s.end() // a Close hurries a Shutdown that is in progress
 		}
 		<-s.stopped
 		return s.outcome
@@ -354,8 +356,8 @@ func (s *Server) shutdown(ctx context.Context, grace time.Duration) error {
 	case <-ctx.Done():
 	}
 	if grace > 0 {
-		// Connections close when what was answered is written. A peer that does not
-		// read has a second.
+		// Connections close when their answers are written. A peer that does not read has
+		// lingerTime for that.
 		if ctx.Err() != nil {
 			s.abort()
 		}
@@ -365,7 +367,7 @@ func (s *Server) shutdown(ctx context.Context, grace time.Duration) error {
 	}
 	s.end()
 
-	// What remains are backends that were told that nobody waits.
+	// What remains are backends whose batches were cancelled.
 	const patience = 5 * time.Second
 	ctx, cancel = context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -384,7 +386,7 @@ func (s *Server) shutdown(ctx context.Context, grace time.Duration) error {
 	return s.outcome
 }
 
-// lingerTime is how long closing connections wait for what is on its way out.
+// lingerTime is how long closing connections may take to write their last answers.
 const lingerTime = time.Second
 
 // end fails what is left and closes every connection.

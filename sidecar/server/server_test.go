@@ -136,8 +136,8 @@ func TestBadRequests(t *testing.T) {
 	})
 }
 
-// While the model is busy, the requests of all callers gather; each gets its own
-// rows back.
+// While the model is busy, the requests of all callers gather into batches. Each caller gets its
+// own rows.
 func TestBatchesAcrossCallers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := serve(t, server.Config{MaxBatch: 64}, mock.Config{Latency: 10 * time.Millisecond})
@@ -202,8 +202,8 @@ func TestRowsOfOtherShapesAndParametersRunApart(t *testing.T) {
 
 func row(v float64) *float64 { return &v }
 
-// One poison row among four callers' requests: the error names it, whether the
-// backend does or not, and nobody else notices.
+// One bad row among the requests of four callers: the error names it, whether the backend does or
+// not, and other callers do not notice.
 func TestPoisonRowIsNamed(t *testing.T) {
 	for name, fault := range map[string]mock.Fault{
 		"named":     {Kind: mock.BadRow, Row: row(17)},
@@ -243,8 +243,8 @@ func TestPoisonRowIsNamed(t *testing.T) {
 	}
 }
 
-// Two rows fail in two ways: the error names those of the first, and the caller
-// learns of the other when it sends the rest.
+// Rows fail in two ways: the error names those that fail in the first way. The caller learns of the
+// other rows when it sends the rest.
 func TestRowsThatFailDifferently(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := serve(t, server.Config{}, mock.Config{Faults: []mock.Fault{
@@ -292,10 +292,10 @@ func TestQueueBounds(t *testing.T) {
 		})
 		wg.Wait()
 		if runs, rows := r.model.Runs(); runs != 1 || rows != 1 {
-			t.Errorf("%d runs of %d rows; what timed out must not run", runs, rows)
+			t.Errorf("%d runs of %d rows; requests that timed out must not run", runs, rows)
 		}
 		if d := outcome(1, 2, 3, 4); d.Code != codes.OK {
-			t.Errorf("the room is not given back: %+v", d)
+			t.Errorf("the room is not returned: %+v", d)
 		}
 	})
 }
@@ -328,8 +328,8 @@ func TestQueueBytes(t *testing.T) {
 	})
 }
 
-// Work whose caller has gone, or whose deadline has passed, never runs; and a
-// batch that nobody waits for any more is cancelled.
+// A request whose caller has gone, or whose deadline has passed, never runs. A batch whose callers
+// have all gone is cancelled.
 func TestCallersThatGo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := serve(t, server.Config{}, mock.Config{Faults: []mock.Fault{{Kind: mock.Hang, First: 1}}})
@@ -352,12 +352,12 @@ func TestCallersThatGo(t *testing.T) {
 		if runs, rows := r.model.Runs(); runs != 1 || rows != 1 {
 			t.Errorf("%d runs of %d rows", runs, rows)
 		}
-		resp, err := c.ModelInfer(t.Context(), ask(4)) // the hung batch has made way
+		resp, err := c.ModelInfer(t.Context(), ask(4)) // the hung batch was cancelled
 		doubled(t, resp, err, 4)
 	})
 }
 
-// badModel answers whatever it is told.
+// badModel answers with whatever the test sets.
 type badModel struct {
 	*mock.Model
 	answer func(rows int64) ([]tensor.Tensor, error)

@@ -16,7 +16,7 @@ import (
 // ServerName is the server's name in the answer to ServerMetadata.
 const ServerName = "tensorferry"
 
-// service is the protocol's face of the server.
+// service implements the protocol's service.
 type service struct {
 	oip.UnimplementedGRPCInferenceServiceServer
 	*Server
@@ -32,7 +32,7 @@ func (s *service) ServerReady(context.Context, *oip.ServerReadyRequest) (*oip.Se
 	return &oip.ServerReadyResponse{Ready: s.Ready()}, nil
 }
 
-// ModelReady says whether one model can be called. One that is not there cannot.
+// ModelReady says whether one model can be called. An unknown model cannot.
 func (s *service) ModelReady(_ context.Context, req *oip.ModelReadyRequest) (*oip.ModelReadyResponse, error) {
 	_, _, f := s.describe(req.GetName(), req.GetVersion())
 	return &oip.ModelReadyResponse{Ready: f == nil && !s.isDraining()}, nil
@@ -70,8 +70,8 @@ func (s *service) ModelInfer(ctx context.Context, msg *oip.ModelInferRequest) (*
 	return resp, err
 }
 
-// infer returns the answer, or the error with the failure it was made of, if any,
-// and the model's name if there is such a model.
+// infer returns the answer, or an error and the failure that it was made of, if there is one. model
+// is the model's name, or empty if there is no such model.
 func (s *service) infer(ctx context.Context, msg *oip.ModelInferRequest) (resp *oip.ModelInferResponse, model string, _ *failure, err error) {
 	name, id := msg.GetModelName(), msg.GetId()
 	fail := func(f *failure, opts ...oip.Option) (*oip.ModelInferResponse, string, *failure, error) {
@@ -114,7 +114,7 @@ func (s *service) infer(ctx context.Context, msg *oip.ModelInferRequest) (resp *
 	if !s.admission.enter(req.rows, req.bytes) {
 		return fail(s.full(), oip.WithMetadata("queue_rows", fmt.Sprint(s.cfg.QueueRows)), oip.WithMetadata("queue_bytes", fmt.Sprint(s.cfg.QueueBytes)))
 	}
-	call.hold(nil) // what waits counts as that from here on
+	call.hold(nil) // from here on the request counts as waiting
 	req.caller, rows = connection(ctx), req.rows
 	req.due, _ = ctx.Deadline()
 	req.traced = call.span != nil
@@ -157,7 +157,7 @@ func (s *service) infer(ctx context.Context, msg *oip.ModelInferRequest) (resp *
 		outputs = chosen
 	}
 	if shared != nil && len(shared.outputs) > 0 {
-		outputs = slices.Clone(outputs) // the batch's own are left alone
+		outputs = slices.Clone(outputs) // store must not change the batch's own slice
 		if f := shared.store(outputs); f != nil {
 			return fail(f)
 		}

@@ -10,7 +10,8 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/oip"
 )
 
-// What NVIDIA's examples ask before anything else, answered as a Triton without a GPU does.
+// NVIDIA's examples make these calls before anything else. The answers are those of a Triton
+// without a GPU.
 
 // CudaSharedMemoryStatus says that no region is registered.
 func (s *service) CudaSharedMemoryStatus(_ context.Context, req *oip.CudaSharedMemoryStatusRequest) (*oip.CudaSharedMemoryStatusResponse, error) {
@@ -28,13 +29,13 @@ func (s *service) CudaSharedMemoryRegister(_ context.Context, req *oip.CudaShare
 	return nil, f.status("", "")
 }
 
-// CudaSharedMemoryUnregister has nothing to forget, and what is not there is no error.
+// CudaSharedMemoryUnregister does nothing. To unregister an unknown region is not an error.
 func (s *service) CudaSharedMemoryUnregister(context.Context, *oip.CudaSharedMemoryUnregisterRequest) (*oip.CudaSharedMemoryUnregisterResponse, error) {
 	return &oip.CudaSharedMemoryUnregisterResponse{}, nil
 }
 
-// TraceSetting tells what Triton's own tracing would do here, which is nothing: the spans of
-// Config.Tracer are the caller's affair. Nothing can be changed.
+// TraceSetting returns the settings of Triton's own tracing, which is always off. The spans of
+// Config.Tracer follow from the callers' trace contexts. No setting can be changed.
 func (s *service) TraceSetting(_ context.Context, req *oip.TraceSettingRequest) (*oip.TraceSettingResponse, error) {
 	if name := req.GetModelName(); name != "" && s.repo.family(name) == nil {
 		return nil, s.notFound(name).status(name, "")
@@ -51,10 +52,10 @@ func (s *service) TraceSetting(_ context.Context, req *oip.TraceSettingRequest) 
 	return out, nil
 }
 
-// LogSettings tells what is logged. Nothing can be changed.
+// LogSettings returns what is logged. No setting can be changed.
 func (s *service) LogSettings(ctx context.Context, req *oip.LogSettingsRequest) (*oip.LogSettingsResponse, error) {
 	if len(req.GetSettings()) > 0 {
-		return nil, unchangeable("what is logged is said when the server starts").status("", "")
+		return nil, unchangeable("what is logged is set when the server starts").status("", "")
 	}
 	is := func(level slog.Level) *oip.LogSettingsResponse_SettingValue {
 		return &oip.LogSettingsResponse_SettingValue{ParameterChoice: &oip.LogSettingsResponse_SettingValue_BoolParam{BoolParam: s.cfg.Logger.Enabled(ctx, level)}}
@@ -74,5 +75,5 @@ func (s *service) LogSettings(ctx context.Context, req *oip.LogSettingsRequest) 
 }
 
 func unchangeable(how string) *failure {
-	return &failure{code: codes.Unimplemented, reason: oip.ReasonUnsupportedFeature, message: "settings can be read here and not changed: " + how}
+	return &failure{code: codes.Unimplemented, reason: oip.ReasonUnsupportedFeature, message: "settings can be read here but not changed: " + how}
 }

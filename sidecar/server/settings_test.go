@@ -14,8 +14,8 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/server"
 )
 
-// TestWhatExamplesAskFirst: what NVIDIA's examples call before they infer is answered as a Triton
-// without a GPU does.
+// TestWhatExamplesAskFirst: the calls that NVIDIA's examples make before they infer are answered
+// like those of a Triton without a GPU.
 func TestWhatExamplesAskFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := serve(t, server.Config{Logger: slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelWarn}))}, mock.Config{}).caller()
@@ -54,7 +54,7 @@ func TestWhatExamplesAskFirst(t *testing.T) {
 		_, err = c.CudaSharedMemoryRegister(ctx, &oip.CudaSharedMemoryRegisterRequest{Name: "r", RawHandle: make([]byte, 64)})
 		wants("register", err, codes.InvalidArgument, "", "failed to register CUDA shared memory region: 'r', GPUs not supported")
 		_, err = c.TraceSetting(ctx, &oip.TraceSettingRequest{ModelName: "n"})
-		wants("of nobody", err, codes.NotFound, oip.ReasonModelNotFound, `no model "n"`)
+		wants("of an unknown model", err, codes.NotFound, oip.ReasonModelNotFound, `no model "n"`)
 		_, err = c.TraceSetting(ctx, &oip.TraceSettingRequest{Settings: map[string]*oip.TraceSettingRequest_SettingValue{"trace_rate": {Value: []string{"1"}}}})
 		wants("change traces", err, codes.Unimplemented, oip.ReasonUnsupportedFeature, "not changed")
 		_, err = c.LogSettings(ctx, &oip.LogSettingsRequest{Settings: map[string]*oip.LogSettingsRequest_SettingValue{"log_info": {}}})

@@ -20,16 +20,16 @@ const maxRegions = 1024
 
 // regions are the regions of POSIX shared memory that callers have registered.
 //
-// The server never maps one. It reads and writes the object as a file: a caller that makes
-// it smaller meanwhile gets an error, where a mapping would end the process with SIGBUS, and
-// what was checked is what is run, whatever the caller writes afterwards.
+// The server never maps a region. It reads and writes the object as a file. So a caller that
+// truncates the object meanwhile gets an error, where a mapping would end the process with SIGBUS.
+// And the bytes that were checked are those that are run, whatever the caller writes afterwards.
 type regions struct {
 	mu     sync.Mutex
 	byName map[string]*region
 }
 
-// region is a part of an object. A request that uses it holds it: it is closed when it is
-// unregistered and no longer held.
+// region is a part of an object. A request that uses it holds it. A region is closed when it is
+// unregistered and not held.
 type region struct {
 	name, key    string
 	offset, size uint64
@@ -40,7 +40,7 @@ type region struct {
 	gone  bool
 }
 
-// sharedMemoryServed says why the calls are not served; nil: they are.
+// sharedMemoryServed returns nil if the calls are served for this caller, and otherwise why not.
 func (s *service) sharedMemoryServed(ctx context.Context) *failure {
 	refuse := func(why string) *failure {
 		return &failure{code: codes.Unimplemented, reason: oip.ReasonUnsupportedFeature, message: "shared memory is not served: " + why + "; send tensors in the request"}
@@ -48,25 +48,25 @@ func (s *service) sharedMemoryServed(ctx context.Context) *failure {
 	if s.cfg.NoSharedMemory {
 		return refuse("it is switched off")
 	}
-	// The server opens objects as its own user does, so whoever may name them has that user's
-	// rights to them.
+	// The server opens objects with its own user's rights, so every caller that may name them
+	// has these rights to them.
 	switch who := callerOf(ctx); {
 	case who.kind == inProcess, who.kind == onSocket && who.trusted():
 		return nil
 	case who.kind == onSocket && who.known:
 		return refuse(fmt.Sprintf("the caller is another user of this machine (%d) than the server (%d)", who.user, os.Geteuid()))
 	case who.kind == onSocket:
-		return refuse("it is not known which user of this machine the caller is")
+		return refuse("it is not known which user the caller is")
 	case who.kind == onLoopback && s.cfg.SharedMemoryTCP:
 		return nil
 	case who.kind == onLoopback:
-		return refuse("the caller came over TCP, as every user of this machine may; use a Unix socket, or start the server with --shared-memory-over-tcp")
+		return refuse("the caller came over TCP, which is open to every user of this machine; use a Unix socket, or start the server with --shared-memory-over-tcp")
 	}
 	return refuse("the caller is on another machine")
 }
 
-// checkKey checks the name of an object as shm_open(3) takes it. It cannot leave the folder
-// of these objects.
+// checkKey checks the name of an object, as shm_open(3) takes it, and returns the name of its file.
+// The name cannot lead out of the folder of these objects.
 func checkKey(key string) (string, error) {
 	name := strings.TrimPrefix(key, "/")
 	if name == "" || name == "." || name == ".." || len(name) > 255 || strings.ContainsAny(name, "/\x00") {
@@ -75,7 +75,7 @@ func checkKey(key string) (string, error) {
 	return name, nil
 }
 
-// SystemSharedMemoryRegister makes a part of an object known by a name.
+// SystemSharedMemoryRegister registers a part of an object under a name.
 func (s *service) SystemSharedMemoryRegister(ctx context.Context, req *oip.SystemSharedMemoryRegisterRequest) (*oip.SystemSharedMemoryRegisterResponse, error) {
 	f := s.sharedMemoryServed(ctx)
 	if f == nil {
@@ -92,7 +92,7 @@ func (r *regions) register(req *oip.SystemSharedMemoryRegisterRequest) *failure 
 		return &failure{code: codes.InvalidArgument, message: fmt.Sprintf(format, args...)}
 	}
 	if req.GetName() == "" || len(req.GetName()) > 255 {
-		return bad("a region's name has 1 to 255 bytes; this has %d", len(req.GetName()))
+		return bad("a region's name must have 1 to 255 bytes; this one has %d", len(req.GetName()))
 	}
 	name, err := checkKey(req.GetKey())
 	if err != nil {
@@ -105,10 +105,10 @@ func (r *regions) register(req *oip.SystemSharedMemoryRegisterRequest) *failure 
 	case err != nil:
 		return bad("shared memory key %q: %v", req.GetKey(), err)
 	}
-	// No overflow: the first bound keeps the subtraction from wrapping.
+	// The subtraction does not wrap, because the size was compared before.
 	if req.GetByteSize() == 0 || req.GetByteSize() > size || req.GetOffset() > size-req.GetByteSize() {
 		file.Close()
-		return bad("region %q is %d bytes from %d; the object %q has %d", req.GetName(), req.GetByteSize(), req.GetOffset(), req.GetKey(), size)
+		return bad("region %q has %d bytes at offset %d, but the object %q has %d bytes", req.GetName(), req.GetByteSize(), req.GetOffset(), req.GetKey(), size)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -118,7 +118,7 @@ func (r *regions) register(req *oip.SystemSharedMemoryRegisterRequest) *failure 
 		return &failure{code: codes.AlreadyExists, message: fmt.Sprintf("region %q is registered already", req.GetName())}
 	case len(r.byName) >= maxRegions:
 		file.Close()
-		return &failure{code: codes.ResourceExhausted, message: fmt.Sprintf("%d regions are registered, which is the most; unregister some", maxRegions)}
+		return &failure{code: codes.ResourceExhausted, message: fmt.Sprintf("%d regions are registered, the most that the server allows; unregister some", maxRegions)}
 	}
 	if r.byName == nil {
 		r.byName = map[string]*region{}
@@ -150,7 +150,7 @@ func noRegion(name string) *failure {
 	return &failure{code: codes.NotFound, message: fmt.Sprintf("Unable to find shared memory region: %.300q", name)}
 }
 
-// SystemSharedMemoryUnregister forgets one region, or all. What is not there is no error.
+// SystemSharedMemoryUnregister forgets one region, or all. An unknown name is not an error.
 func (s *service) SystemSharedMemoryUnregister(ctx context.Context, req *oip.SystemSharedMemoryUnregisterRequest) (*oip.SystemSharedMemoryUnregisterResponse, error) {
 	if f := s.sharedMemoryServed(ctx); f != nil {
 		return nil, f.status("", "")
@@ -179,7 +179,7 @@ func (g *region) closeUnused() {
 	}
 }
 
-// hold returns the named region, for use until drop.
+// hold returns the named region, or nil. The region stays open until drop.
 func (r *regions) hold(name string) *region {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -242,7 +242,7 @@ func (r *regions) locate(tensor string, ps map[string]*oip.InferParameter) (plac
 	}
 	if size > g.size || offset > g.size-size {
 		r.drop(g)
-		return bad(codes.InvalidArgument, "tensor %q is %d bytes from %d in region %q, which has %d", tensor, size, offset, g.name, g.size)
+		return bad(codes.InvalidArgument, "tensor %q has %d bytes at offset %d of region %q, which has %d bytes", tensor, size, offset, g.name, g.size)
 	}
 	return place{g, offset, size}, nil
 }
@@ -254,15 +254,16 @@ type sharedTensors struct {
 	outputs map[string]place
 }
 
-// release gives everything back.
+// release drops all regions.
 func (t *sharedTensors) release() {
 	for _, g := range t.held {
 		t.regions.drop(g)
 	}
 }
 
-// fetch puts the inputs that lie in shared memory into the message, as raw contents, and
-// finds where outputs go. It is nil if the request uses none. A caller releases it.
+// fetch puts the inputs that lie in shared memory into the message, as raw contents, and finds the
+// places of outputs. The result is nil if the request uses no shared memory. Otherwise the caller
+// must release it.
 func (s *service) fetch(ctx context.Context, msg *oip.ModelInferRequest) (*sharedTensors, *badInput) {
 	uses := false
 	for _, in := range msg.GetInputs() {
@@ -319,7 +320,7 @@ func (t *sharedTensors) locateAll(s *service, msg *oip.ModelInferRequest) *badIn
 	if !shared {
 		return nil
 	}
-	// What is read takes memory before the request is admitted, and counts as what waits.
+	// The inputs take memory before the request is admitted, so they count as waiting already.
 	if !s.admission.enter(0, int64(total)) {
 		return &badInput{*s.full(), ""}
 	}
@@ -336,7 +337,7 @@ func fillInputs(msg *oip.ModelInferRequest, places []place) *badInput {
 		if p.region == nil {
 			if len(raw) == 0 {
 				return &badInput{failure{code: codes.InvalidArgument, reason: oip.ReasonBadTensor, message: fmt.Sprintf(
-					"input %q needs raw contents, since others lie in shared memory", in.GetName())}, in.GetName()}
+					"input %q needs raw contents, because other inputs lie in shared memory", in.GetName())}, in.GetName()}
 			}
 			all, raw = append(all, raw[0]), raw[1:]
 			continue
@@ -354,14 +355,14 @@ func fillInputs(msg *oip.ModelInferRequest, places []place) *badInput {
 	}
 	if len(raw) > 0 {
 		return &badInput{failure{code: codes.InvalidArgument, reason: oip.ReasonBadTensor, message: fmt.Sprintf(
-			"%d raw contents more than inputs that are not in shared memory", len(raw))}, ""}
+			"the request has %d raw contents more than it has inputs that are not in shared memory", len(raw))}, ""}
 	}
 	msg.RawInputContents = all
 	return nil
 }
 
-// store writes outputs to where the request wants them, and takes their bytes out of the
-// answer. As Triton does, it leaves an empty entry in their place.
+// store writes outputs to their places in shared memory, and removes their bytes from the answer.
+// Like Triton it leaves an empty entry there.
 func (t *sharedTensors) store(outputs []tensor.Tensor) *failure {
 	for i := range outputs {
 		out := &outputs[i]
@@ -374,7 +375,7 @@ func (t *sharedTensors) store(outputs []tensor.Tensor) *failure {
 				"output %q has %d bytes; its place in the shared memory region %q has %d", out.Name, len(out.Raw), p.region.name, p.size)}
 		}
 		if err := p.write(out.Raw); err != nil {
-			return &failure{code: codes.InvalidArgument, message: fmt.Sprintf("output %q to the shared memory region %q: %v", out.Name, p.region.name, err)}
+			return &failure{code: codes.InvalidArgument, message: fmt.Sprintf("output %q cannot be written to the shared memory region %q: %v", out.Name, p.region.name, err)}
 		}
 		out.Raw = nil
 	}
@@ -383,8 +384,8 @@ func (t *sharedTensors) store(outputs []tensor.Tensor) *failure {
 
 var errShrunk = errors.New("the object has become smaller since it was registered")
 
-// write writes data to the place, which a write alone would make anew at the end of an object that
-// has been cut off.
+// write writes data to the place. It checks the object's size first, because a write would extend
+// an object that was truncated.
 func (p place) write(data []byte) error {
 	at := int64(p.region.offset + p.offset)
 	st, err := p.region.file.Stat()

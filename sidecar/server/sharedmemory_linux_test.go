@@ -72,7 +72,7 @@ func TestSharedMemory(t *testing.T) {
 	resp, err := c.ModelInfer(t.Context(), askShared(3, 100))
 	doubled(t, resp, err, 1, 2, 3)
 
-	// The answer too; nothing but its place is written.
+	// The answer goes to shared memory too, and only its place is written.
 	before, _ := io.ReadAll(io.NewSectionReader(f, 0, 8192))
 	req := askShared(3, 100)
 	req.Outputs = output("y", placed(4000, 20))
@@ -83,7 +83,7 @@ func TestSharedMemory(t *testing.T) {
 	after, _ := io.ReadAll(io.NewSectionReader(f, 0, 8192))
 	copy(before[4512:], floats(2, 4, 6))
 	if !bytes.Equal(before, after) {
-		t.Error("the object holds something else than the answer in its place")
+		t.Error("the object does not hold exactly the answer in its place")
 	}
 
 	// An input in the request beside an output in shared memory.
@@ -131,8 +131,8 @@ func TestSharedMemoryBatches(t *testing.T) {
 	}
 }
 
-// What callers say of shared memory is checked, and none of it ends the process or leaves its
-// bounds.
+// The server checks everything that callers state about shared memory. It never ends the process
+// and never leads out of the region.
 func TestSharedMemoryRefused(t *testing.T) {
 	_, c, f := sharing(t, server.Config{QueueBytes: 2048}, mock.Config{})
 	key, _ := object(t, 100)
@@ -205,8 +205,8 @@ func TestSharedMemoryRefused(t *testing.T) {
 	doubled(t, resp, err, 0, 0)
 }
 
-// A region that is unregistered while a request uses it serves that request, and is closed after
-// it.
+// A region that is unregistered while a request uses it still serves that request, and is then
+// closed.
 func TestSharedMemoryUnregisteredInUse(t *testing.T) {
 	r, c, f := sharing(t, server.Config{}, mock.Config{Latency: 300 * time.Millisecond})
 	f.WriteAt(floats(5), 512)
@@ -248,7 +248,6 @@ func TestSharedMemoryUnregisteredInUse(t *testing.T) {
 	}
 }
 
-// A server that has it switched off says so, and any server does to a caller on another machine.
 // A caller that makes its object smaller gets an error, and the object stays as it is.
 func TestSharedMemoryCutOff(t *testing.T) {
 	_, c, f := sharing(t, server.Config{}, mock.Config{})
@@ -268,6 +267,8 @@ func TestSharedMemoryCutOff(t *testing.T) {
 	}
 }
 
+// If shared memory is switched off the server says so. Any server refuses a caller on another
+// machine.
 func TestSharedMemoryOff(t *testing.T) {
 	r := serve(t, server.Config{NoSharedMemory: true}, mock.Config{})
 	c := r.caller()
@@ -283,7 +284,7 @@ func TestSharedMemoryOff(t *testing.T) {
 		t.Error(err)
 	}
 
-	// One listener whose callers come from another machine, as it says.
+	// A listener whose callers seem to come from another machine.
 	srv, err := server.New(server.Config{Models: []server.Model{{Name: "m", Location: "mock:double"}},
 		Backends: backend.Registry{Schemes: map[string]backend.Loader{"mock": mock.Loader()}}})
 	if err != nil {

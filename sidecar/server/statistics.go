@@ -10,7 +10,7 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/oip"
 )
 
-// statistics are sums of times since a version was loaded, as Triton counts them: a request
+// statistics are sums of times since a version was loaded. They are counted as in Triton: a request
 // that shared a batch has the whole batch's time.
 type statistics struct {
 	mu      sync.Mutex
@@ -19,7 +19,7 @@ type statistics struct {
 	batches uint64
 	success, fail, queue,
 	input, infer, output sum
-	sizes map[int]*sizeStatistics // by rows; no more of them than a batch may have rows
+	sizes map[int]*sizeStatistics // by a batch's rows, which bound the number of entries
 }
 
 // sum is how often something happened, and how long it took in all.
@@ -39,8 +39,8 @@ func (s *sum) message() *oip.StatisticDuration {
 
 type sizeStatistics struct{ input, infer, output sum }
 
-// batch counts a batch that was answered: how long its rows were gathered, run and cut
-// into answers.
+// batch counts a batch that was answered, and how long it took to gather its rows (input), to run
+// them (infer) and to cut them into answers (output).
 func (s *statistics) batch(rows, requests int, input, infer, output time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -61,8 +61,7 @@ func (s *statistics) batch(rows, requests int, input, infer, output time.Duratio
 	size.output.add(1, output)
 }
 
-// request counts a request of so many rows that ended, after so long in all and so long in the
-// queue.
+// request counts a request that ended. It took total in all, and waited in the queue for queued.
 func (s *statistics) request(ok bool, rows int, total, queued time.Duration) {
 	now := time.Now()
 	s.mu.Lock()
@@ -99,10 +98,11 @@ func (s *statistics) message(name, version string) *oip.ModelStatistics {
 	return out
 }
 
-// ModelStatistics gives the statistics of the versions that take requests: of one model, or of all.
+// ModelStatistics returns the statistics of the versions that take requests, of one model or of
+// all.
 func (s *service) ModelStatistics(_ context.Context, req *oip.ModelStatisticsRequest) (*oip.ModelStatisticsResponse, error) {
 	if req.GetName() != "" {
-		// The version that requests get, and an error if there is none.
+		// If no version answers such requests, the error is theirs.
 		if _, _, f := s.describe(req.GetName(), req.GetVersion()); f != nil {
 			return nil, f.status(req.GetName(), "")
 		}

@@ -14,11 +14,12 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/oip"
 )
 
-// streamDepth is how many requests of one stream are under way. Further ones wait at the
-// caller, by the connection's flow control.
+// streamDepth is how many requests of one stream are in flight. Further ones wait at the caller,
+// because of the connection's flow control.
 const streamDepth = 64
 
-// The parameters of a stream's answers. Triton has the last one alone.
+// The parameters of a stream's answers, and the one of its requests that asks for paramFinal.
+// Triton has the last two.
 const (
 	paramErrorCode   = "error_code"   // of a failure: the code's name, as INVALID_ARGUMENT
 	paramErrorReason = "error_reason" // and the reason, as BAD_TENSOR
@@ -27,9 +28,9 @@ const (
 )
 
 // ModelStreamInfer runs the requests of a stream side by side and answers them in their order. A
-// request that fails is answered with its failure, and the stream goes on. One on which nothing
-// happens for long is ended (idleness). When the server drains it answers what it has and then ends
-// the stream with DRAINING.
+// request that fails is answered with its failure, and the stream goes on. A stream that is idle
+// for too long is ended (idleness). When the server drains, it answers the requests that it has and
+// then ends the stream with DRAINING.
 func (s *service) ModelStreamInfer(stream grpc.BidiStreamingServer[oip.ModelInferRequest, oip.ModelStreamInferResponse]) error {
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
@@ -45,7 +46,7 @@ func (s *service) ModelStreamInfer(stream grpc.BidiStreamingServer[oip.ModelInfe
 				ended = err
 				return
 			}
-			// The stream's own call is not what is measured.
+			// Each request is measured, and not the stream's own call.
 			c := &call{began: time.Now(), received: streamed.take()}
 			answer := make(chan *streamAnswer, 1)
 			select {
@@ -76,15 +77,15 @@ func (s *service) ModelStreamInfer(stream grpc.BidiStreamingServer[oip.ModelInfe
 	}
 }
 
-// streamAnswer is an answer that waits for those before it. take gives back what it has of the
-// budget for answers: from then on it counts as one that is sent.
+// streamAnswer is an answer that waits for those before it. Until take is called, its bytes count
+// in the room for answers. From then on they count as those of an answer that is being sent.
 type streamAnswer struct {
 	msg  *oip.ModelStreamInferResponse
 	take func()
 	sent chan struct{}
 }
 
-// answerStreamed runs a request of a stream. What it takes is given back when its answer was sent,
+// answerStreamed runs a request of a stream. The request keeps its place until its answer was sent
 // or the stream is over.
 func (s *service) answerStreamed(ctx context.Context, c *call, msg *oip.ModelInferRequest, answer chan<- *streamAnswer) {
 	defer c.finish()
@@ -97,7 +98,7 @@ func (s *service) answerStreamed(ctx context.Context, c *call, msg *oip.ModelInf
 	defer s.calls.give(1)
 	a.msg = s.streamed(ctx, c, msg)
 	c.finish()
-	// Those before it may not be read for a while.
+	// The answer may have to wait until the caller reads those before it.
 	size := int64(proto.Size(a.msg))
 	if s.answers.try(size) {
 		a.take = sync.OnceFunc(func() { s.answers.give(size) })
@@ -112,7 +113,7 @@ func (s *service) answerStreamed(ctx context.Context, c *call, msg *oip.ModelInf
 	}
 }
 
-// reply sends an answer when it is there.
+// reply waits for an answer and sends it.
 func (s *service) reply(ctx context.Context, stream grpc.BidiStreamingServer[oip.ModelInferRequest, oip.ModelStreamInferResponse],
 	answer chan *streamAnswer) error {
 	select {
@@ -167,8 +168,8 @@ func (s *service) streamed(ctx context.Context, c *call, msg *oip.ModelInferRequ
 	return out
 }
 
-// failedAnswer is a failure as a stream has it: its text, and with the request's id what the
-// status of a call of its own would have said.
+// failedAnswer returns the answer to a request of a stream that failed: the error's text, the
+// request's id, and as parameters what the status of an ordinary call would say.
 func failedAnswer(msg *oip.ModelInferRequest, err error) *oip.ModelStreamInferResponse {
 	d := oip.Parse(err)
 	resp := &oip.ModelInferResponse{ModelName: msg.GetModelName(), ModelVersion: msg.GetModelVersion(), Id: msg.GetId()}
@@ -181,7 +182,7 @@ func failedAnswer(msg *oip.ModelInferRequest, err error) *oip.ModelStreamInferRe
 	}
 	message := status.Convert(err).Message()
 	if message == "" {
-		message = codeName(d.Code) // empty would mean that nothing is wrong
+		message = codeName(d.Code) // an empty message would mean success
 	}
 	return &oip.ModelStreamInferResponse{ErrorMessage: message, InferResponse: resp}
 }
@@ -193,7 +194,7 @@ func setParameter(resp *oip.ModelInferResponse, name string, v *oip.InferParamet
 	resp.Parameters[name] = v
 }
 
-// codeName is a code as the protocol writes it.
+// codeName returns the protocol's name of a code.
 func codeName(c codes.Code) string {
 	for name, n := range codeNumbers {
 		if n == c {

@@ -11,15 +11,15 @@ import (
 	"github.com/tensorferry/tensorferry/trace"
 )
 
-// run is what is to be told of the run of a batch.
+// run is what metrics and spans show of the run of a batch.
 type run struct {
 	began, gathered, computed, ended time.Time
 	rows, requests                   int // of the batch
 	err                              error
 }
 
-// note tells the requests of a batch that has run of the run. Under the runner's lock; one that is
-// done belongs to whoever waited for it.
+// note adds the run of a batch to the batch's traced requests. It must be called with the runner's
+// lock held. A request that is done is left alone: it belongs to its caller again.
 func (x *batch) note() {
 	for _, p := range x.pieces {
 		if p.req.traced && !p.req.done {
@@ -28,8 +28,8 @@ func (x *batch) note() {
 	}
 }
 
-// beginSpan begins the span of a request whose caller sends a sampled context. It began when the
-// call did, and ends when the answer has been written.
+// beginSpan begins the span of a request whose caller sends a sampled context. The span begins with
+// the call, and ends when the answer was written.
 func (s *Server) beginSpan(ctx context.Context, msg *oip.ModelInferRequest) {
 	parents := metadata.ValueFromIncomingContext(ctx, trace.ParentHeader)
 	if len(parents) == 0 {
@@ -61,8 +61,8 @@ func (c *call) endSpan(now time.Time, err error) {
 	c.span = nil
 }
 
-// traceRequest tells what became of a request that was admitted: its wait, and the runs of the
-// batches that it was in.
+// traceRequest makes the spans of a request that was admitted: for its wait, and for the runs of
+// the batches that it was in.
 func (s *Server) traceRequest(span trace.Span, m *model, req *request) {
 	span.Set(trace.Text("tensorferry.version", m.version), trace.Int("tensorferry.rows", int64(req.rows)))
 	left, err := req.started, error(nil)

@@ -22,7 +22,7 @@ import (
 
 const parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
-// strict is a Tracer that wants a sampled parent, which a server alone has.
+// strict is a Tracer that requires a sampled parent. A server always has one.
 type strict struct {
 	t *testing.T
 	trace.Tracer
@@ -35,14 +35,14 @@ func (s strict) Start(parent *trace.Context, name string, kind trace.Kind, at ti
 	return s.Tracer.Start(parent, name, kind, at, links...)
 }
 
-// traced is a configuration whose spans are kept. Its tracer would begin a trace at every chance.
+// traced is a configuration that keeps spans. Its tracer would begin a trace at every chance.
 func traced(t *testing.T, cfg server.Config) (server.Config, *tracetest.InMemoryExporter) {
 	spans := tracetest.NewInMemoryExporter()
 	cfg.Tracer = strict{t, oteltrace.New(sdk.NewTracerProvider(sdk.WithSyncer(spans)), 1)}
 	return cfg, spans
 }
 
-// carrying is a context whose calls carry a trace context.
+// carrying returns a context whose calls carry a trace context.
 func carrying(t *testing.T, pairs ...string) context.Context {
 	return metadata.AppendToOutgoingContext(t.Context(), pairs...)
 }
@@ -87,7 +87,7 @@ func TestTracedCalls(t *testing.T) {
 	})
 }
 
-// Callers that wait see how long, and with how many rows of others their batch was run.
+// Spans show how long a request waited, and how many rows its batch had.
 func TestTracedQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg, spans := traced(t, server.Config{QueueTimeout: 1500 * time.Millisecond, MaxBatch: 2})
@@ -123,7 +123,7 @@ func TestTracedQueue(t *testing.T) {
 	})
 }
 
-// The requests of a stream are each a part of the stream's trace.
+// Each request of a stream is a part of the stream's trace.
 func TestTracedStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg, spans := traced(t, server.Config{})

@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// compareVersions orders versions by preference: numbers by their value, and
-// before them, as they are less, those that are no numbers, by their text. A
-// request that names no version takes the greatest.
+// compareVersions orders versions by preference: first, as the least, those that are not numbers,
+// by their text, and then the numbers, by their value. A request that names no version takes the
+// greatest.
 func compareVersions(a, b string) int {
 	na, nb := isNumber(a), isNumber(b)
 	switch {

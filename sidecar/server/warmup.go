@@ -14,9 +14,9 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// warmUp runs batches of zero rows through a version before it takes requests, so
-// that the first of these does not pay for what a backend does once: compiling,
-// reserving memory. A version that fails at it would fail at requests too.
+// warmUp runs batches of zeros through a version before it takes requests, so that the first
+// request does not pay for what a backend does only once, such as compiling or reserving memory. A
+// version that fails here would fail requests too.
 func (s *Server) warmUp(ctx context.Context, m *model) error {
 	r := m.runner
 	log := s.cfg.Logger.With("model", m.name, "version", m.version)
@@ -31,7 +31,7 @@ func (s *Server) warmUp(ctx context.Context, m *model) error {
 	}
 	strings := slices.ContainsFunc(r.sig.Inputs, func(in tensor.Spec) bool { return in.DType == tensor.Bytes })
 	ctx, cancel := context.WithTimeoutCause(ctx, s.cfg.WarmUpTimeout,
-		fmt.Errorf("it takes longer than %v; run smaller batches in it, or none, or allow more time", s.cfg.WarmUpTimeout))
+		fmt.Errorf("it takes longer than %v; warm up with smaller batches, or with none, or allow more time", s.cfg.WarmUpTimeout))
 	defer cancel()
 	var done []int
 	for _, rows := range s.cfg.WarmUp {
@@ -47,7 +47,7 @@ func (s *Server) warmUp(ctx context.Context, m *model) error {
 		inputs := zeroRows(&r.sig, rows)
 		errs := make([]error, r.batcher.instances)
 		var wg sync.WaitGroup
-		for i := range errs { // at once, so that each instance has its share
+		for i := range errs { // at once, so that each instance runs one
 			wg.Go(func() { errs[i] = r.rehearse(ctx, inputs, rows) })
 		}
 		wg.Wait()
@@ -55,8 +55,9 @@ func (s *Server) warmUp(ctx context.Context, m *model) error {
 			return context.Cause(ctx)
 		}
 		if i := slices.IndexFunc(errs, func(err error) bool { return err != nil }); i >= 0 {
-			// A model that refuses what the rows hold has run. And there is no string that means
-			// nothing: it may read numbers from them, of which an empty one is none.
+			// A model that refuses the content of rows has run. And no string is a
+			// neutral value: a model may read numbers from strings, and an empty one
+			// is not a number.
 			if f, _ := failureOf(errs[i]); f.code == codes.InvalidArgument || strings {
 				log.Info("the model refuses rows of zeros, or of empty strings, so its warm-up may be incomplete", "rows", rows, "error", errs[i])
 				continue
@@ -68,8 +69,9 @@ func (s *Server) warmUp(ctx context.Context, m *model) error {
 	return nil
 }
 
-// warmUpRows returns how many rows a batch of the warm-up has: those wished for, 0
-// for the most, and never more than a batch may have or than may wait.
+// warmUpRows returns how many rows a batch of the warm-up has: wished, or as many as possible if
+// wished is 0. They are never more than a batch may have, nor more than may wait. 0 means that not
+// even one row may wait.
 func warmUpRows(wished, most int, maxBytes int64, sig *tensor.Signature) int {
 	rows := most
 	if wished > 0 {
@@ -112,7 +114,7 @@ const bytesPrefix = 4
 func zeroRows(sig *tensor.Signature, rows int) []tensor.Tensor {
 	out := make([]tensor.Tensor, len(sig.Inputs))
 	for i, in := range sig.Inputs {
-		size, _ := rowBytes(in, 1<<62) // was checked
+		size, _ := rowBytes(in, 1<<62) // warmUpRows has checked it
 		shape := in.Shape(sig.Batched)
 		if sig.Batched {
 			shape[0] = int64(rows)
@@ -123,7 +125,7 @@ func zeroRows(sig *tensor.Signature, rows int) []tensor.Tensor {
 	return out
 }
 
-// rehearse runs a batch for nobody, as run does, and counts nothing.
+// rehearse runs a batch without callers, as run does, and does not count it.
 func (r *runner) rehearse(ctx context.Context, inputs []tensor.Tensor, rows int) (err error) {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)

@@ -20,30 +20,31 @@ import (
 
 // Where a caller may be.
 const (
-	elsewhere  = iota // on another machine, or nobody knows where
+	elsewhere  = iota // on another machine, or not known
 	inProcess         // in this process, over a listener in memory
 	onSocket          // on this machine, over a Unix socket
 	onLoopback        // on this machine, over TCP
 )
 
-// who is a caller, as the system and its certificate vouch for it.
+// who is the identity of a caller, as far as the system and the caller's certificate prove it.
 type who struct {
 	kind  int
 	user  int // over a Unix socket, if it is known
 	known bool
-	// Everybody in its network namespace may connect to an abstract socket, which has no mode.
+	// The Unix socket is abstract. Such a socket has no mode, so everybody in its network
+	// namespace may connect.
 	abstract bool
-	cert     *x509.Certificate // the one that it showed and that was verified; nil: none
+	cert     *x509.Certificate // the verified certificate of the caller; nil: none
 }
 
-// trusted reports whether the caller is the server's own user, or root, which could do all that the
-// server does without it.
+// trusted reports whether the caller is the server's own user, or root. Either can do without the
+// server all that the server does.
 func (w who) trusted() bool { return w.known && (w.user == os.Geteuid() || w.user == 0) }
 
-// peerUser is a variable for the tests, which have one user.
+// peerUser is a variable because tests have only one user.
 var peerUser = endpoint.PeerUser
 
-// callerOf returns who makes a call.
+// callerOf returns the caller of a call.
 func callerOf(ctx context.Context) (w who) {
 	p, ok := peer.FromContext(ctx)
 	if !ok || p.Addr == nil {
@@ -92,17 +93,17 @@ const (
 	controlCert = "cert"
 )
 
-// checkControllers says what is wrong with the names of those who may load and unload models.
+// checkControllers returns an error if a name of Config.Controllers is not known.
 func checkControllers(names []string) error {
 	for _, n := range names {
 		if name, ok := strings.CutPrefix(n, controlCert+":"); n != controlUnix && n != controlCert && (!ok || name == "") {
-			return fmt.Errorf("%q may not load models; there are unix, cert and cert:NAME", n)
+			return fmt.Errorf("%q may not load models; want unix, cert or cert:NAME", n)
 		}
 	}
 	return nil
 }
 
-// mayControl says why a caller may not load and unload models; nil: it may.
+// mayControl returns nil if the caller may load and unload models, and otherwise why not.
 func (s *Server) mayControl(ctx context.Context) *failure {
 	if len(s.cfg.Controllers) == 0 {
 		return nil
@@ -117,12 +118,11 @@ func (s *Server) mayControl(ctx context.Context) *failure {
 			return nil
 		}
 	}
-	return &failure{code: codes.PermissionDenied, message: "this server lets others load and unload models: " +
+	return &failure{code: codes.PermissionDenied, message: "this caller may not load or unload models; the server allows that only to " +
 		strings.Join(s.cfg.Controllers, ", ") + " (--model-control-from)"}
 }
 
-// isNamed reports whether a certificate is one of a name: its common name, or one of its DNS names
-// or URIs.
+// isNamed reports whether a certificate has the name, as its common name, a DNS name or a URI.
 func isNamed(c *x509.Certificate, name string) bool {
 	if c.Subject.CommonName == name || slices.Contains(c.DNSNames, name) {
 		return true

@@ -78,9 +78,8 @@ func listen(t *testing.T, text string) net.Listener {
 	return l
 }
 
-// TestSharedMemoryIsTheUsersOwn: only callers of whom the system says that they are the server's
-// user, or root, may name objects. Over TCP nobody may, unless the server was told to let
-// everybody.
+// TestSharedMemoryIsTheUsersOwn: callers may name objects only if the system says that they are the
+// server's user or root. Over TCP no caller may, unless the server was set to let all of them.
 func TestSharedMemoryIsTheUsersOwn(t *testing.T) {
 	key, _ := object(t, 100)
 	register := func(c oip.GRPCInferenceServiceClient) error {
@@ -95,7 +94,7 @@ func TestSharedMemoryIsTheUsersOwn(t *testing.T) {
 		unix, tcp := dial(0, insecure.NewCredentials()), dial(1, insecure.NewCredentials())
 		for _, c := range []struct {
 			client oip.GRPCInferenceServiceClient
-			user   int // -1: as it is, -2: nobody knows
+			user   int // -1: as it is, -2: not known
 			says   string
 		}{
 			{unix, -1, ""},
@@ -140,7 +139,7 @@ func newAuthority(t *testing.T) *authority {
 	return a
 }
 
-// make makes a certificate, the first one of its own.
+// make makes a certificate. The first is the authority's own.
 func (a *authority) make(template *x509.Certificate) (*x509.Certificate, *ecdsa.PrivateKey) {
 	a.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -169,8 +168,9 @@ func (a *authority) issue(name string, dns ...string) tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key}
 }
 
-// TestControllers: who may load and unload models is told by the socket or the certificate, whether
-// the server's listeners have TLS or grpc has. Everybody else may infer.
+// TestControllers: the socket or the certificate decides whether a caller may load and unload
+// models. That holds whether the server's listeners do TLS or grpc does. All other callers may only
+// infer.
 func TestControllers(t *testing.T) {
 	a := newAuthority(t)
 	client := func(cert tls.Certificate) credentials.TransportCredentials {

@@ -10,11 +10,11 @@ import (
 type scanned struct {
 	inputs, outputs, raws, parameters int
 	dimensions                        int // of the tensor that has the most
-	// that it takes when it is decoded and its elements are laid out, at most
+	// the most memory that the request takes when it is decoded and its contents are made raw
 	bytes int64
 }
 
-// What a decoded part takes in memory beside its bytes, at most: with the slack of slices and maps
+// The most memory that a decoded part takes besides its bytes, with the slack of slices and maps
 // that grow.
 const (
 	scanTensor    = 2*8 + 320
@@ -22,12 +22,12 @@ const (
 	scanString    = 16
 )
 
-// scan walks a request on the wire. It allocates nothing. ok is false if it is no message.
+// scan walks a request on the wire. It allocates nothing. ok is false if it is not a message.
 func scan(b []byte) (out scanned, ok bool) {
 	ok = walk(b, func(n protowire.Number, typ protowire.Type, v []byte) bool {
 		out.bytes += int64(len(v)) + scanString
 		if typ != protowire.BytesType || n < 1 || n > 7 {
-			out.bytes += int64(len(v)) // kept as it is, in a slice that grows
+			out.bytes += int64(len(v)) // an unknown field, which the message keeps
 			return true
 		}
 		switch n {
@@ -54,7 +54,7 @@ func (s *scanned) parameter(v []byte) bool {
 	return true
 }
 
-// tensor walks an input, or an output that is asked for.
+// tensor walks an input or a requested output.
 func (s *scanned) tensor(b []byte, input bool) bool {
 	s.bytes += scanTensor
 	dimensions := 0
@@ -79,8 +79,8 @@ func (s *scanned) tensor(b []byte, input bool) bool {
 	return ok
 }
 
-// contents walks typed contents. Their elements are decoded, into slices that grow, and then laid
-// out raw.
+// contents walks typed contents. Their elements are decoded into slices that grow, and then made
+// raw.
 func (s *scanned) contents(b []byte) bool {
 	sizes := [...]int64{0, 1, 4, 8, 4, 8, 4, 8}
 	return walk(b, func(n protowire.Number, typ protowire.Type, v []byte) bool {
@@ -107,7 +107,7 @@ func (s *scanned) contents(b []byte) bool {
 	})
 }
 
-// varints counts the numbers in packed ones.
+// varints counts the numbers in a packed field.
 func varints(v []byte) (n int) {
 	for _, c := range v {
 		if c < 0x80 {
@@ -117,7 +117,7 @@ func varints(v []byte) (n int) {
 	return n
 }
 
-// walk calls f for each field of a message. A field of bytes comes without its length.
+// walk calls f for each field of a message. It passes a field of bytes without its length.
 func walk(b []byte, f func(n protowire.Number, typ protowire.Type, v []byte) bool) bool {
 	for len(b) > 0 {
 		num, typ, n := protowire.ConsumeTag(b)

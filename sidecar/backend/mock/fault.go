@@ -98,7 +98,7 @@ func ParseFault(s string) (Fault, error) {
 			}
 		case "retry":
 			if f.Error.RetryAfter, err = time.ParseDuration(value); err == nil && f.Error.RetryAfter < 0 {
-				err = errors.New("a negative delay")
+				err = errors.New("retry must not be negative")
 			}
 		default:
 			err = fmt.Errorf("unknown %q", p)
@@ -125,7 +125,7 @@ func (f *Fault) parseWhen(when string) error {
 	number := func(s string) (int64, error) {
 		n, err := strconv.ParseInt(s, 10, 64)
 		if err != nil || n < 1 {
-			return 0, fmt.Errorf("%q is no number of a call, from 1", s)
+			return 0, fmt.Errorf("%q is not the number of a call (1 or higher)", s)
 		}
 		return n, nil
 	}
@@ -152,7 +152,7 @@ func (f *Fault) parseWhen(when string) error {
 func ParseCode(s string) (codes.Code, error) {
 	var c codes.Code
 	if quoted, err := json.Marshal(s); err != nil || s == "" || c.UnmarshalJSON(quoted) != nil || c == codes.OK {
-		return 0, fmt.Errorf("%q is no status code of a failure and no kind of fault", s)
+		return 0, fmt.Errorf("%q is neither a status code of a failure nor a kind of fault", s)
 	}
 	return c, nil
 }
@@ -162,11 +162,11 @@ func (f Fault) validate() error {
 	case int(f.Kind) >= len(kinds):
 		return fmt.Errorf("unknown kind %d", f.Kind)
 	case f.Kind == Fail && (f.Error.Code == codes.OK || f.Error.Code > codes.Unauthenticated):
-		return fmt.Errorf("status code %d is none of a failure", f.Error.Code)
+		return fmt.Errorf("status code %d does not stand for a failure", f.Error.Code)
 	case f.Kind == BadRow && f.Row == nil:
 		return errors.New("a bad row needs row=VALUE")
 	case f.First < 0 || f.Every < 0 || f.Times < 0 || f.Last < 0 || f.Last != 0 && f.Last < f.First:
-		return errors.New("a number of calls is negative, or a range empty")
+		return errors.New("a number of calls is negative, or a range is empty")
 	}
 	return nil
 }
@@ -175,10 +175,7 @@ func (f Fault) validate() error {
 func (f Fault) String() string {
 	var b strings.Builder
 	if f.Kind == Fail {
-		name, err := json.Marshal(codeName(f.Error.Code))
-		if err == nil {
-			b.WriteString(strings.Trim(string(name), `"`))
-		}
+		b.WriteString(codeName(f.Error.Code))
 		if f.Error.Reason != "" {
 			b.WriteString("/" + f.Error.Reason)
 		}
@@ -208,7 +205,8 @@ func (f Fault) String() string {
 	return b.String()
 }
 
-// codeName returns the protocol's name of a code; grpc's own String is another.
+// codeName returns the protocol's name of a code, such as NOT_FOUND. The code's String method
+// returns another form (NotFound).
 func codeName(c codes.Code) string {
 	for _, name := range [...]string{"CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
 		"PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL",

@@ -44,7 +44,7 @@ func outputsOf(cfg Config) ([]tensor.Spec, error) {
 }
 
 // answer computes the outputs. A short answer lacks the last row.
-func (m *Model) answer(rows *tensor.Rows, inputs []tensor.Tensor, n int, short bool) ([]tensor.Tensor, error) {
+func (m *Model) answer(rows *tensor.Rows, n int, short bool) ([]tensor.Tensor, error) {
 	if short {
 		n--
 	}
@@ -98,7 +98,8 @@ func (m *Model) answer(rows *tensor.Rows, inputs []tensor.Tensor, n int, short b
 	return outs, nil
 }
 
-// sumOf adds up a row: exactly for integers, in float64 otherwise; both always.
+// sumOf returns the sum of a row twice. whole is exact, but leaves out floating-point elements. sum
+// has all elements, in float64.
 func sumOf(o *tensor.Output, row int) (whole int64, sum float64) {
 	for j := range o.RowElements() {
 		switch o.Spec().DType {

@@ -137,7 +137,7 @@ func ParseSpec(s string) (tensor.Spec, error) {
 		}
 		n, err := strconv.ParseInt(strings.TrimSpace(d), 10, 64)
 		if err != nil || n < -1 {
-			return refuse(fmt.Errorf("%q is no dimension", d))
+			return refuse(fmt.Errorf("%q is not a dimension (0 or higher, or -1 for any size)", d))
 		}
 		spec.Row = append(spec.Row, n)
 	}

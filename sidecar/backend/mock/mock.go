@@ -48,7 +48,7 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// Config describes a mock model. The zero value doubles one FP32 a row at once.
+// Config describes a mock model. The zero value doubles one FP32 per row, without delay.
 type Config struct {
 	// Function is double, echo, sum or hash. Empty: double.
 	Function string
@@ -108,7 +108,7 @@ func New(cfg Config) (*Model, error) {
 		cfg.Instances = 1
 	}
 	if cfg.Instances < 0 || cfg.MaxBatch < 0 || cfg.Latency < 0 || cfg.PerRow < 0 || cfg.Jitter < 0 || cfg.LoadTime < 0 {
-		return nil, errors.New("mock: a number of instances or rows, or a time, is negative")
+		return nil, errors.New("mock: the number of instances, max_batch and all times must not be negative")
 	}
 	if cfg.OnCrash == nil {
 		cfg.OnCrash = func() { os.Exit(137) }
@@ -200,10 +200,10 @@ func (m *Model) Run(ctx context.Context, inputs []tensor.Tensor) ([]tensor.Tenso
 			short = true
 		}
 	}
-	return m.answer(rows, inputs, n, short)
+	return m.answer(rows, n, short)
 }
 
-// wait takes the run's time.
+// wait waits for the duration of the run, or until ctx ends.
 func (m *Model) wait(ctx context.Context, n int, inputs []tensor.Tensor) error {
 	d := m.cfg.Latency + time.Duration(n)*m.cfg.PerRow
 	if m.cfg.Jitter > 0 {

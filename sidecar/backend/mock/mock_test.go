@@ -78,7 +78,7 @@ func TestFunctions(t *testing.T) {
 	}
 }
 
-// The answer to a row depends on nothing but the row.
+// The answer to a row depends on that row alone.
 func TestAnswerIsAFunctionOfTheRow(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -154,7 +154,7 @@ func TestLatencyAndJitter(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		defer cancel()
 		if _, err := fromLocation(t, "mock:double?latency=1h").Run(ctx, []tensor.Tensor{fp32(1, 1)}); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("a run that nobody waits for: %v", err)
+			t.Errorf("a run whose context ended: %v", err)
 		}
 	})
 }
@@ -225,7 +225,7 @@ func TestParseFault(t *testing.T) {
 		}
 	}
 	for s, want := range map[string]string{
-		"": "no @", "hang": "no @", "OK@1": "no status code", "NOPE@1": "no status code", "17@1": "no status code", "hang@0": "number of a call",
+		"": "no @", "hang": "no @", "OK@1": "neither a status code", "NOPE@1": "neither a status code", "17@1": "neither a status code", "hang@0": "number of a call",
 		"hang@x": "number of a call", "hang@5-3": "range 5-3 is empty", "hang@row=x": "invalid syntax", "hang@every=0": "number of a call",
 		"bad@1": "needs row=VALUE", "hang@1,times=0": "at least 1", "hang@1,retry=soon": "invalid duration", "hang@1,x=y": `unknown "x=y"`,
 		"hang@1,retry=-1s": "negative",
@@ -270,7 +270,7 @@ func TestLoadErrors(t *testing.T) {
 		"mock:double?input=x":                   "no name",
 		"mock:double?input=x:FP31":              "unknown datatype",
 		"mock:double?input=x:FP32[2":            "no closing bracket",
-		"mock:double?input=x:FP32[-2]":          `"-2" is no dimension`,
+		"mock:double?input=x:FP32[-2]":          `"-2" is not a dimension`,
 		"mock:double?input=x:BOOL":              "no meaning for the BOOL input",
 		"mock:double?input=x:FP32&input=x:FP32": "two inputs are named",
 		"mock:double?latency=soon":              "option latency=soon",

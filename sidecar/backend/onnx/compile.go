@@ -13,8 +13,8 @@ import (
 	mlcontext "github.com/gomlx/gomlx/pkg/ml/context"
 )
 
-// executor makes an executor that gives these outputs of operators. The graph itself is built when
-// it is compiled.
+// executor makes an executor that computes these outputs of operators. The graph itself is built
+// when it is compiled.
 func (m *Model) executor(outputs []string) (*mlcontext.Exec, error) {
 	names := make([]string, len(m.sig.Inputs))
 	for i, in := range m.sig.Inputs {
@@ -33,9 +33,10 @@ func (m *Model) executor(outputs []string) (*mlcontext.Exec, error) {
 	return exec, nil
 }
 
-// compile builds the graph for the arguments' shapes, if it is not there yet. Why it cannot be
-// built is kept, since to find that out takes many times as long. One graph is built at a time:
-// while it builds one, GoMLX writes into what it has of the model.
+// compile builds the graph for the arguments' shapes, unless that was tried before. If the graph
+// cannot be built the error is kept, because finding the operator at fault takes many times as long
+// as building. One graph is built at a time: while it builds, GoMLX writes into its own form of the
+// model.
 func (m *Model) compile(g *compiled, args []any) error {
 	if g.tried.Load() {
 		return g.err
@@ -51,7 +52,7 @@ func (m *Model) compile(g *compiled, args []any) error {
 	return g.err
 }
 
-// runGraph runs a graph that is built.
+// runGraph runs a graph that was built.
 func runGraph(exec *mlcontext.Exec, args []any) (results []*tensors.Tensor, err error) {
 	err = caught(func() error {
 		results, err = exec.Exec(args...)
@@ -60,10 +61,10 @@ func runGraph(exec *mlcontext.Exec, args []any) (results []*tensors.Tensor, err 
 	return results, err
 }
 
-// unsupported is the error of a model that uses what pure Go does not have.
+// unsupported is the error of a model that uses something that does not work in pure Go.
 type unsupported struct {
 	op      string // empty: not known
-	missing bool   // there is no such operator, whatever it is given
+	missing bool   // GoMLX does not have the operator, whatever its inputs
 	cause   string
 }
 
@@ -79,25 +80,26 @@ func (e *unsupported) Error() string {
 	return what
 }
 
-// unimplemented is how GoMLX says that it has no such operator, which may stand in a graph inside
-// another.
+// unimplemented matches GoMLX's error for an operator that it does not have. The operator may be in
+// a nested graph, which culprit does not search.
 var unimplemented = regexp.MustCompile(`unimplemented ONNX op "([^"]*)"`)
 
-// unsupported says of which operator an error is, which GoMLX has no word of when its own code
-// fails. try does again what failed, with another part of the model.
+// unsupported makes an error that names the operator that caused a failure. GoMLX does not name it
+// when its own code fails. try repeats what failed, with an executor for a part of the model.
 func (m *Model) unsupported(cause error, try func(*mlcontext.Exec) error) error {
 	if found := unimplemented.FindStringSubmatch(cause.Error()); found != nil {
 		return &unsupported{op: found[1], missing: true}
 	}
 	e := &unsupported{op: m.culprit(try)}
-	// an index out of range, say, tells nobody anything
+	// A runtime error of Go, such as an index out of range, does not help the user.
 	if _, ok := errors.AsType[runtime.Error](cause); !ok {
 		e.cause = brief(cause)
 	}
 	return e
 }
 
-// culprit returns the first operator with which, and with all before it, try fails, or "".
+// culprit returns the first operator for which try fails if the graph ends with it. It returns ""
+// if try succeeds with every operator.
 func (m *Model) culprit(try func(*mlcontext.Exec) error) string {
 	fails := func(n int) bool {
 		outputs := make([]string, n)
@@ -130,8 +132,8 @@ func caught(f func() error) (err error) {
 	return f()
 }
 
-// brief is the beginning of what an error says at its root: GoMLX's say on the way there in which
-// of its functions it was, and may hold whole weights.
+// brief returns the first line of an error's root cause, at most 300 bytes of it. The errors that
+// GoMLX wraps around it name GoMLX's own functions, and may hold whole weights.
 func brief(err error) string {
 	for next := errors.Unwrap(err); next != nil; next = errors.Unwrap(err) {
 		err = next

@@ -12,8 +12,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 )
 
-// message is a message of a model file. GoMLX has the types of these and keeps them to itself, so
-// their fields are read by their names in ONNX' own definition (onnx.proto).
+// message is a protocol buffer message of a model file. GoMLX has Go types for these messages, but
+// they are internal to it. So fields are read by their names in ONNX's definition (onnx.proto).
 type message struct{ protoreflect.Message }
 
 // parseModel reads a ModelProto.
@@ -77,8 +77,8 @@ const (
 	typeInt64 = 7
 )
 
-// integers are the values of a TensorProto of INT32 or INT64 that is in the model file; ok is false
-// of any other.
+// integers returns the values of a TensorProto of INT32 or INT64 whose data are in the model file.
+// ok is false for any other datatype.
 func (m message) integers() (all []int64, ok bool) {
 	raw, size := m.bytes("raw_data"), 8
 	switch m.number("data_type") {
@@ -99,7 +99,7 @@ func (m message) integers() (all []int64, ok bool) {
 	return all, true
 }
 
-// elements is the number of values that a TensorProto's shape says.
+// elements returns the number of values in a TensorProto's shape.
 func (m message) elements() (int64, error) {
 	n := int64(1)
 	for _, d := range m.numbers("dims") {
@@ -111,8 +111,8 @@ func (m message) elements() (int64, error) {
 	return n, nil
 }
 
-// growing reports whether a TensorProto is one of FLOAT in the model file that has values, of which
-// none is below 1.
+// growing reports whether a TensorProto of FLOAT has values in the model file, and all of them are
+// at least 1. As the scales of an operator they mean that no dimension shrinks.
 func (m message) growing() bool {
 	if m.number("data_type") != typeFloat {
 		return false

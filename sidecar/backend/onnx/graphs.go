@@ -10,8 +10,9 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// maxGraphs bounds the graphs that are kept. Powers of two need few; rows with
-// dimensions of any size may need any number, and then the least used goes.
+// maxGraphs is the number of graphs that are kept. Batches that are padded to powers of two need
+// few. Rows with dimensions of any size may need any number, and then the graph that was not used
+// for the longest time is dropped.
 const maxGraphs = 32
 
 // graphs keeps the compiled graph of each shape. It is safe for concurrent use.
@@ -23,19 +24,19 @@ type graphs struct {
 	kept  map[string]*compiled
 }
 
-// compiled is the graph of one shape: an executor that never meets another.
+// compiled is the graph of one shape. Its executor never runs another shape.
 type compiled struct {
 	key   string
 	exec  *mlcontext.Exec
 	users int
 	used  int64
 
-	tried atomic.Bool // to build it
-	err   error       // why it cannot be; read when it was tried
+	tried atomic.Bool // building it was tried
+	err   error       // why it cannot be built; valid once tried is true
 }
 
-// take returns the graph for inputs of these shapes, which belongs to the caller
-// as well until give.
+// take returns the graph for inputs of these shapes. The graph is not evicted until the caller has
+// returned it with give.
 func (g *graphs) take(inputs []tensor.Tensor, batched bool, padded int64) (*compiled, error) {
 	key := make([]byte, 0, 64)
 	key = binary.AppendVarint(key, padded)
@@ -78,7 +79,7 @@ func (g *graphs) give(c *compiled) {
 	c.users--
 }
 
-// evict drops the graph that was used least recently, of those that nobody uses.
+// evict drops the least recently used of the graphs that are not in use, if there is one.
 func (g *graphs) evict() {
 	var oldest *compiled
 	for _, c := range g.kept {

@@ -104,7 +104,7 @@ type Model struct {
 // an error now, unless the model's rows have dimensions of any size. Reading the file ignores ctx.
 func Load(ctx context.Context, path string, opts Options) (_ *Model, err error) {
 	if opts.FixedBatch < 0 || opts.MaxBatch < 0 || opts.Instances < 0 {
-		return nil, errors.New("onnx: a negative option")
+		return nil, errors.New("onnx: FixedBatch, MaxBatch and Instances must not be negative")
 	}
 	if opts.FixedBatch > 0 && (opts.MaxBatch == 0 || opts.MaxBatch > opts.FixedBatch) {
 		opts.MaxBatch = opts.FixedBatch
@@ -125,8 +125,8 @@ func Load(ctx context.Context, path string, opts Options) (_ *Model, err error) 
 			err = errors.Join(err, m.Close())
 		}
 	}()
-	// One operator after the other: run side by side, as is its default, each costs
-	// a goroutine, which is several times the work of a small model.
+	// Operators run one after the other. By default they would run in parallel, each in a
+	// goroutine, which costs several times the work of a small model.
 	if m.engine, err = simplego.New("ops_sequential"); err != nil {
 		return nil, fmt.Errorf("onnx: %w", err)
 	}
@@ -147,8 +147,8 @@ func Load(ctx context.Context, path string, opts Options) (_ *Model, err error) 
 	return m, nil
 }
 
-// describe reads the signature. A model whose inputs and outputs all begin with a
-// dimension of any size is batched.
+// describe reads the signature. A model is batched if the first dimension of each input and output
+// may have any size.
 func (m *Model) describe(path string) error {
 	inNames, ins := m.model.Inputs()
 	outNames, outs := m.model.Outputs()
@@ -191,7 +191,7 @@ func (m *Model) describe(path string) error {
 		return err
 	}
 	if m.opts.FixedBatch > 0 && !m.sig.Batched {
-		return errors.New("fixed_batch is for models that take batches, and this one takes one row a request")
+		return errors.New("fixed_batch needs a model that takes batches; this one takes one row per request")
 	}
 	return m.sig.Validate()
 }
@@ -217,9 +217,10 @@ var engineType = func() map[tensor.DType]dtypes.DType {
 	return out
 }()
 
-// probe runs one row: of zeros, and of ones where the model may divide by a whole number. A row
-// with dimensions of any size is not run: the graph is built for the least of them, and only an
-// operator that is not there at all is an error, since another size may be what the model wants.
+// probe runs one row. Its values are zeros, but ones in inputs of integers that are not indices,
+// because the model may divide by them. A row with dimensions of any size is not run. Its graph is
+// built with these dimensions at 1, and the only error is an operator that GoMLX does not have at
+// all: anything else may be due to the size, which the model need not support.
 func (m *Model) probe(ctx context.Context) error {
 	inputs := make([]tensor.Tensor, len(m.sig.Inputs))
 	open := false
@@ -232,7 +233,7 @@ func (m *Model) probe(ctx context.Context) error {
 		}
 		n, err := row.Elements()
 		if err != nil {
-			return nil // too many to be run
+			return nil // the row is too large to be run
 		}
 		inputs[i] = tensor.Tensor{Name: spec.Name, DType: spec.DType, Raw: make([]byte, int(n)*spec.DType.Size())}
 		if _, indices := m.limits[spec.Name]; !indices && whole[spec.DType] {
@@ -278,8 +279,8 @@ func (m *Model) Run(ctx context.Context, inputs []tensor.Tensor) ([]tensor.Tenso
 	return m.run(ctx, inputs, true, false)
 }
 
-// run builds the graph for a batch where there is none yet, and runs it if it is to. Of a probe
-// that fails the operator is to blame, and not what the batch holds.
+// run builds the graph for a batch, unless it exists, and runs it if execute is true. If a probe
+// fails, the error names the operator at fault, since the content of the batch is not.
 func (m *Model) run(ctx context.Context, inputs []tensor.Tensor, execute, probe bool) (_ []tensor.Tensor, err error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
@@ -287,7 +288,7 @@ func (m *Model) run(ctx context.Context, inputs []tensor.Tensor, execute, probe 
 	if len(inputs) != len(m.sig.Inputs) {
 		return nil, fmt.Errorf("onnx: %d inputs; the model has %s", len(inputs), tensor.List(m.sig.Inputs))
 	}
-	// The graph's functions report by panic.
+	// GoMLX's functions report errors by panics.
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("onnx: %v", p)
@@ -345,7 +346,7 @@ func (m *Model) run(ctx context.Context, inputs []tensor.Tensor, execute, probe 
 		return nil, fmt.Errorf("onnx: %w", err)
 	}
 	if len(results) != len(m.sig.Outputs) {
-		return nil, fmt.Errorf("onnx: %d results for %d outputs", len(results), len(m.sig.Outputs))
+		return nil, fmt.Errorf("onnx: the model gave %d results for %d outputs", len(results), len(m.sig.Outputs))
 	}
 	outputs := make([]tensor.Tensor, len(results))
 	for i, t := range results {
@@ -356,11 +357,11 @@ func (m *Model) run(ctx context.Context, inputs []tensor.Tensor, execute, probe 
 	return outputs, nil
 }
 
-// padded returns the number of rows that a batch of so many is run with.
+// padded returns the number of rows with which a batch of the given size is run.
 func (m *Model) padded(rows int64) (int64, error) {
 	switch {
 	case rows < 1 || rows > 1<<30:
-		return 0, fmt.Errorf("onnx: a batch of %d rows", rows)
+		return 0, fmt.Errorf("onnx: a batch of %d rows cannot be run", rows)
 	case m.opts.FixedBatch == 0:
 		return 1 << bits.Len64(uint64(rows-1)), nil
 	case rows > int64(m.opts.FixedBatch):
@@ -369,16 +370,17 @@ func (m *Model) padded(rows int64) (int64, error) {
 	return int64(m.opts.FixedBatch), nil
 }
 
-// check refuses what no operator may see.
+// check refuses an input that would end the process or give a wrong answer: one without elements,
+// or with an index that is out of range.
 func (m *Model) check(in *tensor.Tensor) error {
 	if len(in.Raw) == 0 {
-		// Its other dimensions are bounded by nothing, and what the model makes of them would end
-		// the process.
+		// The other dimensions are not bounded then. The process would end when the model
+		// allocates memory for them.
 		return &backend.TensorError{Input: in.Name, Err: fmt.Errorf("onnx: shape %v has no elements", in.Shape)}
 	}
 	limit, ok := m.limits[in.Name]
 	if !ok || in.DType != tensor.Int32 && in.DType != tensor.Int64 {
-		return nil // indices of another datatype are made whole by the model itself
+		return nil // the model itself converts indices of another datatype
 	}
 	size := in.DType.Size()
 	row := len(in.Raw)
@@ -407,7 +409,7 @@ func (m *Model) check(in *tensor.Tensor) error {
 	return nil
 }
 
-// upload copies an input into a tensor of the engine, after which come rows like the last.
+// upload copies an input into a tensor of the engine, and pads it with copies of the last row.
 func (m *Model) upload(in *tensor.Tensor, padded int64) (*tensors.Tensor, error) {
 	dims := make([]int, len(in.Shape))
 	for i, d := range in.Shape {
@@ -424,7 +426,7 @@ func (m *Model) upload(in *tensor.Tensor, padded int64) (*tensors.Tensor, error)
 	if err := t.MutableBytes(func(b []byte) {
 		copied = copy(b, in.Raw)
 		if m.sig.Batched && padded > in.Shape[0] {
-			// Rows of zeros could be what the model cannot take.
+			// Rows of zeros would not do: the model may fail on them.
 			last := in.Raw[len(in.Raw)-len(in.Raw)/int(in.Shape[0]):]
 			for rest := b[copied:]; len(rest) > 0; {
 				rest = rest[copy(rest, last):]

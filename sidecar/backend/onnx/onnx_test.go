@@ -130,7 +130,7 @@ func TestDigits(t *testing.T) {
 	}
 }
 
-// With fixed_batch the answer to a row is the same bits in any batch.
+// With fixed_batch the answer to a row has the same bits in any batch.
 func TestFixedBatchIsStable(t *testing.T) {
 	m := load(t, Options{FixedBatch: 32})
 	ds := digits(t)
@@ -143,7 +143,7 @@ func TestFixedBatchIsStable(t *testing.T) {
 		for k := range alone {
 			size := len(alone[k].Raw)
 			if !slices.Equal(alone[k].Raw, whole[k].Raw[i*size:(i+1)*size]) {
-				t.Errorf("row %d, output %s: other bits alone than in a batch of 32", i, alone[k].Name)
+				t.Errorf("row %d, output %s: the row alone gives other bits than in a batch of 32", i, alone[k].Name)
 			}
 		}
 	}

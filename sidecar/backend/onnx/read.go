@@ -13,14 +13,15 @@ import (
 	"github.com/gomlx/onnx-gomlx/onnx/parser"
 )
 
-// file is a model that was read: in GoMLX's form, and what else of it is needed.
+// file is a model that was read: GoMLX's form of it, and what else the backend needs.
 type file struct {
 	model  onnx.Model
-	limits map[string]int64 // of inputs that are indices into a weight
-	nodes  []node           // that its outputs need, each behind those that it takes from
+	limits map[string]int64 // of inputs that are indices: how many entries they may refer to
+	nodes  []node           // those that the outputs need, each after its dependencies
 }
 
-// read reads a model, once, and refuses what GoMLX cannot be given.
+// read reads a model from its file, once. It refuses a model that GoMLX would crash on or compute
+// wrongly.
 func read(path string) (f file, err error) {
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
 		return f, errors.New("it is not a regular file")
@@ -38,7 +39,7 @@ func read(path string) (f file, err error) {
 	}
 	if m.dropWeights() {
 		if data, err = proto.Marshal(m.Interface()); err != nil {
-			return f, fmt.Errorf("its weights are listed among its inputs, and it cannot be written without: %w", err)
+			return f, fmt.Errorf("its weights are listed among its inputs, and they cannot be removed from there: %w", err)
 		}
 	}
 	if err := m.checkFace(); err != nil {
@@ -66,10 +67,9 @@ func parse(data []byte) (model onnx.Model, err error) {
 	return parser.Parse(data)
 }
 
-// dropWeights takes the weights out of the list of the graph's inputs, and reports whether there
-// were any. Models of the first versions of ONNX have to list them there, and later ones may, to
-// say that a caller can give others: the weight is what is taken when he does not, as no caller
-// here can.
+// dropWeights removes the weights from the list of the graph's inputs, and reports whether there
+// were any. The first versions of ONNX require that weights are listed there. In later versions a
+// listed weight is a default that a caller may override, which callers of this backend cannot do.
 func (m message) dropWeights() bool {
 	g := m.message("graph")
 	weights := map[string]bool{}
@@ -98,8 +98,8 @@ func (m message) dropWeights() bool {
 	return true
 }
 
-// checkFace refuses inputs and outputs that are not described, which GoMLX's reader takes for
-// granted.
+// checkFace refuses a model if an input or output has no type or no shape. GoMLX's reader assumes
+// that they have both.
 func (m message) checkFace() error {
 	for _, kind := range []string{"input", "output"} {
 		for i := range m.message("graph").messages(kind) {
@@ -114,11 +114,11 @@ func (m message) checkFace() error {
 	return nil
 }
 
-// node is an operator, by the first of its outputs.
+// node is an operator and the name of its first output.
 type node struct{ op, output string }
 
-// needed returns the operators that the graph's outputs need, in its order, in which each stands
-// behind those that it takes from (vet has seen to that).
+// needed returns the operators that the graph's outputs need, in the graph's order. vet has checked
+// that each operator stands after those that it depends on.
 func (m message) needed() (all []node) {
 	g := m.message("graph")
 	wanted := map[string]bool{}
@@ -146,7 +146,7 @@ func (m message) needed() (all []node) {
 	return all
 }
 
-// takes adds the names that a node takes, those of the graphs inside it among them.
+// takes adds the names of a node's inputs to names, with those of the graphs nested in the node.
 func (m message) takes(names map[string]bool) {
 	for _, name := range m.texts("input") {
 		names[name] = true

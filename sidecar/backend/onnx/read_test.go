@@ -14,7 +14,7 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// rows is a tensor of FLOAT for a batch of rows that are as wide.
+// rowsOf returns a tensor of FLOAT for a batch of rows of the given width.
 func rowsOf(name string, width int, values ...float32) tensor.Tensor {
 	t := tensor.Tensor{Name: name, DType: tensor.FP32, Shape: tensor.Shape{int64(len(values) / width), int64(width)}}
 	for _, v := range values {
@@ -23,17 +23,17 @@ func rowsOf(name string, width int, values ...float32) tensor.Tensor {
 	return t
 }
 
-// linear multiplies a row of 4 with a weight and adds another. Where the weights are listed among
-// its inputs is for the caller to say.
+// linear multiplies a row of 4 with the weight w and adds the weight b. The caller decides whether
+// the weights are listed among the inputs.
 const linear = "initializer: {name: 'w' data_type: 1 dims: [4, 2] float_data: [1, 2, 3, 4, 5, 6, 7, 8]} initializer: {name: 'b' data_type: 1 dims: 2 float_data: [0.5, -0.5]} " +
 	"node: {op_type: 'Gemm' input: ['x', 'w', 'b'] output: 'y'} "
 
-// fixed is a value without a dimension of any size.
+// fixed is like of, without the batch dimension.
 func fixed(what, name string, kind int, dims ...int) string {
 	return strings.Replace(of(what, name, kind, dims...), "dim: {dim_param: 'N'}", "", 1)
 }
 
-// A weight that is listed among the inputs is a weight.
+// A weight that is listed among the inputs is not an input.
 func TestWeightsAmongInputsAreNone(t *testing.T) {
 	x, y := of("input", "x", 1, 4), of("output", "y", 1, 2)
 	w, b := fixed("input", "w", 1, 4, 2), fixed("input", "b", 1, 2)
@@ -78,7 +78,7 @@ func TestWeightsAmongInputsAreNone(t *testing.T) {
 	}
 }
 
-// What a model leaves out of its inputs and outputs is an error in words.
+// If the model does not describe an input or output, the error says so and says what to do.
 func TestInputsAndOutputsAreDescribed(t *testing.T) {
 	x, y, relu := of("input", "x", 1, 4), of("output", "y", 1, 4), "node: {op_type: 'Relu' input: 'x' output: 'y'} "
 	for name, c := range map[string]struct{ graph, want string }{
@@ -106,7 +106,8 @@ func TestInputsAndOutputsAreDescribed(t *testing.T) {
 
 const notInGo = " is not supported in pure Go; use ONNX Runtime"
 
-// Whatever GoMLX says of what it cannot build, the operator is named, and what to do.
+// Whatever error GoMLX returns for a graph that it cannot build, ours names the operator and says
+// what to do.
 func TestUnsupportedOperatorsAreNamed(t *testing.T) {
 	x, y := of("input", "x", 1, 4), of("output", "y", 1, 4)
 	node := func(op, in, out, more string) string {
@@ -133,7 +134,7 @@ func TestUnsupportedOperatorsAreNamed(t *testing.T) {
 	}
 	for name, c := range map[string]struct{ graph, op string }{
 		"one that it does not have":             {x + y + node("Mish", "'x'", "y", ""), "Mish"},
-		"one of nobody":                         {x + y + node("Frobnicate", "'x'", "y", "domain: 'example.org'"), "Frobnicate"},
+		"one of another domain":                 {x + y + node("Frobnicate", "'x'", "y", "domain: 'example.org'"), "Frobnicate"},
 		"behind others":                         {x + y + node("Relu", "'x'", "a", "") + node("Mish", "'a'", "b", "") + node("Relu", "'b'", "y", ""), "Mish"},
 		"with an input missing":                 {x + y + node("Relu", "'x'", "a", "") + node("Add", "'a'", "y", ""), "Add"},
 		"without what it needs":                 {x + y + node("Relu", "'x'", "a", "") + node("Einsum", "'a', 'a'", "b", "") + node("Relu", "'b'", "y", ""), "Einsum"},
@@ -152,14 +153,14 @@ func TestUnsupportedOperatorsAreNamed(t *testing.T) {
 				t.Fatalf("%v; want operator %q to be named", err, c.op)
 			}
 			if err != nil && (len(err.Error()) > 1000 || strings.Contains(err.Error(), "runtime error") || strings.Contains(err.Error(), "\n")) {
-				t.Errorf("no words for a user: %v", err)
+				t.Errorf("the error is not fit for a user: %v", err)
 			}
 		})
 	}
 }
 
-// A graph is built for each shape, so that an operator may fail at a shape that comes later. It is
-// named then too, whoever runs the shape, and other shapes go on.
+// A graph is built for each shape, so an operator may fail at a later shape only. Every run of that
+// shape names the operator, and other shapes still run.
 func TestUnsupportedAtRun(t *testing.T) {
 	graph := "input: {name: 'x' type: {tensor_type: {elem_type: 1 shape: {dim: {dim_param: 'N'} dim: {dim_param: 'A'}}}}} " + of("output", "y", 1, 2) +
 		"initializer: {name: 'to' data_type: 7 dims: 2 int64_data: [-1, 2]} node: {op_type: 'Relu' input: 'x' output: 'a'} node: {op_type: 'Add' input: ['a', 'to_add'] output: 'b'} " +

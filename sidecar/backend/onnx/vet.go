@@ -8,12 +8,13 @@ import (
 	"strconv"
 )
 
-// vet refuses what GoMLX would compute without an error and otherwise than the operators'
-// specification (https://onnx.ai/onnx/operators) says, and what would end the process: a graph with
-// a cycle, which its reader follows for ever, weights that are larger than their data, and data
-// outside of the model's folder. GoMLX looks at no operator set's version and passes over
-// attributes that it does not know. limits are, for inputs that are indices into a weight, how many
-// entries that has: what is out of range would be taken for the nearest.
+// vet refuses models that GoMLX would compute wrongly without an error, and models that would end
+// the process. A wrong answer is one that differs from the operators' specification
+// (https://onnx.ai/onnx/operators): GoMLX ignores the version of the operator set, and attributes
+// that it does not know. The process would end over a graph with a cycle, which GoMLX's reader
+// follows for ever, and over weights that are larger than their data. Data outside of the model's
+// folder are refused too. limits has the inputs that are indices into a weight, with the number of
+// the weight's entries: GoMLX would take the nearest entry for an index that is out of range.
 func vet(m message, folder string) (limits map[string]int64, err error) {
 	v := vetter{folder: folder, opset: 1, values: map[string]value{}, limits: map[string]int64{}}
 	for o := range m.messages("opset_import") {
@@ -34,20 +35,21 @@ type vetter struct {
 	limits map[string]int64
 }
 
-// value is what a model says of a value.
+// value is what is known about a named value of a model.
 type value struct {
-	ranked bool
+	ranked bool // rank is known
 	rank   int
-	kind   int64   // datatype; 0: not said
-	consts []int64 // of a weight or constant of integers
+	kind   int64   // datatype; 0: not known
+	consts []int64 // the values of a weight or constant of integers
 	fixed  bool    // consts are known
 	dims   []int64 // of a weight or constant
-	input  string  // the input of the model that it is, possibly in another form
+	input  string  // the model's input that has the same values, possibly in another form
 
-	growing bool // a weight of FLOAT of which none is below 1
+	growing bool // a weight or constant of FLOAT whose values are all at least 1
 }
 
-// graph checks a graph. outer are the names that are known where it stands.
+// graph checks a graph. outer are the names that are known around a nested graph. It is nil for the
+// model's own graph.
 func (v *vetter) graph(g message, outer map[string]bool) error {
 	known := map[string]bool{"": true}
 	maps.Copy(known, outer)
@@ -77,7 +79,7 @@ func (v *vetter) graph(g message, outer map[string]bool) error {
 		op := n.text("op_type")
 		for _, name := range n.texts("input") {
 			if !known[name] {
-				return fmt.Errorf("operator %s takes %q, which nothing before it gives", op, name)
+				return fmt.Errorf("operator %s takes %q, which is not defined before it", op, name)
 			}
 		}
 		outputs := n.texts("output")
@@ -112,10 +114,11 @@ func (v *vetter) graph(g message, outer map[string]bool) error {
 	return nil
 }
 
-// maxConsts is how many values shapes and steps have at most that are looked at.
+// maxConsts is the largest number of values that are read from a weight. Shapes and steps have
+// fewer.
 const maxConsts = 64
 
-// weight checks that a tensor of the file is not larger than its data, and that these lie in the
+// weight checks that a tensor of the file is not larger than its data, and that its data lie in the
 // model's folder.
 func (v *vetter) weight(name string, t message) error {
 	n, err := t.elements()
@@ -123,7 +126,7 @@ func (v *vetter) weight(name string, t message) error {
 		return fmt.Errorf("weight %q %w", name, err)
 	}
 	x := value{ranked: true, rank: t.count("dims"), dims: t.numbers("dims"), kind: t.number("data_type")}
-	held := int64(0) // values, of 4 bits at least
+	held := int64(0) // how many values the data have at most, at 4 bits or more each
 	if t.field("data_location").Enum() == 1 {
 		if held, err = v.outside(t); err != nil {
 			return fmt.Errorf("weight %q: %w", name, err)
@@ -147,8 +150,8 @@ func (v *vetter) weight(name string, t message) error {
 	return nil
 }
 
-// outside returns how many values of 4 bits a tensor has at most whose data are in a file of their
-// own.
+// outside returns how many values of 4 bits fit into the data of a tensor whose data are in a file
+// of their own.
 func (v *vetter) outside(t message) (int64, error) {
 	var location string
 	var offset int64
@@ -172,12 +175,12 @@ func (v *vetter) outside(t message) (int64, error) {
 		return 0, err
 	}
 	defer root.Close()
-	info, err := root.Stat(location) // neither dots nor links lead out of it
+	info, err := root.Stat(location) // root refuses dots and links that lead out of the folder
 	if err != nil {
 		return 0, fmt.Errorf("its data must lie in the model's folder: %w", err)
 	}
 	if !info.Mode().IsRegular() || offset < 0 || offset > info.Size() || length > info.Size()-offset {
-		return 0, fmt.Errorf("its data are not in %s, which has %d bytes", location, info.Size())
+		return 0, fmt.Errorf("its data reach beyond %s, which has %d bytes or is not a regular file", location, info.Size())
 	}
 	if length < 0 {
 		length = info.Size() - offset
@@ -185,7 +188,8 @@ func (v *vetter) outside(t message) (int64, error) {
 	return length * 2, nil
 }
 
-// node says what of a node is not computed as its specification says, or "".
+// node returns what GoMLX would not compute as the operator's specification says, or "". The text
+// follows the operator's name in the error.
 func (v *vetter) node(op string, in, out []string, attrs map[string]message) string {
 	number := func(name string, or int64) int64 {
 		if a, ok := attrs[name]; ok {
@@ -262,19 +266,19 @@ func (v *vetter) node(op string, in, out []string, attrs map[string]message) str
 		}
 	case "ReduceMean":
 		if k := at(in, 0).kind; k != 0 && !floats[k] {
-			return "is of integers"
+			return "averages integers"
 		}
 	case "Resize", "Upsample":
 		mode, where := text("mode", "nearest"), text("coordinate_transformation_mode", "half_pixel")
-		// Where nothing becomes smaller the two half_pixel are one: they differ for a length of 1,
-		// at positions that are cut off.
+		// If no dimension shrinks, half_pixel and pytorch_half_pixel give the same result:
+		// they differ for a length of 1 only, at positions that are clamped.
 		alike := where == "pytorch_half_pixel" && at(in, 2).growing
 		if number("antialias", 0) != 0 || !(mode == "linear" && (alike || where != "pytorch_half_pixel") && where != "tf_crop_and_resize" ||
 			mode == "nearest" && where == "asymmetric" && text("nearest_mode", "round_prefer_floor") == "floor") {
-			return "is of mode " + mode + ", " + where
+			return "has mode " + mode + ", " + where
 		}
 	case "Cast", "Identity", "Squeeze", "Unsqueeze", "Reshape", "Flatten", "Expand", "Transpose":
-		// The same values in another form.
+		// The output has the input's values, in another form.
 		if len(in) > 0 && len(out) > 0 {
 			x, from := v.values[out[0]], v.values[in[0]]
 			x.input, x.consts, x.fixed = from.input, from.consts, from.fixed
@@ -309,11 +313,11 @@ func (v *vetter) node(op string, in, out []string, attrs map[string]message) str
 	return ""
 }
 
-// floats are the datatypes of a TensorProto with a fraction: FLOAT, FLOAT16, DOUBLE, BFLOAT16.
+// floats are the floating-point datatypes of a TensorProto: FLOAT, FLOAT16, DOUBLE, BFLOAT16.
 var floats = map[int64]bool{1: true, 10: true, 11: true, 16: true}
 
-// infer finds the number of dimensions of what a node gives, where the model does not say it and it
-// follows from the operator.
+// infer sets the number of dimensions of a node's first output, if the model does not state it and
+// it follows from the operator.
 func (v *vetter) infer(op string, in, out []string) {
 	if len(in) == 0 || len(out) == 0 || v.values[out[0]].ranked {
 		return

@@ -18,9 +18,8 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// modelFile writes a model of an input x and an output y, given as the text form of protocol
-// buffers. kind is the datatype and dims are the row's dimensions of both; of y another number of
-// dimensions may follow in the graph itself.
+// modelFile writes a model into a file in dir and returns the file's path. graph is the content of
+// its GraphProto, in the text form of protocol buffers.
 func modelFile(t *testing.T, dir string, opset int, graph string) string {
 	t.Helper()
 	m, err := parseModel(nil)
@@ -42,7 +41,8 @@ func modelFile(t *testing.T, dir string, opset int, graph string) string {
 	return path
 }
 
-// of is a value of a batch: kind 1 is FLOAT, 6 INT32, 7 INT64.
+// of describes an input or an output (what) whose first dimension is the batch. kind is 1 for
+// FLOAT, 6 for INT32, 7 for INT64.
 func of(what, name string, kind int, row ...int) string {
 	dims := "dim: {dim_param: 'N'}"
 	for _, d := range row {
@@ -69,7 +69,7 @@ func TestVet(t *testing.T) {
 		name  string
 		opset int
 		graph string
-		want  string // empty: it is taken
+		want  string // empty: the model is accepted
 	}{
 		{"a plain one", 13, plain + node("Relu", "", "x"), ""},
 		{"bounds in attributes", 6, plain + node("Clip", "attribute: {name: 'min' type: FLOAT f: 0} attribute: {name: 'max' type: FLOAT f: 6}", "x"), "operator Clip (opset 6) has its bounds in attributes"},
@@ -81,8 +81,8 @@ func TestVet(t *testing.T) {
 			node("ArgMax", "attribute: {name: 'axis' type: INT i: 1} attribute: {name: 'select_last_index' type: INT i: 1}", "x"), "selects the last index"},
 		{"backwards", 13, plain + ints("from", 3) + ints("to", -9) + ints("axis", 1) + ints("step", -1) + node("Slice", "", "x", "from", "to", "axis", "step"), "may go backwards"},
 		{"forwards", 13, plain + ints("from", 0) + ints("to", 4) + ints("axis", 1) + ints("step", 1) + node("Slice", "", "x", "from", "to", "axis", "step"), ""},
-		{"a mean of integers", 13, of("input", "x", 7, 4) + of("output", "y", 7, 1) + node("ReduceMean", "attribute: {name: 'axes' type: INTS ints: [1]}", "x"), "is of integers"},
-		{"a cubic resize", 13, image + node("Resize", "attribute: {name: 'mode' type: STRING s: 'cubic'}", "x"), "is of mode cubic, half_pixel"},
+		{"a mean of integers", 13, of("input", "x", 7, 4) + of("output", "y", 7, 1) + node("ReduceMean", "attribute: {name: 'axes' type: INTS ints: [1]}", "x"), "averages integers"},
+		{"a cubic resize", 13, image + node("Resize", "attribute: {name: 'mode' type: STRING s: 'cubic'}", "x"), "has mode cubic, half_pixel"},
 		{"steps that were made a vector", 13, of("input", "x", 1, 4) + of("output", "y", 1, 2) + ints("from", 0) + ints("to", 4) + ints("axis", 1) + ints("zero", 0) +
 			"node: {op_type: 'Constant' output: 'c' attribute: {name: 'value' type: TENSOR t: {data_type: 7 int64_data: 2}}} node: {op_type: 'Unsqueeze' input: 'c' input: 'zero' output: 'step'} " +
 			node("Slice", "", "x", "from", "to", "axis", "step"), ""},
@@ -96,10 +96,10 @@ func TestVet(t *testing.T) {
 			node("Resize", "attribute: {name: 'mode' type: STRING s: 'linear'} attribute: {name: 'coordinate_transformation_mode' type: STRING s: 'pytorch_half_pixel'}", "x", "", "s"), ""},
 		{"the same to something smaller", 13, of("input", "x", 1, 1, 2, 2) + of("output", "y", 1, 1, 1, 1) + "node: {op_type: 'Constant' output: 's' attribute: {name: 'value' type: TENSOR t: {data_type: 1 dims: 4 float_data: [1, 1, 0.5, 0.5]}}} " +
 			node("Resize", "attribute: {name: 'mode' type: STRING s: 'linear'} attribute: {name: 'coordinate_transformation_mode' type: STRING s: 'pytorch_half_pixel'}", "x", "", "s"),
-			"is of mode linear, pytorch_half_pixel"},
+			"has mode linear, pytorch_half_pixel"},
 		{"an integer divided by a row", 13, of("input", "x", 7, 2) + of("output", "y", 7, 2) + ints("twelve", 12, 12) + node("Div", "", "twelve", "x"), ""},
 		{"a circle", 13, plain + "node: {op_type: 'Add' input: 'x' input: 'b' output: 'a'} node: {op_type: 'Relu' input: 'a' output: 'b'} " + node("Relu", "", "b"),
-			`operator Add takes "b", which nothing before it gives`},
+			`operator Add takes "b", which is not defined before it`},
 		{"a weight without its data", 13, plain + "initializer: {name: 'w' data_type: 1 dims: 137438953472 raw_data: 'abcd'} " + node("Add", "", "x", "w"), `weight "w" has fewer data`},
 		{"a weight of an overflowing shape", 13, plain + "initializer: {name: 'w' data_type: 1 dims: [8589934592, 8589934592] raw_data: 'abcd'} " + node("Add", "", "x", "w"), `weight "w" has an impossible shape`},
 		{"a weight elsewhere", 13, plain + "initializer: {name: 'w' data_type: 1 dims: 4 data_location: EXTERNAL external_data: {key: 'location' value: '../secret'}} " + node("Add", "", "x", "w"),
@@ -128,7 +128,7 @@ func TestVet(t *testing.T) {
 	}
 }
 
-// An index that is out of range would give the nearest entry, as if it were that one's.
+// GoMLX would take the nearest entry for an index that is out of range, so such rows are refused.
 func TestIndicesAreChecked(t *testing.T) {
 	graph := of("input", "x", 7, 2) + of("output", "y", 1, 2, 1) +
 		"initializer: {name: 'w' data_type: 1 dims: [7, 1] float_data: [1, 2, 3, 4, 5, 6, 7]} node: {op_type: 'Gather' input: 'w' input: 'x' output: 'y'}"
@@ -158,7 +158,7 @@ func TestIndicesAreChecked(t *testing.T) {
 	}
 }
 
-// Indices of another datatype are made whole by the model.
+// The model itself converts indices of another datatype.
 func TestIndicesOfAnotherDatatype(t *testing.T) {
 	graph := of("input", "x", 1, 1) + of("output", "y", 1, 1, 2) + "initializer: {name: 'w' data_type: 1 dims: [3, 2] float_data: [1, 2, 3, 4, 5, 6]} " +
 		"node: {op_type: 'Cast' input: 'x' output: 'i' attribute: {name: 'to' type: INT i: 6}} node: {op_type: 'Gather' input: 'w' input: 'i' output: 'y'}"
@@ -173,7 +173,7 @@ func TestIndicesOfAnotherDatatype(t *testing.T) {
 	}
 }
 
-// A shape may have any size as long as one of its dimensions is zero.
+// An input without elements is refused: its other dimensions may have any size.
 func TestNoElements(t *testing.T) {
 	graph := "input: {name: 'x' type: {tensor_type: {elem_type: 1 shape: {dim: {dim_param: 'N'} dim: {dim_param: 'A'} dim: {dim_param: 'B'}}}}} " +
 		of("output", "y", 1, 1) + "node: {op_type: 'ReduceSum' input: 'x' output: 'y'}"
@@ -195,7 +195,7 @@ func floatsOf(raw []byte) (all []float32) {
 	return all
 }
 
-// No model file makes the check panic or run for ever.
+// The check never panics or runs for ever, whatever the model file.
 func FuzzVet(f *testing.F) {
 	data, err := os.ReadFile(digitsFile)
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// download takes over a result that the library made. Its memory is Go's already, except
-// that of strings.
+// download fills out from a result that the library allocated. The Go bindings have copied numbers
+// into Go's memory already; strings are copied here.
 func download(out *tensor.Tensor, v rt.Value) error {
 	out.Shape = tensor.Shape(v.GetShape().Clone())
 	var dt tensor.DType
@@ -57,13 +57,13 @@ func download(out *tensor.Tensor, v rt.Value) error {
 	return nil
 }
 
-// raw returns the memory of numbers as bytes. Those systems that ONNX Runtime is built for
-// are little-endian.
+// raw returns the memory of numbers as bytes. Every system that ONNX Runtime is built for is
+// little-endian, as the tensors are.
 func raw[T rt.TensorData](s []T) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(s))), uintptr(len(s))*unsafe.Sizeof(*new(T)))
 }
 
-// cut drops the rows of the padding.
+// cut drops the rows that padded the batch.
 func cut(out *tensor.Tensor, rows, padded int64) error {
 	if len(out.Shape) == 0 || out.Shape[0] != padded {
 		return fmt.Errorf("the model answered shape %v for a batch of %d rows", out.Shape, padded)

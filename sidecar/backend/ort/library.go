@@ -17,8 +17,8 @@ const LibraryVariable = "TENSORFERRY_ORT_LIB"
 // ErrNoLibrary says that none of the known places holds a library.
 var ErrNoLibrary = errors.New("no ONNX Runtime library")
 
-// folders are the known places, in the order in which they are looked at: those of
-// LD_LIBRARY_PATH, the program's own, and the system's.
+// folders returns the folders that are searched, in their order: those of LD_LIBRARY_PATH, the
+// program's own, and the system's.
 func folders() []string {
 	out := filepath.SplitList(os.Getenv("LD_LIBRARY_PATH"))
 	if exe, err := os.Executable(); err == nil {
@@ -32,8 +32,8 @@ func folders() []string {
 	return slices.DeleteFunc(out, func(dir string) bool { return !filepath.IsAbs(dir) })
 }
 
-// Find returns the library's file. It is file itself, if that is not empty, or else the file that
-// $TENSORFERRY_ORT_LIB names. If neither is set, it is the first libonnxruntime.so (or
+// Find returns the library's file. It is file itself, if that is not empty, and otherwise the file
+// that $TENSORFERRY_ORT_LIB names. If neither is set, it is the first libonnxruntime.so (or
 // libonnxruntime.so.VERSION, or .dylib) in a folder of LD_LIBRARY_PATH, beside the program, in
 // /opt/onnxruntime/lib or in the system's library folders. If there is none, the error is
 // ErrNoLibrary and lists the places.
@@ -57,22 +57,22 @@ func find(file, variable string, dirs []string) (string, error) {
 		ErrNoLibrary, strings.Join(dirs, ", "), LibraryVariable)
 }
 
-// check looks at the file before the system's loader does, which may end the process
-// over a file that is cut short, and runs whatever code a wrong library brings.
+// check examines the file before the system's loader opens it. The loader may end the process over
+// a file that is cut short, and it runs whatever code a wrong library contains.
 func check(path string) error {
 	info, err := os.Stat(path)
 	if err != nil {
 		return fmt.Errorf("the ONNX Runtime library: %w", err)
 	}
 	if !info.Mode().IsRegular() {
-		return fmt.Errorf("the ONNX Runtime library: %s is no file", path)
+		return fmt.Errorf("the ONNX Runtime library: %s is not a regular file", path)
 	}
 	if runtime.GOOS != "linux" {
 		return nil
 	}
 	f, err := elf.Open(path)
 	if err != nil {
-		return fmt.Errorf("%s is no library for this system: %w", path, err)
+		return fmt.Errorf("%s is not a library for this system: %w", path, err)
 	}
 	defer f.Close()
 	if want := map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}[runtime.GOARCH]; want != 0 && f.Machine != want {
@@ -85,7 +85,7 @@ func check(path string) error {
 	}
 	symbols, err := f.DynamicSymbols()
 	if err != nil {
-		return fmt.Errorf("%s is no library that can be loaded: %w", path, err)
+		return fmt.Errorf("%s cannot be loaded as a library: %w", path, err)
 	}
 	if !slices.ContainsFunc(symbols, func(s elf.Symbol) bool { return s.Name == "OrtGetApiBase" && s.Section != elf.SHN_UNDEF }) {
 		return fmt.Errorf("%s is not ONNX Runtime: it has no OrtGetApiBase", path)

@@ -16,7 +16,8 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// The library is the process's: its environment is made once and never ended.
+// A process can load one library, and creates its environment once. The environment is never
+// destroyed.
 var opened struct {
 	sync.Mutex
 	lib *Library
@@ -83,10 +84,10 @@ func (m *model) open(path string, cuda int) error {
 	}
 	if cuda >= 0 {
 		if err := useCUDA(so, cuda); err != nil {
-			return fmt.Errorf("device=%s: this library or machine has no CUDA to offer; use a build of ONNX Runtime for CUDA, or device=cpu: %w", m.opts.Device, err)
+			return fmt.Errorf("device=%s: CUDA is not available in this library or on this machine; use a build of ONNX Runtime for CUDA, or device=cpu: %w", m.opts.Device, err)
 		}
 	}
-	// The names are needed for the session that runs, so the model is read twice.
+	// The session needs the names of the inputs and outputs, so the model is read twice.
 	ins, outs, err := rt.GetInputOutputInfoWithOptions(path, so)
 	if err != nil {
 		return err
@@ -116,8 +117,8 @@ func useCUDA(so *rt.SessionOptions, device int) error {
 	return so.AppendExecutionProviderCUDA(o)
 }
 
-// describe reads the signature, by the rules of the backend in pure Go: a model whose inputs and
-// outputs all begin with a dimension of any size is batched.
+// describe reads the signature. The rule is that of the backend in pure Go: a model is batched if
+// the first dimension of each input and output may have any size.
 func (m *model) describe(path string, ins, outs []rt.InputOutputInfo) error {
 	if len(ins) == 0 || len(outs) == 0 {
 		return fmt.Errorf("the model has %d inputs and %d outputs; both are needed", len(ins), len(outs))
@@ -135,7 +136,7 @@ func (m *model) describe(path string, ins, outs []rt.InputOutputInfo) error {
 		for _, s := range of {
 			dt, ok := dtypeOf[s.DataType]
 			if s.OrtValueType != rt.ONNXTypeTensor || !ok {
-				return nil, fmt.Errorf("%s %v: this backend takes no such type", kind, s.String())
+				return nil, fmt.Errorf("%s %v: this backend does not take this type", kind, s.String())
 			}
 			if len(s.Dimensions) == 0 {
 				return nil, fmt.Errorf("%s %q has no dimensions, which this backend does not take", kind, s.Name)
@@ -162,7 +163,7 @@ func (m *model) describe(path string, ins, outs []rt.InputOutputInfo) error {
 		return err
 	}
 	if m.opts.FixedBatch > 0 && !m.sig.Batched {
-		return errors.New("fixed_batch is for models that take batches, and this one takes one row a request")
+		return errors.New("fixed_batch needs a model that takes batches; this one takes one row per request")
 	}
 	return m.sig.Validate()
 }

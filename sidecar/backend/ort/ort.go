@@ -55,9 +55,8 @@ type Library struct {
 // String names the library and where it came from.
 func (l *Library) String() string { return "onnxruntime " + l.Version + " from " + l.Path }
 
-// Loader loads the models of locations as the package comment describes them. The
-// library is that of Find(file), opened with the first model. It is safe for
-// concurrent use.
+// Loader loads the models of locations as the package comment describes them. The first load opens
+// the library that Find(file) returns. The Loader is safe for concurrent use.
 func Loader(file string) backend.Loader {
 	return backend.LoaderFunc(func(ctx context.Context, loc backend.Location) (backend.Model, error) {
 		opts, err := parseOptions(loc)
@@ -68,11 +67,7 @@ func Loader(file string) backend.Loader {
 		if err != nil {
 			return nil, err
 		}
-		m, err := lib.Load(ctx, loc.Path, opts)
-		if err != nil {
-			return nil, err // not a nil *Model in an interface
-		}
-		return m, nil
+		return lib.Load(ctx, loc.Path, opts)
 	})
 }
 
@@ -101,7 +96,7 @@ func parseOptions(loc backend.Location) (o Options, err error) {
 // normal fills in the defaults and returns the number of the CUDA device, or -1 for the CPU.
 func (o *Options) normal() (cuda int, err error) {
 	if o.Instances < 0 || o.Threads < 0 || o.MaxBatch < 0 || o.FixedBatch < 0 {
-		return 0, errors.New("ort: a negative option")
+		return 0, errors.New("ort: Instances, Threads, MaxBatch and FixedBatch must not be negative")
 	}
 	o.Instances, o.Threads = max(o.Instances, 1), max(o.Threads, 1)
 	if o.FixedBatch > 0 && (o.MaxBatch == 0 || o.MaxBatch > o.FixedBatch) {

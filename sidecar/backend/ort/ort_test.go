@@ -85,9 +85,9 @@ func TestFind(t *testing.T) {
 	}
 	_, err := find("", "", []string{empty})
 	if !errors.Is(err, ErrNoLibrary) || !strings.Contains(err.Error(), empty) || !strings.Contains(err.Error(), "--ort-lib") {
-		t.Errorf("nothing to be found: %v", err)
+		t.Errorf("no library in any folder: %v", err)
 	}
-	// The current folder is no place for a library that was not named.
+	// The current folder is not searched: anybody may have put a library there.
 	t.Setenv("LD_LIBRARY_PATH", ":relative:"+one)
 	if got := folders(); got[0] != one {
 		t.Errorf("the first folder is %q", got[0])
@@ -121,7 +121,7 @@ func TestOpenRefuses(t *testing.T) {
 			t.Errorf("the error does not name %s: %v", path, err)
 		}
 	}
-	// Through the loader, too, and not as a model that is nil.
+	// The loader returns the error too, and no typed nil as the model.
 	if m, err := Loader(cut).Load(t.Context(), backend.Location{Path: "x.onnx"}); err == nil || m != nil {
 		t.Errorf("loaded %v, %v", m, err)
 	}

@@ -39,8 +39,8 @@ func (m *model) Close() error {
 	return m.session.Destroy()
 }
 
-// NoWarmUp implements backend.Unwarmed. No string means nothing: a model may read numbers from
-// them, and an empty one is no number.
+// NoWarmUp implements backend.Unwarmed. A model with strings among its inputs is not warmed up: it
+// may read numbers from them, and an empty string is not a number.
 func (m *model) NoWarmUp() bool {
 	return slices.ContainsFunc(m.sig.Inputs, func(in tensor.Spec) bool { return in.DType == tensor.Bytes })
 }
@@ -54,7 +54,7 @@ func (m *model) probe(ctx context.Context) error {
 	for i, spec := range m.sig.Inputs {
 		n, err := spec.Row.Elements()
 		if err != nil || n == 0 {
-			return nil // of any size
+			return nil // the row has a dimension of any size
 		}
 		inputs[i] = tensor.Tensor{Name: spec.Name, DType: spec.DType, Shape: tensor.Shape{}, Raw: make([]byte, int(n)*spec.DType.Size())}
 		if m.sig.Batched {
@@ -81,8 +81,8 @@ func (b *batch) release() {
 	b.pinner.Unpin()
 }
 
-// Run implements backend.Model. When ctx ends the library is told to stop, which it
-// does after the operator that it is at.
+// Run implements backend.Model. When ctx ends, the library is asked to stop. It stops after the
+// operator that is running.
 func (m *model) Run(ctx context.Context, inputs []tensor.Tensor) ([]tensor.Tensor, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
@@ -113,7 +113,7 @@ func (m *model) Run(ctx context.Context, inputs []tensor.Tensor) ([]tensor.Tenso
 		out.Name, out.DType = spec.Name, spec.DType
 		n, err := spec.Row.Elements()
 		if err != nil || n == 0 || spec.DType == tensor.Bytes {
-			continue // the library makes it
+			continue // the library allocates the output
 		}
 		if m.sig.Batched {
 			out.Shape = tensor.Shape{padded}
@@ -178,13 +178,14 @@ func (m *model) run(ctx context.Context, args, results []rt.Value) error {
 	})
 	defer func() {
 		if !stop() {
-			<-told // it may still be using o
+			<-told // Terminate may still be using o
 		}
 	}()
 	return m.session.RunWithOptions(args, results, o)
 }
 
-// upload makes an input's value, over the caller's own memory where it can be.
+// upload makes the library's value of an input. It uses the caller's own memory if that has the
+// right size and alignment.
 func (m *model) upload(b *batch, in *tensor.Tensor, padded int64) error {
 	shape := slices.Clone(in.Shape)
 	n, err := shape.Elements()
@@ -204,7 +205,7 @@ func (m *model) upload(b *batch, in *tensor.Tensor, padded int64) error {
 	if want := int(n) * size; len(raw) > want || len(raw) < want && !m.sig.Batched {
 		return fmt.Errorf("ort: input %q: %d bytes for shape %v", in.Name, len(raw), in.Shape)
 	} else if len(raw) < want || uintptr(unsafe.Pointer(unsafe.SliceData(raw)))%uintptr(size) != 0 {
-		raw = make([]byte, want) // padded, or where its elements are aligned
+		raw = make([]byte, want) // a copy that is padded, or aligned for its elements
 		copy(raw, in.Raw)
 	}
 	b.pinner.Pin(&raw[0])
@@ -216,8 +217,8 @@ func (m *model) upload(b *batch, in *tensor.Tensor, padded int64) error {
 	return nil
 }
 
-// uploadStrings makes a value of strings. The library takes them as C does, so one
-// with a zero byte would lose its end: such rows are refused.
+// uploadStrings makes the library's value of an input of strings. The library takes C strings, so
+// it would cut a string at a zero byte. Rows with such strings are refused.
 func (m *model) uploadStrings(b *batch, in *tensor.Tensor, shape rt.Shape, n, perRow int) error {
 	texts := make([]string, 0, n)
 	var bad []int

@@ -9,9 +9,10 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// TestStringsAreNotMadeUp: a model with strings among its inputs is run with none that nobody sent,
-// neither when it is loaded nor to warm it up: it may make numbers of them, which an empty one is
-// not. There is no session here, so that a run would end the test.
+// TestStringsAreNotMadeUp: a model with strings among its inputs runs only with strings that a
+// caller sent, so it is not run when it is loaded or to warm it up. The model may read numbers from
+// its strings, and an empty string is not a number. There is no session here, so a run would end
+// the test.
 func TestStringsAreNotMadeUp(t *testing.T) {
 	text := tensor.Spec{Name: "s", DType: tensor.Bytes, Row: tensor.Shape{1}}
 	number := tensor.Spec{Name: "x", DType: tensor.FP32, Row: tensor.Shape{1}}
