@@ -75,7 +75,7 @@ func TestProxyAtTheStart(t *testing.T) {
 				start := time.Now()
 				err := run(t, 1, behind(p, s), async.Config{})
 				if !errors.Is(err, sidecar.ErrUnreachable) || !errors.Is(err, sidecar.ErrPermanent) || !strings.Contains(err.Error(), says) ||
-					!strings.Contains(err.Error(), "no answer of the model server's") || time.Since(start) > time.Second {
+					!strings.Contains(err.Error(), "answer does not come from the model server") || time.Since(start) > time.Second {
 					t.Errorf("after %v: %v", time.Since(start), err)
 				}
 				p.Close()

@@ -71,8 +71,8 @@ func TestStatedSignature(t *testing.T) {
 // Without that, the error says what is missing and where it can be stated.
 func TestServerThatDoesNotTell(t *testing.T) {
 	for name, want := range map[string]string{
-		"neither inputs nor outputs": "does not tell the inputs and outputs of the model",
-		"no outputs":                 "does not tell the outputs of the model",
+		"neither inputs nor outputs": "does not describe the inputs and outputs of the model",
+		"no outputs":                 "does not describe the outputs of the model",
 		"no call for it":             "unknown method ModelMetadata",
 	} {
 		synctest.Test(t, func(t *testing.T) {
