@@ -54,8 +54,8 @@ type channel[IN, OUT any] struct {
 	requests uint64
 	closed   bool
 	accused  accused[OUT]
-	// completing is held while outcomes are handed over, so that only one slice is handed over
-	// at a time.
+	// completing is held while outcomes are handed over, so that workers hand over one slice at
+	// a time.
 	completing sync.Mutex
 	versions   versions
 	// opened wakes listen when a request is sent. deaf says that listen waits for that.
@@ -136,8 +136,8 @@ func (c *channel[IN, OUT]) broke(why error) {
 	}
 }
 
-// maxRows returns the largest number of rows in a request: the least of what the model and the
-// configuration allow, and an equal share of the operator's capacity.
+// maxRows returns the largest number of rows in a request: the smallest of what the model allows,
+// what the configuration allows, and an equal share of the operator's capacity.
 func maxRows(cfg *Config, sig *tensor.Signature, op async.Config) int {
 	capacity := cmp.Or(op.MaxCalls, op.Capacity, async.DefaultCapacity)
 	n := min(cfg.MaxBatch, (capacity+cfg.Window-1)/cfg.Window)

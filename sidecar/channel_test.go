@@ -68,7 +68,7 @@ func TestMaxRows(t *testing.T) {
 	}
 }
 
-// Rows of several shapes share requests with rows of the same shape, and none is lost.
+// Rows of several shapes share requests with rows of the same shape, and no row is lost.
 func TestRaggedRows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPeer(t, tensor.Dynamic)

@@ -31,7 +31,7 @@ func TestOneOfTwoConnectionsGoesSilent(t *testing.T) {
 		"the new one":                       {2, unknown, unknown, [2]time.Duration{40 * s, 40 * s}, [2]int{1, 2}, false},
 		"the new one, and systems tell":     {2, heard, unheard, [2]time.Duration{40 * s, 40 * s}, [2]int{1, 2}, false},
 		"the old one":                       {1, unheard, heard, [2]time.Duration{200 * s, 30 * s}, [2]int{2, 1}, false},
-		"the old one, nobody tells":         {1, unknown, unknown, [2]time.Duration{200 * s, s}, [2]int{1, 1}, true},
+		"the old one, unknown":              {1, unknown, unknown, [2]time.Duration{200 * s, s}, [2]int{1, 1}, true},
 		"the old one, and its system hears": {1, heard, unheard, [2]time.Duration{200 * s, s}, [2]int{1, 1}, true},
 	} {
 		t.Run(name, func(t *testing.T) {

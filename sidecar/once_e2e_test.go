@@ -52,7 +52,7 @@ func TestAnsweredRowsAreNotRepeated(t *testing.T) {
 			answer.Trailer.Set("x-cost", "1")
 			return garbled(answer, body)
 		}},
-		"compressed, nobody says how":  {alter: func(_ *http.Response, body []byte) []byte { return framed(1, body[frame:]) }},
+		"compressed, without a method": {alter: func(_ *http.Response, body []byte) []byte { return framed(1, body[frame:]) }},
 		"compressed in an unknown way": {alter: encoded("brotli", zipped)},
 		"compressed badly":             {alter: encoded("gzip", func() []byte { return []byte("not gzip") })},
 		"compressed and large":         {alter: encoded("gzip", zipped), bytes: 64 << 10},

@@ -41,14 +41,14 @@ func TestSlowModelOfWhichNobodyTells(t *testing.T) {
 		cuts             int
 		answers          bool
 	}{
-		"it is too slow":                       {time.Hour, 10 * time.Second, busyWith(), 1, false},
-		"it is too slow by little":             {12 * time.Second, 10 * time.Second, busyWith(), 1, false},
-		"it is slow":                           {30 * time.Second, 60 * time.Second, busyWith(), 1, true},
-		"it is slow, without a timeout":        {300 * time.Second, async.Off, busyWith(), 1, true},
-		"no room to ask, and it is too slow":   {time.Hour, 10 * time.Second, full, 0, false},
-		"no room to ask, and it is slow":       {30 * time.Second, 60 * time.Second, full, 0, true},
-		"no room to ask, without a timeout":    {300 * time.Second, async.Off, full, 0, true},
-		"it is no slower than those are asked": {time.Second, 60 * time.Second, busyWith(), 0, true},
+		"it is too slow":                     {time.Hour, 10 * time.Second, busyWith(), 1, false},
+		"it is too slow by little":           {12 * time.Second, 10 * time.Second, busyWith(), 1, false},
+		"it is slow":                         {30 * time.Second, 60 * time.Second, busyWith(), 1, true},
+		"it is slow, without a timeout":      {300 * time.Second, async.Off, busyWith(), 1, true},
+		"no room to ask, and it is too slow": {time.Hour, 10 * time.Second, full, 0, false},
+		"no room to ask, and it is slow":     {30 * time.Second, 60 * time.Second, full, 0, true},
+		"no room to ask, without a timeout":  {300 * time.Second, async.Off, full, 0, true},
+		"it answers before it is asked":      {time.Second, 60 * time.Second, busyWith(), 0, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

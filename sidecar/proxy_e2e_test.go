@@ -19,8 +19,8 @@ func behind(p *sidecartest.Proxy, s *sidecartest.Server) sidecar.Config {
 	return sidecar.Config{Endpoint: "proxy", Dialer: p.Dialer(), Model: s.Model()}
 }
 
-// A proxy's own answers in mid-run do not come from the server: records wait, and none fails or is
-// lost (A76). A refusal before the server has the call does not harm rows that must not be
+// A proxy's own answers in mid-run do not come from the server: records wait, and no record fails
+// or is lost (A76). A refusal before the server has the call does not harm rows that must not be
 // repeated.
 func TestProxyInMidRun(t *testing.T) {
 	for _, status := range []int{0, http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound,

@@ -35,7 +35,7 @@ func TestSizes(t *testing.T) {
 	want("too early", 200)
 	now = now.Add(firstStep)
 	s.passed(50, false, now)
-	want("nothing of that size is at hand", 200)
+	want("only a small request passed", 200)
 	s.passed(200, false, now)
 	want("a step", 400)
 	s.refused(390)

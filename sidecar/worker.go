@@ -68,8 +68,8 @@ func newWorker[IN, OUT any](c *channel[IN, OUT]) *worker[IN, OUT] {
 // Cancel.
 func (w *worker[IN, OUT]) run() { w.goOn(w.carry) }
 
-// goOn calls first, and then carries requests. If a function of the user's ends the goroutine,
-// another goroutine continues the request.
+// goOn calls the function first, and then carries requests. If a function of the user's ends the
+// goroutine, another goroutine continues the request.
 func (w *worker[IN, OUT]) goOn(first func() bool) {
 	returned := false
 	defer func() {

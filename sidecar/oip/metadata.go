@@ -47,7 +47,7 @@ func Configure(sig *tensor.Signature, cfg *ModelConfig) error {
 	case cfg.GetMaxBatchSize() < 0:
 		return fmt.Errorf("the configuration of model %q is wrong: its largest batch is %d rows", sig.Model, cfg.GetMaxBatchSize())
 	case cfg.GetSequenceBatching() != nil:
-		return fmt.Errorf("model %q keeps state for sequences of requests, but records are sent as independent requests", sig.Model)
+		return fmt.Errorf("model %q keeps a state for each sequence of requests, but records are sent as independent requests", sig.Model)
 	case cfg.GetMaxBatchSize() > 0:
 		if sig.Batched {
 			sig.MaxBatch = int(cfg.GetMaxBatchSize())
