@@ -5,7 +5,8 @@ import (
 	"fmt"
 )
 
-// frames parses the HTTP/2 frames that one side sends, but only their headers.
+// frames follows the HTTP/2 frames that one side sends. It reads only the head of each frame, and
+// the payload of GOAWAY.
 type frames struct {
 	skip   int // bytes before the first frame
 	head   [9]byte
