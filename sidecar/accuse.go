@@ -8,25 +8,25 @@ import (
 	"github.com/tensorferry/tensorferry/async"
 )
 
-// accused are rows that the server has refused, or failed on, over their content. Before one of
-// them is blamed the server is asked whether the model is still the one that the codec was bound
-// to (A63): a codec that does not fit makes every row look bad. The question goes out beside the
-// requests, one at a time, and an answer counts for all rows that were accused before it was
-// asked, so that a burst of bad records costs a few questions and no request waits.
+// accused holds rows that the server refused, or failed on, because of their content. Before the
+// channel blames a row, it asks the server whether the model is still the one that the codec was
+// bound to (A63): a codec that does not fit makes every row look bad. The question goes out beside
+// the requests, one at a time. Its answer counts for every row that was accused before the question
+// was sent. So a burst of bad records costs a few questions, and no request waits.
 type accused[OUT any] struct {
 	rows  []accusedRow[OUT]
-	open  bool          // the question is to be asked
-	asked chan struct{} // wakes who asks it
+	open  bool          // a question should be sent
+	asked chan struct{} // wakes judgeAccused
 }
 
 type accusedRow[OUT any] struct {
-	async.Completion[OUT] // with what it is accused of
-	// an outcome has to be there: before its time is over, or its hold
+	async.Completion[OUT] // with the error that the row gets if the model is the same
+	// The row must have its outcome by then; see accuseUntil.
 	until time.Time
 }
 
-// accuse hands rows over that are to fail unless the model has changed. Without rows it only has
-// that looked into.
+// accuse hands over rows that fail unless the model has changed. Without rows it only has the model
+// checked.
 func (c *channel[IN, OUT]) accuse(rows []accusedRow[OUT]) {
 	c.mu.Lock()
 	c.accused.rows, c.accused.open = append(c.accused.rows, rows...), true
@@ -37,9 +37,9 @@ func (c *channel[IN, OUT]) accuse(rows []accusedRow[OUT]) {
 	}
 }
 
-// accuseUntil is by when a row must have its outcome that is accused now: so long before its time
-// is over that it can be called again, or, without a timeout, after a hold. Else it would fail of
-// its timeout, and not as what it is, or never.
+// accuseUntil returns when a row that is accused now must have its outcome. That is early enough
+// before its deadline for another call, or, without a timeout, after a hold. Later, the row would
+// fail with a timeout instead of its own error, or never.
 func (c *channel[IN, OUT]) accuseUntil(deadline time.Time) time.Time {
 	if deadline.IsZero() {
 		return time.Now().Add(cmp.Or(c.sub.Config.Hold, async.DefaultHold))
@@ -54,7 +54,7 @@ func (c *channel[IN, OUT]) judgeAccused() {
 		next := j.next()
 		select {
 		case <-c.ctx.Done():
-			return // nobody listens
+			return // the operator takes no more outcomes
 		case <-c.accused.asked:
 			c.mu.Lock()
 			j.due = j.due || c.accused.open
@@ -73,16 +73,16 @@ func (c *channel[IN, OUT]) judgeAccused() {
 // judging is the state of judgeAccused.
 type judging[IN, OUT any] struct {
 	c       *channel[IN, OUT]
-	waiting []accusedRow[OUT] // for a question
-	asked   []accusedRow[OUT] // before the one that is under way
-	due     bool              // a question is to be asked
+	waiting []accusedRow[OUT] // for the next question
+	asked   []accusedRow[OUT] // before the question in progress was sent
+	due     bool              // a question should be sent
 	asking  bool
 	answers chan *Error
-	tries   int       // of questions without an answer
-	pause   time.Time // before which no other is asked
+	tries   int       // questions in a row without an answer
+	pause   time.Time // no question is sent before then
 }
 
-// next is a timer for the first moment at which something is to be done.
+// next returns a timer for the first moment at which there is something to do.
 func (j *judging[IN, OUT]) next() *time.Timer {
 	at := time.Now().Add(time.Hour)
 	if j.due && !j.asking && j.pause.Before(at) {
@@ -98,7 +98,7 @@ func (j *judging[IN, OUT]) next() *time.Timer {
 	return time.NewTimer(time.Until(at))
 }
 
-// ask asks whether the model is the same, if that is due and no question is under way.
+// ask asks whether the model is the same, if a question is due and none is in progress.
 func (j *judging[IN, OUT]) ask() {
 	if !j.due || j.asking || time.Now().Before(j.pause) {
 		return
@@ -114,8 +114,8 @@ func (j *judging[IN, OUT]) ask() {
 	})
 }
 
-// answered completes the rows for which the question was asked: with what they are accused of, if
-// the model is the same. Without an answer they wait, as for a lost connection.
+// answered completes the rows that were accused before the question: with their own errors, if the
+// model is the same. If the question got no answer, they wait, as for a lost connection.
 func (j *judging[IN, OUT]) answered(why *Error) {
 	c := j.c
 	j.asking = false
@@ -132,7 +132,7 @@ func (j *judging[IN, OUT]) answered(why *Error) {
 		c.link.lost(why)
 	}
 	if why != nil && why.hold && c.cfg.NonIdempotent {
-		// They must not be called again because there is no answer to this.
+		// These rows must not be called again just because this question got no answer.
 		j.waiting, j.due = append(j.waiting, rows...), j.due || len(rows) > 0
 		j.pause = time.Now().Add(c.cfg.Backoff.delay(j.tries))
 		j.tries++
@@ -142,8 +142,8 @@ func (j *judging[IN, OUT]) answered(why *Error) {
 	c.convict(rows, why)
 }
 
-// late completes rows that can wait no longer for an answer. Those that must not be called again
-// are what they are accused of.
+// late completes rows that cannot wait any longer for an answer. Rows that must not be called again
+// fail with their own errors.
 func (j *judging[IN, OUT]) late() {
 	var why *Error
 	if !j.c.cfg.NonIdempotent {
@@ -163,7 +163,7 @@ func (j *judging[IN, OUT]) late() {
 	}
 }
 
-// convict completes rows: with why, or else with what they are accused of.
+// convict completes rows with why, or with their own errors if why is nil.
 func (c *channel[IN, OUT]) convict(rows []accusedRow[OUT], why *Error) {
 	if len(rows) == 0 {
 		return

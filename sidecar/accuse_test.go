@@ -19,8 +19,8 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// dislikes makes a peer refuse the record 1, and be silent from then on about the model's metadata
-// until the test is over.
+// dislikes makes a peer refuse record 1, and then not answer questions about the model's metadata
+// until the test ends.
 func dislikes(t *testing.T, p *peerServer) {
 	var asked atomic.Bool
 	over := make(chan struct{})
@@ -40,8 +40,8 @@ func dislikes(t *testing.T, p *peerServer) {
 	}
 }
 
-// A record is what it is accused of also where the server does not say in its time whether the
-// model is the same, or never: it does not fail of its timeout, and nobody waits for ever (A63).
+// If the server does not say in time whether the model is the same, or never does, a record still
+// fails with its own error, not with a timeout, and does not wait for ever (A63).
 func TestAccusedWithoutAnAnswer(t *testing.T) {
 	for name, c := range map[string]struct {
 		once    bool
@@ -92,8 +92,8 @@ func TestAccusedWithoutAnAnswer(t *testing.T) {
 	}
 }
 
-// That a server has no room to answer about its model, or is slow at it, is no loss of the
-// connection: others are served, and nobody says that it is out of reach.
+// A server that has no room to answer about its model, or is slow to, is not a lost connection:
+// other records are answered, and the server is not called out of reach.
 func TestAccusedWhileTheServerIsBusy(t *testing.T) {
 	for name, silent := range map[string]bool{"no room": false, "silent": true} {
 		t.Run(name, func(t *testing.T) {
@@ -139,7 +139,7 @@ func TestAccusedWhileTheServerIsBusy(t *testing.T) {
 	}
 }
 
-// A server may list the tensors of a model in another order: it is the same model.
+// A server may list a model's tensors in another order. It is the same model.
 func TestTensorsInAnotherOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPeer(t)
@@ -184,8 +184,7 @@ func TestTensorsInAnotherOrder(t *testing.T) {
 	})
 }
 
-// What panics in a connection of the user's own stays a panic of theirs, however much is said of
-// it.
+// A panic in the user's own connection stays a panic error, however long its text is.
 func TestLongPanicOfAConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPeer(t)
@@ -208,7 +207,7 @@ func TestLongPanicOfAConnection(t *testing.T) {
 	})
 }
 
-// panicky is a connection that panics at inferences.
+// panicky is a connection that panics at inference calls.
 type panicky struct {
 	grpc.ClientConnInterface
 	with string

@@ -8,15 +8,15 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/oip"
 )
 
-// A call may end with an error although the model has run its rows: where this side can make
-// nothing of the answer, and where the server could not send it. That such an error looks as one
-// that the model has failed must not send the rows again if they must not be repeated.
+// A call may end with an error although the model has run its rows: this side could not read the
+// answer, or the server could not send it. Such an error looks like a failure of the model. Rows
+// that must not be repeated must not be sent again because of it.
 
-// Words of grpc's for an answer of which this side could make nothing, where its headers have
-// arrived. A server uses none of them in such a place, unless it is a proxy for another that has
-// run the rows too.
+// grpc's messages for an answer that this side could not read although its headers arrived. A
+// server sends none of them in such a place, unless it is a proxy for another server that has run
+// the rows too.
 var wordsAnswer = [...]string{
-	"grpc: ", // too large, compressed in a way that is not known or not well, not to be decoded
+	"grpc: ", // too large, cannot be decompressed, cannot be decoded
 	"cardinality violation: ",
 	"unexpected EOF",
 	"a HEADERS frame cannot appear in the middle of a stream",
@@ -25,9 +25,9 @@ var wordsAnswer = [...]string{
 	"received invalid frame",
 }
 
-// Words of a server that could not send what the model has given: for its size, of grpc in Go and
-// C++, in .NET, in Rust; and else, of grpc in Go and of our sidecar. This side says the same of a
-// request that it has not sent.
+// Messages of a server that could not send the model's answer. The first list is about its size:
+// grpc in Go and C++, in .NET, in Rust. The second is about other causes: grpc in Go, and our
+// sidecar. This side says the same of a request that it could not send.
 var (
 	wordsLargeToSend = [...]string{
 		"send message larger than max", "sent message larger than max",
@@ -36,9 +36,9 @@ var (
 	wordsNotSent = [...]string{"grpc: error while marshaling", "grpc: error while compressing", "the answer cannot be encoded"}
 )
 
-// spoiled reports whether an answer of the server's came, or began to, and this side could make
-// nothing of it. A status of the server's own has something around it: what has nothing is grpc's,
-// and, unless its words begin with "grpc: ", of a request that has left.
+// spoiled reports whether an answer of the server arrived, or began to, and this side could not
+// read it. A status of the server's own comes with headers or trailers. A status without either was
+// made by grpc. Unless its message begins with "grpc: ", the request had left this side by then.
 func (m *marks) spoiled(d *oip.Details) bool {
 	words := wordsAnswer[:]
 	switch {
@@ -54,8 +54,8 @@ func (m *marks) spoiled(d *oip.Details) bool {
 		strings.HasPrefix(d.Message, "received ") && strings.Contains(d.Message, " data exceeding the limit ")
 }
 
-// unsent reports whether the server says that it could not send the answer, and whether for its
-// size.
+// unsent reports whether the server says that it could not send the answer, and whether the answer
+// was too large.
 func (m *marks) unsent(d *oip.Details) (yes, large bool) {
 	if m == nil || len(m.header)+len(m.trailer) == 0 || d.Reason != "" {
 		return false, false

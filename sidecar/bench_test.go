@@ -41,7 +41,7 @@ func (s *echoServer) ModelInfer(_ context.Context, req *oip.ModelInferRequest) (
 
 const benchWidth = 64
 
-// startEcho serves over a real Unix socket.
+// startEcho starts an echoServer on a real Unix socket.
 func startEcho(tb testing.TB) (cfg Config, sig *tensor.Signature) {
 	s := &echoServer{sig: tensor.Signature{Model: "echo", Batched: true,
 		Inputs:  []tensor.Spec{{Name: "x", DType: tensor.FP32, Row: tensor.Shape{benchWidth}}},
@@ -66,8 +66,8 @@ func startEcho(tb testing.TB) (cfg Config, sig *tensor.Signature) {
 	return Config{Endpoint: where, Model: "echo"}, &s.sig
 }
 
-// sumCodec sends a record's 64 values and makes one number of the answer, so that what is measured
-// is the channel, not the results' own memory.
+// sumCodec sends a record's 64 values and makes one number of the answer, so that the benchmark
+// measures the channel and not the memory of the results.
 type sumCodec struct{}
 
 func (sumCodec) Bind(tensor.Signature) (tensor.RowCodec[numbers, float32], error) {
@@ -127,7 +127,7 @@ func newLoad(tb testing.TB, cfg Config, rows, window int) *load {
 // run sends n records.
 func (l *load) run(tb testing.TB, n int) {
 	sent, done, free := 0, 0, l.most
-	deadline := time.Now().Add(time.Hour) // what is late is left to an operator, and there is none
+	deadline := time.Now().Add(time.Hour) // no operator here ends late calls
 	for done < n {
 		if k := min(free, n-sent); k > 0 {
 			for i := range l.calls[:k] {
@@ -146,9 +146,9 @@ func (l *load) run(tb testing.TB, n int) {
 	}
 }
 
-// bareLoop is what the channel is measured against: as many goroutines as there are places, each
-// encoding rows of the same records into a request, sending it over a plain connection, and
-// decoding the answer.
+// bareLoop is the baseline for the channel: one goroutine for each place in the window. Each
+// encodes rows of the same records into a request, sends it over a plain connection, and decodes
+// the answer.
 func bareLoop(tb testing.TB, conn *grpc.ClientConn, sig *tensor.Signature, rows, window, n int) {
 	var next atomic.Int64
 	var wg sync.WaitGroup
@@ -186,9 +186,9 @@ func bareLoop(tb testing.TB, conn *grpc.ClientConn, sig *tensor.Signature, rows,
 	wg.Wait()
 }
 
-// BenchmarkChannel measures a channel against a bare gRPC loop with requests of the same size
-// and as many of them in flight, over the same kind of socket, in interleaved pairs. It reports the
-// medians, and the median and spread of the pairs' ratios: 1 is no cost, below 1 is slower.
+// BenchmarkChannel measures a channel against a bare gRPC loop, in interleaved pairs. Both have
+// requests of the same size, equally many in flight, over the same kind of socket. It reports the
+// medians, and the median and spread of the pairs' ratios: 1 means no cost, below 1 means slower.
 func BenchmarkChannel(b *testing.B) {
 	for _, rows := range []int{1, 32, 250} {
 		b.Run(fmt.Sprintf("rows=%d", rows), func(b *testing.B) {
@@ -227,7 +227,7 @@ func BenchmarkChannel(b *testing.B) {
 	}
 }
 
-// In the steady state nothing is allocated for a record: requests of ten times the rows cost what
+// In the steady state a record costs no allocation: requests with ten times the rows cost what
 // small ones do.
 func TestAllocations(t *testing.T) {
 	cfg, _ := startEcho(t)
@@ -235,7 +235,7 @@ func TestAllocations(t *testing.T) {
 		l := newLoad(t, cfg, rows, 2)
 		defer l.caller.Close()
 		const requests = 200
-		l.run(t, 4*rows*requests) // until every buffer has its size
+		l.run(t, 4*rows*requests) // until every buffer has grown to its size
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		l.run(t, rows*requests)

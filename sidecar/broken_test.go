@@ -19,8 +19,8 @@ import (
 // ends are the ways in which a function may not return.
 var ends = map[string]func(){"panic": func() { panic("a mistake") }, "Goexit": runtime.Goexit}
 
-// A codec that ends the goroutine, or whose error is a nil pointer, costs its own record, and
-// neither its neighbours nor the place in the window.
+// A codec that ends the goroutine, or whose error is a nil pointer, costs its own record, but not
+// its neighbours or the place in the window.
 func TestCodecThatBreaks(t *testing.T) {
 	for name, do := range map[string]func() error{
 		"panic":     func() error { panic("a mistake") },
@@ -60,7 +60,7 @@ type nilError struct{ what string }
 
 func (e *nilError) Error() string { return e.what }
 
-// clumsy doubles, and makes a mistake at some records.
+// clumsy doubles its input, and makes a mistake for some records.
 type clumsy struct {
 	where string
 	do    func() error
@@ -79,7 +79,7 @@ func (c clumsy) Encode(dst *tensor.Batch, in numbers) error {
 	if err := tensor.AppendValues(dst.Column(0), in); err != nil {
 		return err
 	}
-	return c.at("Encode", in) // the row is begun already
+	return c.at("Encode", in) // the row has begun already
 }
 
 func (c clumsy) Decode(in numbers, src *tensor.Rows, i int) (numbers, error) {
@@ -89,8 +89,8 @@ func (c clumsy) Decode(in numbers, src *tensor.Rows, i int) (numbers, error) {
 	return tensor.RowValues[float32](src.Output(0), i, nil)
 }
 
-// Config.Observe that fails once: the rows of that request have an outcome, and the place in the
-// window is free.
+// Config.Observe fails once: the rows of that request get an outcome, and the place in the window
+// becomes free.
 func TestObserveThatBreaks(t *testing.T) {
 	for name, do := range ends {
 		t.Run(name, func(t *testing.T) {
@@ -116,14 +116,15 @@ func TestObserveThatBreaks(t *testing.T) {
 				r.await()
 				r.check(0, 1, 2)
 				if requests.Load() < 2 {
-					t.Errorf("%d requests were told", requests.Load())
+					t.Errorf("%d requests were observed", requests.Load())
 				}
 			})
 		})
 	}
 }
 
-// What no record is to blame for is no record's failure: the policies for records do not hide it.
+// A failure that no record is to blame for is not a record's failure: the policies for records do
+// not hide it.
 func TestBrokenConfigurationFailsTheOperator(t *testing.T) {
 	forgiving := async.OnError{Backend: async.Drop, BadRecord: async.Drop, Transport: async.Drop, Timeout: async.Drop, Permanent: async.Drop}
 	for where, set := range map[string]func(cfg *Config, do func()){
@@ -131,7 +132,7 @@ func TestBrokenConfigurationFailsTheOperator(t *testing.T) {
 		"the Dialer": func(cfg *Config, do func()) {
 			dial, dials := cfg.Dialer, 0
 			cfg.Dialer = func(ctx context.Context, address string) (net.Conn, error) {
-				if dials++; dials > 1 { // when the connection is made again
+				if dials++; dials > 1 { // when the client reconnects
 					do()
 				}
 				return dial(ctx, address)
@@ -145,7 +146,7 @@ func TestBrokenConfigurationFailsTheOperator(t *testing.T) {
 					var conn atomic.Pointer[net.Conn]
 					p.infer = func(context.Context, *oip.ModelInferRequest, [][]float32) error {
 						if c := conn.Load(); where == "the Dialer" && c != nil {
-							(*c).Close() // so that it is made again
+							(*c).Close() // the client reconnects
 						}
 						return nil
 					}

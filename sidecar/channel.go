@@ -17,10 +17,10 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// channel is the async.Caller of one subtask: one connection, and at most Window
-// requests on it. Call hands records to the workers, of which there are Window; a
-// worker takes what has gathered, encodes it, sends it, and reports the answer. So the
-// operator's goroutine neither encodes nor decodes nor waits.
+// channel is the async.Caller of one subtask: one connection, and at most Window requests in flight
+// on it. Call hands records to Window workers. A worker takes the records that have gathered,
+// encodes them, sends the request and reports the answer. So the operator's goroutine neither
+// encodes nor decodes nor waits.
 type channel[IN, OUT any] struct {
 	cfg  Config
 	ep   endpoint.Endpoint
@@ -30,38 +30,39 @@ type channel[IN, OUT any] struct {
 	log  *slog.Logger
 
 	conn  grpc.ClientConnInterface
-	own   *grpc.ClientConn // conn, if it is the channel's own
-	wire  *wire            // beneath own; nil without
+	own   *grpc.ClientConn // conn, if the channel made it; nil: Config.Conn
+	wire  *wire            // what is known of own's connections; nil without own
 	link  link
 	share *sharing // nil: tensors travel in requests
 	sig   tensor.Signature
 	codec rowCodec[IN, OUT]
-	// encoding is held while records are encoded: a row codec encodes for one at a time.
+	// encoding is held while records are encoded: a row codec serves one goroutine at a time.
 	encoding sync.Mutex
 
-	ctx    context.Context // of everything the channel does
+	ctx    context.Context // ends when the channel is closed
 	cancel context.CancelFunc
 	giveUp context.CancelCauseFunc // ends the opening
 	tasks  sync.WaitGroup
 	close  sync.Once
 
 	mu       sync.Mutex
-	more     sync.Cond // a request may be due
+	more     sync.Cond // signals that a request may be due
 	gather   gather[IN]
-	crowd    async.Crowd    // nil: nobody says how many results wait
-	unmade   []async.CallID // of giveBack
+	crowd    async.Crowd    // nil: done does not say how many results wait
+	unmade   []async.CallID // buffer of giveBack
 	sizes    sizes
 	requests uint64
 	closed   bool
 	accused  accused[OUT]
-	// completing is held while outcomes are handed over, so that they come one slice after the
-	// other.
+	// completing is held while outcomes are handed over, so that workers hand over one slice at
+	// a time.
 	completing sync.Mutex
 	versions   versions
-	// opened wakes who listens for signs of life, if deaf says that it waits for a request.
+	// opened wakes listen when a request is sent. deaf says that listen waits for that.
 	opened chan struct{}
 	deaf   bool
-	// away are workers whose requests nobody waits for any more, in the middle of Cancel.
+	// away lists workers whose requests have lost their last wanted row. Used only within
+	// Cancel.
 	away []*worker[IN, OUT]
 }
 
@@ -79,7 +80,7 @@ func newChannel[IN, OUT any](cfg Config, ep endpoint.Endpoint, sub async.Subtask
 	return c
 }
 
-// open connects, asks for the model, binds the codec and starts the goroutines.
+// open connects, asks the server for the model, binds the codec and starts the goroutines.
 func (c *channel[IN, OUT]) open(ctx context.Context, bind binder[IN, OUT]) (err error) {
 	c.ctx, c.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	ctx, c.giveUp = context.WithCancelCause(ctx)
@@ -126,7 +127,8 @@ func (c *channel[IN, OUT]) open(ctx context.Context, bind binder[IN, OUT]) (err 
 	return nil
 }
 
-// broke says that a function of the configuration has panicked, for which no record is to blame.
+// broke fails the operator because a function of the configuration has panicked. No record is to
+// blame for that.
 func (c *channel[IN, OUT]) broke(why error) {
 	c.giveUp(why)
 	if f, ok := c.done.(async.Failer); ok {
@@ -134,8 +136,8 @@ func (c *channel[IN, OUT]) broke(why error) {
 	}
 }
 
-// maxRows is the most rows of a request: what the model, the configuration and an
-// equal share of the operator's capacity allow.
+// maxRows returns the largest number of rows in a request: the smallest of what the model allows,
+// what the configuration allows, and an equal share of the operator's capacity.
 func maxRows(cfg *Config, sig *tensor.Signature, op async.Config) int {
 	capacity := cmp.Or(op.MaxCalls, op.Capacity, async.DefaultCapacity)
 	n := min(cfg.MaxBatch, (capacity+cfg.Window-1)/cfg.Window)
@@ -145,11 +147,11 @@ func maxRows(cfg *Config, sig *tensor.Signature, op async.Config) int {
 	return max(n, 1)
 }
 
-// Call takes calls over. It never waits for the network, an answer or the codec.
+// Call takes over calls. It never waits for the network, an answer or the codec.
 func (c *channel[IN, OUT]) Call(batch []async.Call[IN]) {
 	c.mu.Lock()
-	// Whoever takes the link down empties what waits afterwards, under the lock. So what
-	// is added here is either refused or given back.
+	// A goroutine that takes the link down flushes the waiting calls afterwards, under the
+	// lock. So calls are either refused here or handed back by that flush.
 	why := c.link.down.Load()
 	if why == nil && !c.closed {
 		c.gather.add(batch)
@@ -165,22 +167,22 @@ func (c *channel[IN, OUT]) Call(batch []async.Call[IN]) {
 	}
 }
 
-// openSharing sets the shared memory up. A model that it does not suit is served without.
+// openSharing sets up the shared memory. If it does not suit the model, tensors travel in requests.
 func (c *channel[IN, OUT]) openSharing(ctx context.Context) {
 	s := &sharing{conn: c.conn, name: &c.name, log: c.log, slots: 2 * c.cfg.Window}
 	s.slot = c.cfg.SharedMemory / s.slots / minSlot * minSlot
 	var err error
 	if s.layout, err = divide(&c.sig, s.slot, c.gather.rows); err != nil {
-		s.without(fmt.Sprintf("%v; give it more than %d bytes", err, c.cfg.SharedMemory))
+		s.without(fmt.Sprintf("%v; reserve more than %d bytes", err, c.cfg.SharedMemory))
 		return
 	}
 	s.open(ctx)
 	c.share = s
 }
 
-// Cancel forgets calls that have their outcome, and aborts requests that hold no others. One whose
-// tensors lie in shared memory goes on by itself until the server is done with it, with the worker
-// that carries it; another worker takes over.
+// Cancel forgets calls that have their outcome, and aborts requests that hold no other calls. A
+// request whose tensors lie in shared memory is not aborted: its worker waits until the server is
+// done with it, and another worker takes this one's place.
 func (c *channel[IN, OUT]) Cancel(ids []async.CallID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -195,7 +197,7 @@ func (c *channel[IN, OUT]) Cancel(ids []async.CallID) {
 	}
 	clear(c.away)
 	c.away = c.away[:0]
-	c.wake() // what was cancelled may have been what the others waited for
+	c.wake() // the cancelled calls may have blocked others
 }
 
 // Close cancels what is in flight and waits until every goroutine and the connection
@@ -218,7 +220,7 @@ func (c *channel[IN, OUT]) Close() (err error) {
 	return err
 }
 
-// complete hands outcomes over.
+// complete hands outcomes to the operator.
 func (c *channel[IN, OUT]) complete(rows []async.Completion[OUT]) {
 	c.completing.Lock()
 	defer c.completing.Unlock()
@@ -232,7 +234,7 @@ func (c *channel[IN, OUT]) wake() {
 	}
 }
 
-// take waits for the records of the next request; nil: the channel is closed.
+// take waits for the records of the next request. Nil: the channel is closed.
 func (c *channel[IN, OUT]) take() (r *group[IN], maxBytes int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -248,9 +250,9 @@ func (c *channel[IN, OUT]) take() (r *group[IN], maxBytes int) {
 	return nil, 0
 }
 
-// giveBack gives calls that have not begun back to the operator if the results that wait there are
-// too many (A5), so that what a channel makes of calls is bounded by the answers of its window. It
-// reports whether it did. Under c.mu, which it gives away meanwhile.
+// giveBack returns calls that have not begun to the operator if too many results wait there (A5).
+// So the results that a channel makes are bounded by the answers of its window. It reports whether
+// it returned any. Called with c.mu held, which it releases meanwhile.
 func (c *channel[IN, OUT]) giveBack() bool {
 	if c.crowd == nil || c.gather.pending.len() == 0 || !c.crowd.Crowded() {
 		return false
@@ -269,9 +271,9 @@ func (c *channel[IN, OUT]) giveBack() bool {
 	return true
 }
 
-// launch settles what became of the group's calls when it was encoded, and says under which context
-// and id the request goes. If no row is left to send, it is over. From here to landed a request
-// that shares memory may become nobody's.
+// launch settles what became of the group's calls when they were encoded, and returns the context
+// and id of the request. If no row is left to send, the request is over. From launch until landed,
+// a request in shared memory may be abandoned by Cancel.
 func (c *channel[IN, OUT]) launch(w *worker[IN, OUT], r *group[IN]) (ctx context.Context, cancel context.CancelFunc, id string, rows int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -281,7 +283,7 @@ func (c *channel[IN, OUT]) launch(w *worker[IN, OUT], r *group[IN]) (ctx context
 		c.gather.recycle(r)
 		return nil, nil, "", 0
 	}
-	c.wake() // for what did not fit in
+	c.wake() // for the calls that did not fit in
 	if r.sent = time.Now(); c.deaf {
 		c.deaf = false
 		select {
@@ -292,7 +294,7 @@ func (c *channel[IN, OUT]) launch(w *worker[IN, OUT], r *group[IN]) (ctx context
 	latest := latestDeadline(r.calls)
 	switch {
 	case w.shares:
-		// No deadline of this side's may end it (A50).
+		// A deadline of this side must not end this request (A50).
 		w.group = r
 		w.req.SetTimeout(latest)
 		r.abort = func() { c.away = append(c.away, w) }
@@ -314,15 +316,15 @@ func (c *channel[IN, OUT]) launch(w *worker[IN, OUT], r *group[IN]) (ctx context
 	return ctx, cancel, string(b), len(r.calls)
 }
 
-// finish takes an answered group out of flight and lets others go. Under c.mu.
+// finish takes an answered group out of flight, so that other requests can start. Under c.mu.
 func (c *channel[IN, OUT]) finish(r *group[IN]) {
 	c.gather.answered(r)
 	c.wake()
 }
 
-// leave is finish after what the caller does about a failure, in one step, so that a
-// Cancel finds each call either in the group or in a part of it. From then on nobody
-// else uses the group.
+// leave runs and, which acts on a failure, and then finish, in one step under the lock. So a Cancel
+// finds each call either in the group or in a part of it. Afterwards only the caller uses the
+// group.
 func (c *channel[IN, OUT]) leave(r *group[IN], and func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -332,7 +334,7 @@ func (c *channel[IN, OUT]) leave(r *group[IN], and func()) {
 	c.finish(r)
 }
 
-// passed is leave for a request that has reached the model.
+// passed finishes a request that has reached the model.
 func (c *channel[IN, OUT]) passed(w *worker[IN, OUT], r *group[IN]) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -340,21 +342,22 @@ func (c *channel[IN, OUT]) passed(w *worker[IN, OUT], r *group[IN]) {
 	c.finish(r)
 }
 
-// reached counts a request as one of a size that passes. Under c.mu.
+// reached notes the size of a request that was not refused for its size. Under c.mu.
 func (c *channel[IN, OUT]) reached(w *worker[IN, OUT], r *group[IN]) {
 	if w.shares { // its tensors were not in the message
 		return
 	}
 	if c.sizes.passed(w.batch.Bytes(), r.part, time.Now()) {
-		c.log.Info("sidecar: requests are kept smaller, since larger ones are refused", "endpoint", c.name.endpoint, "bytes", c.sizes.now)
+		c.log.Info("sidecar: requests are kept smaller because larger ones were refused", "endpoint", c.name.endpoint, "bytes", c.sizes.now)
 	}
 	if r.trial {
 		c.gather.tried()
 	}
 }
 
-// landed says that the request of a worker that shares memory is over. It returns false if nobody
-// waited for it any more: its group is gone, and another worker does its work.
+// landed notes that the request of a worker with shared memory is over. It returns false if no row
+// of the request was wanted any more: the group is gone, and another worker has taken this one's
+// place.
 func (c *channel[IN, OUT]) landed(w *worker[IN, OUT]) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -372,7 +375,7 @@ func (c *channel[IN, OUT]) recycle(r *group[IN]) {
 	c.gather.recycle(r)
 }
 
-// holdWaiting gives everything that is not in flight back to the operator, to wait there.
+// holdWaiting returns every call that is not in flight to the operator, which holds it.
 func (c *channel[IN, OUT]) holdWaiting(why *Error) {
 	c.share.lost()
 	c.mu.Lock()
@@ -388,7 +391,7 @@ func (c *channel[IN, OUT]) holdWaiting(why *Error) {
 	c.done.Complete(held)
 }
 
-// latestDeadline is when nobody wants the answer any more; zero: never.
+// latestDeadline returns when the last call's time is over. Zero: never.
 func latestDeadline[IN any](calls []async.Call[IN]) (latest time.Time) {
 	for i := range calls {
 		d := calls[i].Deadline

@@ -19,7 +19,8 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// Requests carry what the window and the batch allow, and each record gets its own answer.
+// Requests carry as many rows as the window and the batch size allow, and each record gets its own
+// answer.
 func TestMicroBatches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPeer(t)
@@ -44,7 +45,7 @@ func TestMicroBatches(t *testing.T) {
 	})
 }
 
-// A request holds at most an equal share of the capacity, and what the model takes.
+// A request holds at most an equal share of the capacity, and at most what the model takes.
 func TestMaxRows(t *testing.T) {
 	batched := &tensor.Signature{Batched: true}
 	for _, c := range []struct {
@@ -67,7 +68,7 @@ func TestMaxRows(t *testing.T) {
 	}
 }
 
-// Rows of several shapes share a request with their like, and none is lost.
+// Rows of several shapes share requests with rows of the same shape, and no row is lost.
 func TestRaggedRows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPeer(t, tensor.Dynamic)
@@ -85,7 +86,7 @@ func TestRaggedRows(t *testing.T) {
 		if n := len(p.sizes()); n != 3 {
 			t.Errorf("%d requests for 3 shapes: %v", n, p.sizes())
 		}
-		// Nothing alike: each goes alone, and the work stays in bounds.
+		// If all shapes differ, each row goes alone, and the work stays bounded.
 		p.forget()
 		var lengths []numbers
 		for i := range 50 {
@@ -190,14 +191,14 @@ func TestPoison(t *testing.T) {
 	}
 }
 
-// A server that answers other tensors than it promised fails the record, not the process,
-// and not the neighbours whose answers are right.
+// A server that returns other tensors than it promised fails the record, but not the process, and
+// not the neighbours whose answers are right.
 func TestWrongAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPeer(t, tensor.Dynamic)
 		p.infer = func(_ context.Context, req *oip.ModelInferRequest, rows [][]float32) error {
 			if slices.ContainsFunc(rows, func(r []float32) bool { return r[0] == 2 }) {
-				req.Inputs[0].Shape[0]++ // the answer's shape is the same slice
+				req.Inputs[0].Shape[0]++ // the answer shares this slice
 			}
 			return nil
 		}
@@ -212,8 +213,8 @@ func TestWrongAnswer(t *testing.T) {
 	})
 }
 
-// Too large a request is sent in halves; the channel learns. A record that is too large alone is
-// bad.
+// A request that is too large is sent in halves, and the channel learns from that. A record that is
+// too large alone is bad.
 func TestTooLarge(t *testing.T) {
 	for _, side := range []string{"server", "request", "answer"} {
 		t.Run(side, func(t *testing.T) {
@@ -266,7 +267,7 @@ func TestTooLarge(t *testing.T) {
 				if c.sizes.now > 4096 || c.sizes.now < 1024 {
 					t.Errorf("%d bytes a request after refusals at 4096", c.sizes.now)
 				}
-				// From then on nothing is refused and split.
+				// From then on no request is refused and split.
 				before := len(p.log)
 				r.call(records[:64]...)
 				r.await()
@@ -278,7 +279,8 @@ func TestTooLarge(t *testing.T) {
 	}
 }
 
-// What the codec refuses, by an error or a panic, fails alone; its neighbours share a request.
+// A record that the codec refuses, by an error or a panic, fails alone. Its neighbours share a
+// request.
 func TestCodecFailures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPeer(t)
@@ -300,12 +302,13 @@ func TestCodecFailures(t *testing.T) {
 				t.Errorf("record %d: %v (%+v), want %q", e, err, v, want)
 			}
 		}
-		// What the codec says is the answer's fault is the model's, and no other attempt helps.
+		// If the codec blames the answer, the failure is the model's, and another attempt
+		// does not help.
 		if err := r.outcome[7].Err; async.VerdictOf(err) != (async.Verdict{Class: async.Backend}) || !errors.Is(err, ErrBackend) || errors.Is(err, ErrBadRecord) || !strings.Contains(errText(err), "no number") {
 			t.Errorf("record 7: %v (%+v)", err, async.VerdictOf(err))
 		}
 		if _, ok := errors.AsType[*async.PanicError](r.outcome[2].Err); !ok {
-			t.Errorf("%v is no panic", r.outcome[2].Err)
+			t.Errorf("%v is not a panic error", r.outcome[2].Err)
 		}
 		if want := []int{5}; !slices.Equal(p.sizes(), want) {
 			t.Errorf("requests of %v rows, want %v", p.sizes(), want)
@@ -313,7 +316,7 @@ func TestCodecFailures(t *testing.T) {
 	})
 }
 
-// fussy doubles, and fails in every way it can, by the record's value.
+// fussy doubles its input, and fails in every possible way, depending on the record's value.
 type fussy struct{}
 
 func (fussy) Bind(tensor.Signature) (tensor.RowCodec[numbers, numbers], error) { return fussy{}, nil }
@@ -343,7 +346,7 @@ func (fussy) Decode(in numbers, src *tensor.Rows, i int) (numbers, error) {
 	return tensor.RowValues[float32](src.Output(0), i, nil)
 }
 
-// A codec that changes the batch itself cannot mix the answers up.
+// A codec that changes the batch itself cannot mix up the answers.
 func TestCodecBreaksBatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPeer(t)
@@ -376,9 +379,8 @@ func (breaker) Encode(dst *tensor.Batch, in numbers) error {
 	return tensor.AppendValues(dst.Column(0), in)
 }
 
-// A23. The request's deadline is the latest of its rows', to the tick; a request that nobody
-// wants any more is cancelled; what timed out is not completed here, since that is the
-// operator's own outcome.
+// A23. The request's deadline is the latest of its rows', to the tick. A request without any wanted
+// row is cancelled. The channel does not complete a row that timed out, since the operator does.
 func TestDeadlineAndCancel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPeer(t)
@@ -427,8 +429,8 @@ func TestDeadlineAndCancel(t *testing.T) {
 }
 
 // The operator's timeout over a server that hangs: to the tick, and typed. A record that must go
-// alone keeps others waiting until the request in flight is answered. When it is cancelled they go
-// at once.
+// alone keeps others waiting until the request in flight is answered. When the record is cancelled,
+// the others go at once.
 func TestCancelWakesThoseThatWaited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPeer(t)
@@ -457,7 +459,7 @@ func TestCancelWakesThoseThatWaited(t *testing.T) {
 		_, answered := r.outcome[2]
 		r.mu.Unlock()
 		if !answered {
-			t.Error("record 3 was not sent, though there is a place in the window")
+			t.Error("record 3 was not sent although the window has a free place")
 		}
 		close(hang)
 		r.await()
@@ -484,8 +486,8 @@ func TestOperatorTimeout(t *testing.T) {
 	})
 }
 
-// Close cancels what is in flight and leaves nothing; it is idempotent, and calls after it are
-// nothing. The server sees one connection a subtask, and none afterwards.
+// Close cancels what is in flight and leaves nothing behind. It is idempotent, and calls after it
+// do nothing. The server sees one connection for each subtask, and none afterwards.
 func TestClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPeer(t)

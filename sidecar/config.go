@@ -79,12 +79,12 @@ type Config struct {
 	// TLS is the configuration for TCP endpoints. Nil: no TLS. If it holds a certificate, the
 	// client authenticates with it (mutual TLS).
 	TLS *tls.Config
-	// Dialer replaces the way of connecting. The address is the endpoint's: a path, @name or
-	// host:port, or Endpoint itself if it has none of the known forms. For connections that are not
-	// a *net.TCPConn or *net.UnixConn the client cannot tell whether the other side's operating
-	// system is still there. Such a connection is taken for lost if nothing arrives on it while
-	// calls are in progress, not even the answer to a question (A73). A panic of Dialer, or of a
-	// method of its connections, fails the operator (A69).
+	// Dialer replaces the way to connect. The address is the endpoint's: a path, @name or
+	// host:port, or Endpoint itself if it has none of the known forms. For connections that are
+	// not a *net.TCPConn or *net.UnixConn the client cannot tell whether the other side's
+	// operating system is still there. Such a connection is taken for lost if nothing arrives
+	// on it while calls are in progress, not even the answer to a question (A73). A panic in
+	// Dialer, or in a method of its connections, fails the operator (A69).
 	Dialer func(ctx context.Context, address string) (net.Conn, error)
 	// Conn is a ready connection that is used instead of the channel's own. All subtasks share it,
 	// and it is not closed. Set TLS, the dialer, the reconnect backoff and the message size where
@@ -98,8 +98,8 @@ type Config struct {
 	// is not made again. A call that the server or something on the way cancelled fails them too
 	// (ErrCancelled), and so does a call whose answer the client cannot read.
 	NonIdempotent bool
-	// Observe, if set, is called after each request, for metrics, by several goroutines at once. It
-	// must not block. A panic of it fails the operator (A69).
+	// Observe, if set, is called after each request, for metrics, by several goroutines at
+	// once. It must not block. A panic in it fails the operator (A69).
 	Observe func(Request)
 	// Logger receives changes of the connection, never records. A handler that panics fails
 	// nothing; its first panic is reported on standard error. Default: the operator's logger.
@@ -143,7 +143,7 @@ func (c Config) Validate() error {
 	return err
 }
 
-// resolve checks the configuration and fills its defaults in.
+// resolve checks the configuration and fills in its defaults.
 func (c Config) resolve() (Config, endpoint.Endpoint, error) {
 	var bad []string
 	wrong := func(format string, args ...any) { bad = append(bad, fmt.Sprintf(format, args...)) }
@@ -157,7 +157,7 @@ func (c Config) resolve() (Config, endpoint.Endpoint, error) {
 	ep, err := endpoint.Parse(c.Endpoint)
 	switch {
 	case c.Conn != nil && (c.TLS != nil || c.Dialer != nil):
-		wrong("a TLS configuration or a dialer with a ready connection, which has its own; set one or the other")
+		wrong("a TLS configuration or a dialer with a ready connection, which has its own; remove them or the connection")
 	case c.Conn != nil || c.Dialer != nil:
 		if c.Endpoint == "" {
 			c.Endpoint = "sidecar"
@@ -168,7 +168,7 @@ func (c Config) resolve() (Config, endpoint.Endpoint, error) {
 	case err != nil:
 		wrong("%v", err)
 	case c.TLS != nil && ep.IsUnix():
-		wrong("TLS on the Unix socket %s; TLS is for TCP", c.Endpoint)
+		wrong("TLS on the Unix socket %s; remove it, or use a TCP endpoint", c.Endpoint)
 	}
 	if s := c.Signature; s != nil {
 		if err := s.Validate(); err != nil {
@@ -196,7 +196,7 @@ func (c Config) resolve() (Config, endpoint.Endpoint, error) {
 	return c, ep, nil
 }
 
-// minSlot is the least size of a slot of shared memory.
+// minSlot is the smallest size of a slot of shared memory.
 const minSlot = 4 << 10
 
 // checkSharedMemory is called with Window resolved.
@@ -205,7 +205,7 @@ func (c *Config) checkSharedMemory(ep endpoint.Endpoint, wrong func(string, ...a
 		wrong("%d bytes of shared memory; want 0 for none, or %d (%d slots of %d) to %d", c.SharedMemory, least, 2*c.Window, minSlot, 1<<40)
 	}
 	if c.Conn != nil {
-		wrong("shared memory with a ready connection; it needs one of the channel's own, which sees when a request ends")
+		wrong("shared memory with a ready connection; remove one of the two: only the channel's own connection shows when a request ends at the server")
 	}
 	host, _, err := net.SplitHostPort(ep.Address)
 	if ip := net.ParseIP(host); ep.Network == "tcp" && c.Dialer == nil && err == nil && host != "localhost" && (ip == nil || !ip.IsLoopback()) {

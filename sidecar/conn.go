@@ -20,25 +20,26 @@ import (
 )
 
 const (
-	// connectTimeout bounds one attempt to connect, up to the server's first frame, and so does
-	// half of a record's timeout, but for leastConnect: calls wait for the connection meanwhile.
+	// connectTimeout bounds one attempt to connect, up to the server's first frame. Calls wait
+	// for the connection meanwhile, so half of a record's timeout is a bound too, but never
+	// less than leastConnect.
 	connectTimeout = 10 * time.Second
 	leastConnect   = time.Second
 )
 
-// keepalive lets the kernel find out that a peer behind TCP has vanished while nothing is asked of
-// it, and keeps what lies between from forgetting the connection. No server counts these probes.
-// HTTP/2's own pings most servers count, and end a connection that sends one more often than every
-// five minutes; a call that is open is looked after otherwise (A73).
+// keepalive has the kernel notice that a TCP peer has vanished while no call is open. It also keeps
+// routers on the way from dropping an idle connection. Servers do not count these probes. Most
+// servers do count HTTP/2's own pings, and end a connection that sends one more often than every
+// five minutes. Open calls are watched in another way (A73).
 var keepalive = net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 3}
 
-// maxStatus bounds a status, in bytes as it travels. A longer one than grpc's own bound, 16 MiB,
-// breaks the connection with all its calls. A server that keeps to what it is told ends a call
-// with a longer one without its words.
+// maxStatus bounds a status, in bytes on the wire. A status that exceeds the bound breaks the
+// connection and all its calls; grpc's own bound is 16 MiB. A server that respects the bound ends
+// the call without its message instead.
 const maxStatus = 64 << 20
 
-// buffers are grpc's, for messages. Its own pool has nothing between 32 KiB and 1 MiB, and clears
-// a whole buffer for each message; most requests lie between.
+// buffers is the buffer pool for grpc's messages. grpc's own pool has no sizes between 32 KiB and 1
+// MiB, where most requests lie, and clears a whole buffer for each message.
 var buffers = sync.OnceValue(func() mem.BufferPool {
 	pool, err := mem.NewBinaryTieredBufferPool(8, 10, 12, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24)
 	if err != nil {
@@ -47,11 +48,11 @@ var buffers = sync.OnceValue(func() mem.BufferPool {
 	return pool
 })
 
-// dial makes a connection, which is not tried before it is used. cfg is resolved. w gets to know of
-// what is beneath it.
+// dial makes a connection that connects at its first use. cfg is resolved. w records what happens
+// on the connections beneath it.
 //
-// The resolver is grpc's passthrough: one dial an attempt, names looked up at each, so that
-// the backoff is the configured one. No proxy is used.
+// The resolver is grpc's passthrough: each attempt dials once and looks the name up again, so that
+// the configured backoff applies. No proxy is used.
 func dial(cfg *Config, ep endpoint.Endpoint, w *wire, timeout time.Duration) (*grpc.ClientConn, error) {
 	within := connectTimeout
 	if timeout > 0 {
@@ -72,7 +73,8 @@ func dial(cfg *Config, ep endpoint.Endpoint, w *wire, timeout time.Duration) (*g
 		grpc.WithTransportCredentials(watched{creds, w}),
 		grpc.WithNoProxy(),
 		grpc.WithIdleTimeout(0),
-		// The operator retries; what grpc would retry is silently limited by its buffer.
+		// The operator retries. grpc's own retries would be limited by its buffer, without
+		// notice.
 		grpc.WithDisableRetry(),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithDefaultCallOptions(
@@ -101,14 +103,14 @@ func dial(cfg *Config, ep endpoint.Endpoint, w *wire, timeout time.Duration) (*g
 	return grpc.NewClient(target, opts...)
 }
 
-// shortConn is a connection whose errors are short, whatever the server says (A66).
+// shortConn is a connection whose errors are short, however long the server's message is (A66).
 type shortConn struct{ grpc.ClientConnInterface }
 
 // Invoke implements grpc.ClientConnInterface.
 func (c shortConn) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
 	err := c.ClientConnInterface.Invoke(ctx, method, args, reply, opts...)
 	if _, ok := errors.AsType[*async.PanicError](err); ok {
-		return err // of a ready connection; what it is must not be lost
+		return err // from a ready connection; Shorten would hide its type
 	}
 	return oip.Shorten(err)
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// bulky makes a megabyte of each answer.
+// bulky decodes each answer to a megabyte.
 type bulky struct{}
 
 func (bulky) Bind(sig tensor.Signature) (tensor.RowCodec[[]float32, []byte], error) {
@@ -32,8 +32,8 @@ func (r bulkyRow) Decode(v []float32, src *tensor.Rows, i int) ([]byte, error) {
 	return make([]byte, 1<<20), nil
 }
 
-// However many calls have been made, the results that wait are bounded: by max_bytes, and the
-// answers of the requests that were in flight when these were reached (A78).
+// However many calls were made, the results that wait are bounded: by max_bytes, plus the answers
+// of the requests that were in flight when max_bytes was reached (A78).
 func TestResultsAreBounded(t *testing.T) {
 	for name, order := range map[string]async.Order{"ordered": async.Ordered, "unordered": async.Unordered} {
 		t.Run(name, func(t *testing.T) {
@@ -49,7 +49,7 @@ func TestResultsAreBounded(t *testing.T) {
 					if err != nil {
 						t.Fatalf("result %d: %v", n, err)
 					}
-					if n++; n%50 == 1 { // whoever takes them has a rest
+					if n++; n%50 == 1 { // the consumer pauses
 						time.Sleep(10 * time.Minute)
 						if st := s.Status(); int(st.Answered)*4 < n || rows(s)-n > 16+3*8 {
 							t.Fatalf("%d rows were answered, and %d results taken", rows(s), n)
@@ -64,7 +64,7 @@ func TestResultsAreBounded(t *testing.T) {
 	}
 }
 
-// rows are those of all requests so far.
+// rows counts the rows of all requests so far.
 func rows(s *sidecartest.Server) (n int) {
 	for _, c := range s.Log() {
 		n += c.Rows

@@ -99,7 +99,7 @@ func TestSockets(t *testing.T) {
 				t.Errorf("%+v", st)
 			}
 			if c.tls != nil {
-				// No waiting mends it, so there is none (A77).
+				// Waiting cannot fix it, so the client does not wait (A77).
 				for says, wrong := range map[string]*tls.Config{
 					"certificate required":        {RootCAs: pool},
 					"signed by unknown authority": {RootCAs: x509.NewCertPool(), Certificates: client.Certificates},
@@ -184,7 +184,7 @@ func TestServerNamesBadRow(t *testing.T) {
 	})
 }
 
-// collector keeps outcomes. It is read when everything is still.
+// collector keeps outcomes. It is read only when all goroutines are blocked.
 type collector struct{ outcome map[uint64]error }
 
 func (c *collector) Complete(cs []async.Completion[[]float32]) {
@@ -195,8 +195,8 @@ func (c *collector) Complete(cs []async.Completion[[]float32]) {
 func (c *collector) Suspend(error) {}
 func (c *collector) Resume()       {}
 
-// Each row of the error table, from a server, through the operator: what is held goes
-// through in the end, what is transient is tried again, the rest is the record's failure.
+// Each row of the error table, from a server, through the operator: a held record gets through in
+// the end, a transient failure is tried again, and any other is the record's failure.
 func TestErrorsThroughOperator(t *testing.T) {
 	for _, c := range []struct {
 		code     codes.Code
@@ -258,7 +258,7 @@ func TestErrorsThroughOperator(t *testing.T) {
 	}
 }
 
-// 54. A server whose queue is far too short for what comes: nothing fails.
+// 54. A server's queue is far too short for the load: nothing fails.
 func TestOverload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := sidecartest.Start(t, sidecartest.Script{QueueRows: 40, Instances: 1, Latency: 3 * time.Millisecond, MaxBatch: 16})
@@ -279,8 +279,8 @@ func TestOverload(t *testing.T) {
 	})
 }
 
-// The sidecar is killed and restarted in mid-run, stops with grace, and loses connections: the
-// same results as if nothing had happened.
+// The sidecar is killed and restarted in mid-run, stops gracefully, and loses connections. The
+// results are the same as if nothing had happened.
 func TestSidecarRestarts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := sidecartest.Start(t, sidecartest.Script{Latency: 5 * time.Millisecond, Jitter: 5 * time.Millisecond, LoadTime: 50 * time.Millisecond})
@@ -332,7 +332,7 @@ func TestSidecarRestarts(t *testing.T) {
 	})
 }
 
-// The sidecar that is gone for good ends the run after hold, in one clear message.
+// A sidecar that never comes back ends the run after the hold, with one clear message.
 func TestSidecarGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := sidecartest.Start(t, sidecartest.Script{Latency: 5 * time.Millisecond})
@@ -360,8 +360,8 @@ func TestSidecarGone(t *testing.T) {
 	})
 }
 
-// A timeout handler is asked for what the server was too slow for, and cancelled requests are
-// cancelled on the server's side.
+// A timeout handler replaces the answers that the server was too slow for, and cancelled requests
+// are cancelled on the server's side.
 func TestTimeoutHandler(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		slow := 3.0
@@ -393,7 +393,7 @@ func (fallback) OnTimeout(async.Call[[]float32]) (async.Outputs[[]float32], erro
 	return async.One([]float32{-1}), nil
 }
 
-// Cancelled in mid-run: nothing is left on either side.
+// A run that is cancelled leaves nothing on either side.
 func TestCancelledRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := sidecartest.Start(t, sidecartest.Script{})

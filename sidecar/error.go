@@ -45,7 +45,7 @@ var (
 	ErrUnauthorized = errors.New("the server refuses this client")
 )
 
-// Error is a failure of a call to a sidecar. Find it with errors.As, and test what it is about with
+// Error is a failure of a call to a sidecar. Find it with errors.As, and test its kind with
 // errors.Is and the errors above. It implements async.Failure, so that the operator knows what to
 // do. It never changes after it was made: records of one request may share it.
 type Error struct {
@@ -66,8 +66,8 @@ type Error struct {
 
 	kind        error // one of the errors above
 	hold, retry bool
-	strange     bool          // not the server's own
-	lost        time.Duration // since the connection has gone silent
+	strange     bool          // a proxy or grpc ended the call, not the server
+	lost        time.Duration // since the connection went silent
 	advice      string
 	cause       error
 }
@@ -86,7 +86,7 @@ func (e *Error) Error() string {
 		b.WriteString(e.RequestID)
 	}
 	b.WriteString(": ")
-	if e.kind != nil { // else somebody else made it
+	if e.kind != nil { // nil in an Error made outside this package
 		b.WriteString(e.kind.Error())
 	} else {
 		b.WriteString("failed")
@@ -111,7 +111,7 @@ func (e *Error) Verdict() async.Verdict {
 	return async.Verdict{Class: e.Class, Hold: e.hold, RetryAfter: e.RetryAfter, Lost: e.lost, Retry: e.retry}
 }
 
-// Is reports whether target is the error of this package that e is about, or ErrPermanent if the
+// Is reports whether target is the kind of e, an error of this package, or ErrPermanent if the
 // class is async.Permanent.
 func (e *Error) Is(target error) bool {
 	return target == e.kind || (target == ErrPermanent && e.Class == async.Permanent)
@@ -149,7 +149,7 @@ var codeNames = [...]Code{"OK", Cancelled, Unknown, InvalidArgument, DeadlineExc
 	PermissionDenied, ResourceExhausted, FailedPrecondition, Aborted, OutOfRange, Unimplemented, Internal,
 	Unavailable, DataLoss, Unauthenticated}
 
-// codeName names a code from the wire, where any number may stand.
+// codeName returns the name of a code from the wire, which may be any number.
 func codeName(n uint32) Code {
 	if n >= uint32(len(codeNames)) {
 		return Unknown

@@ -13,7 +13,7 @@ import (
 
 // Records of an iterator go through a model, and their results come back in order.
 func ExampleNewAsyncFunction() {
-	// A sidecar of the test's own; its model doubles the one number of a row.
+	// The test's own sidecar. Its model doubles the one number of a row.
 	server, err := sidecartest.New(sidecartest.Script{Model: "double"})
 	if err != nil {
 		fmt.Println(err)
@@ -47,8 +47,8 @@ func ExampleNewAsyncFunction() {
 	// [5]
 }
 
-// A codec for a type of one's own: each input of the model gets its values from the
-// record, and the result is made of the outputs and, if need be, the record.
+// A codec for your own type: it takes the values of each input from the record, and makes the
+// result from the outputs and, if needed, the record.
 func ExampleNewAsyncFunction_codec() {
 	server, err := sidecartest.New(sidecartest.Script{Model: "double"})
 	if err != nil {
@@ -98,7 +98,7 @@ func (r itemRow) Decode(in item, src *tensor.Rows, i int) (string, error) {
 	return fmt.Sprintf("%s: %v", in.name, src.Output(r.y).Number(i, 0)), nil
 }
 
-// A failure says what it is about.
+// An error can be tested for its kind, and has the details.
 func ExampleError() {
 	server, err := sidecartest.New(sidecartest.Script{})
 	if err != nil {

@@ -8,7 +8,7 @@ type fifo[T any] struct {
 
 func (q *fifo[T]) len() int { return len(q.buf) - q.head }
 
-// items are what is queued, oldest first; valid until the next change.
+// items returns what is queued, oldest first. It is valid until the next change.
 func (q *fifo[T]) items() []T { return q.buf[q.head:] }
 
 // push appends. Space left in front is used before the buffer grows.
@@ -25,7 +25,7 @@ func (q *fifo[T]) push(vs ...T) {
 func (q *fifo[T]) pushFront(vs ...T) {
 	if q.head < len(vs) {
 		more := len(vs) - q.head
-		q.buf = append(q.buf, vs[:more]...) // any values: only the room matters
+		q.buf = append(q.buf, vs[:more]...) // the values do not matter: this makes room
 		copy(q.buf[len(vs):], q.buf[q.head:len(q.buf)-more])
 		q.head = len(vs)
 	}
@@ -33,7 +33,7 @@ func (q *fifo[T]) pushFront(vs ...T) {
 	copy(q.buf[q.head:], vs)
 }
 
-// drop removes the n oldest.
+// drop removes the n oldest values.
 func (q *fifo[T]) drop(n int) {
 	clear(q.buf[q.head : q.head+n])
 	if q.head += n; q.head == len(q.buf) {
@@ -41,7 +41,7 @@ func (q *fifo[T]) drop(n int) {
 	}
 }
 
-// filter keeps, in order, what keep says.
+// filter keeps the values for which keep returns true, in order.
 func (q *fifo[T]) filter(keep func(*T) bool) {
 	n := q.head
 	for i := q.head; i < len(q.buf); i++ {

@@ -5,20 +5,21 @@ import (
 	"fmt"
 )
 
-// frames follows the frames of HTTP/2 in what one side sends, as far as the heads of them.
+// frames follows the HTTP/2 frames that one side sends. It reads only the head of each frame, and
+// the payload of GOAWAY.
 type frames struct {
 	skip   int // bytes before the first frame
 	head   [9]byte
-	n      int // bytes of the head that are there
-	left   int // bytes of the frame that are to come
+	n      int // bytes of the head that have arrived
+	left   int // bytes of the frame that are still to come
 	served bool
 	gone   bool
-	words  []byte // of the newest GOAWAY
-	// begins and ends, if set, are called where a frame does.
+	words  []byte // payload of the newest GOAWAY
+	// begins and ends, if set, are called at the start and the end of each frame.
 	begins, ends func(kind, flags byte, stream uint32)
 }
 
-// Frames that are of interest, and how much of one is kept.
+// The frame types that matter here, and how much of a GOAWAY is kept.
 const (
 	frameData    = 0x0
 	frameHeaders = 0x1
@@ -26,7 +27,7 @@ const (
 	frameGoAway  = 0x7
 	maxGoAway    = 8 + 256
 
-	endStream = 0x1 // a flag of the first two
+	endStream = 0x1 // a flag of DATA and HEADERS
 
 	preface = 24 // bytes that a client sends before its first frame
 )
@@ -71,7 +72,8 @@ func (f *frames) feed(b []byte) {
 // stream is the number of the present frame's stream.
 func (f *frames) stream() uint32 { return binary.BigEndian.Uint32(f.head[5:]) &^ (1 << 31) }
 
-// lastStream is the last one that the server's GOAWAY lets go on; false: there was none.
+// lastStream returns the last stream that the server's GOAWAY allows to finish. False: the server
+// has sent no GOAWAY.
 func (f *frames) lastStream() (uint32, bool) {
 	if !f.gone || len(f.words) < 4 {
 		return 0, false
@@ -79,11 +81,11 @@ func (f *frames) lastStream() (uint32, bool) {
 	return binary.BigEndian.Uint32(f.words) &^ (1 << 31), true
 }
 
-// codes of HTTP/2, by their numbers.
+// goAwayCodes holds HTTP/2's error codes, indexed by number.
 var goAwayCodes = [...]string{"NO_ERROR", "PROTOCOL_ERROR", "INTERNAL_ERROR", "FLOW_CONTROL_ERROR", "SETTINGS_TIMEOUT", "STREAM_CLOSED",
 	"FRAME_SIZE_ERROR", "REFUSED_STREAM", "CANCEL", "COMPRESSION_ERROR", "CONNECT_ERROR", "ENHANCE_YOUR_CALM", "INADEQUATE_SECURITY", "HTTP_1_1_REQUIRED"}
 
-// goAway is what the server's last GOAWAY says, and whether it was one of a server that is well.
+// goAway describes the server's last GOAWAY, and reports whether a healthy server sent it.
 func (f *frames) goAway() (words string, gracefully bool) {
 	if !f.gone || len(f.words) < 8 {
 		return "", false

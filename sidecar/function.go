@@ -37,7 +37,7 @@ func NewRecordFunction[IN, OUT any](cfg Config, codec tensor.Codec[async.Record[
 	}}
 }
 
-// rowCodec is what the channel encodes and decodes with, whichever of the two codecs is behind it.
+// rowCodec hides which of the two kinds of codec the channel uses.
 type rowCodec[IN, OUT any] interface {
 	encode(dst *tensor.Batch, r *async.Record[IN]) error
 	decode(r *async.Record[IN], src *tensor.Rows, i int) (OUT, error)
@@ -69,7 +69,7 @@ func (v records[IN, OUT]) decode(r *async.Record[IN], src *tensor.Rows, i int) (
 
 // Open connects one subtask, waits until the server is ready, reads the model's metadata and binds
 // the codec to it. If the server is out of reach, stopping or loading, Open waits for at most
-// Config.OpenTimeout (default: the operator's hold). An error that waiting cannot mend is returned
+// Config.OpenTimeout (default: the operator's hold). An error that waiting cannot fix is returned
 // at once, with class async.Permanent. The connection outlives ctx; the caller's Close ends it.
 func (f *AsyncFunction[IN, OUT]) Open(ctx context.Context, sub async.Subtask, done async.Completer[OUT]) (async.Caller[IN, OUT], error) {
 	cfg, ep, err := f.cfg.resolve()
@@ -84,7 +84,7 @@ func (f *AsyncFunction[IN, OUT]) Open(ctx context.Context, sub async.Subtask, do
 	return c, nil
 }
 
-// bound binds the codec; a panic of it is an error too.
+// bound binds the codec to the model. A panic in Bind becomes an error.
 func bound[IN, OUT any](codec tensor.Codec[IN, OUT], sig tensor.Signature) (row tensor.RowCodec[IN, OUT], err error) {
 	err = guard.Apart(fmt.Sprintf("Bind of codec %T", codec), func() (err error) {
 		row, err = codec.Bind(sig)
@@ -96,7 +96,7 @@ func bound[IN, OUT any](codec tensor.Codec[IN, OUT], sig tensor.Signature) (row 
 	return row, err
 }
 
-// permanent gives an error of the configuration its class.
+// permanent gives a configuration error the class async.Permanent.
 type permanent struct{ error }
 
 func (e permanent) Unwrap() error          { return e.error }

@@ -8,22 +8,22 @@ import (
 	"github.com/tensorferry/tensorferry/async"
 )
 
-// gather decides which records go into which request, and when (A8, A42). It is a
-// pure state machine: no goroutine, lock, clock or I/O. The channel calls it under
-// its lock and does what it says.
+// gather decides which records go into which request, and when (A8, A42). It is a pure state
+// machine: it has no goroutine, lock, clock or I/O. The channel calls it under its lock and does
+// what it returns.
 //
-// Records wait in pending until next takes them into a group, which is then one
-// request in flight. A group that failed over its content comes back as parts, whose
-// records never mix with others again.
+// Records wait in pending until next takes them into a group, which becomes one request in flight.
+// A group that failed because of its content comes back as parts. The records of a part never mix
+// with other records again.
 type gather[IN any] struct {
-	rows   int // most rows of a request
-	window int // most requests in flight
+	rows   int // the largest number of rows in a request
+	window int // the largest number of requests in flight
 
 	pending fifo[async.Call[IN]]
 	parts   fifo[*group[IN]]
 	flight  []*group[IN]
 	spare   []*group[IN]
-	ids     []async.CallID // of cancel, sorted
+	ids     []async.CallID // buffer of cancel, sorted
 }
 
 // group is the records of one request.
@@ -31,22 +31,22 @@ type group[IN any] struct {
 	calls []async.Call[IN]
 	fates []fate
 	live  int       // calls that still want an answer
-	part  bool      // of a request that failed
-	alone bool      // it is sent when nothing else is in flight, and nothing else while it is
+	part  bool      // its calls come from a request that failed
+	alone bool      // while it is in flight, no other request is
 	plain bool      // without shared memory
-	trial bool      // it is a half of one that may have been too large (A75)
-	sent  time.Time // when the request left; zero: it has not
-	// abort ends the request in flight; nil while there is none.
+	trial bool      // it is a half of a request that may have been too large (A75)
+	sent  time.Time // when the request was sent; zero: not yet
+	// abort ends the request in flight; nil: it is not in flight.
 	abort func()
 }
 
-// fate is what has become of a call of a group.
+// fate says what became of a call of a group.
 type fate uint8
 
 const (
 	wanted fate = iota // its row is in the request, or will be
-	gone               // has its outcome: cancelled, timed out or completed
-	later              // does not fit in with the others; goes in another request
+	gone               // it has its outcome: cancelled, timed out or completed
+	later              // it does not fit in with the other rows; it goes into another request
 )
 
 // add takes calls to gather. They wait until next takes them.
@@ -64,8 +64,8 @@ func (g *gather[IN]) due() int {
 	return max(0, min(waiting, g.window-len(g.flight)))
 }
 
-// next takes the records of the next request, or nil if there is none to send or no place
-// in the window. What failed before goes first: it has waited longest.
+// next takes the records of the next request. It returns nil if no records wait or the window is
+// full. Parts of failed requests go first: their records have waited longest.
 func (g *gather[IN]) next() *group[IN] {
 	if g.due() == 0 {
 		return nil
@@ -83,10 +83,10 @@ func (g *gather[IN]) next() *group[IN] {
 	return r
 }
 
-// encoded says what became of each call when the request was built: the fates that
-// the caller has set. Those marked later wait again, at the front; the others that
-// are not wanted have their outcome. The group's calls are then the request's rows, in
-// order. Calls that were cancelled meanwhile and have a row keep it, as gone.
+// encoded updates a group after its request was built; the caller has set fates. Calls marked later
+// wait again, at the front. Calls marked gone have their outcome. The group's calls are then the
+// request's rows, in order. A call that was cancelled meanwhile and has a row keeps the row, as
+// gone.
 func (g *gather[IN]) encoded(r *group[IN], fates []fate) {
 	var rest []async.Call[IN]
 	n := 0
@@ -116,7 +116,7 @@ func (g *gather[IN]) encoded(r *group[IN], fates []fate) {
 	}
 }
 
-// answered frees the place of a group. It is the caller's until recycle.
+// answered frees a group's place in the window. The caller owns the group until recycle.
 func (g *gather[IN]) answered(r *group[IN]) {
 	if i := slices.Index(g.flight, r); i >= 0 {
 		g.flight = slices.Delete(g.flight, i, i+1)
@@ -124,7 +124,7 @@ func (g *gather[IN]) answered(r *group[IN]) {
 	r.abort, r.sent = nil, time.Time{}
 }
 
-// oldest is when the oldest request in flight left; zero: there is none.
+// oldest returns when the oldest request in flight was sent. Zero: none is in flight.
 func (g *gather[IN]) oldest() (at time.Time) {
 	for _, r := range g.flight {
 		if !r.sent.IsZero() && (at.IsZero() || r.sent.Before(at)) {
@@ -134,15 +134,16 @@ func (g *gather[IN]) oldest() (at time.Time) {
 	return at
 }
 
-// again makes a part of the calls of r in [from, to) that are still wanted, to be sent
-// alone or beside others.
+// again queues a part with those calls of r in [from, to) that are still wanted. alone says whether
+// it is sent alone.
 func (g *gather[IN]) again(r *group[IN], from, to int, alone bool) {
 	if p := g.partOf(r, from, to, alone); p != nil {
 		g.parts.push(p)
 	}
 }
 
-// partOf returns a part of the calls of r in [from, to) that are still wanted; nil: there are none.
+// partOf returns a part with those calls of r in [from, to) that are still wanted. Nil: all have
+// their outcome.
 func (g *gather[IN]) partOf(r *group[IN], from, to int, alone bool) *group[IN] {
 	p := g.group(r.calls[from:to])
 	copy(p.fates, r.fates[from:to])
@@ -154,14 +155,14 @@ func (g *gather[IN]) partOf(r *group[IN], from, to int, alone bool) *group[IN] {
 	return p
 }
 
-// halves makes two parts of a group that failed, of equally many wanted calls.
+// halves queues two parts of a group that failed, with equally many wanted calls.
 func (g *gather[IN]) halves(r *group[IN], alone bool) {
 	mid := r.middle()
 	g.again(r, 0, mid, alone)
 	g.again(r, mid, len(r.calls), alone)
 }
 
-// middle is where the wanted calls of a group are half over.
+// middle returns the index before which half of the wanted calls lie.
 func (r *group[IN]) middle() (mid int) {
 	for n := 0; n < r.live/2; mid++ {
 		if r.fates[mid] == wanted {
@@ -171,8 +172,8 @@ func (r *group[IN]) middle() (mid int) {
 	return mid
 }
 
-// try makes halves of a group that may have been too large, to be sent before everything else and
-// one at a time: the first that passes tells.
+// try queues halves of a group that may have been too large, to be sent before everything else and
+// one at a time. If one passes, the group was too large.
 func (g *gather[IN]) try(r *group[IN]) {
 	mid := r.middle()
 	for _, span := range [][2]int{{mid, len(r.calls)}, {0, mid}} {
@@ -183,7 +184,7 @@ func (g *gather[IN]) try(r *group[IN]) {
 	}
 }
 
-// tried ends such a trial: one has passed, and the others go beside each other again.
+// tried ends a trial after a half has passed. The other halves need no longer be sent alone.
 func (g *gather[IN]) tried() {
 	for _, p := range g.parts.items() {
 		if p.trial {
@@ -192,7 +193,7 @@ func (g *gather[IN]) tried() {
 	}
 }
 
-// giveUp ends a trial in vain, and appends the calls that waited for it to dst.
+// giveUp ends a trial in which no half has passed, and appends the trial's waiting calls to dst.
 func (g *gather[IN]) giveUp(dst []async.CallID) []async.CallID {
 	g.parts.filter(func(p **group[IN]) bool {
 		r := *p
@@ -208,8 +209,7 @@ func (g *gather[IN]) giveUp(dst []async.CallID) []async.CallID {
 	return dst
 }
 
-// cancel forgets calls that have their outcome. A request of which no row is wanted any
-// more is aborted.
+// cancel forgets calls that have their outcome. A request without any wanted row left is aborted.
 func (g *gather[IN]) cancel(ids []async.CallID) {
 	g.ids = append(g.ids[:0], ids...)
 	slices.SortFunc(g.ids, compareIDs)
@@ -244,8 +244,8 @@ func (g *gather[IN]) cancel(ids []async.CallID) {
 	}
 }
 
-// surplus takes away what waits and has not been in a request, and appends it to dst. One call is
-// kept if no other is in progress: it may be the one that all others wait for.
+// surplus removes the calls that wait and were never in a request, and appends them to dst. If no
+// other call is in progress, it keeps one: all others may be waiting for that one.
 func (g *gather[IN]) surplus(dst []async.CallID) []async.CallID {
 	keep := 1
 	if g.parts.len() > 0 || slices.ContainsFunc(g.flight, func(r *group[IN]) bool { return r.live > 0 }) {
@@ -264,7 +264,7 @@ func (g *gather[IN]) surplus(dst []async.CallID) []async.CallID {
 	return dst
 }
 
-// flush empties what waits, and appends it to dst.
+// flush removes all waiting calls and appends them to dst.
 func (g *gather[IN]) flush(dst []async.CallID) []async.CallID {
 	for _, c := range g.pending.items() {
 		dst = append(dst, c.ID)
@@ -305,7 +305,7 @@ func (g *gather[IN]) group(calls []async.Call[IN]) *group[IN] {
 	return r
 }
 
-// recycle takes a group back that nobody uses any more.
+// recycle takes back a group that is no longer used.
 func (g *gather[IN]) recycle(r *group[IN]) {
 	clear(r.calls) // records must not be kept alive
 	r.calls, r.fates = r.calls[:0], r.fates[:0]

@@ -19,12 +19,12 @@ import (
 //	call A..B           these calls come in one slice
 //	encode N A=later .. request N is built; calls without a fate have a row
 //	answer N            request N succeeded
-//	halves N            request N failed; nobody knows why
+//	halves N            request N failed; the cause is unknown
 //	named N A B         request N failed; these calls are at fault
 //	cancel A B ..
 //	flush
 //
-// Whatever may be sent after an event is sent, and printed as request N with its calls.
+// Requests that may be sent after an event are sent, and printed as request N with their calls.
 // UPDATE=1 writes what gather does now into the files.
 func TestTranscripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/gather/*.txt")
@@ -176,8 +176,8 @@ func names(calls []async.Call[int]) string {
 	return strings.Join(parts, " ")
 }
 
-// Whatever happens, every call is answered, failed, cancelled or given back, and exactly
-// once; bounds hold; and a request with bad rows costs at most 2n-2 further ones.
+// Whatever happens, every call is answered, failed, cancelled or returned, exactly once. The bounds
+// hold, and a request with bad rows costs at most 2n-2 further requests.
 func TestGatherLosesNothing(t *testing.T) {
 	for range 300 {
 		seed := rand.Uint64()

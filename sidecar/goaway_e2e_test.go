@@ -19,8 +19,8 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/sidecartest"
 )
 
-// A server that lets its connections go at an age, in the way of one that is well, costs no pause,
-// no record, and no warning (A74).
+// A healthy server that limits the age of its connections, and lets them go gracefully, costs no
+// pause, no record and no warning (A74).
 func TestConnectionsOfAnAge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := sidecartest.Start(t, sidecartest.Script{Latency: 20 * time.Millisecond, Options: []grpc.ServerOption{
@@ -44,7 +44,7 @@ func TestConnectionsOfAnAge(t *testing.T) {
 	})
 }
 
-// Why a server has ended a connection is in the log, also where it had nothing to answer.
+// The log says why a server has ended a connection, even if it had answered nothing.
 func TestGoAwayIsLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := sidecartest.Start(t, sidecartest.Script{})
@@ -78,15 +78,14 @@ func TestGoAwayIsLogged(t *testing.T) {
 	})
 }
 
-// A connection over which nothing is sent for long is left alone: no server has to put up with
-// pings that it counts.
+// A connection that is idle for long is left alone: the client sends no pings, which servers count.
 func TestNoPings(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := sidecartest.Start(t, sidecartest.Script{Latency: 20 * time.Minute})
 		cfg := config(s)
 		dial := cfg.Dialer
 		var sent pings
-		cfg.Endpoint = "127.0.0.1:8001" // over TCP, as far as the client knows
+		cfg.Endpoint = "127.0.0.1:8001" // the client takes it for TCP
 		cfg.Dialer = func(ctx context.Context, address string) (net.Conn, error) {
 			c, err := dial(ctx, address)
 			return &counting{Conn: c, pings: &sent}, err
@@ -97,12 +96,12 @@ func TestNoPings(t *testing.T) {
 		sent.mu.Lock()
 		defer sent.mu.Unlock()
 		if sent.n > 0 {
-			t.Errorf("%d pings that were no answers", sent.n)
+			t.Errorf("%d pings that were not answers", sent.n)
 		}
 	})
 }
 
-// logged is a log that many write to.
+// logged is a log for concurrent writers.
 type logged struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -124,7 +123,7 @@ func (l *logged) String() string {
 	return l.buf.String()
 }
 
-// appended is a connection at whose end the peer says something more.
+// appended is a connection on which the peer sends a GOAWAY before the end.
 type appended struct {
 	net.Conn
 	mu   sync.Mutex
@@ -157,7 +156,7 @@ func (c *appended) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// counting counts the pings that a client sends, by frames that are written whole.
+// counting counts the pings that a client sends. It expects each frame in one write.
 type counting struct {
 	net.Conn
 	pings *pings
@@ -173,7 +172,7 @@ func (c *counting) Write(b []byte) (int, error) {
 	const ping = 0x6
 	rest := bytes.TrimPrefix(b, []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))
 	for len(rest) >= 9 {
-		// Those that measure the bandwidth come with data that was received.
+		// grpc's pings that measure bandwidth follow received data.
 		if rest[3] == ping && rest[4]&1 == 0 && !bytes.Equal(rest[9:17], []byte{2, 4, 16, 16, 9, 14, 7, 7}) {
 			c.pings.n++
 		}
@@ -183,7 +182,7 @@ func (c *counting) Write(b []byte) (int, error) {
 	return c.Conn.Write(b)
 }
 
-// A connection that the server lets go, and no other to be had: calls that wait for one are held,
+// The server lets a connection go, and no new one can be made. Calls that wait for one are held,
 // and get back the time that they waited (A41, A73).
 func TestGoAwayAndNobodyThere(t *testing.T) {
 	for name, timeout := range map[string]time.Duration{"2 s": 2 * time.Second, "the default": 0} {

@@ -11,10 +11,10 @@ import (
 	"github.com/tensorferry/tensorferry/internal/guard"
 )
 
-// What users give for the connection is called by grpc, on goroutines that nobody could guard
-// otherwise. What panics there is an error for grpc, and goes to broke.
+// grpc calls the user's connection and dialer on its own goroutines, where nothing else can catch a
+// panic. The wrappers here turn a panic into an error for grpc, and pass it to broke.
 
-// guardedConn is a ready connection of the user's, with what was given to its maker.
+// guardedConn guards a ready connection of the user's.
 type guardedConn struct {
 	grpc.ClientConnInterface
 	broke func(error)
@@ -30,7 +30,7 @@ func (c guardedConn) Invoke(ctx context.Context, method string, args, reply any,
 
 type dialer = func(ctx context.Context, address string) (net.Conn, error)
 
-// guardedDialer is dial with connections that are guarded too.
+// guardedDialer guards dial and the connections that it returns.
 func guardedDialer(dial dialer, broke func(error)) dialer {
 	if dial == nil {
 		return nil

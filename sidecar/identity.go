@@ -10,8 +10,8 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/oip"
 )
 
-// identify checks that an answer is the one that was asked for: of this request, this model and
-// this version, as far as it names them (A64). What a server leaves out it leaves open.
+// identify checks that an answer belongs to this request, this model and this version, as far as
+// the answer names them (A64). What the server leaves out is not compared.
 func (c *channel[IN, OUT]) identify(resp *oip.ModelInferResponse, id string) *failure {
 	wrong := func(code Code, kind error, class async.Class, advice, format string, args ...any) *failure {
 		return &failure{do: failRows, Error: &Error{
@@ -36,8 +36,8 @@ func (c *channel[IN, OUT]) identify(resp *oip.ModelInferResponse, id string) *fa
 	return nil
 }
 
-// isUUID reports whether an id is one that the server made up, as KServe's models do. It names no
-// request: ours have a slash.
+// isUUID reports whether the server made up the id, as KServe's models do. Such an id does not name
+// a request: the client's ids contain a slash.
 func isUUID(id string) bool {
 	if len(id) != 36 {
 		return false
@@ -55,16 +55,16 @@ func isUUID(id string) bool {
 	return true
 }
 
-// versions are those of the model that have answered a channel whose configuration leaves the
-// choice to the server. Several may take turns, as while a server is rolled over.
+// versions holds the model versions that have answered, if the configuration leaves the choice to
+// the server. Several versions may alternate, for example during a rolling update.
 type versions struct {
 	mu   sync.Mutex
 	last string
 	seen []string
 }
 
-// noteVersion says, once for each, that another version answers, and has it asked whether it takes
-// and gives the same tensors.
+// noteVersion logs, once for each version, that another version answers, and has the server asked
+// whether that version takes and returns the same tensors.
 func (c *channel[IN, OUT]) noteVersion(version string) {
 	v := &c.versions
 	v.mu.Lock()
@@ -76,11 +76,11 @@ func (c *channel[IN, OUT]) noteVersion(version string) {
 	}
 	v.mu.Unlock()
 	if fresh && before != "" {
-		c.log.Warn("sidecar: another version of the model answers; name one in the configuration to keep to it",
+		c.log.Warn("sidecar: another version of the model answers; to stay with one, name it in the configuration",
 			"endpoint", c.name.endpoint, "model", c.name.model, "version", version, "before", before)
 		c.accuse(nil)
 	}
 }
 
-// maxVersions bounds what is remembered of a server that calls itself otherwise each time.
+// maxVersions bounds the memory for a server that names another version each time.
 const maxVersions = 64

@@ -16,13 +16,13 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// An answer that names another request, model or version than was asked for is nobody's result
-// (A64). What a server does not say, or makes up as an id of its own, is no contradiction.
+// An answer that names another request, model or version than the client asked for is not used as a
+// result (A64). A server may leave out an id, or make one up.
 func TestAnswersAreIdentified(t *testing.T) {
 	for _, c := range []struct {
-		name, version string // that the job asks for
+		name, version string // what the job asks for
 		answer        func(*oip.ModelInferResponse)
-		is            error // nil: it is taken
+		is            error // nil: the answer is accepted
 		class         async.Class
 		says          string
 	}{
@@ -59,14 +59,14 @@ func TestAnswersAreIdentified(t *testing.T) {
 					}
 				}
 				if n := p.sizes(); len(n) > 2 {
-					t.Errorf("requests of %v rows: no row of them was at fault, so there was nothing to look for", n)
+					t.Errorf("requests of %v rows; no row was at fault, so the request must not be split", n)
 				}
 			})
 		})
 	}
 }
 
-// Two answers that are swapped become nobody's results.
+// Two answers that are swapped are not used as results.
 func TestSwappedAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPeer(t)
@@ -97,8 +97,8 @@ func TestSwappedAnswers(t *testing.T) {
 	})
 }
 
-// A server that calls the model otherwise than requests do, in its metadata too, is known by both
-// names.
+// A server has another name for the model than requests use, also in its metadata. Both names are
+// accepted.
 func TestModelByItsOwnName(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPeer(t)
@@ -112,8 +112,8 @@ func TestModelByItsOwnName(t *testing.T) {
 	})
 }
 
-// Without a version in the configuration any is taken. That another answers is said once, and
-// whether it takes and gives the same tensors is asked.
+// Without a configured version, any version is accepted. When another version answers, that is
+// logged once, and the client asks whether it takes and returns the same tensors.
 func TestVersionChangesInMidRun(t *testing.T) {
 	for name, other := range map[string]bool{"same tensors": false, "other tensors": true} {
 		t.Run(name, func(t *testing.T) {
@@ -127,7 +127,7 @@ func TestVersionChangesInMidRun(t *testing.T) {
 				cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
 				r.open(cfg)
 				asked := p.questions()
-				for i := range 12 { // they take turns
+				for i := range 12 { // the versions alternate
 					version.Store(int64(i % 2))
 					if sig := *p.signature(); other && i == 1 {
 						sig.Inputs = append(sig.Inputs, tensor.Spec{Name: "z", DType: tensor.FP32, Row: tensor.Shape{1}})
@@ -146,7 +146,7 @@ func TestVersionChangesInMidRun(t *testing.T) {
 				}
 				r.check()
 				if said := strings.Count(log.String(), "another version of the model answers"); said != 1 || p.questions() != asked+1 {
-					t.Errorf("said %d times, asked %d times:\n%s", said, p.questions()-asked, log.String())
+					t.Errorf("logged %d times, asked %d times:\n%s", said, p.questions()-asked, log.String())
 				}
 			})
 		})

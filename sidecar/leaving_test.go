@@ -16,21 +16,22 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/sidecartest"
 )
 
-// A server lets its connection go, over which a slow call is in progress; further calls go on over
-// another. Then one of the two goes silent, and only that one is cut, by what is known of it (A73).
+// A server lets go of a connection on which a slow call is in progress, and further calls use a new
+// connection. Then one of the two goes silent, and only that one is cut, judged by what is known
+// about it (A73).
 func TestOneOfTwoConnectionsGoesSilent(t *testing.T) {
 	const s, unknown, heard, unheard = time.Second, endpoint.Unknown, endpoint.Heard, endpoint.Unheard
 	for name, c := range map[string]struct {
-		silent   uint64           // the connection
-		old, new endpoint.Hearing // of the one that is let go, and of the other
+		silent   uint64           // the connection that goes silent
+		old, new endpoint.Hearing // what the system says of each connection
 		takes    [2]time.Duration // the first call on each; a server that is done closes its end
-		calls    [2]int           // of each record
+		calls    [2]int           // number of calls of each record
 		timeout  bool             // of the first record, which is left to the operator
 	}{
 		"the new one":                       {2, unknown, unknown, [2]time.Duration{40 * s, 40 * s}, [2]int{1, 2}, false},
 		"the new one, and systems tell":     {2, heard, unheard, [2]time.Duration{40 * s, 40 * s}, [2]int{1, 2}, false},
 		"the old one":                       {1, unheard, heard, [2]time.Duration{200 * s, 30 * s}, [2]int{2, 1}, false},
-		"the old one, nobody tells":         {1, unknown, unknown, [2]time.Duration{200 * s, s}, [2]int{1, 1}, true},
+		"the old one, unknown":              {1, unknown, unknown, [2]time.Duration{200 * s, s}, [2]int{1, 1}, true},
 		"the old one, and its system hears": {1, heard, unheard, [2]time.Duration{200 * s, s}, [2]int{1, 1}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -71,7 +72,7 @@ func TestOneOfTwoConnectionsGoesSilent(t *testing.T) {
 					time.Sleep(51 * time.Second)
 					r.mu.Lock()
 					if _, ok := r.outcome[0]; ok || len(r.waiting) > 0 {
-						t.Errorf("it has an outcome, or is held: %+v", r.outcome[0])
+						t.Errorf("the first record has an outcome, or is held: %+v", r.outcome[0])
 					}
 					r.mu.Unlock()
 				} else {

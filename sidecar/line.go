@@ -10,27 +10,27 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/endpoint"
 )
 
-// line is one connection, as HTTP/2 sees it: above TLS. It knows which calls are open on it, so
-// that each is judged by its own line.
+// line is one connection above TLS, so that it sees the HTTP/2 frames. It knows which calls are
+// open on it, so that each call is judged by its own connection.
 type line struct {
 	net.Conn
-	raw  net.Conn // beneath TLS
+	raw  net.Conn // the connection beneath TLS
 	wire *wire
 	made time.Time
 	once sync.Once
 
-	trusted sync.Once // something has come, so the other side trusts this one as well
+	trusted sync.Once // done when data arrives: the other side then trusts this one
 
 	mu    sync.Mutex
-	scan  frames // what the server sends, and
-	sent  frames // what this side does
+	scan  frames // what the server sends
+	sent  frames // what this side sends
 	open  map[uint32]struct{}
-	heard time.Time // when something arrived last
-	wrote time.Time // when something was sent last
-	// since when the present calls wait for a sign of life; zero: none is open
+	heard time.Time // when data last arrived
+	wrote time.Time // when data was last sent
+	// since when the open calls wait for a sign of life; zero: no call is open
 	quiet   time.Time
-	earlier time.Duration // that others before them have waited in vain
-	doubted bool          // it was silent for so long that it might have been cut
+	earlier time.Duration // how long earlier calls waited in vain
+	doubted bool          // it stayed open although its silence would have allowed a cut
 	closed  bool
 }
 
@@ -62,7 +62,7 @@ func newLine(c, raw net.Conn, w *wire) *line {
 	return l
 }
 
-// opens and ends say that a call begins and is over. Under l.mu.
+// opens notes that a call has begun, and ends that a call is over. Under l.mu.
 func (l *line) opens(stream uint32) {
 	if l.open[stream] = struct{}{}; l.quiet.IsZero() {
 		l.quiet = time.Now()
@@ -88,7 +88,7 @@ func (l *line) Read(b []byte) (int, error) {
 		l.hear(b[:n])
 	}
 	if err != nil && distrusts(err) {
-		// Since TLS 1.3 a server refuses a certificate after the handshake.
+		// Since TLS 1.3, a server refuses a client's certificate after the handshake.
 		l.wire.mu.Lock()
 		l.wire.distrust = brief.Error(err)
 		l.wire.mu.Unlock()
@@ -134,7 +134,7 @@ func (l *line) Close() error {
 	return l.Conn.Close()
 }
 
-// lineAddr is the address of the other side of a line, by which a call is told to be on it.
+// lineAddr is the remote address of a line. It shows on which line a call is.
 type lineAddr struct {
 	net.Addr
 	line *line
@@ -148,15 +148,15 @@ func (l *line) RemoteAddr() net.Addr {
 	return nil
 }
 
-// silence is for how long calls have waited for a sign of life, those before included that waited
-// in vain; 0: none is open.
+// silence returns how long calls have waited for a sign of life, including earlier calls that
+// waited in vain. 0: no call is open.
 func (l *line) silence() time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.silenceNow()
 }
 
-// silenceNow is silence under l.mu.
+// silenceNow is silence with l.mu held.
 func (l *line) silenceNow() time.Duration {
 	if l.quiet.IsZero() {
 		return 0
@@ -164,22 +164,24 @@ func (l *line) silenceNow() time.Duration {
 	return max(l.earlier+time.Since(l.quiet), 1)
 }
 
-// speaks reports whether something has arrived since then, or the line is closed, which others see.
+// speaks reports whether data has arrived since then, or the line is closed. A closed line is not
+// this watcher's concern.
 func (l *line) speaks(since time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.closed || l.heard.After(since)
 }
 
-// leaves reports whether the server lets the line go, so that no further call can be made on it.
+// leaves reports whether the server has sent GOAWAY, so that no further call can be made on the
+// line.
 func (l *line) leaves() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.scan.gone
 }
 
-// hears reports whether the other side's system acknowledges what was sent since then; zero: what
-// was sent last.
+// hears reports whether the other side's operating system acknowledges what was sent since then.
+// Zero: since the last write.
 func (l *line) hears(since time.Time) endpoint.Hearing {
 	if since.IsZero() {
 		l.mu.Lock()
@@ -192,14 +194,14 @@ func (l *line) hears(since time.Time) endpoint.Hearing {
 	return endpoint.Hears(l.raw, since)
 }
 
-// doubt says that the line is not cut, although it might be.
+// doubt notes that the line was kept although it could have been cut.
 func (l *line) doubt() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.doubted = true
 }
 
-// cut closes the line, so that grpc makes a new one and the calls that are open on it fail.
+// cut closes the line. The calls that are open on it fail, and grpc makes a new connection.
 func (l *line) cut() { l.raw.Close() }
 
 func (l *line) goAway() (words string, gracefully, fresh bool) {

@@ -18,54 +18,53 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// probeTimeout bounds the question whether a server that was lost answers again.
+// probeTimeout bounds a probe of a lost server, and the question whether the model is the same.
 const probeTimeout = 5 * time.Second
 
-// link watches the connection of a channel and tells the operator when calls make
-// sense. It is down from the first sign of a loss, be it the connection's state or a
-// call's failure, until the server has answered a probe: a state alone may be an old
-// one. Whatever interleaves, the watcher ends in up with a server that answers, and in
-// down without one, so no held record waits for a Resume that never comes.
+// link watches the connection of a channel and tells the operator when calls make sense. It goes
+// down at the first sign of a loss: the connection's state, or a call's failure. It stays down
+// until the server has answered a probe, because a state alone may be out of date. Whatever the
+// order of events, the link ends up if a server answers, and down if none does. So no held record
+// waits for a Resume that never comes.
 type link struct {
 	conn    grpc.ClientConnInterface
-	states  stateful // nil: the connection does not tell
+	states  stateful // nil: the connection does not report its state
 	backoff Backoff
 	name    *peerName
-	version string            // that requests ask for
-	sig     *tensor.Signature // that the codec was bound to
+	version string            // the version that requests name
+	sig     *tensor.Signature // what the codec was bound to
 	stated  *tensor.Signature // what the configuration says of the model; nil: nothing
-	told    told              // what the server said of the model then
+	told    told              // what the server said about the model at Open
 	log     *slog.Logger
-	wire    *wire         // beneath conn; nil: nobody knows
-	known   bool          // the server was good earlier in this run
-	silence time.Duration // how long another connection may take where the server let one go
+	wire    *wire         // what is known beneath conn; nil: nothing
+	known   bool          // this run has reached the server before
+	silence time.Duration // how long a new connection may take after a GOAWAY
 
-	// suspend and resume tell the operator; stopped gives back what waits in the channel.
+	// suspend and resume call the operator. stopped returns the channel's waiting calls to it.
 	suspend func(error)
 	resume  func()
 	stopped func(*Error)
-	// moved says that calls go on over another connection, without a loss.
+	// moved is called when calls continue on a new connection without a loss.
 	moved func()
 
-	// down is why no call can be made; nil: calls can be made. It is written under mu
-	// and read by anyone.
+	// down is the reason why no call can be made; nil: calls can be made. It is written under
+	// mu, and may be read without it.
 	down atomic.Pointer[Error]
 
 	mu         sync.Mutex
-	silentFrom time.Time // since when the connection that is lost was silent; zero: it was not
-	losses     uint64    // reported by lost
-	kick       func()    // wakes the watcher
+	silentFrom time.Time // since when the lost connection was silent; zero: it was not
+	losses     uint64    // the number of losses that lost has reported
+	kick       func()    // wakes watch
 }
 
-// stateful is what a *grpc.ClientConn can tell of its connection.
+// stateful is the part of a *grpc.ClientConn that reports its state.
 type stateful interface {
 	GetState() connectivity.State
 	WaitForStateChange(context.Context, connectivity.State) bool
 	Connect()
 }
 
-// lost is a call's report that the server is out of reach. When it returns the
-// operator has been told.
+// lost reports that the server is out of reach. When it returns, the operator has been suspended.
 func (l *link) lost(why *Error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -76,7 +75,7 @@ func (l *link) lost(why *Error) {
 	l.setDown(why)
 }
 
-// lostSilently is lost for a connection on which nothing has arrived since then.
+// lostSilently reports the loss of a connection on which nothing has arrived since then.
 func (l *link) lostSilently(since time.Time, why *Error) {
 	l.mu.Lock()
 	l.silentFrom = since
@@ -84,7 +83,7 @@ func (l *link) lostSilently(since time.Time, why *Error) {
 	l.lost(l.forSilence(why))
 }
 
-// forSilence is the same loss with the time that a record has lost by it.
+// forSilence returns the same loss with the time that a record has lost because of it.
 func (l *link) forSilence(why *Error) *Error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -96,8 +95,8 @@ func (l *link) forSilence(why *Error) *Error {
 	return &e
 }
 
-// setDown tells the operator, once a loss, and again if a better reason is known. Under l.mu,
-// so that the operator hears of losses and returns in their order.
+// setDown suspends the operator, once for each loss, and again if a better reason is known. Under
+// l.mu, so that the operator gets losses and returns in their order.
 func (l *link) setDown(why *Error) {
 	before := l.down.Load()
 	if before != nil && (before.Message == why.Message || !before.hold) {
@@ -121,7 +120,7 @@ func (l *link) goDown(why *Error) {
 	l.setDown(why)
 }
 
-// goUp tells the operator, unless a loss was reported since the probe began.
+// goUp resumes the operator, unless a loss was reported since the probe began.
 func (l *link) goUp(seen uint64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -135,8 +134,8 @@ func (l *link) goUp(seen uint64) bool {
 	return true
 }
 
-// end says that no call will ever succeed again. Those that were held are made, and
-// fail with the reason.
+// end notes that no call will ever succeed again. Calls that were held are then made, and fail with
+// the reason.
 func (l *link) end(why *Error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -152,13 +151,13 @@ func (l *link) end(why *Error) {
 	}
 }
 
-// watch runs until ctx ends, or the model has become another.
+// watch runs until ctx ends, or until the model has changed for good.
 func (l *link) watch(ctx context.Context) {
 	conns, ups := pacer{backoff: l.backoff}, pacer{backoff: l.backoff}
 	ups.begin()
 	var pause time.Duration
-	failed := 0     // probes in a row, on a connection that says it is ready
-	moving := false // from a connection that the server has let go
+	failed := 0     // failed probes in a row, on a ready connection
+	moving := false // calls wait for a new connection after a GOAWAY
 	var movedAt time.Time
 	for wasDown := false; ctx.Err() == nil; {
 		l.mu.Lock()
@@ -174,9 +173,9 @@ func (l *link) watch(ctx context.Context) {
 		wasDown = down
 		state := l.state()
 		if moving && !down && state != connectivity.Ready && time.Since(movedAt) >= l.silence {
-			// Calls wait for a connection that nobody answers.
+			// Calls wait for a connection that does not come.
 			moving = false
-			l.lostSilently(movedAt, l.away(fmt.Sprintf("the server let the connection go, and there is no other after %v", l.silence)))
+			l.lostSilently(movedAt, l.away(fmt.Sprintf("the server let the connection go, and no new connection was made within %v", l.silence)))
 			continue
 		}
 		switch state {
@@ -189,7 +188,8 @@ func (l *link) watch(ctx context.Context) {
 			if !down {
 				break
 			}
-			// A server that answers probes and not calls must not be called without pause.
+			// Calls must not go without a pause to a server that answers probes but not
+			// calls.
 			sleep(ctx, pause)
 			err := l.probe(ctx)
 			if err != nil && !err.hold && ctx.Err() == nil {
@@ -219,8 +219,8 @@ func (l *link) watch(ctx context.Context) {
 			if !down {
 				l.goDown(l.away("the connection was closed"))
 			}
-			// Nor may one that accepts and closes at once be dialled without pause. Dials that
-			// fail are spaced by grpc.
+			// A server that accepts and closes at once must not be dialled without a
+			// pause. grpc spaces dials that fail.
 			sleep(ctx, conns.end())
 			l.states.Connect()
 		case connectivity.Shutdown:
@@ -251,22 +251,22 @@ func (l *link) watch(ctx context.Context) {
 	}
 }
 
-// pacer spaces tries that succeed and come to nothing at once. A good time that lasted, or
-// the first that did not, is followed by no pause, further short ones by longer and longer ones.
+// pacer spaces tries that succeed and then fail at once. After a good time that lasted, or after
+// the first short one, it adds no pause. Further short ones get longer and longer pauses.
 type pacer struct {
 	backoff Backoff
 	at      time.Time // when the present good time began; zero: there is none
 	short   int
 }
 
-// begin says that a good time goes on.
+// begin notes that a good time begins or goes on.
 func (p *pacer) begin() {
 	if p.at.IsZero() {
 		p.at = time.Now()
 	}
 }
 
-// end says that it is over, and returns the pause before the next try.
+// end notes that the good time is over, and returns the pause before the next try.
 func (p *pacer) end() time.Duration {
 	if p.at.IsZero() {
 		return 0
@@ -281,9 +281,9 @@ func (p *pacer) end() time.Duration {
 	return p.backoff.delay(p.short - 2)
 }
 
-// movesOn reports whether the connection is being made anew because the server lets the one before
-// go as one does that is well: at the end of its age, or before it stops. What is in progress there
-// goes on, and new calls wait for the new connection with grpc.
+// movesOn reports whether a new connection is being made because a healthy server let the old one
+// go: at the end of its age, or before the server stops. Requests in progress finish on the old
+// connection, and grpc holds new calls until the new one is there.
 func (l *link) movesOn() bool {
 	words, gracefully := l.wire.letGo()
 	if gracefully {
@@ -299,8 +299,8 @@ func (l *link) state() connectivity.State {
 	return l.states.GetState()
 }
 
-// wait returns when the state is another, a loss was reported since seen, or so much time has
-// passed; 0: any.
+// wait returns when the state has changed, a loss was reported since seen, or within has passed.
+// Without a positive within there is no time limit.
 func (l *link) wait(ctx context.Context, state connectivity.State, seen uint64, within time.Duration) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -319,9 +319,9 @@ func (l *link) wait(ctx context.Context, state connectivity.State, seen uint64, 
 	}
 }
 
-// probe asks whether the server answers again and has the model as it was. A server
-// that was started again takes calls before it has loaded its models, and says of them
-// in the meantime what it says of unknown ones.
+// probe asks whether the server answers again and has the model unchanged. A restarted server takes
+// calls before it has loaded its models. Until then it describes them as it describes unknown
+// models.
 func (l *link) probe(ctx context.Context) *Error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
@@ -340,9 +340,9 @@ func (l *link) probe(ctx context.Context) *Error {
 	return err
 }
 
-// notYet is why calls wait for a server that is connected, and answers so when it is asked for
-// the model. What it says of a model that it does not know, and of one that it cannot tell of,
-// may pass while it starts.
+// notYet is the reason for holding calls to a connected server that failed the question about the
+// model. While a server starts, it may say that it does not know the model, or fail to say anything
+// about it.
 func (l *link) notYet(err *Error) *Error {
 	if err.kind == ErrUnreachable {
 		return err
@@ -358,8 +358,8 @@ func (l *link) notYet(err *Error) *Error {
 	return e
 }
 
-// compare looks whether the model is still the one that the codec was bound to. What
-// the server does not tell now it may tell at the next probe.
+// compare checks whether the model is still the one that the codec was bound to. What the server
+// cannot say now, it may say at the next probe.
 func (l *link) compare(ctx context.Context) *Error {
 	sig, _, err := l.askModel(ctx, l.version)
 	switch {
@@ -371,31 +371,32 @@ func (l *link) compare(ctx context.Context) *Error {
 	return l.changed(&sig)
 }
 
-// changed is the failure of a codec that was bound to another model; nil: it is the same.
+// changed returns the failure of a codec that was bound to another model; nil: the model is the
+// same.
 func (l *link) changed(sig *tensor.Signature) *Error {
 	now, then := inOrder(sig), inOrder(l.sig)
-	now.MaxBatch, then.MaxBatch = 0, 0 // a bound that changed is met by splitting
+	now.MaxBatch, then.MaxBatch = 0, 0 // splitting copes with a changed bound
 	if now.String() == then.String() {
 		return nil
 	}
 	return &Error{
 		Code: FailedPrecondition, Model: l.name.model, Endpoint: l.name.endpoint, Class: async.Permanent, kind: ErrMismatch,
 		Message: brief.Text(fmt.Sprintf("the server has another model by this name now (%s): %s; it was %s", differences(&then, &now), now.String(), then.String())),
-		advice:  "start the job again, which binds its codec to the new one",
+		advice:  "start the job again to bind its codec to the new model",
 	}
 }
 
-const unanswered = "it was asked whether the model is still the same, without an answer: "
+const unanswered = "the server did not say whether the model is still the same: "
 
-// unanswered is why a row waits of which it could not be told in time whose fault it is.
+// unanswered is the reason why a row is held if the question about the model got no answer in time.
 func (l *link) unanswered() *Error {
 	e := l.silent(probeTimeout)
 	e.Message = unanswered + e.Message
 	return e
 }
 
-// inOrder is a signature with its tensors in the order of their names. Requests and answers name
-// each, so that the order in which a server lists them means nothing.
+// inOrder returns a signature with its tensors sorted by name. Requests and answers name each
+// tensor, so the order in which a server lists them does not matter.
 func inOrder(sig *tensor.Signature) tensor.Signature {
 	s := *sig
 	s.Inputs, s.Outputs = slices.Clone(s.Inputs), slices.Clone(s.Outputs)
@@ -405,11 +406,11 @@ func inOrder(sig *tensor.Signature) tensor.Signature {
 	return s
 }
 
-// differences lists what is not as it was.
+// differences lists what has changed.
 func differences(then, now *tensor.Signature) string {
 	var out []string
 	if then.Batched != now.Batched {
-		out = append(out, map[bool]string{true: "it takes batches", false: "it takes no batches"}[now.Batched])
+		out = append(out, map[bool]string{true: "it takes batches", false: "it does not take batches"}[now.Batched])
 	}
 	list := func(kind string, then, now []tensor.Spec) {
 		find := func(specs []tensor.Spec, name string) int {
@@ -433,8 +434,8 @@ func differences(then, now *tensor.Signature) string {
 	return strings.Join(out, ", ")
 }
 
-// verify asks whether the model is still the one that the codec was bound to, with one question as
-// long as it is. The answer counts for everything that the server said before it was asked.
+// verify asks whether the model is still the one that the codec was bound to. While it is, one
+// question is enough. The answer counts for everything that the server said before the question.
 func (l *link) verify(ctx context.Context) *Error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
@@ -444,7 +445,7 @@ func (l *link) verify(ctx context.Context) *Error {
 	}
 	switch {
 	case err == nil:
-		err = l.compare(ctx) // what the configuration says of it counts too
+		err = l.compare(ctx) // the configuration's statement counts too
 	case err.kind == ErrModelNotFound && err.Reason == "":
 		err = err.held()
 	}
@@ -452,7 +453,8 @@ func (l *link) verify(ctx context.Context) *Error {
 	case over(ctx):
 		return l.unanswered()
 	case err != nil && err.Class != async.Permanent:
-		// Who has no room, or is not ready, is there: others may be served.
+		// A server that has no room, or is not ready, is still reachable: other calls may
+		// succeed.
 		e := l.notYet(err).held()
 		e.Message, e.RetryAfter = unanswered+err.Message, err.RetryAfter
 		return e
@@ -460,7 +462,7 @@ func (l *link) verify(ctx context.Context) *Error {
 	return err
 }
 
-// away is the reason for which calls are held.
+// away returns the reason for which calls are held.
 func (l *link) away(what string) *Error {
 	return &Error{
 		Code: Unavailable, Message: what, Model: l.name.model, Endpoint: l.name.endpoint,

@@ -62,8 +62,8 @@ func TestReconnectBackoff(t *testing.T) {
 	})
 }
 
-// A server that is killed and restarted again and again, and connections that break: every
-// record gets its result, once.
+// A server is killed and restarted again and again, and connections break: every record gets its
+// result once.
 func TestDiesAndComesBack(t *testing.T) {
 	for _, how := range []string{"kill", "drop"} {
 		t.Run(how, func(t *testing.T) {
@@ -115,8 +115,8 @@ func TestDiesAndComesBack(t *testing.T) {
 	}
 }
 
-// A server that accepts and closes at once is not dialled without pause, and once it is well
-// everything goes on.
+// A server that accepts and closes at once is not dialled without a pause. Once it recovers,
+// everything continues.
 func TestFlapping(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPeer(t)
@@ -157,8 +157,8 @@ func TestFlapping(t *testing.T) {
 	})
 }
 
-// A server that answers probes and refuses calls as unavailable holds them, without a storm,
-// and they go through when it is well.
+// A server answers probes but refuses calls as unavailable. The calls are held, without a storm of
+// requests, and succeed when the server recovers.
 func TestUnavailableWhileConnected(t *testing.T) {
 	for _, probes := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
@@ -180,7 +180,7 @@ func TestUnavailableWhileConnected(t *testing.T) {
 			r.await()
 			r.check()
 			if late := time.Since(well); late < 0 || late > 3*time.Second {
-				t.Errorf("done %v after the server was well", late)
+				t.Errorf("done %v after the server had recovered", late)
 			}
 			if n := len(p.sizes()); n > 30 {
 				t.Errorf("%d requests in 20s", n)
@@ -189,7 +189,7 @@ func TestUnavailableWhileConnected(t *testing.T) {
 	}
 }
 
-// The connection is the user's own, and says nothing about itself.
+// The connection is the user's own, and does not report its state.
 func TestConn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPeer(t)
@@ -217,12 +217,12 @@ func TestConn(t *testing.T) {
 		c.Close()
 		synctest.Wait()
 		if open, _, _ := p.connections(); open != 1 {
-			t.Errorf("%d connections; the user's own must stay", open)
+			t.Errorf("%d connections; the user's own must stay open", open)
 		}
 	})
 }
 
-// NonIdempotent: what may have been written fails; what was not is held as ever.
+// NonIdempotent: a call that may have been written fails; a call that was not is held as usual.
 func TestNonIdempotent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPeer(t)
@@ -236,9 +236,9 @@ func TestNonIdempotent(t *testing.T) {
 		cfg := p.config()
 		cfg.NonIdempotent, cfg.Window = true, 1
 		r.open(cfg)
-		r.call(numbers{1}, numbers{2}) // goes
+		r.call(numbers{1}, numbers{2}) // is sent
 		synctest.Wait()
-		r.call(numbers{100}, numbers{101}) // gathers
+		r.call(numbers{100}, numbers{101}) // waits
 		p.kill()
 		go func() {
 			time.Sleep(time.Second)
@@ -256,7 +256,7 @@ func TestNonIdempotent(t *testing.T) {
 	})
 }
 
-// A call that is lost is given back after the operator was told, so it does not call again at once.
+// A lost call is returned after the operator was suspended, so it is not made again at once.
 func TestSuspendBeforeHold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPeer(t)

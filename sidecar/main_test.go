@@ -24,17 +24,17 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// peerServer is a model server of these tests' own, on a network in memory: it
-// doubles the numbers of input x, and does what its hooks say.
+// peerServer is these tests' own model server, on an in-memory network. It doubles the numbers of
+// input x, and does what its hooks say.
 type peerServer struct {
 	oip.UnimplementedGRPCInferenceServiceServer
 	sig   tensor.Signature
-	limit int // bytes of a message that it receives; 0: grpc's default
+	limit int // largest message that it receives, in bytes; 0: grpc's default
 
 	// Hooks. They are set before the server is used.
 	ready       func() (bool, error)
 	meta        func() error
-	untold      func(*oip.ModelMetadataResponse) // takes something out of the metadata
+	untold      func(*oip.ModelMetadataResponse) // removes something from the metadata
 	live        func() error                     // of ModelReady, before ready
 	modelConfig *oip.ModelConfig                 // nil: not served
 	infer       func(ctx context.Context, req *oip.ModelInferRequest, rows [][]float32) error
@@ -51,10 +51,10 @@ type peerServer struct {
 	peak     int
 	accepted int
 	log      [][][]float32 // the rows of each request
-	asked    int           // for the metadata
+	asked    int           // how often the metadata were asked for
 }
 
-// replace puts another model in the place of the one there is. The connection stays.
+// replace replaces the model. The connection stays.
 func (p *peerServer) replace(sig tensor.Signature) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -68,7 +68,7 @@ func (p *peerServer) signature() *tensor.Signature {
 	return &sig
 }
 
-// questions is how often the metadata were asked for.
+// questions returns how often the metadata were asked for.
 func (p *peerServer) questions() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -89,7 +89,7 @@ func newPeer(t testing.TB, row ...int64) *peerServer {
 	return p
 }
 
-// config is how a client reaches the server.
+// config returns a client's configuration for the server.
 func (p *peerServer) config() Config {
 	return Config{Endpoint: "memory", Model: "double", Dialer: p.dial}
 }
@@ -228,7 +228,7 @@ func (p *peerServer) ModelInfer(ctx context.Context, req *oip.ModelInferRequest)
 			double[k] *= 2
 		}
 		tensor.AppendValues(out.Column(0), double)
-		for k := 1; k < len(sig.Outputs); k++ { // a hook answers them
+		for k := 1; k < len(sig.Outputs); k++ { // a hook fills them
 			tensor.AppendValues(out.Column(k), make([]float32, 1))
 		}
 		if err := out.EndRow(); err != nil {
@@ -250,7 +250,7 @@ func (p *peerServer) ModelInfer(ctx context.Context, req *oip.ModelInferRequest)
 	return resp, nil
 }
 
-// sizes are the rows of each request so far.
+// sizes returns the number of rows of each request so far.
 func (p *peerServer) sizes() []int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -261,14 +261,15 @@ func (p *peerServer) sizes() []int {
 	return n
 }
 
-// dialled are the times of the dials so far.
+// dialled returns the times of the dials so far.
 func (p *peerServer) dialled() []time.Time {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.Clone(p.dials)
 }
 
-// connections are those that are open, were ever accepted, and were open at a time.
+// connections counts the connections that are open, were ever accepted, and were open at the same
+// time at most.
 func (p *peerServer) connections() (open, accepted, peak int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -287,8 +288,8 @@ type numbers = []float32
 
 var doubling = tensor.Values[float32, float32]("x", "y")
 
-// recorder is an operator of the simplest kind. It makes calls that were held again, at
-// once or when it is resumed, and keeps every other outcome.
+// recorder is a minimal operator. It makes held calls again, at once or when it is resumed, and
+// keeps every other outcome.
 type recorder struct {
 	t        testing.TB
 	sub      async.Subtask
@@ -374,7 +375,7 @@ func (r *recorder) wake() {
 	}
 }
 
-// call calls with new records, in one slice.
+// call makes calls for new records, in one slice.
 func (r *recorder) call(records ...numbers) {
 	r.mu.Lock()
 	var calls []async.Call[numbers]
@@ -425,7 +426,7 @@ func (r *recorder) await() {
 	}
 }
 
-// check checks that every record was doubled, once, but for these, which failed.
+// check checks that every record was doubled once, except these, which failed.
 func (r *recorder) check(failed ...uint64) {
 	r.t.Helper()
 	r.mu.Lock()

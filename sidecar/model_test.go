@@ -19,8 +19,8 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// A server that was started again takes calls before it has its models. Calls wait for the model,
-// and then for one that is as it was.
+// A restarted server takes calls before it has its models. Calls wait for the model, and then go on
+// if it is unchanged.
 func TestRestartedServerLoadsItsModel(t *testing.T) {
 	for name, before := range map[string]func() (bool, error){
 		"says no": func() (bool, error) { return false, nil },
@@ -52,14 +52,14 @@ func TestRestartedServerLoadsItsModel(t *testing.T) {
 					t.Errorf("answered after %v", d)
 				}
 				if n := len(p.sizes()); n != 1 {
-					t.Errorf("%d requests; the model was not there for those before the last", n)
+					t.Errorf("%d requests; the model was missing for all but the last", n)
 				}
 			})
 		})
 	}
 }
 
-// If it comes back with another model by the same name, nothing is sent to that.
+// If the server comes back with another model by the same name, nothing is sent to that model.
 func TestRestartedServerHasAnotherModel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPeer(t)
@@ -74,7 +74,7 @@ func TestRestartedServerHasAnotherModel(t *testing.T) {
 		r.call(ramp(3)...)
 		r.await()
 		time.Sleep(time.Minute)
-		r.call(numbers{5}) // and so it stays
+		r.call(numbers{5}) // that does not change later
 		r.await()
 		r.check(1, 2, 3, 4)
 		err := r.outcome[1].Err
@@ -92,8 +92,8 @@ func TestRestartedServerHasAnotherModel(t *testing.T) {
 	})
 }
 
-// A request that slips through to a server that was just started again, before the loss was
-// noticed, finds no model. It is no failure: the model was there before.
+// A request reaches a restarted server before the loss was noticed, and finds no model. That is not
+// a failure of the record, since the model was there before.
 func TestModelGoneInMidRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPeer(t)
@@ -141,7 +141,7 @@ func TestOpenUnknownModelOfAStartingServer(t *testing.T) {
 	})
 }
 
-// What the metadata do not tell comes from the model's configuration, where the server has it.
+// What the metadata leave out comes from the model's configuration, if the server has one.
 func TestModelConfiguration(t *testing.T) {
 	open := func(t *testing.T, c *oip.ModelConfig, row ...int64) (*channel[numbers, numbers], *peerServer, *recorder) {
 		p := newPeer(t, row...)
@@ -181,8 +181,8 @@ func TestModelConfiguration(t *testing.T) {
 	}
 }
 
-// What real servers were seen to answer, and what it becomes. The integration suite asserts that
-// they still answer it.
+// Answers that real servers gave, and what they become. The integration suite asserts that the
+// servers still answer so.
 func TestServersErrors(t *testing.T) {
 	text, err := os.ReadFile("testdata/servers.json")
 	if err != nil {
@@ -210,7 +210,7 @@ func TestServersErrors(t *testing.T) {
 		}
 		kind, do := kinds[row.Becomes], actions[row.Then]
 		if _, ok := actions[row.Then]; kind == nil || !ok {
-			t.Fatalf("%+v: no such meaning", row)
+			t.Fatalf("%+v: unknown meaning", row)
 		}
 		servers[row.Server]++
 		f := (&peerName{endpoint: "h:1", model: "m"}).understand(status.Error(row.Code, row.Text), "", nil)

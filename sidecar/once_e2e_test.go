@@ -19,9 +19,9 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/sidecartest"
 )
 
-// The model has given an answer, and the client cannot have it. Rows of its request that must not
-// be repeated fail, and are in no second request: neither in halves that look for a bad row, nor in
-// a retry. Others are sent again (A87).
+// The model has given an answer, and the client cannot read it. Rows that must not be repeated
+// fail, and are in no second request: neither in halves that search for a bad row, nor in a retry.
+// Other rows are sent again (A87).
 func TestAnsweredRowsAreNotRepeated(t *testing.T) {
 	const frame = 5 // the head of a message: whether it is compressed, and its length
 	framed := func(flag byte, message []byte) []byte {
@@ -45,14 +45,14 @@ func TestAnsweredRowsAreNotRepeated(t *testing.T) {
 		alter  func(answer *http.Response, body []byte) []byte
 		faults []mock.Fault
 		option grpc.ServerOption
-		bytes  int // of a message, at the client
+		bytes  int // of a message the client accepts
 	}{
 		"not to be decoded": {alter: garbled},
 		"not to be decoded, with trailers": {alter: func(answer *http.Response, body []byte) []byte {
 			answer.Trailer.Set("x-cost", "1")
 			return garbled(answer, body)
 		}},
-		"compressed, nobody says how":  {alter: func(_ *http.Response, body []byte) []byte { return framed(1, body[frame:]) }},
+		"compressed, without a method": {alter: func(_ *http.Response, body []byte) []byte { return framed(1, body[frame:]) }},
 		"compressed in an unknown way": {alter: encoded("brotli", zipped)},
 		"compressed badly":             {alter: encoded("gzip", func() []byte { return []byte("not gzip") })},
 		"compressed and large":         {alter: encoded("gzip", zipped), bytes: 64 << 10},

@@ -15,9 +15,9 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// awaitModel waits until the server is ready and returns the model's signature. What
-// may pass (out of reach, stopping, loading, overloaded) is asked again for as long as
-// patience lasts; everything else is an error at once.
+// awaitModel waits until the server is ready, and returns the model's signature. For failures that
+// may pass (out of reach, stopping, loading, overloaded) it asks again until patience is over. Any
+// other failure is returned at once.
 func (l *link) awaitModel(ctx context.Context, version string, patience time.Duration) (tensor.Signature, error) {
 	outer := ctx
 	ctx, cancel := context.WithTimeout(ctx, patience)
@@ -30,13 +30,13 @@ func (l *link) awaitModel(ctx context.Context, version string, patience time.Dur
 		switch {
 		case err == nil:
 			l.told = told
-			// grpc lets calls through a moment before it says that it is ready; the watcher
-			// would take what it says before for a loss.
+			// grpc lets calls through a moment before it reports that it is ready. The
+			// watcher would take the states in between for a loss.
 			l.awaitConnection(ctx)
 			return sig, nil
 		case over(ctx):
-			// What was answered a moment ago says more than that time was over; that nobody could
-			// be reached before does not, if somebody can be now.
+			// The last answer says more than "time is over". A last failure to connect
+			// does not, if there is a connection by now.
 			silent := l.silent(time.Since(asked))
 			if last == nil || silent.kind == ErrTimeout && (last.kind == ErrUnreachable || time.Since(asked) >= probeTimeout) {
 				last = silent
@@ -54,7 +54,7 @@ func (l *link) awaitModel(ctx context.Context, version string, patience time.Dur
 			l.awaitConnection(ctx)
 		}
 		if outer.Err() != nil {
-			return sig, fmt.Errorf("sidecar %s: opening was given up: %w", l.name.endpoint, context.Cause(outer))
+			return sig, fmt.Errorf("sidecar %s: opening was ended: %w", l.name.endpoint, context.Cause(outer))
 		}
 		if over(ctx) {
 			why := *last
@@ -65,16 +65,16 @@ func (l *link) awaitModel(ctx context.Context, version string, patience time.Dur
 	}
 }
 
-// over reports whether ctx has ended, or its time is over and it is about to: a server is told the
-// deadline, so what it, or grpc, says at the end of it can be here first.
+// over reports whether ctx has ended, or its deadline has passed and it is about to end. The server
+// knows the deadline too, so its status, or grpc's, may arrive before ctx ends.
 func over(ctx context.Context) bool {
 	deadline, ok := ctx.Deadline()
 	return ctx.Err() != nil || ok && !time.Now().Before(deadline)
 }
 
-// awaitConnection waits until the connection says that it is ready, or ctx ends. While it fails the
-// wait is a short one: it says so once, and then no more until it is ready, and why it fails a call
-// tells, which may be for good.
+// awaitConnection waits until the connection reports that it is ready, or ctx ends. While
+// connecting fails, it waits only briefly: the state then stays the same until the connection is
+// ready, but a call tells why connecting fails, and the reason may be permanent.
 func (l *link) awaitConnection(ctx context.Context) {
 	if l.states == nil {
 		return
@@ -95,18 +95,17 @@ func (l *link) awaitConnection(ctx context.Context) {
 	}
 }
 
-// told is what a server's metadata say of a model, before the configuration has its say.
+// told holds what a server's metadata say about a model, before the configuration is applied.
 type told struct {
-	name      string // that the server has for it, which may be another than requests have
+	name      string // the server's name for the model; requests may use another
 	signature string
-	nothing   bool // it has no metadata at all
+	nothing   bool // the server has no metadata for it
 }
 
-// askModel asks whether the model is ready, and for what the server tells of it.
+// askModel asks whether the model is ready, and what its inputs and outputs are.
 func (l *link) askModel(ctx context.Context, version string) (tensor.Signature, told, *Error) {
-	// Not ServerReady: a server says no to that for as long as any other model of it is
-	// broken. A no, and an error, may also mean that there is no such model; the metadata
-	// tell.
+	// ServerReady would not do: a server answers no while any other model of it is broken. A
+	// no, or an error, may also mean that the model does not exist. The metadata tell.
 	ready, err := l.modelReady(ctx, version)
 	if err != nil && err.kind == ErrUnreachable {
 		return tensor.Signature{}, told{}, err
@@ -115,7 +114,7 @@ func (l *link) askModel(ctx context.Context, version string) (tensor.Signature, 
 	if failed != nil {
 		if failed.kind == ErrModelNotFound && l.starting(ctx) {
 			e := l.notReady()
-			e.Message = "the server does not know the model, and says that it is not ready itself: " + failed.Message
+			e.Message = "the server is not ready, and does not know the model yet: " + failed.Message
 			return sig, said, e
 		}
 		return sig, said, failed
@@ -124,7 +123,7 @@ func (l *link) askModel(ctx context.Context, version string) (tensor.Signature, 
 		return sig, said, l.notReady()
 	}
 	if err != nil && said.nothing {
-		return sig, said, err // nobody else says whether there is such a model
+		return sig, said, err // nothing else says whether the model exists
 	}
 	return sig, said, l.configure(ctx, version, &sig)
 }
@@ -138,19 +137,19 @@ func (l *link) ask(ctx context.Context, method string, question, answer any) *Er
 	return nil
 }
 
-// unwelcome is the failure of an opening that no waiting mends: what answers is not the server, or
-// one side does not trust the other.
+// unwelcome returns the failure of an opening that waiting cannot fix: something other than the
+// server answers, or one side does not trust the other.
 func (l *link) unwelcome(err *Error) *Error {
 	e := *err
 	e.hold, e.Class, e.cause = false, async.Permanent, nil
 	if why := l.wire.distrusted(); why != nil && !e.strange {
 		e.kind, e.Message, e.cause = ErrUntrusted, why.Error(), why
-		e.advice = "check the authority (ca), the server's name and the certificates of both sides, and whether the server speaks TLS"
+		e.advice = "check the certificate authority (ca), the server's name, the certificates of both sides, and whether the server speaks TLS"
 	}
 	return &e
 }
 
-// describe asks for the model's metadata alone.
+// describe asks only for the model's metadata.
 func (l *link) describe(ctx context.Context, version string) (tensor.Signature, told, *Error) {
 	var meta oip.ModelMetadataResponse
 	nothing := false
@@ -173,29 +172,30 @@ func (l *link) describe(ctx context.Context, version string) (tensor.Signature, 
 		return sig, told{}, l.unusable(err)
 	}
 	if l.stated != nil && sig.Batched {
-		sig.MaxBatch = l.stated.MaxBatch // unless the model's configuration says otherwise
+		sig.MaxBatch = l.stated.MaxBatch // the model's configuration may override it
 	}
 	said := told{name: sig.Model, nothing: nothing}
-	sig.Model = l.name.model // what requests ask for, whatever the server calls it
+	sig.Model = l.name.model // the name that requests use, whatever the server calls it
 	ordered := inOrder(&sig)
 	said.signature = ordered.String()
 	return sig, said, nil
 }
 
-// silent is why a question got no answer in its time: the server is slow if there is a connection
-// to it, and out of reach if there is none. A connection that does not tell is one.
+// silent is the failure of a question that got no answer in time. With a connection, the server is
+// slow; without one, it is out of reach. A connection that does not report its state counts as
+// ready.
 func (l *link) silent(within time.Duration) *Error {
 	within = within.Round(time.Millisecond)
 	if l.state() != connectivity.Ready {
-		return l.away(fmt.Sprintf("no connection, and no answer, within %v", within))
+		return l.away(fmt.Sprintf("no connection and no answer within %v", within))
 	}
 	e := l.away(fmt.Sprintf("connected, but no answer within %v", within))
-	e.Code, e.kind, e.advice = DeadlineExceeded, ErrTimeout, "it is slow, or stands still; look at its load and its log"
+	e.Code, e.kind, e.advice = DeadlineExceeded, ErrTimeout, "the server is slow or hangs; look at its load and its log"
 	return e
 }
 
-// starting reports whether the server says that it is not ready: a model that it does
-// not know may be one that it has not read yet.
+// starting reports whether the server says that it is not ready. It may not have read a model yet
+// that it does not know.
 func (l *link) starting(ctx context.Context) bool {
 	var ready oip.ServerReadyResponse
 	err := l.ask(ctx, oip.GRPCInferenceService_ServerReady_FullMethodName, &oip.ServerReadyRequest{}, &ready)
@@ -203,15 +203,15 @@ func (l *link) starting(ctx context.Context) bool {
 }
 
 func (l *link) unusable(err error) *Error {
-	err = brief.Error(err) // it has names of the server's
+	err = brief.Error(err) // it contains names from the server
 	return &Error{
 		Code: FailedPrecondition, Message: err.Error(), Model: l.name.model, Endpoint: l.name.endpoint,
 		Class: async.Permanent, kind: ErrModelUnusable, cause: err,
 	}
 }
 
-// modelReady asks whether the model takes requests. A server without this call is
-// taken to be ready.
+// modelReady asks whether the model takes requests. A server that does not have this call counts as
+// ready.
 func (l *link) modelReady(ctx context.Context, version string) (bool, *Error) {
 	var ready oip.ModelReadyResponse
 	err := l.ask(ctx, oip.GRPCInferenceService_ModelReady_FullMethodName,
@@ -225,18 +225,19 @@ func (l *link) modelReady(ctx context.Context, version string) (bool, *Error) {
 func (l *link) notReady() *Error {
 	return &Error{
 		Code: Unavailable, Message: "the server says that the model is not ready", Model: l.name.model, Endpoint: l.name.endpoint,
-		Class: async.Transport, kind: ErrNotReady, hold: true, advice: "look at its log for what it is loading",
+		Class: async.Transport, kind: ErrNotReady, hold: true, advice: "look at the server's log for what it is loading",
 	}
 }
 
-// configure adds what only the model's configuration tells. Not every server has it, and
-// one that does not tell is asked for no more than the protocol promises.
+// configure adds what only the model's configuration tells. Not every server has it. Without it,
+// the client relies only on what the protocol promises.
 func (l *link) configure(ctx context.Context, version string, sig *tensor.Signature) *Error {
 	var resp oip.ModelConfigResponse
 	err := l.ask(ctx, oip.GRPCInferenceService_ModelConfig_FullMethodName,
 		&oip.ModelConfigRequest{Name: l.name.model, Version: version}, &resp)
 	if err != nil {
-		// It may tell later, and a model must not look different from one time to the next.
+		// The server may answer later, and the model must not look different from one time
+		// to the next.
 		if err.hold || err.Class == async.Timeout {
 			return err
 		}
@@ -250,12 +251,12 @@ func (l *link) configure(ctx context.Context, version string, sig *tensor.Signat
 	return nil
 }
 
-// mismatch is the failure of a codec that does not fit; the codec's own message shows its
-// side, this adds the model's if the message does not show that too.
+// mismatch returns the failure of a codec that does not fit. The codec's message shows what the
+// codec wants; mismatch adds the model's signature if the message does not contain it.
 func (p *peerName) mismatch(sig *tensor.Signature, err error) *Error {
 	message := err.Error()
 	if model := sig.String(); !strings.Contains(message, model) {
-		message = fmt.Sprintf("%s (the model, as the server describes it: %s)", message, model)
+		message = fmt.Sprintf("%s (the server describes the model as: %s)", message, model)
 	}
 	return &Error{
 		Code: FailedPrecondition, Message: brief.Text(message),

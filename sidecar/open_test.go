@@ -32,7 +32,8 @@ func openErr(t *testing.T, ctx context.Context, cfg Config) error {
 	return err
 }
 
-// What may pass is waited for, for as long as hold allows, and ends in one clear message.
+// Open waits for failures that may pass, for as long as hold allows, and then returns one clear
+// message.
 func TestOpenWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPeer(t)
@@ -51,7 +52,7 @@ func TestOpenWaits(t *testing.T) {
 			t.Errorf("%+v", v)
 		}
 	})
-	// A server that comes up, says it is not ready, then that it loads the model.
+	// A server comes up, says that it is not ready, and then that it loads the model.
 	synctest.Test(t, func(t *testing.T) {
 		p := newPeer(t)
 		p.kill()
@@ -76,7 +77,7 @@ func TestOpenWaits(t *testing.T) {
 			t.Errorf("%d connections", accepted)
 		}
 	})
-	// One that accepts and never answers.
+	// A server that accepts and never answers.
 	synctest.Test(t, func(t *testing.T) {
 		p := newPeer(t)
 		hang := make(chan struct{})
@@ -90,7 +91,7 @@ func TestOpenWaits(t *testing.T) {
 			t.Errorf("after %v: %v", d, err)
 		}
 	})
-	// One that says it is not ready for ever.
+	// A server that says for ever that it is not ready.
 	synctest.Test(t, func(t *testing.T) {
 		p := newPeer(t)
 		p.ready = func() (bool, error) { return false, nil }
@@ -180,7 +181,7 @@ func (silent) Bind(tensor.Signature) (tensor.RowCodec[[]int64, []float32], error
 func TestConfig(t *testing.T) {
 	for _, c := range []struct {
 		cfg  Config
-		want []string // in the message; nil: valid
+		want []string // parts of the message; nil: valid
 	}{
 		{Config{Endpoint: "unix:///run/a.sock", Model: "m"}, nil},
 		{Config{Endpoint: "localhost:1", Model: "m", TLS: &tls.Config{}, Backoff: Backoff{Jitter: async.Off, Base: time.Minute}}, nil},

@@ -16,7 +16,7 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/sidecartest"
 )
 
-// busyWith is an option of a server that answers no question while a model runs.
+// busyWith returns an option for a server that answers no questions while a model runs.
 func busyWith() grpc.ServerOption {
 	var running atomic.Int32
 	return grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
@@ -31,8 +31,8 @@ func busyWith() grpc.ServerOption {
 	})
 }
 
-// Where no system tells whether the other side hears, a slow model is cut off once at most, and not
-// at all if the question whether it lives could not be sent: its timeouts are timeouts (A73).
+// If no system reports whether the other side acknowledges, a slow model is cut off at most once.
+// If the question could not be sent, it is not cut off at all: its timeouts are timeouts (A73).
 func TestSlowModelOfWhichNobodyTells(t *testing.T) {
 	full := grpc.MaxConcurrentStreams(1)
 	for name, c := range map[string]struct {
@@ -41,14 +41,14 @@ func TestSlowModelOfWhichNobodyTells(t *testing.T) {
 		cuts             int
 		answers          bool
 	}{
-		"it is too slow":                       {time.Hour, 10 * time.Second, busyWith(), 1, false},
-		"it is too slow by little":             {12 * time.Second, 10 * time.Second, busyWith(), 1, false},
-		"it is slow":                           {30 * time.Second, 60 * time.Second, busyWith(), 1, true},
-		"it is slow, without a timeout":        {300 * time.Second, async.Off, busyWith(), 1, true},
-		"no room to ask, and it is too slow":   {time.Hour, 10 * time.Second, full, 0, false},
-		"no room to ask, and it is slow":       {30 * time.Second, 60 * time.Second, full, 0, true},
-		"no room to ask, without a timeout":    {300 * time.Second, async.Off, full, 0, true},
-		"it is no slower than those are asked": {time.Second, 60 * time.Second, busyWith(), 0, true},
+		"it is too slow":                     {time.Hour, 10 * time.Second, busyWith(), 1, false},
+		"it is too slow by little":           {12 * time.Second, 10 * time.Second, busyWith(), 1, false},
+		"it is slow":                         {30 * time.Second, 60 * time.Second, busyWith(), 1, true},
+		"it is slow, without a timeout":      {300 * time.Second, async.Off, busyWith(), 1, true},
+		"no room to ask, and it is too slow": {time.Hour, 10 * time.Second, full, 0, false},
+		"no room to ask, and it is slow":     {30 * time.Second, 60 * time.Second, full, 0, true},
+		"no room to ask, without a timeout":  {300 * time.Second, async.Off, full, 0, true},
+		"it answers before it is asked":      {time.Second, 60 * time.Second, busyWith(), 0, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -78,8 +78,8 @@ func TestSlowModelOfWhichNobodyTells(t *testing.T) {
 	}
 }
 
-// A connection that dies is noticed each time, whatever was cut before, since those between were
-// well: no record fails.
+// Each connection that dies is noticed, whatever was cut before, since the connections in between
+// worked: no record fails.
 func TestConnectionsThatDieOneAfterTheOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := sidecartest.Start(t, sidecartest.Script{Latency: time.Millisecond})
@@ -100,18 +100,18 @@ func TestConnectionsThatDieOneAfterTheOther(t *testing.T) {
 	})
 }
 
-// A connection that follows a cut, and is dead itself, is not taken for a slow model's for ever:
-// the calls that it costs have their timeouts one after the other, and count together.
+// A connection that follows a cut, and is dead itself, is not taken for a slow model's for ever.
+// The calls on it time out one after the other, and their silences add up.
 func TestPatienceEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := sidecartest.Start(t, sidecartest.Script{Latency: time.Millisecond, Options: []grpc.ServerOption{
-			// it does not notice
+			// the server does not notice
 			grpc.KeepaliveParams(keepalive.ServerParameters{Time: 24 * time.Hour})}})
 		time.AfterFunc(10*time.Second, s.Silence)
 		time.AfterFunc(12*time.Second, s.Speak)
 		go func() {
 			if _, err := s.Wait(t.Context(), func(st sidecartest.Status) bool { return st.Accepted == 2 }); err == nil {
-				time.Sleep(100 * time.Millisecond) // it has answered whether the model is ready
+				time.Sleep(100 * time.Millisecond) // it has answered the question
 				s.SilenceConnection(2)
 			}
 		}()

@@ -14,14 +14,14 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/sidecartest"
 )
 
-// behind is how a client reaches a sidecar through a proxy.
+// behind returns a client's configuration for a sidecar behind a proxy.
 func behind(p *sidecartest.Proxy, s *sidecartest.Server) sidecar.Config {
 	return sidecar.Config{Endpoint: "proxy", Dialer: p.Dialer(), Model: s.Model()}
 }
 
-// What a proxy says by itself in mid-run is no word of the server's: records wait, and none fails
-// or is lost (A76). What refuses a call before the server has it does not harm those that must not
-// be repeated.
+// A proxy's own answers in mid-run do not come from the server: records wait, and no record fails
+// or is lost (A76). A refusal before the server has the call does not harm rows that must not be
+// repeated.
 func TestProxyInMidRun(t *testing.T) {
 	for _, status := range []int{0, http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound,
 		http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable} {
@@ -46,8 +46,8 @@ func TestProxyInMidRun(t *testing.T) {
 							}
 							n++
 						}
-						// Of a call that was cut, or is lost behind the proxy, nobody knows whether
-						// it has run.
+						// A call that was cut, or lost behind the proxy,
+						// may have run.
 						mayFail := once && (status == 0 || status >= 500)
 						if own := len(p.Answered()); own != 6 || n != 400 && !mayFail || n < 200 || mayFail && n == 400 {
 							t.Errorf("%d results, %d answers of the proxy's own", n, own)
@@ -61,7 +61,8 @@ func TestProxyInMidRun(t *testing.T) {
 	}
 }
 
-// At the start they are errors, at once and in words: the endpoint may be another's.
+// At the start, a proxy's answers are errors at once, with a clear message: the endpoint may be
+// wrong.
 func TestProxyAtTheStart(t *testing.T) {
 	for status, says := range map[int]string{
 		0: "RST_STREAM", http.StatusBadRequest: "400 (Bad Request)", http.StatusUnauthorized: "401 (Unauthorized)",
@@ -75,7 +76,7 @@ func TestProxyAtTheStart(t *testing.T) {
 				start := time.Now()
 				err := run(t, 1, behind(p, s), async.Config{})
 				if !errors.Is(err, sidecar.ErrUnreachable) || !errors.Is(err, sidecar.ErrPermanent) || !strings.Contains(err.Error(), says) ||
-					!strings.Contains(err.Error(), "no answer of the model server's") || time.Since(start) > time.Second {
+					!strings.Contains(err.Error(), "answer does not come from the model server") || time.Since(start) > time.Second {
 					t.Errorf("after %v: %v", time.Since(start), err)
 				}
 				p.Close()
@@ -83,7 +84,8 @@ func TestProxyAtTheStart(t *testing.T) {
 			})
 		})
 	}
-	// A job that is restarted has had a good server at this endpoint, and waits for it again.
+	// A restarted job has had a working server at this endpoint, and waits for it again. 503
+	// means that the server is not there yet, and is waited for.
 	synctest.Test(t, func(t *testing.T) {
 		s := sidecartest.Start(t, sidecartest.Script{})
 		p := sidecartest.StartProxy(t, s)

@@ -12,8 +12,7 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// seasonal feeds the model the month of the record's event time, and answers with the key and
-// position.
+// seasonal sends the model the month of the record's event time, and returns the key and position.
 type seasonal struct{}
 
 func (seasonal) Bind(tensor.Signature) (tensor.RowCodec[async.Record[string], string], error) {

@@ -23,8 +23,8 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// A model of our own sidecar that is loaded anew with other tensors ends a job that drops bad
-// records: not one good record is dropped (A63).
+// A model of our own sidecar is reloaded with other tensors. That ends a job that drops bad
+// records, and not one good record is dropped (A63).
 func TestLoadedAnewWithOtherTensors(t *testing.T) {
 	spec := func(name string, dt tensor.DType, row ...int64) []tensor.Spec {
 		return []tensor.Spec{{Name: name, DType: dt, Row: row}}

@@ -17,8 +17,8 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// A model that is replaced while the connection stays is noticed by the first answer that does not
-// suit, whatever the server says of it, and ends the job for good: no record is blamed (A63).
+// A model is replaced while the connection stays. The first answer that does not fit shows it,
+// whatever the server says, and the job fails permanently. No record is blamed (A63).
 func TestReplacedInPlace(t *testing.T) {
 	spec := func(name string, dt tensor.DType, row ...int64) tensor.Spec {
 		return tensor.Spec{Name: name, DType: dt, Row: row}
@@ -29,8 +29,8 @@ func TestReplacedInPlace(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		inputs, outputs []tensor.Spec
-		fail            func() error                  // nil: it answers
-		answer          func(*oip.ModelInferResponse) // with this
+		fail            func() error                  // nil: the model answers
+		answer          func(*oip.ModelInferResponse) // changes the answer
 		changed         string
 	}{
 		"ours, other input": {[]tensor.Spec{spec("z", tensor.FP32, 1)}, []tensor.Spec{out},
@@ -106,7 +106,8 @@ func TestReplacedInPlace(t *testing.T) {
 				if n := p.questions() - asked; n > 4 {
 					t.Errorf("the metadata were asked for %d times", n)
 				}
-				// And so it stays, also if the old model comes back, and the connection is lost.
+				// That stays so, even if the old model comes back and the
+				// connection is lost.
 				n := len(p.sizes())
 				sig.Inputs, sig.Outputs = []tensor.Spec{in}, []tensor.Spec{out}
 				replaced.Store(false)
@@ -123,8 +124,8 @@ func TestReplacedInPlace(t *testing.T) {
 	}
 }
 
-// Records that are really bad are still bad ones, and the question costs little: while it is under
-// way others gather for the next.
+// Really bad records are still bad records, and the question costs little: while one is in
+// progress, other rows gather for the next.
 func TestBadRecordsOfTheSameModel(t *testing.T) {
 	for name, named := range map[string]bool{"named": true, "unnamed": false} {
 		t.Run(name, func(t *testing.T) {
@@ -169,8 +170,8 @@ func TestBadRecordsOfTheSameModel(t *testing.T) {
 	}
 }
 
-// Without an answer to the question nobody is blamed: the records wait as for a lost connection,
-// and are judged when the server is back.
+// Without an answer to the question, no record is blamed. The records wait as for a lost
+// connection, and are judged when the server is back.
 func TestAccusedWhileTheServerGoes(t *testing.T) {
 	for name, once := range map[string]bool{"idempotent": false, "not": true} {
 		t.Run(name, func(t *testing.T) {

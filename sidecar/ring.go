@@ -9,7 +9,7 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// slotAlign is where a tensor in a slot may begin: at a cache line, which suits what reads it.
+// slotAlign is the alignment of tensors in a slot: a cache line, for the code that reads them.
 const slotAlign = 64
 
 // span is a part of a slot.
@@ -17,15 +17,15 @@ type span struct{ at, size int }
 
 // layout is how each slot is divided among a model's tensors.
 type layout struct {
-	rows    int    // the most of a request
-	bytes   int    // the most of a request's inputs
+	rows    int    // the most rows of a request
+	bytes   int    // the most bytes of a request's inputs
 	inputs  []span // one for each input
-	outputs []span // one for each output; empty: it comes in the answer
-	outRow  []int  // bytes of a row of each output that has a place
+	outputs []span // one for each output; empty: the output comes in the answer
+	outRow  []int  // bytes of a row; 0: the output comes in the answer
 }
 
-// divide divides slots of size bytes for requests of at most rows rows. Inputs whose rows have no
-// fixed size share what is left, at least half of the slot.
+// divide divides slots of size bytes for requests of at most rows rows. Inputs without a fixed row
+// size share what the others leave, which is at least half of the slot.
 func divide(sig *tensor.Signature, size, rows int) (*layout, error) {
 	l := &layout{inputs: make([]span, len(sig.Inputs)), outputs: make([]span, len(sig.Outputs)), outRow: make([]int, len(sig.Outputs))}
 	inRow := make([]int, len(sig.Inputs))
@@ -58,11 +58,11 @@ func divide(sig *tensor.Signature, size, rows int) (*layout, error) {
 		clear(l.outRow)
 		l.rows = fits(fixed)
 	}
-	if room < slotAlign*open { // a line for each input of any size, at least
+	if room < slotAlign*open { // at least a cache line for each input without a fixed size
 		return nil, fmt.Errorf("a slot of %d bytes is too small for %d inputs and %d outputs", size, len(sig.Inputs), len(sig.Outputs))
 	}
 	if l.rows < 1 {
-		return nil, fmt.Errorf("a row of the model's inputs has %d bytes, and a slot of it has %d", fixed, shared)
+		return nil, fmt.Errorf("a row of the model's inputs has %d bytes, and a slot has room for %d", fixed, shared)
 	}
 	at := 0
 	place := func(n int) span {
@@ -90,7 +90,7 @@ func divide(sig *tensor.Signature, size, rows int) (*layout, error) {
 	return l, nil
 }
 
-// rowBytes is the size of a row, or -1 if rows differ.
+// rowBytes returns the size of a row, or -1 if the size is not fixed.
 func rowBytes(s *tensor.Spec) int {
 	if s.DType == tensor.Bytes || slices.Contains(s.Row, tensor.Dynamic) {
 		return -1
@@ -102,14 +102,14 @@ func rowBytes(s *tensor.Spec) int {
 	return int(n) * s.DType.Size()
 }
 
-// ring is a region of shared memory that the server knows, in equal slots. It is guarded by its
-// sharing.
+// ring is a region of shared memory that the server knows, divided into equal slots. Its sharing's
+// lock guards it.
 type ring struct {
-	name    string // that the server knows it by
+	name    string // the region's name on the server
 	segment *shm.Segment
 	free    []*slot
 	users   int  // slots taken
-	retired bool // no slot is taken any more
+	retired bool // no more slots are taken from it
 }
 
 func newRing(name string, segment *shm.Segment, l *layout, size, slots int) *ring {
@@ -132,16 +132,16 @@ func newRing(name string, segment *shm.Segment, l *layout, size, slots int) *rin
 type slot struct {
 	ring   *ring
 	layout *layout
-	base   int // in the ring
+	base   int // offset in the ring
 	memory []byte
 	inputs [][]byte // where each column is encoded
 
 	placeIn, placeOut []oip.Place
-	outputs           [][]byte // what the request has asked the server to fill
+	outputs           [][]byte // what the request asks the server to fill
 }
 
-// share moves what is worth it out of a filled request: inputs that lie in the slot, if they are at
-// least least bytes together, and outputs alike. It reports whether anything was.
+// share takes tensors out of a filled request: the inputs that lie in the slot, if they have at
+// least least bytes together, and likewise the outputs. It reports whether it took any.
 func (s *slot) share(req *oip.Request, b *tensor.Batch, least int) bool {
 	in, out := 0, 0
 	for i := range s.placeIn {

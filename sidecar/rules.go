@@ -13,11 +13,11 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// rule is one row of the table of failures: which it matches, and what they mean.
+// rule is one row of the table of failures: which failures it matches, and what they mean.
 type rule struct {
 	code   codes.Code
-	reason string // of our own domain; empty: any or none
-	text   string // in the message, whatever its case; empty: any
+	reason string // in our own error domain; empty: any or none
+	text   string // part of the message, in any case; empty: any message
 
 	kind  error
 	class async.Class
@@ -32,21 +32,21 @@ type action uint8
 const (
 	// failRows: every row has failed.
 	failRows action = iota
-	// holdRows: nobody has failed. The rows go back to the operator to wait (A40, A41).
+	// holdRows: the rows have not failed. They go back to the operator to wait (A40, A41).
 	holdRows
-	// lostRows: as holdRows, and the connection is in doubt.
+	// lostRows: like holdRows, and the connection may be lost.
 	lostRows
 	// findRow: the content of some row is at fault. Find it (A42).
 	findRow
-	// splitRows: too much for one message. Send less.
+	// splitRows: the message is too large. Send fewer rows in one.
 	splitRows
-	// misfit: the request does not suit the model, whatever its rows hold. All of them fail, for
-	// good.
+	// misfit: the request does not fit the model, whatever its rows contain. All rows fail
+	// permanently.
 	misfit
 )
 
-// The first rule that matches counts. What stands at the top of a code are words of
-// servers and of grpc itself; the code alone comes last.
+// The first rule that matches counts. Within a code, rules that match the text of a server or of
+// grpc come first, and the rule for the code alone comes last.
 var rules = [...]rule{
 	{codes.ResourceExhausted, oip.ReasonQueueFull, "", ErrOverloaded, async.Overload, holdRows, false, ""},
 	{codes.ResourceExhausted, oip.ReasonMemoryPressure, "", ErrOverloaded, async.Overload, holdRows, false, ""},
@@ -61,15 +61,16 @@ var rules = [...]rule{
 	{codes.Unavailable, oip.ReasonDraining, "", ErrNotReady, async.Transport, holdRows, false, ""},
 	{codes.Unavailable, oip.ReasonModelLoading, "", ErrNotReady, async.Transport, holdRows, false, ""},
 	{codes.Unavailable, oip.ReasonInterrupted, "", ErrUnreachable, async.Transport, lostRows, false, ""},
-	// Triton's queue policies answer UNAVAILABLE, and so did the repository of older ones.
+	// Triton's queue policies answer UNAVAILABLE. So did the model repository of older
+	// versions.
 	{codes.Unavailable, "", "exceeds maximum queue size", ErrOverloaded, async.Overload, holdRows, false, ""},
 	{codes.Unavailable, "", "request timeout expired", ErrTimeout, async.Timeout, failRows, true,
-		"the server's queue was too slow; give it more instances, or the model's queue policy more time"},
+		"the request waited too long in the server's queue; add instances of the model, or raise the timeout of its queue policy"},
 	{codes.Unavailable, "", "is not found", ErrModelNotFound, async.Permanent, failRows, false, helpModel},
 	{codes.Unavailable, "", "request for unknown model", ErrNotReady, async.Transport, holdRows, false, ""},
-	// KServe, of a model that is loading.
+	// KServe: the model is loading.
 	{codes.Unavailable, "", "is not ready", ErrNotReady, async.Transport, holdRows, false, ""},
-	// grpc's own, of a call that came after the server's GOAWAY: it was never taken.
+	// grpc: the call came after the server's GOAWAY, so the server never took it.
 	{codes.Unavailable, "", "the stream is rejected because server is draining", ErrNotReady, async.Transport, holdRows, false, ""},
 	{codes.Unavailable, "", "", ErrUnreachable, async.Transport, lostRows, false, helpReach},
 
@@ -77,14 +78,14 @@ var rules = [...]rule{
 		"the record waited in the server's queue for too long and was never run; add capacity or raise the server's queue timeout"},
 	{codes.DeadlineExceeded, "", "", ErrTimeout, async.Timeout, failRows, false, ""},
 	{codes.Canceled, "", "", ErrCancelled, async.Transport, holdRows, false,
-		"this side did not cancel it; look at the server's log, and at proxies on the way"},
+		"the client did not cancel it; look at the server's log, and at proxies on the way"},
 
-	// Names come from the codec and not from the record.
+	// Input names come from the codec, not from the record.
 	{codes.InvalidArgument, oip.ReasonUnknownInput, "", ErrMismatch, async.Permanent, misfit, false,
-		"the codec was bound to a model with other inputs; start the job again, which binds it anew"},
-	// MLServer, of a model that is loading.
+		"the codec was bound to a model with other inputs; start the job again to bind it to the new one"},
+	// MLServer: the model is loading.
 	{codes.InvalidArgument, "", "is not ready yet", ErrNotReady, async.Transport, holdRows, false, ""},
-	// Triton, where the model's configuration could not be read before.
+	// Triton: the client could not read the model's configuration at Open.
 	{codes.InvalidArgument, "", "batch-size must be <=", ErrTooLarge, async.BadRecord, splitRows, false,
 		"the server's model takes fewer rows in a request; lower max_batch"},
 	{codes.InvalidArgument, "", "", ErrBadRecord, async.BadRecord, findRow, false, ""},
@@ -94,7 +95,7 @@ var rules = [...]rule{
 	{codes.Aborted, "", "", ErrBackend, async.Backend, findRow, true, ""},
 	{codes.DataLoss, "", "", ErrBadOutput, async.Backend, findRow, false, ""},
 
-	// Triton, of a model that is being loaded or was unloaded.
+	// Triton: the model is being loaded, or was unloaded.
 	{codes.NotFound, "", "has no available versions", ErrNotReady, async.Transport, holdRows, false, ""},
 	{codes.NotFound, "", "", ErrModelNotFound, async.Permanent, failRows, false, helpModel},
 	{codes.FailedPrecondition, "", "", ErrModelUnusable, async.Permanent, failRows, false,
@@ -108,28 +109,28 @@ var rules = [...]rule{
 const (
 	helpModel = "check the model's name and version, and what the server has loaded"
 	helpReach = "check that the server runs and listens there"
-	helpProxy = "this is no answer of the model server's, but of something before it; look at what listens there, and at the log and the routes of a proxy on the way"
-	helpSize  = "raise the limit of the side that refuses it (here: max_message, in Go MaxMessageSize; at our sidecar: --max-message), or make the record smaller"
+	helpProxy = "the answer does not come from the model server but from something before it; look at what listens there, and at the log and the routes of a proxy on the way"
+	helpSize  = "raise the limit of the side that refuses it (client: max_message, in Go MaxMessageSize; our sidecar: --max-message), or make the record smaller"
 )
 
-// What ends a call without a word of the server's own is something before it: it may be a proxy
-// that has lost the server for a moment, or is set up anew.
+// A call that ended without a status of the server's own was ended by something before the server.
+// It may be a proxy that has lost the server for a moment, or is being reconfigured.
 var (
 	strangeStatus    = rule{kind: ErrUnreachable, class: async.Transport, do: lostRows, help: helpProxy}
 	strangeEnd       = rule{kind: ErrUnreachable, class: async.Transport, do: holdRows, help: helpProxy}
 	tooLargeForProxy = rule{kind: ErrTooLarge, class: async.BadRecord, do: splitRows,
 		help: "raise the limit of the proxy that refuses it (nginx: client_max_body_size), or make the record smaller"}
 	largeAnswer = rule{kind: ErrTooLarge, class: async.Backend, do: splitRows,
-		help: "the model's answer is larger than this side takes; raise the limit (max_message, in Go MaxMessageSize)"}
+		help: "the model's answer is larger than the client accepts; raise the client's limit (max_message, in Go MaxMessageSize)"}
 	largeToSend = rule{kind: ErrTooLarge, class: async.Backend, do: splitRows,
-		help: "the model's answer is larger than its server sends; raise the server's limit, or lower max_batch"}
+		help: "the model's answer is larger than the server may send; raise the server's limit, or lower max_batch"}
 )
 
-// otherwise is for codes that no rule names.
+// otherwise applies if no rule matches.
 var otherwise = rule{codes.Unknown, "", "", ErrBackend, async.Backend, findRow, true, ""}
 
-// ruleFor finds the row of the table for a failure. A reason counts only in our own domain;
-// another's may mean anything.
+// ruleFor finds the rule for a failure. A reason counts only in our own error domain; in another
+// domain it may mean anything.
 func ruleFor(d *oip.Details) *rule {
 	reason := d.Reason
 	if d.Domain != oip.ErrorDomain {
@@ -145,22 +146,22 @@ func ruleFor(d *oip.Details) *rule {
 	return &otherwise
 }
 
-// marks are what a server itself has put around an answer. A status that comes without any is not
-// its own: grpc, or something on the way, has ended the call.
+// marks are the headers and trailers that a server itself has sent with an answer. A status without
+// any does not come from the server: grpc, or something on the way, has ended the call.
 type marks struct{ header, trailer metadata.MD }
 
-// reset makes room for those of another call.
+// reset makes marks ready for another call.
 func (m *marks) reset() { m.header, m.trailer = nil, nil }
 
-// Words of grpc's for what ended a call without a status of the server's.
+// grpc's messages for a call that ended without a status of the server's own.
 const (
 	wordsHTTP  = "unexpected HTTP status code received from server: "
 	wordsReset = "stream terminated by RST_STREAM with error code: "
 	wordsEnd   = "server closed the stream without sending trailers"
 )
 
-// strange says what ended a call that the server itself has not ended. The status is that of HTTP,
-// or 0.
+// strange reports whether something other than the server ended a call, and how: with an HTTP
+// status (otherwise 0), or with a reset.
 func (m *marks) strange(message string) (httpStatus int, reset, yes bool) {
 	if m == nil || len(m.trailer) > 0 {
 		return 0, false, false
@@ -174,28 +175,31 @@ func (m *marks) strange(message string) (httpStatus int, reset, yes bool) {
 	return 0, reset, reset || strings.HasPrefix(message, wordsEnd)
 }
 
-// failure is a failed request, understood.
+// failure says what a failed request means and what to do about it.
 type failure struct {
 	*Error
 	do   action
-	rows []int // that the server names as bad, in the request's numbering
-	// shared: a server of others said no more than that its model failed. One that batches
-	// across requests says that of all that it ran together, so that the fault may be in
-	// another request.
+	rows []int // the rows that the server names as bad, as indexes in the request
+	// shared: a server that is not ours says only that its model failed. A server that batches
+	// across requests says so of every request in the batch, so the fault may be in another
+	// request.
 	shared bool
-	// unlikely: it may have been refused for its size, in words that nobody knows here.
+	// unlikely: the request may have been refused for its size, with a message that the rules
+	// do not know.
 	unlikely bool
-	// uncertain: the model may have run the rows, although they are called again.
+	// uncertain: the model may have run the rows, although the rule calls them again.
 	uncertain bool
-	// answered: there is an answer, so the rows have run, and this side cannot have it.
+	// answered: the server has an answer, so the model has run the rows, but this side cannot
+	// read it.
 	answered bool
 	// once: no row may be sent again.
 	once bool
-	// untouched: whatever refused it did so before the model could see it.
+	// untouched: the request was refused before the model could see it.
 	untouched bool
 }
 
-// understand makes sense of what an RPC returned. m is what came with it; nil: that is not known.
+// understand turns the error of an RPC into a failure. m holds the headers and trailers that came
+// with it; nil: they are not known.
 func (p *peerName) understand(err error, requestID string, m *marks) failure {
 	d := oip.Parse(err)
 	r := ruleFor(&d)
@@ -215,7 +219,7 @@ func (p *peerName) understand(err error, requestID string, m *marks) failure {
 	case large:
 		r = &largeToSend
 	case r.kind == ErrTooLarge && m != nil && len(m.header) > 0 && (spoiled || len(m.trailer) == 0):
-		r = &largeAnswer // it began to arrive, and was refused here
+		r = &largeAnswer // the answer began to arrive, and this side refused it
 	}
 	e := &Error{
 		Code: codeName(uint32(d.Code)), Reason: d.Reason, Message: d.Message,
@@ -235,26 +239,26 @@ func (p *peerName) understand(err error, requestID string, m *marks) failure {
 	}
 }
 
-// held is the same loss or fault for calls that wait for its end.
+// held returns the same failure for calls that wait until it is over.
 func (e *Error) held() *Error {
 	c := *e
 	c.hold, c.Class, c.retry = true, async.Transport, false
 	return &c
 }
 
-// lostForGood is the same loss for a call that must not be made again.
+// lostForGood returns the same failure for a call that must not be made again.
 func (e *Error) lostForGood() *Error {
 	c := *e
 	c.hold, c.retry, c.RetryAfter = false, false, 0
-	c.advice = "it may have reached the model, and NonIdempotent forbids sending it again"
+	c.advice = "the request may have reached the model, and NonIdempotent forbids sending it again"
 	return &c
 }
 
-// peerName is whom a channel talks to, for messages.
+// peerName names the server and the model of a channel in messages.
 type peerName struct{ endpoint, model string }
 
-// badRecord is the failure of a record that the codec refuses; doing says what it was
-// asked for.
+// badRecord returns the failure of a record that the codec refuses. doing says what the codec was
+// doing.
 func (p *peerName) badRecord(doing string, err error) *Error {
 	return &Error{
 		Code: InvalidArgument, Message: doing + ": " + err.Error(), Model: p.model, Endpoint: p.endpoint,
@@ -262,7 +266,7 @@ func (p *peerName) badRecord(doing string, err error) *Error {
 	}
 }
 
-// badAnswer is the failure of a record whose answer the codec cannot decode.
+// badAnswer returns the failure of a record whose answer the codec cannot decode.
 func (p *peerName) badAnswer(err error) *Error {
 	e := p.badRecord("the codec cannot decode the answer", err)
 	if errors.Is(err, tensor.ErrAnswer) {

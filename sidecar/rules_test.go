@@ -31,7 +31,7 @@ func TestErrorTable(t *testing.T) {
 		do   action
 		want async.Verdict
 	}{
-		// Ours.
+		// Our own sidecar.
 		{oip.Error(codes.ResourceExhausted, oip.ReasonQueueFull, "full", after), ErrOverloaded, holdRows, hold(async.Overload, wait)},
 		{oip.Error(codes.ResourceExhausted, oip.ReasonMemoryPressure, "full"), ErrOverloaded, holdRows, hold(async.Overload, 0)},
 		{oip.Error(codes.ResourceExhausted, oip.ReasonQueueFull, "a batch larger than max rows", after), ErrOverloaded, holdRows, hold(async.Overload, wait)},
@@ -50,7 +50,7 @@ func TestErrorTable(t *testing.T) {
 		{oip.Error(codes.DataLoss, oip.ReasonBadOutput, "rows"), ErrBadOutput, findRow, ends(async.Backend)},
 		{status.Error(codes.Unauthenticated, "who"), ErrUnauthorized, failRows, ends(async.Permanent)},
 		{status.Error(codes.PermissionDenied, "no"), ErrUnauthorized, failRows, ends(async.Permanent)},
-		// grpc's own.
+		// grpc itself.
 		{status.Error(codes.ResourceExhausted, "grpc: received message larger than max (5 vs. 4)"), ErrTooLarge, splitRows, ends(async.BadRecord)},
 		{status.Error(codes.ResourceExhausted, "trying to send message larger than max (5 vs. 4)"), ErrTooLarge, splitRows, ends(async.BadRecord)},
 		{status.Error(codes.ResourceExhausted, "SERVER: Received message larger than max (5 vs. 4)"), ErrTooLarge, splitRows, ends(async.BadRecord)},
@@ -64,7 +64,7 @@ func TestErrorTable(t *testing.T) {
 		{status.Error(codes.OutOfRange, "Error, decoded message length too large: found 5 bytes, the limit is: 4 bytes"), ErrTooLarge, splitRows, ends(async.BadRecord)},
 		{status.Error(codes.ResourceExhausted, "Error, message length too large: found 5 bytes, the limit is: 4 bytes"), ErrTooLarge, splitRows, ends(async.BadRecord)},
 		{status.Error(codes.Unavailable, "the stream is rejected because server is draining the connection"), ErrNotReady, holdRows, hold(async.Transport, 0)},
-		// Foreign servers.
+		// Other servers.
 		{status.Error(codes.ResourceExhausted, "too many requests"), ErrOverloaded, holdRows, hold(async.Overload, 0)},
 		{status.Error(codes.Unavailable, "[request id: 7] Exceeds maximum queue size"), ErrOverloaded, holdRows, hold(async.Overload, 0)},
 		{status.Error(codes.Unavailable, "Request timeout expired"), ErrTimeout, failRows, again(async.Timeout)},
@@ -87,7 +87,7 @@ func TestErrorTable(t *testing.T) {
 		f := name.understand(c.err, "r1", nil)
 		d := oip.Parse(c.err)
 		used[ruleFor(&d)] = true
-		// As the operator and users find it: wrapped.
+		// The operator and users see it wrapped.
 		err := fmt.Errorf("record 7: %w", f.Error)
 		if f.do != c.do || async.VerdictOf(err) != c.want || !errors.Is(err, c.is) || errors.Is(err, ErrPermanent) != (c.want.Class == async.Permanent) {
 			t.Errorf("%v: action %d, verdict %+v, %v", c.err, f.do, async.VerdictOf(err), err)
@@ -105,7 +105,7 @@ func TestErrorTable(t *testing.T) {
 		}
 	}
 	if !used[&otherwise] {
-		t.Error("no example for what no rule names")
+		t.Error("no example for the case that no rule matches")
 	}
 }
 

@@ -11,14 +11,14 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/oip"
 )
 
-// settle turns an answer into completions, or a failure into what A44 says.
+// settle turns an answer into completions, or handles a failure as A44 says.
 func (w *worker[IN, OUT]) settle(r *group[IN], id string, written bool, err error) {
 	n := w.batch.Rows()
 	var outputs [][]byte
 	if w.shares {
 		outputs = w.slot.outputs
 	}
-	ran := err == nil // whatever the answer is
+	ran := err == nil // an answer means that the model has run the rows
 	if ran {
 		w.c.wire.answered()
 		if f := w.c.identify(&w.resp, id); f != nil {
@@ -36,7 +36,7 @@ func (w *worker[IN, OUT]) settle(r *group[IN], id string, written bool, err erro
 		err = oip.Shorten(oip.Error(codes.DataLoss, oip.ReasonBadOutput, err.Error()))
 	}
 	if w.c.ctx.Err() != nil {
-		return // closed: nobody listens
+		return // closed: the operator takes no more outcomes
 	}
 	if p, ok := errors.AsType[*async.PanicError](err); ok { // of a ready connection
 		w.failBroken(r, p)
@@ -52,19 +52,19 @@ func (w *worker[IN, OUT]) settle(r *group[IN], id string, written bool, err erro
 	}
 	f := w.c.name.understand(err, id, &w.marks)
 	if f.answered = f.answered || ran; f.answered {
-		written = w.c.cfg.NonIdempotent // whatever grpc tells of where it went
+		written = w.c.cfg.NonIdempotent // the rows have run, whatever grpc says
 	}
 	if f.untouched {
 		written = false
 	}
 	if f.kind == ErrModelNotFound && f.Reason == "" {
-		// It was there. A server that was started again takes calls before it has its models,
-		// and the probe will tell.
+		// The model was there at Open. A restarted server takes calls before it has its
+		// models, and the probe will tell.
 		f.do, f.Error, written = lostRows, f.Error.held(), false
 	}
 	if f.do == lostRows {
-		// The operator hears of the loss before it gets the calls back, so that it does not
-		// make them again at once.
+		// The operator is suspended before it gets the calls back, so that it does not make
+		// them again at once.
 		f.Error = w.c.link.forSilence(f.Error)
 		w.c.link.lost(f.Error)
 	}
@@ -79,9 +79,9 @@ func (w *worker[IN, OUT]) settle(r *group[IN], id string, written bool, err erro
 	w.c.recycle(r)
 }
 
-// unshared reports whether the server has ended a request because of the shared memory, which is
-// then not used again, and whether before the model could have the rows: later it may find that an
-// output does not fit into its place.
+// unshared reports whether the server ended a request because of the shared memory, which is then
+// no longer used. early reports whether that was before the model could have the rows: the server
+// may find out only later that an output does not fit into its place.
 func (w *worker[IN, OUT]) unshared(err error) (refused, early bool) {
 	d := oip.Parse(err)
 	if !w.ended.Load() || !strings.Contains(strings.ToLower(d.Message), "shared memory") {
@@ -100,7 +100,7 @@ func (w *worker[IN, OUT]) sendPlain(r *group[IN]) {
 	w.c.recycle(r)
 }
 
-// judge decides what becomes of the rows of a request that failed.
+// judge decides what happens to the rows of a request that failed.
 func (w *worker[IN, OUT]) judge(r *group[IN], f *failure, rows int) {
 	bytes := w.batch.Bytes()
 	w.c.leave(r, func() {
@@ -131,8 +131,8 @@ func (w *worker[IN, OUT]) judge(r *group[IN], f *failure, rows int) {
 	}
 }
 
-// tooLarge looks into a request that may have been refused for its size, in words that do not say
-// so. It returns false if it is held as any other that was refused. Under c.mu.
+// tooLarge handles a request that may have been refused for its size, although the message does not
+// say so. If it returns false, the request is held like any other that was refused. Under c.mu.
 func (w *worker[IN, OUT]) tooLarge(r *group[IN], f *failure, rows int) bool {
 	c, bytes := w.c, w.batch.Bytes()
 	switch {
@@ -150,7 +150,8 @@ func (w *worker[IN, OUT]) tooLarge(r *group[IN], f *failure, rows int) bool {
 	return true
 }
 
-// failNamed completes the rows that the server names; false if it names none of them.
+// failNamed fails the rows that the server names. It returns false if the server names no row of
+// the request.
 func (w *worker[IN, OUT]) failNamed(r *group[IN], f *failure) bool {
 	named := false
 	for _, i := range f.rows {
@@ -167,8 +168,8 @@ func (w *worker[IN, OUT]) failNamed(r *group[IN], f *failure) bool {
 	return named
 }
 
-// failAll completes every row with the failure. A row whose time is over is left to the
-// operator's timer, which says so better and may have a handler (A21).
+// failAll completes every row with the failure. A row whose deadline has passed is left to the
+// operator's timer, which reports it better and may have a handler (A21).
 func (w *worker[IN, OUT]) failAll(r *group[IN], f *failure) {
 	now := time.Now()
 	for i := range r.calls {

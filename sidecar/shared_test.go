@@ -13,8 +13,8 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/oip"
 )
 
-// A server that runs the requests of a moment together, and fails them all when its model raises,
-// as Triton does: only the records at fault fail.
+// A server batches concurrent requests, and fails them all when its model raises, as Triton does.
+// Only the records at fault fail.
 func TestServerFailsWhatItRanTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		bad := func(v float32) bool { return int(v)%17 == 5 }
@@ -65,7 +65,7 @@ func TestServerFailsWhatItRanTogether(t *testing.T) {
 	})
 }
 
-// shared is what the server runs together.
+// shared is a batch of the server.
 type shared struct {
 	requests int
 	bad      bool

@@ -15,8 +15,8 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/oip"
 )
 
-// sharedMemory is the shared memory of a peerServer. Unlike our own sidecar it reads a slot when
-// the model runs, as a server that maps regions does, and not when the request arrives.
+// sharedMemory is the shared memory of a peerServer. It reads a slot when the model runs, as a
+// server that maps regions does, and not when the request arrives, as our own sidecar does.
 type sharedMemory struct {
 	// before is called for the n-th request, from 0, before its slot is read.
 	before func(n int) error
@@ -30,11 +30,11 @@ type sharedMemory struct {
 	log     []sharedRequest
 }
 
-// sharedRequest is where the tensors of a request were; a size of 0: in the message.
+// sharedRequest says where the tensors of a request were. Size 0: in the message.
 type sharedRequest struct {
 	in, out oip.Place
-	first   float32 // that the model saw
-	timeout int64   // of the queue, us
+	first   float32 // value that the model saw
+	timeout int64   // queue timeout in microseconds
 }
 
 func (m *sharedMemory) place(ps map[string]*oip.InferParameter) oip.Place {
@@ -45,7 +45,8 @@ func (m *sharedMemory) place(ps map[string]*oip.InferParameter) oip.Place {
 	}
 }
 
-// file is the region that a place is in. A request keeps it, whatever is unregistered meanwhile.
+// file returns the region of a place. A request keeps the region even if it is unregistered
+// meanwhile.
 func (m *sharedMemory) file(p oip.Place) (*os.File, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -103,14 +104,14 @@ func (m *sharedMemory) infer(_ context.Context, p *peerServer, req *oip.ModelInf
 	return resp, err
 }
 
-// requests are those that have come so far.
+// requests returns the requests so far.
 func (m *sharedMemory) requests() []sharedRequest {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.Clone(m.log)
 }
 
-// forget is what a restart does, and somebody else's call to unregister everything.
+// forget unregisters everything, as a restart or another client's call does.
 func (m *sharedMemory) forget() {
 	m.mu.Lock()
 	defer m.mu.Unlock()

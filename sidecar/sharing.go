@@ -19,35 +19,34 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/shm"
 )
 
-// shareTimeout bounds each question to the server about its regions.
+// shareTimeout bounds each call to the server about its regions.
 const shareTimeout = 5 * time.Second
 
 // sharing is the shared memory of a channel (A50). A slot belongs to a request until the request
-// has ended at the server. Where this side ended it (the connection was lost, the channel closed),
-// the server may still read and write the slot, so that none of its ring is used again: a new ring
-// is registered for what follows. Whoever finds no slot sends tensors in the request.
+// has ended at the server. If this side ended the request (the connection was lost, the channel
+// closed), the server may still read and write the slot. Then no slot of its ring is used again,
+// and a new ring is registered. A request that finds no slot carries its tensors itself.
 type sharing struct {
 	conn   grpc.ClientConnInterface
 	name   *peerName
 	log    *slog.Logger
 	layout *layout
-	slot   int // bytes
+	slot   int // bytes of a slot
 	slots  int
 	claim  *shm.Claim
 
 	mu       sync.Mutex
 	current  *ring
-	due      bool // a ring should be made
+	due      bool // a ring should be registered
 	making   bool
 	closed   bool
 	made     int
-	leftover []string // regions that the server may still know
-	said     string   // the last reason why there is none
+	leftover []string // retired regions that the server may still know
+	said     string   // the last logged reason why there is no shared memory
 }
 
-// open asks whether the server has shared memory, takes away what dead clients have left with it,
-// and registers the first ring. Nothing that goes wrong is an error: tensors then travel in
-// requests.
+// open asks whether the server has shared memory, removes what dead clients have left there, and
+// registers the first ring. A failure is not an error: tensors then travel in requests.
 func (s *sharing) open(ctx context.Context) {
 	if err := shm.Sweep(); err != nil {
 		s.log.Warn("sidecar: shared memory of dead processes was not removed", "reason", err.Error())
@@ -62,18 +61,18 @@ func (s *sharing) open(ctx context.Context) {
 	s.make(ctx)
 }
 
-// sweep unregisters the regions of clients of this machine that died.
+// sweep unregisters the regions of dead clients of this machine.
 func (s *sharing) sweep(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, shareTimeout)
 	defer cancel()
 	var known oip.SystemSharedMemoryStatusResponse
 	err := s.conn.Invoke(ctx, oip.GRPCInferenceService_SystemSharedMemoryStatus_FullMethodName, &oip.SystemSharedMemoryStatusRequest{}, &known)
 	if err != nil {
-		return // registering will tell
+		return // registering will show why
 	}
 	for name := range known.Regions {
 		if shm.Dead(name) {
-			_ = s.unregister(ctx, name) // another client tries again
+			_ = s.unregister(ctx, name) // another client will try again
 		}
 	}
 }
@@ -89,7 +88,7 @@ func (s *sharing) unregister(ctx context.Context, name string) error {
 	return err
 }
 
-// without says once why there is no shared memory. Not under s.mu.
+// without logs once why there is no shared memory. Not under s.mu.
 func (s *sharing) without(why string) {
 	s.mu.Lock()
 	again := s.said == why
@@ -100,14 +99,14 @@ func (s *sharing) without(why string) {
 	}
 }
 
-// make registers a ring, if one is due and nobody else is at it.
+// make registers a ring, if one is due and no other goroutine is making one.
 func (s *sharing) make(ctx context.Context) {
 	s.mu.Lock()
 	if !s.due || s.making || s.closed || s.current != nil {
 		s.mu.Unlock()
 		return
 	}
-	s.making, s.due = true, false // lost, meanwhile, makes it due again
+	s.making, s.due = true, false // if lost is called meanwhile, it sets due again
 	s.made++
 	name := s.claim.Name() + "-" + strconv.Itoa(s.made)
 	s.mu.Unlock()
@@ -130,7 +129,7 @@ func (s *sharing) make(ctx context.Context) {
 			"region", name, "bytes", s.slot*s.slots, "slots", s.slots, "rows", s.layout.rows)
 		return
 	}
-	// What no answer says may have been done.
+	// Without an answer, the server may still have registered it.
 	if oip.Parse(err).Code != codes.Unimplemented {
 		s.leftover = append(s.leftover, name)
 	}
@@ -138,7 +137,8 @@ func (s *sharing) make(ctx context.Context) {
 	s.without(err.Error())
 }
 
-// register makes an object and tells the server of it. It then needs no name any more.
+// register makes a shared memory object and registers it with the server. After that the object no
+// longer needs a name.
 func (s *sharing) register(ctx context.Context, name string) (*shm.Segment, error) {
 	segment, err := shm.Create(s.slot * s.slots)
 	if err != nil {
@@ -149,7 +149,7 @@ func (s *sharing) register(ctx context.Context, name string) (*shm.Segment, erro
 		Name: name, Key: segment.Key(), ByteSize: uint64(s.slot * s.slots),
 	}, &done)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("the server does not take it: %w", err), segment.Close())
+		return nil, errors.Join(fmt.Errorf("the server does not accept the region: %w", err), segment.Close())
 	}
 	if err := segment.Unlink(); err != nil {
 		s.log.Warn("sidecar: the name of shared memory was not removed", "reason", err.Error())
@@ -157,8 +157,8 @@ func (s *sharing) register(ctx context.Context, name string) (*shm.Segment, erro
 	return segment, nil
 }
 
-// clean unregisters what is left with the server. What it still uses it keeps, and is asked again
-// later; busy says that it answered so.
+// clean unregisters the retired regions. The server keeps a region that it still uses; it is asked
+// again later. busy reports whether there was such a region.
 func (s *sharing) clean(ctx context.Context) (busy bool) {
 	s.mu.Lock()
 	names := s.leftover
@@ -177,7 +177,7 @@ func (s *sharing) clean(ctx context.Context) (busy bool) {
 	return busy
 }
 
-// take returns a slot for a request, or nil if there is none.
+// take returns a slot for a request, or nil if none is free.
 func (s *sharing) take(ctx context.Context) *slot {
 	if s == nil {
 		return nil
@@ -200,8 +200,8 @@ func (s *sharing) take(ctx context.Context) *slot {
 	return t
 }
 
-// give takes back a slot that nothing on this side uses any more. ended says that its request has
-// ended at the server, or never went there: only then it is used again.
+// give takes back a slot that this side no longer uses. ended says that its request has ended at
+// the server, or never went there. Only then is the slot used again.
 func (s *sharing) give(t *slot, ended bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -216,7 +216,8 @@ func (s *sharing) give(t *slot, ended bool) {
 	s.unmap(r)
 }
 
-// lost says that the connection was lost: a server that is started again knows no region.
+// lost retires the ring because the connection was lost: a restarted server does not know the
+// region.
 func (s *sharing) lost() {
 	if s == nil {
 		return
@@ -227,8 +228,9 @@ func (s *sharing) lost() {
 	s.retire(s.current)
 }
 
-// refused says that the server has ended a request because of its shared memory. If it has
-// forgotten the region, another is made; else tensors travel in requests from now on.
+// refused retires the ring because the server has refused a request over its shared memory. If the
+// server has forgotten the region, a new one is registered. Otherwise tensors travel in requests
+// from now on.
 func (s *sharing) refused(t *slot, forgotten bool, why string) {
 	s.mu.Lock()
 	if s.current == t.ring {
@@ -243,7 +245,7 @@ func (s *sharing) refused(t *slot, forgotten bool, why string) {
 	}
 }
 
-// retire ends the use of a ring. Under s.mu.
+// retire marks a ring as no longer used. Under s.mu.
 func (s *sharing) retire(r *ring) {
 	if r == nil || r.retired {
 		return
@@ -256,8 +258,8 @@ func (s *sharing) retire(r *ring) {
 	s.unmap(r)
 }
 
-// unmap gives memory back once no goroutine of this side uses it. The server has its own mapping.
-// Under s.mu.
+// unmap releases a retired ring's memory once no goroutine of this side uses it. The server has its
+// own mapping. Under s.mu.
 func (s *sharing) unmap(r *ring) {
 	if r.retired && r.users == 0 {
 		if err := r.segment.Close(); err != nil {
@@ -266,11 +268,11 @@ func (s *sharing) unmap(r *ring) {
 	}
 }
 
-// askAgain is when a server that still uses a region is asked again.
+// askAgain is the pause before a server that still uses a region is asked again.
 const askAgain = 20 * time.Millisecond
 
-// close unregisters everything, as far as the server can be reached. It is called when no worker
-// runs any more.
+// close unregisters everything, as far as the server can be reached. No worker runs any more when
+// it is called.
 func (s *sharing) close() {
 	if s == nil || s.claim == nil {
 		return
@@ -281,8 +283,8 @@ func (s *sharing) close() {
 	s.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	// Triton answers a request a moment before it has done with its memory, and until then keeps
-	// the region.
+	// Triton answers a request a moment before it is done with the request's memory. Until then
+	// it keeps the region.
 	for s.clean(ctx) {
 		select {
 		case <-time.After(askAgain):
@@ -291,11 +293,11 @@ func (s *sharing) close() {
 		}
 		break
 	}
-	s.claim.Free() // what is left with the server the next client finds to be dead
+	s.claim.Free() // the next client finds regions that are left on the server to be dead
 }
 
-// ended is put into the context of an RPC, and set when the server's own end of it has arrived. A
-// status alone does not tell: grpc makes the same ones where a connection breaks.
+// ended is in the context of an RPC, and is set when the server's own end of the RPC has arrived.
+// The RPC's status does not show that: grpc makes the same status when a connection breaks.
 type ended struct{ atomic.Bool }
 
 type endedKey struct{}

@@ -11,9 +11,9 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// BenchmarkSharedMemory sends rows of a size to our own sidecar, over a Unix socket, through
-// requests and through shared memory by turns. ratio is the time through requests by that through
-// shared memory: more than 1 speaks for shared memory.
+// BenchmarkSharedMemory sends rows to our own sidecar over a Unix socket, alternately in requests
+// and through shared memory. ratio is the time in requests divided by the time through shared
+// memory: more than 1 means that shared memory is faster.
 func BenchmarkSharedMemory(b *testing.B) {
 	for _, size := range []int{4 << 10, 64 << 10, 1 << 20, 16 << 20} {
 		b.Run(fmt.Sprintf("row=%dKiB", size>>10), func(b *testing.B) {

@@ -14,14 +14,14 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/sidecartest"
 )
 
-// Our own sidecar over a real socket, with answers out of order, and killed in mid-run: every
-// result is right, and no object is left.
+// Our own sidecar runs over a real socket, with answers out of order, and is killed in mid-run.
+// Every result is right, and no shared memory object is left.
 func TestSharedMemoryOfOurSidecar(t *testing.T) {
 	before := sharedObjects(t)
 	for _, order := range []async.Order{async.Ordered, async.Unordered} {
 		s := sidecartest.StartAt(t, sidecartest.Script{Jitter: time.Millisecond, Seed: 7}, "unix://"+filepath.Join(t.TempDir(), "s"))
 		cfg := sidecar.Config{Endpoint: s.Endpoint(), Model: s.Model(), MaxBatch: 50, SharedMemory: 1 << 20, SharedMemoryMin: 1}
-		var log strings.Builder // the channel writes no two lines at once
+		var log strings.Builder // the channel writes one line at a time
 		cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
 		in := func(yield func([]float32, error) bool) {
 			for i := range 20_000 {
@@ -67,7 +67,7 @@ func TestSharedMemoryOfOurSidecar(t *testing.T) {
 	}
 }
 
-// sharedObjects are the names of this package's objects in /dev/shm.
+// sharedObjects returns the names of this package's objects in /dev/shm.
 func sharedObjects(t *testing.T) (names []string) {
 	entries, err := os.ReadDir("/dev/shm")
 	if err != nil {

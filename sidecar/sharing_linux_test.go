@@ -75,8 +75,8 @@ func TestSharedMemory(t *testing.T) {
 	})
 }
 
-// An answer that names another request, or another model, is nobody's result with shared memory
-// either; the slots are free again.
+// An answer that names another request, or another model, is not used as a result with shared
+// memory either. The slots become free again.
 func TestSharedAnswersAreIdentified(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, cfg := sharingPeer(t, 3)
@@ -105,7 +105,7 @@ func TestSharedAnswersAreIdentified(t *testing.T) {
 		}
 		for i, q := range p.shared.requests() {
 			if q.in.Size == 0 {
-				t.Errorf("request %d had no slot: those before it were not given back", i)
+				t.Errorf("request %d had no slot: earlier slots were not released", i)
 			}
 		}
 		c.Close()
@@ -113,7 +113,7 @@ func TestSharedAnswersAreIdentified(t *testing.T) {
 	})
 }
 
-// registered checks that n regions are registered and that none has a name any more.
+// registered checks that n regions are registered, and that no object has a name any more.
 func (m *sharedMemory) registered(t *testing.T, n int) {
 	t.Helper()
 	m.mu.Lock()
@@ -136,7 +136,7 @@ func rampOf(n, width int) []numbers {
 	return out
 }
 
-// gate holds requests back until they are let go.
+// gate blocks some requests until their channels are closed.
 type gate struct {
 	mu   sync.Mutex
 	held map[int]chan struct{}
@@ -160,8 +160,8 @@ func (g *gate) pass(n int) error {
 	return nil
 }
 
-// A record that timed out leaves its slot to the server, which reads and writes it later: no other
-// record's request is put there before the server has ended the first (A50). With all slots away,
+// A record that timed out leaves its slot to the server, which reads and writes it later. No other
+// request uses the slot before the server has ended the first (A50). While all slots are taken,
 // tensors travel in requests.
 func TestSlotIsHeldUntilTheServerEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -198,7 +198,7 @@ func TestSlotIsHeldUntilTheServerEnds(t *testing.T) {
 				t.Errorf("the server found %v in the slot of record %d, which is %v", requests[i].first, i, want)
 			}
 		}
-		// Now they are there again.
+		// Now the slots are free again.
 		r.call(ramp(20)...)
 		r.await()
 		r.check(0, 1)
@@ -209,7 +209,8 @@ func TestSlotIsHeldUntilTheServerEnds(t *testing.T) {
 	})
 }
 
-// The same with a connection that breaks: what the server still does to the old ring hurts nobody.
+// The same with a connection that breaks: what the server still does to the old ring harms no other
+// record.
 func TestRingIsRetiredWithTheConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, cfg := sharingPeer(t)
@@ -277,7 +278,7 @@ func TestSharedMemoryOfARestartedServer(t *testing.T) {
 	}
 }
 
-// logged collects what the channel says.
+// logged collects the channel's log.
 type logged struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -295,7 +296,7 @@ func (l *logged) String() string {
 	return l.buf.String()
 }
 
-// A server that does not take shared memory gets its tensors in requests, and that is said once.
+// A server without shared memory gets its tensors in requests, and that is logged once.
 func TestWithoutSharedMemory(t *testing.T) {
 	for name, c := range map[string]struct {
 		spoil func(*peerServer, *Config)
@@ -345,7 +346,7 @@ func TestWithoutSharedMemory(t *testing.T) {
 	}
 }
 
-// Rows without a fixed size go to the slot as far as they fit there.
+// Rows without a fixed size go into the slot if they fit.
 func TestSharedMemoryOfAnySize(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, cfg := sharingPeer(t, -1)
@@ -364,7 +365,7 @@ func TestSharedMemoryOfAnySize(t *testing.T) {
 	})
 }
 
-// What dead processes have registered is unregistered, and nothing else.
+// Regions that dead processes have registered are unregistered, and no others.
 func TestSharedMemoryIsSwept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, cfg := sharingPeer(t)
@@ -389,7 +390,7 @@ func TestSharedMemoryIsSwept(t *testing.T) {
 	})
 }
 
-// A channel that is closed in the middle leaves its memory to nobody.
+// If a channel is closed in mid-run, its memory is unregistered, but not reused under the server.
 func TestCloseWithSharedMemoryInFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, cfg := sharingPeer(t)
@@ -400,7 +401,7 @@ func TestCloseWithSharedMemoryInFlight(t *testing.T) {
 		c := r.open(cfg)
 		r.call(numbers{1})
 		synctest.Wait()
-		c.Cancel([]async.CallID{{Entry: 0}}) // one is nobody's
+		c.Cancel([]async.CallID{{Entry: 0}}) // one request is abandoned
 		r.call(numbers{2})
 		synctest.Wait()
 		c.Close()
@@ -415,8 +416,8 @@ func TestCloseWithSharedMemoryInFlight(t *testing.T) {
 	})
 }
 
-// A server may have answered a request and still use its memory. It is asked again when the channel
-// is closed.
+// A server may answer a request and still use its memory. It is asked again when the channel is
+// closed.
 func TestCloseAsksABusyServerAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, cfg := sharingPeer(t)
@@ -446,7 +447,7 @@ func TestDivide(t *testing.T) {
 		{[]int64{16}, []int64{16}, 7, true},    // 64 + 64 bytes a row, in 1024 less two cache lines
 		{[]int64{1}, []int64{1}, 10, true},     // as many as asked
 		{[]int64{128}, []int64{128}, 1, false}, // only the input fits
-		{[]int64{-1}, []int64{16}, 7, true},    // half is kept for what has no size
+		{[]int64{-1}, []int64{16}, 7, true},    // half is kept for inputs without a fixed size
 		{[]int64{1000}, []int64{1}, 0, false},
 	} {
 		sig := p.sig
@@ -469,8 +470,8 @@ func TestDivide(t *testing.T) {
 	}
 }
 
-// A model with a text for each of many columns needs a larger slot, and Open does without rather
-// than panic.
+// A model whose many columns are texts needs a larger slot. Open does without shared memory then,
+// and does not panic.
 func TestDivideAmongManyTexts(t *testing.T) {
 	sig := tensor.Signature{Model: "m", Batched: true, Outputs: []tensor.Spec{{Name: "y", DType: tensor.Bytes, Row: tensor.Shape{1}}}}
 	for n := 1; n <= 200; n++ {
@@ -516,7 +517,7 @@ func TestSharedMemoryConfig(t *testing.T) {
 	}
 }
 
-// A status that the server sent is told from the same status that this side made.
+// A status that the server sent is distinguished from the same status made on this side.
 func TestEndings(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, cfg := sharingPeer(t)

@@ -12,7 +12,7 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/oip"
 )
 
-// registrar answers the registration of regions as it is told.
+// registrar answers the registration of regions with the result of register.
 type registrar struct {
 	grpc.ClientConnInterface
 	register func() error
@@ -25,8 +25,8 @@ func (r registrar) Invoke(_ context.Context, method string, _, _ any, _ ...grpc.
 	return nil
 }
 
-// The connection is lost while a ring is being registered: it is no ring of the next connection,
-// and that one is asked anew.
+// The connection is lost while a ring is being registered. The ring is not used on the next
+// connection; a new one is registered.
 func TestLossWhileRegistering(t *testing.T) {
 	for _, said := range []error{nil, status.Error(codes.Unavailable, "connection lost")} {
 		p, _ := sharingPeer(t)
@@ -36,7 +36,7 @@ func TestLossWhileRegistering(t *testing.T) {
 			conn: registrar{register: func() error {
 				if asked++; lose {
 					lose = false
-					s.lost() // as the link does, while the question is on its way
+					s.lost() // as the link does, during the registration
 					return said
 				}
 				return nil
@@ -49,7 +49,7 @@ func TestLossWhileRegistering(t *testing.T) {
 		s.lost()
 		lose = true
 		if x := s.take(t.Context()); x != nil {
-			t.Error("a slot of a ring that the server does not know")
+			t.Error("got a slot of a ring that the server does not know")
 			s.give(x, true)
 		}
 		if asked != 2 {

@@ -9,9 +9,9 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// A server that refuses the shared memory before the model has the rows gets them again without it.
-// After that, as where an output does not fit into its place, only rows that may be repeated are
-// sent again.
+// A server that refuses the shared memory before the model has the rows gets the rows again without
+// it. If it refuses later, or an output does not fit into its place, only rows that may be repeated
+// are sent again.
 func TestSharedMemoryIsRefusedAfterTheRun(t *testing.T) {
 	for name, c := range map[string]struct {
 		refusal error

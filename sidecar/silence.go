@@ -13,9 +13,9 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/oip"
 )
 
-// A connection can go silent: packets are lost from some moment on, and nobody says so. With calls
-// open that looks as a slow model does. The two are told apart before the records' time is over,
-// by a question to the server and by what this system knows of the other side's (A73).
+// A connection can go silent: from some moment on packets are lost, and no error is reported. With
+// calls open, that looks like a slow model. Two things tell them apart before the records' time is
+// over: a question to the server, and what this system knows of the other side's (A73).
 
 const (
 	// silencePatience is the longest silence before the server is asked.
@@ -25,7 +25,7 @@ const (
 	silenceLimit = 20 * time.Second
 )
 
-// silencePeriod is the silence after which the server is asked, and what is kept of a record's time
+// silencePeriod is the silence after which the server is asked. As much of a record's time is kept
 // for the call that follows a loss.
 func silencePeriod(timeout time.Duration) time.Duration {
 	if timeout <= 0 {
@@ -34,22 +34,22 @@ func silencePeriod(timeout time.Duration) time.Duration {
 	return max(min(timeout/4, silencePatience), time.Millisecond)
 }
 
-// patience is with a line of which this system does not tell whether the other one hears it. One
-// that is silent, and cut, may have been a slow model's: then the new one is as silent, and every
-// cut would cost the calls that are open the time that they have had.
+// patience limits cuts of lines whose acknowledgements this system does not report. A silent line
+// that was cut may have belonged to a slow model. Then the new line is just as silent, and each cut
+// would cost the open calls the time that they have waited.
 type patience struct {
-	vain      atomic.Int64 // the silence after which a line was cut, until the next one proves well
-	justified atomic.Int64 // the longest silence that was waited out, and came to an end
+	vain      atomic.Int64 // the silence of the line that was cut last; 0: it was dead
+	justified atomic.Int64 // the longest silence that was waited out and then ended
 }
 
-// A line that follows a vain cut counts as a slow model's for so many times the silence before it,
-// and for no less than this. A dead one is not trusted for ever.
+// A line that follows a vain cut is taken for a slow model's for patienceFactor times the silence
+// before that cut, and for at least leastPatience. So a dead line is not trusted for ever.
 const (
 	patienceFactor = 10
 	leastPatience  = 5 * time.Minute
 )
 
-// over reports whether a line that is silent for so long may be cut.
+// over reports whether a line may be cut after such a silence.
 func (p *patience) over(silence time.Duration) bool {
 	if vain := time.Duration(p.vain.Load()); vain > 0 && silence < max(patienceFactor*vain, leastPatience) {
 		return false
@@ -57,45 +57,45 @@ func (p *patience) over(silence time.Duration) bool {
 	return silence > 2*time.Duration(p.justified.Load())
 }
 
-// cut says that a line was cut after such a silence.
+// cut notes that a line was cut after such a silence.
 func (p *patience) cut(silence time.Duration) { p.vain.Store(int64(silence)) }
 
-// well says that a call was answered on a line of that age. If it has lived for longer than the
-// silence of the one before it, that was dead.
+// well notes that a call was answered on a line of that age. If the line has lived longer than the
+// silence of the line before it, that one was dead.
 func (p *patience) well(age time.Duration) {
 	if age > time.Duration(p.vain.Load()) {
 		p.vain.Store(0)
 	}
 }
 
-// rewarded says that something arrived after a silence that was waited out.
+// rewarded notes that data arrived after a silence that was waited out.
 func (p *patience) rewarded(silence time.Duration) {
 	p.justified.Store(max(p.justified.Load(), int64(silence)))
 }
 
-// listen watches over calls in progress until the channel is closed.
+// listen watches calls in progress for silence, until the channel is closed.
 func (c *channel[IN, OUT]) listen() {
 	period := silencePeriod(c.sub.Config.Timeout)
 	for c.awaitOpen() {
-		if c.link.down.Load() != nil { // the link sees to it
+		if c.link.down.Load() != nil { // the link handles the loss
 			sleep(c.ctx, period)
 			continue
 		}
 		c.judgeLeaving(period)
 		l, silence := c.quietest()
-		if silence < period { // or none is open on a line as yet
+		if silence < period { // or no call is open on a line yet
 			sleep(c.ctx, period-silence)
 			continue
 		}
 		if c.silent(l, period) {
-			c.lose(l, "the server was asked for a sign of life without an answer")
+			c.lose(l, "the server did not answer a question")
 		}
 		sleep(c.ctx, period)
 	}
 }
 
-// awaitOpen waits until a request is in progress. False says that the channel is closed. While
-// requests come and go nobody is woken for it.
+// awaitOpen waits until a request is in progress. False: the channel is closed. While requests come
+// and go, it does not need to be woken.
 func (c *channel[IN, OUT]) awaitOpen() bool {
 	for c.ctx.Err() == nil {
 		c.mu.Lock()
@@ -113,7 +113,7 @@ func (c *channel[IN, OUT]) awaitOpen() bool {
 	return false
 }
 
-// quietest is the line, of those that take calls, that has been silent for longest.
+// quietest returns the line that has been silent for longest, among those that take new calls.
 func (c *channel[IN, OUT]) quietest() (quietest *line, longest time.Duration) {
 	for _, l := range c.wire.open() {
 		if silence := l.silence(); silence > longest && !l.leaves() {
@@ -123,34 +123,34 @@ func (c *channel[IN, OUT]) quietest() (quietest *line, longest time.Duration) {
 	return quietest, longest
 }
 
-// judgeLeaving cuts lines that the server lets go and that are lost. Nobody can be asked over them,
-// so only their systems can tell.
+// judgeLeaving cuts lines that the server has let go and that are lost. No question can be sent on
+// such a line, so only what the system knows can tell.
 func (c *channel[IN, OUT]) judgeLeaving(period time.Duration) {
 	for _, l := range c.wire.open() {
 		silence := l.silence()
 		if silence < period || !l.leaves() {
 			continue
 		}
-		asked := time.Now().Add(period - silence) // if it could have been
+		asked := time.Now().Add(period - silence) // when it would have been asked
 		if !time.Now().Before(c.decideBy(asked, period)) && l.hears(time.Time{}) == endpoint.Unheard {
-			c.lose(l, "the server has let the connection go")
+			c.lose(l, "the server let the connection go")
 		}
 	}
 }
 
-// lose cuts a line that is lost.
+// lose cuts a line that is lost, and reports the loss.
 func (c *channel[IN, OUT]) lose(l *line, what string) {
-	silence, knows := l.silence(), "its system acknowledges nothing"
+	silence, knows := l.silence(), "the server's system acknowledges nothing"
 	if l.hears(time.Time{}) == endpoint.Unknown {
-		knows = "this system does not tell whether its own acknowledges anything"
+		knows = "this system cannot tell whether the server's system acknowledges anything"
 	}
 	why := c.link.away(fmt.Sprintf("nothing has arrived for %v, %s, and %s", silence.Round(time.Millisecond), what, knows))
 	c.link.lostSilently(time.Now().Add(-silence), why)
 	l.cut()
 }
 
-// silent asks the server over a line for a sign of life, and reports whether the line is lost.
-// Anything that arrives on it is a sign.
+// silent asks the server for a sign of life, and reports whether the line is lost. Anything that
+// arrives on the line is a sign.
 func (c *channel[IN, OUT]) silent(l *line, period time.Duration) bool {
 	began := time.Now()
 	asked, sent := began, false
@@ -167,7 +167,7 @@ func (c *channel[IN, OUT]) silent(l *line, period time.Duration) bool {
 	for {
 		timer := time.NewTimer(min(time.Until(c.decideBy(asked, period)), period))
 		select {
-		case <-answered: // or nobody can be asked, which the link sees
+		case <-answered: // or the question failed, which the link handles
 			timer.Stop()
 			return false
 		case <-ctx.Done():
@@ -187,9 +187,9 @@ func (c *channel[IN, OUT]) silent(l *line, period time.Duration) bool {
 	}
 }
 
-// isLost reports whether a line is lost on which nothing has arrived since the server was asked;
-// sent that the question has left. A question that waits for room among the calls on the line, of
-// which a server may take no more, tells nothing.
+// isLost reports whether a line is lost on which nothing has arrived since the server was asked.
+// sent says that the question was sent on this line. A question that waits because the server takes
+// no more calls on the line proves nothing.
 func (c *channel[IN, OUT]) isLost(l *line, asked time.Time, sent bool) bool {
 	switch l.hears(asked) {
 	case endpoint.Heard:
@@ -209,8 +209,8 @@ func (c *channel[IN, OUT]) isLost(l *line, asked time.Time, sent bool) bool {
 	return true
 }
 
-// decideBy is when it has to be known whether the connection is lost: when the time that is left of
-// a record's is what a further call may need. Records whose time is over earlier cannot be helped.
+// decideBy returns when to decide whether the connection is lost: when a record has only as much
+// time left as a further call may need. Records whose time is over earlier cannot be helped.
 func (c *channel[IN, OUT]) decideBy(asked time.Time, period time.Duration) time.Time {
 	least := asked.Add(period)
 	at := asked.Add(silenceLimit)
@@ -229,8 +229,8 @@ func (c *channel[IN, OUT]) decideBy(asked time.Time, period time.Duration) time.
 	return at
 }
 
-// question asks whether the model takes requests, for no more than a sign of life. When it has a
-// place on a line it sends it to over, and returns when it is answered.
+// question asks whether the model takes requests, only to get a sign of life. It sends the line
+// that carries the question to over, and returns when the question is answered.
 func (l *link) question(ctx context.Context, version string, over chan<- *line) {
 	stream, err := l.conn.NewStream(ctx, new(grpc.StreamDesc), oip.GRPCInferenceService_ModelReady_FullMethodName)
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/sidecartest"
 )
 
-// paced is n records, one every gap.
+// paced yields n records, one every gap.
 func paced(n int, gap time.Duration) func(func([]float32, error) bool) {
 	return func(yield func([]float32, error) bool) {
 		for i := range n {
@@ -26,7 +26,7 @@ func paced(n int, gap time.Duration) func(func([]float32, error) bool) {
 	}
 }
 
-// doubled counts the results, and fails the test for whatever went wrong with a record.
+// doubled counts the results, and fails the test if a record fails or has a wrong result.
 func doubled(t *testing.T, in func(func([]float32, error) bool), cfg sidecar.Config, op async.Config) (n int) {
 	t.Helper()
 	for y, err := range async.Map(t.Context(), in, sidecar.NewAsyncFunction(cfg, doubling), op) {
@@ -41,8 +41,8 @@ func doubled(t *testing.T, in func(func([]float32, error) bool), cfg sidecar.Con
 	return n
 }
 
-// A connection that goes silent in the middle of a run costs no record: those in progress wait for
-// a new one, whatever their timeout (A73).
+// A connection that goes silent in mid-run costs no record: those in progress wait for a new one,
+// whatever their timeout (A73).
 func TestSilentConnection(t *testing.T) {
 	for name, c := range map[string]struct {
 		op          async.Config
@@ -82,7 +82,8 @@ func TestSilentConnection(t *testing.T) {
 	}
 }
 
-// With rows that must not be repeated, those on the silent connection fail, as what they are: lost.
+// Rows that must not be repeated fail if they are on the silent connection, with the error of a
+// lost connection.
 func TestSilentConnectionNotIdempotent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := sidecartest.Start(t, sidecartest.Script{Latency: time.Millisecond})
@@ -102,8 +103,8 @@ func TestSilentConnectionNotIdempotent(t *testing.T) {
 	})
 }
 
-// A model that is slow while its server answers questions is a slow model: its timeouts are
-// timeouts, the connection stays, and the questions are few.
+// If a model is slow and its server answers questions, timeouts are timeouts, the connection stays,
+// and the questions are few.
 func TestSlowModelIsNoSilence(t *testing.T) {
 	for name, c := range map[string]struct {
 		latency time.Duration

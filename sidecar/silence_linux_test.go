@@ -15,8 +15,8 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/sidecartest"
 )
 
-// A server that is too busy to answer anything is there as long as its system acknowledges what is
-// sent: its timeouts are timeouts, and the connection stays (A73).
+// A server that is too busy to answer anything counts as present while its system acknowledges what
+// is sent: its timeouts are timeouts, and the connection stays (A73).
 func TestBusyServerIsNoSilence(t *testing.T) {
 	var busy atomic.Bool
 	s := sidecartest.StartAt(t, sidecartest.Script{Options: []grpc.ServerOption{grpc.ChainUnaryInterceptor(

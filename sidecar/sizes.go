@@ -3,24 +3,25 @@ package sidecar
 import "time"
 
 // sizes learns how many bytes of tensors a request may have (A75). Servers, proxies and this side
-// bound a message, and say so in words of their own, or in none: then it looks as if there were no
-// room. Like gather it is a pure state machine, under the channel's lock.
+// bound a message. When they refuse one, some say so, each in its own words. Others do not, and it
+// looks like overload. Like gather, sizes is a pure state machine under the channel's lock.
 //
-// A request that is too large is tried in halves, and what passes is the size from then on. It is
-// given up again step by step, since it may have been the answer of one record that was too large.
+// A request that is too large is tried in halves, and the size that passes becomes the limit. The
+// limit is raised again step by step, since the refusal may have been about the answer to one large
+// record.
 type sizes struct {
-	most int // of the configuration
-	now  int // at present
+	most int // the configured limit
+	now  int // the present limit
 
-	good  int // bytes of the largest request that has passed, as far as is believed
-	least int // bytes of the smallest that was refused and is larger; 0: none
+	good  int // believed size of the largest request that has passed
+	least int // size of the smallest larger request that was refused; 0: none
 
-	grows  time.Time     // when the present size is doubled
-	step   time.Duration // until it is doubled again
-	raised bool          // it was doubled, and nothing refused since
+	grows  time.Time     // when now is doubled
+	step   time.Duration // how long until it is doubled again
+	raised bool          // nothing was refused since it was doubled
 
-	// Refusals in unknown words: how many in a row, the bytes of the newest, whether a smaller one
-	// has passed since, and how many make it worthwhile to try halves.
+	// Refusals with unknown messages: how many in a row, the size of the newest, whether a
+	// smaller request has passed since, and how many are enough to try halves.
 	doubts, doubtful int
 	smaller          bool
 	enough           int
@@ -37,10 +38,11 @@ func newSizes(most int) sizes {
 	return sizes{most: most, now: most, step: firstStep, enough: fewestDoubts}
 }
 
-// refused says that a request of several rows was too large for somebody.
+// refused notes that a request of several rows was too large.
 func (s *sizes) refused(bytes int) {
 	if bytes <= s.good {
-		// Such a one has passed. It may be another server, or the answer.
+		// Such a request has passed before. Another server, or the answer, may be the
+		// cause.
 		s.good = bytes / 2
 		return
 	}
@@ -52,8 +54,8 @@ func (s *sizes) refused(bytes int) {
 	}
 }
 
-// passed says that a request has reached the model; part that it was made of one that was refused.
-// It reports whether the size has become smaller by it.
+// passed notes that a request has reached the model. part says that it was made from a refused
+// request. It reports whether this has lowered the limit.
 func (s *sizes) passed(bytes int, part bool, now time.Time) (lower bool) {
 	s.good = max(s.good, bytes)
 	if s.doubts > 0 {
@@ -80,9 +82,9 @@ func (s *sizes) passed(bytes int, part bool, now time.Time) (lower bool) {
 	return lower
 }
 
-// doubt says that a request of several rows was refused, in words that may mean its size; others
-// that there are more in flight. It reports whether halves are worth a try: such a request was
-// refused repeatedly, while smaller ones passed, or while nothing else was in flight.
+// doubt notes that a request of several rows was refused, with a message that may be about its
+// size. others says that more requests are in flight. It reports whether halves are worth a try:
+// such a request was refused repeatedly, while smaller ones passed or nothing else was in flight.
 func (s *sizes) doubt(bytes int, others bool) bool {
 	if s.doubts == 0 || !others || s.smaller {
 		s.doubts++
@@ -95,7 +97,7 @@ func (s *sizes) doubt(bytes int, others bool) bool {
 	return true
 }
 
-// inVain says that not even a single row has passed: it is not the size.
+// inVain notes that not even a single row has passed: the size is not the cause.
 func (s *sizes) inVain() {
 	s.enough, s.least = min(2*s.enough, mostDoubts), 0
 }

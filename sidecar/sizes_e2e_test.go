@@ -17,7 +17,7 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// large is n records of 1 KiB, for a model that takes these.
+// large yields n records of 1 KiB, for a model that takes them.
 func large(n int) func(func([]float32, error) bool) {
 	return func(yield func([]float32, error) bool) {
 		for i := range n {
@@ -31,8 +31,8 @@ func large(n int) func(func([]float32, error) bool) {
 
 var kilobytes = []tensor.Spec{{Name: "x", DType: tensor.FP32, Row: tensor.Shape{256}}}
 
-// A server with a limit of its own takes all records, whatever it says of requests that are larger:
-// in words that are known at once, in others once it is plain that it is the size (A75).
+// A server with its own limit gets all records, whatever it says about larger requests. Known
+// messages count at once, and others once it is clear that the size is the reason (A75).
 func TestTooLargeInOthersWords(t *testing.T) {
 	const limit = 20 << 10
 	for name, c := range map[string]struct {
@@ -72,7 +72,7 @@ func TestTooLargeInOthersWords(t *testing.T) {
 	}
 }
 
-// A proxy's limit is one too.
+// A proxy's limit counts too.
 func TestTooLargeForAProxy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := sidecartest.Start(t, sidecartest.Script{Inputs: kilobytes})
@@ -93,8 +93,8 @@ func TestTooLargeForAProxy(t *testing.T) {
 	})
 }
 
-// A server that has no room for anything for a while has no limit: nothing is learnt of that, and
-// it is not flooded with halves.
+// A server that is out of room for a while has no size limit: the channel learns nothing from that,
+// and does not flood the server with halves.
 func TestOverloadIsNoLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var full atomic.Bool
@@ -139,8 +139,8 @@ func TestOverloadIsNoLimit(t *testing.T) {
 	})
 }
 
-// Rows that must not be repeated are in no second request after an end of which nobody knows what
-// was before it.
+// Rows that must not be repeated are in no second request if it is unknown what happened before the
+// first one ended.
 func TestNoHalvesOfWhatMayHaveRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := sidecartest.Start(t, sidecartest.Script{Inputs: kilobytes, Refuse: func(c sidecartest.Call) error {

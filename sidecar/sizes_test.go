@@ -19,22 +19,23 @@ func TestSizes(t *testing.T) {
 			t.Errorf("%s: %d bytes; want %d", what, s.now, size)
 		}
 	}
-	// Nothing is learnt of a refusal alone, nor of something small that happens to pass.
+	// Nothing is learnt from a refusal alone, nor from a small request that passes.
 	s.refused(800)
 	s.passed(3, false, now)
 	want("a refusal", 1000)
-	// The first part that passes tells.
+	// The first part that passes sets the limit.
 	s.refused(400)
 	if s.passed(200, true, now) != true {
-		t.Error("it was not said that it is smaller")
+		t.Error("passed did not report the lower limit")
 	}
 	want("a part has passed", 200)
-	// Step by step it is given up, and not earlier; a further refusal makes the steps longer.
+	// The limit is raised step by step, and not earlier. A further refusal makes the steps
+	// longer.
 	s.passed(200, false, now.Add(firstStep-1))
 	want("too early", 200)
 	now = now.Add(firstStep)
 	s.passed(50, false, now)
-	want("nothing of that size is at hand", 200)
+	want("only a small request passed", 200)
 	s.passed(200, false, now)
 	want("a step", 400)
 	s.refused(390)
@@ -50,13 +51,14 @@ func TestSizes(t *testing.T) {
 	if s.step != firstStep {
 		t.Errorf("steps of %v", s.step)
 	}
-	// One record whose answer is too large costs nothing in the end: other parts of the size pass.
+	// One record with too large an answer costs nothing in the end: other parts of that size
+	// pass.
 	for bytes := 500; bytes > 2; bytes /= 2 {
 		s.refused(bytes)
 		s.passed(bytes/2, true, now)
 	}
 	want("one record", 1000)
-	// A server that has a lower bound from now on is believed after a while.
+	// A server that lowers its bound is believed after a while.
 	for range 10 {
 		s.refused(100)
 		s.passed(50, true, now)
@@ -102,8 +104,8 @@ func TestDoubt(t *testing.T) {
 	}
 }
 
-// One record whose answer is larger than this side takes fails, and it is not its fault. The
-// requests of all others stay as large as they were, or are so again soon.
+// One record whose answer is larger than the client accepts fails, as a failure of the model. All
+// other requests stay as large as they were, or soon are again.
 func TestOneAnswerIsTooLarge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPeer(t)

@@ -16,23 +16,23 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/oip"
 )
 
-// How a server may stand to the question whether its model takes requests.
+// How a server may respond to the question whether its model takes requests.
 type standing int32
 
 const (
 	refused  standing = iota // no connection
-	hangs                    // a connection that never comes about
+	hangs                    // the connection is never completed
 	mute                     // connected, and no answer
 	loading                  // connected, and the model is not ready
-	unknown                  // connected, and knows no such model, nor is it ready itself
+	unknown                  // connected, does not know the model, and is not ready itself
 	full                     // connected, and has no room
-	standsBy                 // all is well
+	standsBy                 // ready
 )
 
-// what is said of each, and nothing of the others.
+// said holds the error for each; no other error may match.
 var said = map[standing]error{refused: ErrUnreachable, hangs: ErrUnreachable, mute: ErrTimeout, loading: ErrNotReady, unknown: ErrNotReady, full: ErrOverloaded}
 
-// stand makes a peer stand so from now on. now is read by its hooks.
+// stand makes a peer respond as now says, which its hooks read.
 func stand(t *testing.T, p *peerServer, now *atomic.Int32, cfg *Config) {
 	over := make(chan struct{})
 	t.Cleanup(func() { close(over) })
@@ -80,11 +80,11 @@ func saysOf(t *testing.T, when string, err error, want standing) {
 		}
 	}
 	if want != refused && want != hangs && strings.Contains(errText(err), "out of reach") {
-		t.Errorf("%s it says that a server is out of reach which is there: %v", when, err)
+		t.Errorf("%s: the error says that a reachable server is out of reach: %v", when, err)
 	}
 }
 
-// TestStandingAtOpening: what is said after waiting in vain is what happened last (A72).
+// TestStandingAtOpening: after waiting in vain, the error says what happened last (A72).
 func TestStandingAtOpening(t *testing.T) {
 	for _, c := range []struct {
 		name        string
@@ -118,7 +118,7 @@ func TestStandingAtOpening(t *testing.T) {
 			})
 		})
 	}
-	// Whoever waits less says so.
+	// A shorter wait is reported as such.
 	synctest.Test(t, func(t *testing.T) {
 		p := newPeer(t)
 		cfg, now := p.config(), &atomic.Int32{}
@@ -133,8 +133,8 @@ func TestStandingAtOpening(t *testing.T) {
 	})
 }
 
-// TestStandingInMidRun: why calls are held is what happened last, and follows it (A72). It is
-// held in every case.
+// TestStandingInMidRun: the reason for which calls are held is what happened last, and changes with
+// it (A72). The calls are held in every case.
 func TestStandingInMidRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPeer(t)

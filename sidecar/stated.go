@@ -10,13 +10,13 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/oip"
 )
 
-// Not every server tells what a model takes and gives: MLServer and KServe do for models that say
-// so in their settings, and only then. What a configuration states stands in.
+// Not every server describes a model's inputs and outputs. MLServer and KServe do so only for
+// models whose settings name them. The configuration's statement then takes their place.
 
 const stateThem = "name the model's tensors in its settings on the server, or state them in the configuration (infer.tensors in a job file, Config.Signature in Go)"
 
-// complete adds what the configuration states of the model to metadata that do not tell it. What
-// they do tell must agree with it.
+// complete adds the configuration's statement to metadata that lack inputs or outputs. What the
+// metadata do describe must agree with the statement.
 func (l *link) complete(meta *oip.ModelMetadataResponse) *Error {
 	if l.stated == nil {
 		if len(meta.Outputs) > 0 {
@@ -26,7 +26,7 @@ func (l *link) complete(meta *oip.ModelMetadataResponse) *Error {
 		if len(meta.Inputs) == 0 {
 			missing = "inputs and outputs"
 		}
-		e := l.unusable(fmt.Errorf("the server does not tell the %s of the model", missing))
+		e := l.unusable(fmt.Errorf("the server does not describe the %s of the model", missing))
 		e.advice = stateThem
 		return e
 	}
@@ -63,5 +63,5 @@ func (l *link) complete(meta *oip.ModelMetadataResponse) *Error {
 
 type tensorMetadata = oip.ModelMetadataResponse_TensorMetadata
 
-// form is a tensor as a server tells of it, with the batch.
+// form describes a tensor as server metadata do, with the batch dimension.
 func form(t *tensorMetadata) string { return fmt.Sprintf("%s %s%d", t.Name, t.Datatype, t.Shape) }

@@ -14,7 +14,7 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// stating is what a user knows of the model of newPeer.
+// stating returns what a user knows about newPeer's model.
 func stating(change func(*tensor.Signature)) *tensor.Signature {
 	s := &tensor.Signature{
 		Batched: true,
@@ -37,7 +37,7 @@ var silences = map[string]func(p *peerServer){
 	"no outputs": func(p *peerServer) { p.untold = func(m *oip.ModelMetadataResponse) { m.Outputs = nil } },
 }
 
-// What a server does not tell of a model is stated in the configuration, and holds for the next
+// What a server does not say about a model is stated in the configuration, and holds for the next
 // connection too.
 func TestStatedSignature(t *testing.T) {
 	for name, silence := range silences {
@@ -68,11 +68,11 @@ func TestStatedSignature(t *testing.T) {
 	}
 }
 
-// Without that, the error says what is missing and where it can be stated.
+// Without the statement, the error says what is missing and where to state it.
 func TestServerThatDoesNotTell(t *testing.T) {
 	for name, want := range map[string]string{
-		"neither inputs nor outputs": "does not tell the inputs and outputs of the model",
-		"no outputs":                 "does not tell the outputs of the model",
+		"neither inputs nor outputs": "does not describe the inputs and outputs of the model",
+		"no outputs":                 "does not describe the outputs of the model",
 		"no call for it":             "unknown method ModelMetadata",
 	} {
 		synctest.Test(t, func(t *testing.T) {
@@ -86,7 +86,7 @@ func TestServerThatDoesNotTell(t *testing.T) {
 	}
 }
 
-// What the server does tell is what holds: where it differs, nothing is called.
+// What the server does say counts: if the statement differs, nothing is called.
 func TestStatedOtherwise(t *testing.T) {
 	for want, change := range map[string]func(*tensor.Signature){
 		"states input z FP32[-1 1], and the server has no such input": func(s *tensor.Signature) { s.Inputs[0].Name = "z" },
@@ -118,7 +118,7 @@ func TestStatedOtherwise(t *testing.T) {
 	})
 }
 
-// With nothing but ModelReady to ask, its word on a model that is not there is taken.
+// If the server has only ModelReady, its answer about a missing model counts.
 func TestStatedModelThatIsNotThere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPeer(t)
@@ -132,7 +132,7 @@ func TestStatedModelThatIsNotThere(t *testing.T) {
 	})
 }
 
-// Rows that may not be repeated are not, if their answer is too large to be taken.
+// Rows that must not be repeated are not repeated if their answer is too large to be accepted.
 func TestLargeAnswerNotIdempotent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPeer(t)

@@ -17,9 +17,9 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/sidecartest"
 )
 
-// Our own server ends while a row runs and others wait. With NonIdempotent no row goes to the
-// model twice: the one that ran is its record's failure, and those that waited run on the server
-// that comes after (A65). Without it all run in the end.
+// Our own server ends while a row runs and others wait. With NonIdempotent no row goes to the model
+// twice: the row that ran fails, and the rows that waited run on the next server (A65). Without it,
+// all rows run in the end.
 func TestNoRowRunsTwice(t *testing.T) {
 	ends := map[string]func(*sidecartest.Server){
 		"grace is over": (*sidecartest.Server).Stop,
@@ -49,7 +49,8 @@ func TestNoRowRunsTwice(t *testing.T) {
 						c.Call(calls)
 						synctest.Wait()
 					}
-					// two requests go; one runs, the other waits, and the rest waits in the client
+					// two requests are sent; one runs, the other waits, and the
+					// rest waits in the client
 					call(0, 1, 2, 3, 4)
 					time.Sleep(500 * time.Millisecond)
 					end(s)
@@ -68,7 +69,8 @@ func TestNoRowRunsTwice(t *testing.T) {
 					}
 					keep.mu.Lock()
 					defer keep.mu.Unlock()
-					// What was not said to be untaken may have run.
+					// A row may have run unless the server says that it was not
+					// taken.
 					var went, answered [5]int
 					for _, call := range s.Log() {
 						for _, row := range call.First {
@@ -103,7 +105,7 @@ func TestNoRowRunsTwice(t *testing.T) {
 	}
 }
 
-// holder is a collector that hands back what is held.
+// holder is a collector that passes held calls on to again.
 type holder struct {
 	*collector
 	mu    sync.Mutex

@@ -2,9 +2,9 @@ package sidecar
 
 import "github.com/tensorferry/tensorferry/internal/guard"
 
-// progress is how far a worker has come with its request. A function of the user's may end the
-// worker's goroutine (runtime.Goexit) wherever it is called; another goroutine then goes on from
-// here, so that the place in the window is free again and every record has its outcome.
+// progress records how far a worker has come with its request. A function of the user's may end the
+// worker's goroutine (runtime.Goexit) at any call. Another goroutine then goes on from here. So the
+// place in the window becomes free again, and every record gets its outcome.
 type progress[IN any] struct {
 	r        *group[IN]
 	maxBytes int
@@ -12,11 +12,11 @@ type progress[IN any] struct {
 	id       string
 	cancel   func()
 	ended    bool  // the server has ended the request
-	row      int   // that is decoded next
-	exit     error // of the function that has not returned
+	row      int   // the row that is decoded next
+	exit     error // the error of the function that did not return
 }
 
-// stage is where a user's function is called.
+// stage says where a user's function is called.
 type stage uint8
 
 const (
@@ -26,8 +26,8 @@ const (
 	decoding        // by the codec
 )
 
-// takeOver is called while the goroutine ends. An operator whose own host has ended it has failed,
-// and needs no other.
+// takeOver is called while the goroutine ends. It starts another one, unless no function of the
+// user's is running: then the operator's host has ended the goroutine, and the operator has failed.
 func (w *worker[IN, OUT]) takeOver() {
 	var rest func() bool
 	switch w.at.stage {
@@ -54,7 +54,7 @@ func (w *worker[IN, OUT]) takeOver() {
 	w.c.tasks.Go(func() { w.goOn(rest) })
 }
 
-// observe tells Config.Observe of a request. That it fails is no record's fault.
+// observe calls Config.Observe with a request. If Observe fails, no record is to blame.
 func (w *worker[IN, OUT]) observe(r Request) (err error) {
 	const where = "Config.Observe"
 	returned := false
@@ -75,8 +75,8 @@ func (w *worker[IN, OUT]) observe(r Request) (err error) {
 	return nil
 }
 
-// failBroken completes the rows of a request with the failure of a function that no row is to blame
-// for.
+// failBroken fails the rows of a request because a function of the user's is broken. The rows are
+// not to blame.
 func (w *worker[IN, OUT]) failBroken(r *group[IN], why error) {
 	w.c.leave(r, func() {
 		for i := range r.calls {

@@ -14,8 +14,8 @@ import (
 	"github.com/tensorferry/tensorferry/trace"
 )
 
-// gatherTraced finds the sampled ones among the rows of the request. It comes before launch, from
-// which on the group may become somebody else's.
+// gatherTraced collects the trace contexts of the request's sampled rows. It must run before
+// launch: from then on the worker may lose its group.
 func (w *worker[IN, OUT]) gatherTraced(calls []async.Call[IN]) {
 	for i := range calls {
 		if w.fates[i] == wanted && calls[i].Record.Trace.Sampled() {
@@ -24,8 +24,8 @@ func (w *worker[IN, OUT]) gatherTraced(calls []async.Call[IN]) {
 	}
 }
 
-// sendTraced is send with a span for the request: a child of the first sampled record's, linked to
-// those of the others. The request carries its context.
+// sendTraced is send with a span for the request: a child of the first sampled record's span, with
+// links to the spans of the others. The request carries the span's context.
 func (w *worker[IN, OUT]) sendTraced(ctx context.Context, id string, rows int) (written bool, err error) {
 	service, method, _ := strings.Cut(strings.TrimPrefix(oip.GRPCInferenceService_ModelInfer_FullMethodName, "/"), "/")
 	span := w.c.sub.Config.Tracer.Start(w.traced[0], service+"/"+method, trace.Client, time.Now(), w.traced[1:]...)
@@ -46,8 +46,7 @@ func (w *worker[IN, OUT]) sendTraced(ctx context.Context, id string, rows int) (
 	return written, err
 }
 
-// serverAddress says where requests go: a host and a port, a path, or whatever name the endpoint
-// has.
+// serverAddress says where requests go: a host and port, a path, or the name that the endpoint has.
 func (c *channel[IN, OUT]) serverAddress() []trace.Attr {
 	if host, port, err := net.SplitHostPort(c.ep.Address); c.ep.Network == "tcp" && err == nil {
 		if n, err := strconv.Atoi(port); err == nil {

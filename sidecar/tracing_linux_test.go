@@ -15,16 +15,16 @@ import (
 	"github.com/tensorferry/tensorferry/trace/oteltrace"
 )
 
-// Over a real socket, with tensors in requests and in shared memory, and the sidecar killed in
-// mid-run: every record's span ends well, those in flight at the kill tell of it, and what the
-// sidecar records belongs to requests of the job.
+// Over a real socket, with tensors in requests and in shared memory, the sidecar is killed in
+// mid-run. Every record's span ends without an error, the spans of records in flight at the kill
+// show it, and each span of the sidecar belongs to a request of the job.
 func TestTracesOverAKill(t *testing.T) {
 	for _, shared := range []int{0, 1 << 20} {
 		const n = 2000
 		ours, theirs := tracetest.NewInMemoryExporter(), tracetest.NewInMemoryExporter()
 		s := sidecartest.StartAt(t, sidecartest.Script{Latency: time.Millisecond, Tracer: oteltrace.New(sdk.NewTracerProvider(sdk.WithSyncer(theirs)), 0)},
 			"unix://"+filepath.Join(t.TempDir(), "s"))
-		// Calls wait for their answers at the kill, since nothing lets them go on.
+		// At the kill, calls wait for their answers, since the server is blocked.
 		in := func(yield func([]float32, error) bool) {
 			for i := range n {
 				if i == n/2 {

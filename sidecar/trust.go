@@ -14,7 +14,7 @@ func distrusts(err error) bool {
 		return true
 	}
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
-		return true // the server speaks no TLS
+		return true // the server does not speak TLS
 	}
 	if remote, ok := errors.AsType[*net.OpError](err); ok && remote.Op == "remote error" && remote.Err != nil {
 		return finalAlerts[remote.Err.Error()]
@@ -32,10 +32,10 @@ func isError[E error](err error) bool {
 	return ok
 }
 
-// finalAlerts are the alerts of TLS by which a server refuses this side, its certificate, or what
-// it speaks, in the words that crypto/tls has for them, since it keeps their numbers to itself. All
-// others may pass: a server that is starting, stopping or at a loss says internal_error or
-// user_canceled, and a line that garbles what it carries leads to bad_record_mac.
+// finalAlerts holds the TLS alerts by which a server refuses this side, its certificate or its
+// protocol. They are kept as crypto/tls's messages, because crypto/tls does not export their
+// numbers. All other alerts may pass: a server that is starting or stopping says internal_error or
+// user_canceled, and a connection that corrupts data leads to bad_record_mac.
 var finalAlerts = func() map[string]bool {
 	words := map[string]bool{}
 	for _, alert := range []tls.AlertError{

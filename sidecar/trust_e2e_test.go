@@ -64,7 +64,7 @@ func TestAlerts(t *testing.T) {
 	}
 }
 
-// alerting is a connection whose other side answers what it gets first with an alert, and ends.
+// alerting returns a connection whose other side answers the first data with an alert, and closes.
 func alerting(alert byte) net.Conn {
 	near, far := net.Pipe()
 	go func() {

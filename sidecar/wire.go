@@ -13,21 +13,21 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/endpoint"
 )
 
-// wire is what a channel knows of its connections beneath grpc, which keeps it to itself: when
-// something arrived last, why the other side lets a connection go, and why one could not be
-// trusted. There is one connection, and while a server lets one go, a second.
+// wire is what a channel knows about its connections beneath grpc, which does not report it: when
+// data last arrived, why the other side let a connection go, and why a connection could not be
+// trusted. There is one connection, and a second one while the server lets the first go.
 type wire struct {
 	mu       sync.Mutex
-	lines    []*line // that are open, the oldest first
-	last     *line   // the newest that there was, and
-	before   *line   // the one before it
+	lines    []*line // open connections, oldest first
+	last     *line   // the newest, open or closed
+	before   *line   // the one before last
 	distrust error   // why the newest handshake failed, if another would fail too
 
 	patience patience
 	hears    func(net.Conn, time.Time) endpoint.Hearing // nil: endpoint.Hears
 }
 
-// watched are credentials whose connections a wire knows of.
+// watched wraps credentials so that a wire knows of their connections.
 type watched struct {
 	credentials.TransportCredentials
 	wire *wire
@@ -54,14 +54,14 @@ func (w watched) Clone() credentials.TransportCredentials {
 	return watched{w.TransportCredentials.Clone(), w.wire}
 }
 
-// open are the lines that are open now.
+// open returns the lines that are open now.
 func (w *wire) open() []*line {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Clone(w.lines)
 }
 
-// answered says that a call has its answer. A connection on which that happens is a well one.
+// answered notes that a call has its answer, which shows that the newest connection works.
 func (w *wire) answered() {
 	if w == nil || w.patience.vain.Load() == 0 {
 		return
@@ -72,8 +72,9 @@ func (w *wire) answered() {
 	w.patience.well(time.Since(made))
 }
 
-// letGo says how the other side has let the newest connection go on which anything was said: in
-// words, empty if it did not; and whether as a server does that is well, and has served on it.
+// letGo describes how the other side let the newest connection go. words is empty if it did not.
+// gracefully says that the server is healthy and has answered calls on that connection. A
+// connection that has had neither an answer nor a GOAWAY is passed over.
 func (w *wire) letGo() (words string, gracefully bool) {
 	if w == nil {
 		return "", false
@@ -81,13 +82,14 @@ func (w *wire) letGo() (words string, gracefully bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	words, gracefully, fresh := w.last.goAway()
-	if fresh { // it has come to nothing yet
+	if fresh { // neither an answer nor a GOAWAY has arrived on it yet
 		words, gracefully, _ = w.before.goAway()
 	}
 	return words, gracefully
 }
 
-// distrusted is why the last connection could not be trusted, if that is why there is none.
+// distrusted returns why the newest connection could not be trusted; nil if that was not the
+// problem.
 func (w *wire) distrusted() error {
 	if w == nil {
 		return nil

@@ -16,10 +16,10 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/oip"
 )
 
-// Whatever a server has to say, and in whichever part of a status it says it, errors stay short,
-// mean what they meant, and the connection lives (A66).
+// Whatever a server says, in any part of a status, errors stay short and keep their meaning, and
+// the connection survives (A66).
 func TestLongWords(t *testing.T) {
-	const most = 6 << 10 // 4 KiB of the server's, and where, what and what to do
+	const most = 6 << 10 // 4 KiB from the server, plus where, what and what to do
 	long := func(n int) string { return strings.Repeat("wörter ", n/8) }
 	for _, c := range []struct {
 		name string
@@ -52,7 +52,7 @@ func TestLongWords(t *testing.T) {
 					}
 				}
 				if strings.HasPrefix(c.name, "message of 2") && !strings.Contains(text, " ... (cut; it has 2") {
-					t.Errorf("record %d: it is not said how long it was: %.100s", i, text)
+					t.Errorf("record %d: the error does not say how long the text was: %.100s", i, text)
 				}
 			}
 			if _, accepted, _ := p.connections(); accepted != 1 {
@@ -62,8 +62,8 @@ func TestLongWords(t *testing.T) {
 	}
 }
 
-// Of a status that is longer than the connection takes a server of grpc's says nothing: it resets
-// the call. Whoever does that is not known, so the record waits (A76). The connection lives.
+// A grpc server drops a status that is longer than the connection accepts, and resets the call. A
+// proxy may have done that too, so the record waits (A76). The connection survives.
 func TestWordsTooLongForTheConnection(t *testing.T) {
 	p := newPeer(t)
 	var times atomic.Int32
@@ -83,7 +83,7 @@ func TestWordsTooLongForTheConnection(t *testing.T) {
 	}
 }
 
-// Long words are cut when the channel opens, and with a connection of the user's own.
+// Long messages are cut when the channel opens, and on a connection of the user's own.
 func TestLongWordsAtOpen(t *testing.T) {
 	p := newPeer(t)
 	p.meta = func() error { return status.Error(codes.FailedPrecondition, strings.Repeat("x", 2<<20)) }

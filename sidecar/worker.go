@@ -17,12 +17,12 @@ import (
 	"github.com/tensorferry/tensorferry/trace"
 )
 
-// raggedTries bounds how many rows of another shape are set aside in a row, in the hope
-// that further ones fit in, so that a request never costs many times its encoding.
+// raggedTries bounds how many rows of another shape are set aside one after the other, in the hope
+// that later rows fit. So a request never costs many times its own encoding.
 const raggedTries = 16
 
-// worker is one place in a channel's window: it carries one request at a time from
-// records to completions. Its buffers live as long as it does.
+// worker is one place in a channel's window. It carries one request at a time from records to
+// completions. Its buffers live as long as it does.
 type worker[IN, OUT any] struct {
 	c     *channel[IN, OUT]
 	batch *tensor.Batch
@@ -31,24 +31,25 @@ type worker[IN, OUT any] struct {
 	resp  oip.ModelInferResponse
 	fates []fate
 	out   []async.Completion[OUT]
-	// what the server blames on the row, before it is known whose fault it is
+	// rows that the server has blamed, before it is known whether the model has changed
 	doubt []accusedRow[OUT]
 
-	slot   *slot         // that the batch is encoded into; nil: none
-	own    *tensor.Batch // for requests without a slot, and
-	placed *tensor.Batch // for those with one
-	shares bool          // the request sends no tensors but where they lie
-	// the server has ended it; of each request that shares its own, since a trailer may come late
+	slot   *slot         // what the batch is encoded into; nil: none
+	own    *tensor.Batch // for requests without a slot
+	placed *tensor.Batch // for requests with a slot
+	shares bool          // the request sends the places of tensors in shared memory
+	// set when the server has ended the request. Each request in shared memory has its own,
+	// since a trailer may come late.
 	ended *ended
-	group *group[IN] // of a request that shares, until it is over; under c.mu
+	group *group[IN] // of a request in shared memory, until it is over; under c.mu
 
-	options []grpc.CallOption // of each request; they fill in
-	marks   marks             // what came with the answer, and
-	to      peer.Peer         // the other side, once the call has a place on a connection
+	options []grpc.CallOption // of each request; they fill marks and to
+	marks   marks             // headers and trailers of the answer
+	to      peer.Peer         // the peer, once the call is on a connection
 
-	traced []*trace.Context // of the rows that are sampled
+	traced []*trace.Context // of the sampled rows
 
-	at progress[IN] // of the request, for whoever takes it over
+	at progress[IN] // of the request, for takeOver
 }
 
 func newWorker[IN, OUT any](c *channel[IN, OUT]) *worker[IN, OUT] {
@@ -63,11 +64,12 @@ func newWorker[IN, OUT any](c *channel[IN, OUT]) *worker[IN, OUT] {
 	return w
 }
 
-// run carries requests until the channel is closed, or one of them has become nobody's.
+// run carries requests until the channel is closed, or a request of its own was abandoned by
+// Cancel.
 func (w *worker[IN, OUT]) run() { w.goOn(w.carry) }
 
-// goOn does first, and then carries requests. If a function of the user's ends the goroutine,
-// another one goes on with the request.
+// goOn calls the function first, and then carries requests. If a function of the user's ends the
+// goroutine, another goroutine continues the request.
 func (w *worker[IN, OUT]) goOn(first func() bool) {
 	returned := false
 	defer func() {
@@ -99,7 +101,7 @@ func (w *worker[IN, OUT]) carry() bool {
 	return w.dispatch()
 }
 
-// dispatch sends what was encoded, and settles what comes of it.
+// dispatch sends what was encoded, and settles the result.
 func (w *worker[IN, OUT]) dispatch() bool {
 	r, maxBytes := w.at.r, w.at.maxBytes
 	w.at.stage = elsewhere
@@ -108,7 +110,7 @@ func (w *worker[IN, OUT]) dispatch() bool {
 		w.gatherTraced(r.calls)
 	}
 	ctx, cancel, id, rows := w.c.launch(w, r)
-	w.report() // what could not be encoded need not wait for an answer
+	w.report() // rows that could not be encoded need not wait for an answer
 	if rows == 0 {
 		w.release(maxBytes, true)
 		return true
@@ -132,7 +134,7 @@ func (w *worker[IN, OUT]) dispatch() bool {
 	return w.land(written, err, broken)
 }
 
-// land takes the end of the request: what the RPC returned, or that a function of the user's is
+// land handles the end of the request: the error of the RPC, or of a user's function that is
 // broken.
 func (w *worker[IN, OUT]) land(written bool, err, broken error) bool {
 	w.at.cancel()
@@ -152,7 +154,7 @@ func (w *worker[IN, OUT]) land(written bool, err, broken error) bool {
 	return true
 }
 
-// use makes the batch one that is encoded into the slot.
+// use makes the batch encode into the slot.
 func (w *worker[IN, OUT]) use() {
 	if w.placed == nil {
 		w.placed = tensor.NewBatch(&w.c.sig)
@@ -161,10 +163,10 @@ func (w *worker[IN, OUT]) use() {
 	w.batch.Use(w.slot.inputs)
 }
 
-// fill makes the request of the batch.
+// fill builds the request from the batch.
 func (w *worker[IN, OUT]) fill() error {
 	if w.batch.Rows() == 0 {
-		return nil // launch finds that there is nothing to send
+		return nil // launch ends a request without rows
 	}
 	if err := w.req.Fill(w.batch); err != nil {
 		return err
@@ -173,8 +175,8 @@ func (w *worker[IN, OUT]) fill() error {
 	return nil
 }
 
-// encode fills the batch from calls, and sets the fate of each. Those that the codec
-// refuses are completed.
+// encode fills the batch from calls, and sets the fate of each. Calls that the codec refuses are
+// completed.
 func (w *worker[IN, OUT]) encode(calls []async.Call[IN], maxBytes, most int) {
 	w.c.encoding.Lock()
 	defer w.c.encoding.Unlock()
@@ -182,7 +184,7 @@ func (w *worker[IN, OUT]) encode(calls []async.Call[IN], maxBytes, most int) {
 	w.fates = slices.Grow(w.fates[:0], len(calls))[:len(calls)]
 	i, encoded, ragged := 0, 0, 0
 	defer func() {
-		if w.at.exit != nil { // what remains goes in another request
+		if w.at.exit != nil { // the remaining calls go into another request
 			w.badRow(calls, i, w.at.exit)
 			for k := i + 1; k < len(calls); k++ {
 				w.fates[k] = later
@@ -195,7 +197,7 @@ func (w *worker[IN, OUT]) encode(calls []async.Call[IN], maxBytes, most int) {
 		bytes := w.batch.Bytes()
 		switch {
 		case !call.Deadline.IsZero() && !now.Before(call.Deadline):
-			// The operator's timer ends this one; no attempt may start (A24).
+			// The operator's timer ends this call; no attempt may start (A24).
 			w.fates[i] = gone
 			continue
 		case encoded == most, ragged == raggedTries, encoded > 0 && bytes+bytes/encoded > maxBytes:
@@ -229,12 +231,12 @@ func (w *worker[IN, OUT]) badRow(calls []async.Call[IN], i int, err error) {
 	w.fail(calls[i].ID, w.c.name.badRecord("the codec cannot encode it", err))
 }
 
-// checkRows refuses a batch of other rows than the codec was asked for.
+// checkRows refuses a batch whose row count is not the number of encoded records.
 func (w *worker[IN, OUT]) checkRows(calls []async.Call[IN], encoded int) {
 	if w.batch.Rows() != encoded {
-		// Rows and records no longer match: sending would mix their answers up.
+		// Rows and records no longer match, so sending would mix up their answers.
 		err := w.c.name.badRecord("the codec cannot encode it", fmt.Errorf(
-			"%d records became %d rows; Encode must append to the batch's columns and leave the batch alone", encoded, w.batch.Rows()))
+			"%d records became %d rows; Encode may only append to the batch's columns and must not call EndRow, Rollback or Reset", encoded, w.batch.Rows()))
 		for i := range calls {
 			if w.fates[i] == wanted {
 				w.fates[i] = gone
@@ -268,8 +270,8 @@ func (w *worker[IN, OUT]) encodeRow(mark tensor.Mark, r *async.Record[IN]) (err 
 	return w.batch.EndRow()
 }
 
-// send sends the request and waits for the answer. written says, under
-// Config.NonIdempotent, that a request that failed may have reached the server.
+// send sends the request and waits for the answer. With Config.NonIdempotent, written says that a
+// failed request may have reached the server.
 func (w *worker[IN, OUT]) send(ctx context.Context, id string) (written bool, err error) {
 	w.req.Message().Id = id
 	const method = oip.GRPCInferenceService_ModelInfer_FullMethodName
@@ -282,7 +284,7 @@ func (w *worker[IN, OUT]) send(ctx context.Context, id string) (written bool, er
 // decode completes every row that is still wanted from the answer.
 func (w *worker[IN, OUT]) decode(r *group[IN]) {
 	for w.at.row < len(r.calls) {
-		if w.decodeRows(r); w.at.row < len(r.calls) { // a panic, which costs its own record alone
+		if w.decodeRows(r); w.at.row < len(r.calls) { // it costs only its own record
 			w.badAnswer(r)
 		}
 	}
@@ -291,7 +293,8 @@ func (w *worker[IN, OUT]) decode(r *group[IN]) {
 	w.c.recycle(r)
 }
 
-// decodeRows goes on until the end, or until a row fails. One recover serves all rows up to it.
+// decodeRows decodes until the end, or until a row fails. One recover serves all rows up to that
+// one.
 func (w *worker[IN, OUT]) decodeRows(r *group[IN]) {
 	const where = "Decode of the codec"
 	returned := false
@@ -320,15 +323,15 @@ func (w *worker[IN, OUT]) decodeRows(r *group[IN]) {
 	returned = true
 }
 
-// badAnswer completes the row at which decoding has stopped.
+// badAnswer fails the row at which decoding has stopped.
 func (w *worker[IN, OUT]) badAnswer(r *group[IN]) {
 	w.fail(r.calls[w.at.row].ID, w.c.name.badAnswer(w.at.exit))
 	w.at.exit = nil
 	w.at.row++
 }
 
-// blame completes a row with what the server says of its request. Where that is about the content,
-// others look into it first.
+// blame fails a row with what the server says of its request. If that is about the content,
+// judgeAccused first checks whether the model has changed.
 func (w *worker[IN, OUT]) blame(c *async.Call[IN], f *failure) {
 	if f.do == findRow || f.do == misfit {
 		w.doubt = append(w.doubt, accusedRow[OUT]{async.Completion[OUT]{ID: c.ID, Err: f.Error}, w.c.accuseUntil(c.Deadline)})
@@ -355,7 +358,7 @@ func (w *worker[IN, OUT]) report() {
 	}
 }
 
-// release lets go of the request's data, and of buffers that one large record has left.
+// release drops the request's data, and a buffer that one large record has made too large.
 func (w *worker[IN, OUT]) release(maxBytes int, ended bool) {
 	if w.batch == w.own && w.batch.Bytes() > maxBytes {
 		w.own = tensor.NewBatch(&w.c.sig)

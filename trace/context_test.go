@@ -37,16 +37,16 @@ func TestParse(t *testing.T) {
 	}
 	var none *Context
 	if none.Sampled() || Unsampled.Sampled() {
-		t.Error("what is not sampled is said to be")
+		t.Error("a context that is not sampled says that it is")
 	}
 }
 
-// What is not sampled costs nothing, however it comes.
+// A context that is not sampled costs nothing, in any form.
 func TestUnsampledAllocatesNothing(t *testing.T) {
 	text, state := []byte(parent[:53]+"00"), []byte("a=1")
 	if n := testing.AllocsPerRun(100, func() {
 		if Parse(text, state) != Unsampled || Parse(text[:20], state) != nil {
-			t.Fatal("it is not what it is")
+			t.Fatal("Parse did not return Unsampled")
 		}
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
@@ -72,6 +72,6 @@ func TestAttributes(t *testing.T) {
 		t.Errorf("%q, %v", v, ok)
 	}
 	if _, ok := Int("k", 3).Text(); ok || Int("k", 3).Int() != 3 {
-		t.Error("a number is none")
+		t.Error("Int does not return the number")
 	}
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/tensorferry/tensorferry/trace"
 )
 
-// printer is a Tracer that prints what it is told. It records everything; spans of one program
-// would have other ids.
+// printer is a Tracer that prints spans. It records everything. A real Tracer gives each span its
+// own id.
 type printer struct{}
 
 func (printer) Start(parent *trace.Context, name string, _ trace.Kind, _ time.Time, _ ...*trace.Context) trace.Span {
@@ -31,7 +31,7 @@ func (p *printed) Event(_ time.Time, name string, _ ...trace.Attr) {
 }
 func (p *printed) End(_ time.Time, err error) { fmt.Println(p.name, "ends with", err) }
 
-// A Tracer of one's own hears of each record from its admission to its emission.
+// Your own Tracer follows each record from its admission to its emission.
 func Example() {
 	double := async.Func(func(_ context.Context, v int) (int, error) { return 2 * v, nil }, 1)
 	for v, err := range async.Map(context.Background(), async.Values(slices.Values([]int{21})), double, async.Config{Tracer: printer{}}) {

@@ -189,7 +189,7 @@ func TestSidecarRefusals(t *testing.T) {
 		{[]string{"--listen", "127.0.0.1:0", "--model", "m=mock:double", "--max-batch", "0"}, exitUsage, "--max-batch"},
 		{[]string{"--listen", "127.0.0.1:0", "--model", "m=mock:double", "--tls-cert", "x"}, exitUsage, "both --tls-cert and --tls-key"},
 		{[]string{"--listen", "127.0.0.1:0", "--model", "m=none.onnx"}, exitFailed, "none.onnx"},
-		{[]string{"--listen", "unix://" + plain, "--model", "m=mock:double"}, exitFailed, "no socket"},
+		{[]string{"--listen", "unix://" + plain, "--model", "m=mock:double"}, exitFailed, "not a socket"},
 		{[]string{"--listen", "127.0.0.1:0", "--model", "m=mock:double", "--health", "unix:///x"}, exitFailed, "--health"},
 	} {
 		var out, errs bytes.Buffer

@@ -1,7 +1,7 @@
-// Package brief keeps what others say short. A message of a server may have any length, and one
-// failure may be told many times: in an error, a line of the log, and a dead letter for each
-// record of a request. So it is cut where it comes in. The package must never know who said it, or
-// why.
+// Package brief shortens messages from others. A server's message may have any length, and one
+// failure may be reported many times: in an error, a line of the log, and a dead letter for each
+// record of a request. So the message is cut where it comes in. The package must never know who
+// sent the message, or why.
 package brief
 
 import (
@@ -15,9 +15,9 @@ const Most = 4 << 10
 // Text is Cut at Most.
 func Text(text string) string { return Cut(text, Most) }
 
-// Cut returns a text that has most bytes or fewer as it is, and of a longer one the beginning,
-// with how long it was: most bytes in all, if that is room enough to say so. No character is cut
-// in two.
+// Cut returns a text of at most most bytes unchanged. Of a longer text it returns the beginning and
+// a note of the original length, together most bytes, or the note alone if it does not fit. It does
+// not cut a character in two.
 func Cut(text string, most int) string {
 	if len(text) <= most {
 		return text
@@ -30,7 +30,8 @@ func Cut(text string, most int) string {
 	return text[:keep] + note
 }
 
-// Error returns err with a message of at most Most bytes. What it wraps is found as before.
+// Error returns err with a message of at most Most bytes. errors.Is and errors.As still find what
+// err wraps.
 func Error(err error) error {
 	if err == nil {
 		return nil

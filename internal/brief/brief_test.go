@@ -36,7 +36,7 @@ func TestCut(t *testing.T) {
 
 func TestError(t *testing.T) {
 	if Error(nil) != nil || Error(io.EOF) != io.EOF {
-		t.Error("a short error is not itself")
+		t.Error("a short error did not stay the same")
 	}
 	long := Error(fmt.Errorf("%s: %w", strings.Repeat("x", 1<<20), io.EOF))
 	if len(long.Error()) != Most || !errors.Is(long, io.EOF) || !strings.Contains(long.Error(), "it has 10485") {

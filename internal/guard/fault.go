@@ -8,16 +8,16 @@ import (
 )
 
 const (
-	// deepest is how far errors may wrap one another. One that wraps itself is found by it.
+	// deepest is how far errors may wrap one another. It detects an error that wraps itself.
 	deepest = 1000
-	// mostTried is of how many errors that one wraps the methods are tried.
+	// mostTried bounds how many wrapped errors are tried.
 	mostTried = 10000
 )
 
-// Error returns err if it can be used, and a *Panic with the place and the stack if one of its
-// methods, or of the errors that it wraps, panics or ends its goroutine: those of an error that is
-// a nil pointer do. All the methods are called once that errors, fmt, grpc and package async call.
-// where names the function that returned it.
+// Error returns err if its methods work. If a method of err, or of an error that it wraps, panics
+// or ends its goroutine, as methods of a nil pointer do, Error returns a *Panic with the place and
+// the stack. It calls all the methods once that errors, fmt, grpc and package async call. where
+// names the function that returned err.
 func Error(where string, err error) error {
 	if err == nil || sound(err) {
 		return err
@@ -31,7 +31,7 @@ func Error(where string, err error) error {
 	return failed
 }
 
-// sound reports whether err is one whose methods are known, as most are.
+// sound reports whether err is of a type whose methods are known to work, as most errors are.
 func sound(err error) bool {
 	switch reflect.TypeOf(err) {
 	case plainType:
@@ -52,19 +52,20 @@ var (
 	wrappedType = reflect.TypeOf(fmt.Errorf("%w", ErrGoexit))
 )
 
-// asked is an error that no method Is or As knows.
+// asked is an error type that no Is or As method knows.
 type asked struct{}
 
 func (*asked) Error() string { return "" }
 
-// others find methods of errors whose results are of packages that this one does not know: async
-// and grpc. Each name is a constant of its own, or the linker would keep every method of a program.
+// others finds methods that return types of packages that this one does not import: async and grpc.
+// Each name is a constant, because otherwise the linker would keep every method of a program.
 var others = []func(reflect.Value) (string, reflect.Value){
 	func(v reflect.Value) (string, reflect.Value) { return "Verdict", v.MethodByName("Verdict") },
 	func(v reflect.Value) (string, reflect.Value) { return "GRPCStatus", v.MethodByName("GRPCStatus") },
 }
 
-// probe calls the methods of err and of what it wraps, and says in at which one it calls.
+// probe calls the methods of err and of what it wraps, and sets at to the name of each before the
+// call.
 func probe(err error, at *string, depth int, tried *int) {
 	if depth == deepest {
 		panic("it wraps itself")
@@ -112,8 +113,8 @@ func probe(err error, at *string, depth int, tried *int) {
 	}
 }
 
-// printable returns value if it can be printed and, if it is an error, used; else a text in its
-// place.
+// printable returns value if it can be printed and, for an error, used. Otherwise it returns a text
+// instead.
 func printable(value any) any {
 	switch v := value.(type) {
 	case string, bool, int:
@@ -127,11 +128,11 @@ func printable(value any) any {
 			return value
 		}
 	}
-	return "a value of type " + typeName(value) + ", whose methods panic themselves"
+	return "a value of type " + typeName(value) + ", whose own methods panic"
 }
 
-// trial runs f on a goroutine of its own and returns what became of it; nil: nothing. What it
-// panics with is given as a text, since its methods may not be called.
+// trial runs f on a goroutine of its own and returns its panic or Goexit; nil: it returned. The
+// panic's value becomes a text, since its methods may not work.
 func trial(f func()) (failed *Panic) {
 	done := make(chan struct{})
 	go func() {
@@ -160,7 +161,8 @@ func trial(f func()) (failed *Panic) {
 	return failed
 }
 
-// runtimeText is the text of an error of the runtime. Users may make errors that look like one.
+// runtimeText returns the text of a runtime error. It checks the type, since users may make errors
+// that look like one.
 func runtimeText(v any) (text string) {
 	if t := reflect.TypeOf(v); t.PkgPath() == "runtime" || t.Kind() == reflect.Pointer && t.Elem().PkgPath() == "runtime" {
 		return fmt.Sprint(v)
@@ -168,7 +170,7 @@ func runtimeText(v any) (text string) {
 	return "a value of type " + typeName(v)
 }
 
-// typeName names the type of a value, and says of a nil pointer that it is one.
+// typeName returns the name of a value's type, and says so if the value is a nil pointer.
 func typeName(value any) string {
 	name := fmt.Sprintf("%T", value)
 	if v := reflect.ValueOf(value); v.Kind() == reflect.Pointer && v.IsNil() {

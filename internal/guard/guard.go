@@ -1,11 +1,11 @@
-// Package guard calls what users give: functions, and methods of their values. A panic of it, the
-// end of its goroutine (runtime.Goexit) and an error whose own methods panic become an error with
-// place and stack, so that none of them ends the process or leaves somebody waiting. It must never
-// know what is called, or what becomes of the failure.
+// Package guard calls functions that users supply, and methods of their values. If one panics, ends
+// its goroutine (runtime.Goexit), or returns an error whose own methods panic, the result is an
+// error with place and stack. So the process does not end, and no goroutine waits for ever. The
+// package must never know what is called, or what happens after the failure.
 //
-// Call and Recover stay on the goroutine of their caller, for what is called often. They cannot
-// stop a Goexit, which nothing can: whoever began the goroutine says with Exited what it was. Apart
-// has a goroutine for each call.
+// Call and Recover stay on the caller's goroutine, for functions that are called often. Nothing can
+// stop a Goexit there: the code that started the goroutine reports it with Exited. Apart starts a
+// goroutine for each call.
 package guard
 
 import (
@@ -14,16 +14,16 @@ import (
 	"runtime/debug"
 )
 
-// ErrGoexit is the Value of a Panic that was none: the function ended its goroutine. A test that
-// calls FailNow in it does.
+// ErrGoexit is the Value of a Panic if the function did not panic but ended its goroutine, as a
+// test does that calls FailNow.
 var ErrGoexit = errors.New("it ended its goroutine (runtime.Goexit)")
 
 // Panic is a panic of a user's function, caught and turned into an error.
 type Panic struct {
 	// Where names the function that panicked.
 	Where string
-	// Value is what it panicked with, or ErrGoexit. In place of a value that cannot be printed,
-	// since its own methods panic, it is a text that says so.
+	// Value is what the function panicked with, or ErrGoexit. If the value cannot be printed,
+	// because its own methods panic, Value is a text that says so.
 	Value any
 	// Stack is the goroutine's stack at the panic.
 	Stack []byte
@@ -31,7 +31,7 @@ type Panic struct {
 
 func (p *Panic) Error() string { return Brief(p) + "\n" + string(p.Stack) }
 
-// Brief is the text of p without the stack, for who must not see that.
+// Brief returns the text of p without the stack, for readers that must not see the stack.
 func Brief(p *Panic) string {
 	if p.Value == ErrGoexit {
 		return fmt.Sprintf("%s did not return: %v", p.Where, ErrGoexit)
@@ -45,14 +45,14 @@ func (p *Panic) Unwrap() error {
 	return err
 }
 
-// Caught makes a Panic of what recover returned. It is called where that was, so that the stack is
-// the panic's.
+// Caught makes a Panic from the result of recover. Call it in the function that recovers, so that
+// the stack is the panic's.
 func Caught(where string, value any) *Panic {
 	return &Panic{Where: where, Value: printable(value), Stack: debug.Stack()}
 }
 
-// Exited makes a Panic of a function that ended its goroutine, in a deferred function of that
-// goroutine.
+// Exited makes a Panic for a function that ended its goroutine. Call it in a deferred function of
+// that goroutine.
 func Exited(where string) *Panic {
 	return &Panic{Where: where, Value: ErrGoexit, Stack: debug.Stack()}
 }
@@ -64,7 +64,7 @@ func Recover(where string, err *error) {
 	}
 }
 
-// Call calls f. Its panic is an error, and so is an error of it that cannot be used.
+// Call calls f. A panic of f becomes an error, and so does an error of f whose methods panic.
 func Call(where string, f func() error) error {
 	return Error(where, call(where, f))
 }
@@ -74,7 +74,7 @@ func call(where string, f func() error) (err error) {
 	return f()
 }
 
-// Apart is Call on a goroutine of its own, for which it waits: a Goexit is an error too.
+// Apart is Call on a goroutine of its own, for which it waits. So a Goexit becomes an error too.
 func Apart(where string, f func() error) (err error) {
 	return Error(where, apart(where, f))
 }

@@ -21,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// bad is an error with one method that does what it is told.
+// bad is an error with one method that misbehaves as the test says.
 type bad struct {
 	method string
 	do     func()
@@ -54,19 +54,20 @@ type itself struct{}
 func (e *itself) Error() string { return "itself" }
 func (e *itself) Unwrap() error { return e }
 
-// picky has the usual mistake in Is.
+// picky has a common mistake in Is.
 type picky struct{ code int }
 
 func (p *picky) Error() string        { return "picky" }
 func (p *picky) Is(target error) bool { return p.code == target.(*picky).code }
 
-// mirror panics with itself wherever it is printed.
+// mirror panics with itself when it is printed.
 type mirror struct{}
 
 func (m *mirror) Error() string  { panic(m) }
 func (m *mirror) String() string { panic(m) }
 
-// TestErrorsThatCannotBeUsed: they become a *Panic with the method, the type and the stack.
+// TestErrorsThatCannotBeUsed: errors whose methods panic become a *Panic with the method, the type
+// and the stack.
 func TestErrorsThatCannotBeUsed(t *testing.T) {
 	for _, method := range []string{"Error", "Is", "As", "Unwrap", "Timeout", "Temporary", "Verdict", "GRPCStatus"} {
 		for name, do := range map[string]func(){
@@ -96,7 +97,7 @@ func TestErrorsThatCannotBeUsed(t *testing.T) {
 	}
 }
 
-// TestErrorsThatCanBeUsed stay what they are.
+// TestErrorsThatCanBeUsed: errors whose methods work stay unchanged.
 func TestErrorsThatCanBeUsed(t *testing.T) {
 	many := make([]error, 3000)
 	deep := io.EOF
@@ -113,7 +114,7 @@ func TestErrorsThatCanBeUsed(t *testing.T) {
 		}
 	}
 	if n := testing.AllocsPerRun(100, func() { _ = Error("f", nil); _ = Error("f", io.EOF) }); n != 0 {
-		t.Errorf("an error that is known costs %v allocations", n)
+		t.Errorf("an error of a known type costs %v allocations", n)
 	}
 }
 
@@ -149,12 +150,12 @@ func (f failing) Handle(context.Context, slog.Record) error { f.do(); return nil
 func (f failing) WithAttrs([]slog.Attr) slog.Handler        { f.do(); return f }
 func (f failing) WithGroup(string) slog.Handler             { f.do(); return f }
 
-// value is a user's value that is logged.
+// value is a user's logged value.
 type value struct{}
 
 func (value) MarshalText() ([]byte, error) { runtime.Goexit(); return nil, nil }
 
-// TestLogger: what a handler does is nobody's failure, and is reported once.
+// TestLogger: a handler's failure does no harm, and is reported once.
 func TestLogger(t *testing.T) {
 	before := stderr
 	defer func() { stderr = before }()
@@ -172,16 +173,16 @@ func TestLogger(t *testing.T) {
 		for range 2 {
 			l.With("a", 1).WithGroup("g").Warn("w", "v", value{})
 		}
-		if n := strings.Count(said.String(), "tensorferry: what was to be logged is lost: "); n != 1 || !strings.Contains(said.String(), "log handler") {
+		if n := strings.Count(said.String(), "tensorferry: a log record was lost: "); n != 1 || !strings.Contains(said.String(), "log handler") {
 			t.Errorf("%s: reported %d times: %s", name, n, said.String())
 		}
 	}
 	if Logger(nil) != nil {
-		t.Error("there is a logger where none was")
+		t.Error("a nil logger became a logger")
 	}
 }
 
-// silent is a tracer of nothing.
+// silent is a tracer that records nothing.
 type silent struct{}
 
 func (silent) Start(*trace.Context, string, trace.Kind, time.Time, ...*trace.Context) trace.Span {
@@ -200,6 +201,6 @@ func TestTracerThatRecordsNothing(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 	if Tracer(nil, nil) != nil {
-		t.Error("there is a tracer where none was")
+		t.Error("a nil tracer became a tracer")
 	}
 }

@@ -12,9 +12,9 @@ import (
 // stderr is where a failing log handler is reported.
 var stderr io.Writer = os.Stderr
 
-// Logger returns l with a handler whose failures are nobody's: a record that it cannot take is
-// lost, and the first one of each logger is reported to standard error. A logger that has one is
-// returned as it is.
+// Logger returns l with a handler whose failures do no harm: a log record that the handler fails on
+// is lost, and the first failure of each logger is reported on standard error. A logger that has
+// such a handler is returned unchanged.
 func Logger(l *slog.Logger) *slog.Logger {
 	if l == nil {
 		return nil
@@ -30,7 +30,7 @@ func Logger(l *slog.Logger) *slog.Logger {
 	}
 }
 
-// handler is the handler of a logger. Values that are logged have methods of users too, which it
+// handler guards the handler of a logger, including methods of logged values, which the handler
 // calls.
 type handler struct {
 	to   slog.Handler
@@ -72,6 +72,6 @@ func (h handler) with(what string, f func() slog.Handler) slog.Handler {
 
 func (h handler) report(err error) {
 	if err != nil {
-		h.once.Do(func() { fmt.Fprintf(stderr, "tensorferry: what was to be logged is lost: %v\n", err) })
+		h.once.Do(func() { fmt.Fprintf(stderr, "tensorferry: a log record was lost: %v\n", err) })
 	}
 }

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Conn returns c, which is named by of, with methods whose panics are errors. They go to broke too.
-// The connections of package net are returned as they are.
+// Conn returns c with methods whose panics become errors, and are passed to broke. of names c in
+// errors. The connections of package net are returned unchanged.
 func Conn(of string, c net.Conn, broke func(error)) net.Conn {
 	switch c.(type) {
 	case *net.TCPConn, *net.UnixConn, *conn:
@@ -16,7 +16,8 @@ func Conn(of string, c net.Conn, broke func(error)) net.Conn {
 	return &conn{c, of, broke}
 }
 
-// Listener returns l with an Accept whose panic is an error, and with connections as of Conn.
+// Listener returns l with an Accept whose panic becomes an error, and with connections guarded by
+// Conn.
 func Listener(l net.Listener, broke func(error)) net.Listener { return listener{l, broke} }
 
 type listener struct {
@@ -49,10 +50,10 @@ type conn struct {
 	broke func(error)
 }
 
-// NetConn returns the user's connection, for who asks the system about it.
+// NetConn returns the user's connection, for questions to the operating system about it.
 func (c *conn) NetConn() net.Conn { return c.Conn }
 
-// Read and Write are called by goroutines of others, which must not be ended.
+// Other packages call Read and Write on their own goroutines, which must not be ended.
 
 func (c *conn) Read(p []byte) (n int, err error) {
 	err = c.call("Read", func() (err error) {
@@ -96,7 +97,7 @@ func (c *conn) LocalAddr() net.Addr { return c.address("LocalAddr", c.Conn.Local
 
 func (c *conn) RemoteAddr() net.Addr { return c.address("RemoteAddr", c.Conn.RemoteAddr) }
 
-// address returns the connection's own if its methods can be called.
+// address returns the connection's address if the methods of the address work.
 func (c *conn) address(method string, f func() net.Addr) net.Addr {
 	var known net.Addr
 	err := c.call(method, func() error {

@@ -12,9 +12,9 @@ import (
 	"slices"
 )
 
-// TLS returns a copy of c. Panics of its functions, and of what it has that is of a user's own
-// type (a source of randomness, a log of keys, a cache of sessions, private keys), are errors of
-// the handshake. They go to broke too.
+// TLS returns a copy of c in which panics of the user's code become errors of the handshake, and
+// are passed to broke. That covers the functions of c, and values of the user's own types: a source
+// of randomness, a log of keys, a cache of sessions, private keys.
 func TLS(c *tls.Config, broke func(error)) *tls.Config {
 	if c == nil {
 		return nil
@@ -58,7 +58,7 @@ func TLS(c *tls.Config, broke func(error)) *tls.Config {
 
 var errorType = reflect.TypeFor[error]()
 
-// guarded calls f apart. Where that fails the results are zero, but for an error.
+// guarded calls f with Apart. If f panics, its results are zero, except for the error.
 func guarded(where string, f reflect.Value, broke func(error)) func([]reflect.Value) []reflect.Value {
 	t := f.Type()
 	last := t.NumOut() - 1
@@ -85,7 +85,7 @@ func guarded(where string, f reflect.Value, broke func(error)) func([]reflect.Va
 	}
 }
 
-// tell calls f apart, and tells broke of a panic.
+// tell calls f with Apart, and passes a panic to broke.
 func tell(where string, broke func(error), f func() error) error {
 	err := Apart(where, f)
 	if p, ok := errors.AsType[*Panic](err); ok {
@@ -140,15 +140,16 @@ func (s sessions) Put(key string, state *tls.ClientSessionState) {
 	})
 }
 
-// signer is a private key of a user's own type, such as one that a device holds. What only decrypts
-// is for key exchanges that are not in use any more.
+// signer is a private key of a user's own type, for example one in a hardware device. Keys that
+// only decrypt are not guarded: they are for key exchanges that are no longer used.
 type signer struct {
 	public crypto.PublicKey
 	key    crypto.Signer
 	broke  func(error)
 }
 
-// privateKey returns a key with guarded methods. Those of the standard library are as they were.
+// privateKey returns a key with guarded methods. Keys of the standard library are returned
+// unchanged.
 func privateKey(key crypto.PrivateKey, broke func(error)) crypto.PrivateKey {
 	switch key.(type) {
 	case *rsa.PrivateKey, *ecdsa.PrivateKey, ed25519.PrivateKey, signer:

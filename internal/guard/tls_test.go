@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// mine is everything that a TLS configuration takes besides functions, and does what it is told.
+// mine implements every interface in a TLS configuration, and misbehaves as the test says.
 type mine struct {
 	do  func()
 	key crypto.Signer
@@ -30,12 +30,12 @@ func (m mine) Put(string, *tls.ClientSessionState)                       { m.do(
 func (m mine) Public() crypto.PublicKey                                  { return m.key.Public() }
 func (m mine) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) { m.do(); return nil, io.EOF }
 
-// dumb is a key whose public part cannot be had.
+// dumb is a key that does not return its public part.
 type dumb struct{ mine }
 
 func (d dumb) Public() crypto.PublicKey { d.do(); return nil }
 
-// Whatever of a TLS configuration is a user's own, its mistake ends the handshake, not the process.
+// A mistake in any user code of a TLS configuration ends the handshake, not the process.
 func TestTLS(t *testing.T) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -89,7 +89,7 @@ func TestTLS(t *testing.T) {
 					done <- err
 				}()
 			}
-			// which is asked, and does not end the handshake
+			// it is called, but does not end the handshake
 			if name == "Get of ClientSessionCache" {
 				for told.Load() == nil {
 					runtime.Gosched()
@@ -99,27 +99,27 @@ func TestTLS(t *testing.T) {
 			<-done
 			<-done
 			if text := told.Load(); text == nil || !strings.Contains(*text, name) {
-				t.Errorf("%s, %s: it is not told of", name, how)
+				t.Errorf("%s, %s: broke was not called", name, how)
 			}
 		}
 	}
 	if TLS(nil, nil) != nil {
-		t.Error("there is a configuration where none was")
+		t.Error("a nil configuration became a configuration")
 	}
 }
 
-// What is asked for after the handshake, or never by this version of crypto/tls.
+// Values that crypto/tls uses after the handshake, or never in this version.
 func TestTLSOutsideOfHandshakes(t *testing.T) {
 	for how, do := range map[string]func(){"panic": func() { panic("no") }, "Goexit": runtime.Goexit} {
 		told := 0
 		m := mine{do: do}
 		c := TLS(&tls.Config{Rand: m, ClientSessionCache: m}, func(error) { told++ })
 		if _, err := c.Rand.Read(nil); err == nil {
-			t.Errorf("%s in Rand is no error", how)
+			t.Errorf("%s in Rand is not an error", how)
 		}
 		c.ClientSessionCache.Put("", nil)
 		if told != 2 {
-			t.Errorf("%s: told of %d", how, told)
+			t.Errorf("%s: broke was called %d times", how, told)
 		}
 	}
 }

@@ -6,8 +6,8 @@ import (
 	"github.com/tensorferry/tensorferry/trace"
 )
 
-// Tracer returns t with spans whose panics go to broke, which may be called from any goroutine.
-// After one, the span, or all that the tracer would begin, is not traced any more.
+// Tracer returns t with guarded methods and spans. Their panics go to broke, which may be called
+// from any goroutine. A span whose Start panics is not recorded.
 func Tracer(t trace.Tracer, broke func(error)) trace.Tracer {
 	if t == nil {
 		return nil
@@ -28,7 +28,7 @@ func (t *tracer) Start(parent *trace.Context, name string, kind trace.Kind, at t
 		returned = true
 		return nil
 	}
-	// Context is always the same. A span without one cannot be used.
+	// Context always returns the same value. A span without a context cannot be used.
 	own := to.Context()
 	if own == nil {
 		panic("Context of a span returned nil")

@@ -1,9 +1,9 @@
-// Package otlptrace sends spans to an OpenTelemetry collector, over OTLP on gRPC: for the commands,
-// which have no tracer provider of a host program.
+// Package otlptrace sends spans to an OpenTelemetry collector, over OTLP on gRPC. It is for the
+// commands, which have no host program with a tracer provider.
 //
-// It owns the SDK's provider and exporter, their bounds and their end. It must never slow or fail
-// what it traces: spans wait in a bounded queue and are dropped when that is full, and a collector
-// that is away is a line in the log now and then.
+// It owns the SDK's provider and exporter, their bounds and their shutdown. It must never slow or
+// fail what it traces: spans wait in a bounded queue and are dropped when it is full. If the
+// collector is unreachable, a line in the log says so now and then.
 package otlptrace
 
 import (
@@ -30,15 +30,15 @@ import (
 	"github.com/tensorferry/tensorferry/trace/oteltrace"
 )
 
-// Bounds of what waits and how long.
+// Bounds for the queue and its timing.
 const (
 	queueSize     = 4096 // spans
 	batchSize     = 512  // spans in a request
 	batchDelay    = time.Second
-	exportTimeout = 5 * time.Second // of a request, with its retries
-	// flushTime is how long Close tries to send what is left.
+	exportTimeout = 5 * time.Second // for a request, including its retries
+	// flushTime is how long Close tries to send the remaining spans.
 	flushTime = 3 * time.Second
-	// quiet is how long nothing more is said of a collector that is away.
+	// quiet is the shortest time between log lines about an unreachable collector.
 	quiet = time.Minute
 )
 
@@ -48,15 +48,16 @@ type Config struct {
 	Endpoint string
 	// TLS is nil for a plain connection.
 	TLS *tls.Config
-	// Headers go with every request. Nil: those of the environment variables of the SDK, if any.
+	// Headers are sent with every request. Nil: the headers from the SDK's environment
+	// variables, if any.
 	Headers map[string]string
-	// Service and Version name the program in every span, and Attributes what else all of its spans
-	// have in common.
+	// Service and Version name the program in every span. Attributes are further attributes of
+	// all its spans.
 	Service, Version string
 	Attributes       map[string]string
-	// Sample is the share, from 0 to 1, of what has no parent that begins a new trace.
+	// Sample is the share, from 0 to 1, of spans without a parent that begin a new trace.
 	Sample float64
-	// Logger hears of a collector that is away. Nil: nobody does.
+	// Logger gets a line when the collector is unreachable. Nil: nothing is logged.
 	Logger *slog.Logger
 }
 
@@ -68,7 +69,7 @@ type Exporter struct {
 	close    sync.Once
 }
 
-// New starts an exporter. Nothing is dialled before the first spans are sent.
+// New starts an exporter. It connects when the first spans are sent.
 func New(cfg Config) (*Exporter, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -76,7 +77,7 @@ func New(cfg Config) (*Exporter, error) {
 	opts := []otlptracegrpc.Option{
 		otlptracegrpc.WithEndpoint(cfg.Endpoint), otlptracegrpc.WithTimeout(exportTimeout),
 		otlptracegrpc.WithRetry(otlptracegrpc.RetryConfig{Enabled: true, InitialInterval: 200 * time.Millisecond, MaxInterval: time.Second, MaxElapsedTime: exportTimeout}),
-		// A collector that comes back is found again soon.
+		// Reconnect soon after the collector comes back.
 		otlptracegrpc.WithDialOption(grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff: backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 5 * time.Second}, MinConnectTimeout: exportTimeout,
 		})),
@@ -101,7 +102,7 @@ func New(cfg Config) (*Exporter, error) {
 	e.sender.ctx, e.sender.stop = context.WithCancel(context.Background())
 	e.provider = sdk.NewTracerProvider(
 		sdk.WithResource(resource.NewSchemaless(attrs...)),
-		// What begins a trace is decided before a span is made.
+		// The Tracer decides which spans begin a trace, before they are made.
 		sdk.WithSampler(sdk.ParentBased(sdk.AlwaysSample())),
 		sdk.WithBatcher(e.sender, sdk.WithMaxQueueSize(queueSize), sdk.WithMaxExportBatchSize(batchSize),
 			sdk.WithBatchTimeout(batchDelay), sdk.WithExportTimeout(exportTimeout)),
@@ -110,7 +111,7 @@ func New(cfg Config) (*Exporter, error) {
 	return e, nil
 }
 
-// Tracer returns what takes the spans. Nil of a nil Exporter.
+// Tracer returns the tracer that sends spans here. It returns nil for a nil Exporter.
 func (e *Exporter) Tracer() trace.Tracer {
 	if e == nil {
 		return nil
@@ -118,8 +119,9 @@ func (e *Exporter) Tracer() trace.Tracer {
 	return e.tracer
 }
 
-// Close sends what is left, until ctx ends or for at most 3 s, and gives everything back. When it
-// returns no goroutine or connection is left. It is idempotent; of a nil Exporter it does nothing.
+// Close sends the remaining spans, until ctx ends or for at most 3 s, and releases everything. When
+// it returns, no goroutine or connection is left. It is idempotent, and does nothing for a nil
+// Exporter.
 func (e *Exporter) Close(ctx context.Context) {
 	if e == nil {
 		return
@@ -129,34 +131,34 @@ func (e *Exporter) Close(ctx context.Context) {
 		defer cancel()
 		err := e.provider.ForceFlush(ctx)
 		if err != nil && ctx.Err() != nil {
-			err = fmt.Errorf("the end came before the last spans were sent: %w", context.Cause(ctx))
+			err = fmt.Errorf("the exporter was closed before the last spans were sent: %w", context.Cause(ctx))
 		}
-		// From here on sending fails at once, so the provider's goroutine ends however much is
-		// left.
+		// From here on sending fails at once, so the provider's goroutine ends, however
+		// many spans remain.
 		e.sender.stop()
 		err = cmp.Or(err, e.provider.Shutdown(context.Background()))
 		e.sender.last(err)
 	})
 }
 
-// sender is the exporter behind the provider's queue. It keeps failures to itself.
+// sender is the exporter behind the provider's queue. It logs failures instead of returning them.
 type sender struct {
 	sdk.SpanExporter
 	endpoint string
 	log      *slog.Logger
-	ctx      context.Context // ends when nothing more is to be sent
+	ctx      context.Context // ends when no more spans may be sent
 	stop     context.CancelFunc
 
 	mu   sync.Mutex
 	said time.Time
-	lost int   // spans that were not sent since
-	why  error // of the last of them
+	lost int   // spans lost since said
+	why  error // the newest failure
 }
 
-var errStopped = errors.New("it was told to stop")
+var errStopped = errors.New("the exporter was stopped")
 
-// ExportSpans implements sdk.SpanExporter. It never fails: what the SDK would do about a failure is
-// to write it to standard error.
+// ExportSpans implements sdk.SpanExporter. It never fails, since the SDK would write a failure to
+// standard error.
 func (s *sender) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -174,20 +176,20 @@ func (s *sender) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) erro
 	return nil
 }
 
-// failed says, once in a while, that spans were lost.
+// failed logs now and then that spans were lost.
 func (s *sender) failed(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.why = err
 	now := time.Now()
 	if s.ctx.Err() != nil || !s.said.IsZero() && now.Sub(s.said) < quiet {
-		return // what is lost at the end is said once, by last
+		return // last logs the spans that are lost at the end
 	}
 	s.log.Warn("traces were not sent", "endpoint", s.endpoint, "spans", s.lost, "error", err)
 	s.said, s.lost = now, 0
 }
 
-// last says what is still to be said at the end. err is what went wrong with it, or nil.
+// last logs at the end what is not yet logged. err is the failure of the shutdown, or nil.
 func (s *sender) last(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -72,7 +72,7 @@ func record(tracer trace.Tracer, n int) {
 	}
 }
 
-// Close sends what is left, over TLS.
+// Close sends the remaining spans, over TLS.
 func TestCloseFlushes(t *testing.T) {
 	cert, pool := certificate(t)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -100,8 +100,8 @@ func TestCloseFlushes(t *testing.T) {
 	}
 }
 
-// A collector that never answers holds nothing up: what does not fit into the queue is dropped, and
-// Close ends when it is told.
+// A collector that never answers blocks nothing: spans that do not fit into the queue are dropped,
+// and Close ends when its context does.
 func TestCollectorThatNeverAnswers(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0") // connections wait to be accepted
 	if err != nil {
@@ -113,16 +113,16 @@ func TestCollectorThatNeverAnswers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	record(e.Tracer(), 4*queueSize) // would wait here for ever if it waited for anything
+	record(e.Tracer(), 4*queueSize) // would block here for ever if it waited
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	began := time.Now()
 	e.Close(ctx)
 	if took := time.Since(began); took >= flushTime {
-		t.Errorf("closing took %v although it was to be at once", took)
+		t.Errorf("closing took %v; it must return at once", took)
 	}
 	if n := strings.Count(text.String(), "traces were not sent"); n != 1 || strings.Contains(text.String(), "spans=0") {
-		t.Errorf("the log says it %d times, or not how many: %s", n, text.String())
+		t.Errorf("logged %d times, or without the number of spans: %s", n, text.String())
 	}
 }
 
@@ -133,7 +133,7 @@ func (failing) ExportSpans(context.Context, []sdk.ReadOnlySpan) error {
 	return errors.New("nobody is there")
 }
 
-// A failure is said once a minute, with how many spans were lost since.
+// A failure is logged once a minute, with how many spans were lost since.
 func TestFailuresAreSaidRarely(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var text bytes.Buffer
@@ -141,7 +141,7 @@ func TestFailuresAreSaidRarely(t *testing.T) {
 		two := tracetest.SpanStubs{{}, {}}.Snapshots()
 		for range 25 { // at 0, 5, ... 120 s
 			if err := s.ExportSpans(t.Context(), two); err != nil {
-				t.Errorf("the provider hears of it: %v", err)
+				t.Errorf("the provider got the error: %v", err)
 			}
 			time.Sleep(5 * time.Second)
 		}
@@ -159,7 +159,7 @@ func TestFailuresAreSaidRarely(t *testing.T) {
 func TestNone(t *testing.T) {
 	var e *Exporter
 	if e.Tracer() != nil {
-		t.Error("nothing has a tracer")
+		t.Error("a nil exporter has a tracer")
 	}
 	e.Close(t.Context())
 }

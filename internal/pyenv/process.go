@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// Process is a running program, with all that it has started: they are a process
-// group, and end together.
+// Process is a running program and all processes that it has started. They are a process group, and
+// end together.
 type Process struct {
 	t    testing.TB
 	cmd  *exec.Cmd
@@ -27,7 +27,7 @@ type log struct {
 	buf bytes.Buffer
 }
 
-// logSize is how much of the end of a program's output is shown of a failed test.
+// logSize is how much of the end of a program's output a failed test shows, in bytes.
 const logSize = 16 << 10
 
 func (l *log) Write(p []byte) (int, error) {
@@ -42,8 +42,7 @@ func (l *log) String() string {
 	return l.buf.String()
 }
 
-// Start runs a command until the end of the test. What it prints is shown if the test
-// fails.
+// Start runs a command until the end of the test. Its output is shown if the test fails.
 func Start(t testing.TB, cmd *exec.Cmd) *Process {
 	t.Helper()
 	p := &Process{t: t, cmd: cmd, done: make(chan struct{})}
@@ -68,10 +67,10 @@ func Start(t testing.TB, cmd *exec.Cmd) *Process {
 	return p
 }
 
-// Output is what it has printed.
+// Output returns what the program has printed.
 func (p *Process) Output() string { return p.log.String() }
 
-// Over reports whether it has ended.
+// Over reports whether the program has ended.
 func (p *Process) Over() bool {
 	select {
 	case <-p.done:
@@ -87,7 +86,7 @@ func (p *Process) Kill() {
 	<-p.done
 }
 
-// Signal tells the program alone.
+// Signal sends a signal to the program, not to its group.
 func (p *Process) Signal(s syscall.Signal) { _ = p.cmd.Process.Signal(s) }
 
 // Wait waits for the end and returns the exit code, -1 after a kill.
@@ -96,12 +95,12 @@ func (p *Process) Wait() int {
 	select {
 	case <-p.done:
 	case <-time.After(2 * time.Minute):
-		p.t.Fatalf("%s does not end", strings.Join(p.cmd.Args, " "))
+		p.t.Fatalf("%s did not end within 2 minutes", strings.Join(p.cmd.Args, " "))
 	}
 	return p.cmd.ProcessState.ExitCode()
 }
 
-// Ends reports whether it ends within a time.
+// Ends reports whether the program ends within a time.
 func (p *Process) Ends(within time.Duration) bool {
 	select {
 	case <-p.done:
@@ -111,26 +110,26 @@ func (p *Process) Ends(within time.Duration) bool {
 	}
 }
 
-// Eventually looks until a thing holds, for as long as a slow machine may need; what a
-// program does in the meantime is its own affair. The test fails if p ends first.
+// Eventually checks until holds returns true, for as long as a slow machine may need. The test
+// fails if the program ends first.
 func (p *Process) Eventually(what string, holds func() bool) {
 	p.t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for end := time.Now().Add(3 * time.Minute); !holds(); <-tick.C {
-		if p.Over() && !holds() { // it may have come to hold with the end
-			p.t.Fatalf("%s ended with %d before: %s", strings.Join(p.cmd.Args, " "), p.cmd.ProcessState.ExitCode(), what)
+		if p.Over() && !holds() { // it may hold since the end
+			p.t.Fatalf("%s ended with exit code %d before this was true: %s", strings.Join(p.cmd.Args, " "), p.cmd.ProcessState.ExitCode(), what)
 		}
 		if time.Now().After(end) {
-			p.t.Fatalf("waited in vain: %s", what)
+			p.t.Fatalf("not true after 3 minutes: %s", what)
 		}
 	}
 }
 
-// PID is the number of the program's process.
+// PID returns the process id of the program.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
-// FreePort returns a port of loopback that nobody listens on.
+// FreePort returns a port of loopback that no process listens on.
 func FreePort(t testing.TB) int {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

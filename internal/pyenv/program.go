@@ -17,11 +17,11 @@ import (
 // `go run` would hide exit codes and signals.
 var Program = sync.OnceValues(func() (string, error) { return Build(".", "tensorferry") })
 
-// bin is the folder of what Build built, which Main removes.
+// bin is the folder of the programs that Build has built. Main removes it.
 var bin = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "tensorferry-bin") })
 
-// Build builds a command of one of this project's modules, which lies in the named folder of it,
-// and returns the path of the program. The package of the test needs Main.
+// Build builds a command of this project and returns the path of the program. module is the folder
+// of the command's module. The test's package must call Main.
 func Build(module, command string) (string, error) {
 	root, err := Root()
 	if err != nil {

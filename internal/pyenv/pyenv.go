@@ -1,11 +1,10 @@
 //go:build integration
 
-// Package pyenv makes Python virtual environments for tests against other
-// people's programs, and runs those programs. An environment belongs to a file of
-// pinned requirements; it is made once in a checkout and used again as long as that
-// file is the same.
+// Package pyenv makes Python virtual environments for tests against other projects' programs, and
+// runs those programs. An environment belongs to a file of pinned requirements. It is made once in
+// a checkout, and used again as long as that file is unchanged.
 //
-// It must never be imported but by tests with the build tag integration.
+// Only tests with the build tag integration may import it.
 package pyenv
 
 import (
@@ -26,17 +25,17 @@ import (
 type Env struct {
 	// Dir is its folder.
 	Dir string
-	// libs is where the interpreter's own library lies, which programs that embed
-	// Python need to find, and no other version's.
+	// libs is the folder of the interpreter's own library. Programs that embed Python must find
+	// it, and not another version's.
 	libs string
 }
 
-// Make returns the environment of a file of requirements, whose name without its
-// extension is the environment's. The test fails if it cannot be made.
+// Make returns the environment for a file of requirements. The file's name without the extension is
+// the environment's name. The test fails if the environment cannot be made.
 //
-// Environments lie in integration/.env of the checkout, or in the folder
-// $TENSORFERRY_ENV_DIR. Test processes take turns to make one. It gets its name when
-// it is whole, so that one that was interrupted is not taken for it.
+// Environments lie in integration/.env of the checkout, or in the folder $TENSORFERRY_ENV_DIR. Only
+// one test process makes one at a time. An environment gets its stamp when it is complete, so that
+// an interrupted one is not used.
 func Make(t testing.TB, requirements string) *Env {
 	t.Helper()
 	e, err := Ensure(requirements)
@@ -46,7 +45,7 @@ func Make(t testing.TB, requirements string) *Env {
 	return e
 }
 
-// Ensure is Make where there is no test to fail.
+// Ensure is Make for callers without a test. It returns the error.
 func Ensure(requirements string) (*Env, error) {
 	text, err := os.ReadFile(requirements)
 	if err != nil {
@@ -77,9 +76,9 @@ func run(commands ...[]string) error {
 	return nil
 }
 
-// Folder returns a folder beside the environments that fill has filled, for these contents: it is
-// filled once, and anew when they change. Processes take turns, and a folder that was not filled
-// whole is not taken for one.
+// Folder returns a folder beside the environments that fill has filled. It is filled once, and
+// again when contents change. Only one process fills it at a time, and an incomplete folder is not
+// used.
 func Folder(name string, contents []byte, fill func(dir string) error) (string, error) {
 	root, err := folder()
 	if err != nil {
@@ -99,7 +98,7 @@ func Folder(name string, contents []byte, fill func(dir string) error) (string, 
 	dir := filepath.Join(root, name)
 	sum := sha256.Sum256(contents)
 	stamp := hex.EncodeToString(sum[:])
-	// The stamp is written last.
+	// The stamp is written last, when the folder is complete.
 	if got, err := os.ReadFile(filepath.Join(dir, "stamp")); err == nil && string(got) == stamp {
 		return dir, nil
 	}
@@ -149,15 +148,15 @@ func Root() (string, error) {
 			return at, nil
 		}
 		if at == filepath.Dir(at) {
-			return "", errors.New("not a folder of tensorferry: " + dir)
+			return "", errors.New("no folder of the tensorferry checkout: " + dir)
 		}
 	}
 }
 
-// Python is the interpreter's path.
+// Python returns the interpreter's path.
 func (e *Env) Python() string { return filepath.Join(e.Dir, "bin", "python") }
 
-// Command returns a command of the environment's bin folder, as python or mlserver.
+// Command returns a command of the environment's bin folder, such as python or mlserver.
 func (e *Env) Command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(filepath.Join(e.Dir, "bin", name), args...)
 	cmd.Env = append(os.Environ(), "LD_LIBRARY_PATH="+e.libs, "PYTHONUNBUFFERED=1", "PYTHONDONTWRITEBYTECODE=1",

@@ -64,7 +64,7 @@ func Parse(s string) (Endpoint, error) {
 		case p == "":
 			return refuse("the socket has no path; write unix:///absolute/path.sock")
 		case !strings.HasPrefix(p, "/"):
-			return refuse("the path must be absolute: three slashes, as in unix:///run/model.sock")
+			return refuse("the path must be absolute; write three slashes, as in unix:///run/model.sock")
 		case strings.HasSuffix(p, "/"), path.Clean(p) == "/":
 			return refuse("the path names a folder; write unix:///absolute/path.sock")
 		}
@@ -77,9 +77,9 @@ func Parse(s string) (Endpoint, error) {
 	const forms = "write unix:///absolute/path.sock, unix-abstract:name, host:port or [v6]:port"
 	switch {
 	case s == "":
-		return refuse("empty; %s", forms)
+		return refuse("the endpoint is empty; %s", forms)
 	case strings.HasPrefix(s, "/"):
-		return refuse("a socket's path is written unix://%s", s)
+		return refuse("write a socket's path as unix://%s", s)
 	case strings.Contains(s, "://"):
 		return refuse("unknown scheme; %s", forms)
 	}
@@ -96,7 +96,7 @@ func Parse(s string) (Endpoint, error) {
 		return refuse("the port must be a number from 0 to 65535, got %q", port)
 	}
 	if i := strings.IndexFunc(host, unprintable); i >= 0 || strings.ContainsAny(host, "/?#@ ") {
-		return refuse("the host %q is no name and no address", host)
+		return refuse("the host %q is neither a name nor an address", host)
 	}
 	return Endpoint{Network: "tcp", Address: net.JoinHostPort(host, strconv.FormatUint(n, 10))}, nil
 }

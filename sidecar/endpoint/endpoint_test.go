@@ -37,7 +37,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// The target must be one that grpc itself takes, and reads as the same address.
+// grpc itself must accept the target, and read it as the same address.
 func TestGRPCTakesTheTarget(t *testing.T) {
 	for _, s := range []string{"unix:///run/50% ?#.sock", "unix-abstract:model", "localhost:1", "[::1]:1", "[fe80::1%lo]:1"} {
 		e, err := Parse(s)
@@ -77,8 +77,8 @@ func TestParseRefuses(t *testing.T) {
 		"host:70000":     "the port must be a number",
 		"host:-1":        "the port must be a number",
 		"::1:80":         "too many colons",
-		"a b:80":         "no name and no address",
-		"a/b:80":         "no name and no address",
+		"a b:80":         "neither a name nor an address",
+		"a/b:80":         "neither a name nor an address",
 	} {
 		_, err := Parse(in)
 		if err == nil || !strings.Contains(err.Error(), want) {

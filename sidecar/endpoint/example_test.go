@@ -18,5 +18,5 @@ func ExampleParse() {
 	// Output:
 	// unix /run/model.sock unix:///run/model.sock
 	// tcp localhost:8001 dns:///localhost:8001
-	// endpoint "unix://run/model.sock": the path must be absolute: three slashes, as in unix:///run/model.sock
+	// endpoint "unix://run/model.sock": the path must be absolute; write three slashes, as in unix:///run/model.sock
 }

@@ -29,7 +29,7 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-// A process that reads nothing is heard by its system all the same.
+// The other side's system acknowledges data even if the process there reads nothing.
 func TestHears(t *testing.T) {
 	for _, network := range []string{"tcp", "unix"} {
 		address := "127.0.0.1:0"

@@ -36,8 +36,8 @@ func (e Endpoint) Listen() (net.Listener, error) {
 }
 
 func listenFile(path string) (net.Listener, error) {
-	// Looking for a stale file, removing it and binding must be one step, or two
-	// servers that start at once remove each other's socket.
+	// Checking for a stale file, removing it and binding must be one step. Otherwise two
+	// servers that start at once would remove each other's socket.
 	unlock, err := lockFolder(filepath.Dir(path))
 	if err != nil {
 		return nil, err
@@ -59,7 +59,7 @@ func listenFile(path string) (net.Listener, error) {
 	return &socket{UnixListener: l, path: path, info: info}, nil
 }
 
-// removeStale removes the socket file at path if nobody listens on it.
+// removeStale removes the socket file at path if no process listens on it.
 func removeStale(path string) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -69,7 +69,7 @@ func removeStale(path string) error {
 		return err
 	}
 	if info.Mode().Type() != fs.ModeSocket {
-		return fmt.Errorf("a file that is no socket is in the way (%s); remove it or choose another path", info.Mode())
+		return fmt.Errorf("a file that is not a socket is in the way (%s); remove it or choose another path", info.Mode())
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
@@ -85,7 +85,7 @@ func removeStale(path string) error {
 	return os.Remove(path)
 }
 
-// socket removes its own file when it is closed, and no other's.
+// socket removes its file when it is closed, unless another file has taken its place.
 type socket struct {
 	*net.UnixListener
 	path string
@@ -95,7 +95,7 @@ type socket struct {
 
 func (s *socket) Close() error {
 	s.once.Do(func() {
-		// Before the close: a file that is there can be connected to.
+		// Remove the file before the close, so that clients do not find it.
 		if now, err := os.Lstat(s.path); err == nil && os.SameFile(now, s.info) {
 			os.Remove(s.path)
 		}

@@ -6,9 +6,9 @@ import (
 	"syscall"
 )
 
-// listenPrivate binds a socket file of mode 0600. Linux gives the file the mode
-// of the socket it is bound to, so setting that first leaves no instant at which
-// others could connect, and needs no umask, which belongs to the whole process.
+// listenPrivate binds a socket file of mode 0600. Linux gives the file the mode of the socket that
+// is bound to it. Setting that mode first leaves no instant at which others could connect. It also
+// needs no umask, which belongs to the whole process.
 func listenPrivate(path string) (*net.UnixListener, error) {
 	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var failed error

@@ -4,7 +4,7 @@ package endpoint
 
 import "net"
 
-// listenPrivate binds a socket file. The file's mode is the system's affair.
+// listenPrivate binds a socket file. The system chooses the file's mode.
 func listenPrivate(path string) (*net.UnixListener, error) {
 	return net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: path})
 }

@@ -43,7 +43,7 @@ func TestListenUnix(t *testing.T) {
 	if from, err := FromAddr(l.Addr()); err != nil || from != e {
 		t.Errorf("FromAddr = %v, %v", from, err)
 	}
-	// A live socket is never taken.
+	// The socket of a live process is never taken over.
 	if _, err := e.Listen(); err == nil || !strings.Contains(err.Error(), "another process listens on it") {
 		t.Errorf("a second Listen: %v", err)
 	}
@@ -80,7 +80,7 @@ func TestListenLeavesOtherFiles(t *testing.T) {
 	if err := os.WriteFile(path, []byte("precious"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := e.Listen(); err == nil || !strings.Contains(err.Error(), "no socket") {
+	if _, err := e.Listen(); err == nil || !strings.Contains(err.Error(), "not a socket") {
 		t.Errorf("Listen over a plain file: %v", err)
 	}
 	if b, err := os.ReadFile(path); err != nil || string(b) != "precious" {
@@ -94,7 +94,7 @@ func TestCloseLeavesTheSocketOfAnother(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	os.Rename(path, path+".old") // somebody took it away, and a second server started
+	os.Rename(path, path+".old") // another process moved the file, and a second server started
 	second, err := e.Listen()
 	if err != nil {
 		t.Fatal(err)
@@ -108,7 +108,7 @@ func TestCloseLeavesTheSocketOfAnother(t *testing.T) {
 	c.Close()
 }
 
-// Of many servers that start at once over a stale file exactly one listens.
+// Many servers start at once over a stale file. Exactly one listens.
 func TestListenRace(t *testing.T) {
 	e, path := unixEndpoint(t)
 	dead, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: path})

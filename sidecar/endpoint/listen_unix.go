@@ -10,8 +10,8 @@ import (
 
 var umask sync.Mutex
 
-// listenPrivate binds a socket file of mode 0600. The umask belongs to the whole
-// process: a file that another goroutine creates at this instant is private too.
+// listenPrivate binds a socket file of mode 0600. The umask belongs to the whole process: a file
+// that another goroutine creates meanwhile is private too.
 func listenPrivate(path string) (*net.UnixListener, error) {
 	umask.Lock()
 	defer umask.Unlock()

@@ -2,5 +2,5 @@
 
 package endpoint
 
-// lockFolder locks nothing: the system has no lock on folders.
+// lockFolder locks nothing: the system cannot lock folders.
 func lockFolder(string) (unlock func(), err error) { return func() {}, nil }

@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// lockFolder keeps other processes that use this package from creating a socket
-// in the folder until unlock is called. It leaves no file behind, and the lock
-// of a process that dies is gone.
+// lockFolder keeps other processes that use this package from creating a socket in the folder until
+// unlock is called. It leaves no file behind, and the system releases the lock of a process that
+// dies.
 func lockFolder(folder string) (unlock func(), err error) {
 	f, err := os.Open(folder)
 	if err != nil {
@@ -30,8 +30,8 @@ func lockFolder(folder string) (unlock func(), err error) {
 		f.Close()
 		return nil, fmt.Errorf("the folder %s has been locked by another process for %v", folder, tries*pause)
 	}
-	// Any other error: the file system knows no locks. Then two servers that start
-	// on one path in the same instant are not told apart, which is no reason to
-	// refuse the one that starts alone.
+	// Any other error means that the file system has no locks. Then two servers that start on
+	// one path at the same instant may collide. That is not a reason to refuse a server that
+	// starts alone.
 	return func() { f.Close() }, nil
 }

@@ -5,8 +5,8 @@ import (
 	"syscall"
 )
 
-// overflowUser is what the system calls every user of other user namespaces that has no number in
-// this one. So it is nobody in particular.
+// overflowUser is the number that the system reports for every user of another user namespace
+// without a number in this one. So it does not identify a user.
 const overflowUser = 65534
 
 func peerUser(c *net.UnixConn) (uid int, ok bool) {

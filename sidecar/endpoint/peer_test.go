@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestPeerUser: the user at the other end of a Unix socket is known, also behind TLS, and of no
-// other connection.
+// TestPeerUser: the user at the other end of a Unix socket is known, also behind TLS. For other
+// connections no user is known.
 func TestPeerUser(t *testing.T) {
 	connect := func(e Endpoint) net.Conn {
 		l, err := e.Listen()
@@ -43,7 +43,7 @@ func TestPeerUser(t *testing.T) {
 	}
 }
 
-// TestPrivate: addresses that others can reach are told from those that are this machine's.
+// TestPrivate: addresses that only this machine can reach are distinguished from others.
 func TestPrivate(t *testing.T) {
 	for text, want := range map[string]bool{
 		"unix:///run/a.sock": true, "unix-abstract:a": true, "127.0.0.1:80": true, "127.9.9.9:80": true, "[::1]:80": true, "localhost:80": true,

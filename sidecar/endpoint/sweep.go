@@ -23,7 +23,7 @@ func Sweep(pattern, socket string) {
 		if err != nil || len(entries) != 1 || entries[0].Name() != socket || entries[0].Type() != fs.ModeSocket {
 			continue
 		}
-		unlock, err := lockFolder(folder) // or one that is about to listen would seem to be gone
+		unlock, err := lockFolder(folder) // a process may be about to listen
 		if err != nil {
 			continue
 		}

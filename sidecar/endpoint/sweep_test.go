@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// TestSweep: what a killed process left goes, and nothing else.
+// TestSweep: Sweep removes what a killed process left, and nothing else.
 func TestSweep(t *testing.T) {
 	dir, err := os.MkdirTemp("", "sweep") // t.TempDir is too long a path for a socket
 	if err != nil {
@@ -41,7 +41,7 @@ func TestSweep(t *testing.T) {
 	}
 	listen(filepath.Join(folder("run-1"), "s.sock"), true)
 	listen(filepath.Join(folder("run-2"), "s.sock"), false)
-	folder("run-3") // one that is about to listen
+	folder("run-3") // a process that is about to listen
 	with := folder("run-4")
 	listen(filepath.Join(with, "s.sock"), true)
 	file(filepath.Join(with, "more"))

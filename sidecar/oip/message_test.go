@@ -60,8 +60,8 @@ func TestTypedContents(t *testing.T) {
 		{"BYTES", &contents{BytesContents: [][]byte{[]byte("a"), nil}}, []byte("\x01\x00\x00\x00a\x00\x00\x00\x00"), ""},
 		{"FP16", nil, nil, ""},
 		{"FP16", &contents{Fp32Contents: []float32{1}}, nil, "FP16 has no typed contents, but fp32_contents holds 1"},
-		{"BF16", &contents{UintContents: []uint32{1}}, nil, "travels raw only"},
-		{"FP32", &contents{Fp64Contents: []float64{1}}, nil, "FP32 belongs into fp32_contents, but fp64_contents holds 1"},
+		{"BF16", &contents{UintContents: []uint32{1}}, nil, "send it as raw contents"},
+		{"FP32", &contents{Fp64Contents: []float64{1}}, nil, "FP32 belongs in fp32_contents, but fp64_contents holds 1"},
 		{"FP32", &contents{Fp32Contents: []float32{1}, BytesContents: [][]byte{nil}}, nil, "bytes_contents holds 1"},
 		{"FP8", nil, nil, `unknown datatype "FP8"`},
 	} {
@@ -100,7 +100,7 @@ func TestTensors(t *testing.T) {
 		_, err := Tensors(&ModelInferRequest{Inputs: c.inputs, RawInputContents: c.raw})
 		wants(t, err, c.want)
 	}
-	// A contents message without elements holds nothing that could contradict the raw ones.
+	// A contents message without elements cannot contradict the raw contents.
 	if _, err := Tensors(&ModelInferRequest{Inputs: []*in{{Datatype: "BOOL", Contents: &contents{}}}, RawInputContents: [][]byte{{1}}}); err != nil {
 		t.Error(err)
 	}
@@ -112,7 +112,7 @@ func digits(batched bool) tensor.Signature {
 		Outputs: []tensor.Spec{{Name: "label", DType: tensor.Int64}, {Name: "probs", DType: tensor.FP32, Row: tensor.Shape{2}}}}
 }
 
-// A batch goes over the wire and arrives as the tensors it was.
+// A batch goes over the wire and arrives unchanged.
 func TestRequest(t *testing.T) {
 	for _, batched := range []bool{true, false} {
 		sig := digits(batched)
@@ -163,11 +163,11 @@ func TestRequest(t *testing.T) {
 		}
 		req.Clear()
 		if req.Message().Id != "" || req.Message().RawInputContents[0] != nil {
-			t.Error("Clear left something")
+			t.Error("Clear left data in the request")
 		}
 	}
 	sig, other := digits(true), tensor.Signature{}
-	wants(t, NewRequest(&sig).Fill(tensor.NewBatch(&other)), "a batch of 0 inputs")
+	wants(t, NewRequest(&sig).Fill(tensor.NewBatch(&other)), "the batch has 0 inputs")
 }
 
 func TestFillRows(t *testing.T) {
@@ -265,7 +265,7 @@ func TestSignatureOf(t *testing.T) {
 	}
 }
 
-// Any bytes may come as a request: the result is an error or sound tensors.
+// Any bytes may arrive as a request. The result is an error or valid tensors.
 func FuzzTensors(f *testing.F) {
 	for _, r := range []*ModelInferRequest{
 		{ModelName: "m", Inputs: []*in{{Name: "x", Datatype: "INT8", Shape: []int64{2}}}, RawInputContents: [][]byte{{1, 2}}},
@@ -303,7 +303,7 @@ func FuzzTensors(f *testing.F) {
 	})
 }
 
-// Any bytes may come as an answer, or as a model's metadata.
+// Any bytes may arrive as an answer, or as a model's metadata.
 func FuzzAnswers(f *testing.F) {
 	sig := digits(true)
 	good, err := proto.Marshal(NewResponse("digits", "", "", []tensor.Tensor{

@@ -37,23 +37,23 @@ func specs(kind string, list []*ModelMetadataResponse_TensorMetadata) ([]tensor.
 }
 
 // Configure completes a signature from [SignatureOf] with what the model's configuration says: the
-// largest batch, or that the model takes no batches although its shapes begin with a dynamic
+// largest batch, or that the model does not take batches although its shapes begin with a dynamic
 // dimension. It returns an error if unary calls cannot serve the model, because it is decoupled or
 // keeps state for sequences, or if the configuration is wrong.
 func Configure(sig *tensor.Signature, cfg *ModelConfig) error {
 	switch {
 	case cfg.GetModelTransactionPolicy().GetDecoupled():
-		return fmt.Errorf("model %q is decoupled: a request may have any number of answers, and a call has one", sig.Model)
+		return fmt.Errorf("model %q is decoupled: a request may have any number of answers, but a unary call has only one", sig.Model)
 	case cfg.GetMaxBatchSize() < 0:
-		return fmt.Errorf("the configuration of model %q is wrong: a largest batch of %d rows", sig.Model, cfg.GetMaxBatchSize())
+		return fmt.Errorf("the configuration of model %q is wrong: its largest batch is %d rows", sig.Model, cfg.GetMaxBatchSize())
 	case cfg.GetSequenceBatching() != nil:
-		return fmt.Errorf("model %q keeps a state for each sequence of requests; records are sent as requests of their own", sig.Model)
+		return fmt.Errorf("model %q keeps a state for each sequence of requests, but records are sent as independent requests", sig.Model)
 	case cfg.GetMaxBatchSize() > 0:
 		if sig.Batched {
 			sig.MaxBatch = int(cfg.GetMaxBatchSize())
 		}
 	case sig.Batched:
-		// The first dimension is the row's own.
+		// The first dimension belongs to the row.
 		sig.Batched = false
 		for _, specs := range [][]tensor.Spec{sig.Inputs, sig.Outputs} {
 			for i := range specs {

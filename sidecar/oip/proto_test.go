@@ -9,8 +9,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// protocol is what makes the messages those of the Open Inference Protocol: every field's number
-// and type, and every method's name.
+// protocol lists the Open Inference Protocol: every field's number and type, and every method's
+// name.
 const protocol = `
 CudaSharedMemoryRegisterRequest: name 1 string, raw_handle 2 bytes, device_id 3 int64, byte_size 4 uint64
 CudaSharedMemoryRegisterResponse:

@@ -39,7 +39,7 @@ func Tensors(req *ModelInferRequest) ([]tensor.Tensor, error) {
 	return out, nil
 }
 
-// wireTensor is what the inputs of a request and the outputs of an answer have in common.
+// wireTensor is what a request's inputs and an answer's outputs have in common.
 type wireTensor interface {
 	GetName() string
 	GetDatatype() string
@@ -64,7 +64,8 @@ func rawTensors[T wireTensor](kind string, tensors []T, raw [][]byte) ([][]byte,
 	return out, nil
 }
 
-// checkForm checks that raw contents, if there are any, stand alone and one for each tensor.
+// checkForm checks that raw contents, if any, come without typed contents, and that there is one
+// for each tensor.
 func checkForm[T wireTensor](kind string, tensors []T, raw [][]byte) error {
 	if len(raw) == 0 {
 		return nil
@@ -75,7 +76,7 @@ func checkForm[T wireTensor](kind string, tensors []T, raw [][]byte) error {
 		}
 	}
 	if len(raw) != len(tensors) {
-		return fmt.Errorf("%d raw contents for %d %ss; there should be one for each", len(raw), len(tensors), kind)
+		return fmt.Errorf("%d raw contents for %d %ss; there must be one for each", len(raw), len(tensors), kind)
 	}
 	return nil
 }
@@ -108,17 +109,17 @@ func hasElements(c *InferTensorContents) bool {
 	return false
 }
 
-// appendContents appends typed contents in the raw layout of dt. No contents at all are an empty
-// tensor.
+// appendContents appends typed contents in the raw layout of dt. Without contents the tensor is
+// empty.
 func appendContents(dst []byte, dt tensor.DType, c *InferTensorContents) ([]byte, error) {
 	own := contentsField(dt)
 	for _, f := range fields(c) {
 		switch {
 		case f.n == 0 || f.name == own:
 		case own == "":
-			return nil, fmt.Errorf("%s has no typed contents, but %s holds %d elements; it travels raw only", dt, f.name, f.n)
+			return nil, fmt.Errorf("%s has no typed contents, but %s holds %d elements; send it as raw contents", dt, f.name, f.n)
 		default:
-			return nil, fmt.Errorf("%s belongs into %s, but %s holds %d elements", dt, own, f.name, f.n)
+			return nil, fmt.Errorf("%s belongs in %s, but %s holds %d elements", dt, own, f.name, f.n)
 		}
 	}
 	outOfRange := func(i int, v any) error {

@@ -130,13 +130,13 @@ func Error(code codes.Code, reason, message string, opts ...Option) error {
 	st := status.New(code, clean(message))
 	with, err := st.WithDetails(details...)
 	if err != nil {
-		// Only code OK, which is a mistake of the caller's, can have no details.
-		return status.Error(codes.Internal, fmt.Sprintf("%s (%s) is no error: %s", code, reason, message))
+		// Only code OK cannot have details. It is the caller's mistake.
+		return status.Error(codes.Internal, fmt.Sprintf("%s (%s) is not an error: %s", code, reason, message))
 	}
 	return with.Err()
 }
 
-// clean makes text fit for protobuf, whose strings are UTF-8.
+// clean makes text valid UTF-8, which protobuf strings must be.
 func clean(text string) string { return strings.ToValidUTF8(text, "\uFFFD") }
 
 // Violation is one fault of a request: the field at fault and what is wrong with it.
@@ -198,9 +198,9 @@ func Parse(err error) Details {
 	return d
 }
 
-// What is kept of the details of a status.
+// Bounds for the details of a status that are kept.
 const (
-	// bytes of a name, a value, and the description of a violation that is not the first
+	// bytes of a name, of a value, and of each violation's description except the first
 	maxName   = 1 << 8
 	maxListed = 64 // violations, and entries of metadata
 	maxStatus = 16 << 10
@@ -219,8 +219,8 @@ func shortMap(m map[string]string) map[string]string {
 	return out
 }
 
-// Shorten returns the error of a call. If the server said more than Parse keeps, the error is made
-// again from what Parse keeps, so that it is safe to log and to pass on.
+// Shorten returns the error of a call. If the server said more than Parse keeps, Shorten makes a
+// new error from what Parse keeps, which is safe to log and to pass on.
 func Shorten(err error) error {
 	st, ok := status.FromError(err)
 	if err == nil || ok && len(st.Message()) <= brief.Most && proto.Size(st.Proto()) <= maxStatus {
@@ -251,7 +251,7 @@ func Shorten(err error) error {
 	return short.Err()
 }
 
-// badRow reads the 17 of inputs[NAME].rows[17]. The name may hold any characters.
+// badRow reads the number 17 in inputs[NAME].rows[17]. The name may hold any characters.
 func badRow(field string) (int, bool) {
 	rest, ok := strings.CutPrefix(field, "inputs[")
 	if !ok {

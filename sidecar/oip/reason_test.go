@@ -65,13 +65,13 @@ func TestErrorAndParse(t *testing.T) {
 			t.Errorf("%v gives %+v, want %+v", c.err, got, c.want)
 		}
 	}
-	// OK is no error; whoever makes one of it must not see a success.
+	// OK is not an error. A caller that makes an error with it must not get a success.
 	if got := Parse(Error(codes.OK, ReasonBadTensor, "m")); got.Code != codes.Internal || !strings.Contains(got.Message, "m") {
 		t.Errorf("an error of code OK gives %+v", got)
 	}
 }
 
-// What the other side's details hold need not make sense.
+// The other side's details may be nonsense.
 func TestParseHostileDetails(t *testing.T) {
 	st, err := status.New(codes.InvalidArgument, "m").WithDetails(
 		&errdetails.RetryInfo{}, &errdetails.RetryInfo{RetryDelay: &durationpb.Duration{Seconds: 1 << 62, Nanos: -5}},
@@ -98,7 +98,7 @@ func (f *failing) ModelInfer(context.Context, *ModelInferRequest) (*ModelInferRe
 	return nil, f.err
 }
 
-// The details survive gRPC itself.
+// The details arrive through gRPC unchanged.
 func TestErrorsOverTheWire(t *testing.T) {
 	listener := bufconn.Listen(1 << 16)
 	srv := &failing{}
@@ -127,7 +127,7 @@ func TestErrorsOverTheWire(t *testing.T) {
 	}
 }
 
-// Of what a server says at length the beginning is kept, and everything that means something.
+// Of a long status, the beginning of each text is kept, and every detail that has a meaning.
 func TestLongStatus(t *testing.T) {
 	long := strings.Repeat("wörter ", 1<<17)
 	var rows []int
@@ -160,7 +160,7 @@ func TestLongStatus(t *testing.T) {
 	few := Error(codes.Internal, ReasonBackendError, "few words")
 	for _, e := range []error{nil, few, io.EOF, context.Canceled} {
 		if Shorten(e) != e {
-			t.Errorf("%v is not itself", e)
+			t.Errorf("%v did not stay the same error", e)
 		}
 	}
 	if e := Shorten(errors.New(long)); len(e.Error()) > 5<<10 {

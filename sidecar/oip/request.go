@@ -39,7 +39,7 @@ func (r *Request) Message() *ModelInferRequest { return &r.msg }
 // message has been sent. The request then asks for every output, to be sent in the answer.
 func (r *Request) Fill(b *tensor.Batch) error {
 	if b.Columns() != len(r.msg.Inputs) {
-		return fmt.Errorf("a batch of %d inputs for model %q, which has %d", b.Columns(), r.sig.Model, len(r.msg.Inputs))
+		return fmt.Errorf("the batch has %d inputs, but model %q has %d", b.Columns(), r.sig.Model, len(r.msg.Inputs))
 	}
 	if b.Rows() == 0 {
 		return fmt.Errorf("an empty batch for model %q", r.sig.Model)
@@ -70,7 +70,7 @@ func (r *Request) SetTimeout(until time.Time) {
 	r.msg.Parameters = map[string]*InferParameter{"timeout": {ParameterChoice: &InferParameter_Int64Param{Int64Param: left}}}
 }
 
-// Clear drops the references to the batch's bytes, the id and the parameters, with them the
+// Clear drops the references to the batch's bytes, the id, and the parameters including the
 // timeout.
 func (r *Request) Clear() {
 	r.msg.Id, r.msg.Parameters = "", nil

@@ -16,7 +16,7 @@ func FillRows(dst *tensor.Rows, resp *ModelInferResponse, rows int) error {
 
 // FillRowsFrom is FillRows for a request that placed outputs in shared memory. shared holds the
 // bytes of each such output, in the model's order, and nil for the other outputs. These bytes are
-// not copied either. If the server sent an output in the answer all the same, FillRowsFrom reads it
+// not copied either. If the server nevertheless sent an output in the answer, FillRowsFrom reads it
 // there.
 func FillRowsFrom(dst *tensor.Rows, resp *ModelInferResponse, rows int, shared [][]byte) error {
 	dst.Reset()
@@ -51,7 +51,7 @@ func fillRows(dst *tensor.Rows, resp *ModelInferResponse, rows int, shared [][]b
 			return fmt.Errorf("output %q: %w", out.GetName(), err)
 		}
 		if len(data) == 0 && shared != nil && shared[o] != nil {
-			data = shared[o] // the entry in the answer is empty, or there is none
+			data = shared[o] // the entry in the answer is empty or missing
 		}
 		if err := dst.Set(o, dt, trimmed(out.GetShape(), &sig.Outputs[o], sig.Batched), data, rows); err != nil {
 			return err
@@ -63,8 +63,8 @@ func fillRows(dst *tensor.Rows, resp *ModelInferResponse, rows int, shared [][]b
 	return nil
 }
 
-// trimmed is the shape without dimensions of 1 at its end that the model does not declare.
-// MLServer's numpy codec adds one to a tensor of one dimension.
+// trimmed removes trailing dimensions of 1 that the model does not declare. MLServer's numpy codec
+// adds one to a tensor of one dimension.
 func trimmed(shape tensor.Shape, spec *tensor.Spec, batched bool) tensor.Shape {
 	declared := len(spec.Row)
 	if batched {

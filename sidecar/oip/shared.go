@@ -33,7 +33,7 @@ func (p Place) parameters() map[string]*InferParameter {
 
 // Share, called after Fill, says which inputs lie in shared memory and which outputs the server
 // shall put there. It takes one place for each of the model's inputs and outputs, in the model's
-// order. The data of inputs in shared memory do not travel. The next Fill undoes it.
+// order. The data of inputs in shared memory do not travel. The next Fill undoes this.
 func (r *Request) Share(inputs, outputs []Place) {
 	raw, n := r.msg.RawInputContents, 0
 	for i, in := range r.msg.Inputs {
@@ -50,7 +50,7 @@ func (r *Request) Share(inputs, outputs []Place) {
 		return
 	}
 	for i, p := range outputs {
-		// Who asks for an output by name gets none that is not named.
+		// Once a request names outputs, the server sends only those.
 		out := &ModelInferRequest_InferRequestedOutputTensor{Name: r.sig.Outputs[i].Name}
 		if p.Size > 0 {
 			out.Parameters = p.parameters()

@@ -8,7 +8,7 @@ import (
 // prefix begins the name of every object and of every claim.
 const prefix = "tensorferry-"
 
-// Claim is a name that belongs to its maker as long as the process lives. It begins with
+// Claim is a name that belongs to its process as long as the process lives. It begins with
 // "tensorferry-".
 type Claim struct {
 	name string
@@ -21,8 +21,7 @@ func (c *Claim) Name() string { return c.name }
 // Free releases the name. Further calls do nothing.
 func (c *Claim) Free() { c.free() }
 
-// split takes a name of a claim apart: the place where its maker can be asked for, and the claim
-// itself.
+// split takes a claim's name apart: the place where its process can be checked, and the claim's id.
 func split(name string) (place, id string, ok bool) {
 	rest, ok := strings.CutPrefix(name, prefix)
 	if !ok {

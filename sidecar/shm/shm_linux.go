@@ -10,26 +10,27 @@ import (
 	"syscall"
 )
 
-// folder is where POSIX shared memory objects lie. A variable for the tests.
+// folder is where POSIX shared memory objects lie. It is a variable so that tests can change it.
 var folder = "/dev/shm"
 
 // Create makes an object of size bytes and reserves all of its memory. If there is not enough room,
 // Create returns an error; a later write to the memory does not fault. The size must be above 0.
 func Create(size int) (*Segment, error) {
 	if size <= 0 {
-		return nil, fmt.Errorf("shm: an object of %d bytes", size)
+		return nil, fmt.Errorf("shm: an object of %d bytes; the size must be above 0", size)
 	}
-	// A sweep may take a file for a dead one's in the moment before it is locked.
+	// Before the new file is locked, a sweep in another process may remove it as a dead
+	// process's file.
 	for range 8 {
 		s, err := create(size)
 		if s != nil || err != nil {
 			return s, err
 		}
 	}
-	return nil, errors.New("shm: the object was removed again and again while it was made")
+	return nil, errors.New("shm: other processes removed the object each time before it was locked; try again")
 }
 
-// create returns nothing if a sweep was faster.
+// create returns nil, nil if a sweep removed the file before it was locked.
 func create(size int) (*Segment, error) {
 	key := prefix + rand.Text()
 	path := filepath.Join(folder, key)
@@ -57,7 +58,7 @@ func create(size int) (*Segment, error) {
 	}
 	return &Segment{
 		key: key, data: data,
-		// The lock says that the owner lives, for as long as there is a name to find.
+		// The lock shows that the owner lives, for as long as the object has a name.
 		unlink: func() error {
 			err := os.Remove(path)
 			if e := f.Close(); err == nil {
@@ -77,7 +78,7 @@ func fallocate(fd int, size int64) error {
 	}
 }
 
-// links is the number of names that a file has.
+// links returns the number of names that a file has.
 func links(f *os.File) uint64 {
 	var st syscall.Stat_t
 	if syscall.Fstat(int(f.Fd()), &st) != nil {
@@ -106,7 +107,7 @@ func Sweep() error {
 func sweep(path string) error {
 	f, err := os.OpenFile(path, os.O_RDWR|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return nil // gone meanwhile, or another user's
+		return nil // removed meanwhile, or another user's
 	}
 	defer f.Close()
 	var st syscall.Stat_t
@@ -114,7 +115,7 @@ func sweep(path string) error {
 		return err
 	}
 	if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
-		return nil // its owner lives
+		return nil // its owner is alive
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("shm: %w", err)
@@ -129,7 +130,7 @@ func NewClaim() (*Claim, error) {
 	id := rand.Text()
 	fd, err := hold(id)
 	if err != nil {
-		return nil, fmt.Errorf("shm: a claim: %w", err)
+		return nil, fmt.Errorf("shm: making a claim: %w", err)
 	}
 	freed := false
 	return &Claim{name: prefix + namespace() + "-" + id, free: func() {
@@ -140,7 +141,7 @@ func NewClaim() (*Claim, error) {
 	}}, nil
 }
 
-// hold takes the abstract address of a claim.
+// hold binds the abstract address of a claim.
 func hold(id string) (int, error) {
 	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_DGRAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -153,7 +154,7 @@ func hold(id string) (int, error) {
 	return fd, nil
 }
 
-// namespace names the network namespace, in which abstract addresses are known.
+// namespace returns the name of the network namespace, which is where abstract addresses are known.
 func namespace() string {
 	var st syscall.Stat_t
 	if syscall.Stat("/proc/self/ns/net", &st) != nil {

@@ -11,8 +11,7 @@ import (
 	"testing"
 )
 
-// inTemp makes the objects of a test in a folder of its own, so that tests do not sweep what lives
-// beside them.
+// inTemp makes a test's objects in their own folder, so that tests do not sweep other objects.
 func inTemp(t *testing.T) string {
 	t.Helper()
 	before := folder
@@ -56,7 +55,7 @@ func TestSegment(t *testing.T) {
 	copy(s.Bytes()[12000:], "still there")
 	got := make([]byte, 11)
 	if _, err := f.ReadAt(got, 12000); err != nil || string(got) != "still there" {
-		t.Errorf("who had it open reads %q, %v", got, err)
+		t.Errorf("an open file reads %q, %v after Unlink", got, err)
 	}
 	if err := errors.Join(s.Unlink(), s.Close(), s.Close()); err != nil {
 		t.Error(err)
@@ -114,7 +113,7 @@ func TestSweep(t *testing.T) {
 	}
 	left := strings.Join(names(t, dir), " ")
 	if strings.Contains(left, filepath.Base(dead)) {
-		t.Errorf("the dead one's is still there: %s", left)
+		t.Errorf("the dead process's object is still there: %s", left)
 	}
 	for _, want := range []string{living.Key()[1:], "somebody-elses", prefix + "another", "L"} {
 		if !strings.Contains(left, want) {
@@ -169,18 +168,18 @@ func TestClaim(t *testing.T) {
 	}
 	defer c.Free()
 	if Dead(c.Name()) {
-		t.Error("a claim that is held is dead")
+		t.Error("a claim that is held counts as dead")
 	}
 	place, id, ok := split(c.Name() + "-12")
 	if !ok || place == "" {
-		t.Fatalf("%s is no name of a claim", c.Name())
+		t.Fatalf("%s is not a claim's name", c.Name())
 	}
 	for _, name := range []string{
 		"", "input0", prefix, prefix + place, prefix + place + "-", prefix + place + "-short",
 		prefix + "elsewhere-" + id, prefix + "unknown-" + id, "other-" + place + "-" + id,
 	} {
 		if Dead(name) {
-			t.Errorf("%q is nobody's here, and is called dead", name)
+			t.Errorf("%q does not name a claim of this place, but counts as dead", name)
 		}
 	}
 	c.Free()

@@ -7,7 +7,7 @@ import (
 	"fmt"
 )
 
-var errSystem = fmt.Errorf("shm: shared memory on this system: %w", errors.ErrUnsupported)
+var errSystem = fmt.Errorf("shm: no shared memory on this system: %w", errors.ErrUnsupported)
 
 func Create(int) (*Segment, error) { return nil, errSystem }
 

@@ -6,7 +6,7 @@ import (
 	"sync/atomic"
 )
 
-// tracker numbers and keeps the connections of a listener.
+// tracker numbers the connections of a listener and keeps track of them.
 type tracker struct {
 	net.Listener
 	server *Server
@@ -39,7 +39,7 @@ type conn struct {
 	silent atomic.Bool
 }
 
-// Read implements net.Conn. What comes on a silent connection is lost.
+// Read implements net.Conn. Data that arrives on a silent connection is lost.
 func (c *conn) Read(b []byte) (n int, err error) {
 	for {
 		n, err = c.Conn.Read(b)
@@ -66,7 +66,7 @@ type connAddr struct {
 // RemoteAddr implements net.Conn.
 func (c *conn) RemoteAddr() net.Addr { return c.addr }
 
-// NetConn returns the connection itself, for who wants to know whose it is.
+// NetConn returns the wrapped connection. endpoint.PeerUser needs it.
 func (c *conn) NetConn() net.Conn { return c.Conn }
 
 // Close implements net.Conn.

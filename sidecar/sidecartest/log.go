@@ -33,9 +33,9 @@ type Call struct {
 	// inputs.
 	First []float64 `json:"first,omitempty"`
 	Hash  uint64    `json:"hash"`
-	// Start and End are numbers of one sequence, to which Mark belongs too: what has a lower number
-	// came before. End is taken before the answer can reach the caller. It is 0 while the call has
-	// no answer.
+	// Start and End are numbers of one sequence, to which Mark belongs too: an event with a
+	// lower number came first. End is taken before the answer can reach the caller. It is 0
+	// while the call has no answer.
 	Start int64 `json:"start"`
 	End   int64 `json:"end,omitempty"`
 	// Arrived and Answered are the times of Start and End.
@@ -68,7 +68,7 @@ type Status struct {
 	Dials int
 }
 
-// record keeps the log and the counts, and wakes those who wait for one.
+// record keeps the log and the counts, and wakes goroutines that wait for a change.
 type record struct {
 	script *Script
 
@@ -94,7 +94,7 @@ func newRecord(script *Script) (*record, error) {
 	return r, nil
 }
 
-// update changes the status under the lock and wakes those who wait.
+// update changes the status under the lock and wakes waiting goroutines.
 func (r *record) update(change func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -130,7 +130,7 @@ func (r *record) start(msg *oip.ModelInferRequest, conn uint64) *Call {
 	return &c
 }
 
-// end logs its answer.
+// end logs the answer of a call.
 func (r *record) end(c *Call, err error) {
 	d := oip.Parse(err)
 	r.update(func() {
@@ -162,7 +162,7 @@ func firstValues(t tensor.Tensor, unbatched bool) (int, []float64) {
 	return n, mock.FirstValues(rows)
 }
 
-// pass holds a call back while the sidecar is blocked.
+// pass makes a call wait while the sidecar is blocked.
 func (r *record) pass(ctx context.Context) error {
 	r.mu.Lock()
 	gate := r.gate

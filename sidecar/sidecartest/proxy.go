@@ -28,7 +28,8 @@ type Proxy struct {
 	log   []string
 }
 
-// proxyRule is what happens to the next times calls whose method ends with the name.
+// proxyRule says what happens to the next calls, as many as times says, whose method ends with the
+// name.
 type proxyRule struct {
 	method string
 	status int // 0: the call is reset
@@ -55,7 +56,7 @@ func StartProxy(t TB, s *Server) *Proxy {
 		if !ok {
 			return nil
 		}
-		body, err := io.ReadAll(answer.Body) // behind it are the trailers
+		body, err := io.ReadAll(answer.Body) // the trailers come after the body
 		if err == nil {
 			answer.Body.Close()
 			answer.Body = io.NopCloser(bytes.NewReader(alter(answer, body)))
@@ -121,7 +122,7 @@ func (p *Proxy) Answered() []string {
 	return append([]string(nil), p.log...)
 }
 
-// next is the rule for a call; nil: it is passed on.
+// next returns the rule for a call. Nil: the call is passed on.
 func (p *Proxy) next(path string) *proxyRule {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -39,17 +39,18 @@ type TB interface {
 type Server struct {
 	script   Script
 	record   *record
-	faults   *mock.Schedule // of the backend, kept over restarts
+	faults   *mock.Schedule // faults of the backend, kept across restarts
 	conns    sync.Map       // number to *conn
-	silent   atomic.Bool    // of connections that come
+	silent   atomic.Bool    // whether new connections are silent
 	crashing sync.WaitGroup
 
-	// Start and stop take turns. A channel and no mutex: they may wait for a time
-	// to pass, and under testing/synctest none does for those who wait for a mutex.
+	// life lets only one start or stop run at a time. It is a channel and not a mutex because
+	// they may wait for time to pass. Under testing/synctest time does not pass while a
+	// goroutine waits for a mutex.
 	life   chan struct{}
 	closed bool // guarded by life
 
-	mu       sync.Mutex          // held for moments only
+	mu       sync.Mutex          // held only briefly
 	where    []endpoint.Endpoint // nil: in memory
 	listener *bufconn.Listener   // nil while it is down
 	running  *server.Server      // nil while it is down
@@ -66,7 +67,7 @@ func Start(t TB, script Script) *Server {
 func StartAt(t TB, script Script, endpoints ...string) *Server {
 	t.Helper()
 	if len(endpoints) == 0 {
-		t.Fatalf("sidecartest: no endpoint")
+		t.Fatalf("sidecartest: StartAt without an endpoint; name one, or use Start")
 	}
 	return start(t, script, endpoints...)
 }
@@ -121,11 +122,11 @@ func (s *Server) Restart() error {
 	s.life <- struct{}{}
 	defer func() { <-s.life }()
 	if s.Serving() != nil || s.closed {
-		return errors.New("sidecartest: it is running, or closed for good")
+		return errors.New("sidecartest: Restart of a sidecar that is running or was closed; call Kill or Stop first")
 	}
 	srv, err := server.New(server.Config{
 		Models:   []server.Model{{Name: s.script.Model, Version: s.script.Version, Location: "mock:" + s.script.Function, Load: s.load}},
-		WarmUp:   []int{}, // a script counts the runs that a test asks for
+		WarmUp:   []int{}, // warm-up runs would count as calls of the script
 		MaxBatch: s.script.MaxBatch, MaxBatchDelay: s.script.MaxBatchDelay,
 		QueueRows: s.script.QueueRows, QueueBytes: s.script.QueueBytes, QueueTimeout: s.script.QueueTimeout,
 		RetryDelay: s.script.RetryDelay, MaxMessageSize: s.script.MaxMessageSize, Grace: s.script.Grace, Tracer: s.script.Tracer,
@@ -145,7 +146,7 @@ func (s *Server) Restart() error {
 	for i, e := range s.where {
 		l, err := e.Listen()
 		if err == nil {
-			// A port that the system chose stays over restarts.
+			// Keep a port that the system chose across restarts.
 			s.mu.Lock()
 			s.where[i], err = endpoint.FromAddr(l.Addr())
 			s.mu.Unlock()
@@ -162,7 +163,7 @@ func (s *Server) Restart() error {
 		return err
 	}
 	if s.script.LoadTime == 0 && s.script.LoadError == "" {
-		// Whether a caller finds it loading would be left to chance.
+		// Otherwise a caller might or might not find the model loading.
 		_ = srv.WaitReady(context.Background())
 	}
 	s.mu.Lock()
@@ -178,8 +179,8 @@ func (s *Server) load(ctx context.Context) (backend.Model, error) {
 	return mock.Load(ctx, cfg)
 }
 
-// crash does what a fault of kind Crash asks for, on a goroutine of its own: the
-// caller is one of those that Kill waits for.
+// crash does what a fault of kind Crash asks for. It runs Kill on a goroutine of its own, because
+// Kill waits for the caller.
 func (s *Server) crash() {
 	if s.script.OnCrash != nil {
 		s.script.OnCrash()
@@ -202,7 +203,7 @@ func (s *Server) stop(kill bool) {
 	s.end(kill)
 }
 
-// end is stop for who has s.life.
+// end is stop for a caller that holds s.life.
 func (s *Server) end(kill bool) {
 	srv := s.Serving()
 	if srv == nil {
@@ -229,7 +230,7 @@ func (s *Server) Close() {
 	s.Kill()
 	s.life <- struct{}{}
 	s.closed = true
-	s.end(true) // what a Restart has started in between
+	s.end(true) // a Restart may have run in between
 	<-s.life
 	s.crashing.Wait()
 }
@@ -238,7 +239,7 @@ func (s *Server) Close() {
 func (s *Server) WaitReady(ctx context.Context) error {
 	srv := s.Serving()
 	if srv == nil {
-		return errors.New("sidecartest: it is not running")
+		return errors.New("sidecartest: the sidecar is not running")
 	}
 	return srv.WaitReady(ctx)
 }
@@ -316,8 +317,9 @@ func (s *Server) DropConnections() {
 }
 
 // Silence makes every connection, in both directions, lose what is sent from now on without an
-// error. A firewall that has forgotten the connections does this, and a machine that lost its
-// power. Connections that arrive later are accepted, and are silent too, until Speak.
+// error. A firewall that has forgotten the connections behaves like this, and so does a machine
+// that has lost its power. Connections that arrive later are accepted, and are silent too, until
+// Speak.
 func (s *Server) Silence() {
 	s.silent.Store(true)
 	s.conns.Range(func(_, c any) bool { c.(*conn).silent.Store(true); return true })
@@ -339,7 +341,7 @@ func (s *Server) Block() {
 		select {
 		case <-s.record.gate:
 			s.record.gate = make(chan struct{})
-		default: // blocked already
+		default: // already blocked
 		}
 	})
 }
@@ -364,7 +366,7 @@ func (s *Server) FailNext(code codes.Code, reason string, n int) error {
 	return s.Fail(mock.Fault{Error: backend.Error{Code: code, Reason: reason, Message: "scripted failure"}, Times: n})
 }
 
-// intercept sees every ModelInfer.
+// intercept handles every ModelInfer call.
 func (s *Server) intercept(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
 	msg, ok := req.(*oip.ModelInferRequest)
 	if !ok {
@@ -426,13 +428,13 @@ func (s *Server) handle(ctx context.Context, msg *oip.ModelInferRequest, call *C
 		}
 		return resp, err
 	}
-	// Hang, and those that lose the connection: no answer.
+	// Hang, and the kinds that lose the connection, give no answer.
 	<-ctx.Done()
 	return nil, status.FromContextError(ctx.Err()).Err()
 }
 
-// statusOf returns the scripted status. Its message for RESOURCE_EXHAUSTED
-// without a reason is that of grpc's own size limit, since that is whose it is.
+// statusOf returns the scripted status. For RESOURCE_EXHAUSTED without a reason, the message is
+// that of grpc's size limit, because that is where such a status comes from.
 func statusOf(e *backend.Error, msg *oip.ModelInferRequest) error {
 	message := cmp.Or(e.Message, "scripted failure")
 	if e.Reason == "" {
@@ -451,7 +453,7 @@ func statusOf(e *backend.Error, msg *oip.ModelInferRequest) error {
 	return oip.Error(e.Code, e.Reason, message, opts...)
 }
 
-// shorten takes the last row out of an answer.
+// shorten removes the last row from an answer.
 func shorten(answer *oip.ModelInferResponse) error {
 	for i, o := range answer.GetOutputs() {
 		dt, err := tensor.ParseDType(o.GetDatatype())

@@ -23,7 +23,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// request asks for x FP32[1], a row for each value.
+// request returns a request with input x FP32[1], one row for each value.
 func request(id string, values ...float32) *oip.ModelInferRequest {
 	var raw []byte
 	for _, v := range values {
@@ -51,7 +51,7 @@ func dial(t *testing.T, s *sidecartest.Server) oip.GRPCInferenceServiceClient {
 	return oip.NewGRPCInferenceServiceClient(conn)
 }
 
-// ready waits for the model, over the protocol, as a client does.
+// ready waits for the model as a client does, over the protocol.
 func ready(t *testing.T, s *sidecartest.Server) {
 	t.Helper()
 	if err := s.WaitReady(t.Context()); err != nil {
@@ -88,7 +88,7 @@ func TestLatencyAndLogInVirtualTime(t *testing.T) {
 	})
 }
 
-// With jitter answers overtake each other, and yet each is a function of its row.
+// With jitter, answers overtake each other, but each still depends only on its row.
 func TestJitterShufflesAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := sidecartest.Start(t, sidecartest.Script{Jitter: time.Second, Seed: 3})
@@ -200,7 +200,7 @@ func TestStopDrains(t *testing.T) {
 			t.Errorf("while it drains: %+v", d)
 		}
 		if err := <-done; err != nil {
-			t.Errorf("what was admitted: %v", err)
+			t.Errorf("an admitted call: %v", err)
 		}
 	})
 }
@@ -323,7 +323,7 @@ func TestFailNextAndShort(t *testing.T) {
 			t.Errorf("a short answer: %v, %v", resp, err)
 		}
 		if err := s.Fail(mock.Fault{Error: backend.Error{Code: codes.OK}}); err == nil {
-			t.Error("a failure with code OK was taken")
+			t.Error("a failure with code OK was accepted")
 		}
 	})
 }

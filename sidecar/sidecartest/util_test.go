@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// shortDir is a folder whose path is short enough for a socket.
+// shortDir returns a folder whose path is short enough for a socket.
 func shortDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "st")

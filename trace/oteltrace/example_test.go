@@ -12,8 +12,8 @@ import (
 	"github.com/tensorferry/tensorferry/trace/oteltrace"
 )
 
-// A job whose spans go to the provider that the program has. Here every record is sampled, and the
-// spans stay in memory.
+// A job sends its spans to the program's own provider. Here every record is sampled, and the spans
+// stay in memory.
 func Example() {
 	spans := tracetest.NewInMemoryExporter()
 	provider := sdk.NewTracerProvider(sdk.WithSyncer(spans), sdk.WithSampler(sdk.ParentBased(sdk.AlwaysSample())))

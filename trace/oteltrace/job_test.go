@@ -25,7 +25,7 @@ import (
 const request = "inference.GRPCInferenceService/ModelInfer"
 
 // run sends n records through a job against a scripted sidecar. It returns the spans of the job and
-// those of the sidecar, which are two services, the results and the dead letters.
+// of the sidecar, which are two services, and the results and the dead letters.
 func run(t *testing.T, n int, sample float64, script sidecartest.Script, cfg sidecar.Config, op async.Config) (job, server tracetest.SpanStubs, results []stream.Record[[]float32], failed []stream.Record[async.Failed[[]float32]]) {
 	t.Helper()
 	theirs, serverSpans := recording()
@@ -40,7 +40,7 @@ func run(t *testing.T, n int, sample float64, script sidecartest.Script, cfg sid
 	j := stream.New("job", stream.Config{Tracer: New(ours, sample)})
 	records := stream.From(j, stream.FromSlice(values))
 	good, bad := stream.AsyncWithDeadLetters(records, sidecar.NewAsyncFunction(cfg, tensor.Values[float32, float32]("x", "y")), op, stream.Name("infer"))
-	// A second operator finds the context that the first has left.
+	// A second operator gets the context from the first.
 	again := stream.OrderedWait(good, async.Func(func(_ context.Context, v []float32) ([]float32, error) { return v, nil }, 4), async.Config{}, stream.Name("again"))
 	out, letters := stream.Collect(again), stream.Collect(bad)
 	if err := j.Run(t.Context()); err != nil {
@@ -50,7 +50,7 @@ func run(t *testing.T, n int, sample float64, script sidecartest.Script, cfg sid
 	return jobSpans.GetSpans(), serverSpans.GetSpans(), out.Records(), letters.Records()
 }
 
-// named are the spans of a name.
+// named returns the spans with a name.
 func named(spans tracetest.SpanStubs, name string) (out tracetest.SpanStubs) {
 	for _, s := range spans {
 		if s.Name == name {
@@ -78,9 +78,9 @@ func events(s *tracetest.SpanStub) (names []string) {
 	return names
 }
 
-// From each record to the sidecar and back: the operator's span, the request's below that of its
-// first record and linked to the others, the server's below the request's, and its stages below
-// that. Times are exact.
+// The trace goes from each record to the sidecar and back. The request's span is a child of its
+// first record's operator span, and links to the others. The server's span is a child of the
+// request's, and its stages are children of that. Times are exact.
 func TestWholeJob(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n, latency = 40, 5 * time.Millisecond
@@ -112,7 +112,7 @@ func TestWholeJob(t *testing.T) {
 				told[l.SpanContext.SpanID()] = true
 			}
 			if parent := byID[s.Parent.SpanID()]; parent == nil || parent.SpanContext.TraceID() != s.SpanContext.TraceID() {
-				t.Errorf("the request's parent is no record: %+v", s)
+				t.Errorf("the request's parent is not a record: %+v", s)
 			}
 			size := attr(t, s, "tensorferry.rows").AsInt64()
 			if rows += size; size != int64(1+len(s.Links)) || s.SpanKind != otel.SpanKindClient {
@@ -134,7 +134,7 @@ func TestWholeJob(t *testing.T) {
 			s := &served[i]
 			client := clients[s.Parent.SpanID()]
 			if client == nil || !s.Parent.IsRemote() || client.SpanContext.TraceID() != s.SpanContext.TraceID() || s.SpanKind != otel.SpanKindServer {
-				t.Fatalf("the server's span is no child of a request: %+v", s)
+				t.Fatalf("the server's span is not a child of a request: %+v", s)
 			}
 			if attr(t, s, "tensorferry.request") != attr(t, client, "tensorferry.request") || attr(t, s, "tensorferry.rows") != attr(t, client, "tensorferry.rows") {
 				t.Errorf("%v is of %v", s.Attributes, client.Attributes)
@@ -166,7 +166,7 @@ func TestWholeJob(t *testing.T) {
 	})
 }
 
-// A record that is held, then tried again, then answered says so, with the times of it.
+// The span of a record that is held, then retried, then answered shows that, with the times.
 func TestHoldsAndRetries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		job, server, _, _ := run(t, 1, 1, sidecartest.Script{
@@ -211,7 +211,7 @@ func TestHoldsAndRetries(t *testing.T) {
 	})
 }
 
-// A record that fails says why, and its dead letter is part of the trace.
+// The span of a record that fails says why, and the dead letter is part of the trace.
 func TestDeadLetter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		job, _, _, failed := run(t, 3, 1, sidecartest.Script{Faults: []mock.Fault{fault(t, "bad@row=1")}}, sidecar.Config{},
@@ -231,7 +231,8 @@ func TestDeadLetter(t *testing.T) {
 	})
 }
 
-// What is not sampled leaves nothing, on either side, and is marked so that nobody decides again.
+// A record that is not sampled leaves no span on either side, and is marked so that sampling is not
+// decided again.
 func TestUnsampledJob(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		job, server, results, _ := run(t, 100, 0, sidecartest.Script{}, sidecar.Config{}, async.Config{})
@@ -246,8 +247,8 @@ func TestUnsampledJob(t *testing.T) {
 	})
 }
 
-// A part of the records: what is sampled has all of its spans, and the requests' links are of it
-// alone.
+// With a share of the records sampled, those have all of their spans, and requests link only to
+// them.
 func TestSomeRecords(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n = 400
@@ -269,7 +270,7 @@ func TestSomeRecords(t *testing.T) {
 	})
 }
 
-// A job that is cancelled ends the spans of what it had in progress.
+// A job that is cancelled ends the spans of records in progress.
 func TestCancelledJob(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		provider, spans := recording()
@@ -279,7 +280,7 @@ func TestCancelledJob(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if err := j.Run(ctx); err == nil {
-			t.Fatal("it ended well")
+			t.Fatal("the job ended without an error")
 		}
 		all := spans.GetSpans()
 		for i := range all {

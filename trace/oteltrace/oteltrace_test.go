@@ -18,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// recording is a provider that keeps its spans, and those spans.
+// recording returns a provider, and the exporter that keeps its spans.
 func recording() (otel.TracerProvider, *tracetest.InMemoryExporter) {
 	spans := tracetest.NewInMemoryExporter()
 	return sdk.NewTracerProvider(sdk.WithSyncer(spans), sdk.WithSampler(sdk.ParentBased(sdk.AlwaysSample()))), spans
@@ -26,7 +26,7 @@ func recording() (otel.TracerProvider, *tracetest.InMemoryExporter) {
 
 const remote = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
-// What a span says arrives in OpenTelemetry's, with the times that it was told.
+// A span's data arrive in the OpenTelemetry span, with the times that were passed.
 func TestSpan(t *testing.T) {
 	provider, spans := recording()
 	at := time.Unix(100, 0)
@@ -69,8 +69,8 @@ func TestSpan(t *testing.T) {
 	}
 }
 
-// The share of what has no parent is recorded that is asked for; what has one is recorded as the
-// parent is.
+// The configured share of spans without a parent is recorded. A span with a parent is recorded if
+// the parent is.
 func TestSample(t *testing.T) {
 	provider, spans := recording()
 	now := time.Now()
@@ -94,7 +94,7 @@ func TestSample(t *testing.T) {
 	none, all := New(provider, 0), New(provider, 1)
 	for range 100 {
 		if none.Start(nil, "root", trace.Internal, now) != nil || all.Start(trace.Unsampled, "child", trace.Internal, now) != nil {
-			t.Fatal("a span was begun that nobody asked for")
+			t.Fatal("a span was begun for an unsampled parent")
 		}
 		all.Start(nil, "root", trace.Internal, now).End(now, nil)
 		none.Start(trace.Parse(remote, ""), "child", trace.Internal, now).End(now, nil)
@@ -104,7 +104,7 @@ func TestSample(t *testing.T) {
 	}
 	never := New(sdk.NewTracerProvider(sdk.WithSampler(sdk.NeverSample())), 1)
 	if never.Start(nil, "root", trace.Internal, now) != nil {
-		t.Error("the provider's own sampler is not respected")
+		t.Error("the provider's own sampler was ignored")
 	}
 }
 
