@@ -1,10 +1,13 @@
 package ferry
 
 import (
+	"bufio"
 	"context"
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"net"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -360,3 +363,47 @@ func TestHello(t *testing.T) {
 		})
 	}
 }
+
+// TestStrangers: on an abstract socket, which has no mode, only the server's own user and root are
+// served.
+func TestStrangers(t *testing.T) {
+	ask := peerUser
+	defer func() { peerUser = ask }()
+	for name, c := range map[string]struct {
+		addr  string
+		user  int
+		known bool
+		want  string
+	}{
+		"own":         {"@x", os.Geteuid(), true, "WELCOME"},
+		"root":        {"@x", 0, true, "WELCOME"},
+		"another":     {"@x", os.Geteuid() + 1, true, ""},
+		"unknown":     {"@x", 0, false, ""},
+		"with a mode": {"/run/x.sock", os.Geteuid() + 1, true, "WELCOME"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			peerUser = func(net.Conn) (int, bool) { return c.user, c.known }
+			synctest.Test(t, func(t *testing.T) {
+				s, _ := start(t, sidecartest.Script{}, Config{})
+				ours, theirs := net.Pipe()
+				defer ours.Close()
+				s.Handle(at{theirs, &net.UnixAddr{Net: "unix", Name: c.addr}})
+				client := &client{t: t, conn: ours, br: bufio.NewReader(ours)}
+				if c.want == "" {
+					client.gone()
+					return
+				}
+				client.hello("rows", infer)
+				client.want(c.want)
+			})
+		})
+	}
+}
+
+// at is a connection with an address.
+type at struct {
+	net.Conn
+	addr net.Addr
+}
+
+func (a at) LocalAddr() net.Addr { return a.addr }

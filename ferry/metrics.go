@@ -121,7 +121,7 @@ var (
 	answersDesc = describeMetric("answers_total", "Answers to clients, by what they are: a result, a failure with its action, or cancelled.", "answer")
 	latencyDesc = describeMetric("latency_seconds", "Time from a record's arrival at the operator to its answer.")
 	callDesc    = describeMetric("call_seconds", "Time of a call, from the operator's view.")
-	refusedDesc = prometheus.NewDesc("tensorferry_ferry_refused_connections_total", "Connections that were closed because there were as many as are allowed.", nil, nil)
+	refusedDesc = prometheus.NewDesc("tensorferry_ferry_refused_connections_total", "Connections that were closed because there were as many as are allowed, or because of their user.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.

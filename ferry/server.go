@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 	"github.com/tensorferry/tensorferry/job"
 	"github.com/tensorferry/tensorferry/job/inference"
 	"github.com/tensorferry/tensorferry/sidecar"
+	"github.com/tensorferry/tensorferry/sidecar/endpoint"
 	"github.com/tensorferry/tensorferry/trace"
 )
 
@@ -81,6 +84,7 @@ type Server struct {
 	open      map[*connection]struct{}
 	past      map[model]counts // of the connections that are over
 	refused   int64
+	said      bool // that there are too many connections
 	wait      sync.WaitGroup
 }
 
@@ -182,8 +186,23 @@ func (s *Server) Serve(l net.Listener) error {
 	}
 }
 
+// peerUser is a variable for the tests, which have one user.
+var peerUser = endpoint.PeerUser
+
+// stranger reports whether c came over an abstract socket, which has no mode, and its user is neither
+// the server's own nor root.
+func stranger(c net.Conn) bool {
+	a := c.LocalAddr()
+	if a == nil || a.Network() != "unix" || !strings.HasPrefix(a.String(), "@") {
+		return false
+	}
+	user, known := peerUser(c)
+	return !known || user != os.Geteuid() && user != 0
+}
+
 // Handle serves a connection that was accepted elsewhere, in goroutines of its own, and returns at
-// once. The server owns the connection from then on.
+// once. The server owns the connection from then on. A connection of another user over an abstract
+// Unix socket is closed.
 func (s *Server) Handle(c net.Conn) {
 	c = guard.Conn("the client", c, func(error) {})
 	conn := s.newConnection(c)
@@ -193,8 +212,15 @@ func (s *Server) Handle(c net.Conn) {
 		c.Close()
 		return
 	}
+	if stranger(c) {
+		s.cfg.Logger.Warn("a connection was refused: it came over an abstract socket, from another user")
+		s.refused++
+		c.Close()
+		return
+	}
 	if len(s.open) >= s.cfg.MaxConnections {
-		if s.refused++; s.refused == 1 {
+		if s.refused++; !s.said {
+			s.said = true
 			s.cfg.Logger.Warn("a connection was refused: there are as many as are allowed; this is said once", "max_connections", s.cfg.MaxConnections)
 		}
 		c.Close()

@@ -100,7 +100,7 @@ var rules = map[string]rule{
 		ours: []string{"async", "connector", "connector/file", "connector/kafka", "internal/otlptrace", "job", "job/embedded", "job/inference", "job/kafkatopics",
 			"sidecar", "sidecar/endpoint", "stream", "stream/checkpoint", "stream/restart", "trace"},
 	},
-	"ferry":           {ours: []string{"async", "internal/guard", "job", "job/inference", "sidecar", "tensor", "trace"}, others: []string{metrics}},
+	"ferry":           {ours: []string{"async", "internal/guard", "job", "job/inference", "sidecar", "sidecar/endpoint", "tensor", "trace"}, others: []string{metrics}},
 	"cmd/tensorferry": {ours: []string{anything}, others: []string{anything}},
 }
 
