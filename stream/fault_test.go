@@ -157,7 +157,7 @@ func TestPanics(t *testing.T) {
 func TestReaderThatReturnsNothing(t *testing.T) {
 	j := New("nothing", Config{})
 	Collect(From(j, connector.Source[int](trapSource{trap{at: "nothing"}})))
-	if err := j.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "the reader returned neither records nor an end nor an error") {
+	if err := j.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "the reader returned no records, no io.EOF and no error") {
 		t.Errorf("the job ended with %v", err)
 	}
 }
@@ -181,7 +181,7 @@ func TestFromSeq(t *testing.T) {
 			if replayable && (err != nil || !isDoubled(out.Results(), 200)) {
 				t.Errorf("replayable: %v, %d results", err, len(out.Results()))
 			}
-			if !replayable && (err == nil || !strings.Contains(err.Error(), "cannot restart: source cannot be read again: the sequence was not said to be replayable (the failure was: ")) {
+			if !replayable && (err == nil || !strings.Contains(err.Error(), "cannot restart: source cannot be read again: the sequence is not replayable (see stream.FromSeq) (the failure was: ")) {
 				t.Errorf("not replayable: %v", err)
 			}
 		})

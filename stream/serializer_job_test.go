@@ -82,7 +82,7 @@ func TestSerializersChange(t *testing.T) {
 		{nil, nil, ""},
 		{nil, []AsyncOption{WithSerializer[int](textSerializer{})}, ""},
 		{[]AsyncOption{WithSerializer[int](textSerializer{})}, []AsyncOption{WithSerializer[int](textSerializer{})}, ""},
-		{[]AsyncOption{WithSerializer[int](textSerializer{})}, nil, "its records were kept by a serializer of the job's own; set it again"},
+		{[]AsyncOption{WithSerializer[int](textSerializer{})}, nil, "its records were written by a serializer of the job's own; set the same one again"},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			d := newDisk()

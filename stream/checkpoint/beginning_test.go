@@ -82,7 +82,7 @@ func TestBeginning(t *testing.T) {
 	if err := write(s, again, -1, false); err == nil {
 		t.Error("a checkpoint was written with the id -1")
 	}
-	if _, err := s.From("job", "5"); !errors.Is(err, ErrNoCheckpoint) || !strings.HasSuffix(err.Error(), "has none yet, and 0, which is its beginning") {
+	if _, err := s.From("job", "5"); !errors.Is(err, ErrNoCheckpoint) || !strings.HasSuffix(err.Error(), "has no later checkpoint yet (and 0, which is its beginning)") {
 		t.Errorf("%v", err)
 	}
 	if err := write(s, again, 1, false); err != nil {

@@ -70,7 +70,7 @@ func TestGoneCheckpoints(t *testing.T) {
 				if st, err := s.State(); err != nil || st.Damaged != nil || st.Newest.ID != 4 {
 					t.Errorf("after a new checkpoint: %+v, %v", st, err)
 				}
-			} else if _, err := s.From("job", "3"); !errors.Is(err, ErrNoCheckpoint) || !strings.HasSuffix(err.Error(), "has none any more") {
+			} else if _, err := s.From("job", "3"); !errors.Is(err, ErrNoCheckpoint) || !strings.HasSuffix(err.Error(), "has no checkpoint any more") {
 				t.Error(err)
 			}
 			if _, err := s.Fresh("job"); err != nil {
