@@ -94,7 +94,7 @@ func fileChanges(t *testing.T, is string) []struct {
 	n := len(is)
 	other := manyLines(len(is)/lineSize, "o")
 	behind := is[:prefixSize] + other[prefixSize:n]
-	const shrunk, replaced, written, grown = "has shrunk to", "was replaced by another file", "and not at its end", "what was there is not what it was"
+	const shrunk, replaced, written, grown = "has shrunk to", "was replaced by another file", "and not at its end", "its earlier bytes have changed"
 	return []struct {
 		name           string
 		change         func(path string)
@@ -241,8 +241,8 @@ func TestFileChangesBetweenAttempts(t *testing.T) {
 		"a copy of it":                  {func(p string) { replace(t, p, is); os.Chtimes(p, time.Time{}, time.Now()) }, ""},
 		"written again":                 {func(p string) { truncate(t, p, 0); overwrite(t, p, 0, is) }, ""},
 		"appended to":                   {func(p string) { overwrite(t, p, n, "{}\n") }, ""},
-		"another behind its beginning":  {func(p string) { replace(t, p, is[:prefixSize]+other[prefixSize:]) }, "what lies before byte"},
-		"another before the position":   {func(p string) { overwrite(t, p, prefixSize, other[prefixSize:at]) }, "up to where it was read, has changed"},
+		"another behind its beginning":  {func(p string) { replace(t, p, is[:prefixSize]+other[prefixSize:]) }, "its content before byte"},
+		"another before the position":   {func(p string) { overwrite(t, p, prefixSize, other[prefixSize:at]) }, "up to which it was read, has changed"},
 		"another from the position on":  {func(p string) { overwrite(t, p, at+20_000, other[at+20_000:]) }, "where it ended, has changed"},
 		"a longer one":                  {func(p string) { replace(t, p, is[:prefixSize]+other[prefixSize:]+other) }, "has changed"},
 		"longer, the rest is other":     {func(p string) { overwrite(t, p, at+20_000, other[at+20_000:]+other) }, "where it ended, has changed"},

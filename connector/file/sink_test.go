@@ -257,7 +257,7 @@ func TestBeginRefusesForeignParts(t *testing.T) {
 		t.Helper()
 		_, err := c.Begin(ctx, previous)
 		if err == nil || !strings.Contains(err.Error(), "holds part files that no checkpoint of this job knows ("+names+"): another job wrote them, or the job's checkpoints are gone. "+
-			"No start replaces them, not even a fresh one: move or delete out/part-*, or write to another folder") {
+			"The job does not replace them, not even in a fresh start: move or delete out/part-*, or write to another folder") {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -287,10 +287,10 @@ func TestCommitSaysWhatIsWrong(t *testing.T) {
 		"both gone": {func(d *simfs.Disk, pending string) error { return d.Remove(pending) }, "out holds neither .pending-"},
 		"a stranger has the name": {func(d *simfs.Disk, _ string) error { return fsx.WriteFile(d, final, []byte("x")) },
 			final + " exists and this job did not write it; move it away"},
-		"cut short": {func(d *simfs.Disk, pending string) error { return fsx.WriteFile(d, pending, []byte("x")) }, "has 1 bytes and 2 were synced"},
+		"cut short": {func(d *simfs.Disk, pending string) error { return fsx.WriteFile(d, pending, []byte("x")) }, "has 1 bytes, but 2 were synced"},
 		"a stranger in place of both": {func(d *simfs.Disk, pending string) error {
 			return errors.Join(d.Remove(pending), fsx.WriteFile(d, final, []byte("strange")))
-		}, final + " has 7 bytes and 2 were written"},
+		}, final + " has 7 bytes, but 2 were written"},
 	} {
 		o := openSink(t, SinkConfig[json.RawMessage]{})
 		o.write(t, raw(4, "1")...)
