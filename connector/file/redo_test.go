@@ -145,7 +145,7 @@ func TestRemadePartsAndAnyCrash(t *testing.T) {
 			}
 			for name, next := range map[string]*simfs.Disk{"killed": r.d.Kill(), "power loss": r.d.PowerLoss(rand.Uint64())} {
 				again := &remade{opened: &opened{d: next, state: r.state}, values: r.values, next: r.next}
-				again.c, err = NewSink(SinkConfig[json.RawMessage]{Encode: RawLine, Dir: "out", FS: next, many: 4}).Committer(ctx)
+				again.c, err = NewSink(SinkConfig[json.RawMessage]{Encode: RawLine, Dir: "out", fs: next, many: 4}).Committer(ctx)
 				if err != nil {
 					t.Fatal(err)
 				}
