@@ -464,7 +464,7 @@ func (r *Run) verify(ctx context.Context, splits map[string][]splitState) (refus
 // one.
 func (r *Run) untimely(operator string, split int, position int64, t async.EventTime) {
 	if r.tracker.untimed.Add(1) == 1 {
-		r.cfg.Logger.Warn("a record has a time outside the years 1 to 9999 and is treated as a record without a time; further ones are counted but not logged", "job", r.job.name,
+		r.cfg.Logger.Warn("a record has a time out of range (years 1 to 9999) and is treated as a record without a time; further ones are counted but not logged", "job", r.job.name,
 			"operator", operator, "split", split, "position", position, "time_ms", int64(t))
 	}
 }
