@@ -15,7 +15,7 @@ import (
 
 type hidden struct{ secret int }
 
-// TestBuildMistakes: all of them are told at once, before anything starts.
+// TestBuildMistakes: all mistakes are reported together, before anything starts.
 func TestBuildMistakes(t *testing.T) {
 	fn := async.Func(double, 0)
 	id := func(v int) (int, error) { return v, nil }
@@ -72,7 +72,7 @@ func TestBuildMistakes(t *testing.T) {
 		{"serializer", Config{Checkpoint: CheckpointConfig{Interval: time.Second}}, func(j *Job) {
 			hide := async.Func(func(_ context.Context, h hidden) (int, error) { return h.secret, nil }, 0)
 			Collect(UnorderedWait(From(j, FromSlice([]hidden{})), hide, async.Config{}))
-			// drains, so needs none
+			// It drains, so it needs no serializer.
 			Collect(OrderedWait(From(j, FromSlice([]hidden{})), hide, async.Config{}))
 			Collect(UnorderedWait(From(j, FromSlice([]int{})), fn, async.Config{}, WithSerializer[string](layoutSerializer[string]{})))
 		}, []string{"async: the snapshot policy keeps records of type stream.hidden in checkpoints, but a restore would change them: field secret of stream.hidden is not exported; " +

@@ -82,7 +82,7 @@ func TestCoordinator(t *testing.T) {
 	r.wants(3601100, "trigger 1")
 	r.ack(1110, 0, 1)
 	r.ack(1111, 0, 1) // twice
-	r.ack(1112, 1, 9) // of no checkpoint
+	r.ack(1112, 1, 9) // of a checkpoint that does not exist
 	r.wants(3601100)
 	r.ack(1120, 1, 1)
 	r.wants(-1, "write 1 false")

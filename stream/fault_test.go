@@ -153,7 +153,7 @@ func TestPanics(t *testing.T) {
 	}
 }
 
-// TestReaderThatReturnsNothing is told so; it would spin otherwise.
+// TestReaderThatReturnsNothing: the job fails. Otherwise it would spin.
 func TestReaderThatReturnsNothing(t *testing.T) {
 	j := New("nothing", Config{})
 	Collect(From(j, connector.Source[int](trapSource{trap{at: "nothing"}})))
@@ -162,8 +162,7 @@ func TestReaderThatReturnsNothing(t *testing.T) {
 	}
 }
 
-// TestFromSeq: a sequence is read once; it can start again only if it is said to give the same
-// again.
+// TestFromSeq: a sequence is read once. It can start again only if it is replayable.
 func TestFromSeq(t *testing.T) {
 	seq := func(yield func(int, error) bool) {
 		for i := range 200 {
@@ -194,7 +193,7 @@ func TestFromSeq(t *testing.T) {
 	}
 }
 
-// TestCollectedElsewhere: results in the memory of another process are gone, which is said.
+// TestCollectedElsewhere: results in the memory of another process are gone, and the error says so.
 func TestCollectedElsewhere(t *testing.T) {
 	store := NewMemoryStore()
 	job := func(cfg Config) *Job {

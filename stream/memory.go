@@ -290,6 +290,8 @@ type collectName struct {
 
 type collectCommitter[T any] struct{ c *Collected[T] }
 
+var errCollected = errors.New("the results of an earlier process are gone with its memory; a stream that is collected cannot be resumed elsewhere")
+
 func (k *collectCommitter[T]) Begin(context.Context, []byte) ([]byte, error) {
 	return []byte("0"), nil
 }
@@ -325,12 +327,12 @@ func (k *collectCommitter[T]) Commit(_ context.Context, plan []byte) error {
 		return nil
 	}
 	if p.Number != k.c.plans+1 {
-		return errors.New("the results of an earlier process are gone with its memory; a stream that is collected cannot be resumed elsewhere")
+		return errCollected
 	}
 	for _, n := range p.Parts {
 		recs, ok := k.c.pending[n.Number]
 		if !ok {
-			return errors.New("the results of an earlier process are gone with its memory; a stream that is collected cannot be resumed elsewhere")
+			return errCollected
 		}
 		k.c.published = append(k.c.published, collectedPart[T]{p.Number, n.Number, n.Split, recs})
 	}

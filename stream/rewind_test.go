@@ -79,8 +79,8 @@ func (f *forgetful) Newest(context.Context) (*checkpoint.Snapshot, error) {
 	return f.all[len(f.all)-2], nil
 }
 
-// TestARestartDoesNotGoBackBehindWhatIsPublished: whether the job makes the same results again is
-// for who resumes it to know.
+// TestARestartDoesNotGoBackBehindWhatIsPublished: only the user knows whether the job makes the
+// same results again, so a restart does not decide that.
 func TestARestartDoesNotGoBackBehindWhatIsPublished(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := New("forgetful", Config{Checkpoint: CheckpointConfig{Interval: 10 * time.Millisecond, Store: &forgetful{CheckpointStore: NewMemoryStore()}}})

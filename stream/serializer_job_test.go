@@ -17,8 +17,8 @@ type observerFunc func(Event)
 
 func (o observerFunc) Observe(e Event) { o(e) }
 
-// TestStopWithRecordsThatCannotBeKept: a stop always ends with a checkpoint. Records that none can
-// hold are waited for; where that is excluded the job does not start.
+// TestStopWithRecordsThatCannotBeKept: a stop always ends with a checkpoint. It waits for records
+// that a checkpoint cannot hold. If it must not wait, the job does not start.
 func TestStopWithRecordsThatCannotBeKept(t *testing.T) {
 	for name, c := range map[string]struct {
 		cfg     async.Config

@@ -65,8 +65,8 @@ func (r *liveEndingsReader) Read(ctx context.Context, dst []Record[int], max int
 	return 0, dst, next, err
 }
 
-// A split ends with io.EOF of its reader's Read. Everything else that is called EOF, or wraps it,
-// is the failure of something, behind which there are records.
+// A split ends with io.EOF of its reader's Read. Any other EOF, or an error that wraps it, is a
+// failure, and records may follow it.
 func TestOnlyEOFIsAnEnd(t *testing.T) {
 	wrapped := fmt.Errorf("the connection broke: %w", io.EOF)
 	seq := func(err error) connector.Source[int] {

@@ -108,7 +108,7 @@ func (o *opened) plan(t *testing.T) []byte {
 	return plan
 }
 
-// files are those of the folder, but for its lock.
+// files returns the files of the folder, except its lock.
 func (o *opened) files() []string {
 	files := o.d.Files("out")
 	delete(files, lockName)

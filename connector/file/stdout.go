@@ -27,10 +27,9 @@ type StdoutConfig[T any] struct {
 	// MaxBytes is how much one subtask may write between two checkpoints. All of it is kept in
 	// memory and in the checkpoint. Default 256 MiB.
 	MaxBytes int
-	// Output is written in place of os.Stdout, from one goroutine. A pipe or a terminal that
-	// nobody reads holds the job up, but not beyond the end of its context. That is so for an
-	// *os.File alone: nothing interrupts the Write of another writer, which should therefore
-	// return in time.
+	// Output is written in place of os.Stdout, from one goroutine. A full pipe or terminal holds
+	// the job up, but not beyond the end of its context. That is only so for an *os.File: nothing
+	// interrupts the Write of another writer, which should therefore return in time.
 	Output io.Writer
 }
 

@@ -6,8 +6,9 @@ import (
 	"testing"
 )
 
-// The checkpoint of a run's beginning is one to resume from, and nothing else: the run may still be
-// forgotten, and what it replaces stays until it has published something.
+// A run can be resumed from the checkpoint of its beginning. Apart from that the checkpoint does
+// not count: the run may still be abandoned, and the run that it replaces stays until it has
+// published something.
 func TestBeginning(t *testing.T) {
 	s, err := Open(t.TempDir(), Options{Retain: 2})
 	if err != nil {
