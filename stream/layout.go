@@ -30,7 +30,7 @@ const (
 	tagSlice      = 'l' // 0 for nil, or count+1, tag, contents
 	tagArray      = 'a' // count, tag, contents
 	tagPointer    = 'p' // 0 for nil; 1, tag, content for a new one; n+2 for the nth that was met
-	tagMap        = 'm' // 0 for nil; 1, count, two tags, contents for a new one; n+2 as for pointers
+	tagMap        = 'm' // 0 for nil; 1, count, two tags, contents for a new one; n+2
 	tagStruct     = 'r' // count; name, tag and content of each field
 	tagTime       = 't' // see layoutWriter.time
 	tagGob        = 'g' // length, the bytes of the type's own method; the same for the next three

@@ -171,7 +171,7 @@ func (c *committer) Begin(ctx context.Context, previous []byte) ([]byte, error) 
 	}
 	if len(foreign) > 0 {
 		return nil, fmt.Errorf("file: %s holds part files that no checkpoint of this job knows (%s): another job wrote them, or the job's checkpoints are gone. "+
-			"The job does not replace them, not even in a fresh start: move or delete %s, or write to another folder",
+			"A start does not replace them, not even a fresh one: move or delete %s, or write to another folder",
 			c.dir, some(foreign), filepath.Join(c.dir, partPrefix+"*"))
 	}
 	return json.Marshal(st)

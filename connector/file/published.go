@@ -214,7 +214,7 @@ func (c *committer) Check(ctx context.Context, state []byte) error {
 		return nil
 	})
 	if err == nil && len(wrong) > 0 {
-		err = lost("file: the job's published parts in %s are missing or have changed: %s; put them back, or start afresh; "+
+		err = lost("file: the job's output in %s has changed since it was published: %s; put it back, or start afresh; "+
 			"if other programs take parts away, set consumed", c.dir, some(wrong))
 	}
 	return err

@@ -56,7 +56,7 @@ func TestWhatIsGoneIsNoticed(t *testing.T) {
 					t.Fatal(err)
 				}
 				err := o.check()
-				if err == nil || !strings.Contains(err.Error(), "in out are missing or have changed: "+c.want+"; put them back, or start afresh") {
+				if err == nil || !strings.Contains(err.Error(), "in out has changed since it was published: "+c.want+"; put it back, or start afresh") {
 					t.Errorf("list from %d lines on, part %d, %s: %v", many, i, what, err)
 				}
 				if async.VerdictOf(err).Class != async.Permanent {
@@ -72,7 +72,7 @@ func TestWhatIsGoneIsNoticed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := o.check(); err == nil || !strings.Contains(err.Error(), partName(0, 2)+" is missing and 2 more; put them back") {
+	if err := o.check(); err == nil || !strings.Contains(err.Error(), partName(0, 2)+" is missing and 2 more; put it back") {
 		t.Errorf("five are missing: %v", err)
 	}
 }

@@ -257,7 +257,7 @@ func TestBeginRefusesForeignParts(t *testing.T) {
 		t.Helper()
 		_, err := c.Begin(ctx, previous)
 		if err == nil || !strings.Contains(err.Error(), "holds part files that no checkpoint of this job knows ("+names+"): another job wrote them, or the job's checkpoints are gone. "+
-			"The job does not replace them, not even in a fresh start: move or delete out/part-*, or write to another folder") {
+			"A start does not replace them, not even a fresh one: move or delete out/part-*, or write to another folder") {
 			t.Errorf("%s: %v", what, err)
 		}
 	}

@@ -303,7 +303,7 @@ func (q *Queue) Tick(now Time) {
 			if q.suspended {
 				q.holds++
 			}
-			if q.suspended || q.heavy() { // from now on it does not wait for the other side's answer
+			if q.suspended || q.heavy() { // now it does not wait for the other side's answer
 				q.haltTimer(t.slot) // its deadline is later; otherwise it would have fired first
 			}
 		}
