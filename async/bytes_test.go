@@ -109,7 +109,7 @@ func TestBytesReadAhead(t *testing.T) {
 				}
 			}()
 			synctest.Wait()
-			// In flight, read ahead, and the one that waits to be put there.
+			// Records in flight, records read ahead, and the one that waits to be read ahead.
 			if most := int64(max(mib, each) + max(mib/8, each) + each); read.Load() > most {
 				t.Errorf("records of %d bytes: %d KiB were read; want at most %d", each, read.Load()>>10, most>>10)
 			}

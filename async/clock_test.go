@@ -10,10 +10,10 @@ import (
 	"github.com/tensorferry/tensorferry/async"
 )
 
-// Time that others take must not count against records.
+// Time that other code takes must not count against records.
 
-// TestAnswerInTimeBeforeAdmission: an answer that came in time is in time, whatever is let in
-// before anybody looks (A15).
+// TestAnswerInTimeBeforeAdmission: an answer that came in time counts as in time, even if records
+// are admitted before the task looks at it (A15).
 func TestAnswerInTimeBeforeAdmission(t *testing.T) {
 	for name, admit := range map[string]func(*rig){
 		"record":    func(r *rig) { r.admit(2) },
@@ -55,7 +55,7 @@ func TestMapWithSlowBody(t *testing.T) {
 	})
 }
 
-// slowTaker is an Emitter that takes its time.
+// slowTaker is an Emitter that is slow.
 type slowTaker struct{ *rig }
 
 func (s slowTaker) Emit(recs []async.Record[int]) {
@@ -85,8 +85,8 @@ func TestTimeoutBeginsAfterEmission(t *testing.T) {
 	})
 }
 
-// TestAnswerDuringEmission: what is answered in time while results are taken is in time, and what
-// is not is out of it (A15).
+// TestAnswerDuringEmission: while results are taken, an answer within the timeout is in time, and a
+// later one is not (A15).
 func TestAnswerDuringEmission(t *testing.T) {
 	inEveryOrder(t, "15 answered during an emission", func(t *testing.T, order async.Order) {
 		r := newRig(t, order, async.Config{Timeout: 3 * time.Second, OnError: async.OnError{Timeout: async.Drop}}, nil)

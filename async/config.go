@@ -198,12 +198,12 @@ func (c Config) Resolve() (Config, error) {
 		c.MaxCalls = c.Capacity
 	}
 	if c.MaxBytes < Off {
-		wrong("max bytes is %d; want 1 or more, 0 for %d, or %d for none", c.MaxBytes, DefaultMaxBytes, Off)
+		wrong("max bytes is %d; want 1 or more, 0 for %d, or %d for no bound", c.MaxBytes, DefaultMaxBytes, Off)
 	} else if c.MaxBytes == 0 {
 		c.MaxBytes = DefaultMaxBytes
 	}
 	if c.Timeout < 0 && c.Timeout != Off {
-		wrong("timeout is %v; want more than 0, or 0 for %v, or none", c.Timeout, DefaultTimeout)
+		wrong("timeout is %v; want more than 0, 0 for %v, or Off for no timeout", c.Timeout, DefaultTimeout)
 	} else if c.Timeout == 0 {
 		c.Timeout = DefaultTimeout
 	}
@@ -223,21 +223,21 @@ func (c Config) Resolve() (Config, error) {
 		c.Barrier = Drain
 	}
 	if c.DrainLimit < 0 || (c.DrainLimit > 0 && c.Barrier != Drain) {
-		wrong("drain limit is %v; want more than 0 with the drain policy, or 0 for none", c.DrainLimit)
+		wrong("drain limit is %v; want more than 0 with the drain policy, or 0 for no limit", c.DrainLimit)
 	}
 	if c.Timeout == Off && c.Barrier == Drain && c.DrainLimit == 0 {
-		wrong("no timeout with the drain policy, under which a checkpoint could wait for ever; set a timeout, a drain limit or the snapshot policy")
+		wrong("no timeout with the drain policy: a checkpoint could wait for ever; set a timeout, a drain limit or the snapshot policy")
 	}
 	for class := Backend; class <= Permanent; class++ {
 		if a := c.OnError.For(class); a > DeadLetter {
-			wrong("the action for class %v is %d, which is none", class, a)
+			wrong("the action for class %v is %d, which does not exist", class, a)
 		}
 	}
 	if c.Timeout == Off {
-		// Nothing would bound the attempts in time. The default is simply off;
-		// asking for both is a mistake.
+		// Nothing would bound the attempts in time, so the default is off. Retries that were asked
+		// for are a mistake.
 		if c.Retry.Max > 0 {
-			wrong("retry without a timeout; set a timeout")
+			wrong("retries need a timeout; set one")
 		}
 		c.Retry.Max = Off
 	}
@@ -250,7 +250,7 @@ func (c Config) Resolve() (Config, error) {
 
 func (r Retry) resolve(capacity int, wrong func(string, ...any)) Retry {
 	if r.Max < Off {
-		wrong("retry max is %d; want 1 or more, 0 for %d, or %d for none", r.Max, DefaultRetries, Off)
+		wrong("retry max is %d; want 1 or more, 0 for %d, or %d for no retries", r.Max, DefaultRetries, Off)
 	}
 	if r.Max == 0 {
 		if r.Delay != 0 || r.Multiplier != 0 || r.MaxDelay != 0 {
@@ -274,13 +274,13 @@ func (r Retry) resolve(capacity int, wrong func(string, ...any)) Retry {
 		r.Jitter = DefaultJitter
 	}
 	if r.Jitter != Off && !(r.Jitter > 0 && r.Jitter <= 1) {
-		wrong("retry jitter is %v; want 0 to 1, 0 for %v, or %d for none", r.Jitter, DefaultJitter, Off)
+		wrong("retry jitter is %v; want more than 0 and up to 1, 0 for %v, or %d for no jitter", r.Jitter, DefaultJitter, Off)
 	}
 	if r.Budget == 0 {
 		r.Budget = max(capacity, minBudget)
 	}
 	if r.Budget < Off {
-		wrong("retry budget is %d; want 1 or more, 0 for the capacity, or %d for none", r.Budget, Off)
+		wrong("retry budget is %d; want 1 or more, 0 for the capacity, or %d for no bound", r.Budget, Off)
 	}
 	return r
 }

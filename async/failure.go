@@ -60,7 +60,7 @@ var ErrUnmade Failure = unmade{}
 
 type unmade struct{}
 
-func (unmade) Error() string    { return "the call was given back before it began" }
+func (unmade) Error() string    { return "the call was returned before it began" }
 func (unmade) Verdict() Verdict { return Verdict{Class: Transport, Unmade: true} }
 
 // Failure is an error that says what it means to the operator. It is found with errors.As, so it
@@ -91,7 +91,7 @@ var (
 	// ErrHold: the record was held for as long as Config.Hold allows.
 	ErrHold = errors.New("held for as long as allowed")
 	// ErrHandlerSilent: a timeout handler returned neither outputs nor an error.
-	ErrHandlerSilent = errors.New("the timeout handler completed nothing; return One, Many, None or an error")
+	ErrHandlerSilent = errors.New("the timeout handler returned neither outputs nor an error; return One, Many, None or an error")
 )
 
 // RecordError is the failure of one record. It says which record failed, how often it was called

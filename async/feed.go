@@ -108,7 +108,7 @@ func (f *feed[IN]) take(n int) ([]Record[IN], bool) {
 	n = min(n, len(f.buf))
 	f.spare = append(f.spare[:0], f.buf[:n]...)
 	for _, bytes := range f.sizes[:n] {
-		f.out += bytes // the ones before are admitted
+		f.out += bytes // values of earlier takes are admitted already
 	}
 	f.sizes = f.sizes[:copy(f.sizes, f.sizes[n:])]
 	rest := copy(f.buf, f.buf[n:])

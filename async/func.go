@@ -112,7 +112,7 @@ func (w *workers[IN, OUT]) do(j job[IN], report []Completion[OUT]) {
 		if report[0].Err == ErrGoexit {
 			report[0].Err = guard.Exited("the function")
 		}
-		// A failure after the call's end is that end, and the operator knows of it.
+		// A failure after the call's context ended is about that end, which the operator knows of.
 		if report[0].Err == nil || j.ctx.Err() == nil {
 			w.done.Complete(report)
 		}

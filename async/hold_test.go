@@ -55,8 +55,8 @@ func (lost) Verdict() async.Verdict { return async.Verdict{Class: async.Transpor
 
 const hold = 10 * time.Second
 
-// TestHoldIsABound: who waits for a server that takes nothing fails after hold, however many wait
-// (A40, A41).
+// TestHoldIsABound: a record that waits for a server that takes nothing fails after hold, however
+// many wait (A40, A41).
 func TestHoldIsABound(t *testing.T) {
 	// dropped runs until all records have failed, and looks at when the first and the last did.
 	dropped := func(t *testing.T, r *rig, n int, most time.Duration, begin func(*rig)) {
@@ -140,7 +140,7 @@ func TestHoldIsABound(t *testing.T) {
 	t.Run("each has the whole of it", func(t *testing.T) {
 		waits(t, async.Config{Hold: hold, OnError: async.OnError{Overload: async.Drop}}, func(t *testing.T, r *rig, n int) {
 			r.answer = func(r *rig, c async.Call[int]) { r.refuse(c, away{}) }
-			r.feed(3 * n) // those that came when the first had failed waited from then on
+			r.feed(3 * n) // records that came when the first had failed waited from then on
 			if st := r.op.Stats(); st.Dropped != int64(3*n) || r.now() != 3*hold {
 				t.Errorf("%d of %d failed after %v; want %v", st.Dropped, 3*n, r.now(), 3*hold)
 			}
@@ -158,7 +158,7 @@ func TestHoldIsABound(t *testing.T) {
 	})
 }
 
-// TestSlowIsNotAway: a server that takes records, however slowly, is back-pressure, and nobody's
+// TestSlowIsNotAway: a server that takes records, however slowly, is back-pressure. No record's
 // time runs meanwhile (A20, A40).
 func TestSlowIsNotAway(t *testing.T) {
 	const hold = 3 * time.Second
@@ -274,8 +274,8 @@ func TestOneThatIsNeverTaken(t *testing.T) {
 	}
 }
 
-// TestAloneAfterWhatIsAskedFor: a record that is called alone waits between its calls as long as
-// the server asks, if that is not out of all proportion.
+// TestAloneAfterWhatIsAskedFor: a record that is called alone waits between its calls for as long
+// as the server asks, within limits.
 func TestAloneAfterWhatIsAskedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const asked = hold / 8
@@ -306,7 +306,7 @@ func TestAloneAfterWhatIsAskedFor(t *testing.T) {
 	})
 }
 
-// TestOneThatLosesTheConnection: a record at which the server ends has the same bound, though
+// TestOneThatLosesTheConnection: a record that makes the server end has the same bound, though
 // others are taken between its calls (A41).
 func TestOneThatLosesTheConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -88,7 +88,7 @@ func (o *Operator[IN, OUT]) judge(now asyncq.Time, c *Completion[OUT]) {
 	}
 	verdict := o.queue.Complete(now, id, c.ID.Attempt, outcome, after)
 	s := &o.slots[id.Slot]
-	if outcome != asyncq.Unmade { // which says nothing of how long calls take
+	if outcome != asyncq.Unmade { // an unmade call does not show how long calls take
 		o.called.add(time.Duration(now - s.since))
 		s.err = c.Err
 	}
@@ -184,7 +184,7 @@ func (o *Operator[IN, OUT]) timeout(id asyncq.ID, attempt uint32, deadline async
 		err := fmt.Errorf("%w (%v)", ErrTimeout, o.cfg.Timeout)
 		switch {
 		case s.err != nil && VerdictOf(s.err).Class == Timeout:
-			err = s.err // the other side says it, perhaps before our own timeout
+			err = s.err // the other side reported it, perhaps before the operator's own timeout
 		case s.err != nil:
 			err = fmt.Errorf("%w; the last attempt: %w", err, s.err)
 		}
@@ -214,8 +214,8 @@ func (o *Operator[IN, OUT]) holdOver(id asyncq.ID) {
 	if o.failed != nil {
 		return
 	}
-	// Why no call can be made at present is newer than the record's own last failure. A record that
-	// was not called has none.
+	// A suspension is newer than the record's own last failure. A record that was never called has
+	// no failure of its own.
 	why, class := o.suspended, Transport
 	if why == nil {
 		why = o.slots[id.Slot].err
@@ -282,7 +282,7 @@ func (o *Operator[IN, OUT]) makeFallback(f Failed[IN]) (outs Outputs[OUT], err e
 	defer recovered("Fallback of "+o.sub.Operator, &err)
 	outs, err = o.fallback.Fallback(f)
 	if err == nil && !outs.IsSet() {
-		err = errors.New("it said nothing; return One, Many, None or an error")
+		err = errors.New("it returned neither outputs nor an error; return One, Many, None or an error")
 	}
 	return outs, err
 }

@@ -16,8 +16,8 @@ func (s wentSilent) Verdict() async.Verdict {
 	return async.Verdict{Class: async.Transport, Hold: true, RetryAfter: time.Second, Lost: time.Duration(s)}
 }
 
-// A record gets the time back that passed while nobody was there to answer, and never more than it
-// had (A73).
+// A record gets back the time that passed while the other side could not answer, and never more
+// than it had (A73).
 func TestLostTimeIsGivenBack(t *testing.T) {
 	for name, c := range map[string]struct{ lost, left time.Duration }{
 		"none":              {0, 2 * time.Second},

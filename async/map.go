@@ -29,7 +29,7 @@ func Map[IN, OUT any](ctx context.Context, in iter.Seq2[IN, error], fn Function[
 	return func(yield func(OUT, error) bool) {
 		var zero OUT
 		if cfg.Order == Keyed {
-			yield(zero, errors.New("async: Map: the order is keyed, and values have no keys; want ordered or unordered"))
+			yield(zero, errors.New("async: Map: the order is keyed, but values have no keys; want ordered or unordered"))
 			return
 		}
 		woken := make(chan struct{}, 1)

@@ -207,8 +207,8 @@ func TestPanicsAreFailures(t *testing.T) {
 	})
 }
 
-// TestFunctionThatEndsItsGoroutine: that is the failure of the record, and the function's
-// goroutines stay as many.
+// TestFunctionThatEndsItsGoroutine: a function that ends its goroutine fails the record, and
+// another goroutine replaces the one that ended.
 func TestFunctionThatEndsItsGoroutine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := func(_ context.Context, v int) (int, error) {
@@ -231,8 +231,8 @@ func TestFunctionThatEndsItsGoroutine(t *testing.T) {
 	})
 }
 
-// TestInputThatEndsItsGoroutine: that is a failure of the input, which comes after what it gave
-// before.
+// TestInputThatEndsItsGoroutine: an input that ends its goroutine has failed. Its failure comes
+// after the values that it yielded before.
 func TestInputThatEndsItsGoroutine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		in := func(yield func(int, error) bool) {
@@ -241,7 +241,7 @@ func TestInputThatEndsItsGoroutine(t *testing.T) {
 		}
 		var got []string
 		for v, err := range async.Map(t.Context(), in, async.Func(double(1), 0), async.Config{}) {
-			line, _, _ := strings.Cut(fmt.Sprint(v, err), "\n") // and behind it the stack
+			line, _, _ := strings.Cut(fmt.Sprint(v, err), "\n") // the stack follows
 			got = append(got, line)
 		}
 		if want := []string{"2 <nil>", "0 the input of Map did not return: it ended its goroutine (runtime.Goexit)"}; !slices.Equal(got, want) {

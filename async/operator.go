@@ -96,8 +96,8 @@ type Operator[IN, OUT any] struct {
 	called, waited, stayed tally
 }
 
-// slot is the payload of a queue entry: the record until its outcome has left
-// (A6), and the outcome.
+// slot is the payload of a queue entry: the record until its outcome has left (A6), and the
+// outcome.
 type slot[IN, OUT any] struct {
 	rec     Record[IN]
 	outs    Outputs[OUT]
@@ -119,7 +119,7 @@ const (
 	finished fate = iota
 	dropped
 	lettered
-	failed // with the operator, so it does not leave
+	failed // the operator failed with it, so it does not leave
 )
 
 // NewOperator checks the configuration and makes an operator. It returns an error if a field of cfg
@@ -163,14 +163,14 @@ func NewOperator[IN, OUT any](fn Function[IN, OUT], cfg Config, sub Subtask, wak
 	o.predicate, _ = As[RetryPredicate[OUT]](fn)
 	o.fallback, _ = As[FallbackMaker[IN, OUT]](fn)
 	if cfg.OnError.Uses(Fallback) && o.fallback == nil {
-		return nil, fmt.Errorf("async: the action for some failures is fallback, and the function makes none; implement async.FallbackMaker")
+		return nil, fmt.Errorf("async: some failures have the action fallback, but the function makes no fallback results; implement async.FallbackMaker")
 	}
 	o.bytes = sizeOf(fn, sub.Logger)
 	o.outBytes, _ = size.Of[OUT]()
 	in.size, in.most = o.outBytes, cfg.MaxBytes
 	o.queue = asyncq.New(asyncq.Config{
 		Capacity: cfg.Capacity, MaxCalls: cfg.MaxCalls, Order: asyncq.Order(cfg.Order),
-		// The longest durations are added to the present time.
+		// Timeout and Hold are bounded because the queue adds them to the present time.
 		Timeout: asyncq.Time(min(max(cfg.Timeout, 0), math.MaxInt64/4)), Hold: asyncq.Time(min(cfg.Hold, math.MaxInt64/4)),
 		Retries: max(cfg.Retry.Max, 0), RetryDelay: asyncq.Time(cfg.Retry.Delay),
 		Multiplier: cfg.Retry.Multiplier, MaxDelay: asyncq.Time(cfg.Retry.MaxDelay),
@@ -194,7 +194,7 @@ func (o *Operator[IN, OUT]) DeadLetters(take func([]Failed[IN])) { o.letters = t
 func (o *Operator[IN, OUT]) Open(ctx context.Context) (err error) {
 	defer recovered("Open of "+o.sub.Operator, &err)
 	if o.cfg.OnError.Uses(DeadLetter) && o.letters == nil {
-		return fmt.Errorf("%s: the action for some failures is dead letter, and nobody takes them", o.sub.Operator)
+		return fmt.Errorf("%s: some failures have the action dead letter, but nothing takes dead letters; call DeadLetters before Open", o.sub.Operator)
 	}
 	o.caller, err = o.fn.Open(ctx, o.sub, o.inbox)
 	if err == nil && o.caller == nil {
@@ -238,7 +238,7 @@ func (o *Operator[IN, OUT]) look() {
 func (o *Operator[IN, OUT]) admit(now asyncq.Time, rec *Record[IN]) bool {
 	bytes := o.bytes(&rec.Value)
 	if !o.queue.Fits(bytes) {
-		o.refused = max(bytes, 1) // 0 says that none was
+		o.refused = max(bytes, 1) // 0 means that no record was refused
 		return false
 	}
 	o.refused = 0
@@ -293,7 +293,7 @@ func (o *Operator[IN, OUT]) Step(now time.Time, max int, out Emitter[OUT]) (Stat
 	}
 	st := Status[IN]{
 		Ended: o.ended && len(o.backlog) == 0 && o.queue.Empty(),
-		More:  o.queue.CanPop(), // what was restored has been admitted as far as there is room
+		More:  o.queue.CanPop(), // step has admitted restored records as far as there is room
 	}
 	if o.barrier != 0 && o.mayPass(now) {
 		st.Barrier = o.barrier
@@ -333,7 +333,7 @@ func (o *Operator[IN, OUT]) step(now asyncq.Time, max int, out Emitter[OUT]) {
 		}
 	}
 	o.inbox.kept.Store(o.resultBytes)
-	// A slot that this emission freed is for the restored records first.
+	// Restored records come first for a slot that this emission freed.
 	o.admitBacklog(now)
 	o.queue.Start(now)
 	o.settle()

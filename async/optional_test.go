@@ -34,7 +34,7 @@ func (a *able) Fallback(async.Failed[int]) (async.Outputs[int], error) {
 	return async.One(-2), nil
 }
 
-// plain wraps a function and has nothing of its own but, perhaps, a limit.
+// plain wraps a function. All that it may add is a limit.
 type plain struct{ inner async.Function[int, int] }
 
 func (p plain) Open(ctx context.Context, sub async.Subtask, done async.Completer[int]) (async.Caller[int, int], error) {
@@ -46,7 +46,7 @@ type limiting struct{ plain }
 
 func (limiting) MaxCalls() int { return 2 }
 
-// What a function can do survives wrapping, and a wrapper's own comes first.
+// A function keeps its optional interfaces when it is wrapped. Those of the wrapper come first.
 func TestUnwrap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		inner := &able{async.Func(func(ctx context.Context, v int) (int, error) {

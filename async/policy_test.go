@@ -30,8 +30,8 @@ func every(a async.Action) async.OnError {
 	return async.OnError{Backend: a, BadRecord: a, Timeout: a, Overload: a, Transport: a, Permanent: a}
 }
 
-// TestUnknownClass: nobody has said what becomes of a record whose failure has a class that does
-// not exist, so it is not hidden, whatever is said of the classes that do.
+// TestUnknownClass: a record whose failure has a class that does not exist fails the task, because
+// no action was chosen for it. The actions of the classes that exist do not matter.
 func TestUnknownClass(t *testing.T) {
 	for _, order := range everyOrder {
 		for _, action := range []async.Action{async.Fail, async.Drop, async.Fallback, async.DeadLetter} {
@@ -91,7 +91,7 @@ func TestPolicies(t *testing.T) {
 						continue
 					case async.Fallback:
 						want = "-2@2 2@1 6@3"
-						if order != async.Unordered { // none has a key, so all have the same
+						if order != async.Unordered { // all have the same, empty key
 							want = "2@1 -2@2 6@3"
 						}
 						if st.Fallbacks != 1 {

@@ -13,9 +13,6 @@ type EventTime int64
 // NoTime is the time of a record or a watermark that has no event time.
 const NoTime EventTime = math.MinInt64
 
-// MinTime and MaxTime bound event times: 0001-01-01T00:00:00Z and 9999-12-31T23:59:59.999Z. A
-// source that gives a record a time beyond them, as one in microseconds is, gives it none: the
-// runtime counts such records and takes them to have NoTime, so that no watermark follows them.
 const (
 	// MinTime and MaxTime bound event times: 0001-01-01T00:00:00Z and 9999-12-31T23:59:59.999Z. A
 	// time beyond them, for example one in microseconds, does not count: the runtime counts such
@@ -48,7 +45,7 @@ func At(t time.Time) EventTime {
 	if t.IsZero() {
 		return NoTime
 	}
-	// In milliseconds a time far away would be another.
+	// Far from the epoch, UnixMilli overflows and returns another time.
 	if s := t.Unix(); s < int64(MinTime)/1000 || s > int64(MaxTime)/1000 {
 		return BadTime
 	}

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Event times are those of the years 1 to 9999, and what cannot be one is said to be bad, not
-// another.
+// Event times are in the years 1 to 9999. A time that cannot be an event time becomes BadTime, and
+// not some other time.
 func TestTimesInRange(t *testing.T) {
 	date := func(year int) time.Time { return time.Date(year, 1, 1, 0, 0, 0, 0, time.UTC) }
 	for _, c := range []struct {

@@ -21,8 +21,8 @@ func (b busyFor) Verdict() async.Verdict {
 	return async.Verdict{Class: async.Overload, Hold: true, RetryAfter: time.Duration(b)}
 }
 
-// TestRetryAfter: whatever the other side asks for, a record waits for it no longer than hold,
-// others not for the record, and nobody calls again and again.
+// TestRetryAfter: whatever delay the other side asks for, a record waits for it no longer than
+// hold, other records do not wait for this record, and calls do not repeat without a pause.
 func TestRetryAfter(t *testing.T) {
 	for _, after := range []time.Duration{time.Second, 24 * time.Hour, math.MaxInt64} {
 		synctest.Test(t, func(t *testing.T) {
@@ -54,7 +54,7 @@ func TestRetryAfter(t *testing.T) {
 	}
 }
 
-// TestForever: the longest durations are no short ones.
+// TestForever: the longest durations do not overflow into short ones.
 func TestForever(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, cfg := range []async.Config{{Hold: math.MaxInt64}, {Timeout: math.MaxInt64}} {

@@ -52,7 +52,7 @@ func newRig(t *testing.T, order async.Order, cfg async.Config, fn func(*rig) asy
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !cfg.OnError.Uses(async.DeadLetter) { // else the test opens it
+	if !cfg.OnError.Uses(async.DeadLetter) { // otherwise the test opens it
 		if err := r.op.Open(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -118,7 +118,7 @@ func (r *rig) double(vs ...int) {
 	}
 }
 
-// admit feeds records whose event time is their value; false at a full queue.
+// admit feeds records whose event time is their value. It returns false if the queue is full.
 func (r *rig) admit(vs ...int) bool {
 	for _, v := range vs {
 		if r.op.Admit([]async.Record[int]{{Value: v, Time: async.EventTime(v), Position: r.next}}) == 0 {
@@ -208,7 +208,7 @@ type flaky struct{}
 func (flaky) Error() string          { return "flaky" }
 func (flaky) Verdict() async.Verdict { return async.Verdict{Class: async.Backend, Retry: true} }
 
-// away is an answer that was no attempt.
+// away is an answer that does not count as an attempt.
 type away struct{ after time.Duration }
 
 func (away) Error() string { return "queue full" }

@@ -83,8 +83,8 @@ func TestTimerRows(t *testing.T) {
 	})
 }
 
-// TestRow36: the failure of a timeout handler is the record's last word, also where retry strategy,
-// predicate and verdict would all have another attempt (FLINK-38082).
+// TestRow36: the failure of a timeout handler is final, even if retry strategy, predicate and
+// verdict all ask for another attempt (FLINK-38082).
 func TestRow36(t *testing.T) {
 	inEveryOrder(t, "35, 36 a handler whose failure looks worth a retry", func(t *testing.T, order async.Order) {
 		for _, predicated := range []bool{false, true} {

@@ -11,7 +11,7 @@ import (
 	"github.com/tensorferry/tensorferry/async"
 )
 
-// Rows about answers that nobody waits for, and about counts.
+// Rows about answers that the operator does not wait for, and about counts.
 
 func TestStrangerRows(t *testing.T) {
 	inEveryOrder(t, "49 completions from many goroutines at once", func(t *testing.T, order async.Order) {
@@ -205,8 +205,8 @@ type askedPredicate struct {
 func (p askedPredicate) RetryResult(async.Outputs[int]) bool { *p.asked++; return false }
 func (p askedPredicate) RetryError(error) bool               { *p.asked++; return true }
 
-// TestPredicateAndStrangers: the predicate is asked about outcomes that count, and about no double
-// or late answer (A11).
+// TestPredicateAndStrangers: the predicate is asked about outcomes that count, and not about
+// duplicates or late answers (A11).
 func TestPredicateAndStrangers(t *testing.T) {
 	inEveryOrder(t, "11 what the predicate is asked", func(t *testing.T, order async.Order) {
 		asked := 0

@@ -78,7 +78,7 @@ var statsCases = []struct {
 		r.step().complete(1, async.Outputs[int]{}, flaky{})
 		r.run(func() bool { return len(r.calls[1]) == 2 })
 	}, figures{"Retrying": 0, "Retries": int64(1), "Calls": int64(2)}},
-	// Held in the middle of it, a retry is one all the same.
+	// A retry that is held meanwhile still counts as a retry.
 	{"a retry that was held", async.Config{Retry: async.Retry{Max: 2, Delay: 100 * ms, Jitter: async.Off}}, func(r *rig) {
 		r.admit(1)
 		r.step().complete(1, async.Outputs[int]{}, flaky{})
@@ -91,7 +91,7 @@ var statsCases = []struct {
 		r.step().complete(1, async.Outputs[int]{}, away{time.Minute / 2})
 		r.step()
 	}, figures{"Held": 1, "Holds": int64(1), "HeldFor": away{time.Minute / 2}, "Limit": 2, "InFlight": 1}},
-	// Who has not been called yet is held as well.
+	// A record that has not been called yet is held as well.
 	{"held by a loss", async.Config{}, func(r *rig) {
 		r.done.Suspend(errGone)
 		r.step().admit(1, 2, 3)
@@ -163,8 +163,8 @@ var statsCases = []struct {
 	}, figures{"Admitted": int64(2), "Completed": int64(1), "Queued": 1}},
 }
 
-// TestStats: each number says what happened, up to what ended the operator; and there is none
-// that no case moves.
+// TestStats: each number says what happened, up to the event that ended the operator. Some case
+// moves each number.
 func TestStats(t *testing.T) {
 	moved := map[string]bool{}
 	for _, c := range statsCases {
@@ -208,8 +208,8 @@ func TestStats(t *testing.T) {
 	}
 }
 
-// TestUnmadeCallsAreNotTimed: how long a call waited that was given back before it began says
-// nothing of how long calls take.
+// TestUnmadeCallsAreNotTimed: a call that was returned before it began does not show how long calls
+// take.
 func TestUnmadeCallsAreNotTimed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, async.Ordered, async.Config{}, nil)
@@ -230,8 +230,8 @@ func TestUnmadeCallsAreNotTimed(t *testing.T) {
 	})
 }
 
-// TestTimeoutOfTheOtherSide: what it says is told as it is, since no time of ours was over; it is
-// a timeout all the same.
+// TestTimeoutOfTheOtherSide: a timeout of the other side is reported in its own words, since our
+// own timeout was not over. It counts as a timeout all the same.
 func TestTimeoutOfTheOtherSide(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, async.Ordered, async.Config{Timeout: time.Hour}, nil)

@@ -7,7 +7,7 @@ import (
 	"github.com/tensorferry/tensorferry/async"
 )
 
-// TestTimes: how long calls, waits for one's turn, and whole stays take.
+// TestTimes: how long calls, waits for a record's turn, and whole stays take.
 func TestTimes(t *testing.T) {
 	inEveryOrder(t, "A38 times", func(t *testing.T, order async.Order) {
 		r := newRig(t, order, async.Config{

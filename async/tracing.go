@@ -7,7 +7,7 @@ import (
 	"github.com/tensorferry/tensorferry/trace"
 )
 
-// What the attribute tensorferry.outcome of a record's span says.
+// Values of the attribute tensorferry.outcome of a record's span.
 const (
 	outcomeCompleted  = "completed"
 	outcomeUnfinished = "unfinished"

@@ -39,9 +39,9 @@ func traced(t *testing.T, tracer trace.Tracer) *async.Operator[int, int] {
 	return op
 }
 
-// Records that are not sampled allocate nothing, neither with a tracer nor without one. The tracer
-// is asked once for each that brings no context, and for each that brings a sampled one, never for
-// what is known not to be sampled.
+// Records that are not sampled allocate nothing, with a tracer or without one. The tracer is asked
+// once for each record without a context or with a sampled one. It is never asked about a record
+// that is known not to be sampled.
 func TestUnsampledAllocatesNothing(t *testing.T) {
 	asked := &refuser{}
 	for name, tracer := range map[string]trace.Tracer{"without a tracer": nil, "with one": asked} {
@@ -77,7 +77,7 @@ func TestContextsOfResults(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// A context that the tracer made nothing of goes on as it is.
+	// The tracer made no span, so the record's context goes on unchanged.
 	if len(out.contexts) != 3 || out.contexts[0] != trace.Unsampled || out.contexts[1] != trace.Unsampled || out.contexts[2] != parent {
 		t.Errorf("the results' contexts are %v", out.contexts)
 	}

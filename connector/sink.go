@@ -101,7 +101,7 @@ type Rewinder interface {
 // newer ones are damaged or gone.
 type Salvager interface {
 	// Salvage looks for what was published after a state. newer says that there was a newer
-	// checkpoint; a nil state is that of a run of which nothing is known. Salvage returns the
+	// checkpoint. A nil state means that nothing is known about the run. Salvage returns the
 	// names of what it found and, if it found anything, the state to go on with.
 	//
 	// With compare, what is there stays, and the results that follow are compared with it until

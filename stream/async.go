@@ -45,7 +45,7 @@ func KeyedWait[IN, OUT any](s *Stream[IN], key func(IN) string, fn async.Functio
 
 // keyedFor is KeyBy in front of an operator that has options of its own.
 func keyedFor[T any](s *Stream[T], key func(T) string, opts []AsyncOption) *Stream[T] {
-	o, _ := gather(opts) // the operator says what is wrong
+	o, _ := gather(opts) // the operator itself reports mistakes in its options
 	var mine []OperatorOption
 	if o.name != "" {
 		mine = append(mine, Name(o.name+"-key"))
@@ -66,22 +66,22 @@ func call[IN, OUT any](s *Stream[IN], fn async.Function[IN, OUT], cfg async.Conf
 	}
 	serializer, serr := serializerFor[IN](o.serializer)
 	if serr != nil && o.serializer == nil && s.job.cfg.Checkpoint.Interval == 0 && cfg.Barrier == async.DefaultBarrier && cfg.Timeout != async.Off {
-		// The only checkpoint that could hold records is that of a stop, which can as well wait for
-		// them.
+		// The only checkpoint that could hold records is that of a stop. It can wait for the
+		// records instead.
 		cfg.Barrier = async.Drain
 	}
 	resolved, bad := cfg.Resolve()
 	switch used := cfg.OnError.Uses(async.DeadLetter); {
 	case used && !letters:
-		bad = errors.Join(bad, errors.New("some failures have the action dead letter, and no stream takes them; use stream.AsyncWithDeadLetters"))
+		bad = errors.Join(bad, errors.New("some failures have the action dead letter, but no stream takes them; use stream.AsyncWithDeadLetters"))
 	case letters && !used:
 		bad = errors.Join(bad, errors.New("no failure has the action dead letter, so the second stream would stay empty; set it in OnError, or leave OnError out"))
 	}
 	if _, makes := async.As[async.FallbackMaker[IN, OUT]](fn); cfg.OnError.Uses(async.Fallback) && !makes {
-		bad = errors.Join(bad, errors.New("some failures have the action fallback, and the function makes none; implement async.FallbackMaker"))
+		bad = errors.Join(bad, errors.New("some failures have the action fallback, but the function makes no fallback results; implement async.FallbackMaker"))
 	}
 	if o.serializer == nil && !keeps(resolved) {
-		// no checkpoint holds a record; a serializer of the wrong type is a mistake all the same
+		// No checkpoint holds a record. A serializer of the wrong type is still a mistake.
 		serr = nil
 	}
 	n := take(s, "async", o, errors.Join(err, bad, serr))

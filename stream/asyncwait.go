@@ -148,7 +148,7 @@ func (w *asyncWait[IN, OUT]) records(recs []Record[IN]) error {
 }
 
 // admitted calls Admit of op. If a function of the operator ends the goroutine there, the failure
-// is noted as the operator's, and not as that of the head, whose turn it is.
+// names the operator, and not the head, whose turn it is.
 func (w *asyncWait[IN, OUT]) admitted(recs []Record[IN]) int {
 	returned := false
 	defer func() {
@@ -256,8 +256,8 @@ func (w *asyncWait[IN, OUT]) turn(time.Time) (moved bool, next time.Time, err er
 	}
 	// The operators behind this one may have taken a while since the step began.
 	st, err := w.op.Step(time.Now(), room, w)
-	// Step can have admitted restored records, or freed room for the queue, or failed, which is
-	// to be seen too.
+	// Step may have admitted restored records, freed room for the queue, or failed. The counts must
+	// show that.
 	w.measure()
 	if err == nil {
 		err = w.err
@@ -300,8 +300,8 @@ func (w *asyncWait[IN, OUT]) measure() opCounts {
 	return w.counts.now()
 }
 
-// snapshot puts the records that have not been emitted into the checkpoint (A34),
-// keyed by split, numbered in their order.
+// snapshot puts the records that have not been emitted into the checkpoint (A34), by split, with
+// numbers that keep their order.
 func (w *asyncWait[IN, OUT]) snapshot(b *barrier, st *async.Status[IN]) error {
 	entries, marks := st.Entries, st.Watermarks
 	if !w.drain {
@@ -388,7 +388,7 @@ func (w *asyncWait[IN, OUT]) close() error {
 		return nil
 	}
 	w.counts.open.Store(false)
-	w.measure() // closing may take its time
+	w.measure() // closing may take a while
 	defer func() {
 		w.measure()
 		w.counts.gone()

@@ -57,7 +57,7 @@ type message struct {
 func (r *Run) attempt(ctx context.Context, number int, from *restored) outcome {
 	tctx, cancel := context.WithCancelCause(ctx)
 	var wg sync.WaitGroup
-	// In this order, also if an observer ends this goroutine.
+	// These run in this order, also if an observer ends this goroutine.
 	defer wg.Wait()
 	defer cancel(errors.New("the attempt is over"))
 	inbox := &mailbox[message]{wake: make(chan struct{}, 1)}
@@ -217,8 +217,8 @@ func runTask(ctx context.Context, t *task, box *mailbox[control]) {
 // FailNow of a test does.
 var errNotReturned = async.ErrGoexit
 
-// driveTask steps a task until it fails or ctx ends, with a goroutine for its
-// reader, if it has one, which is gone when driveTask returns.
+// driveTask steps a task until it fails or ctx ends. If the task has a reader, it runs on a
+// goroutine of its own, which has ended when driveTask returns.
 func driveTask(ctx context.Context, t *task, box *mailbox[control]) error {
 	if err := t.open(ctx); err != nil {
 		return err

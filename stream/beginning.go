@@ -53,8 +53,8 @@ func (r *Run) tryToSettle(ctx context.Context, number int, from *restored) (fail
 	case err != nil && ctx.Err() != nil:
 		return nil, err
 	case err != nil:
-		r.note(CheckpointFailed{snap.ID, fmt.Errorf("cannot keep it: %w", err)})
-		return fmt.Errorf("checkpoint %d, of where the sources are read from, cannot be kept, and nothing is read before: %w", snap.ID, err), nil
+		r.note(CheckpointFailed{snap.ID, fmt.Errorf("it cannot be written: %w", err)})
+		return fmt.Errorf("checkpoint %d, which says where the sources are read from, cannot be written, and nothing is read without it: %w", snap.ID, err), nil
 	case from == nil:
 		r.kept = maps.Clone(splits)
 	}
@@ -76,7 +76,7 @@ type lostLock struct{ err error }
 func (e lostLock) Error() string { return e.err.Error() }
 func (e lostLock) Unwrap() error { return e.err }
 
-// Verdict makes it an async.Failure: no restart mends it.
+// Verdict makes it an async.Failure that is Permanent, because a restart does not help.
 func (lostLock) Verdict() async.Verdict { return async.Verdict{Class: async.Permanent} }
 
 // positions makes the checkpoint of an attempt that has not read anything yet. It publishes

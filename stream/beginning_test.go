@@ -107,9 +107,9 @@ func outOf(from ...int) (all []int) {
 	return all
 }
 
-// Where a source begins that says something else whenever it is asked is kept before anything is
-// read (A46): whatever ends the first process, a job that is resumed, or restarted, has every
-// record since its beginning.
+// A source may begin elsewhere whenever it is asked. So its beginning is kept before anything is
+// read (A46). Whatever ends the first process, a job that is resumed or restarted has every record
+// since its beginning.
 func TestBeginningIsKept(t *testing.T) {
 	for _, c := range []struct {
 		name        string
@@ -192,8 +192,8 @@ func TestBeginningIsKept(t *testing.T) {
 	}
 }
 
-// Nothing is read before it is known that the beginning is kept. A store that fails is tolerated as
-// at any checkpoint.
+// Nothing is read before the beginning is kept. A failure of the store is tolerated as at any
+// checkpoint.
 func TestNothingIsReadBeforeTheBeginningIsKept(t *testing.T) {
 	full := errors.New("not done: the disk is full")
 	for _, c := range []struct {
@@ -256,8 +256,8 @@ func sameSet(got, want []int) bool {
 	return slices.Equal(got, want)
 }
 
-// The checkpoint of the beginning is none that an observer or a count of completed ones knows of:
-// it publishes nothing.
+// The checkpoint of the beginning publishes nothing. So observers are not notified of it, and it
+// does not count as completed.
 func TestBeginningIsNoCompletedCheckpoint(t *testing.T) {
 	d := newDisk()
 	var told []string

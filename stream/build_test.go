@@ -15,7 +15,7 @@ import (
 
 type hidden struct{ secret int }
 
-// TestBuildMistakes: all of them are told at once, before anything starts.
+// TestBuildMistakes: all mistakes are reported together, before anything starts.
 func TestBuildMistakes(t *testing.T) {
 	fn := async.Func(double, 0)
 	id := func(v int) (int, error) { return v, nil }
@@ -33,19 +33,19 @@ func TestBuildMistakes(t *testing.T) {
 		{"config", Config{Parallelism: -1, Checkpoint: CheckpointConfig{Interval: -1, TolerableFailures: -1}, Restart: restart.Config{Strategy: "x"},
 			Resume: &checkpoint.Snapshot{}, Previous: &checkpoint.Snapshot{}, Attempt: -1},
 			func(j *Job) { Collect(From(j, FromSlice([]int{}), Parallel(1))) },
-			[]string{"parallelism is -1; want 1 to 1024", "checkpoint interval is -1ns, timeout 0s, minimum pause 0s; want none below 0",
+			[]string{"parallelism is -1; want 1 to 1024", "checkpoint interval is -1ns, timeout 0s, minimum pause 0s; want 0 or more",
 				"tolerable checkpoint failures are -1; want 0 or more", `restart: the strategy "x" is unknown; want none, fixed-delay, failure-rate or exponential-delay`,
-				"both Resume and Previous are set; a run either goes on or replaces a finished one", "attempt is -1, last checkpoint id 0; want 0 or more"}},
+				"both Resume and Previous are set; a run goes on or replaces a finished one; set one of them", "attempt is -1, last checkpoint id 0; want 0 or more"}},
 		{"open end", Config{}, func(j *Job) { Map(From(j, FromSlice([]int{})), id) },
-			[]string{"map: nobody takes its stream; end it with stream.To or stream.Collect"}},
+			[]string{"map: no operator takes its stream; end it with stream.To or stream.Collect"}},
 		{"two takers", Config{}, func(j *Job) {
 			s := From(j, FromSlice([]int{}))
 			Collect(s)
 			Collect(s)
-		}, []string{`sink-2: the stream of "source" is taken already, by "sink"; a stream has one taker`}},
+		}, []string{`sink-2: the stream of "source" is already taken by "sink"; only one operator can take a stream`}},
 		{"names", Config{}, func(j *Job) {
 			Collect(Map(From(j, FromSlice([]int{}), Name("a")), id, Name("a")), Name("b"))
-		}, []string{"a: there are two operators of this name; give one another with stream.Name"}},
+		}, []string{"a: two operators have this name; rename one of them with stream.Name"}},
 		{"nil", Config{}, func(j *Job) {
 			var none connector.Sink[int]
 			To(OrderedWait[int, int](KeyBy(Filter(FlatMap[int, int](From[int](j, nil), nil), nil), nil), nil, async.Config{}), none)
@@ -63,19 +63,19 @@ func TestBuildMistakes(t *testing.T) {
 			Collect(Async(Rebalance(elsewhere, 3), fn, async.Config{Order: async.Keyed}))
 			together := KeyBy(From(j, FromSlice([]int{})), strconv.Itoa)
 			Collect(Async(Map(together, id), fn, async.Config{Order: async.Keyed}))
-		}, []string{"async: the order is keyed, and its records are not brought together by key; want a stream from stream.KeyBy",
-			"async-2: the order is keyed, and its records are not brought together by key; want a stream from stream.KeyBy"}},
+		}, []string{"async: the order is keyed, but its input is not partitioned by key; want a stream from stream.KeyBy",
+			"async-2: the order is keyed, but its input is not partitioned by key; want a stream from stream.KeyBy"}},
 		{"drain for ever", Config{}, func(j *Job) {
 			Collect(OrderedWait(From(j, FromSlice([]int{}), BoundedOutOfOrderness(-1)), fn, async.Config{Timeout: async.Off, Capacity: -1}))
-		}, []string{"source: watermark lag is -1ns, idle time 0s; want none below 0",
+		}, []string{"source: watermark lag is -1ns, idle time 0s; want 0 or more",
 			"async: " + endless.Error()}},
 		{"serializer", Config{Checkpoint: CheckpointConfig{Interval: time.Second}}, func(j *Job) {
 			hide := async.Func(func(_ context.Context, h hidden) (int, error) { return h.secret, nil }, 0)
 			Collect(UnorderedWait(From(j, FromSlice([]hidden{})), hide, async.Config{}))
-			// drains, so needs none
+			// It drains, so it needs no serializer.
 			Collect(OrderedWait(From(j, FromSlice([]hidden{})), hide, async.Config{}))
 			Collect(UnorderedWait(From(j, FromSlice([]int{})), fn, async.Config{}, WithSerializer[string](layoutSerializer[string]{})))
-		}, []string{"async: the snapshot policy keeps records of type stream.hidden in checkpoints, and they would not come back as they are: field secret of stream.hidden is not exported; " +
+		}, []string{"async: the snapshot policy keeps records of type stream.hidden in checkpoints, but a restore would change them: field secret of stream.hidden is not exported; " +
 			"set stream.WithSerializer, or the drain policy",
 			"async-3: the serializer is a stream.layoutSerializer[string]; want one for records of type int"}},
 	} {

@@ -33,8 +33,8 @@ func (c checkedCommitter) Check(_ context.Context, state []byte) error {
 	return c.s.check(string(state))
 }
 
-// TestWhatWasPublishedIsChecked: before a run goes on, with the state that it goes on from. What is
-// lost ends it, and what cannot be found out for now is asked again.
+// TestWhatWasPublishedIsChecked before a run goes on, with the state that it goes on from. Lost
+// results end the run. If the check cannot be finished for now, it is repeated.
 func TestWhatWasPublishedIsChecked(t *testing.T) {
 	lost := simFailure{async.Verdict{Class: async.Permanent}}
 	for _, c := range []struct {

@@ -119,7 +119,7 @@ func (c Config) resolve() (Config, error) {
 	}
 	k := &c.Checkpoint
 	if k.Interval < 0 || k.Timeout < 0 || k.MinPause < 0 {
-		wrong("checkpoint interval is %v, timeout %v, minimum pause %v; want none below 0", k.Interval, k.Timeout, k.MinPause)
+		wrong("checkpoint interval is %v, timeout %v, minimum pause %v; want 0 or more", k.Interval, k.Timeout, k.MinPause)
 	}
 	if k.TolerableFailures < 0 {
 		wrong("tolerable checkpoint failures are %d; want 0 or more", k.TolerableFailures)
@@ -139,10 +139,10 @@ func (c Config) resolve() (Config, error) {
 	}
 	c.Logger = guards.Logger(c.Logger)
 	if c.Observer == nil {
-		c.Observer = nobody{}
+		c.Observer = noObserver{}
 	}
 	if c.Resume != nil && c.Previous != nil {
-		wrong("both Resume and Previous are set; a run either goes on or replaces a finished one")
+		wrong("both Resume and Previous are set; a run goes on or replaces a finished one; set one of them")
 	}
 	if c.Attempt < 0 || c.LastID < 0 {
 		wrong("attempt is %d, last checkpoint id %d; want 0 or more", c.Attempt, c.LastID)

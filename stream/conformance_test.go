@@ -214,7 +214,7 @@ func (c *instant) Close() error {
 }
 
 // cutCheck holds, whenever a checkpoint is complete, that exactly the records before its positions
-// are published: none has overtaken a barrier, and none was left behind by one.
+// are published: no record has overtaken a barrier, and no barrier has overtaken a record.
 type cutCheck struct {
 	*disk
 	faults []string

@@ -13,7 +13,7 @@ import (
 type effectKind uint8
 
 const (
-	// tell: give the control to every task.
+	// tell: send the control to every task.
 	tell effectKind = iota
 	// write: make the snapshot durable, then report written.
 	write
@@ -27,8 +27,8 @@ const (
 	note
 )
 
-// effect is one thing to do. Effects are carried out in order. write and commit take a while; only
-// their reports are waited for.
+// effect is one thing to do. Effects are carried out in order. write and commit take a while. The
+// coordinator waits only for their reports.
 type effect struct {
 	kind    effectKind
 	control control
@@ -53,8 +53,8 @@ type planned struct {
 	parallelism       int
 }
 
-// coordinator takes the checkpoints of one attempt. It is a step function. Each method except next
-// is an event at a time, and leaves in effects what is to be done.
+// coordinator takes the checkpoints of one attempt. It is a step function: each method except next
+// handles one event at a time, and leaves in effects what is to be done.
 type coordinator struct {
 	cfg       CheckpointConfig
 	header    checkpoint.Snapshot // job, run, attempt, identity
@@ -154,7 +154,7 @@ func (c *coordinator) tick(now time.Time) {
 	}
 	if c.running < c.tasks {
 		if c.stopping || c.changing {
-			// Nothing was taken before everything is open, so the newest checkpoint says it all.
+			// No record is read before every task is open, so the newest checkpoint is up to date.
 			c.effect(effect{kind: halt})
 			if c.stopping {
 				c.finish(outcome{err: errStoppedIdle})
@@ -280,14 +280,14 @@ func (c *coordinator) total(acks []*ack) map[string]opCounts {
 func (c *coordinator) written(now time.Time, err error) {
 	p := c.now
 	if c.failed != nil {
-		// Whether it is complete is found out at the restore.
+		// The restore finds out whether the checkpoint is complete.
 		c.finish(outcome{err: c.failed})
 		return
 	}
 	if err != nil {
-		// A sink that holds results back until it knows must hear of it.
+		// A sink that holds results back until the checkpoint has ended must learn of this.
 		c.effect(effect{kind: tell, control: control{abortBarrier, p.id}})
-		c.giveUp(now, fmt.Errorf("cannot keep it: %w", err))
+		c.giveUp(now, fmt.Errorf("it cannot be written: %w", err))
 		c.tick(now)
 		return
 	}
@@ -341,7 +341,7 @@ func (c *coordinator) giveUp(now time.Time, err error) {
 	}
 }
 
-// lateError is the failure of a checkpoint that took too long. Most often a model server is slow,
+// lateError is the failure of a checkpoint that took too long. Usually a model server is slow,
 // which is not a fault of the job.
 type lateError struct {
 	missing, tasks int
@@ -359,7 +359,7 @@ func slow(err error) bool {
 }
 
 // fail ends the attempt. The checkpoint under way is declined at once (A13). If it is already being
-// written or published, that is waited for.
+// written or published, the attempt ends after that.
 func (c *coordinator) fail(err error) {
 	if c.failed != nil || c.over {
 		return
@@ -381,14 +381,15 @@ func (c *coordinator) finish(o outcome) {
 	c.effect(effect{kind: done, outcome: o})
 }
 
-// balance checks that no record was lost or made up: what an operator emits the next one takes in,
-// and what came in is completed, dropped, dead-lettered or still held.
+// balance checks that no record was lost or made up. The records that an operator emits are those
+// that the next one takes in. Each record that came in is completed, dropped, dead-lettered or
+// still held.
 func balance(operators []planned, counts map[string]opCounts, final bool) error {
 	var errs []error
 	for _, o := range operators {
 		n := counts[o.name]
 		if n.in != n.done+n.dropped+n.lettered+n.held {
-			errs = append(errs, fmt.Errorf("%s took %d records, of which %d were completed, %d dropped, %d dead-lettered and %d held",
+			errs = append(errs, fmt.Errorf("%s took %d records: %d were completed, %d dropped, %d dead-lettered and %d held",
 				o.name, n.in, n.done, n.dropped, n.lettered, n.held))
 		}
 		if final && n.held != 0 {
@@ -402,7 +403,7 @@ func balance(operators []planned, counts map[string]opCounts, final bool) error 
 			given = counts[o.input].lettered
 		}
 		if given != n.in {
-			errs = append(errs, fmt.Errorf("%s emitted %d records and %s took %d", o.input, given, o.name, n.in))
+			errs = append(errs, fmt.Errorf("%s emitted %d records, but %s took %d", o.input, given, o.name, n.in))
 		}
 	}
 	if errs != nil {
@@ -416,7 +417,7 @@ func balance(operators []planned, counts map[string]opCounts, final bool) error 
 type imbalance struct{ err error }
 
 func (e *imbalance) Error() string {
-	return fmt.Sprintf("the records do not add up, which is a fault of tensorferry itself; please report it: %v", e.err)
+	return fmt.Sprintf("the counts of records do not add up; this is a bug in tensorferry, please report it: %v", e.err)
 }
 
 func (e *imbalance) Verdict() async.Verdict { return async.Verdict{Class: async.Permanent} }

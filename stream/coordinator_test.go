@@ -82,7 +82,7 @@ func TestCoordinator(t *testing.T) {
 	r.wants(3601100, "trigger 1")
 	r.ack(1110, 0, 1)
 	r.ack(1111, 0, 1) // twice
-	r.ack(1112, 1, 9) // of no checkpoint
+	r.ack(1112, 1, 9) // of a checkpoint that does not exist
 	r.wants(3601100)
 	r.ack(1120, 1, 1)
 	r.wants(-1, "write 1 false")
@@ -135,7 +135,7 @@ func TestCoordinatorTolerates(t *testing.T) {
 		r.c.written(r.at(302+100*i), errBroken)
 	}
 	r.wants(-1, "trigger 3", "write 3 false", "abort 3", "CheckpointFailed", "trigger 4", "write 4 false", "abort 4", "CheckpointFailed", "halt",
-		"done false checkpoint 4 was given up: cannot keep it: broken")
+		"done false checkpoint 4 was given up: it cannot be written: broken")
 }
 
 // TestCoordinatorDeclines what is under way when a task fails (A13), and waits for what can't be
@@ -236,7 +236,7 @@ func TestImbalance(t *testing.T) {
 	r.c.report(r.at(101), report{kind: taskAcked, ack: &ack{id: 1, counts: []opCounts{{operator: "in", in: 5, done: 5, out: 5}}}})
 	r.c.report(r.at(102), report{kind: taskAcked, task: 1, ack: &ack{id: 1, task: 1, counts: []opCounts{{operator: "op", in: 4, done: 1, held: 2}}}})
 	err := r.c.failed
-	if err == nil || !strings.Contains(err.Error(), "op took 4 records, of which 1 were completed, 0 dropped, 0 dead-lettered and 2 held\nin emitted 5 records and op took 4") {
+	if err == nil || !strings.Contains(err.Error(), "op took 4 records: 1 were completed, 0 dropped, 0 dead-lettered and 2 held\nin emitted 5 records, but op took 4") {
 		t.Errorf("the failure is %v", err)
 	}
 	s := &supervisor{}

@@ -59,7 +59,7 @@ func (s copyingSource[T]) Splits(ctx context.Context) ([]connector.Split, error)
 func (s copyingSource[T]) Open(ctx context.Context, split connector.Split, position int64) (connector.Reader[T], error) {
 	r, err := s.Source.Open(ctx, split, position)
 	if err != nil || r == nil {
-		return nil, err // From's reader says what a nil reader means
+		return nil, err // the reader of From reports a nil reader
 	}
 	c := copyingReader[T]{r, s.copy}
 	if d, ok := r.(connector.Describer); ok {

@@ -69,7 +69,7 @@ func TestRow13(t *testing.T) {
 	}
 }
 
-// TestCopyingRefuses what cannot work, with a word, and passes the source's own failure on.
+// TestCopyingRefuses what cannot work, with an error, and passes the source's own failure on.
 func TestCopyingRefuses(t *testing.T) {
 	for want, src := range map[string]connector.Source[int]{
 		"the source is nil":                 Copying[int](nil, func(v int) int { return v }),
@@ -144,7 +144,7 @@ type (
 	}
 )
 
-// TestCopyingKeepsTheKind: what wraps a live or an rebalancing source is one, and no other is.
+// TestCopyingKeepsTheKind: the wrapper is unbounded or rebalancing exactly if its source is.
 func TestCopyingKeepsTheKind(t *testing.T) {
 	same := func(v *int) *int { w := *v; return &w }
 	for _, src := range []connector.Source[*int]{reusing{4}, reusingLog{}, shiftingLog{reusingLog{}, &shifty{}}, reusingRebalancing{reusing{4}, &shifty{}}} {

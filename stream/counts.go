@@ -12,10 +12,10 @@ import (
 type counts struct {
 	operator string
 	subtask  int
-	// in came from the input; done, dropped and lettered say what became of them; out were
-	// emitted; held are admitted and have no outcome yet.
+	// in counts records that came from the input. done, dropped and lettered count them by their
+	// outcome. held counts those that have no outcome yet. out counts emitted records.
 	in, done, dropped, lettered, out, held atomic.Int64
-	// event time of the watermark that was passed on last
+	// mark is the event time of the watermark that was passed on last.
 	mark atomic.Int64
 	open atomic.Bool // an asynchronous operator makes calls
 

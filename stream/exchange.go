@@ -83,14 +83,14 @@ type outlet[T any] struct {
 	lanes []lane[T]
 	turns int
 	over  bool
-	most  int64 // bytes of the largest record of the last emission; 0: there was none
+	most  int64 // bytes of the largest record of the last emission; 0 before the first
 }
 
 // lane is the way to one receiver.
 type lane[T any] struct {
 	link *link[T]
-	// open is the slice that is being filled; waiting is what found the port full: at most
-	// what one emission, a barrier and the end make.
+	// open is the slice that is being filled. waiting holds the elements for which the port had no
+	// room: at most those of one emission, a barrier and the end.
 	open    []Record[T]
 	bytes   int64 // of open
 	waiting []element[T]
@@ -143,8 +143,8 @@ func (o *outlet[T]) records(recs []Record[T]) error {
 	return nil
 }
 
-// laneOf says which of n subtasks has a key. It must be the same in every process, since
-// restored state is dealt out by it (FNV-1a).
+// laneOf returns which of n subtasks has a key. It uses FNV-1a, and must be the same in every
+// process, since it assigns restored state to subtasks.
 func laneOf(key string, n int) int {
 	h := uint64(14695981039346656037)
 	for i := range len(key) {
@@ -185,7 +185,8 @@ func (o *outlet[T]) watermark(w async.Watermark) error {
 	return nil
 }
 
-// barrier goes to every receiver. After the end it goes to none, since the end counts as aligned.
+// barrier sends a barrier to every receiver. After the end it sends nothing, since receivers count
+// a sender that is at its end as aligned.
 func (o *outlet[T]) barrier(b *barrier) error {
 	if !o.over {
 		o.all(element[T]{mark: markBarrier, barrier: b.id})
@@ -215,8 +216,8 @@ func (o *outlet[T]) turn(time.Time) (moved bool, next time.Time, err error) {
 	return moved, time.Time{}, nil
 }
 
-// inlet is the head of a chain at the receiving side of an exchange. It aligns
-// barriers and watermarks.
+// inlet is the head of a chain at the receiving side of an exchange. It aligns barriers and
+// watermarks.
 type inlet[T any] struct {
 	idle
 	env    *taskEnv
@@ -235,10 +236,10 @@ type inlet[T any] struct {
 // way is the way from one sender.
 type way[T any] struct {
 	link      *link[T]
-	now       element[T] // what is being let in, from record off on
+	now       element[T] // the element that is being let in, from record off on
 	off       int
 	has       bool
-	aligned   bool // has delivered the barrier that is being awaited; not read meanwhile
+	aligned   bool // has delivered the awaited barrier; not read until all have
 	over      bool
 	watermark async.EventTime
 	idle      bool
@@ -331,8 +332,9 @@ func (h *inlet[T]) let(w *way[T]) (moved bool, err error) {
 		return false, nil
 	}
 	if w.now.mark == markBarrier && w.now.barrier > h.told {
-		// It was quicker than the coordinator, whose word of it comes behind what became of the
-		// checkpoint before: a sink must not offer again what that one has published.
+		// The barrier came before the coordinator's message about it. That message follows the one
+		// that the checkpoint before has ended. Without that one, a sink would offer results again
+		// that are already published.
 		return false, nil
 	}
 	e := w.now
@@ -349,7 +351,7 @@ func (h *inlet[T]) let(w *way[T]) (moved bool, err error) {
 			return true, nil // given up before it came
 		}
 		if h.aligning != 0 && h.aligning != e.barrier {
-			return false, fmt.Errorf("%s: barrier %d came while %d is being aligned", h.before, e.barrier, h.aligning)
+			return false, fmt.Errorf("%s: barrier %d came while barrier %d is being aligned", h.before, e.barrier, h.aligning)
 		}
 		h.aligning, w.aligned = e.barrier, true
 		return true, h.align()
@@ -363,9 +365,10 @@ func (h *inlet[T]) let(w *way[T]) (moved bool, err error) {
 	return true, nil
 }
 
-// advance forwards the least watermark over the senders that are neither idle nor
-// at their end (A49), and the end of the input when all are. A sender whose watermark is
-// the end of time is at its end: what others send later would be late otherwise.
+// advance forwards the least watermark over the senders that are neither idle nor at their end
+// (A49), and the end of the input when all senders are at their end. A sender whose watermark is
+// the end of time counts as at its end. Otherwise records that other senders send later would be
+// late.
 func (h *inlet[T]) advance() error {
 	live, past, over := 0, 0, 0
 	least, last := async.EndOfTime, async.NoTime

@@ -129,7 +129,7 @@ func TestAlignment(t *testing.T) {
 	r.send(1, "5 B1")
 	r.arrives("5 B1 2 3")
 
-	// The end counts as aligned; the coordinator's word is needed when all are there.
+	// The end counts as aligned. The coordinator's message is needed when all inputs are aligned.
 	r.send(0, "6 B2")
 	r.send(1, "end")
 	r.arrives("6 B2")
@@ -160,7 +160,7 @@ func TestAlignmentGivenUp(t *testing.T) {
 	r.in.trigger(1, false)
 	r.send(1, "5 B2")
 	r.arrives("5 B2")
-	// The word of a checkpoint whose inputs all end meanwhile is kept.
+	// The message about a checkpoint is kept if all its inputs end meanwhile.
 	r.in.trigger(3, false)
 	r.arrives("")
 	r.send(0, "end")
@@ -168,9 +168,9 @@ func TestAlignmentGivenUp(t *testing.T) {
 	r.arrives("B3 end")
 }
 
-// TestBarrierWaitsForItsWord: a barrier that came before the coordinator's own word of it waits for
-// that, since the word of what became of the checkpoint before it is still on its way too. What is
-// behind it waits as well.
+// TestBarrierWaitsForItsWord: a barrier that came before the coordinator's message about it waits
+// for that message, since the message about the end of the checkpoint before may still be on its
+// way. Elements behind the barrier wait as well.
 func TestBarrierWaitsForItsWord(t *testing.T) {
 	r := newInletRig(t, 2)
 	r.in.told = 0
@@ -242,8 +242,8 @@ func TestOutlet(t *testing.T) {
 	}
 }
 
-// TestPortWakes whoever would wait for ever otherwise: the receiver of an element, and the sender
-// that found the port full, or keeps a slice until its receiver is idle.
+// TestPortWakes the goroutines that would otherwise wait for ever: the receiver of an element, and
+// the sender that found the port full or keeps a slice until its receiver is idle.
 func TestPortWakes(t *testing.T) {
 	var put, taken int
 	p := &port[int]{put: func() { put++ }, taken: func() { taken++ }}
@@ -277,7 +277,7 @@ func TestPortWakes(t *testing.T) {
 	}
 }
 
-// TestLaneOf: a key's subtask must not change between versions: state is dealt out by it.
+// TestLaneOf: a key's subtask must not change between versions, since state is assigned by it.
 func TestLaneOf(t *testing.T) {
 	var got []int
 	for _, key := range []string{"", "a", "b", "key", "Schlüssel", "42"} {

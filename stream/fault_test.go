@@ -153,17 +153,16 @@ func TestPanics(t *testing.T) {
 	}
 }
 
-// TestReaderThatReturnsNothing is told so; it would spin otherwise.
+// TestReaderThatReturnsNothing: the job fails. Otherwise it would spin.
 func TestReaderThatReturnsNothing(t *testing.T) {
 	j := New("nothing", Config{})
 	Collect(From(j, connector.Source[int](trapSource{trap{at: "nothing"}})))
-	if err := j.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "the reader returned neither records nor an end nor an error") {
+	if err := j.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "the reader returned no records, no io.EOF and no error") {
 		t.Errorf("the job ended with %v", err)
 	}
 }
 
-// TestFromSeq: a sequence is read once; it can start again only if it is said to give the same
-// again.
+// TestFromSeq: a sequence is read once. It can start again only if it is replayable.
 func TestFromSeq(t *testing.T) {
 	seq := func(yield func(int, error) bool) {
 		for i := range 200 {
@@ -181,7 +180,7 @@ func TestFromSeq(t *testing.T) {
 			if replayable && (err != nil || !isDoubled(out.Results(), 200)) {
 				t.Errorf("replayable: %v, %d results", err, len(out.Results()))
 			}
-			if !replayable && (err == nil || !strings.Contains(err.Error(), "cannot restart: source cannot be read again: the sequence was not said to be replayable (the failure was: ")) {
+			if !replayable && (err == nil || !strings.Contains(err.Error(), "cannot restart: source cannot be read again: the sequence is not replayable (see stream.FromSeq) (the failure was: ")) {
 				t.Errorf("not replayable: %v", err)
 			}
 		})
@@ -194,7 +193,7 @@ func TestFromSeq(t *testing.T) {
 	}
 }
 
-// TestCollectedElsewhere: results in the memory of another process are gone, which is said.
+// TestCollectedElsewhere: results in the memory of another process are gone, and the error says so.
 func TestCollectedElsewhere(t *testing.T) {
 	store := NewMemoryStore()
 	job := func(cfg Config) *Job {

@@ -54,7 +54,7 @@ func (j *Job) Start(ctx context.Context) *Run {
 	r := newRun(j)
 	stages, err := j.compile()
 	if again {
-		err = errors.New("it was started before; build it anew for another run")
+		err = errors.New("it was started before; build a new job for another run")
 	}
 	if err != nil {
 		r.end(fmt.Errorf("job %q cannot start: %w", j.name, err))
@@ -83,7 +83,7 @@ func (j *Job) add(n *node, o options, err error) *node {
 		j.fault(n.name, err)
 	}
 	if j.names[n.name] {
-		j.fault(n.name, errors.New("there are two operators of this name; give one another with stream.Name"))
+		j.fault(n.name, errors.New("two operators have this name; rename one of them with stream.Name"))
 	}
 	j.names[n.name] = true
 	j.nodes = append(j.nodes, n)

@@ -42,7 +42,7 @@ func shuffled(seed uint64) async.Function[int, int] {
 	}, 64)
 }
 
-// watched counts what an Observer is told.
+// watched counts the events that an Observer gets.
 type watched struct {
 	mu     sync.Mutex
 	events []Event
@@ -181,7 +181,7 @@ func (r *pacedReader) Read(ctx context.Context, dst []Record[int], _ int) ([]Rec
 
 func (r *pacedReader) Close() error { return nil }
 
-// stalling is a sink of which one write takes longer than any call may.
+// stalling is a sink. One of its writes takes longer than any call may.
 type stalling struct{ connector.Sink[int] }
 
 type stallingWriter struct {
@@ -201,8 +201,8 @@ func (w *stallingWriter) Write(recs []Record[int]) error {
 	return w.Writer.Write(recs)
 }
 
-// TestStallingSink: the time that a sink takes does not count against records whose answers come at
-// once (A7, A15).
+// TestStallingSink: the time that a slow sink takes does not count against records whose answers
+// come at once (A7, A15).
 func TestStallingSink(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := New("stall", Config{})

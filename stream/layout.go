@@ -13,33 +13,33 @@ import (
 )
 
 // A value in a checkpoint is a tag, which says what kind of value it is, and its content. Numbers
-// are varints, lengths and counts unsigned ones. What a list or a map holds is of one type, so its
-// tag is there once. The fields of a struct are there by their names: a later version of the
-// program may have more of them, or in another order.
+// are varints. Lengths and counts are unsigned varints. The elements of a list or a map have one
+// type, so their tag is written once. The fields of a struct are written with their names: a later
+// version of the program may have more fields, or the same in another order.
 const (
 	tagBool       = 'o' // 0 or 1
-	tagInt        = 'i' // of any size
+	tagInt        = 'i' // signed, of any size
 	tagUint       = 'u'
-	tagFloat32    = 'f' // the bits, the last byte first: round numbers are short
+	tagFloat32    = 'f' // the bits, the last byte first, so that round numbers are short
 	tagFloat64    = 'd'
 	tagComplex64  = 'c' // two floats
 	tagComplex128 = 'z'
 	tagString     = 's' // length, bytes
-	tagBytes      = 'b' // 0: nil; else length+1, bytes
+	tagBytes      = 'b' // 0 for nil, or length+1, bytes
 	tagByteArray  = 'k' // length, bytes
-	tagSlice      = 'l' // 0: nil; else count+1, tag, contents
+	tagSlice      = 'l' // 0 for nil, or count+1, tag, contents
 	tagArray      = 'a' // count, tag, contents
-	tagPointer    = 'p' // 0: nil; 1: a new one, tag, content; else the one of that number, plus 2
-	tagMap        = 'm' // 0: nil; 1: a new one, count, two tags, contents; else as for pointers
+	tagPointer    = 'p' // 0 for nil; 1, tag, content for a new one; n+2 for the nth that was met
+	tagMap        = 'm' // 0 for nil; 1, count, two tags, contents for a new one; n+2
 	tagStruct     = 'r' // count; name, tag and content of each field
 	tagTime       = 't' // see layoutWriter.time
-	tagGob        = 'g' // length, and what the type's own method wrote; so the following
+	tagGob        = 'g' // length, the bytes of the type's own method; the same for the next three
 	tagBinary     = 'y'
 	tagText       = 'x'
 	tagJSON       = 'j'
 )
 
-// layout says how values of a type lie in a checkpoint. It is made once and then only read.
+// layout says how values of a type are written in a checkpoint. It is made once and then only read.
 type layout struct {
 	tag    byte
 	typ    reflect.Type
@@ -69,9 +69,9 @@ type methodPair struct {
 type gobWriter interface{ GobEncode() ([]byte, error) }
 type gobReader interface{ GobDecode([]byte) error }
 
-// methodPairs are in the order in which they are preferred: the first are made for keeping values,
-// the last for showing them. The linker keeps methods that are asked for by a constant name, so
-// each name stands here.
+// methodPairs are in the order of preference: the first are meant for storing values, the last for
+// showing them. The linker keeps a method only if it is looked up by a constant name, so each name
+// is written here.
 var methodPairs = []methodPair{
 	{tagGob, reflect.TypeFor[gobWriter](), reflect.TypeFor[gobReader](), "GobEncode", "GobDecode",
 		func(v any) ([]byte, error) { return v.(gobWriter).GobEncode() },
@@ -105,7 +105,7 @@ func layoutOf(t reflect.Type) (*layout, error) {
 
 // layouter makes the layout of a type and of all that it consists of.
 type layouter struct {
-	made  map[reflect.Type]*layout // also those that are being made: types may contain themselves
+	made  map[reflect.Type]*layout // includes unfinished ones, since types may contain themselves
 	order []reflect.Type           // of made
 }
 
@@ -116,8 +116,8 @@ var simpleTags = map[reflect.Kind]byte{
 	reflect.Float32: tagFloat32, reflect.Float64: tagFloat64, reflect.Complex64: tagComplex64, reflect.Complex128: tagComplex128,
 }
 
-// of returns the layout of t by its parts if they say everything about it, and otherwise by its own
-// methods.
+// of returns the layout of t by its parts if they hold everything that t holds. Otherwise it
+// returns the layout by t's own methods.
 func (m *layouter) of(t reflect.Type) (*layout, error) {
 	if l := m.made[t]; l != nil {
 		return l, nil
@@ -129,7 +129,7 @@ func (m *layouter) of(t reflect.Type) (*layout, error) {
 	if err == nil {
 		return l, nil
 	}
-	// What was made on the way may rest on this one.
+	// Layouts that were made since then may refer to this one, so they are removed too.
 	for _, made := range m.order[before:] {
 		delete(m.made, made)
 	}
@@ -172,7 +172,7 @@ func (m *layouter) byParts(l *layout) (err error) {
 		l.tag = tagStruct
 		return m.ofFields(l)
 	case reflect.Interface:
-		return fmt.Errorf("%v is an interface, and what is in it would come back as another type", t)
+		return fmt.Errorf("%v is an interface, and its value would come back as another type", t)
 	default:
 		return fmt.Errorf("%v means nothing in another process", t)
 	}
@@ -184,7 +184,7 @@ func (m *layouter) ofFields(l *layout) error {
 	for i := range l.typ.NumField() {
 		f := l.typ.Field(i)
 		if !f.IsExported() && f.Type.Size() == 0 || f.Name == "_" {
-			continue // says nothing
+			continue // holds no data
 		}
 		in := func(why string) error { return partError(fmt.Sprintf("field %s of %v %s", f.Name, l.typ, why)) }
 		if !f.IsExported() && !(f.Anonymous && f.Type.Kind() == reflect.Struct) {
@@ -198,7 +198,7 @@ func (m *layouter) ofFields(l *layout) error {
 			return err
 		}
 		if !f.IsExported() && of.tag != tagStruct {
-			return in("is not exported") // its fields could be set, and it cannot
+			return in("is not exported") // only the fields of an embedded struct could be set
 		}
 		head := append(appendString(nil, f.Name), of.tag)
 		l.fields = append(l.fields, fieldLayout{f.Name, i, head, of})
@@ -211,8 +211,8 @@ type partError string
 
 func (e partError) Error() string { return string(e) }
 
-// byMethods lays a type out by methods of its own that write and read it. why says what is wrong
-// without them.
+// byMethods makes the layout of a type by methods of its own that write and read it. why says why
+// its parts do not suffice.
 func (l *layout) byMethods(why error) error {
 	if l.typ.Name() == "" {
 		return why
@@ -225,9 +225,9 @@ func (l *layout) byMethods(why error) error {
 		case l.typ.Kind() == reflect.Interface:
 		case !writes:
 		case !reads:
-			why = partError(fmt.Sprintf("%v, and there is %s and no %s", why, pair.writer, pair.reader))
+			why = partError(fmt.Sprintf("%v, and the type has %s but not %s", why, pair.writer, pair.reader))
 		case l.inherits(pair.writer, pair.methodOf) || l.inherits(pair.reader, pair.readerOf):
-			why = partError(fmt.Sprintf("%v, and %s is that of an embedded field alone", why, pair.writer))
+			why = partError(fmt.Sprintf("%v, and %s belongs to an embedded field and keeps only that", why, pair.writer))
 		default:
 			l.tag, l.pair = pair.tag, pair
 			return nil
@@ -236,8 +236,8 @@ func (l *layout) byMethods(why error) error {
 	return why
 }
 
-// inherits says whether a struct has a method only because one of its embedded fields has it. Such
-// a method knows nothing of the other fields.
+// inherits reports whether a struct has a method only because one of its embedded fields has it.
+// Such a method does not know the other fields.
 func (l *layout) inherits(name string, methodOf func(reflect.Type) (reflect.Method, bool)) bool {
 	if l.typ.Kind() != reflect.Struct {
 		return false
@@ -259,9 +259,9 @@ func (l *layout) inherits(name string, methodOf func(reflect.Type) (reflect.Meth
 	return !slices.ContainsFunc(written(l.typ, methodOf), func(own string) bool { return !slices.Contains(embedded, own) })
 }
 
-// written names the functions that a programmer wrote for a method of a type or of pointers to it.
-// The compiler makes others, which only pass the call on. Where the compiler puts the whole
-// function into one of these, that one has the function's name.
+// written returns the names of the functions that a programmer wrote for a method of a type or of
+// pointers to it. The compiler makes wrappers, which only pass the call on and are left out. If the
+// compiler inlines the whole function into a wrapper, the wrapper has the function's name.
 func written(t reflect.Type, methodOf func(reflect.Type) (reflect.Method, bool)) (names []string) {
 	for _, t := range []reflect.Type{t, reflect.PointerTo(t)} {
 		m, ok := methodOf(t)

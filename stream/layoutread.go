@@ -29,7 +29,7 @@ func (r *layoutReader) whole(l *layout, v reflect.Value) error {
 	return errors.Join(err, r.err)
 }
 
-// tagNames are for people.
+// tagNames are the names of tags in error messages.
 var tagNames = map[byte]string{
 	tagBool: "a truth value", tagInt: "a signed number", tagUint: "an unsigned number", tagFloat32: "a float32", tagFloat64: "a float64",
 	tagComplex64: "a complex64", tagComplex128: "a complex128", tagString: "a string", tagBytes: "bytes", tagByteArray: "an array of bytes",
@@ -37,9 +37,9 @@ var tagNames = map[byte]string{
 	tagGob: "what GobEncode wrote", tagBinary: "what MarshalBinary wrote", tagText: "what MarshalText wrote", tagJSON: "what MarshalJSON wrote",
 }
 
-// changed says that a value does not fit the type that it has in this program.
+// changed returns the error for a value that does not fit its type in this program.
 func changed(l *layout, format string, args ...any) error {
-	return fmt.Errorf("the checkpoint holds %s, which %v does not; resume with the program that wrote it, or with the type of then",
+	return fmt.Errorf("the checkpoint holds %s, which does not fit into %v; resume with the program that wrote it, or change the type back",
 		fmt.Sprintf(format, args...), l.typ)
 }
 
@@ -82,7 +82,7 @@ func (r *layoutReader) float32() float64 {
 
 func (r *layoutReader) float64() float64 { return math.Float64frombits(bits.ReverseBytes64(r.word())) }
 
-// value reads the content of v, which can be set and is zero. What is wrong with the bytes is in
+// value reads the content of v, which can be set and is zero. Errors of the bytes themselves are in
 // r.err.
 func (r *layoutReader) value(l *layout, v reflect.Value) error {
 	switch l.tag {
@@ -209,8 +209,8 @@ func (r *layoutReader) parts(l *layout, v reflect.Value) error {
 	return nil
 }
 
-// refer reads whether a pointer or a map is nil, one that was met before, or a new one, whose
-// content follows.
+// refer reads a pointer or a map: nil, one that was met before, or a new one. It returns true for a
+// new one, whose content follows.
 func (r *layoutReader) refer(v reflect.Value, make func() reflect.Value) (follows bool) {
 	n := r.unsigned()
 	switch {
@@ -228,13 +228,13 @@ func (r *layoutReader) refer(v reflect.Value, make func() reflect.Value) (follow
 	return false
 }
 
-// fields reads a struct. A field that the type has and the checkpoint lacks stays zero; the other
-// way round something would be lost.
+// fields reads a struct. A field that is missing in the checkpoint stays zero. A field that is
+// missing in the type is an error, since its value would be lost.
 func (r *layoutReader) fields(l *layout, v reflect.Value) error {
 	n := r.count()
 	for i := 0; i < n && r.err == nil; i++ {
 		name := string(r.bytes())
-		at := i // where it was, if the type has not changed
+		at := i // its place if the type has not changed
 		if at >= len(l.fields) || l.fields[at].name != name {
 			for at = 0; at < len(l.fields) && l.fields[at].name != name; at++ {
 			}
@@ -257,7 +257,8 @@ func (r *layoutReader) fields(l *layout, v reflect.Value) error {
 	return nil
 }
 
-// time reads what layoutWriter.time wrote. A place that this machine does not know is its offset.
+// time reads what layoutWriter.time wrote. For a place that this machine does not know it uses the
+// offset.
 func (r *layoutReader) time() time.Time {
 	t := time.Unix(r.signed(), int64(r.unsigned()))
 	where := r.unsigned()

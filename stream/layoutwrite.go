@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// deepest is how deep values may be nested. What lies deeper refers to itself.
+// deepest is how deep values may be nested. A deeper value most likely refers to itself.
 const deepest = 100_000
 
 var errTooDeep = fmt.Errorf("it refers to itself, or is nested more than %d deep; set stream.WithSerializer", deepest)
@@ -18,23 +18,23 @@ var errTooDeep = fmt.Errorf("it refers to itself, or is nested more than %d deep
 type layoutWriter struct {
 	dst   []byte
 	depth int
-	// met are the pointers and maps that were written, in their order. What two of them share
-	// is written once, so it comes back shared, and a value may lead back to itself.
+	// met are the pointers and maps that were written, in their order. A value to which several of
+	// them point is written once, so it comes back shared, and a value may refer to itself.
 	met   []reference
-	index map[reference]int // of met, where these are many
+	index map[reference]int // of met, if there are many
 }
 
-// reference is a pointer or a map. A pointer to a struct and one to its first field differ in their
-// type.
+// reference is a pointer or a map. A pointer to a struct and one to its first field have the same
+// address, so the type is needed too.
 type reference struct {
 	address uintptr
 	typ     reflect.Type
 }
 
-// fewReferences are found as fast without an index.
+// fewReferences is how many references are found just as fast without an index.
 const fewReferences = 8
 
-// placeError says where in a value something is wrong: the innermost place alone.
+// placeError says where in a value an error is. It names only the innermost place.
 type placeError struct {
 	place string
 	err   error
@@ -177,8 +177,8 @@ func (w *layoutWriter) parts(l *layout, v reflect.Value) error {
 	return nil
 }
 
-// refer writes that a pointer or a map is nil, or where it was met before, or that it is a new
-// one, whose content follows.
+// refer writes a pointer or a map: nil, one that was met before, or a new one. It returns true for
+// a new one, whose content must follow.
 func (w *layoutWriter) refer(v reflect.Value) (follows bool) {
 	if v.IsNil() {
 		w.unsigned(0)
@@ -216,16 +216,17 @@ func (w *layoutWriter) find(r reference) (at int, met bool) {
 	return 0, false
 }
 
-// Where a time is.
+// Kinds of locations of a time.
 const (
 	inUTC   = iota
 	inLocal // of the process
-	inZone  // of a fixed offset
-	inPlace // of the database of time zones
+	inZone  // a fixed offset
+	inPlace // a place in the database of time zones
 )
 
-// time writes the second, the nanosecond and where the time is; but for UTC also the offset, and a
-// name. What a monotonic clock says has no meaning in another process.
+// time writes the second, the nanosecond and the kind of the time's location. Except for UTC it
+// also writes the offset and a name. The reading of a monotonic clock is left out, since it means
+// nothing in another process.
 func (w *layoutWriter) time(t time.Time) {
 	w.signed(t.Unix())
 	w.unsigned(uint64(t.Nanosecond()))
@@ -239,7 +240,7 @@ func (w *layoutWriter) time(t time.Time) {
 	if t.Location() == time.Local {
 		where, name = inLocal, zone
 	} else if later, _ := t.AddDate(0, 6, 0).Zone(); zone == name && later == name {
-		where = inZone // of places that are called like a zone a few have no other one, as EST
+		where = inZone // a few places with the name of a zone, such as EST, have no other zone
 	}
 	w.unsigned(where)
 	w.signed(int64(offset))

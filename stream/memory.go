@@ -49,10 +49,10 @@ func (s sliceSource[T]) Splits(context.Context) ([]connector.Split, error) {
 func (s sliceSource[T]) bounds(split connector.Split) (sliceRange, error) {
 	var r sliceRange
 	if err := json.Unmarshal(split.Data, &r); err != nil {
-		return r, fmt.Errorf("split of a slice: %w", err)
+		return r, fmt.Errorf("the description of a slice's split is damaged: %w", err)
 	}
 	if r.Len != len(s) || split.Start < 0 || r.End > int64(len(s)) {
-		return r, fmt.Errorf("the slice had %d values and has %d", r.Len, len(s))
+		return r, fmt.Errorf("the slice had %d values and now has %d; resume with the same slice", r.Len, len(s))
 	}
 	return r, nil
 }
@@ -120,7 +120,7 @@ func (s *seqSource[T]) Splits(context.Context) ([]connector.Split, error) {
 
 func (s *seqSource[T]) Verify(context.Context, []connector.Split, []int64) error {
 	if !s.replayable {
-		return errors.New("the sequence was not said to be replayable")
+		return errors.New("the sequence is not replayable (see stream.FromSeq)")
 	}
 	return nil
 }
@@ -131,14 +131,14 @@ func (s *seqSource[T]) Open(_ context.Context, _ connector.Split, position int64
 	for r.at < position {
 		if _, err, ok := next(); err != nil || !ok {
 			stop()
-			return nil, fmt.Errorf("the sequence gave other values before: it ends, or fails, at %d of %d: %w", r.at, position, cmp.Or(err, io.ErrUnexpectedEOF))
+			return nil, fmt.Errorf("the sequence is not the same as before: it ends or fails at value %d, before value %d: %w", r.at, position, cmp.Or(err, io.ErrUnexpectedEOF))
 		}
 		r.at++
 	}
 	return r, nil
 }
 
-// guarded is seq with a panic of it as an error, which has the stack that iter.Pull2 would lose.
+// guarded returns seq with its panics as errors. They have the stack, which iter.Pull2 would lose.
 func guarded[T any](seq iter.Seq2[T, error]) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		const where = "the sequence"
@@ -165,7 +165,7 @@ type seqReader[T any] struct {
 	at   int64
 }
 
-// Read returns one value at a time: the next one may be long in coming.
+// Read returns one value at a time, because the next one may take long to come.
 func (r *seqReader[T]) Read(ctx context.Context, dst []Record[T], _ int) ([]Record[T], int64, error) {
 	if err := ctx.Err(); err != nil {
 		return dst, r.at, err
@@ -174,7 +174,7 @@ func (r *seqReader[T]) Read(ctx context.Context, dst []Record[T], _ int) ([]Reco
 	switch {
 	case !ok:
 		return dst, r.at, io.EOF
-	case err != nil: // also if it is io.EOF: a sequence ends otherwise
+	case err != nil: // also io.EOF, since a sequence ends without an error
 		return dst, r.at, fmt.Errorf("the sequence yielded an error: %w", err)
 	}
 	dst = append(dst, Record[T]{Value: v, Time: async.NoTime, Position: r.at})
@@ -290,6 +290,8 @@ type collectName struct {
 
 type collectCommitter[T any] struct{ c *Collected[T] }
 
+var errCollected = errors.New("the results of an earlier process are gone with its memory; a stream that is collected cannot be resumed elsewhere")
+
 func (k *collectCommitter[T]) Begin(context.Context, []byte) ([]byte, error) {
 	return []byte("0"), nil
 }
@@ -325,12 +327,12 @@ func (k *collectCommitter[T]) Commit(_ context.Context, plan []byte) error {
 		return nil
 	}
 	if p.Number != k.c.plans+1 {
-		return errors.New("the results of an earlier process are gone with its memory; a stream that is collected cannot be resumed elsewhere")
+		return errCollected
 	}
 	for _, n := range p.Parts {
 		recs, ok := k.c.pending[n.Number]
 		if !ok {
-			return errors.New("the results of an earlier process are gone with its memory; a stream that is collected cannot be resumed elsewhere")
+			return errCollected
 		}
 		k.c.published = append(k.c.published, collectedPart[T]{p.Number, n.Number, n.Split, recs})
 	}

@@ -157,8 +157,8 @@ func TestStateOfAFailure(t *testing.T) {
 	})
 }
 
-// TestNumbersOfAResumption: what earlier processes did is told apart from what this one did, also
-// after a restart to where this one began.
+// TestNumbersOfAResumption: the numbers of earlier processes are separate from those of this one,
+// also after a restart to the checkpoint where this one began.
 func TestNumbersOfAResumption(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDisk()
@@ -269,7 +269,7 @@ func TestNumbersOfCheckpoints(t *testing.T) {
 			time.Sleep(62500 * time.Millisecond)
 			want(t, r, 2, 0, 2)
 			if p := r.Progress(); p.LastCheckpointTook != 0 {
-				t.Errorf("checkpoint 2 took %v, which nobody measured", p.LastCheckpointTook)
+				t.Errorf("checkpoint 2 took %v, although it was not measured", p.LastCheckpointTook)
 			}
 			r.Stop()
 			if err := r.Wait(); err != ErrStopped {

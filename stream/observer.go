@@ -55,6 +55,6 @@ func (CheckpointFailed) event()    {}
 func (Restarting) event()          {}
 func (Ended) event()               {}
 
-type nobody struct{}
+type noObserver struct{}
 
-func (nobody) Observe(Event) {}
+func (noObserver) Observe(Event) {}

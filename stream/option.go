@@ -144,7 +144,7 @@ func gather[O option](opts []O) (options, error) {
 	case o.parallelism < 0 || o.parallelism > MaxParallelism:
 		return o, fmt.Errorf("parallelism is %d; want 1 to %d", o.parallelism, MaxParallelism)
 	case o.watermarks != nil && (o.watermarks.lag < 0 || o.watermarks.idle < 0):
-		return o, fmt.Errorf("watermark lag is %v, idle time %v; want none below 0", o.watermarks.lag, o.watermarks.idle)
+		return o, fmt.Errorf("watermark lag is %v, idle time %v; want 0 or more", o.watermarks.lag, o.watermarks.idle)
 	}
 	return o, nil
 }

@@ -65,8 +65,8 @@ type pastType struct {
 	build func(j *stream.Job, hang chan<- struct{})
 }
 
-// pastOf makes a pipeline of some values. With hang only the first two are answered, and each call
-// that will not be is told there.
+// pastOf makes a pipeline of some values. With hang, only the first two are answered, and each
+// other call is reported there.
 func pastOf[T any](name string, values ...T) pastType {
 	show := func(v T) string {
 		if raw, ok := any(v).(json.RawMessage); ok {

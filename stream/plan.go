@@ -32,7 +32,7 @@ type node struct {
 	edge        crossing // makes the exchange in front, where there is one
 	waits       bool     // an asynchronous operator
 	keyed       bool     // its records are partitioned by key; set by compile
-	wantsKeys   bool     // it works on no others
+	wantsKeys   bool     // it needs records that are partitioned by key
 
 	source *sourceNode
 	sink   *sinkNode
@@ -48,7 +48,7 @@ type sourceNode struct {
 	verify func(context.Context, []connector.Split, []int64) error
 	// rebalancing is nil for a source whose splits stay.
 	rebalancing connector.Rebalancing
-	// apart is nil for a source that cannot tell what it reads from what its job writes.
+	// apart is nil for a source that cannot find out whether it reads what its job writes.
 	apart connector.Apart
 }
 
@@ -76,10 +76,10 @@ func (j *Job) compile() ([]*stage, error) {
 	}
 	for _, n := range j.nodes {
 		if n.sink == nil && n.output == nil && n.kind != "sink" {
-			errs = append(errs, fmt.Errorf("%s: nobody takes its stream; end it with stream.To or stream.Collect", n.name))
+			errs = append(errs, fmt.Errorf("%s: no operator takes its stream; end it with stream.To or stream.Collect", n.name))
 		}
 		if n.letters && n.side == nil {
-			errs = append(errs, fmt.Errorf("%s: nobody takes the records that fail; end their stream with stream.To or stream.Collect", n.name))
+			errs = append(errs, fmt.Errorf("%s: no operator takes the stream of the records that fail; end it with stream.To or stream.Collect", n.name))
 		}
 	}
 	if len(errs) > 0 {
@@ -106,7 +106,7 @@ func (j *Job) compile() ([]*stage, error) {
 		s.nodes = append(s.nodes, n)
 		n.stage = s
 		if n.wantsKeys && !n.keyed {
-			errs = append(errs, fmt.Errorf("%s: the order is keyed, and its records are not brought together by key; want a stream from stream.KeyBy", n.name))
+			errs = append(errs, fmt.Errorf("%s: the order is keyed, but its input is not partitioned by key; want a stream from stream.KeyBy", n.name))
 		}
 	}
 	return stages, errors.Join(errs...)
@@ -127,8 +127,8 @@ func build(stages []*stage, env func(s *stage, index int) *taskEnv) []*task {
 			t := newTask(e)
 			t.first = s.first().name
 			made := map[*node]any{}
-			// taker is what takes a stream of n: an operator made before, or the exchange in front
-			// of it.
+			// taker returns what takes a stream of n: an operator that was made before, or the
+			// exchange in front of one.
 			taker := func(n, to *node) any {
 				switch {
 				case to == nil:

@@ -4,8 +4,8 @@ import "sync"
 
 // Sizes of what travels between goroutines.
 const (
-	// sliceSize is the number of records in a full slice, and sliceBytes that of bytes: what
-	// reaches either is full. One larger record is a slice of its own.
+	// sliceSize is the number of records in a full slice, and sliceBytes the number of bytes. A
+	// slice that reaches either is full. One larger record is a slice of its own.
 	sliceSize  = 256
 	sliceBytes = 256 << 10
 	// portSize is the number of elements that wait in a port.
@@ -95,7 +95,7 @@ func (r *recycler[T]) give(s []Record[T]) {
 	}
 }
 
-// text returns an empty text, a used one with room if there is one.
+// text returns an empty text. It reuses one if it can.
 func (r *recycler[T]) text() []byte {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -20,7 +20,7 @@ type restored struct {
 	async    map[string]checkpoint.Section
 	sinks    map[string]sinkState
 	counts   map[string]opCounts
-	counters []checkpoint.Counter // that counts was made of
+	counters []checkpoint.Counter // from which counts was made
 }
 
 // sinkState is what a committer left in a checkpoint.
@@ -29,7 +29,8 @@ type sinkState struct {
 	planned     bool // there is a plan, which may be empty
 }
 
-// publishes says whether it is more than the positions from which an attempt began to read (A46).
+// publishes reports whether the checkpoint publishes results. One that only says where an attempt
+// began to read does not (A46).
 func (r *restored) publishes() bool {
 	for _, s := range r.sinks {
 		if s.planned {
@@ -132,7 +133,8 @@ const (
 	countHeld    = "held"
 )
 
-// count takes one counter of a checkpoint; those of the whole job follow from the others.
+// count takes one counter of a checkpoint. It ignores those of the whole job, which follow from the
+// others.
 func (r *restored) count(c checkpoint.Counter) {
 	at := strings.LastIndexByte(c.Name, '/')
 	if at < 0 {
@@ -156,7 +158,7 @@ func (r *restored) count(c checkpoint.Counter) {
 	r.counts[name] = o
 }
 
-// counters is the other direction.
+// counters appends the counters that restored.count reads.
 func (c opCounts) counters(dst []checkpoint.Counter) []checkpoint.Counter {
 	return append(dst,
 		checkpoint.Counter{Name: c.operator + "/" + countIn, Value: c.in},
@@ -221,7 +223,7 @@ func restoreEntries[T any](env *taskEnv, operator string, keyed bool, s Serializ
 	return recs, marks, nil
 }
 
-// countersOf are the counters of a checkpoint: those of the job, and of each operator.
+// countersOf returns the counters of a checkpoint: those of the job, and of each operator.
 func countersOf(operators []planned, counts map[string]opCounts) []checkpoint.Counter {
 	all := jobTotals(operators, counts).counters()
 	for _, o := range operators {
@@ -232,21 +234,21 @@ func countersOf(operators []planned, counts map[string]opCounts) []checkpoint.Co
 	return all
 }
 
-// readerOf returns what reads values of a form; s is the operator's serializer.
+// readerOf returns the reader for values of a form. s is the operator's serializer.
 func readerOf[T any](form string, s Serializer[T]) (valueReader[T], error) {
 	own := ownSerializer(s)
 	switch {
 	case form == formLayout && own:
-		return serializerFor[T](nil) // there was none of its own then
+		return serializerFor[T](nil) // the job had no serializer of its own then
 	case form == formOwn && !own:
-		return nil, errors.New("its records were kept by a serializer of the job's own; set it again (stream.WithSerializer)")
+		return nil, errors.New("its records were written by a serializer of the job's own; set the same one again (stream.WithSerializer)")
 	case form == "" && !own:
 		return jsonSerializer[T]{}, nil
 	}
 	return s, nil
 }
 
-// base returns what a checkpoint counted of an operator; r may be nil.
+// base returns the counts of an operator in a checkpoint. r may be nil.
 func base(r *restored, operator string) opCounts {
 	if r != nil {
 		if c, ok := r.counts[operator]; ok {

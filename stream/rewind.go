@@ -15,7 +15,7 @@ import (
 // checkpoints get ids above that of newest.
 func Rewind(from, newest *checkpoint.Snapshot, committers map[string]connector.Committer) (*checkpoint.Snapshot, error) {
 	if from.Run != newest.Run {
-		return nil, fmt.Errorf("checkpoint %d is of run %s and checkpoint %d of run %s; want two of one run", from.ID, from.Run, newest.ID, newest.Run)
+		return nil, fmt.Errorf("checkpoint %d is of run %s, but checkpoint %d is of run %s; want two checkpoints of the same run", from.ID, from.Run, newest.ID, newest.Run)
 	}
 	back := *from
 	back.Sections = slices.Clone(from.Sections)
@@ -26,7 +26,7 @@ func Rewind(from, newest *checkpoint.Snapshot, committers map[string]connector.C
 		}
 		r, ok := committers[sec.Operator].(connector.Rewinder)
 		if !ok {
-			return nil, fmt.Errorf("%s: the sink cannot go back behind what it has published since checkpoint %d", sec.Operator, from.ID)
+			return nil, fmt.Errorf("%s: the sink cannot take back the results that it has published since checkpoint %d", sec.Operator, from.ID)
 		}
 		at := slices.IndexFunc(newest.Sections, func(s checkpoint.Section) bool { return s.Kind == checkpoint.KindSink && s.Operator == sec.Operator })
 		if at < 0 {
@@ -38,7 +38,7 @@ func Rewind(from, newest *checkpoint.Snapshot, committers map[string]connector.C
 		}
 		sec.Parts = []checkpoint.Part{{Split: -1, Name: partState, Data: state}}
 		for _, p := range newest.Sections[at].Parts {
-			if p.Name == partPlan { // none where it publishes nothing
+			if p.Name == partPlan { // a checkpoint that publishes nothing has no plan
 				sec.Parts = append(sec.Parts, p)
 			}
 		}

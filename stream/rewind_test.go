@@ -53,9 +53,9 @@ func TestRewind(t *testing.T) {
 		committers map[string]connector.Committer
 		want       string
 	}{
-		{newest, map[string]connector.Committer{"out": struct{ connector.Committer }{}}, "cannot go back behind what it has published since checkpoint 3"},
-		{newest, nil, "cannot go back"},
-		{other, map[string]connector.Committer{"out": rewinder{}}, "checkpoint 3 is of run r and checkpoint 5 of run another"},
+		{newest, map[string]connector.Committer{"out": struct{ connector.Committer }{}}, "cannot take back the results that it has published since checkpoint 3"},
+		{newest, nil, "cannot take back"},
+		{other, map[string]connector.Committer{"out": rewinder{}}, "checkpoint 3 is of run r, but checkpoint 5 is of run another"},
 		{bare, map[string]connector.Committer{"out": rewinder{}}, "checkpoint 5 holds no state of it"},
 	} {
 		if _, err := Rewind(from, c.newest, c.committers); err == nil || !strings.Contains(err.Error(), c.want) {
@@ -79,8 +79,8 @@ func (f *forgetful) Newest(context.Context) (*checkpoint.Snapshot, error) {
 	return f.all[len(f.all)-2], nil
 }
 
-// TestARestartDoesNotGoBackBehindWhatIsPublished: whether the job makes the same results again is
-// for who resumes it to know.
+// TestARestartDoesNotGoBackBehindWhatIsPublished: only the user knows whether the job makes the
+// same results again, so a restart does not decide that.
 func TestARestartDoesNotGoBackBehindWhatIsPublished(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := New("forgetful", Config{Checkpoint: CheckpointConfig{Interval: 10 * time.Millisecond, Store: &forgetful{CheckpointStore: NewMemoryStore()}}})
@@ -88,7 +88,7 @@ func TestARestartDoesNotGoBackBehindWhatIsPublished(t *testing.T) {
 		out := Collect(OrderedWait(From(j, FromSlice(numbers(200))), async.Func(f.call, 4), async.Config{Capacity: 8, Retry: async.Retry{Max: async.Off}}))
 		r := j.Start(t.Context())
 		err := r.Wait()
-		if err == nil || !strings.Contains(err.Error(), "is damaged or gone, and a restart does not go back behind it; resume the run") || len(out.Results()) == 0 {
+		if err == nil || !strings.Contains(err.Error(), "so a restart cannot go back to an older checkpoint; resume the run") || len(out.Results()) == 0 {
 			t.Errorf("%d results, %v", len(out.Results()), err)
 		}
 	})

@@ -35,7 +35,7 @@ type Run struct {
 	committer committer
 	id        string
 	cut       map[string][]splitState // the initial splits of a run that began here
-	// kept is what the checkpoint of the run's beginning says; nil before there is one.
+	// kept is what the checkpoint of the run's beginning says, or nil before it is written.
 	kept     map[string][]splitState
 	lastID   int64
 	numbered bool  // a checkpoint has had the number lastID, which may be 0
@@ -126,12 +126,12 @@ func (r *Run) close(ctx context.Context, err error) {
 	if cerr := r.committer.close(); err == nil {
 		err = cerr
 	}
-	// it may wrap the cause of the context's end, which is a user's
+	// err may wrap the cause of the context's end, which is a user's error.
 	err = guards.Error("job "+r.job.name, err)
 	switch {
 	case err == nil, errors.Is(err, ErrStopped):
 	case ctx.Err() != nil:
-		// What failed on the way out is a consequence.
+		// Failures while the job ends are consequences of the cancellation.
 		err = fmt.Errorf("job %q was cancelled: %w", r.job.name, context.Cause(ctx))
 	default:
 		err = fmt.Errorf("job %q failed: %w", r.job.name, err)
@@ -200,11 +200,12 @@ func (r *Run) run(ctx context.Context) error {
 		case out.err == nil, out.err == errStoppedIdle:
 			return out.err
 		case r.stopped():
-			return fmt.Errorf("%w, from the last checkpoint that was completed, since stopping with one failed: %w", ErrStopped, out.err)
+			return fmt.Errorf("%w, from the last checkpoint that was completed, since the checkpoint of this stop failed: %w", ErrStopped, out.err)
 		}
 		if out.shut && !r.ran {
-			// What could never be opened is set up wrongly, or lacks what it needs. The code that
-			// opens it waits for that, if waiting helps. A restart would only do it again.
+			// A task that could never be opened has a wrong configuration, or lacks something that
+			// it needs. If waiting helps, the code that opens it has waited. A restart would only
+			// repeat that.
 			return out.err
 		}
 		for {
@@ -343,7 +344,7 @@ func (r *Run) begin(ctx context.Context) (*restored, error) {
 	}
 	var previous *restored
 	if p := r.cfg.Previous; p != nil {
-		// Only what the sinks of both have in common matters.
+		// Only the states of the sinks matter.
 		previous = &restored{sinks: map[string]sinkState{}}
 		for _, sec := range p.Sections {
 			for _, part := range sec.Parts {
@@ -380,11 +381,11 @@ func (r *Run) goBack(ctx context.Context) (from *restored, refused, err error) {
 	case err != nil:
 		return nil, nil, fmt.Errorf("cannot find the newest checkpoint: %w", err)
 	case snap != nil && (snap.Run != r.id || snap.ID <= r.cfg.LastID):
-		snap = nil // none of this process
+		snap = nil // it is not a checkpoint of this process
 	}
 	if done := r.tracker.lastOwn(); done > 0 && (snap == nil || snap.ID < done) {
-		return nil, fmt.Errorf("checkpoint %d, behind which results are published, is damaged or gone, and a restart does not go back behind it; "+
-			"resume the run, which does so if it can, or says what else can be done", done), nil
+		return nil, fmt.Errorf("checkpoint %d is damaged or gone, but its results are published, so a restart cannot go back to an older checkpoint; "+
+			"resume the run, which goes back if that is possible, and otherwise says what to do", done), nil
 	}
 	if snap == nil {
 		snap = r.cfg.Resume
@@ -399,7 +400,8 @@ func (r *Run) goBack(ctx context.Context) (from *restored, refused, err error) {
 	before := r.tracker.progress().LastCheckpoint
 	from, refused, err = r.take(ctx, snap)
 	if from != nil && snap != r.cfg.Resume && snap.ID > before && from.publishes() {
-		// It was kept, and the job failed before its results were published, which they are now.
+		// The checkpoint was written, but the job failed before its results were published. They
+		// are published now.
 		r.tracker.set(func(p *Progress) { p.CheckpointsCompleted++ })
 	}
 	return from, refused, err
@@ -462,7 +464,7 @@ func (r *Run) verify(ctx context.Context, splits map[string][]splitState) (refus
 // one.
 func (r *Run) untimely(operator string, split int, position int64, t async.EventTime) {
 	if r.tracker.untimed.Add(1) == 1 {
-		r.cfg.Logger.Warn("records have times out of range (years 1 to 9999) and are taken to have none; this is said once, and counted", "job", r.job.name,
+		r.cfg.Logger.Warn("a record has a time out of range (years 1 to 9999) and is treated as a record without a time; further ones are counted but not logged", "job", r.job.name,
 			"operator", operator, "split", split, "position", position, "time_ms", int64(t))
 	}
 }

@@ -16,11 +16,11 @@ type Serializer[T any] interface {
 	Decode(data []byte) (T, error)
 }
 
-// layoutSerializer is the default: values lie in a checkpoint as their type's layout says.
+// layoutSerializer is the default. It writes values as the layout of their type says.
 type layoutSerializer[T any] struct{ layout *layout }
 
 func (s layoutSerializer[T]) Append(dst []byte, v T) ([]byte, error) {
-	if raw, ok := any(&v).(*json.RawMessage); ok { // what jobs of the command are made of
+	if raw, ok := any(&v).(*json.RawMessage); ok { // the records of the command's jobs
 		return appendBytes(append(dst, tagBytes), *raw), nil
 	}
 	return appendValue(dst, s.layout, v)
@@ -50,7 +50,7 @@ func (jsonSerializer[T]) Decode(data []byte) (v T, err error) {
 	return v, err
 }
 
-// refusing stands for the default serializer where that would lose a part of the value.
+// refusing replaces the default serializer for a type of which it would lose a part.
 type refusing[T any] struct{ err error }
 
 func (r refusing[T]) Append(dst []byte, _ T) ([]byte, error) { return dst, r.err }
@@ -78,7 +78,7 @@ func serializerFor[T any](given any) (Serializer[T], error) {
 	}
 	l, err := layoutOf(t)
 	if err != nil {
-		err = fmt.Errorf("the snapshot policy keeps records of type %v in checkpoints, and they would not come back as they are: %w; "+
+		err = fmt.Errorf("the snapshot policy keeps records of type %v in checkpoints, but a restore would change them: %w; "+
 			"set stream.WithSerializer, or the drain policy", t, err)
 		return refusing[T]{err}, err
 	}

@@ -17,8 +17,8 @@ type observerFunc func(Event)
 
 func (o observerFunc) Observe(e Event) { o(e) }
 
-// TestStopWithRecordsThatCannotBeKept: a stop always ends with a checkpoint. Records that none can
-// hold are waited for; where that is excluded the job does not start.
+// TestStopWithRecordsThatCannotBeKept: a stop always ends with a checkpoint. It waits for records
+// that a checkpoint cannot hold. If it must not wait, the job does not start.
 func TestStopWithRecordsThatCannotBeKept(t *testing.T) {
 	for name, c := range map[string]struct {
 		cfg     async.Config
@@ -82,7 +82,7 @@ func TestSerializersChange(t *testing.T) {
 		{nil, nil, ""},
 		{nil, []AsyncOption{WithSerializer[int](textSerializer{})}, ""},
 		{[]AsyncOption{WithSerializer[int](textSerializer{})}, []AsyncOption{WithSerializer[int](textSerializer{})}, ""},
-		{[]AsyncOption{WithSerializer[int](textSerializer{})}, nil, "its records were kept by a serializer of the job's own; set it again"},
+		{[]AsyncOption{WithSerializer[int](textSerializer{})}, nil, "its records were written by a serializer of the job's own; set the same one again"},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			d := newDisk()

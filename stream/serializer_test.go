@@ -359,13 +359,13 @@ func TestTypesMayGrow(t *testing.T) {
 		}
 	}
 	_, err = layoutOnly[changingLess](t).Decode(data)
-	fails(err, "the checkpoint holds a field B, which stream.changingLess does not")
+	fails(err, "the checkpoint holds a field B, which does not fit into stream.changingLess")
 	_, err = layoutOnly[changingSize](t).Decode(data)
-	fails(err, "field A: the checkpoint holds 300, which int8 does not")
+	fails(err, "field A: the checkpoint holds 300, which does not fit into int8")
 	_, err = layoutOnly[changingKind](t).Decode(data)
-	fails(err, "field A: the checkpoint holds a signed number, which string does not")
+	fails(err, "field A: the checkpoint holds a signed number, which does not fit into string")
 	_, err = layoutOnly[[]int](t).Decode(data)
-	fails(err, "the checkpoint holds a struct, which []int does not")
+	fails(err, "the checkpoint holds a struct, which does not fit into []int")
 }
 
 func layoutOnly[T any](t *testing.T) Serializer[T] {
@@ -440,23 +440,23 @@ func TestTypesThatAreRefused(t *testing.T) {
 	}
 	is := func(s any, err error) (any, error) { return s, err }
 	for want, f := range map[string]func() (any, error){
-		"field secret of stream.unexported is not exported":                                       func() (any, error) { return is(serializerFor[[]unexported](nil)) },
-		"field Meta of stream.holdsAny cannot be kept: interface {} is an interface":              func() (any, error) { return is(serializerFor[*holdsAny](nil)) },
-		"field Err of stream.holdsError cannot be kept: error is an interface":                    func() (any, error) { return is(serializerFor[holdsError](nil)) },
-		"field F of stream.holdsFunc cannot be kept: func() means nothing in another process":     func() (any, error) { return is(serializerFor[holdsFunc](nil)) },
-		"of sync.Mutex is not exported":                                                           func() (any, error) { return is(serializerFor[holdsLock](nil)) },
-		"of atomic.Int64 is not exported":                                                         func() (any, error) { return is(serializerFor[holdsAtomic](nil)) },
-		"field secret of stream.promotes is not exported, and GobEncode is that of an embedded":   func() (any, error) { return is(serializerFor[promotes](nil)) },
-		"field secret of stream.promotesPointer is not exported, and GobEncode is that of an":     func() (any, error) { return is(serializerFor[promotesPointer](nil)) },
-		"field Marshaler of stream.promotesInterface cannot be kept: json.Marshaler is an":        func() (any, error) { return is(serializerFor[promotesInterface](nil)) },
-		"field inner of stream.embedsPointer is not exported":                                     func() (any, error) { return is(serializerFor[embedsPointer](nil)) },
-		"field number of stream.embedsNumber is not exported":                                     func() (any, error) { return is(serializerFor[embedsNumber](nil)) },
-		"field sealed of stream.embedsSealed is not exported, and MarshalJSON is that of an":      func() (any, error) { return is(serializerFor[embedsSealed](nil)) },
-		"field Bad of stream.recursiveBad cannot be kept: chan int means nothing in another proc": func() (any, error) { return is(serializerFor[map[string]recursiveBad](nil)) },
-		"field C of stream.lost cannot be kept":                                                   func() (any, error) { return is(serializerFor[beside](nil)) },
-		"field v of stream.oneWay is not exported, and there is MarshalJSON and no UnmarshalJSON": func() (any, error) { return is(serializerFor[oneWay](nil)) },
-		"of timestamppb.Timestamp is not exported":                                                func() (any, error) { return is(serializerFor[*timestamppb.Timestamp](nil)) },
-		"interface {} is an interface, and what is in it would come back as another type":         func() (any, error) { return is(serializerFor[any](nil)) },
+		"field secret of stream.unexported is not exported":                                                  func() (any, error) { return is(serializerFor[[]unexported](nil)) },
+		"field Meta of stream.holdsAny cannot be kept: interface {} is an interface":                         func() (any, error) { return is(serializerFor[*holdsAny](nil)) },
+		"field Err of stream.holdsError cannot be kept: error is an interface":                               func() (any, error) { return is(serializerFor[holdsError](nil)) },
+		"field F of stream.holdsFunc cannot be kept: func() means nothing in another process":                func() (any, error) { return is(serializerFor[holdsFunc](nil)) },
+		"of sync.Mutex is not exported":                                                                      func() (any, error) { return is(serializerFor[holdsLock](nil)) },
+		"of atomic.Int64 is not exported":                                                                    func() (any, error) { return is(serializerFor[holdsAtomic](nil)) },
+		"field secret of stream.promotes is not exported, and GobEncode belongs to an embedded field":        func() (any, error) { return is(serializerFor[promotes](nil)) },
+		"field secret of stream.promotesPointer is not exported, and GobEncode belongs to an embedded field": func() (any, error) { return is(serializerFor[promotesPointer](nil)) },
+		"field Marshaler of stream.promotesInterface cannot be kept: json.Marshaler is an":                   func() (any, error) { return is(serializerFor[promotesInterface](nil)) },
+		"field inner of stream.embedsPointer is not exported":                                                func() (any, error) { return is(serializerFor[embedsPointer](nil)) },
+		"field number of stream.embedsNumber is not exported":                                                func() (any, error) { return is(serializerFor[embedsNumber](nil)) },
+		"field sealed of stream.embedsSealed is not exported, and MarshalJSON belongs to an embedded field":  func() (any, error) { return is(serializerFor[embedsSealed](nil)) },
+		"field Bad of stream.recursiveBad cannot be kept: chan int means nothing in another proc":            func() (any, error) { return is(serializerFor[map[string]recursiveBad](nil)) },
+		"field C of stream.lost cannot be kept":                                                              func() (any, error) { return is(serializerFor[beside](nil)) },
+		"field v of stream.oneWay is not exported, and the type has MarshalJSON but not UnmarshalJSON":       func() (any, error) { return is(serializerFor[oneWay](nil)) },
+		"of timestamppb.Timestamp is not exported":                                                           func() (any, error) { return is(serializerFor[*timestamppb.Timestamp](nil)) },
+		"interface {} is an interface, and its value would come back as another type":                        func() (any, error) { return is(serializerFor[any](nil)) },
 	} {
 		_, err := f()
 		refused(want, err)

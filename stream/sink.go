@@ -11,8 +11,8 @@ import (
 	guards "github.com/tensorferry/tensorferry/internal/guard"
 )
 
-// sinkWriter is the end of a chain in a sink. Pending results stay with it until a
-// checkpoint that holds them is complete, so those of an aborted one join the next (A45).
+// sinkWriter is the end of a chain in a sink. It keeps pending results until a checkpoint that
+// holds them is complete, so those of an aborted checkpoint join the next (A45).
 type sinkWriter[T any] struct {
 	env     *taskEnv
 	counts  *counts
@@ -22,7 +22,7 @@ type sinkWriter[T any] struct {
 	failed  error
 	ctx     context.Context
 	pending []connector.Pending
-	// acked are how many of pending each acknowledged checkpoint holds.
+	// The newest checkpoint that was acknowledged, ackedID, holds the first acked of pending.
 	ackedID int64
 	acked   int
 }
@@ -61,7 +61,7 @@ func (w *sinkWriter[T]) over(id int64, complete bool) {
 		return
 	}
 	if err := w.env.guard("CheckpointDone of "+w.counts.operator, func() error { return w.holder.CheckpointDone(id, complete) }); err != nil {
-		w.failed = fmt.Errorf("%s: cannot go on behind checkpoint %d: %w", w.counts.operator, id, err)
+		w.failed = fmt.Errorf("%s: cannot go on after checkpoint %d: %w", w.counts.operator, id, err)
 	}
 }
 

@@ -35,7 +35,7 @@ type batch[T any] struct {
 	split int
 	recs  []Record[T]
 	next  int64
-	data  []byte // what Split.Data is from next on; nil: as it was
+	data  []byte // Split.Data from next on; nil: unchanged
 	end   bool   // of the split
 	err   error
 }
@@ -49,8 +49,8 @@ type splitState struct {
 	own   bool // split.Data belongs to this attempt alone
 }
 
-// reader reads the splits of one subtask, one after another. fetch is called by
-// a goroutine of its own, since it blocks; everything reaches the task through the port.
+// reader reads the splits of one subtask, one after another. fetch is called from a goroutine of
+// its own, since it blocks. Everything reaches the task through the port.
 type reader[T any] struct {
 	port[batch[T]]
 	recycler[T]
@@ -62,7 +62,8 @@ type reader[T any] struct {
 	all      connector.UnboundedReader[T]
 
 	size func(*T) int64
-	// bytes of the largest record of the last Read that returned some; 0: there was none
+	// largest is the bytes of the largest record of the last Read that returned records. It is 0
+	// before that.
 	largest int64
 }
 
@@ -80,7 +81,7 @@ func (r *reader[T]) fetch(ctx context.Context) bool {
 	b.end, b.err = r.read(ctx, s, &b)
 	b.end = b.end && b.err == nil
 	if b.err == nil && len(b.recs) == 0 && !b.end {
-		b.err = errors.New("the reader returned neither records nor an end nor an error")
+		b.err = errors.New("the reader returned no records, no io.EOF and no error")
 	}
 	for i := range b.recs {
 		b.recs[i].Split = s.index
@@ -119,16 +120,16 @@ func (r *reader[T]) fetchUnbounded(ctx context.Context) bool {
 			}
 		}
 		if b.split, b.recs, b.next, err = r.all.Read(ctx, r.get(), r.most()); err == io.EOF {
-			err = fmt.Errorf("the reader says that its input has ended, and the splits of a live source have no end: %w", err)
+			err = fmt.Errorf("the reader returned io.EOF, but the splits of an unbounded source have no end: %w", err)
 		}
 		return err
 	})
 	if err == nil {
 		switch i := slices.IndexFunc(r.todo, func(s splitState) bool { return s.index == b.split }); {
 		case i < 0:
-			err = fmt.Errorf("the reader returned records of split %d, which is not this subtask's", b.split)
+			err = fmt.Errorf("the reader returned records of split %d, which does not belong to this subtask", b.split)
 		case len(b.recs) == 0 && b.next <= r.todo[i].next:
-			err = errors.New("the reader returned neither records nor a greater position nor an error")
+			err = errors.New("the reader returned no records, no greater position and no error")
 		default:
 			r.todo[i].next = b.next
 		}
@@ -166,11 +167,11 @@ func (r *reader[T]) read(ctx context.Context, s *splitState, b *batch[T]) (end b
 	return end, err
 }
 
-// most is how many records the next Read is asked for: as many as make a slice if none is larger
-// than those of the last one.
+// most returns how many records the next Read is asked for: as many as fill a slice if none is
+// larger than those of the last Read.
 func (r *reader[T]) most() int { return fitting(r.largest) }
 
-// weigh keeps how large the records of a Read were.
+// weigh remembers the size of the largest record of a Read.
 func (r *reader[T]) weigh(recs []Record[T]) {
 	if len(recs) == 0 {
 		return
@@ -194,8 +195,8 @@ func (r *reader[T]) shut() error {
 	return guards.Call("Close of "+r.operator, open.Close)
 }
 
-// broke says that a fetch did not return: a function of the source has ended the goroutine, in
-// whose deferred function this is called.
+// broke reports that a fetch did not return, because a function of the source has ended the
+// goroutine. It is called in a deferred function of that goroutine.
 func (r *reader[T]) broke() {
 	err := guards.Exited("Read of " + r.operator)
 	s := &r.todo[0]
@@ -214,8 +215,8 @@ type fetcher interface {
 func (r *reader[T]) full() bool      { return r.port.len() == portSize }
 func (r *reader[T]) onRoom(f func()) { r.port.taken = f }
 
-// sourceHead is the head of a source's chain. The position of each split in a checkpoint is
-// that of the first record that has not entered the chain.
+// sourceHead is the head of a source's chain. The position of each split in a checkpoint is that of
+// the first record that has not entered the chain.
 type sourceHead[T any] struct {
 	idle
 	env    *taskEnv
@@ -275,7 +276,7 @@ func (h *sourceHead[T]) trigger(id int64, stop bool) error {
 	return h.next.barrier(b)
 }
 
-// position is that of the first record of the present batch that has not been let in.
+// position returns the position of the first record of the present batch that has not been let in.
 func (h *sourceHead[T]) position() int64 {
 	if h.off < len(h.now.recs) {
 		return h.now.recs[h.off].Position
@@ -359,7 +360,8 @@ func (h *sourceHead[T]) let(now time.Time, recs []Record[T]) error {
 	if err := h.next.records(recs); err != nil {
 		return err
 	}
-	// No record at or before the watermark is to follow; one at top - lag still may.
+	// No record at or before the watermark may follow. A record at top - lag still may, so the
+	// watermark is 1 less.
 	if w := h.top - async.EventTime(h.marks.lag.Milliseconds()) - 1; h.top != async.NoTime && w > h.sent && w < h.top {
 		h.sent = w
 		return h.mark(async.Watermark{Time: w})

@@ -65,8 +65,8 @@ func (r *liveEndingsReader) Read(ctx context.Context, dst []Record[int], max int
 	return 0, dst, next, err
 }
 
-// A split ends with io.EOF of its reader's Read. Everything else that is called EOF, or wraps it,
-// is the failure of something, behind which there are records.
+// A split ends with io.EOF of its reader's Read. Any other EOF, or an error that wraps it, is a
+// failure, and records may follow it.
 func TestOnlyEOFIsAnEnd(t *testing.T) {
 	wrapped := fmt.Errorf("the connection broke: %w", io.EOF)
 	seq := func(err error) connector.Source[int] {
@@ -89,10 +89,10 @@ func TestOnlyEOFIsAnEnd(t *testing.T) {
 		"Close":                      {endings{read: io.EOF, close: io.EOF}, "cannot read split 0 from position 2: EOF", io.EOF},
 		"Splits":                     {endings{splits: io.EOF}, "cannot cut the input into splits: EOF", io.EOF},
 		"wrapped, copied":            {Copying[int](endings{read: wrapped}, unchanged), "the connection broke", io.EOF},
-		"live, io.EOF":               {liveEndings{endings{read: io.EOF}}, "splits of a live source have no end: EOF", io.EOF},
+		"live, io.EOF":               {liveEndings{endings{read: io.EOF}}, "splits of an unbounded source have no end: EOF", io.EOF},
 		"live, wrapped":              {liveEndings{endings{read: wrapped}}, "the connection broke: EOF", io.EOF},
 		"live, OpenAll":              {liveEndings{endings{open: io.EOF}}, "cannot read split 0 from position 0: EOF", io.EOF},
-		"live, copied":               {Copying[int](liveEndings{endings{read: io.EOF}}, unchanged), "splits of a live source have no end", io.EOF},
+		"live, copied":               {Copying[int](liveEndings{endings{read: io.EOF}}, unchanged), "splits of an unbounded source have no end", io.EOF},
 		"a sequence":                 {seq(nil), "", nil},
 		"a sequence with io.EOF":     {seq(io.EOF), "the sequence yielded an error: EOF", io.EOF},
 		"a sequence with it wrapped": {seq(wrapped), "the connection broke", io.EOF},

@@ -147,7 +147,7 @@ func TestKeyedWait(t *testing.T) {
 func TestSplitBuildMistakes(t *testing.T) {
 	fn := choosy(1)
 	for what, build := range map[string]func(*Job, *Stream[int]){
-		"nobody takes the records that fail": func(_ *Job, s *Stream[int]) {
+		"no operator takes the stream of the records that fail": func(_ *Job, s *Stream[int]) {
 			good, _ := AsyncWithDeadLetters(s, fn, async.Config{})
 			Collect(good)
 		},
@@ -162,7 +162,7 @@ func TestSplitBuildMistakes(t *testing.T) {
 		"implement async.FallbackMaker": func(_ *Job, s *Stream[int]) {
 			Collect(OrderedWait(s, fn, async.Config{OnError: async.OnError{Timeout: async.Fallback}}))
 		},
-		"a stream has one taker": func(_ *Job, s *Stream[int]) {
+		"only one operator can take a stream": func(_ *Job, s *Stream[int]) {
 			good, bad := AsyncWithDeadLetters(s, fn, async.Config{})
 			Collect(good)
 			Collect(bad, Name("bad"))

@@ -12,8 +12,8 @@ import (
 
 // Names of parts in a checkpoint, beside those of package checkpoint.
 const (
-	// partForm says how the values of the entries are written. Checkpoints of version 1 lack it;
-	// their values are formOwn or JSON.
+	// partForm says how the values of the entries are written. Checkpoints of version 1 do not have
+	// it: their values are formOwn or JSON.
 	partForm  = "form"
 	partMarks = "watermarks"
 	partState = "state"
@@ -55,7 +55,7 @@ type valueReader[T any] interface {
 }
 
 // decodeEntries reads the entries of one part. The values share no memory with data, which another
-// restart may need as it is.
+// restart may read again.
 func decodeEntries[T any](data []byte, split int, s valueReader[T]) ([]keptEntry[T], error) {
 	f := form{data: data}
 	var all []keptEntry[T]
@@ -81,7 +81,8 @@ func decodeEntries[T any](data []byte, split int, s valueReader[T]) ([]keptEntry
 	return all, nil
 }
 
-// sane returns a time as it is if it can be one. Earlier versions took any number for one.
+// sane returns t if it is a valid event time, and otherwise NoTime. Earlier versions accepted any
+// number.
 func sane(t async.EventTime) async.EventTime {
 	if t.Valid() || t == async.EndOfTime {
 		return t
@@ -120,7 +121,7 @@ func decodeMarks(data []byte) ([]async.QueuedWatermark, error) {
 	return all, nil
 }
 
-// form reads what the functions above wrote, from any bytes.
+// form reads what the functions above wrote. The bytes may be damaged.
 type form struct {
 	data []byte
 	err  error

@@ -26,7 +26,7 @@ func From[T any](j *Job, src connector.Source[T], opts ...SourceOption) *Stream[
 		err = errors.Join(err, errors.New("the source is nil"))
 	}
 	if _, live := src.(connector.Unbounded[T]); live && j.cfg.Checkpoint.Interval == 0 {
-		err = errors.Join(err, errors.New("the source has no end, so without periodic checkpoints nothing would be published before a stop, and a restart would begin at the beginning; set Config.Checkpoint.Interval"))
+		err = errors.Join(err, errors.New("the source has no end, so without periodic checkpoints no result would be published before a stop, and a restart would read everything again; set Config.Checkpoint.Interval"))
 	}
 	n := &node{kind: "source", parallelism: o.parallelism}
 	if n.parallelism == 0 {
@@ -156,7 +156,7 @@ func take[T any](s *Stream[T], kind string, o options, err error) *node {
 		to = &s.from.side
 	}
 	if *to != nil {
-		s.job.fault(n.name, fmt.Errorf("the stream of %q is taken already, by %q; a stream has one taker", s.from.name, (*to).name))
+		s.job.fault(n.name, fmt.Errorf("the stream of %q is already taken by %q; only one operator can take a stream", s.from.name, (*to).name))
 	} else {
 		*to = n
 	}

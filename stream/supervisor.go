@@ -8,7 +8,7 @@ import (
 	"github.com/tensorferry/tensorferry/stream/restart"
 )
 
-// vain is how many restarts in a row may fail without a checkpoint completed between (A43).
+// vain is how many restarts in a row may fail without a checkpoint completed between them (A43).
 const vain = 3
 
 // supervisor judges the failures of a run. It is a step function: the failures of attempts come in,
@@ -47,7 +47,7 @@ func (s *supervisor) failed(now time.Time, err error, completed int64) (delay ti
 		return d.Delay, nil
 	}
 	if name := s.strategy.Config().Strategy; name != restart.None {
-		return 0, fmt.Errorf("failure %d is beyond what the restart strategy %s allows: %w", next.Failures, name, err)
+		return 0, fmt.Errorf("failure %d is more than the restart strategy %s allows: %w", next.Failures, name, err)
 	}
 	return 0, err
 }

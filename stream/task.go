@@ -19,7 +19,7 @@ type input[T any] interface {
 	// room returns how many records may come now. More may come if one record became several. These
 	// are then kept until there is room.
 	room() int
-	// records takes records. The slice belongs to the giver again on return.
+	// records takes records. The slice belongs to the caller again on return.
 	records([]Record[T]) error
 	watermark(async.Watermark) error
 	// barrier passes even if there is no room. It may come after end.
@@ -278,7 +278,7 @@ func (t *task) step(now time.Time) (more bool, next time.Time, err error) {
 func (t *task) close() error {
 	var errs []error
 	one := func(op operator) {
-		// one that does not return must not keep the others from being closed
+		// A close that does not return must not keep the others from being closed.
 		errs = append(errs, guard(t.name(), op.close))
 	}
 	t.at = t.first

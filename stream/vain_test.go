@@ -18,7 +18,8 @@ import (
 )
 
 // TestRestartsInVain: a job that fails in three restarts in a row, at whichever record, with no
-// checkpoint completed between them, ends. What other systems are away or full for does not count.
+// checkpoint completed between them, ends. Failures of other systems that are away or full do not
+// count.
 func TestRestartsInVain(t *testing.T) {
 	// A record takes 5 ms. An attempt that fails again at its record ends before the next
 	// checkpoint.
@@ -224,8 +225,8 @@ func (readAnywhere) Splits(context.Context) ([]connector.Split, error) {
 	return []connector.Split{{Data: []byte("1")}}, nil
 }
 
-// TestLockThatIsGone: who removes the lock of a checkpoint folder lets another process in, so the
-// job ends at once.
+// TestLockThatIsGone: if the lock of a checkpoint folder is removed, another process can get in, so
+// the job ends at once.
 func TestLockThatIsGone(t *testing.T) {
 	for name, remove := range map[string]func(dir string) error{
 		"removed":                          func(dir string) error { return os.Remove(filepath.Join(dir, "lock")) },

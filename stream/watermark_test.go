@@ -147,7 +147,7 @@ func TestQueuedWatermarksComeBack(t *testing.T) {
 	}
 }
 
-// held answers when it is told to.
+// held answers when the test says so.
 type held struct {
 	done  async.Completer[int]
 	calls []async.Call[int]

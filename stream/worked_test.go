@@ -56,7 +56,7 @@ func TestWorked(t *testing.T) {
 		}
 		// Calls that a failing attempt had made and not begun were not counted by the function.
 		if n := look(); n < calls.Load() || calls.Load() <= 2*sliceSplit {
-			t.Errorf("%d calls are told of, %d were made; want more than there are records", n, calls.Load())
+			t.Errorf("%d calls are counted, %d were made; want more than there are records", n, calls.Load())
 		}
 		if len(before) != 6 {
 			t.Errorf("%d subtasks; want two each of source, op and out", len(before))

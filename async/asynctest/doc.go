@@ -23,7 +23,7 @@
 //
 //			h.Push("fast", "slow")
 //			fn.Call("fast").Complete(4)
-//			h.Advance(10 * time.Second) // nobody answers "slow"
+//			h.Advance(10 * time.Second) // "slow" gets no answer
 //			h.Finish()
 //
 //			if got := h.Transcript(); got != "4 -1 end" {

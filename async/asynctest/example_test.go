@@ -18,7 +18,7 @@ import (
 
 // The tests of this file are what users write. The documents show them word for word.
 
-// lenient answers -1 for what takes too long.
+// lenient answers -1 for a record that takes too long.
 type lenient struct {
 	asynctest.Manual[string, int]
 }
@@ -34,7 +34,7 @@ func TestSlowAnswerIsReplaced(t *testing.T) {
 
 		h.Push("fast", "slow")
 		fn.Call("fast").Complete(4)
-		h.Advance(10 * time.Second) // nobody answers "slow"
+		h.Advance(10 * time.Second) // "slow" gets no answer
 		h.Finish()
 
 		if got := h.Transcript(); got != "4 -1 end" {
@@ -75,7 +75,7 @@ func TestLookup(t *testing.T) {
 	})
 }
 
-// patient has opinions about retries and makes results of failures.
+// patient decides about retries, and makes results for failed records.
 type patient struct {
 	asynctest.Manual[string, int]
 }

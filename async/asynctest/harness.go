@@ -131,7 +131,7 @@ func (h *Harness[IN, OUT]) settle() {
 		h.t.Fatalf("asynctest: a method of the harness or of a Manual was called from within the function; call them from the test only")
 	}
 	for first := true; ; first = false {
-		synctest.Wait() // the function's goroutines come first: what they answer now is in time
+		synctest.Wait() // the function's goroutines come first, so that their answers are in time
 		woken := false
 		select {
 		case <-h.woken:

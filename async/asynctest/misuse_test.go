@@ -47,7 +47,7 @@ func failures(f func(p *probe)) string {
 	return strings.Join(p.failures, "\n")
 }
 
-// blocking is a function with a handler that does what it must not.
+// blocking is a function with a handler that blocks, which is not allowed.
 type blocking struct {
 	asynctest.Manual[int, int]
 	handle func()

@@ -34,8 +34,8 @@ type Pair[T ~[]byte] struct {
 	// Lanes is the number of parts of the input that the source reads in order, such as files or
 	// partitions. Records is the number of records in each lane.
 	Lanes, Records int
-	// Open makes source and sink as a new process would; close ends what they share, after the
-	// job.
+	// Open makes source and sink as a new process would. close is called after the job, and closes
+	// what the two share.
 	Open func() (source connector.Source[T], sink connector.Sink[T], close func() error)
 	// Store keeps the checkpoints of all processes of the test. Set exactly one of Store and
 	// StoreOf.
@@ -50,7 +50,7 @@ type Pair[T ~[]byte] struct {
 	Endless bool
 }
 
-// process is one that runs the pair's job.
+// process starts the pair's job as a new process would.
 func (p *Pair[T]) process(t *testing.T, seed uint64, resume *checkpoint.Snapshot) (run *stream.Run, cancel context.CancelFunc, done func()) {
 	source, sink, end := p.Open()
 	store := p.Store
@@ -159,11 +159,11 @@ func (p *Pair[T]) check(t *testing.T, seed uint64) {
 			n, ok := at[line]
 			switch {
 			case !ok:
-				t.Fatalf("seed %d, lane %d: %q is no result", seed, lane, line)
+				t.Fatalf("seed %d, lane %d: %q is not a result", seed, lane, line)
 			case p.Guarantee == ExactlyOnce && n != next:
-				t.Fatalf("seed %d, lane %d: result %d is that of record %d, want %d", seed, lane, k, n, next)
+				t.Fatalf("seed %d, lane %d: result %d is the one of record %d, want record %d", seed, lane, k, n, next)
 			case n > next:
-				t.Fatalf("seed %d, lane %d: result %d is that of record %d, and that of %d is missing before it", seed, lane, k, n, next)
+				t.Fatalf("seed %d, lane %d: result %d is the one of record %d, but the result of record %d is missing before it", seed, lane, k, n, next)
 			}
 			next = n + 1
 			seen = max(seen, next)
@@ -174,11 +174,11 @@ func (p *Pair[T]) check(t *testing.T, seed uint64) {
 	}
 }
 
-// away is a failure of a server that is out of reach for a moment, which no number of restarts
-// makes one too many.
+// away is a failure of a server that is out of reach for a moment. Any number of restarts may
+// follow such failures.
 type away struct{}
 
-func (away) Error() string          { return "it failed, as it now and then does" }
+func (away) Error() string          { return "simulated failure" }
 func (away) Verdict() async.Verdict { return async.Verdict{Class: async.Transport} }
 
 // Line is the text of record n of a lane.

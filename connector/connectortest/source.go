@@ -13,11 +13,11 @@ import (
 	"github.com/tensorferry/tensorferry/connector"
 )
 
-// Input is a source whose input is at rest.
+// Input is a source whose input does not change during the test.
 type Input[T any] struct {
 	// New makes the source as another process would. It is called several times.
 	New func() connector.Source[T]
-	// Records is how many there are.
+	// Records is the number of records in the input.
 	Records int
 	// Text shows a value, to compare it.
 	Text func(T) string
@@ -30,10 +30,10 @@ type read[T any] struct {
 	value    T
 }
 
-// Source checks a source against its contract (connector.Source, connector.Unbounded): splits do
+// Source checks a source against its contract (connector.Source, connector.Unbounded). Splits do
 // not change from one process to the next, every record is in one of them once, positions grow, and
-// a split can be read from any position that it has given, with the same records; values stay what
-// they were while reading goes on; Verify accepts all of these positions.
+// a split can be read again from any position that Read returned, with the same records. Values do
+// not change while reading goes on. Verify accepts all of these positions.
 func Source[T any](t *testing.T, in Input[T]) {
 	t.Helper()
 	ctx := t.Context()
@@ -43,7 +43,7 @@ func Source[T any](t *testing.T, in Input[T]) {
 	}
 	again, err := in.New().Splits(ctx)
 	if err != nil || !slices.EqualFunc(splits, again, func(a, b connector.Split) bool { return string(a.Data) == string(b.Data) && a.Start == b.Start }) {
-		t.Fatalf("the splits are others the second time: %v, then %v, %v", splits, again, err)
+		t.Fatalf("the second call of Splits returned other splits: %v, then %v, %v", splits, again, err)
 	}
 	total := 0
 	for i := range splits {
@@ -64,7 +64,7 @@ func checkSplit[T any](t *testing.T, in Input[T], splits []connector.Split, i in
 			t.Fatalf("split %d: position %d after %d", i, want[k].position, want[k-1].position)
 		}
 		if now := in.Text(want[k].value); now != want[k].text {
-			t.Fatalf("split %d: the value at position %d was %s when it was read and is %s now; it was given away and must not change",
+			t.Fatalf("split %d: the value at position %d was %s when it was read and is %s now; a value that Read returned must not change",
 				i, want[k].position, want[k].text, now)
 		}
 	}
@@ -89,16 +89,16 @@ func checkSplit[T any](t *testing.T, in Input[T], splits []connector.Split, i in
 		}
 		got, _ := readSplit(t, in, splits, i, at, 1+rng.IntN(50))
 		if !slices.EqualFunc(got, rest, func(a, b read[T]) bool { return a.position == b.position && a.text == b.text }) {
-			t.Errorf("seed %d, split %d: from position %d there are %d records, and were %d", seed, i, at, len(got), len(rest))
+			t.Errorf("seed %d, split %d: from position %d there are %d records, but there were %d before", seed, i, at, len(got), len(rest))
 		}
 	}
 	return want
 }
 
-// atRest is how long a live source gives nothing when everything was read.
+// atRest is how long a live source must return nothing before everything counts as read.
 const atRest = 10 * time.Second
 
-// readSplit reads to the end of a split, or until a live source gives nothing more.
+// readSplit reads to the end of a split, or until a live source returns nothing more.
 func readSplit[T any](t *testing.T, in Input[T], splits []connector.Split, i int, at int64, most int) (all []read[T], ends []int64) {
 	t.Helper()
 	take := func(recs []async.Record[T], next int64) {

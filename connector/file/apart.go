@@ -61,7 +61,7 @@ func regular(f *os.File) os.FileInfo {
 type outputs struct {
 	places []place
 	stdout []os.FileInfo
-	// there are the files that are in the places already; known says that they were looked for.
+	// there holds the files that already exist in the places. known says that it is filled.
 	there fileSet
 	known bool
 	// real are folders without the links in their paths.
@@ -69,7 +69,7 @@ type outputs struct {
 }
 
 // place is a folder and the names in it. base is the folder itself, or the nearest one above it
-// that is there, and real is base without links; the names are from base on.
+// that exists. real is base without links. The names are relative to base.
 type place struct {
 	dir, base, real string
 	info            os.FileInfo
@@ -98,7 +98,7 @@ func outputsOf(own []any) (o outputs, err error) {
 
 func placeOf(f Folder) (p place, err error) {
 	if p.dir = f.Dir(); p.dir == "" {
-		return p, nil // which the sink itself will say
+		return p, nil // the sink itself will report that
 	}
 	if p.base, err = filepath.Abs(p.dir); err != nil {
 		return p, fmt.Errorf("file: %w", err)
@@ -128,8 +128,8 @@ func placeOf(f Folder) (p place, err error) {
 	return p, nil
 }
 
-// writes reports whether a pattern matches a name in the place, from a folder on in which it is
-// looked for.
+// writes reports whether rest, the rest of a pattern that is looked for in folder, matches a name
+// in the place.
 func (p *place) writes(folder os.FileInfo, rest []element) bool {
 	if !os.SameFile(folder, p.info) {
 		return false
@@ -144,11 +144,11 @@ func (p *place) writes(folder os.FileInfo, rest []element) bool {
 
 // writes reports whether a file is, or will be, written by the job, however it is named.
 func (o *outputs) writes(ctx context.Context, f found) bool {
-	// A link may lead to it.
+	// f may be a link to such a file.
 	if o.holds(o.realPath(f.path)) {
 		return true
 	}
-	// Or it is a further name of it.
+	// Or it may be another name of such a file.
 	_, names := inode(f.info)
 	return names > 1 && o.has(ctx, f.info)
 }
@@ -157,7 +157,7 @@ func (o *outputs) isStdout(info os.FileInfo) bool {
 	return slices.ContainsFunc(o.stdout, func(out os.FileInfo) bool { return os.SameFile(out, info) })
 }
 
-// has reports whether a file is one of those that are in the places already.
+// has reports whether a file is one of those that already exist in the places.
 func (o *outputs) has(ctx context.Context, info os.FileInfo) bool {
 	if !o.known {
 		o.known = true
@@ -168,7 +168,7 @@ func (o *outputs) has(ctx context.Context, info os.FileInfo) bool {
 		}}
 		for _, p := range o.places {
 			for _, name := range p.names {
-				_ = w.from(p.base, name) // what cannot be looked at is not compared
+				_ = w.from(p.base, name) // files that cannot be looked at are not compared
 			}
 		}
 	}
@@ -201,7 +201,7 @@ func (o *outputs) realPath(path string) string {
 	return join(real, filepath.Base(path))
 }
 
-// holds reports whether a path without links is of a name in one of the places.
+// holds reports whether a path without links names a file in one of the places.
 func (o *outputs) holds(path string) bool {
 	for _, p := range o.places {
 		rest, err := filepath.Rel(p.real, path)
@@ -229,7 +229,7 @@ func (s *Source[T]) Apart(ctx context.Context, own ...any) error {
 	for _, path := range s.config.Paths {
 		root, elems, err := s.elements(path)
 		if err != nil {
-			continue // which Splits says
+			continue // Splits reports it
 		}
 		var into string
 		w := walk{ctx: ctx, folder: func(dir string, rest []element) {
@@ -240,24 +240,24 @@ func (s *Source[T]) Apart(ctx context.Context, own ...any) error {
 				}
 			}
 		}}
-		_ = w.from(root, elems) // Splits says what cannot be looked at
+		_ = w.from(root, elems) // Splits reports what cannot be looked at
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		if into != "" {
-			return fmt.Errorf("file: %s matches what the job itself writes into %s; keep its input apart, in another folder or under other names", path, into)
+			return fmt.Errorf("file: %s matches what the job itself writes into %s; put the input into another folder, or give it other names", path, into)
 		}
 	}
 	all, _ := s.quiet().expand(ctx)
 	for _, f := range all {
 		if o.isStdout(f.info) || o.writes(ctx, f) {
-			return fmt.Errorf("file: %s is a file that the job itself writes, by another name; keep its input apart", f.path)
+			return fmt.Errorf("file: %s is a file that the job itself writes, by another name; read another file, or write elsewhere", f.path)
 		}
 	}
 	return ctx.Err()
 }
 
-// elements are those of one of the source's paths.
+// elements returns the elements of one of the source's paths.
 func (s *Source[T]) elements(path string) (root string, elems []element, err error) {
 	if _, err := os.Stat(path); err != nil && hasMeta(path) {
 		return parsePattern(path)
@@ -285,7 +285,7 @@ func (s *Stdin[T]) Apart(ctx context.Context, own ...any) error {
 		return err
 	}
 	if o.isStdout(info) || o.has(ctx, info) {
-		return fmt.Errorf("file: standard input is a file that the job itself writes; keep its input apart")
+		return fmt.Errorf("file: standard input is a file that the job itself writes; read another file, or write elsewhere")
 	}
 	return nil
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
-// What a job writes is never its input: by whatever path, and also where it is not there yet.
+// What a job writes is never its input, by whatever path, even before it is written.
 func TestApart(t *testing.T) {
 	const part = "part-00000-00000.jsonl"
 	here := func(t *testing.T) string {
@@ -100,7 +100,8 @@ func TestApart(t *testing.T) {
 	}
 }
 
-// A file that standard output goes to is no input, and standard input is no result.
+// A file that standard output goes to must not be an input, and standard input must not be a
+// result.
 func TestStdioApart(t *testing.T) {
 	const part = "part-00000-00000.jsonl"
 	tree(t, "in/a.jsonl", "in/b.jsonl", "out/"+part, "link.jsonl -> in/b.jsonl")

@@ -20,7 +20,7 @@ import (
 	"github.com/tensorferry/tensorferry/stream/restart"
 )
 
-// manyLines are lines of one length, of which those with another mark differ in all bytes but few.
+// manyLines returns lines of one length. Lines with another mark differ in almost all bytes.
 func manyLines(n int, mark string) string {
 	var b strings.Builder
 	for i := range n {
@@ -63,7 +63,7 @@ func truncate(t *testing.T, path string, size int) {
 	}
 }
 
-// replace puts another file in the place of one.
+// replace puts another file in the place of a file.
 func replace(t *testing.T, path, data string) {
 	t.Helper()
 	info, err := os.Stat(path)
@@ -87,14 +87,14 @@ const prefixLines = 2 * prefixSize / lineSize // more than what the checksum of 
 func fileChanges(t *testing.T, is string) []struct {
 	name   string
 	change func(path string)
-	// during and before are what is said when that happens while a split of the file is read,
-	// and before it is opened; empty: its records are those that were there.
+	// during and before are the errors if that happens while a split of the file is read, and
+	// before it is opened. If one is empty, the records are those of the original file.
 	during, before string
 } {
 	n := len(is)
 	other := manyLines(len(is)/lineSize, "o")
 	behind := is[:prefixSize] + other[prefixSize:n]
-	const shrunk, replaced, written, grown = "has shrunk to", "was replaced by another file", "and not at its end", "what was there is not what it was"
+	const shrunk, replaced, written, grown = "has shrunk to", "was replaced by another file", "and not at its end", "its earlier bytes have changed"
 	return []struct {
 		name           string
 		change         func(path string)
@@ -118,8 +118,8 @@ func fileChanges(t *testing.T, is string) []struct {
 	}
 }
 
-// Within an attempt a file stays the one that it was when it was cut, or the reader says what has
-// become of it.
+// Within an attempt a file must stay the one that was cut. Otherwise the reader says what has
+// changed.
 func TestFileChangesWhileItIsRead(t *testing.T) {
 	is := manyLines(4*prefixLines, "i")
 	for _, size := range []int64{50_000, int64(len(is))} {
@@ -133,8 +133,8 @@ func TestFileChangesWhileItIsRead(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				// Behind a split that was read nothing may have gone wrong; the
-				// last is the one to look at.
+				// A change after a split was read may not show in that split, so the last one
+				// is looked at.
 				last := splits[len(splits)-1]
 				if len(splits) > 1 {
 					if _, _, err := readAll(s, splits[0], splits[0].Start, 100); err != nil {
@@ -226,8 +226,8 @@ type observing func(stream.Event)
 
 func (f observing) Observe(e stream.Event) { f(e) }
 
-// From a checkpoint a file is gone on with if it is the same where that can be seen, whatever its
-// place on the disk.
+// After a restore a job goes on with a file that is the same as far as the checksums show, whatever
+// its place on the disk.
 func TestFileChangesBetweenAttempts(t *testing.T) {
 	is := manyLines(4*prefixLines, "i")
 	other := manyLines(4*prefixLines, "o")
@@ -241,8 +241,8 @@ func TestFileChangesBetweenAttempts(t *testing.T) {
 		"a copy of it":                  {func(p string) { replace(t, p, is); os.Chtimes(p, time.Time{}, time.Now()) }, ""},
 		"written again":                 {func(p string) { truncate(t, p, 0); overwrite(t, p, 0, is) }, ""},
 		"appended to":                   {func(p string) { overwrite(t, p, n, "{}\n") }, ""},
-		"another behind its beginning":  {func(p string) { replace(t, p, is[:prefixSize]+other[prefixSize:]) }, "what lies before byte"},
-		"another before the position":   {func(p string) { overwrite(t, p, prefixSize, other[prefixSize:at]) }, "up to where it was read, has changed"},
+		"another behind its beginning":  {func(p string) { replace(t, p, is[:prefixSize]+other[prefixSize:]) }, "its content before byte"},
+		"another before the position":   {func(p string) { overwrite(t, p, prefixSize, other[prefixSize:at]) }, "up to which it was read, has changed"},
 		"another from the position on":  {func(p string) { overwrite(t, p, at+20_000, other[at+20_000:]) }, "where it ended, has changed"},
 		"a longer one":                  {func(p string) { replace(t, p, is[:prefixSize]+other[prefixSize:]+other) }, "has changed"},
 		"longer, the rest is other":     {func(p string) { overwrite(t, p, at+20_000, other[at+20_000:]+other) }, "where it ended, has changed"},
@@ -306,8 +306,8 @@ func readTo(t *testing.T, s connector.Source[json.RawMessage], at int64, most in
 	return splits, next
 }
 
-// However many empty lines one Read passes, and whatever ends it, the description says what lies
-// before its position.
+// However many empty lines one Read skips, and whatever ends it, the description has the checksum
+// of the bytes before its position.
 func TestDescribeBehindEmptyLines(t *testing.T) {
 	data := `{"a":1}` + "\n" + strings.Repeat("\n", 3*chunk+100) + `{"a":2}` + "\n" + `{"a":` + "\n"
 	s := NewSource(SourceConfig[json.RawMessage]{Decode: Raw, Paths: []string{tempFile(t, "f", data)}})
@@ -374,7 +374,7 @@ func TestDescribe(t *testing.T) {
 				if c.Read == nil {
 					continue
 				}
-				// With any other byte it is none.
+				// With any other byte it does not match.
 				for _, at := range []int64{c.Read.From, c.Read.At - 1} {
 					other := bytes.Clone(data)
 					other[at] ^= 1
@@ -393,7 +393,7 @@ func TestDescribe(t *testing.T) {
 	}
 }
 
-// Checkpoints of earlier versions say less, and are gone on with.
+// Checkpoints of earlier versions have less information, and a job can still go on from them.
 func TestSplitsOfEarlierVersions(t *testing.T) {
 	is := manyLines(1000, "i")
 	path := filepath.Join(t.TempDir(), "in.jsonl")
@@ -418,7 +418,7 @@ func TestSplitsOfEarlierVersions(t *testing.T) {
 			t.Errorf("%d records, %v", len(recs), err)
 		}
 	}
-	// Nor do hostile ones lead anywhere.
+	// Hostile descriptions are refused.
 	for _, read := range []string{`{"from":-1,"at":5}`, `{"from":9,"at":5}`, `{"from":0,"at":99999999999}`, `{"from":0,"at":300,"sum":1}`} {
 		bad := connector.Split{Data: bytes.Replace(old.Data, []byte(`{"path"`), []byte(`{"read":`+read+`,"path"`), 1)}
 		if err := rawSource(path).Verify(ctx, []connector.Split{bad}, []int64{1 << 40}); err == nil || !strings.Contains(err.Error(), "has changed") && !strings.Contains(err.Error(), "has shrunk") {
@@ -467,7 +467,7 @@ func TestStoppedRunAndAnotherFile(t *testing.T) {
 	if len(half) < 2*prefixSize || len(half) == len(is) {
 		t.Fatalf("%d bytes are published of %d", len(half), len(is))
 	}
-	// Nor its beginning nor its end shows it.
+	// Neither its beginning nor its end shows it.
 	overwrite(t, in, prefixSize, other[prefixSize:len(half)])
 	if err := start(0); err == nil || !strings.Contains(err.Error(), "is not the file that was being read") || published(t, out) != half {
 		t.Errorf("%v", err)

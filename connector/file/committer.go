@@ -23,14 +23,14 @@ type committer struct {
 	abs     string // dir, from the root
 	pending string // begins the job's pending names
 	lists   string // begins the names of the job's lists of parts
-	// many is from how many lines on they move to the list.
+	// many is how many lines the checkpoint holds before they move to the list.
 	many int
-	// consumed: others may take parts away.
+	// consumed: other programs may take parts away.
 	consumed bool
 	access   fsx.Access // to the folder and the parts
 	lock     fsx.Lock   // of the folder, once something was changed in it
-	// reached says how far splits were compared with what is there, so that no commit begins
-	// anew.
+	// reached says how far splits were compared with the existing parts, so that a commit does not
+	// compare them from the beginning.
 	reached map[int]reached
 }
 
@@ -42,35 +42,35 @@ type extent struct {
 
 // sinkState is the committer's memory in a checkpoint.
 type sinkState struct {
-	// Dir is the folder, from the root. In another folder nothing is ours.
+	// Dir is the absolute path of the folder. Files in any other folder are not ours.
 	Dir string `json:"dir"`
 	// Parts are what this run has published.
 	Parts []extent `json:"parts,omitempty"`
-	// Stale are what was there before and is to go with the next plan, except for
-	// what this run has published since under the same names.
+	// Stale are the parts of earlier runs. The next plan removes them, except for those whose names
+	// this run has used since.
 	Stale []extent `json:"stale,omitempty"`
-	// Retired are what the last plan was to take away. A crash may have kept it
-	// from that, so the run that replaces this one must still know them.
+	// Retired are the parts that the last plan removes. A crash may have prevented that, so the run
+	// that replaces this one must still know them.
 	Retired []extent `json:"retired,omitempty"`
-	// List and Recent say of which size the parts are, see published.go. Of those that a
-	// program published that did not keep it they say nothing.
+	// List and Recent have the sizes of the parts (see published.go). They lack the parts that an
+	// earlier version of the program published.
 	List   listing `json:"list,omitzero"`
 	Recent string  `json:"recent,omitempty"`
-	// Consumed: others may have taken parts away.
+	// Consumed: other programs may have taken parts away.
 	Consumed bool `json:"consumed,omitempty"`
-	// Redo are parts that are being made again, see redo.go.
+	// Redo are parts that are being made again (see redo.go).
 	Redo []redo `json:"redo,omitempty"`
 }
 
 // sinkPlan is what Commit does.
 type sinkPlan struct {
 	Moves []move `json:"moves,omitempty"`
-	// Remove names the parts of earlier runs that have no successor here.
+	// Remove names the parts of earlier runs that this run does not replace by new ones.
 	Remove []removal `json:"remove,omitempty"`
-	// List is the name of the run's list, Append what is to be added to it, if anything.
+	// List is the name of the run's list. Append is what the plan appends to it, or nil.
 	List   string    `json:"list,omitempty"`
 	Append *addition `json:"append,omitempty"`
-	// Same are to be compared with what is there.
+	// Same are pending files that must be compared with existing parts.
 	Same []again `json:"same,omitempty"`
 }
 
@@ -80,7 +80,7 @@ type move struct {
 	// Bytes is the file's size, Sum its checksum.
 	Bytes int64  `json:"bytes"`
 	Sum   string `json:"sum,omitempty"`
-	// Replace: what has the name is an earlier run's.
+	// Replace: an existing part with the name belongs to an earlier run.
 	Replace bool `json:"replace,omitempty"`
 }
 
@@ -91,7 +91,7 @@ type removal struct {
 	To    int64 `json:"to"`
 }
 
-// replaces says whether the plan takes anything of an earlier run away.
+// replaces reports whether the plan removes or replaces parts of an earlier run.
 func (p sinkPlan) replaces() bool {
 	return len(p.Remove) > 0 || slices.ContainsFunc(p.Moves, func(m move) bool { return m.Replace })
 }
@@ -104,7 +104,7 @@ func count(list []extent, split int) int64 {
 	return list[i].N
 }
 
-// widest returns, for each split, the most that any of the lists has of it.
+// widest returns, for each split, the largest extent of it in any of the lists.
 func widest(lists ...[]extent) []extent {
 	all := slices.Concat(lists...)
 	slices.SortFunc(all, func(a, b extent) int {
@@ -116,7 +116,7 @@ func widest(lists ...[]extent) []extent {
 func parseState(b []byte) (sinkState, error) {
 	var st sinkState
 	if err := json.Unmarshal(b, &st); err != nil {
-		return st, fmt.Errorf("file: the sink's state in the checkpoint is not one of this sink: %w", err)
+		return st, fmt.Errorf("file: the sink's state in the checkpoint is that of another kind of sink: %w", err)
 	}
 	for _, list := range [][]extent{st.Parts, st.Stale, st.Retired} {
 		ordered := slices.IsSortedFunc(list, func(a, b extent) int { return cmp.Compare(a.Split, b.Split) })
@@ -127,13 +127,13 @@ func parseState(b []byte) (sinkState, error) {
 	return st, nil
 }
 
-// parsePlan reads a plan; none is one that does nothing.
+// parsePlan reads a plan. An empty one does nothing.
 func parsePlan(b []byte) (p sinkPlan, err error) {
 	if len(b) == 0 {
 		return p, nil
 	}
 	if err := json.Unmarshal(b, &p); err != nil {
-		return p, fmt.Errorf("file: the sink's plan in the checkpoint is not one of this sink: %w", err)
+		return p, fmt.Errorf("file: the sink's plan in the checkpoint is that of another kind of sink: %w", err)
 	}
 	return p, nil
 }
@@ -151,7 +151,7 @@ func (c *committer) Begin(ctx context.Context, previous []byte) ([]byte, error) 
 	}
 	st := sinkState{Dir: c.abs, List: c.newList()}
 	if len(previous) > 0 {
-		// A state of another sink, or about another folder, says nothing of this one.
+		// A state of another sink, or of another folder, does not describe this one.
 		if old, err := parseState(previous); err == nil && old.Dir == c.abs {
 			st.Stale = widest(old.Parts, old.Stale, old.Retired)
 		}
@@ -171,7 +171,7 @@ func (c *committer) Begin(ctx context.Context, previous []byte) ([]byte, error) 
 	}
 	if len(foreign) > 0 {
 		return nil, fmt.Errorf("file: %s holds part files that no checkpoint of this job knows (%s): another job wrote them, or the job's checkpoints are gone. "+
-			"No start replaces them, not even a fresh one: move or delete %s, or write to another folder",
+			"A start does not replace them, not even a fresh one: move or delete %s, or write to another folder",
 			c.dir, some(foreign), filepath.Join(c.dir, partPrefix+"*"))
 	}
 	return json.Marshal(st)
@@ -185,8 +185,7 @@ func some(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// Plan implements connector.Committer. It supposes that the plan before, if any, was
-// carried out.
+// Plan implements connector.Committer. It assumes that the plan before, if any, was carried out.
 func (c *committer) Plan(state []byte, pending []connector.Pending) (next, plan []byte, err error) {
 	st, err := parseState(state)
 	if err != nil {
@@ -224,7 +223,7 @@ func (c *committer) Plan(state []byte, pending []connector.Pending) (next, plan 
 	}
 	after := sinkState{Dir: st.Dir, Retired: st.Stale, List: st.List, Recent: st.Recent, Consumed: c.consumed}
 	if after.List.Name == "" {
-		after.List = c.newList() // the run was begun by a program that kept none
+		after.List = c.newList() // an earlier version of the program, without lists, began the run
 	}
 	after.Redo = slices.DeleteFunc(st.Redo, func(r redo) bool { return r.Done == r.Bytes })
 	p.List, p.Append = after.List.Name, after.record(published, c.many)
@@ -247,10 +246,10 @@ func (c *committer) Plan(state []byte, pending []connector.Pending) (next, plan 
 	return next, plan, err
 }
 
-// Rewind returns the state to go on with when a run is restored from a checkpoint
-// that is not its newest: state is that checkpoint's, newest the newest one's.
-// What was published in between is replaced with the next plan. The newest one's
-// plan must have been carried out, in place of the older one's.
+// Rewind returns the state to go on with when a run is restored from a checkpoint that is not its
+// newest. state is that checkpoint's state, and newest the state of the newest one. The next plan
+// replaces what was published in between. The plan of the newest checkpoint must have been carried
+// out, instead of the older one's.
 func (c *committer) Rewind(state, newest []byte) ([]byte, error) {
 	st, err := parseState(state)
 	if err != nil {
@@ -289,16 +288,15 @@ func (c *committer) Commit(ctx context.Context, plan []byte) error {
 	}
 	for _, name := range stale {
 		if err := c.fs.Remove(filepath.Join(c.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("file: removing a part of the run before: %w", err)
+			return fmt.Errorf("file: removing a part of the earlier run: %w", err)
 		}
 	}
 	if p.replaces() {
 		if err := c.removeOldLists(p.List); err != nil {
 			return err
 		}
-		// They are gone for good before the first new one shows, so that two runs
-		// are never seen together. A process that was killed may have removed them
-		// and not come to this.
+		// The removal is durable before the first new part appears, so that parts of two runs are
+		// never seen together. A process that was killed may have removed files without this sync.
 		if err := c.syncDir(); err != nil {
 			return err
 		}
@@ -318,12 +316,12 @@ func (c *committer) Commit(ctx context.Context, plan []byte) error {
 	if err := c.settle(again); err != nil {
 		return err
 	}
-	// Also when there was nothing to do: a process that was killed may have moved
-	// the files and not synced the folder.
+	// This is needed even if there was nothing to do: a process that was killed may have moved the
+	// files without syncing the folder.
 	return c.syncDir()
 }
 
-// share makes a part one that others may read, unless it is not for them.
+// share lets other users read a part, unless the sink is private.
 func (c *committer) share(name string) error {
 	if c.access == fsx.Private {
 		return nil
@@ -338,9 +336,9 @@ func (c *committer) syncDir() error {
 	return nil
 }
 
-// inspect says which moves of a plan are still to be done, and which parts must
-// go first. It changes nothing, so a plan that can't be carried out does no harm. Every file that
-// is in the way is named.
+// inspect returns the moves of a plan that are still to be done, and the parts that must be removed
+// first. It changes nothing, so a plan that cannot be carried out does no harm. The error names
+// every file that is in the way.
 func (c *committer) inspect(ctx context.Context, p sinkPlan) (todo []move, stale []string, err error) {
 	if a := p.Append; a != nil && (filepath.Base(a.To.Name) != a.To.Name || !strings.HasPrefix(a.To.Name, listPrefix) || a.To.Bytes < 0) {
 		return nil, nil, fmt.Errorf("file: the sink's plan in the checkpoint is damaged: it would write %q", a.To.Name)
@@ -361,19 +359,19 @@ func (c *committer) inspect(ctx context.Context, p sinkPlan) (todo []move, stale
 			}
 		}
 		switch {
-		case errFrom != nil && errTo != nil && c.consumed: // done before, and taken away
+		case errFrom != nil && errTo != nil && c.consumed: // published before, and taken away since
 		case errFrom != nil && errTo != nil:
-			wrong = append(wrong, lost("file: %s holds neither %s nor %s, and the checkpoint needs one of them: part of the output was removed, or the folder is another one; put it back, or start afresh",
+			wrong = append(wrong, lost("file: %s holds neither %s nor %s, but the checkpoint needs one of them: part of the output was removed, or the folder was replaced; put it back, or start afresh",
 				c.dir, m.From, m.To))
 		case errFrom != nil && to.Size != m.Bytes:
-			wrong = append(wrong, lost("file: %s has %d bytes and %d were written; put it back as it was, or start afresh",
+			wrong = append(wrong, lost("file: %s has %d bytes, but %d were written; put the original back, or start afresh",
 				filepath.Join(c.dir, m.To), to.Size, m.Bytes))
 		case errFrom != nil: // done before
 		case from.Size != m.Bytes:
-			wrong = append(wrong, lost("file: %s has %d bytes and %d were synced; the disk has lost data, start afresh",
+			wrong = append(wrong, lost("file: %s has %d bytes, but %d were synced; the disk has lost data, start afresh",
 				filepath.Join(c.dir, m.From), from.Size, m.Bytes))
 		case errTo == nil && !m.Replace:
-			wrong = append(wrong, lost("file: %s exists and this job did not write it; move it away, and resume",
+			wrong = append(wrong, lost("file: %s exists and this job did not write it; move it away, then resume the job",
 				filepath.Join(c.dir, m.To)))
 		default:
 			todo = append(todo, m)

@@ -12,19 +12,19 @@ import (
 	"github.com/tensorferry/tensorferry/internal/fsx"
 )
 
-// Parts may have any size, and there may be any number of them. They are compared in pieces, and
-// each commit goes on at the part where the one before ended: every byte is read once, however
-// many commits it takes.
+// Parts may have any size and any number. They are compared in pieces. Each commit goes on at the
+// part where the commit before ended, so every byte is read once, however many commits it takes.
 
 // piece is how much of a file is in memory.
 const piece = 64 << 10
 
-// reached is the part up to which a split was compared. Before lies what the parts from First on
-// have before it.
+// reached says how far a split was compared: up to part. before is the number of bytes of the parts
+// from first to that one.
 type reached struct{ first, part, before int64 }
 
-// differs compares what a pending file has made again with what is there, and what it has behind
-// that with the part that it becomes, if that is there.
+// differs compares the results in a pending file that were made again with the existing parts. It
+// compares the rest of the file with the part that it becomes, if that exists. It returns an error
+// if they differ.
 func (c *committer) differs(ctx context.Context, a again) error {
 	made, err := c.fs.Open(filepath.Join(c.dir, a.From))
 	if err != nil {
@@ -39,7 +39,7 @@ func (c *committer) differs(ctx context.Context, a again) error {
 		name := filepath.Join(c.dir, partName(a.Split, r.part))
 		e, err := c.fs.Stat(name)
 		if err != nil {
-			return lost("file: %v: it was published, and the job must compare it with the results that it makes again; put it back, or start afresh", err)
+			return lost("file: %v: this part was published, and the job must compare it with the results that it makes again; put it back, or start afresh", err)
 		}
 		at := a.At + done - r.before // in the part
 		if at >= e.Size {
@@ -52,8 +52,8 @@ func (c *committer) differs(ctx context.Context, a again) error {
 			return err
 		}
 		if same < n {
-			return lost("file: %s is not what the job makes now, from byte %d on: its checkpoint was damaged or gone, and what was published behind it cannot be told from results of another job or model. "+
-				"See which of them are right; then go back with --from, which replaces them, or start afresh", name, at+same)
+			return lost("file: %s is not what the job makes now, from byte %d on. The checkpoint of these results is damaged or gone, so they may come from another job or model. "+
+				"Find out which results are right; then go back with --from, which replaces the published ones, or start afresh", name, at+same)
 		}
 		done += n
 	}
@@ -79,13 +79,13 @@ func (c *committer) differs(ctx context.Context, a again) error {
 		}
 	}
 	if same != a.rest() {
-		return lost("file: %s exists and this job did not write it; move it away, and resume", name)
+		return lost("file: %s exists and this job did not write it; move it away, then resume the job", name)
 	}
 	return nil
 }
 
-// alike returns how many of n bytes are the same in both files: in made from from on, and in the
-// one with a name from at on.
+// alike compares n bytes of two files: made, beginning at from, and the file name, beginning at at.
+// It returns how many are the same before the first difference.
 func (c *committer) alike(ctx context.Context, made fsx.Reader, from int64, name string, at, n int64) (same int64, err error) {
 	there, err := c.fs.Open(name)
 	if err != nil {
@@ -119,7 +119,7 @@ func (c *committer) alike(ctx context.Context, made fsx.Reader, from int64, name
 	return same, nil
 }
 
-// inPieces reads a file of the folder, and returns its size.
+// inPieces reads a file of the folder, passes it to f in pieces, and returns its size.
 func (c *committer) inPieces(ctx context.Context, name string, f func([]byte)) (size int64, err error) {
 	file, err := c.fs.Open(filepath.Join(c.dir, name))
 	if err != nil {

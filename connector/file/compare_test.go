@@ -65,7 +65,7 @@ func TestComparingIsLinear(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			disk := &counted{FS: simfs.New()}
-			o := openSink(t, SinkConfig[json.RawMessage]{FS: disk})
+			o := openSink(t, SinkConfig[json.RawMessage]{fs: disk})
 			before := o.state
 			n := 0
 			some := func(k int) {

@@ -112,7 +112,7 @@ func drive(d *simfs.Disk, how int) error {
 
 // goOn carries one run to its end, and says whether it was the last.
 func goOn(d *simfs.Disk, store *checkpoint.Store, r *checkpoint.Run) (last bool, err error) {
-	sink := NewSink(SinkConfig[json.RawMessage]{Encode: RawLine, Dir: "out", Job: "job", FS: d, MaxOpen: 1, many: 2 + r.Attempt%4})
+	sink := NewSink(SinkConfig[json.RawMessage]{Encode: RawLine, Dir: "out", Job: "job", fs: d, MaxOpen: 1, many: 2 + r.Attempt%4})
 	c, err := sink.Committer(ctx)
 	if err != nil {
 		return false, err

@@ -31,7 +31,7 @@ func Raw(line []byte) (json.RawMessage, error) {
 	}
 	var value any
 	if err := json.Unmarshal(line, &value); err != nil {
-		return nil, fmt.Errorf("it is not JSON: %w", err) // the error says where
+		return nil, fmt.Errorf("it is not JSON: %w", err) // err says where
 	}
 	return nil, errors.New("it is not JSON")
 }
@@ -60,7 +60,7 @@ func (d *decoder[T]) record(r *async.Record[T], line []byte) (err error) {
 	}
 	if where = "Time of the source"; d.time != nil {
 		if r.Time, err = d.time(r.Value); err != nil {
-			return fmt.Errorf("the record's event time cannot be found: %w", guard.Error(where, err))
+			return fmt.Errorf("the record's event time cannot be read: %w", guard.Error(where, err))
 		}
 	}
 	return nil

@@ -54,7 +54,7 @@ func lineOf[T any](encode Encode[T], r *async.Record[T]) (line []byte, err error
 	if bytes.IndexByte(line, '\n') >= 0 || bytes.IndexByte(line, '\r') >= 0 {
 		var one bytes.Buffer
 		if err := json.Compact(&one, line); err != nil {
-			return nil, fmt.Errorf("the line has a line break in it and is not JSON: %w", err)
+			return nil, fmt.Errorf("the line contains a line break and is not JSON: %w", err)
 		}
 		line = one.Bytes()
 	}

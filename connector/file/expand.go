@@ -19,8 +19,8 @@ type found struct {
 	info os.FileInfo
 }
 
-// expand returns the files that the source's paths name, in their order, each file once: under the
-// name that comes first, however many names and links it has.
+// expand returns the files that the source's paths name, in the order of the paths. It returns each
+// file once, under its first name, however many names and links it has.
 func (s *Source[T]) expand(ctx context.Context) ([]found, error) {
 	if len(s.config.Paths) == 0 {
 		return nil, errors.New("file: the source has no paths; name at least one file")
@@ -37,7 +37,7 @@ func (s *Source[T]) expand(ctx context.Context) ([]found, error) {
 			if was, new := once.add(f); new {
 				all = append(all, f)
 			} else if was.path != f.path {
-				s.warn("two names of one file, which is read once", "file", was.path, "is also", f.path)
+				s.warn("two names of one file; it is read once", "file", was.path, "is also", f.path)
 			}
 		}
 	}
@@ -68,11 +68,11 @@ func (s *Source[T]) match(ctx context.Context, path string) ([]found, error) {
 		case err == nil && info.Mode().IsRegular():
 			all = append(all, found{tidy(path), info})
 		case err == nil && !info.IsDir():
-			s.warn("a pattern matches something that is not a regular file, so it is not read", "name", path, "is", info.Mode().Type().String())
+			s.warn("a pattern matches a name that is not a regular file, so it is not read", "name", path, "is", info.Mode().Type().String())
 		case err == nil: // a folder
 		case nowhere(err):
 			if _, err := os.Lstat(path); err == nil {
-				s.warn("a link leads nowhere, so nothing is read of it", "link", path)
+				s.warn("a link leads nowhere, so it is not read", "link", path)
 			}
 		default:
 			blind = append(blind, err)
@@ -93,8 +93,8 @@ func (s *Source[T]) match(ctx context.Context, path string) ([]found, error) {
 	return slices.CompactFunc(all, func(a, b found) bool { return a.path == b.path }), nil
 }
 
-// tidy is filepath.Clean for a path of a file that is there: behind a link, .. is another folder
-// than the one before it.
+// tidy is filepath.Clean, except for paths with .. in them: after a link, .. is not the folder that
+// stands before the link.
 func tidy(path string) string {
 	if strings.Contains(path, "..") {
 		return path
@@ -102,14 +102,15 @@ func tidy(path string) string {
 	return filepath.Clean(path)
 }
 
-// walk goes through the folders in which files may be that a pattern matches.
+// walk goes through the folders that may hold files that a pattern matches.
 type walk struct {
 	ctx context.Context
 	// folder, if set, is called for each folder, with what is left of the pattern there.
 	folder func(dir string, rest []element)
 	// file, if set, is called for each name that the whole pattern matches, whatever it names.
 	file func(path string)
-	// seen are the folders that were gone through, with how much of the pattern was left.
+	// seen are the folders that the walk has been in, each with the length of the pattern that was
+	// left there.
 	seen map[visit]bool
 }
 
@@ -123,7 +124,7 @@ func (w *walk) from(root string, elems []element) error {
 	return w.in(root, elems)
 }
 
-// in looks for the rest of a pattern in a folder; "" is the present one.
+// in looks for the rest of a pattern in a folder. "" is the current folder.
 func (w *walk) in(dir string, elems []element) error {
 	v := visit{dir, len(elems)}
 	if len(elems) == 0 || w.seen[v] {
@@ -169,7 +170,7 @@ func (w *walk) in(dir string, elems []element) error {
 	return nil
 }
 
-// next goes on behind an element that has matched a name.
+// next goes on after an element has matched a name.
 func (w *walk) next(path string, rest []element) error {
 	if len(rest) == 0 {
 		if w.file != nil {
@@ -187,7 +188,8 @@ func (w *walk) next(path string, rest []element) error {
 	return err // a folder that cannot be looked at may hold input
 }
 
-// nowhere says of an error of os.Stat that there is nothing, and not that nobody may look.
+// nowhere reports whether an error of os.Stat says that nothing is there, and not that access is
+// denied.
 func nowhere(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ELOOP) || errors.Is(err, syscall.ENOTDIR)
 }
@@ -202,7 +204,7 @@ func join(dir, name string) string {
 // fileSet holds files, each once, whatever their names.
 type fileSet struct{ files map[uint64][]found }
 
-// add puts a file in, unless it is there: then it returns the one that is.
+// add puts f into the set unless its file is there already. It returns the entry of the set.
 func (s *fileSet) add(f found) (was found, added bool) {
 	id, _ := inode(f.info)
 	if was, ok := s.has(f.info); ok {
@@ -215,7 +217,7 @@ func (s *fileSet) add(f found) (was found, added bool) {
 	return f, true
 }
 
-// has returns the file of the set that info is of.
+// has returns the file of the set that info describes.
 func (s *fileSet) has(info os.FileInfo) (found, bool) {
 	id, _ := inode(info)
 	for _, f := range s.files[id] {

@@ -10,24 +10,24 @@ import (
 )
 
 const (
-	// prefixSize is how much of a file's beginning tells it from another one.
+	// prefixSize is how many bytes at a file's beginning distinguish it from other files.
 	prefixSize = 64 << 10
-	// tailSize is how much before the end that a file had does, and how much before a position
-	// (at least; up to twice as much).
+	// tailSize is how many bytes before the end that a file had do the same. It is also the least
+	// number of bytes before a position that do; there may be up to twice as many.
 	tailSize = 4 << 10
 )
 
 // look is what one look at a file shows.
 type look struct {
 	info os.FileInfo
-	// head is its beginning: its first 64 KiB, or all of it if it had no more when its size was
-	// the one that was given. prefix is the checksum of head, and tail that of what lies before
-	// that size; empty if the file is shorter now.
+	// head is the file's beginning: the first 64 KiB, or as much as there was at the given size.
+	// prefix is the checksum of head. tail is the checksum of the bytes before the given size, or
+	// empty if the file is shorter now.
 	head         []byte
 	prefix, tail string
 }
 
-// lookAt looks at a file that had the given size; -1: the one that it has.
+// lookAt looks at a file that had the given size. -1 stands for its present size.
 func lookAt(f *os.File, size int64) (l look, err error) {
 	if l.info, err = f.Stat(); err != nil {
 		return l, fmt.Errorf("file: %w", err)
@@ -57,7 +57,7 @@ func checksum(b []byte, n int) string {
 	return hex.EncodeToString(sum[:n])
 }
 
-// stretch is a checksum of what was read last: of the bytes from From to At.
+// stretch is a checksum of the bytes that were read last, from From to At.
 type stretch struct {
 	From int64  `json:"from"`
 	At   int64  `json:"at"`
@@ -66,7 +66,7 @@ type stretch struct {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// add takes what was read up to a position, or the last of it.
+// add takes the bytes that were read up to the position at, or the last of them.
 func (s *stretch) add(read []byte, at int64) {
 	read = read[max(0, len(read)-tailSize):]
 	if from := at - int64(len(read)); from != s.At || len(read) == tailSize || at-s.From > 2*tailSize {
@@ -75,7 +75,7 @@ func (s *stretch) add(read []byte, at int64) {
 	s.At, s.Sum = at, crc32.Update(s.Sum, castagnoli, read)
 }
 
-// in reports whether a file holds what was read.
+// in reports whether a file still holds the bytes that were read.
 func (s *stretch) in(f *os.File) (bool, error) {
 	if s.From < 0 || s.At < s.From || s.At-s.From > 2*tailSize {
 		return false, nil

@@ -16,7 +16,7 @@ func (e *foreignError) Error() string {
 	return fmt.Sprintf("file: %s is not JSON Lines in UTF-8: it seems to be %s; convert or unpack it first", e.name, e.kind)
 }
 
-// Verdict makes a foreignError an async.Failure that no restart mends.
+// Verdict makes a foreignError an async.Failure. It is Permanent, because a restart does not help.
 func (e *foreignError) Verdict() async.Verdict { return async.Verdict{Class: async.Permanent} }
 
 // magics are how files of other kinds begin.
@@ -32,7 +32,7 @@ var magics = []struct{ begins, kind string }{
 	{"PK\x07\x08", "a zip archive"},
 	{"Obj\x01", "an Avro file"},
 	{"ARROW1\x00\x00", "an Arrow file"},
-	{"PAR1\x15", "a Parquet file"}, // behind the magic number comes a header, and its first field
+	{"PAR1\x15", "a Parquet file"}, // \x15 begins the first field of the header
 	{"PARE\x15", "a Parquet file"},
 	{"\x93NUMPY", "a NumPy array"},
 	{"\x89HDF\r\n\x1a\n", "an HDF5 file"},
@@ -42,8 +42,8 @@ var magics = []struct{ begins, kind string }{
 	{"\x7fELF", "a program"},
 }
 
-// foreign says what the beginning of an input shows it to be, if that is plainly no JSON Lines;
-// otherwise it returns "". Of lines the first may be anything: a bad record is not a foreign file.
+// foreign returns the kind of an input, if its beginning clearly is not JSON Lines, and otherwise
+// "". An input of lines may begin with any line: a bad record does not make it a foreign file.
 func foreign(head []byte) string {
 	for _, m := range magics {
 		if bytes.HasPrefix(head, []byte(m.begins)) {
@@ -58,7 +58,7 @@ func foreign(head []byte) string {
 	}
 	begins := func(s string) bool { return bytes.HasPrefix(head, []byte(s)) }
 	switch {
-	case begins("\x1f\x8b\x08") && at(3)&0xe0 == 0: // deflate, and no flag that does not exist
+	case begins("\x1f\x8b\x08") && at(3)&0xe0 == 0: // deflate, and only flags that exist
 		return "gzip data"
 	case begins("BZh") && at(3) >= '1' && at(3) <= '9' && (bytes.HasPrefix(head[4:], []byte("1AY&SY")) || bytes.HasPrefix(head[4:], []byte("\x17rE8P\x90"))):
 		return "bzip2 data"
@@ -80,10 +80,11 @@ func foreign(head []byte) string {
 	return ""
 }
 
-// enough is how much of an input shows that there are no lines in it.
+// enough is how many bytes of an input can show that it does not hold lines.
 const enough = 128
 
-// noLines reports whether an input holds what no text does, and not one line that is JSON.
+// noLines reports whether an input holds a zero byte, which text does not, and not a single line of
+// JSON.
 func noLines(head []byte) bool {
 	if len(head) < enough || bytes.IndexByte(head, 0) < 0 {
 		return false
@@ -99,7 +100,7 @@ func noLines(head []byte) bool {
 	return true
 }
 
-// noText reports whether bytes are no text.
+// noText reports whether bytes are not text.
 func noText(b []byte) bool {
 	for len(b) > 0 {
 		r, n := utf8.DecodeRune(b)
@@ -111,8 +112,8 @@ func noText(b []byte) bool {
 	return false
 }
 
-// wideText names the encoding of a text whose characters have two or four bytes, with a byte order
-// mark or without. In lines of UTF-8 the bytes around a line feed show that it is one.
+// wideText returns the encoding of a text whose characters have two or four bytes, with a byte
+// order mark or without. It returns "" for lines of UTF-8, which the bytes around a line feed show.
 func wideText(head []byte) string {
 	for _, e := range []struct {
 		mark   string
@@ -133,7 +134,7 @@ func wideText(head []byte) string {
 	return ""
 }
 
-// wide reports whether text begins with a character of ASCII of so many bytes.
+// wide reports whether text begins with a character of ASCII that takes width bytes.
 func wide(text []byte, width int, little bool) bool {
 	if len(text) < width {
 		return false
@@ -145,8 +146,8 @@ func wide(text []byte, width int, little bool) bool {
 	return c >= '\t' && c < 0x7f && len(bytes.Trim(rest, "\x00")) == 0
 }
 
-// wideLines reports whether line feeds are characters of so many bytes, rather than the ends of
-// ordinary lines with a record behind them.
+// wideLines reports whether the line feeds are characters of width bytes, rather than the ends of
+// ordinary lines that a record follows.
 func wideLines(text []byte, width int, little bool) bool {
 	wides, ordinary := 0, 0
 	for i, c := range text {

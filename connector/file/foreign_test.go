@@ -46,8 +46,8 @@ func wideForm(text string, width int, order binary.AppendByteOrder) string {
 	return string(b)
 }
 
-// foreignInputs are inputs, and what they are taken for; nothing: lines, of which the first may be
-// bad.
+// foreignInputs are inputs, and the kinds that foreign returns for them. An empty kind means lines,
+// and the first one may be bad.
 func foreignInputs(t *testing.T) map[string]struct{ data, kind string } {
 	lines := strings.Repeat("{\"n\":1,\"text\":\"fünf 五\"}\n", 20)
 	all := map[string]struct{ data, kind string }{
@@ -108,8 +108,8 @@ func foreignInputs(t *testing.T) map[string]struct{ data, kind string } {
 	return all
 }
 
-// What is plainly no JSON Lines is refused before the first record, whatever becomes of records
-// that are bad.
+// An input that clearly is not JSON Lines is refused before the first record, whatever happens to
+// bad records.
 func TestForeignInput(t *testing.T) {
 	for name, tt := range foreignInputs(t) {
 		for _, decode := range []Decode[json.RawMessage]{Raw, Unchecked} {
@@ -142,7 +142,7 @@ func checkForeign(t *testing.T, name string, err error, where, kind string) {
 	}
 }
 
-// A line that is too long may be none.
+// A line that is too long may not be a line at all.
 func TestForeignInputWithoutLines(t *testing.T) {
 	in, err := os.Open(tempFile(t, "in", "\x28\xb5\x2f\xfd"+strings.Repeat("\x01", 1000)))
 	if err != nil {

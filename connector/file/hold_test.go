@@ -13,8 +13,8 @@ import (
 	"github.com/tensorferry/tensorferry/connector"
 )
 
-// TestTwoJobsAndOneFolder: the second is told who has it, whichever it does first, and has it when
-// the first is closed, or gone.
+// TestTwoJobsAndOneFolder: whatever the second job does first, its error says which process has the
+// folder. It gets the folder when the first job is closed or gone.
 func TestTwoJobsAndOneFolder(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "out")
 	open := func(job string) connector.Committer {
@@ -52,7 +52,7 @@ func TestTwoJobsAndOneFolder(t *testing.T) {
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 		t.Errorf("left are %v, %v", left, err)
 	}
-	// What a killed one leaves is no lock.
+	// A killed job leaves its file, but no lock.
 	if err := os.WriteFile(filepath.Join(dir, lockName), []byte("1\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -99,7 +99,7 @@ func TestJobIsResumedAtAnyParallelism(t *testing.T) {
 	}
 }
 
-// A line that is no record ends the job at once: a restart would only meet it again.
+// A line that is not a record ends the job at once, since a restart would only meet it again.
 func TestABadLineEndsTheJob(t *testing.T) {
 	source := tempFile(t, "in.jsonl", "{}\nnope\n{}\n")
 	j := stream.New("job", stream.Config{Restart: restart.Config{Strategy: restart.ExponentialDelay}})

@@ -8,9 +8,9 @@ import (
 
 var errNotObject = errors.New("the record is not a JSON object")
 
-// topField returns the value of an object's field, nil if it has none; of
-// several with the same name, the last. It reads valid JSON; of anything else it
-// returns an error or some part of the record.
+// topField returns the value of an object's field, or nil if the object does not have it. If
+// several fields have the name, the last one counts. The record must be valid JSON. For other
+// records topField returns an error or some part of the record.
 func topField(record []byte, name string) (value []byte, err error) {
 	i := skipSpace(record, 0)
 	if i == len(record) || record[i] != '{' {
@@ -62,7 +62,7 @@ func skipSpace(b []byte, i int) int {
 	return i
 }
 
-// skipString returns the place behind the string that begins at i, -1 if none does.
+// skipString returns the index after the string that begins at i, or -1 if no string begins there.
 func skipString(b []byte, i int) int {
 	if i >= len(b) || b[i] != '"' {
 		return -1
@@ -78,7 +78,7 @@ func skipString(b []byte, i int) int {
 	return -1
 }
 
-// skipValue returns the place behind the value that begins at i, -1 if none does.
+// skipValue returns the index after the value that begins at i, or -1 if no value begins there.
 func skipValue(b []byte, i int) int {
 	if i < len(b) && b[i] == '"' {
 		return skipString(b, i)

@@ -26,23 +26,23 @@ type lines struct {
 	in      input
 	maxLine int
 
-	buf        []byte // records keep lines of it, so no byte of it is written twice
-	start, end int    // what is read and not yet returned
-	scanned    int    // up to here there is no line feed
+	buf        []byte // records keep lines of it, so each byte is written only once
+	start, end int    // the bytes that are read and not yet returned
+	scanned    int    // before this index there is no line feed
 	offset     int64
 	eof        bool
 }
 
-// errNoLine: there is no whole line in the buffer, and next was not to read.
+// errNoLine: there is no whole line in the buffer, and next must not block.
 var errNoLine = errors.New("there is no whole line in the buffer")
 
 func newLines(in input, offset int64, maxLine int) *lines {
 	return &lines{in: in, offset: offset, maxLine: maxLine}
 }
 
-// next returns the next line without its line feed, and the offset at which it
-// begins; l.offset is then the one behind it. It returns io.EOF at the end, and
-// errNoLine instead of reading unless block is set.
+// next returns the next line without its line feed, and the offset at which it begins. l.offset is
+// then the offset after the line. next returns io.EOF at the end. If block is false, it returns
+// errNoLine instead of reading.
 func (l *lines) next(ctx context.Context, block bool) (line []byte, at int64, err error) {
 	for {
 		if i := bytes.IndexByte(l.buf[l.scanned:l.end], '\n'); i >= 0 {
@@ -54,7 +54,7 @@ func (l *lines) next(ctx context.Context, block bool) (line []byte, at int64, er
 			return nil, l.offset, io.EOF
 		case l.eof:
 			return l.take(l.end, l.end)
-		case l.end-l.start > l.maxLine+1: // a carriage return may still be its end
+		case l.end-l.start > l.maxLine+1: // the extra byte may be a carriage return at the end
 			return nil, l.offset, longLine(l.maxLine)
 		case !block:
 			return nil, l.offset, errNoLine
@@ -65,7 +65,7 @@ func (l *lines) next(ctx context.Context, block bool) (line []byte, at int64, er
 	}
 }
 
-// take returns the line that ends at to; the one after it begins at next.
+// take returns the line that ends at to. The line after it begins at next.
 func (l *lines) take(to, next int) ([]byte, int64, error) {
 	line, at := l.buf[l.start:to:to], l.offset
 	if n := len(line); n > 0 && line[n-1] == '\r' {
@@ -75,14 +75,14 @@ func (l *lines) take(to, next int) ([]byte, int64, error) {
 		return nil, at, longLine(l.maxLine)
 	}
 	if len(l.buf) > 2*chunk && len(line) < len(l.buf)/4 {
-		line = bytes.Clone(line) // it would keep the buffer of a line that was long
+		line = bytes.Clone(line) // otherwise it would keep the large buffer of a long line alive
 	}
 	l.offset += int64(next - l.start)
 	l.start, l.scanned = next, next
 	return line, at, nil
 }
 
-// since returns what was taken since the given offset, or the last of it.
+// since returns the bytes that were taken since the given offset, or the last of them.
 func (l *lines) since(offset int64) []byte {
 	return l.buf[l.start-int(min(l.offset-offset, int64(l.start))) : l.start]
 }
@@ -91,10 +91,10 @@ func (l *lines) since(offset int64) []byte {
 type longLine int
 
 func (n longLine) Error() string {
-	return fmt.Sprintf("the line is longer than %d bytes; raise the bound of a line (max_line, in Go MaxLine), or see whether the file is JSON Lines", int(n))
+	return fmt.Sprintf("the line is longer than %d bytes; raise the bound of a line (max_line, in Go MaxLine), or check whether the file is JSON Lines", int(n))
 }
 
-// fill reads once, behind what is in the buffer.
+// fill reads once and appends to the buffer.
 func (l *lines) fill(ctx context.Context) error {
 	if len(l.buf)-l.end < minRead {
 		l.makeRoom()
@@ -108,7 +108,7 @@ func (l *lines) fill(ctx context.Context) error {
 	return err
 }
 
-// makeRoom copies the rest to a new buffer, behind the last bytes that were taken (since).
+// makeRoom copies the rest to a new buffer, after the last bytes that were taken (since).
 func (l *lines) makeRoom() {
 	rest, kept := l.end-l.start, min(l.start, tailSize)
 	to := make([]byte, max(chunk, kept+min(2*rest, l.maxLine)+minRead))

@@ -12,7 +12,7 @@ type given struct{ io.Reader }
 
 func (g given) read(_ context.Context, p []byte) (int, error) { return g.Read(p) }
 
-// TestOneLongLine: the buffer that it needs is not kept by the short ones behind it.
+// TestOneLongLine: the short lines after a long one do not keep its large buffer alive.
 func TestOneLongLine(t *testing.T) {
 	const long = 4 << 20
 	short := strings.Repeat("1", 99)

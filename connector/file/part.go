@@ -14,9 +14,9 @@ const (
 	pendingPrefix = ".pending-"
 )
 
-// ordinal writes a number so that names sort as numbers do: five digits, and
-// beyond 99999 a letter that says how many more there are, since letters sort
-// behind digits ("99999", "a100000", "b1000000").
+// ordinal writes a number so that names sort as numbers do. It has five digits. Above 99999 a
+// letter before the digits says how many more there are, since letters sort after digits ("99999",
+// "a100000", "b1000000").
 func ordinal(n int64) string {
 	digits := fmt.Sprintf("%05d", n)
 	if len(digits) == 5 {
@@ -34,7 +34,7 @@ func parseOrdinal(s string) (int64, bool) {
 	return n, err == nil && n >= 0 && ordinal(n) == s
 }
 
-// partName is the final name of part n of a split. Names sort by split, then by n.
+// partName returns the final name of part n of a split. Names sort by split, then by n.
 func partName(split int, n int64) string {
 	return partPrefix + ordinal(int64(split)) + "-" + ordinal(n) + partSuffix
 }
@@ -59,5 +59,5 @@ func digest(name string) string {
 	return hex.EncodeToString(sum[:4])
 }
 
-// pendingOf begins the pending names of a job.
+// pendingOf returns the beginning of the pending names of a job.
 func pendingOf(job string) string { return pendingPrefix + digest(job) + "-" }

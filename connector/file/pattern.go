@@ -13,25 +13,26 @@ import (
 )
 
 // A pattern is a path whose elements may hold wildcards. Within an element they are those of
-// filepath.Match; an element ** stands for any number of folders, none included. What a shell would
-// understand and this does not is refused: it would match other names than its author means.
+// filepath.Match. An element ** stands for any number of folders, also for none. Other wildcards
+// that a shell understands are errors, because here they would match other names than the user
+// means.
 
 // element is one element of a pattern.
 type element struct {
 	text string // as filepath.Match takes it
-	// tokens are what the element is made of; nil: it is **.
+	// tokens are the parts of the element. They are nil for **.
 	tokens []token
-	// literal: there is no wildcard in it, and name is the only name that it matches.
+	// literal: the element has no wildcard, and name is the only name that it matches.
 	literal bool
 	name    string
-	// hidden: the names that it matches begin with a dot, and the element itself does.
+	// hidden: the element begins with a dot, and so do the names that it matches.
 	hidden bool
 }
 
-// token is one character of a name, or any number of any (star).
+// token is one character of a name, or any number of any characters (star).
 type token struct {
 	star bool
-	// set are the characters, as ranges; of a literal one range of one character.
+	// set are the possible characters, as ranges. A literal character is one range.
 	set []runes
 }
 
@@ -40,7 +41,7 @@ type runes struct{ lo, hi rune }
 
 var (
 	anyRune = []runes{{0, utf8.MaxRune}}
-	// braces are what a shell makes several words of.
+	// braces matches alternatives, of which a shell makes several words.
 	braces  = regexp.MustCompile(`\{[^{}]*(,|\.\.)[^{}]*\}`)
 	escaped = regexp.MustCompile(`\\.`)
 )
@@ -48,11 +49,10 @@ var (
 // deep reports whether the element is **.
 func (e *element) deep() bool { return e.tokens == nil }
 
-// escapes: a backslash takes the meaning away from what follows it, as in filepath.Match.
+// escapes: a backslash makes the next character a literal one, as in filepath.Match.
 const escapes = runtime.GOOS != "windows"
 
-// hasMeta reports whether a path holds anything that makes a pattern of it, or that a shell would
-// take for one.
+// hasMeta reports whether a path holds a wildcard, of this package or of a shell.
 func hasMeta(path string) bool { return strings.ContainsAny(path, `*?[{`) }
 
 // parsePattern cuts a pattern into elements. root is the folder where its search begins.
@@ -83,7 +83,7 @@ func parsePattern(pattern string) (root string, elems []element, err error) {
 
 func isSeparator(r rune) bool { return r < utf8.RuneSelf && os.IsPathSeparator(uint8(r)) }
 
-// rootOf returns what a path that is not relative begins with.
+// rootOf returns the root with which an absolute path begins. For a relative path it is empty.
 func rootOf(path string) string {
 	n := len(filepath.VolumeName(path))
 	for n < len(path) && os.IsPathSeparator(path[n]) {
@@ -92,7 +92,7 @@ func rootOf(path string) string {
 	return path[:n]
 }
 
-// literalElements are those of a path in which nothing is a wildcard.
+// literalElements returns the elements of a path without wildcards.
 func literalElements(path string) (elems []element) {
 	for name := range strings.FieldsFuncSeq(path, isSeparator) {
 		if name != "." {
@@ -118,7 +118,8 @@ func mustElement(text string) element {
 	return e
 }
 
-// parseElement reads one element as filepath.Match does, and refuses what a shell reads otherwise.
+// parseElement reads one element as filepath.Match does. It refuses an element that a shell would
+// read in another way.
 func parseElement(text string) (element, error) {
 	e := element{text: text, literal: true}
 	if text == "**" {
@@ -133,7 +134,7 @@ func parseElement(text string) (element, error) {
 		switch {
 		case c == '*':
 			if at+1 < len(text) && text[at+1] == '*' {
-				return e, fmt.Errorf("** stands for any depth of folders only where it is alone between two separators, and not in %s", text)
+				return e, fmt.Errorf("** stands for any depth of folders only where it is alone between two separators, not as in %s", text)
 			}
 			e.tokens, e.literal = append(e.tokens, token{star: true}), false
 		case c == '?':
@@ -160,8 +161,7 @@ func parseElement(text string) (element, error) {
 	return e, nil
 }
 
-// parseClass reads a class of characters such as [a-z], which filepath.Match has found to be well
-// formed.
+// parseClass reads a class of characters such as [a-z]. filepath.Match has checked its form.
 func parseClass(text string) (set []runes, n int, err error) {
 	at := 1
 	not := strings.HasPrefix(text[at:], "^")
@@ -169,7 +169,7 @@ func parseClass(text string) (set []runes, n int, err error) {
 	case not:
 		at++
 	case strings.HasPrefix(text[at:], "!"):
-		return nil, 0, errors.New("a class that begins with ! is not supported; write [^...] for any character but these, or put the ! further back")
+		return nil, 0, errors.New("a class that begins with ! is not supported; write [^...] for all other characters, or put the ! later in the class")
 	}
 	one := func() rune {
 		if text[at] == '\\' && escapes {
@@ -181,7 +181,7 @@ func parseClass(text string) (set []runes, n int, err error) {
 	}
 	for first := true; first || text[at] != ']'; first = false {
 		if text[at] == '[' && strings.IndexByte(":.=", text[at+1]) >= 0 {
-			return nil, 0, errors.New("classes by name are not supported; write [0-9] for [[:digit:]], and \\[ for the character")
+			return nil, 0, errors.New("classes by name are not supported; write [0-9] instead of [[:digit:]], and \\[ for the character [")
 		}
 		r := runes{lo: one()}
 		if r.hi = r.lo; text[at] == '-' {
@@ -196,7 +196,7 @@ func parseClass(text string) (set []runes, n int, err error) {
 	return set, at + 1, nil
 }
 
-// except returns all characters but those of set.
+// except returns all characters that are not in set.
 func except(set []runes) (rest []runes) {
 	slices.SortFunc(set, func(a, b runes) int { return int(a.lo - b.lo) })
 	from := rune(0)
@@ -209,8 +209,8 @@ func except(set []runes) (rest []runes) {
 	return append(rest, runes{from, utf8.MaxRune})
 }
 
-// matches reports whether an element that is not ** matches a name. One that begins with a dot is
-// matched only by an element that does, as in a shell.
+// matches reports whether an element that is not ** matches a name. As in a shell, only an element
+// that begins with a dot matches a name that begins with a dot.
 func (e *element) matches(name string) bool {
 	if strings.HasPrefix(name, ".") && !e.hidden {
 		return false
@@ -219,7 +219,7 @@ func (e *element) matches(name string) bool {
 	return ok && err == nil
 }
 
-// meets reports whether there is a name that both elements match, of which names is the one of
+// meets reports whether there is a name that both elements match. names is the element for the
 // files that a program makes.
 func (e *element) meets(names *element) bool {
 	if names.hidden && !e.hidden {
@@ -228,7 +228,7 @@ func (e *element) meets(names *element) bool {
 	return meet(e.tokens, names.tokens)
 }
 
-// meet reports whether there is a text that both consist of.
+// meet reports whether there is a text that both a and b match.
 func meet(a, b []token) bool {
 	return together(func(i, j int, rest func(i, j int) bool) bool {
 		switch {
@@ -249,8 +249,8 @@ func overlap(a, b []runes) bool {
 	})
 }
 
-// pathsMeet reports whether a pattern, from some folder on, matches any of the paths from there
-// that names stand for, in which there is no **.
+// pathsMeet reports whether there is a path that both a pattern and names match. Both begin at the
+// same folder. names has no **.
 func pathsMeet(pattern, names []element) bool {
 	return together(func(i, j int, rest func(i, j int) bool) bool {
 		switch {
@@ -263,8 +263,8 @@ func pathsMeet(pattern, names []element) bool {
 	})
 }
 
-// together compares two sequences from their beginnings. from says whether they
-// agree from part i of the one and part j of the other on; it is asked once for each i and j.
+// together compares two sequences from their beginnings. from reports whether they agree from part
+// i of the first and part j of the second on. It is called at most once for each i and j.
 func together(from func(i, j int, rest func(i, j int) bool) bool) bool {
 	known := map[[2]int]bool{}
 	var rest func(i, j int) bool

@@ -93,7 +93,7 @@ func TestPatternsMatch(t *testing.T) {
 		{`odd/\[?\].jsonl`, "odd/[x].jsonl"},
 		{`odd/\{a,b\}.j*`, "odd/{a,b}.jsonl"},
 		{"odd/{*", "odd/{a,b}.jsonl"},
-		// What a shell would take otherwise.
+		// Wildcards that a shell reads in another way.
 		{"in/a**", "** stands for any depth of folders only where it is alone"},
 		{"in/**.jsonl", "** stands for any depth"},
 		{"in/***/x", "** stands for any depth"},
@@ -162,7 +162,7 @@ func TestUnreadableFolder(t *testing.T) {
 		w := walk{ctx: ctx}
 		_, elems, err := parsePattern("*")
 		if err == nil {
-			// The administrator may read any folder, but no file as one.
+			// The administrator may read any folder, but cannot read a file as a folder.
 			err = w.from("in/a.jsonl", elems)
 		}
 		if err == nil || !strings.Contains(err.Error(), "the input would lack the files in it") {
@@ -180,7 +180,7 @@ func TestUnreadableFolder(t *testing.T) {
 	}
 }
 
-// A file that cannot be looked at might hold records; what is no file holds none.
+// A file that cannot be looked at might hold records. A name that is not a file does not.
 func TestMatchesThatAreNoFiles(t *testing.T) {
 	tree(t, "in/a.jsonl", "in/gone.jsonl -> nowhere")
 	pipe := filepath.Join("in", "pipe.jsonl")
@@ -291,7 +291,7 @@ func TestPatternsMeet(t *testing.T) {
 	}
 }
 
-// The names that are told of as a sink's are those that it makes.
+// Files returns the names that the sink makes.
 func TestSinkFiles(t *testing.T) {
 	sink := rawSink(t.TempDir())
 	w, err := sink.Open(ctx, async.Subtask{Operator: "sink", Parallelism: 1, Run: "r"})

@@ -18,15 +18,15 @@ import (
 	"github.com/tensorferry/tensorferry/internal/fsx"
 )
 
-// What a run has published is checked when it goes on: a job that answers for half of its results
-// is not well. Which parts there are follows from the counters in the checkpoint. Their sizes and
-// checksums are lines of text: the latest in the checkpoint, and the others in a hidden file beside
-// the parts, of which the checkpoint knows the length and the checksum. So a checkpoint does not
-// grow with the number of parts, and the file is written once in a while.
+// When a run goes on, it checks the parts that it has published: a job must not succeed with half
+// of its results missing. The counters in the checkpoint say which parts there are. The sizes and
+// checksums of the parts are lines of text. The latest lines are in the checkpoint. The others are
+// in a hidden file beside the parts, the list, whose length and checksum are in the checkpoint. So
+// a checkpoint does not grow with the number of parts, and the list is written only now and then.
 
 const (
 	listPrefix = ".parts-"
-	// manyRecent is from how many lines on they move from the checkpoint to the list.
+	// manyRecent is how many lines a checkpoint holds before they move to the list.
 	manyRecent = 32
 )
 
@@ -44,20 +44,20 @@ type addition struct {
 	Lines string  `json:"lines"`
 }
 
-// listsOf begins the names of a job's lists.
+// listsOf returns the beginning of the names of a job's lists.
 func listsOf(job string) string { return listPrefix + digest(job) + "-" }
 
-// newList names a list that no other run has.
+// newList returns a list with a name that no other run has.
 func (c *committer) newList() listing {
 	var unique [8]byte
 	rand.Read(unique[:]) // never fails
 	return listing{Name: c.lists + hex.EncodeToString(unique[:])}
 }
 
-// noSum stands in for the checksum of a part that was written when there were none.
+// noSum replaces the checksum of a part that an earlier version wrote without one.
 const noSum = "-"
 
-// line says of a move what its part is.
+// line returns the line for the part of a move.
 func (m move) line() string {
 	sum := m.Sum
 	if sum == "" {
@@ -66,8 +66,8 @@ func (m move) line() string {
 	return fmt.Sprintf("%s %d %s\n", m.To, m.Bytes, sum)
 }
 
-// record adds moves to what a state says of its parts. What it returns is for the plan: what is to
-// go to the list.
+// record adds the parts of moves to a state. It returns the addition to the list that the plan must
+// make, or nil.
 func (st *sinkState) record(moves []move, many int) *addition {
 	var b strings.Builder
 	b.WriteString(st.Recent)
@@ -85,8 +85,8 @@ func (st *sinkState) record(moves []move, many int) *addition {
 	return a
 }
 
-// append carries an addition out, once, however often it is called. What else is behind its place
-// in the list is of a past that the run went back from, or was cut short by a crash.
+// append carries out an addition, once, however often it is called. Other bytes at its place in the
+// list belong to checkpoints that the run went back from, or to a write that a crash cut short.
 func (c *committer) append(a *addition) error {
 	name := filepath.Join(c.dir, a.To.Name)
 	have, err := c.fs.Stat(name)
@@ -116,7 +116,7 @@ func (c *committer) appendTo(name, lines string) error {
 	return errors.Join(err, f.Close())
 }
 
-// amend makes a list what it is with an addition.
+// amend rewrites a list so that it ends with an addition.
 func (c *committer) amend(name string, a *addition) error {
 	have, err := c.fs.ReadFile(name)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -127,12 +127,12 @@ func (c *committer) amend(name string, a *addition) error {
 	}
 	want := append(slices.Clip(have[:a.To.Bytes]), a.Lines...)
 	if bytes.HasPrefix(have, want) {
-		return c.appendTo(name, "") // it was there, and perhaps not synced
+		return c.appendTo(name, "") // the addition was there, but perhaps not synced
 	}
 	return fsx.WriteFile(c.fs, name, want)
 }
 
-// begins says whether a list begins with what is known of it.
+// begins reports whether the bytes of a list begin with those that l describes.
 func (l listing) begins(list []byte) bool {
 	return int64(len(list)) >= l.Bytes && crc32.Checksum(list[:l.Bytes], castagnoli) == l.Sum
 }
@@ -142,7 +142,7 @@ func (c *committer) listLost(l listing) error {
 		filepath.Join(c.dir, l.Name))
 }
 
-// lostError says what has become of results. No restart brings them back.
+// lostError says that published results are missing or damaged. A restart does not bring them back.
 type lostError struct{ text string }
 
 func (e *lostError) Error() string { return e.text }
@@ -152,15 +152,16 @@ func (e *lostError) Verdict() async.Verdict { return async.Verdict{Class: async.
 
 func lost(format string, args ...any) error { return &lostError{fmt.Sprintf(format, args...)} }
 
-// partInfo is what is known of a part: nothing if it was published by a program that kept no list.
+// partInfo is what is known about a part. Nothing is known if an earlier version, without lists,
+// published it.
 type partInfo struct {
 	known bool
 	size  int64
 	sum   string
 }
 
-// known reads what a state and its list say of the parts, by their names. todo is what may not have
-// come to the list yet.
+// known reads what a state and its list say about the parts, by their names. todo is an addition
+// that may not be in the list yet.
 func (c *committer) known(st sinkState, todo *addition) (map[string]partInfo, error) {
 	var list []byte
 	if st.List.Bytes > 0 {
@@ -193,7 +194,7 @@ func (c *committer) known(st sinkState, todo *addition) (map[string]partInfo, er
 }
 
 func damagedLine(line string) error {
-	return fmt.Errorf("file: the sink's state in the checkpoint is damaged: it says of a part %.100q", line)
+	return fmt.Errorf("file: the sink's state in the checkpoint is damaged: its line for a part is %.100q", line)
 }
 
 // Check implements connector.Checker: the parts that the run has published are there, with their
@@ -213,23 +214,23 @@ func (c *committer) Check(ctx context.Context, state []byte) error {
 		return nil
 	})
 	if err == nil && len(wrong) > 0 {
-		err = lost("file: what the job has published in %s is not there as it was: %s; put it back, or start afresh; "+
-			"if others take parts away, say so (consumed)", c.dir, some(wrong))
+		err = lost("file: the job's output in %s has changed since it was published: %s; put it back, or start afresh; "+
+			"if other programs take parts away, set consumed", c.dir, some(wrong))
 	}
 	return err
 }
 
-// standing is a published part, and what is there of it.
+// standing is a published part and the state of its file.
 type standing struct {
 	name string
 	info partInfo
-	// file has the part: that of its name, or a pending one that is still to get it.
+	// file is the file of the part: the one with its name, or a pending one that will get the name.
 	file  string
 	there bool
 	size  int64
 }
 
-// wrong says what is wrong with a part, as far as its size tells.
+// wrong says what is wrong with a part, judged by its size, or returns "".
 func (p *standing) wrong() string {
 	switch {
 	case !p.there:
@@ -278,7 +279,7 @@ func (c *committer) each(ctx context.Context, st sinkState, todo sinkPlan, f fun
 			}
 			p.size, p.there = sizes[p.file]
 			if p.wrong() != "" {
-				// It may be a link to what was moved.
+				// The entry may be a link to a part that was moved elsewhere.
 				if e, err := c.fs.Stat(filepath.Join(c.dir, p.file)); err == nil && !e.Dir {
 					p.size, p.there = e.Size, true
 				}

@@ -56,7 +56,7 @@ func TestWhatIsGoneIsNoticed(t *testing.T) {
 					t.Fatal(err)
 				}
 				err := o.check()
-				if err == nil || !strings.Contains(err.Error(), "in out is not there as it was: "+c.want+"; put it back, or start afresh") {
+				if err == nil || !strings.Contains(err.Error(), "in out has changed since it was published: "+c.want+"; put it back, or start afresh") {
 					t.Errorf("list from %d lines on, part %d, %s: %v", many, i, what, err)
 				}
 				if async.VerdictOf(err).Class != async.Permanent {
@@ -77,7 +77,7 @@ func TestWhatIsGoneIsNoticed(t *testing.T) {
 	}
 }
 
-// TestListIsNeeded: without its list nobody knows whether the parts are what they were.
+// TestListIsNeeded: without the list it is not known whether the parts are unchanged.
 func TestListIsNeeded(t *testing.T) {
 	for what, upset := range map[string]func(o *opened, list string) error{
 		"missing": func(o *opened, list string) error { return o.d.Remove(list) },
@@ -102,7 +102,7 @@ func TestListIsNeeded(t *testing.T) {
 	}
 }
 
-// TestConsumedParts: others take them away, and what is there is as it was.
+// TestConsumedParts: other programs may take parts away, but the remaining ones must be unchanged.
 func TestConsumedParts(t *testing.T) {
 	o := openSink(t, SinkConfig[json.RawMessage]{Consumed: true, many: 2})
 	o.publish(t, 5)
@@ -166,8 +166,8 @@ func TestStateDoesNotGrow(t *testing.T) {
 	}
 }
 
-// TestRunsOfEarlierVersions: of the parts that they have published no list tells; that they are
-// there is seen all the same.
+// TestRunsOfEarlierVersions: the parts that they have published are in no list. Their absence is
+// noticed all the same.
 func TestRunsOfEarlierVersions(t *testing.T) {
 	o := openSink(t, SinkConfig[json.RawMessage]{many: 2})
 	o.publish(t, 4)
@@ -200,7 +200,7 @@ func TestRunsOfEarlierVersions(t *testing.T) {
 	}
 }
 
-// TestGoingBackCutsTheList: what it says of parts that are replaced is no longer so.
+// TestGoingBackCutsTheList: the lines for parts that are replaced are removed from the list.
 func TestGoingBackCutsTheList(t *testing.T) {
 	o := openSink(t, SinkConfig[json.RawMessage]{many: 2})
 	o.publish(t, 5)

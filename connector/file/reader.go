@@ -41,14 +41,15 @@ func (e *LineError) Verdict() async.Verdict { return async.Verdict{Class: async.
 type reader[T any] struct {
 	name  string
 	lines *lines
-	end   int64 // lines that begin here or later are not this reader's
+	end   int64 // lines that begin here or later belong to another split
 	taken int64 // lines so far
-	// Of the line at offset; nil: lines were taken from the first on.
+	// number returns the number of the line at offset. It is nil if lines are read from the first
+	// one on.
 	number func(offset int64) int64
 	decode decoder[T]
-	// atEnd, if set, is asked at the end whether what was read was all right.
+	// atEnd, if set, checks at the end whether the input was still the right one.
 	atEnd func(context.Context) error
-	// sniff: the input is looked at before its first record.
+	// sniff: check whether the input holds lines before the first record is read.
 	sniff bool
 	read  stretch // up to the end of the last Read
 	close func() error
@@ -104,7 +105,7 @@ func (r *reader[T]) Read(ctx context.Context, dst []async.Record[T], most int) (
 			dst = append(dst, async.Record[T]{Position: at})
 			if err := r.decode.record(&dst[len(dst)-1], line); err != nil {
 				dst = dst[:len(dst)-1]
-				err = fmt.Errorf("%w; mend or remove the line", err)
+				err = fmt.Errorf("%w; correct or remove the line", err)
 				return r.fail(dst, before, from, next, &LineError{Path: r.name, Offset: at, Line: r.line(at), Err: err})
 			}
 		}
@@ -114,7 +115,8 @@ func (r *reader[T]) Read(ctx context.Context, dst []async.Record[T], most int) (
 	return dst, next, nil
 }
 
-// reached takes what was read from one position to the next. The lines may be further.
+// reached remembers the bytes that were read from one position to the next. r.lines may have read
+// further.
 func (r *reader[T]) reached(from, next int64) {
 	read := r.lines.since(from)
 	r.read.add(read[:max(0, len(read)-int(r.lines.offset-next))], next)
@@ -159,12 +161,12 @@ func (r *reader[T]) Close() error {
 	return err
 }
 
-// cutReader reads a split of a file, and tells checkpoints what it has read.
+// cutReader reads a split of a file, and describes for checkpoints what it has read.
 type cutReader[T any] struct {
 	*reader[T]
-	bare []byte // the split's description without what was read, and without the last brace
-	// last is the description with the last stretch that was long enough to tell much; nil:
-	// there was none.
+	bare []byte // the split's description without Read and without the last brace
+	// last is the description with the last stretch that was long enough to identify the file, or
+	// nil before there is one.
 	last []byte
 }
 
@@ -227,11 +229,11 @@ func (s *section) read(ctx context.Context, p []byte) (int, error) {
 	return n, err
 }
 
-// firstLine returns where the first line begins that begins in the split, and
-// the split's end if there is none.
+// firstLine returns the offset of the first line that begins in the split, or the split's end if no
+// line begins in it.
 func firstLine(f *os.File, c cut) (int64, error) {
 	buf := make([]byte, chunk)
-	// A line begins behind a line feed, so the search is one byte ahead.
+	// A line begins after a line feed, so the search begins one byte before the split.
 	for pos := c.Start - 1; pos < c.End-1; {
 		n, err := f.ReadAt(buf[:min(chunk, c.End-1-pos)], pos)
 		if i := bytes.IndexByte(buf[:n], '\n'); i >= 0 {
@@ -248,7 +250,7 @@ func firstLine(f *os.File, c cut) (int64, error) {
 	return c.End, nil
 }
 
-// countLimit is how far lines are counted for the sake of a message.
+// countLimit is the offset up to which lines are counted for an error message.
 const countLimit = 1 << 28
 
 // lineNumber counts the lines of a file up to an offset.

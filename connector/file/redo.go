@@ -15,16 +15,15 @@ import (
 	"github.com/tensorferry/tensorferry/internal/fsx"
 )
 
-// When checkpoints are damaged or gone, parts are there that no checkpoint tells of. A job whose
-// results are always the same goes on all the same: what was published stays where it is, the
-// results are made again, and each is compared with what is there, byte by byte, until there is
-// nothing left to compare with. Where parts were cut the first time does not matter.
+// When checkpoints are damaged or gone, there may be parts that no checkpoint lists. A job whose
+// results are always the same can go on. The published parts stay in place, the job makes their
+// results again, and these are compared with the parts, byte by byte, until there is nothing left
+// to compare. It does not matter at which bytes the parts were cut the first time.
 
-// redo says of a split which of its parts are being made again.
+// redo says which parts of a split are being made again.
 type redo struct {
 	Split int `json:"split"`
-	// The parts from First on are compared; they have so many bytes together, with that
-	// checksum.
+	// The parts from First on are compared. Bytes is their size together, and Sum their checksum.
 	First int64  `json:"first"`
 	Bytes int64  `json:"bytes"`
 	Sum   uint32 `json:"sum"`
@@ -33,8 +32,8 @@ type redo struct {
 	DoneSum uint32 `json:"doneSum,omitempty"`
 }
 
-// again is a pending file of which the first Bytes are to be what the parts of a split have from At
-// on, the first of these parts being First.
+// again is a pending file that must be compared. Its first Bytes must equal the bytes from At on of
+// the parts of a split, counted from the part First.
 type again struct {
 	From  string `json:"from"`
 	Split int    `json:"split"`
@@ -45,8 +44,8 @@ type again struct {
 	To *move `json:"to,omitempty"`
 }
 
-// take compares a pending file with what is there of its split, as far as there is something. more
-// says that the file goes on behind that, as a part of its own, of that size and checksum.
+// take plans the comparison of a pending file with the parts of its split. more says that the file
+// is longer than they are. The rest becomes a part of its own, with that size and checksum.
 func (r *redo) take(f pendingForm, sum uint32) (a again, more bool, size int64, rest uint32) {
 	same := min(f.Bytes, r.Bytes-r.Done)
 	a = again{From: f.Name, Split: r.Split, First: r.First, At: r.Done, Bytes: same}
@@ -56,11 +55,12 @@ func (r *redo) take(f pendingForm, sum uint32) (a again, more bool, size int64, 
 	return a, size > 0, size, r.DoneSum ^ shifted(r.Sum, size)
 }
 
-// joined returns the checksum of bytes that are followed by others, of which there are n.
+// joined returns the checksum of bytes with the checksum first that n bytes with the checksum
+// second follow.
 func joined(first, second uint32, n int64) uint32 { return shifted(first, n) ^ second }
 
-// shifted is what a checksum adds to that of the n bytes that follow: it runs on over them as over
-// so many zeros.
+// shifted returns what the checksum of some bytes contributes to the checksum of these bytes and n
+// more. That does not depend on the n bytes, so it is computed with zeros.
 func shifted(sum uint32, n int64) uint32 {
 	var zeros [32 << 10]byte
 	start := uint32(0)
@@ -91,8 +91,8 @@ func (c *committer) Salvage(ctx context.Context, state []byte, newer, compare bo
 	}
 	st.Retired = nil // the checkpoint's own plan was carried out before anything else was published
 	if !compare || len(st.Stale) > 0 {
-		// The latter: what is there was to be replaced, and nobody knows of which run it
-		// is.
+		// If there are stale parts, the existing ones were to be replaced, and their run is not
+		// known.
 		st.Stale = widest(st.Stale, there)
 	} else if err := c.compare(ctx, &st, there); err != nil {
 		return nil, nil, err
@@ -101,8 +101,8 @@ func (c *committer) Salvage(ctx context.Context, state []byte, newer, compare bo
 	return next, beyond, err
 }
 
-// there returns how many parts of each split are there, of those splits of which there are more
-// than a state tells of. Others that look like parts are in the way, and an error that names them.
+// there returns the extents of the splits that have more parts than a state knows. Other files with
+// names of parts are in the way, and the error names them.
 func (c *committer) there(ctx context.Context, st sinkState, newer bool) ([]extent, error) {
 	entries, err := c.fs.ReadDir(c.dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -110,7 +110,7 @@ func (c *committer) there(ctx context.Context, st sinkState, newer bool) ([]exte
 	}
 	told := widest(st.Parts, st.Stale)
 	if !newer {
-		// The checkpoint's own plan may still have to take them away.
+		// The checkpoint's own plan may still have to remove the retired parts.
 		told = widest(told, st.Retired)
 	}
 	numbers := map[int][]int64{}
@@ -131,7 +131,7 @@ func (c *committer) there(ctx context.Context, st sinkState, newer bool) ([]exte
 		n := count(st.Parts, split)
 		for _, k := range some {
 			if k != n && len(st.Stale) == 0 {
-				wrong = append(wrong, lost("file: %s is there and %s is not, so it is not this job's; move it away, and resume",
+				wrong = append(wrong, lost("file: %s is there and %s is not, so this job did not write it; move it away, then resume the job",
 					filepath.Join(c.dir, partName(split, k)), partName(split, n)))
 				break
 			}
@@ -144,7 +144,7 @@ func (c *committer) there(ctx context.Context, st sinkState, newer bool) ([]exte
 	return all, errors.Join(wrong...)
 }
 
-// compare makes the parts that are there ones of the run, which are made again and compared.
+// compare adds the existing parts to those of the run. They are made again and compared.
 func (c *committer) compare(ctx context.Context, st *sinkState, there []extent) error {
 	for _, e := range there {
 		n := count(st.Parts, e.Split)
@@ -174,8 +174,8 @@ func (c *committer) compare(ctx context.Context, st *sinkState, there []extent) 
 	return nil
 }
 
-// Unsettled implements connector.Salvager: at the end of the input everything that was there has
-// been made again.
+// Unsettled implements connector.Salvager. It returns an error if, at the end of the input, some of
+// the existing parts have not been made again.
 func (c *committer) Unsettled(state []byte) error {
 	st, err := parseState(state)
 	if err != nil {
@@ -183,15 +183,15 @@ func (c *committer) Unsettled(state []byte) error {
 	}
 	var wrong []error
 	for _, r := range st.Redo {
-		wrong = append(wrong, lost("file: the parts of split %d in %s, from %s on, have %d bytes, and the results that were made again only %d: "+
-			"the job is not the one that wrote them, or they are not its own; move them away and start afresh",
+		wrong = append(wrong, lost("file: the parts of split %d in %s, from %s on, have %d bytes, but the results that were made again have only %d: "+
+			"another job wrote these parts, or this job has changed since; move them away and start afresh",
 			r.Split, c.dir, partName(r.Split, r.First), r.Bytes, r.Done))
 	}
 	return errors.Join(wrong...)
 }
 
-// same says which of the pending files of a plan are still to be compared and done with, and that
-// those that are begin as what is there.
+// same compares the pending files of a plan with the existing parts, and returns those that settle
+// must still handle. It returns an error if one differs.
 func (c *committer) same(ctx context.Context, list []again) (todo []again, err error) {
 	var wrong []error
 	for _, a := range list {
@@ -203,13 +203,13 @@ func (c *committer) same(ctx context.Context, list []again) (todo []again, err e
 		}
 		made, err := c.fs.Stat(filepath.Join(c.dir, a.From))
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // done before; what has become of it is checked with all that was published
+			continue // it was handled before, and Check looks at everything that was published
 		}
 		if err != nil {
 			return nil, fmt.Errorf("file: %w", err)
 		}
 		if size := a.Bytes + a.rest(); made.Size != size {
-			wrong = append(wrong, lost("file: %s has %d bytes and %d were synced; the disk has lost data, start afresh", filepath.Join(c.dir, a.From), made.Size, size))
+			wrong = append(wrong, lost("file: %s has %d bytes, but %d were synced; the disk has lost data, start afresh", filepath.Join(c.dir, a.From), made.Size, size))
 			continue
 		}
 		todo = append(todo, a)
@@ -226,8 +226,8 @@ func (c *committer) same(ctx context.Context, list []again) (todo []again, err e
 	return todo, nil
 }
 
-// settle does away with pending files that are what is there, and makes parts of what goes on
-// behind that.
+// settle removes pending files that equal existing parts. If a pending file is longer than they
+// are, its rest becomes a part first.
 func (c *committer) settle(todo []again) error {
 	for _, a := range todo {
 		from := filepath.Join(c.dir, a.From)
@@ -237,13 +237,13 @@ func (c *committer) settle(todo []again) error {
 			}
 		}
 		if err := c.fs.Remove(from); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("file: removing what was made again: %w", err)
+			return fmt.Errorf("file: removing a pending file that was compared: %w", err)
 		}
 	}
 	return nil
 }
 
-// behind makes a part of what a pending file has behind what was compared.
+// behind makes a part of the rest of a pending file, which follows the bytes that were compared.
 func (c *committer) behind(a again, from, to string) error {
 	made, err := c.fs.Open(from)
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 	"github.com/tensorferry/tensorferry/internal/simfs"
 )
 
-// remade is a sink behind whose checkpoint more was published, and what all of its results are.
+// remade is a sink that has published more than its checkpoint says, with all of its results.
 type remade struct {
 	*opened
 	values []string
@@ -66,8 +66,8 @@ func goBack(t *testing.T, compare bool) *remade {
 	return r
 }
 
-// whole holds that the parts of each split are the results so far, or what was there if that is
-// more, and that the sizes and checksums that are kept of them are theirs.
+// whole checks that the parts of each split hold the results so far, or the parts that existed if
+// those are more. It also checks that their recorded sizes and checksums are right.
 func (r *remade) whole(t *testing.T, least int) {
 	t.Helper()
 	if err := r.check(); err != nil {
@@ -101,8 +101,8 @@ func (r *remade) whole(t *testing.T, least int) {
 	}
 }
 
-// TestRemadePartsAreCompared: wherever they are cut, what is there stays, and what goes on behind
-// it is added.
+// TestRemadePartsAreCompared: wherever parts are cut, the existing ones stay, and the results after
+// them are added.
 func TestRemadePartsAreCompared(t *testing.T) {
 	for cut := 1; cut <= 36; cut++ {
 		r := goBack(t, true)
@@ -145,7 +145,7 @@ func TestRemadePartsAndAnyCrash(t *testing.T) {
 			}
 			for name, next := range map[string]*simfs.Disk{"killed": r.d.Kill(), "power loss": r.d.PowerLoss(rand.Uint64())} {
 				again := &remade{opened: &opened{d: next, state: r.state}, values: r.values, next: r.next}
-				again.c, err = NewSink(SinkConfig[json.RawMessage]{Encode: RawLine, Dir: "out", FS: next, many: 4}).Committer(ctx)
+				again.c, err = NewSink(SinkConfig[json.RawMessage]{Encode: RawLine, Dir: "out", fs: next, many: 4}).Committer(ctx)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -166,7 +166,7 @@ func TestRemadePartsAndAnyCrash(t *testing.T) {
 	}
 }
 
-// TestRemadePartsThatDiffer: each difference is told with its file, and nothing has changed.
+// TestRemadePartsThatDiffer: an error names the file of each difference, and nothing has changed.
 func TestRemadePartsThatDiffer(t *testing.T) {
 	for name, c := range map[string]struct {
 		upset func(r *remade) error

@@ -25,21 +25,21 @@ func (e *ChangedError) Error() string {
 // Verdict makes a ChangedError an async.Failure.
 func (e *ChangedError) Verdict() async.Verdict { return async.Verdict{Class: async.Permanent} }
 
-// sight is what was last seen of a file and found to be right.
+// sight is what was seen of a file when it was last found to be the right one.
 type sight struct {
 	info os.FileInfo
 	// prefix and tail are the checksums of what was cut (look).
 	prefix, tail string
-	grown        bool // the logger knows that it has grown
+	grown        bool // its growth was logged
 }
 
-// settle is how long a file may look rewritten while bytes are being appended to it: its time is
+// settle is how long a file may look rewritten while bytes are appended to it, because its time is
 // set before its size.
 const settle = 50 * time.Millisecond
 
-// unchanged returns an error if a file that is open is not the one that was last seen, or was
-// written to since, other than at its end. What nobody can see: that it was written to within one
-// tick of the file system's clock, or that its time was set back.
+// unchanged returns an error if an open file is not the one that was last seen, or was written to
+// since, except at its end. It cannot notice a write within one tick of the file system's clock, or
+// a file whose time was set back.
 func (s *Source[T]) unchanged(ctx context.Context, f *os.File, c cut) error {
 	for again := false; ; again = true {
 		err, written := s.compare(f, c)
@@ -54,9 +54,9 @@ func (s *Source[T]) unchanged(ctx context.Context, f *os.File, c cut) error {
 	}
 }
 
-// compare is one look for unchanged. written: the file has its size and another time.
+// compare looks once for unchanged. written says that the file has not grown but has another time.
 func (s *Source[T]) compare(f *os.File, c cut) (err error, written bool) {
-	s.mu.Lock() // so that what is seen is seen one after another
+	s.mu.Lock() // so that looks at a file follow each other
 	defer s.mu.Unlock()
 	now, err := f.Stat()
 	if err != nil {
@@ -87,7 +87,7 @@ func (s *Source[T]) compare(f *os.File, c cut) (err error, written bool) {
 		return err, false
 	}
 	if l.prefix != was.prefix || l.tail != was.tail {
-		return &ChangedError{c.Path, fmt.Sprintf("was written to while the job ran: it has grown from %d to %d bytes, and what was there is not what it was", was.info.Size(), now.Size())}, false
+		return &ChangedError{c.Path, fmt.Sprintf("was written to while the job ran: it has grown from %d to %d bytes, and its earlier bytes have changed", was.info.Size(), now.Size())}, false
 	}
 	if !was.grown {
 		s.grew(c, now.Size())
@@ -104,8 +104,8 @@ func (s *Source[T]) see(path string, l look) {
 	s.seen[path] = &sight{info: l.info, prefix: l.prefix, tail: l.tail}
 }
 
-// between judges what has become of a file since the attempt before, or since it was cut. Another
-// file under the name is not judged here: a folder may have been mounted again.
+// between returns an error if a file was rewritten since the attempt before, or since it was cut. A
+// new file of the same name is accepted here, because a folder may have been mounted again.
 func (s *Source[T]) between(c cut, now look) error {
 	s.mu.Lock()
 	was := s.seen[c.Path]
@@ -121,12 +121,12 @@ func (s *Source[T]) between(c cut, now look) error {
 
 func rewritten(c cut, was, now os.FileInfo) error {
 	return &ChangedError{c.Path, fmt.Sprintf(
-		"was written to while the job ran, and not at its end: it has %d bytes and had %d, and was changed at %s and before at %s",
+		"was written to while the job ran, and not at its end: it has %d bytes and had %d, and was changed at %s, and before that at %s",
 		now.Size(), was.Size(), now.ModTime().Format(time.RFC3339Nano), was.ModTime().Format(time.RFC3339Nano))}
 }
 
 func (s *Source[T]) grew(c cut, size int64) {
-	s.warn("a file has grown since the run began, which reads it as it was then", "file", c.Path, "was", c.Size, "is", size)
+	s.warn("a file has grown since the run began; the run reads it up to the size it had then", "file", c.Path, "was", c.Size, "is", size)
 }
 
 // suits returns an error if a file is not the one that was cut, or has less than need bytes.
@@ -137,11 +137,11 @@ func (l *look) suits(c cut, need int64) error {
 	case l.prefix != c.Prefix:
 		return &ChangedError{c.Path, "is not the file that was being read: its beginning has changed"}
 	case c.Tail != "" && l.tail != "" && l.tail != c.Tail:
-		return &ChangedError{c.Path, fmt.Sprintf("is not the file that was being read: what lies before byte %d, where it ended, has changed", c.Size)}
+		return &ChangedError{c.Path, fmt.Sprintf("is not the file that was being read: its content before byte %d, where it ended, has changed", c.Size)}
 	}
 	return nil
 }
 
 func shrunk(c cut, size int64) error {
-	return &ChangedError{c.Path, fmt.Sprintf("has shrunk to %d bytes and was %d when it was cut into splits", size, c.Size)}
+	return &ChangedError{c.Path, fmt.Sprintf("has shrunk to %d bytes; it had %d when it was cut into splits", size, c.Size)}
 }

@@ -36,10 +36,9 @@ type SinkConfig[T any] struct {
 	// there already does not change. Parts that are not published are private in any case.
 	// Default: the umask decides.
 	Private bool
-	// FS is the file system, for tests of crashes. Default: the operating system's.
-	FS fsx.FS
 
-	many int // see committer
+	fs   fsx.FS // nil: the operating system's; others are for tests of crashes
+	many int    // see committer
 }
 
 func (c SinkConfig[T]) resolve() (SinkConfig[T], error) {
@@ -56,8 +55,8 @@ func (c SinkConfig[T]) resolve() (SinkConfig[T], error) {
 	if c.MaxOpen == 0 {
 		c.MaxOpen = DefaultMaxOpen
 	}
-	if c.FS == nil {
-		c.FS = fsx.OS
+	if c.fs == nil {
+		c.fs = fsx.OS
 	}
 	if c.many == 0 {
 		c.many = manyRecent
@@ -88,11 +87,11 @@ func (s *Sink[T]) Open(_ context.Context, sub async.Subtask) (connector.Writer[T
 	if err != nil {
 		return nil, err
 	}
-	if err := fsx.MkdirAll(c.FS, c.Dir, fsx.Access(c.Private)); err != nil {
+	if err := fsx.MkdirAll(c.fs, c.Dir, fsx.Access(c.Private)); err != nil {
 		return nil, fmt.Errorf("file: making the folder %s: %w", c.Dir, err)
 	}
 	return &writer[T]{
-		fs: c.FS, dir: c.Dir, maxOpen: c.MaxOpen, encode: c.Encode,
+		fs: c.fs, dir: c.Dir, maxOpen: c.MaxOpen, encode: c.Encode,
 		prefix: fmt.Sprintf("%s%s-%d-%d-", pendingOf(c.Job), digest(sub.Run), sub.Attempt, sub.Index),
 		parts:  map[int]*part{},
 	}, nil
@@ -108,5 +107,5 @@ func (s *Sink[T]) Committer(context.Context) (connector.Committer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("file: %w", err)
 	}
-	return &committer{fs: c.FS, dir: c.Dir, abs: abs, pending: pendingOf(c.Job), lists: listsOf(c.Job), many: c.many, consumed: c.Consumed, access: fsx.Access(c.Private)}, nil
+	return &committer{fs: c.fs, dir: c.Dir, abs: abs, pending: pendingOf(c.Job), lists: listsOf(c.Job), many: c.many, consumed: c.Consumed, access: fsx.Access(c.Private)}, nil
 }

@@ -60,11 +60,11 @@ type opened struct {
 func openSink(t *testing.T, c SinkConfig[json.RawMessage]) *opened {
 	t.Helper()
 	o := &opened{}
-	if c.FS == nil {
+	if c.fs == nil {
 		o.d = simfs.New()
-		c.FS = o.d
+		c.fs = o.d
 	} else {
-		o.d, _ = c.FS.(*simfs.Disk) // nil: something stands in front of it
+		o.d, _ = c.fs.(*simfs.Disk) // nil: something stands in front of it
 	}
 	c.Dir, c.Encode = "out", RawLine
 	s := NewSink(c)
@@ -108,7 +108,7 @@ func (o *opened) plan(t *testing.T) []byte {
 	return plan
 }
 
-// files are those of the folder, but for its lock.
+// files returns the files of the folder, except its lock.
 func (o *opened) files() []string {
 	files := o.d.Files("out")
 	delete(files, lockName)
@@ -177,7 +177,7 @@ func TestTypedLines(t *testing.T) {
 		F    any
 	}
 	d := simfs.New()
-	s := NewSink(SinkConfig[rec]{Encode: JSONLine[rec], Dir: "out", FS: d})
+	s := NewSink(SinkConfig[rec]{Encode: JSONLine[rec], Dir: "out", fs: d})
 	w, err := s.Open(ctx, async.Subtask{})
 	if err != nil {
 		t.Fatal(err)
@@ -203,7 +203,7 @@ func TestTypedLines(t *testing.T) {
 func TestAFullDiskIsNoFaultOfARecord(t *testing.T) {
 	full := errors.New("no space left on device")
 	d := simfs.New()
-	o := openSink(t, SinkConfig[json.RawMessage]{FS: d})
+	o := openSink(t, SinkConfig[json.RawMessage]{fs: d})
 	d.Fail(func(op simfs.Op) error {
 		if op.Kind == "write" {
 			return full
@@ -245,7 +245,7 @@ func TestCloseLeavesWhatWasPrepared(t *testing.T) {
 
 func TestBeginRefusesForeignParts(t *testing.T) {
 	d := simfs.New()
-	o := openSink(t, SinkConfig[json.RawMessage]{FS: d})
+	o := openSink(t, SinkConfig[json.RawMessage]{fs: d})
 	o.write(t, raw(0, "1")...)
 	if err := o.c.Commit(ctx, o.plan(t)); err != nil {
 		t.Fatal(err)
@@ -257,7 +257,7 @@ func TestBeginRefusesForeignParts(t *testing.T) {
 		t.Helper()
 		_, err := c.Begin(ctx, previous)
 		if err == nil || !strings.Contains(err.Error(), "holds part files that no checkpoint of this job knows ("+names+"): another job wrote them, or the job's checkpoints are gone. "+
-			"No start replaces them, not even a fresh one: move or delete out/part-*, or write to another folder") {
+			"A start does not replace them, not even a fresh one: move or delete out/part-*, or write to another folder") {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -287,10 +287,10 @@ func TestCommitSaysWhatIsWrong(t *testing.T) {
 		"both gone": {func(d *simfs.Disk, pending string) error { return d.Remove(pending) }, "out holds neither .pending-"},
 		"a stranger has the name": {func(d *simfs.Disk, _ string) error { return fsx.WriteFile(d, final, []byte("x")) },
 			final + " exists and this job did not write it; move it away"},
-		"cut short": {func(d *simfs.Disk, pending string) error { return fsx.WriteFile(d, pending, []byte("x")) }, "has 1 bytes and 2 were synced"},
+		"cut short": {func(d *simfs.Disk, pending string) error { return fsx.WriteFile(d, pending, []byte("x")) }, "has 1 bytes, but 2 were synced"},
 		"a stranger in place of both": {func(d *simfs.Disk, pending string) error {
 			return errors.Join(d.Remove(pending), fsx.WriteFile(d, final, []byte("strange")))
-		}, final + " has 7 bytes and 2 were written"},
+		}, final + " has 7 bytes, but 2 were written"},
 	} {
 		o := openSink(t, SinkConfig[json.RawMessage]{})
 		o.write(t, raw(4, "1")...)
@@ -330,11 +330,11 @@ func TestHostilePlansAndStates(t *testing.T) {
 
 func TestCleanLeavesOtherJobsAlone(t *testing.T) {
 	d := simfs.New()
-	a := openSink(t, SinkConfig[json.RawMessage]{FS: d, Job: "a/../job"})
+	a := openSink(t, SinkConfig[json.RawMessage]{fs: d, Job: "a/../job"})
 	a.write(t, raw(0, "1")...)
 	a.plan(t)
 	a.c.Close()
-	b := openSink(t, SinkConfig[json.RawMessage]{FS: d, Job: "b"})
+	b := openSink(t, SinkConfig[json.RawMessage]{fs: d, Job: "b"})
 	b.write(t, raw(0, "1")...)
 	b.plan(t)
 	b.c.Close()
@@ -344,7 +344,7 @@ func TestCleanLeavesOtherJobsAlone(t *testing.T) {
 	if files := a.files(); len(files) != 1 || !strings.HasPrefix(files[0], pendingOf("b")) {
 		t.Errorf("left: %v", files)
 	}
-	c, err := NewSink(SinkConfig[json.RawMessage]{Encode: RawLine, Dir: "none", FS: d}).Committer(ctx)
+	c, err := NewSink(SinkConfig[json.RawMessage]{Encode: RawLine, Dir: "none", fs: d}).Committer(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -126,16 +126,16 @@ func (s *Source[T]) Validate() error {
 // cut is what a checkpoint keeps of a split: a byte range of a file as it was.
 type cut struct {
 	Path string `json:"path"`
-	// Size is the file's when it was cut. What is appended later is not read.
+	// Size is the size of the file when it was cut. Bytes that are appended later are not read.
 	Size int64 `json:"size"`
 	// The split has the lines that begin in [Start, End).
 	Start int64 `json:"start"`
 	End   int64 `json:"end"`
-	// Prefix is the checksum of the file's beginning, Tail that of what lay before its end.
+	// Prefix is the checksum of the file's beginning, and Tail that of the bytes before its end.
 	// Checkpoints of earlier versions have no Tail.
 	Prefix string `json:"prefix"`
 	Tail   string `json:"tail,omitempty"`
-	// Read is a checksum of what was read before the position that a checkpoint has.
+	// Read is a checksum of the bytes that were read before the position in a checkpoint.
 	Read *stretch `json:"read,omitempty"`
 }
 
@@ -208,7 +208,7 @@ func (s *Source[T]) Verify(ctx context.Context, splits []connector.Split, next [
 	seen := map[string]look{}
 	var names []string
 	var known fileSet
-	var f *os.File // of the split before, mostly
+	var f *os.File // usually still open from the split before
 	defer func() { f.Close() }()
 	for i, split := range splits {
 		if err := ctx.Err(); err != nil {
@@ -222,7 +222,7 @@ func (s *Source[T]) Verify(ctx context.Context, splits []connector.Split, next [
 		if f == nil || f.Name() != c.Path {
 			f.Close()
 			if f, err = os.Open(c.Path); err != nil {
-				return fmt.Errorf("file: %w; the job cannot go on without it: put it back, or start afresh", err)
+				return fmt.Errorf("file: %w; the job cannot go on without this file: put it back, or start afresh", err)
 			}
 		}
 		l, ok := seen[c.Path]
@@ -230,7 +230,7 @@ func (s *Source[T]) Verify(ctx context.Context, splits []connector.Split, next [
 			if l, err = lookAt(f, c.Size); err != nil {
 				return err
 			}
-			l.head = nil // what it is was judged when it was cut, by the rules of then
+			l.head = nil // the kind of the file was checked when it was cut
 			seen[c.Path] = l
 			known.add(found{c.Path, l.info})
 		}
@@ -251,7 +251,7 @@ func (s *Source[T]) Verify(ctx context.Context, splits []connector.Split, next [
 				return err
 			}
 			if !same {
-				return &ChangedError{c.Path, fmt.Sprintf("is not the file that was being read: what lies before byte %d, up to where it was read, has changed", c.Read.At)}
+				return &ChangedError{c.Path, fmt.Sprintf("is not the file that was being read: its content before byte %d, up to which it was read, has changed", c.Read.At)}
 			}
 		}
 	}
@@ -261,11 +261,11 @@ func (s *Source[T]) Verify(ctx context.Context, splits []connector.Split, next [
 	}
 	now, err := s.expand(ctx)
 	if err != nil && len(now) == 0 {
-		return nil // a missing file has been judged above
+		return nil // missing files were reported above
 	}
 	for _, f := range now {
 		if _, ok := known.has(f.info); !ok && f.info.Size() > 0 {
-			s.warn("a file has come since the run began, which does not read it", "file", f.path)
+			s.warn("a file has come since the run began; the run does not read it", "file", f.path)
 		}
 	}
 	return nil
@@ -308,7 +308,7 @@ func (s *Source[T]) Open(ctx context.Context, split connector.Split, position in
 	}
 	begin := position
 	if position == c.Start && position > 0 {
-		// The range may begin inside a line, which is then the split before's.
+		// The range may begin inside a line. That line belongs to the split before.
 		if begin, err = firstLine(f, c); err != nil {
 			f.Close()
 			return nil, err

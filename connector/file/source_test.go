@@ -207,7 +207,7 @@ func TestTyped(t *testing.T) {
 		if !ok || len(recs) != 0 || bad.Line != 4 || bad.Offset != 31 || async.VerdictOf(err).Class != async.BadRecord {
 			t.Fatalf("%+v, %v", recs, err)
 		}
-		if !strings.Contains(err.Error(), path+", line 4 (byte 31): ") || !strings.Contains(err.Error(), "mend or remove the line") {
+		if !strings.Contains(err.Error(), path+", line 4 (byte 31): ") || !strings.Contains(err.Error(), "correct or remove the line") {
 			t.Fatal(err)
 		}
 	}
@@ -333,9 +333,9 @@ func TestVerify(t *testing.T) {
 		"appended to a long one":   {long, long + "{}\n", 8, ""},
 		"appended to nothing":      {"", "{}\n", 0, ""},
 		"replaced":                 {"{}\n{}\n", "[]\n[]\n", 3, "its beginning has changed"},
-		"shrunk below the prefix":  {"{}\n{}\n", "{}\n", 3, "has shrunk to 3 bytes and was 6"},
+		"shrunk below the prefix":  {"{}\n{}\n", "{}\n", 3, "has shrunk to 3 bytes; it had 6"},
 		"rewritten in the middle":  {long, middle, 8, "was written to while the job ran, and not at its end"},
-		"shrunk beyond the prefix": {long, long[:80000], 8, "has shrunk to 80000 bytes and was 160000"},
+		"shrunk beyond the prefix": {long, long[:80000], 8, "has shrunk to 80000 bytes; it had 160000"},
 		"gone":                     {"{}\n{}\n", "", -1, "no such file"},
 	} {
 		path := tempFile(t, "f", tt.was)
@@ -429,7 +429,7 @@ func TestTheFileShrinksWhileItIsRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, _, err = readAll(s, splits[0], 0, 1000)
-	if err == nil || !strings.Contains(err.Error(), "has shrunk to 100000 bytes and was 400000") || async.VerdictOf(err).Class == async.BadRecord {
+	if err == nil || !strings.Contains(err.Error(), "has shrunk to 100000 bytes; it had 400000") || async.VerdictOf(err).Class == async.BadRecord {
 		t.Errorf("%v", err)
 	}
 }

@@ -54,7 +54,7 @@ func (s *Stdin[T]) Validate() error {
 	return err
 }
 
-// onceError says that an input cannot be read again. No restart helps.
+// onceError says that an input cannot be read again. A restart does not help.
 type onceError string
 
 func (e onceError) Error() string { return "file: standard input " + string(e) }
@@ -71,7 +71,7 @@ func (s *Stdin[T]) Splits(context.Context) ([]connector.Split, error) {
 
 // Verify implements connector.Source. It always refuses.
 func (s *Stdin[T]) Verify(context.Context, []connector.Split, []int64) error {
-	return onceError("cannot be resumed, since what was read from it is gone; start afresh, or read a file")
+	return onceError("cannot be read again, so the job cannot be resumed; start afresh, or read a file")
 }
 
 // Open implements connector.Source. It works once.
@@ -81,7 +81,7 @@ func (s *Stdin[T]) Open(_ context.Context, split connector.Split, position int64
 		return nil, err
 	}
 	if position != 0 || s.opened.Swap(true) {
-		return nil, onceError("cannot be read again after a failure; read a file to be able to restart")
+		return nil, onceError("cannot be read again after a failure; read a file if the job must be able to restart")
 	}
 	in, err := newWaiter(c.Input)
 	if err != nil {

@@ -27,10 +27,9 @@ type StdoutConfig[T any] struct {
 	// MaxBytes is how much one subtask may write between two checkpoints. All of it is kept in
 	// memory and in the checkpoint. Default 256 MiB.
 	MaxBytes int
-	// Output is written in place of os.Stdout, from one goroutine. A pipe or a terminal that
-	// nobody reads holds the job up, but not beyond the end of its context. That is so for an
-	// *os.File alone: nothing interrupts the Write of another writer, which should therefore
-	// return in time.
+	// Output is written in place of os.Stdout, from one goroutine. A full pipe or terminal holds
+	// the job up, but not beyond the end of its context. That is only so for an *os.File: nothing
+	// interrupts the Write of another writer, which should therefore return in time.
 	Output io.Writer
 }
 
@@ -119,7 +118,7 @@ func (w *stdoutWriter[T]) Write(recs []async.Record[T]) error {
 		t.WriteByte('\n')
 		w.size += len(line) + 1
 		if w.size > w.max {
-			w.failed = fmt.Errorf("file: more than %d bytes for standard output between two checkpoints; take checkpoints more often, or write to files", w.max)
+			w.failed = fmt.Errorf("file: a subtask has more than %d bytes for standard output between two checkpoints; take checkpoints more often, or write to files", w.max)
 			return w.failed
 		}
 	}
@@ -150,16 +149,16 @@ func (w *stdoutWriter[T]) Close() error {
 	return nil
 }
 
-// stdoutLog is how far this process has written, so that a restart within the
-// process writes nothing twice.
+// stdoutLog is how far this process has written, so that a restart within the process writes
+// nothing twice.
 type stdoutLog struct {
 	mu      sync.Mutex
 	seq     uint64 // the last plan that was begun
-	written int    // how much of it
+	written int    // bytes of its lines that were written
 }
 
-// stdoutCommitter writes the lines of complete checkpoints. Its state is the
-// number of the last plan; a plan is its number and the lines.
+// stdoutCommitter writes the lines of complete checkpoints. Its state is the number of the last
+// plan. A plan is its number and the lines.
 type stdoutCommitter struct {
 	out io.Writer
 	log *stdoutLog
@@ -176,7 +175,7 @@ func (c *stdoutCommitter) Begin(context.Context, []byte) ([]byte, error) {
 // Plan implements connector.Committer.
 func (c *stdoutCommitter) Plan(state []byte, pending []connector.Pending) (next, plan []byte, err error) {
 	if len(state) != 8 {
-		return nil, nil, errors.New("file: the state in the checkpoint is not one of standard output")
+		return nil, nil, errors.New("file: the state in the checkpoint is not that of a sink for standard output")
 	}
 	size := 8
 	for _, p := range pending {
@@ -199,7 +198,7 @@ func (c *stdoutCommitter) Commit(ctx context.Context, plan []byte) error {
 		return nil
 	}
 	if len(plan) < 8 {
-		return errors.New("file: the plan in the checkpoint is not one of standard output")
+		return errors.New("file: the plan in the checkpoint is not that of a sink for standard output")
 	}
 	if err := ctx.Err(); err != nil {
 		return err
@@ -216,7 +215,7 @@ func (c *stdoutCommitter) Commit(ctx context.Context, plan []byte) error {
 		return err
 	}
 	if errors.Is(err, syscall.EPIPE) || errors.Is(err, os.ErrClosed) || errors.Is(err, io.ErrClosedPipe) {
-		return nobodyReads{err}
+		return closedOutput{err}
 	}
 	if err != nil {
 		return fmt.Errorf("file: writing to standard output: %w", err)
@@ -224,8 +223,8 @@ func (c *stdoutCommitter) Commit(ctx context.Context, plan []byte) error {
 	return nil
 }
 
-// write is io.Writer's Write, and ends with ctx where the output is one that can be waited for. A
-// regular file never has to be.
+// write is io.Writer's Write. It ends with ctx if the output is a file that can block. A regular
+// file does not block.
 func (c *stdoutCommitter) write(ctx context.Context, p []byte) (n int, err error) {
 	f, ok := c.out.(*os.File)
 	if !ok {
@@ -242,17 +241,17 @@ func (c *stdoutCommitter) write(ctx context.Context, p []byte) (n int, err error
 	return w.write(ctx, p)
 }
 
-// nobodyReads is a pipe whose other end is closed, which no restart opens again.
-type nobodyReads struct{ err error }
+// closedOutput says that the other end of a pipe is closed. A restart does not open it again.
+type closedOutput struct{ err error }
 
-func (e nobodyReads) Error() string {
+func (e closedOutput) Error() string {
 	return fmt.Sprintf("file: the reader of standard output has closed it: %v", e.err)
 }
 
-func (e nobodyReads) Unwrap() error { return e.err }
+func (e closedOutput) Unwrap() error { return e.err }
 
 // Verdict makes it an async.Failure.
-func (nobodyReads) Verdict() async.Verdict { return async.Verdict{Class: async.Permanent} }
+func (closedOutput) Verdict() async.Verdict { return async.Verdict{Class: async.Permanent} }
 
 // Clean implements connector.Committer.
 func (c *stdoutCommitter) Clean(context.Context) error { return nil }

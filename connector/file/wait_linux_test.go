@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// terminal makes a terminal, and returns what a user has in front of him and what programs write.
+// terminal makes a terminal. It returns the user's end, and the end to which programs write.
 func terminal(t *testing.T) (screen, tty *os.File) {
 	t.Helper()
 	screen, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
@@ -38,7 +38,7 @@ func terminal(t *testing.T) (screen, tty *os.File) {
 }
 
 // TestTerminalThatNobodyReads: like a full pipe, a full terminal holds a job up for as long as its
-// context lasts, and no longer; what was written is not written again.
+// context lasts, and no longer. Bytes that were written are not written again.
 func TestTerminalThatNobodyReads(t *testing.T) {
 	screen, tty := terminal(t)
 	c, err := NewStdout(StdoutConfig[json.RawMessage]{Encode: RawLine, Output: tty}).Committer(ctx)
@@ -79,7 +79,7 @@ func TestTerminalThatNobodyReads(t *testing.T) {
 	}
 }
 
-// TestTerminalOfAnother: one that cannot be opened anew is written to byte by byte.
+// TestTerminalOfAnother: a terminal that cannot be opened once more is written to byte by byte.
 func TestTerminalOfAnother(t *testing.T) {
 	_, tty := terminal(t)
 	w, err := newWaiter(tty)

@@ -7,8 +7,8 @@ import (
 	"os"
 )
 
-// waiter reads or writes a pipe or a terminal. On this system a call that has begun waits even when
-// ctx ends.
+// waiter reads or writes a pipe or a terminal. On this system a call that has begun goes on waiting
+// after ctx has ended.
 type waiter struct{ f *os.File }
 
 func newWaiter(f *os.File) (*waiter, error) { return &waiter{f: f}, nil }

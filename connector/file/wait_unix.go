@@ -13,12 +13,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// waiter reads or writes a pipe or a terminal, and stops waiting for it when asked to, without a
-// goroutine that waits on. Closing the file would not do: standard input and output are not ours to
-// close, and may block for ever all the same.
+// waiter reads or writes a pipe or a terminal. It stops waiting when ctx ends, and leaves no
+// goroutine that waits on. Closing the file instead would not work: standard input and output are
+// not ours to close, and a blocked call might go on for ever all the same.
 type waiter struct {
 	f          *os.File
-	wake, bell *os.File // a pipe; a byte in it ends the wait
+	wake, bell *os.File // the ends of a pipe; a byte in it ends the wait
 }
 
 func newWaiter(f *os.File) (*waiter, error) {
@@ -49,11 +49,11 @@ func (w *waiter) write(ctx context.Context, p []byte) (n int, err error) {
 	if own := openAnew(w.f); own != nil {
 		return writeOwn(ctx, own, p)
 	}
-	return w.pieces(ctx, p, 1) // of more than that a terminal promises nothing
+	return w.pieces(ctx, p, 1) // a terminal that is ready takes one byte for certain, but not more
 }
 
-// pieces writes so many bytes at once. Who is told that a pipe can be written to may write atOnce
-// without having to wait.
+// pieces writes at most most bytes at once. A write of up to atOnce bytes to a pipe that is ready
+// does not wait.
 func (w *waiter) pieces(ctx context.Context, p []byte, most int) (n int, err error) {
 	for n < len(p) && err == nil {
 		if err = w.wait(ctx, unix.POLLOUT); err == nil {
@@ -65,12 +65,12 @@ func (w *waiter) pieces(ctx context.Context, p []byte, most int) (n int, err err
 	return n, err
 }
 
-// openAnew opens a terminal once more, so that its writes need not wait: whether they do is a
-// property of the file as it was opened, and others have the same one, the shell for example. It
-// returns nil where that cannot be done, as with a terminal of another user.
+// openAnew opens a terminal once more, so that its writes need not block. Whether they block is a
+// property of the open file, and other programs, such as the shell, share the one that we were
+// given. openAnew returns nil if it cannot open the terminal, for example one of another user.
 func openAnew(f *os.File) *os.File {
 	if runtime.GOOS != "linux" {
-		return nil // elsewhere such a name is the same open file
+		return nil // on other systems this name leads to the same open file
 	}
 	own, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), os.O_WRONLY|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -79,13 +79,13 @@ func openAnew(f *os.File) *os.File {
 	return own
 }
 
-// writeOwn writes to a file of our own, which it closes.
+// writeOwn writes to own, which is ours alone, and closes it.
 func writeOwn(ctx context.Context, own *os.File, p []byte) (n int, err error) {
 	defer own.Close()
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(stopped)
-		// An error: a device such as /dev/null, which never waits.
+		// An error here means a device such as /dev/null, which never blocks.
 		_ = own.SetWriteDeadline(time.Unix(1, 0))
 	})
 	n, err = own.Write(p)
@@ -128,7 +128,7 @@ func (w *waiter) wait(ctx context.Context, events int16) error {
 		case err != nil:
 			return os.NewSyscallError("poll", err)
 		case fds[0].Revents != 0:
-			// It is what was waited for, an end or an error, which the call will tell.
+			// The file is ready, at its end, or has an error. The call that follows shows which.
 			return nil
 		}
 	}

@@ -18,8 +18,8 @@ import (
 
 const writeBuffer = 64 << 10
 
-// writer writes the records of one subtask into pending files, one for each
-// split since the last Prepare.
+// writer writes the records of one subtask into pending files, one for each split since the last
+// Prepare.
 type writer[T any] struct {
 	fs      fsx.FS
 	dir     string
@@ -29,10 +29,10 @@ type writer[T any] struct {
 
 	seq   int
 	parts map[int]*part   // by split
-	open  []*part         // those that hold a file, the last used last
-	spare []*bufio.Writer // buffers of closed files, for others
-	// failed is the first error of the disk. What is in the files is not known
-	// after it, so nothing can be prepared.
+	open  []*part         // the parts whose files are open, the last used last
+	spare []*bufio.Writer // buffers of closed files, to be used again
+	// failed is the first error of the disk. After it the content of the files is not known, so
+	// nothing can be prepared.
 	failed error
 }
 
@@ -55,7 +55,7 @@ func (p *part) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// pendingForm is what names a pending file in a checkpoint.
+// pendingForm describes a pending file in a checkpoint.
 type pendingForm struct {
 	Name  string `json:"name"`
 	Bytes int64  `json:"bytes"`
@@ -120,7 +120,7 @@ func (w *writer[T]) part(split int) (*part, error) {
 	return p, nil
 }
 
-// acquire opens a part's file, making it the first time.
+// acquire opens a part's file, and makes it the first time.
 func (w *writer[T]) acquire(p *part) (err error) {
 	name := filepath.Join(w.dir, p.name)
 	if w.parts[p.split] == nil {
@@ -144,7 +144,7 @@ func (w *writer[T]) acquire(p *part) (err error) {
 	return nil
 }
 
-// release writes a part's buffer out and closes its file, after a sync if asked to.
+// release writes a part's buffer out and closes its file, after a sync if sync is true.
 func (w *writer[T]) release(p *part, sync bool) error {
 	err := p.buf.Flush()
 	if err == nil && sync {
@@ -195,7 +195,7 @@ func (w *writer[T]) Prepare(ctx context.Context, _ int64) ([]connector.Pending, 
 	if err := w.fs.SyncDir(w.dir); err != nil {
 		return nil, w.fail(fmt.Errorf("file: syncing the folder %s: %w", w.dir, err))
 	}
-	// From here on the files are the checkpoint's, not the writer's to remove.
+	// From here on the files belong to the checkpoint, and the writer must not remove them.
 	clear(w.parts)
 	return pending, nil
 }
@@ -206,10 +206,10 @@ func (w *writer[T]) Close() error {
 	for _, split := range slices.Sorted(maps.Keys(w.parts)) {
 		p := w.parts[split]
 		if p.f != nil {
-			p.f.Close() // its bytes are not wanted
+			p.f.Close() // the file is removed, so an error does not matter
 		}
 		if err := w.fs.Remove(filepath.Join(w.dir, p.name)); err != nil {
-			errs = append(errs, fmt.Errorf("file: removing what was not published: %w", err))
+			errs = append(errs, fmt.Errorf("file: removing a pending file that was not published: %w", err))
 		}
 	}
 	clear(w.parts)

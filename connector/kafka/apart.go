@@ -12,7 +12,7 @@ import (
 
 // target is implemented by the sinks.
 type target interface {
-	// target returns where records go for which Encode sets no topic.
+	// target returns the brokers and the topic for records for which Encode sets no topic.
 	target() (c *Config, topic string)
 }
 
@@ -39,7 +39,7 @@ func (s *groupSource[T]) Apart(_ context.Context, own ...any) error {
 func apart(c *Config, match func(string) bool, own []any) error {
 	for _, w := range own {
 		t, ok := w.(target)
-		if !ok || match == nil { // which is reported when topics are looked for
+		if !ok || match == nil { // a faulty pattern is reported when topics are looked for
 			continue
 		}
 		to, topic := t.target()
@@ -47,14 +47,14 @@ func apart(c *Config, match func(string) bool, own []any) error {
 			return slices.ContainsFunc(c.Brokers, func(o string) bool { return address(b) == address(o) })
 		})
 		if topic != "" && shared && match(topic) {
-			return fmt.Errorf("kafka: the topic %s is the job's own output and would be its input too; write to another topic, or read others", topic)
+			return fmt.Errorf("kafka: the topic %s is the job's own output and would also be its input; write to another topic, or read other topics", topic)
 		}
 	}
 	return nil
 }
 
-// address is the one form of a broker's name: without a port it is Kafka's own, and this machine
-// has several names. Other names of one broker are not known to be the same.
+// address returns a broker's name in one form. A name without a port gets Kafka's default port. The
+// names of this machine become one. Other names of the same broker stay different.
 func address(broker string) string {
 	broker = strings.ToLower(strings.TrimSpace(broker))
 	host, port, err := net.SplitHostPort(broker)

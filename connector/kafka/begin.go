@@ -17,20 +17,21 @@ import (
 	"github.com/twmb/franz-go/pkg/kversion"
 )
 
-// What a group has begun with stands in the metadata of its offsets, since it is kept nowhere else:
-// a mark of who committed the offset, the id of the topic, and which topics the group reads.
+// What a group has begun with is kept in the metadata of its offsets, since there is no other place
+// for it: a mark that says which checkpoint committed the offset, the id of the topic, and the
+// topics that the group reads.
 const (
 	noteTopic = " topic="
 	noteOf    = " of="
-	// noteFirst is of offsets of first records, from which on nothing was read yet.
+	// noteFirst marks the offset of a first record, if nothing was read from there yet.
 	noteFirst = " position=first"
-	// startMark is of offsets at which nobody has read yet.
+	// startMark marks the offsets at which reading begins.
 	startMark = "tensorferry start"
-	// longestSelection bounds a note: there is one for each partition.
+	// longestSelection bounds the selection in a note, since there is a note for each partition.
 	longestSelection = 100
 )
 
-// note is the metadata of an offset.
+// note returns the metadata of an offset.
 func (g *Group) note(mark string, p partition, at int64) string {
 	note := mark + noteTopic + string(g.ids[p.Topic]) + noteOf + g.cfg.selection()
 	if first, ok := g.firsts[p]; ok && first == at {
@@ -39,8 +40,8 @@ func (g *Group) note(mark string, p partition, at int64) string {
 	return note
 }
 
-// parseNote returns what note was given. Offsets that others have committed, or earlier versions,
-// say nothing.
+// parseNote reads what note wrote. Offsets that other programs or earlier versions have committed
+// have no such metadata.
 func parseNote(note string) (mark string, id topicID, selection string, first bool) {
 	note, first = strings.CutSuffix(note, noteFirst)
 	mark, rest, _ := strings.Cut(note, noteTopic)
@@ -48,7 +49,7 @@ func parseNote(note string) (mark string, id topicID, selection string, first bo
 	return mark, topicID(of), selection, first
 }
 
-// selection names the topics as a note does.
+// selection returns the text that stands for the topics in a note.
 func (t *Topics) selection() string {
 	s := "pattern:" + t.Pattern
 	if t.Pattern == "" {
@@ -72,10 +73,10 @@ func selects(selection, topic string) bool {
 	return false
 }
 
-// began says of a group's offsets whether it has begun with the present topics, and, of a topic,
-// whether a partition that has no offset has appeared since the group began.
+// began finds out from a group's offsets whether the group has begun with the present topics. since
+// reports, for a topic, whether a partition without an offset has appeared after the group began.
 func (g *Group) began(got kadm.OffsetResponses) (present bool, since func(topic string) bool) {
-	has := map[string]bool{} // topics of which there are offsets
+	has := map[string]bool{} // topics that have offsets
 	var selections []string
 	got.Each(func(o kadm.OffsetResponse) {
 		if o.At < 0 {
@@ -92,11 +93,12 @@ func (g *Group) began(got kadm.OffsetResponses) (present bool, since func(topic 
 	}
 }
 
-// begin commits where partitions begin of which the group has no offset, and returns the group's
-// offsets. Whoever comes first with these topics does it for all partitions that there are: what
-// appears later is then known to be new, to any process. It is done under a transactional id that
-// the group's members share: who takes it up after another ends what that one has begun, so nobody
-// commits what another has not seen.
+// begin commits an offset for each partition of which the group has none, and returns the group's
+// offsets. The first member with these topics does this for all existing partitions. Every process
+// then knows that a partition that appears later is new. The commit uses a transactional id that
+// the group's members share. A member that takes the id up ends the transaction of the member
+// before it. So a member never commits without having seen the offsets that another member has
+// committed.
 func (g *Group) begin(ctx context.Context, mine []partition) (kadm.OffsetResponses, error) {
 	for {
 		got, err := g.tryToBegin(ctx, mine)
@@ -107,8 +109,8 @@ func (g *Group) begin(ctx context.Context, mine []partition) (kadm.OffsetRespons
 	}
 }
 
-// beginTimeout is after how long the brokers end the transaction of a member that was killed as it
-// began.
+// beginTimeout is how long the brokers wait before they end the transaction of a member that was
+// killed in begin.
 const beginTimeout = 10 * time.Second
 
 func (g *Group) tryToBegin(ctx context.Context, mine []partition) (kadm.OffsetResponses, error) {
@@ -136,7 +138,7 @@ func (g *Group) tryToBegin(ctx context.Context, mine []partition) (kadm.OffsetRe
 		return ok && o.At >= 0
 	}
 	present, since := g.began(got)
-	if present { // what others own is theirs to begin
+	if present { // other members begin the partitions that they own
 		all = slices.DeleteFunc(all, func(p partition) bool { return !slices.Contains(mine, p) })
 	}
 	var there, appeared []partition
@@ -163,15 +165,15 @@ func (g *Group) tryToBegin(ctx context.Context, mine []partition) (kadm.OffsetRe
 	maps.Copy(g.firsts, more)
 	var held []partition
 	if len(offsets) == 0 && !present {
-		// Everything has been read before, with other topics or by an earlier version: one
-		// offset tells of those of now.
+		// All partitions have offsets, from a run with other topics or of an earlier version. One
+		// offset is committed again, so that its note has the present topics.
 		if i := slices.IndexFunc(mine, has); i >= 0 { // topics may be deleted meanwhile
 			o, _ := got.Lookup(mine[i].Topic, mine[i].ID)
 			offsets[mine[i]], held = o.At, mine[i:i+1]
 		}
 	}
 	if len(offsets) == 0 {
-		return got, nil // another was faster
+		return got, nil // another member was faster
 	}
 	for _, step := range []func() error{
 		func() error { return addOffsets(ctx, cl, txn, g.cfg.Group, id, epoch) },
@@ -181,10 +183,10 @@ func (g *Group) tryToBegin(ctx context.Context, mine []partition) (kadm.OffsetRe
 		func() error { return endTransaction(ctx, cl, txn, id, epoch) },
 	} {
 		if err := g.untilSettled(ctx, step); err != nil {
-			return nil, fmt.Errorf("kafka: committing where partitions begin: %w", refused(err))
+			return nil, fmt.Errorf("kafka: committing the first offsets of partitions: %w", refused(err))
 		}
 	}
-	g.cfg.Logger.Info("kafka: where partitions begin of which the group had no offset", "group", g.cfg.Group,
+	g.cfg.Logger.Info("kafka: the group had no offsets for some partitions; their first offsets were committed", "group", g.cfg.Group,
 		"there_when_it_began", len(there), "appeared_since", len(appeared), "start", g.cfg.Start.String())
 	return g.fetchCommitted(ctx, mine)
 }

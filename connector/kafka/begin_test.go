@@ -73,7 +73,7 @@ func (b *broker) create(n int32, topic string) {
 	}
 }
 
-// commitAs commits offsets of the group as others do, or an earlier version.
+// commitAs commits offsets of the group as another program or an earlier version does.
 func (b *broker) commitAs(note string, at map[partition]int64) {
 	b.t.Helper()
 	admin, done := b.admin()
@@ -91,9 +91,9 @@ func seconds(n int) func(*stream.Run) {
 	return func(*stream.Run) { time.Sleep(time.Duration(n) * time.Second) }
 }
 
-// What is new is judged against the group, and not against the process: what was there when the
-// group began is read from the latest records of that time, and what has appeared since from its
-// first.
+// A partition is new if it has appeared since the group began, and not since the process began. The
+// partitions that existed then are read from their latest records of that time, and new ones from
+// their first record.
 func TestGroupKnowsWhatIsNew(t *testing.T) {
 	in, wide := Topics{Names: []string{"in"}}, Topics{Pattern: "in.*"}
 	for _, c := range []struct {
@@ -327,7 +327,7 @@ func TestGroupBeginningIsFenced(t *testing.T) {
 	})
 }
 
-// A partition whose offset this process knew, and that has none any more, is not begun again.
+// A partition whose offset this process knew, and that no longer has an offset, is not begun again.
 func TestGroupOffsetThatVanishes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBroker(t, 1, "in", "out")
@@ -366,7 +366,7 @@ func TestGroupOffsetThatVanishes(t *testing.T) {
 	})
 }
 
-// Notes say what was put into them, and nothing else does.
+// Notes return what was put into them, and other metadata is ignored.
 func TestNotes(t *testing.T) {
 	for _, topics := range []Topics{{Names: []string{"b", "a"}}, {Pattern: "a of=b topic=c|d"}, {Pattern: strings.Repeat("x", 300)}} {
 		g := NewGroup(GroupConfig{Topics: topics})

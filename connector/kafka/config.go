@@ -63,7 +63,7 @@ func (c Config) resolve() (Config, error) {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	c.Logger = guard.Logger(c.Logger)
-	c.dialing = &dialing{} // of all clients that are made with c
+	c.dialing = &dialing{} // all clients that are made with c share it
 	return c, errors.Join(errs...)
 }
 
@@ -94,7 +94,7 @@ func (c *Config) client(opts ...kgo.Opt) (*kgo.Client, error) {
 	return cl, nil
 }
 
-// brokeTLS logs what a function of the TLS configuration has done; the handshake fails with it.
+// brokeTLS logs the failure of a function of the TLS configuration. The handshake fails with it.
 func (c *Config) brokeTLS(err error) {
 	if log := guard.Logger(c.Logger); log != nil {
 		log.Error("kafka: a function of the TLS configuration failed", "error", err)

@@ -18,7 +18,7 @@ type Decode[T any] func(r *Record) (T, error)
 // a tombstone.
 func JSON[T any](r *Record) (v T, err error) {
 	if r.Value == nil {
-		return v, errors.New("it is a tombstone, which holds no JSON")
+		return v, errors.New("it is a tombstone, which has no value")
 	}
 	if err := json.Unmarshal(r.Value, &v); err != nil {
 		return v, fmt.Errorf("it is not JSON of the wanted type: %w", err)
@@ -30,7 +30,7 @@ func JSON[T any](r *Record) (v T, err error) {
 // nothing. The value of a tombstone is empty.
 func Raw[T ~[]byte](r *Record) (T, error) { return T(r.Value), nil }
 
-// convert makes records of a job of those of a partition.
+// convert makes the records of a job from those of a partition.
 func convert[T any](decode Decode[T], traces bool, from []*Record, dst []async.Record[T]) (_ []async.Record[T], err error) {
 	i := 0
 	defer func() {

@@ -34,7 +34,7 @@ func RawValue[T ~[]byte](r *async.Record[T]) (*Record, error) {
 	return &Record{Key: keyOf(r.Key), Value: r.Value}, nil
 }
 
-// keyOf is nil for a record without a key: an empty key would be a key.
+// keyOf returns nil for a record without a key, since an empty key would count as a key.
 func keyOf(key string) []byte {
 	if key == "" {
 		return nil

@@ -29,16 +29,17 @@ var onExpired = []string{"fail", "earliest"}
 // String names the choice as a job file does.
 func (o OnExpired) String() string { return enum.Name("on_expired", o, onExpired) }
 
-// extent is what there is of a partition: offsets from first to before end.
+// extent is the part of a partition that exists: the offsets from first up to, but not including,
+// end.
 type extent struct{ first, end int64 }
 
 func (e extent) holds(at int64) bool { return e.first <= at && at <= e.end }
 
-// lostError says that records are gone which had not been read. No restart brings them back.
+// lostError says that records are gone that had not been read. A restart does not bring them back.
 type lostError struct {
 	partition
-	next    int64   // to be read
-	extent          // of what there is; end is below 0 where nobody knows
+	next    int64   // the offset to be read next
+	extent          // what exists now; end is below 0 if that is not known
 	was, is topicID // differ if the topic was made anew
 }
 
@@ -53,10 +54,10 @@ func (e *lostError) Error() string {
 		what = fmt.Sprintf("the topic was deleted and made anew (its id was %s and is %s): the old one's records from offset %d on were not read yet and are gone; %s",
 			e.was, e.is, e.next, now)
 	case e.end >= 0 && e.next > e.end:
-		what = fmt.Sprintf("it ends at offset %d and was read up to %d; %s; it is not the partition that was read, or brokers have lost records (unclean leader election); put the old one back",
+		what = fmt.Sprintf("it ends at offset %d and was read up to %d; %s; this is not the partition that was read, or brokers have lost records (unclean leader election); restore the old partition",
 			e.end, e.next, now)
 	}
-	return fmt.Sprintf("kafka: %s: %s; or accept the loss: go on at the first record that is there (on_expired: earliest), or start afresh", e.partition, what)
+	return fmt.Sprintf("kafka: %s: %s; or accept the loss: go on at the first existing record (on_expired: earliest), or start afresh", e.partition, what)
 }
 
 // Verdict makes a lostError an async.Failure.
@@ -67,41 +68,41 @@ type skipped struct{ n atomic.Int64 }
 
 // skip notes that reading goes on at another offset.
 func (s *skipped) skip(log *slog.Logger, e *lostError, to int64) {
-	n := max(to-e.next, 0) // of a topic that was made anew nobody knows
+	n := max(to-e.next, 0) // the number is not known for a topic that was made anew
 	s.n.Add(n)
-	log.Warn("kafka: records were gone before they were read; reading goes on at others", "topic", e.Topic, "partition", e.ID,
+	log.Warn("kafka: records were gone before they were read; reading goes on at another offset", "topic", e.Topic, "partition", e.ID,
 		"from", e.next, "to", to, "first", e.first, "end", e.end, "skipped", n, "topic_made_anew", e.was != e.is)
 }
 
-// began notes that a partition whose first record was to be read has another first record.
+// began logs that a partition that was to be read from its first record has another first record.
 func (s *skipped) began(log *slog.Logger, p placed, to int64) {
 	if s == nil {
 		return
 	}
-	log.Warn("kafka: the first records were gone before anything was read; reading begins at the first there is",
+	log.Warn("kafka: the first records were gone before anything was read; reading begins at the first existing record",
 		"topic", p.Topic, "partition", p.ID, "from", p.next, "to", to)
 }
 
-// placed is a position in a partition, of the topic with an id.
+// placed is a position in a partition, with the id of the topic.
 type placed struct {
 	partition
 	id   topicID
 	next int64
-	// first: it is that of the first record there was, and nothing was read yet.
+	// first: the position is that of the first record, and nothing was read yet.
 	first bool
 }
 
-// begins says that what is lost stands before the first record, at which reading was to begin. No
-// record of it was promised to anyone: the first one is another now.
+// begins reports whether the lost records do not matter: reading was to begin at the first record,
+// and another record is the first one now.
 func (p placed) begins(lost *lostError) bool {
 	return p.first && lost.was == lost.is && p.next < lost.first
 }
 
-// lost returns what is lost at a position, given what there is and the topic's present id; nil:
-// nothing.
+// lost returns what is lost at a position, or nil if nothing is. there is what exists of the
+// partition, and is the topic's present id.
 func (p placed) lost(there extent, is topicID) *lostError {
 	lost := &lostError{partition: p.partition, next: p.next, extent: there, was: p.id, is: is}
-	if lost.was == "" || lost.is == "" { // brokers, or checkpoints, that know none
+	if lost.was == "" || lost.is == "" { // the checkpoint or the brokers do not know the id
 		lost.was, lost.is = "", ""
 	}
 	if lost.was == lost.is && there.holds(p.next) {
@@ -110,8 +111,8 @@ func (p placed) lost(there extent, is topicID) *lostError {
 	return lost
 }
 
-// locate looks whether positions are there. Where they are not it puts those that there are in
-// their place, or fails. count may be nil if none are skipped.
+// locate checks whether the records at positions exist. If one does not, locate moves the position
+// to the first record, or fails. count may be nil if how is not SkipExpired.
 func (l *listing) locate(ctx context.Context, all []placed, how OnExpired, count *skipped) error {
 	there, err := l.extents(ctx, all)
 	if err != nil {
@@ -135,7 +136,7 @@ func (l *listing) locate(ctx context.Context, all []placed, how OnExpired, count
 	return nil
 }
 
-// extents asks what there is of partitions, and which ids their topics have.
+// extents asks which part of each partition exists, and which ids their topics have.
 func (l *listing) extents(ctx context.Context, all []placed) (map[partition]extent, error) {
 	var of []partition
 	for _, p := range all {
@@ -144,8 +145,8 @@ func (l *listing) extents(ctx context.Context, all []placed) (map[partition]exte
 	if err := l.identify(ctx, of); err != nil {
 		return nil, err
 	}
-	// The end is asked for first: what is deleted meanwhile cannot make it smaller than the
-	// beginning.
+	// The end is asked for first. Records that are deleted between the two questions could
+	// otherwise put the beginning behind the end.
 	end, err := l.offsets(ctx, Latest, of)
 	if err != nil {
 		return nil, err

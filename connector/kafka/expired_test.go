@@ -30,7 +30,7 @@ func (b *broker) expire(before int64) {
 	}
 }
 
-// renew deletes "in" and makes it anew, with so many records.
+// renew deletes "in" and makes it anew, with n records.
 func (b *broker) renew(n int) {
 	b.t.Helper()
 	admin, done := b.admin()
@@ -121,8 +121,8 @@ func waitFor(r *stream.Run) error {
 	}
 }
 
-// Where the next record is gone the job ends, and says what there is; or goes on at the first there
-// is, if it is told to, and counts what it has skipped.
+// If the next record is gone, the job ends and says which records exist. With SkipExpired it goes
+// on at the first existing record and counts the skipped ones.
 func TestExpired(t *testing.T) {
 	for _, c := range []struct {
 		name    string
@@ -178,9 +178,9 @@ func TestExpired(t *testing.T) {
 								run, end = e.start()
 							}
 							defer end()
-							// With a topic brokers forget its offsets.
-							// Who was not there begins to read another
-							// topic.
+							// Brokers forget the offsets of a deleted topic.
+							// A member that did not run then begins to
+							// read a new topic.
 							forgotten := group && !running && c.skips == 0
 							if how == FailExpired && !forgotten {
 								err := waitFor(run)
@@ -213,8 +213,8 @@ func TestExpired(t *testing.T) {
 	}
 }
 
-// Where an offset of a group is left although its topic was made anew, the note of the offset
-// tells.
+// If an offset of a group is left although its topic was made anew, the note of the offset shows
+// that.
 func TestExpiredOffsetOfAnotherTopic(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBroker(t, 1, "in", "out")

@@ -9,7 +9,7 @@ import (
 	"github.com/tensorferry/tensorferry/async"
 )
 
-// What the ready-made functions make of a record, and a record of.
+// The ready-made functions make a value of a record, and a record of a value.
 func TestFormats(t *testing.T) {
 	type reading struct{ Text string }
 	v, err := JSON[reading](&Record{Value: []byte(`{"Text":"<a>"}`)})

@@ -75,24 +75,24 @@ type Group struct {
 	mu      sync.Mutex
 	changed chan struct{} // closed when anything below has changed
 	owned   map[partition]bool
-	leaving map[partition]bool // of owned, to be given up once nothing of them is in progress
+	leaving map[partition]bool // of owned; they are released once nothing of them is in progress
 	version int                // counts what was assigned and revoked
 	seen    int                // version at the last Assign
-	lost    error              // why the partitions are another's now; nil: they are not
-	refused error              // why the brokers take this member no more; it stays
+	lost    error              // why other members own the partitions now; nil: they do not
+	refused error              // why the brokers refuse this member, for good; nil: they do not
 	splits  []partition        // of the last Assign
 	hold    bool               // an attempt reads, or is about to
 	readers int
 	commits bool // a commit is under way
 
 	// Of the run's goroutines, one at a time:
-	begun     bool                // the group has, with these topics
+	begun     bool                // the group has begun with these topics
 	ids       map[string]topicID  // of the topics that it reads
-	ready     bool                // the transactional id is this process's
-	firsts    map[partition]int64 // positions of first records, from which on nothing was read yet
+	ready     bool                // this process has taken up the transactional id
+	firsts    map[partition]int64 // positions of first records from which nothing was read yet
 	committed map[partition]int64 // what the group has committed of splits
 	newest    *checkpoint.Snapshot
-	unsure    *checkpoint.Snapshot // whose transaction may have been committed, or not
+	unsure    *checkpoint.Snapshot // its transaction may have been committed or not
 }
 
 // NewGroup returns a group. It does not connect to the brokers yet. A mistake in the configuration
@@ -130,7 +130,7 @@ func NewGroup(c GroupConfig) *Group {
 // Validate says what is wrong with the configuration.
 func (g *Group) Validate() error { return g.err }
 
-// signal wakes those who wait for a change. Under g.mu.
+// signal wakes the goroutines that wait for a change. Under g.mu.
 func (g *Group) signal() {
 	close(g.changed)
 	g.changed = make(chan struct{})

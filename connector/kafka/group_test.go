@@ -65,8 +65,8 @@ func (b *broker) await(run *stream.Run, n int64) {
 	b.t.Fatalf("%d of %d results are published; %+v", run.Progress().Committed, n, run.Progress())
 }
 
-// A job that fails at any moment, with results in its transaction and commits that take their time,
-// publishes nothing twice.
+// A job that fails at any moment, with results in its transaction and slow commits, publishes
+// nothing twice.
 func TestGroupRestarts(t *testing.T) {
 	for range 5 {
 		seed := rand.Uint64()
@@ -188,7 +188,7 @@ func (m *member) leave() {
 	m.cancel()
 }
 
-// kill ends a member without a word to anyone.
+// kill ends a member, which cannot leave the group.
 func (m *member) kill() {
 	m.cut.sever()
 	m.cancel()
@@ -240,8 +240,8 @@ func TestGroupRebalances(t *testing.T) {
 	})
 }
 
-// flaky is a failure of a server that is out of reach for a moment, which no number of restarts
-// makes one too many.
+// flaky is a failure of a server that is out of reach for a moment. Any number of restarts may
+// follow such failures.
 type flaky struct{}
 
 func (flaky) Error() string          { return "flaky" }

@@ -30,8 +30,8 @@ func (s *groupSink[T]) Open(ctx context.Context, _ async.Subtask) (connector.Wri
 	return &groupWriter[T]{s: s, ctx: ctx}, nil
 }
 
-// Committer implements connector.Sink. The group's checkpoints publish results; Clean throws away
-// those that are not published.
+// Committer implements connector.Sink. The group's checkpoints publish results. Clean discards
+// results that are not published.
 func (s *groupSink[T]) Committer(ctx context.Context) (connector.Committer, error) {
 	if err := errors.Join(s.err, s.g.err); err != nil {
 		return nil, err
@@ -60,10 +60,10 @@ func (c groupCommitter) Clean(ctx context.Context) error {
 
 // Rewind implements connector.Rewinder. It always fails.
 func (c groupCommitter) Rewind(_, _ []byte) ([]byte, error) {
-	return nil, errors.New("kafka: a sink in transactions cannot go back: results of a committed transaction stay")
+	return nil, errors.New("kafka: a sink that writes in transactions cannot go back, because results of a committed transaction stay")
 }
 
-// groupWriter writes in the group's transaction. Behind a barrier it holds results back, since they
+// groupWriter writes in the group's transaction. After a barrier it holds results back, since they
 // belong to the next transaction.
 type groupWriter[T any] struct {
 	s       *groupSink[T]

@@ -18,7 +18,7 @@ import (
 // firstAssignment is how long a run waits for partitions before it begins without any.
 const firstAssignment = 5 * time.Second
 
-// cut implements Splits of the source. Where the partitions are read from Assign says.
+// cut implements Splits of the source. Assign says from where the partitions are read.
 func (g *Group) cut(ctx context.Context) ([]connector.Split, error) {
 	if err := g.Reach(ctx); err != nil {
 		return nil, err
@@ -52,7 +52,8 @@ func (g *Group) Reach(ctx context.Context) error {
 	if _, err := newListing(&g.cfg.Config, cl, g.cfg.Topics, g.match).partitions(ctx); err != nil {
 		return err
 	}
-	// What a predecessor of the same name has left open ends here, and not by its timeout.
+	// A transaction that a predecessor of the same name has left open ends here, before its
+	// timeout.
 	if err := g.prod.reset(ctx); err != nil {
 		return err
 	}
@@ -73,7 +74,8 @@ func (g *Group) waitChanged(ctx context.Context) error {
 	return errors.Join(err, lost)
 }
 
-// unread says that an attempt is over: what no reader was opened for need not be waited for.
+// unread says that an attempt is over. If no reader was opened, nothing holds the partitions any
+// more.
 func (g *Group) unread() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -83,8 +85,8 @@ func (g *Group) unread() {
 	}
 }
 
-// assign implements Assign of the source. The offsets that the group has committed are the truth,
-// whatever a checkpoint says.
+// assign implements Assign of the source. The offsets that the group has committed count, whatever
+// a checkpoint says.
 func (g *Group) assign(ctx context.Context) ([]connector.Split, []int64, error) {
 	if err := g.join(); err != nil {
 		return nil, nil, err
@@ -96,8 +98,8 @@ func (g *Group) assign(ctx context.Context) ([]connector.Split, []int64, error) 
 	g.letGo()
 	var mine []partition
 	var refused error
-	// What is to be given up goes first; nothing is in progress. From then on it is asked for
-	// by Changed.
+	// Partitions that are to be released go first, since nothing is in progress. After that,
+	// Changed notices further ones.
 	err := g.await(ctx, func() bool {
 		if len(g.leaving) > 0 {
 			return false
@@ -137,8 +139,8 @@ func (g *Group) letGo() {
 	g.signal()
 }
 
-// fetchCommitted asks for the offsets that the group has committed, once no transaction is open on
-// them. Those of other members do not matter.
+// fetchCommitted asks for the offsets that the group has committed. It waits until no transaction
+// is open on those of the given partitions.
 func (g *Group) fetchCommitted(ctx context.Context, of []partition) (kadm.OffsetResponses, error) {
 	for said := false; ; said = true {
 		got, err := g.list.admin.FetchOffsets(kadm.RequireStable(ctx), g.cfg.Group)
@@ -192,8 +194,8 @@ func (g *Group) offsets(ctx context.Context, of []partition) (map[partition]int6
 	}
 	maps.Copy(g.ids, g.list.ids)
 	if g.cfg.Start.kind == earliest {
-		// Whatever is new and whatever is not begins at its first record, which the
-		// checkpoint of the beginning commits.
+		// Every partition without an offset begins at its first record. The checkpoint of the
+		// beginning commits that.
 		if out, err = g.list.offsets(ctx, Earliest, missing); err != nil {
 			return nil, err
 		}
@@ -231,14 +233,15 @@ func (g *Group) offsets(ctx context.Context, of []partition) (map[partition]int6
 	return out, nil
 }
 
-// forgotten judges that the group has no offset any more of a partition that this process had read
-// up to one. Brokers forget them with a topic that is deleted.
+// forgotten is called if the group no longer has an offset for a partition of which this process
+// had read up to the offset at. Brokers forget offsets when a topic is deleted. forgotten returns
+// an error unless reading may go on.
 func (g *Group) forgotten(p partition, at int64) error {
 	lost := &lostError{partition: p, next: at, extent: extent{0, -1}, was: g.ids[p.Topic], is: g.list.ids[p.Topic]}
 	switch {
 	case lost.was == "" || lost.is == "" || lost.was == lost.is:
-		return permanentError(fmt.Sprintf("kafka: %s: the consumer group %q was at offset %d and has no offset any more: it was deleted, or it has expired, as it does for a group "+
-			"without members (offsets.retention.minutes); set it with Kafka's own tools while no member runs, or start again and read from the first record", p, g.cfg.Group, at))
+		return permanentError(fmt.Sprintf("kafka: %s: the consumer group %q was at offset %d and has no offset any more: the offset was deleted, or it expired because the group had no members "+
+			"for too long (offsets.retention.minutes); set it with Kafka's own tools while no member runs, or start again and read from the first record", p, g.cfg.Group, at))
 	case g.cfg.OnExpired != SkipExpired:
 		return lost
 	}
@@ -305,7 +308,7 @@ func (s *groupSource[T]) OpenAll(_ context.Context, splits []connector.AssignedS
 	return &groupReader[T]{reader: r, g: g}, nil
 }
 
-// closed says that a reader reads no more. When none does, partitions may be given up.
+// closed says that a reader has ended. When all have, partitions may be released.
 func (g *Group) closed() {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -12,10 +12,10 @@ import (
 	"github.com/tensorferry/tensorferry/internal/guard"
 )
 
-// What users give for clients is called by franz-go, on goroutines of its own, where a panic would
+// Functions of users that are passed to franz-go are called on its goroutines, where a panic would
 // end the process.
 
-// mechanism is a user's way of saying who the program is.
+// mechanism is a user's SASL mechanism.
 type mechanism struct {
 	sasl.Mechanism
 	name string
@@ -69,8 +69,8 @@ func (s session) Challenge(told []byte) (done bool, answer []byte, err error) {
 	return done, answer, err
 }
 
-// guardedPartitioner is p, whose panic fails the record: franz-go refuses a partition of -1, and
-// broke gets the reason.
+// guardedPartitioner returns p so that a panic in it fails the record. The partition is then -1,
+// which franz-go refuses, and broke gets the reason.
 func guardedPartitioner(p kgo.Partitioner, broke func(error)) kgo.Partitioner {
 	if strings.HasPrefix(reflect.TypeOf(p).String(), "*kgo.") || strings.HasPrefix(reflect.TypeOf(p).String(), "kgo.") {
 		return p
@@ -83,7 +83,8 @@ type partitioner struct {
 	broke func(error)
 }
 
-// choose calls f apart, since franz-go holds locks meanwhile, and returns its choice or -1.
+// choose calls f on another goroutine, since franz-go holds locks meanwhile. It returns the choice
+// of f, or -1 if f fails.
 func (p partitioner) choose(method string, f func() int) (choice int) {
 	err := guard.Apart(method+" of the Partitioner", func() error {
 		choice = f()
@@ -127,7 +128,7 @@ func (p partitioner) ForTopic(topic string) kgo.TopicPartitioner {
 	return t
 }
 
-// noPartitioner stands in for one that could not be had.
+// noPartitioner replaces a partitioner that ForTopic did not return.
 type noPartitioner struct{}
 
 func (noPartitioner) RequiresConsistency(*Record) bool { return false }

@@ -11,8 +11,8 @@ import (
 	"github.com/tensorferry/tensorferry/internal/brief"
 )
 
-// logger passes franz-go's words on. While brokers are away a client says the same many times a
-// second; of each message one is passed on in quiet.
+// logger passes on franz-go's messages. While brokers are away, a client repeats a message many
+// times a second. logger passes on each message at most once in quiet.
 type logger struct {
 	log *slog.Logger
 
@@ -24,7 +24,7 @@ const quiet = 10 * time.Second
 
 type saying struct {
 	at   time.Time
-	more int // that were not passed on since
+	more int // messages since then that were not passed on
 }
 
 func (l *logger) Level() kgo.LogLevel { return kgo.LogLevelWarn }

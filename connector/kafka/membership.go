@@ -25,7 +25,7 @@ func (g *Group) join() error {
 	if h := g.cfg.SessionTimeout / 10; h < 3*time.Second {
 		opts = append(opts, kgo.HeartbeatInterval(h))
 	}
-	// New partitions are seen when the topics are looked at.
+	// The client notices new partitions when it asks for the topics.
 	opts = append(opts, kgo.MetadataMaxAge(g.cfg.Discover), kgo.MetadataMinAge(min(g.cfg.Discover, 2500*time.Millisecond)))
 	if g.cfg.Pattern != "" {
 		opts = append(opts, kgo.ConsumeRegex(), kgo.ConsumeExcludeTopics("^__"), kgo.ConsumeTopics("^(?:"+g.cfg.Pattern+")$"))
@@ -44,8 +44,7 @@ func (g *Group) join() error {
 	g.member, g.list = cl, newListing(&g.cfg.Config, cl, g.cfg.Topics, g.match)
 	var ctx context.Context
 	ctx, g.stop = context.WithCancel(context.Background())
-	// The member holds partitions and reads none. What comes here are words about the
-	// membership.
+	// The member holds partitions but does not read them. Only errors of the membership come here.
 	g.polling.Go(func() {
 		for ctx.Err() == nil {
 			cl.PollFetches(ctx).EachError(func(topic string, id int32, err error) {
@@ -59,11 +58,11 @@ func (g *Group) join() error {
 	return nil
 }
 
-// membership is how the client tells a Group of its troubles.
+// membership receives the client's reports about the membership of a Group.
 type membership struct{ g *Group }
 
 func (g *Group) onAssigned(_ context.Context, cl *kgo.Client, m map[string][]int32) {
-	cl.PauseFetchPartitions(m) // readers of their own read
+	cl.PauseFetchPartitions(m) // other clients read the partitions
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for topic, ids := range m {
@@ -75,7 +74,7 @@ func (g *Group) onAssigned(_ context.Context, cl *kgo.Client, m map[string][]int
 	g.signal()
 }
 
-// onRevoked gives partitions up when nothing of them is in progress: the job takes a checkpoint
+// onRevoked releases partitions when nothing of them is in progress. The job takes a checkpoint
 // first.
 func (g *Group) onRevoked(ctx context.Context, _ *kgo.Client, m map[string][]int32) {
 	g.mu.Lock()
@@ -91,7 +90,7 @@ func (g *Group) onRevoked(ctx context.Context, _ *kgo.Client, m map[string][]int
 		g.signal()
 	}
 	g.mu.Unlock()
-	// The context ends when the client is closed, and then nothing is in progress either.
+	// The context ends when the client is closed. Nothing is in progress then either.
 	_ = g.await(ctx, func() bool { return len(g.leaving) == 0 || !g.hold && !g.commits })
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -107,8 +106,8 @@ func (g *Group) onRevoked(ctx context.Context, _ *kgo.Client, m map[string][]int
 type LostError struct{ Group string }
 
 func (e *LostError) Error() string {
-	return fmt.Sprintf("kafka: the membership in the consumer group %q was lost, as when a member sends no heartbeat for too long; "+
-		"other members now have its partitions, and repeat what was in progress", e.Group)
+	return fmt.Sprintf("kafka: this process lost its membership in the consumer group %q, for example because it sent no heartbeat for too long; "+
+		"other members now have its partitions and repeat what was in progress", e.Group)
 }
 
 func (g *Group) onLost(_ context.Context, _ *kgo.Client, m map[string][]int32) {
@@ -132,7 +131,8 @@ func (g *Group) onLost(_ context.Context, _ *kgo.Client, m map[string][]int32) {
 	}
 }
 
-// OnGroupManageError is called by the client before it joins again, after some time.
+// OnGroupManageError implements kgo.HookGroupManageError. The client calls it before it waits and
+// joins again.
 func (m *membership) OnGroupManageError(err error) {
 	g := m.g
 	if err = refused(err); !isRefusal(err) {
@@ -145,8 +145,8 @@ func (m *membership) OnGroupManageError(err error) {
 	g.signal()
 }
 
-// backoff is how long the client waits before it tries anything again. One whose name another
-// process has taken must not take it back.
+// backoff returns how long the client waits before it tries anything again. A member that the
+// brokers refuse must not try: if another process has taken its name, it would take the name back.
 func (m *membership) backoff(tries int) time.Duration {
 	m.g.mu.Lock()
 	defer m.g.mu.Unlock()
@@ -156,7 +156,7 @@ func (m *membership) backoff(tries int) time.Duration {
 	return min(250*time.Millisecond<<min(tries, 10), 2500*time.Millisecond)
 }
 
-// over says why this member can no longer read what it was given; nil: it can. Under g.mu.
+// over returns why this member can no longer read its partitions, or nil if it can. Under g.mu.
 func (g *Group) over() error {
 	if g.refused != nil {
 		return g.refused
@@ -164,7 +164,7 @@ func (g *Group) over() error {
 	return g.lost
 }
 
-// holds returns an error unless all these partitions are this member's. Under g.mu.
+// holds returns an error unless this member owns all these partitions. Under g.mu.
 func (g *Group) holds(all func(yield func(partition) bool)) error {
 	if err := g.over(); err != nil {
 		return err

@@ -118,7 +118,7 @@ func TestGroupWaitsForAnOpenTransaction(t *testing.T) {
 	})
 }
 
-// Partitions that have to be given up are known to Changed, whenever that was asked for.
+// Changed returns if partitions have to be released, whenever that was requested.
 func TestGroupIsToldOfWhatLeaves(t *testing.T) {
 	g := NewGroup(GroupConfig{Config: Config{Brokers: []string{"x:1"}}, Topics: Topics{Names: []string{"in"}}, Group: "g"})
 	p := partition{"in", 0}
@@ -166,7 +166,7 @@ func TestGroupInstanceTwice(t *testing.T) {
 	})
 }
 
-// What brokers will not do the next time either ends a job at once, and says what to do.
+// If the brokers would refuse again, the job ends at once, and the error says what to do.
 func TestRefusals(t *testing.T) {
 	answers := func(key kmsg.Key, e *kerr.Error) func(*broker, *GroupConfig) {
 		return func(b *broker, _ *GroupConfig) {
@@ -239,7 +239,7 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// nothingMechanism is one that no broker has.
+// nothingMechanism is a mechanism that no broker has.
 type nothingMechanism struct{}
 
 func (nothingMechanism) Name() string { return "NOTHING" }
@@ -252,7 +252,7 @@ func nobody(context.Context, string, string) (net.Conn, error) {
 	return nil, errors.New("connection refused")
 }
 
-// Topics that begin with two underscores are read by no pattern, of a group neither.
+// A pattern never matches topics that begin with two underscores, also in a group.
 func TestPatternOfGroup(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBroker(t, 1, "in", "__in", "out")

@@ -68,8 +68,8 @@ func toFiles(dir string, cfg Config, fn func(context.Context, []byte) ([]byte, e
 	return j
 }
 
-// A record fails while the brokers are away: where the source can be read from cannot be asked
-// then, which is a failure to which the restart strategy applies like any other.
+// A record fails while the brokers are away. The restart then cannot ask from where the source can
+// be read. The restart strategy applies to that failure as to any other.
 func TestRestartWhileBrokersAreAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBroker(t, 1, "in")
@@ -97,8 +97,8 @@ func TestRestartWhileBrokersAreAway(t *testing.T) {
 	})
 }
 
-// Reads that fail now and then are no record that fails again and again: with records in between
-// whatever it is, without any if the brokers may be asked again.
+// Reads that fail now and then do not count as restarts without progress, if records come between
+// the failures. Without records between them, they do not count if the failure may pass.
 func TestReadsThatFailNowAndThen(t *testing.T) {
 	for code, records := range map[*kerr.Error]int{kerr.TopicAuthorizationFailed: 10, kerr.KafkaStorageError: 0} {
 		synctest.Test(t, func(t *testing.T) {
@@ -171,7 +171,7 @@ func TestWriterIsBoundedInBytes(t *testing.T) {
 	})
 }
 
-// A record of the greatest size does not fail for being traced.
+// A record of the greatest size does not fail because it is traced.
 func TestTracedRecordOfTheGreatestSize(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBroker(t, 1, "out")
@@ -197,7 +197,7 @@ func TestTracedRecordOfTheGreatestSize(t *testing.T) {
 	})
 }
 
-// What fails again whoever asks is a record without progress; what passes is none.
+// A failure that repeats counts as no progress. A failure that may pass does not.
 func TestPassingFailures(t *testing.T) {
 	for err, passes := range map[error]bool{
 		&net.OpError{Op: "dial", Err: errors.New("refused")}: true,

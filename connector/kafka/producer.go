@@ -19,7 +19,7 @@ type producer struct {
 	cfg *GroupConfig
 	id  string
 
-	limits sync.Map // by topic, how many bytes may go to a partition at once (int)
+	limits sync.Map // by topic: how many bytes may go to a partition at once (int)
 
 	mu     sync.RWMutex // for writing: begin, end and replace; for reading: produce
 	cl     *kgo.Client
@@ -37,8 +37,8 @@ func (p *producer) init(cfg *GroupConfig) {
 	p.id = "tensorferry-" + cfg.Group + "-" + name
 }
 
-// limit says how many bytes may go to a partition of a topic at once, before anything is written
-// there.
+// limit sets how many bytes may go to a partition of a topic at once. It is called before anything
+// is written there.
 func (p *producer) limit(topic string, most int) { p.limits.Store(topic, most) }
 
 func (p *producer) batch(topic string) int32 {
@@ -50,7 +50,7 @@ func (p *producer) batch(topic string) int32 {
 	return DefaultMaxRecord + overhead
 }
 
-// client returns the client, made at its first use. Under p.mu, for writing.
+// client returns the client, and makes it at its first use. Under p.mu, for writing.
 func (p *producer) client() (*kgo.Client, error) {
 	if p.cl != nil {
 		return p.cl, nil
@@ -58,8 +58,7 @@ func (p *producer) client() (*kgo.Client, error) {
 	cfg := SinkConfig[struct{}]{Partitioner: p.cfg.Partitioner, Compression: p.cfg.Compression}
 	cl, err := p.cfg.client(append(cfg.producing(p.failed.set),
 		kgo.ProducerBatchMaxBytesFn(p.batch), kgo.TransactionalID(p.id), kgo.TransactionTimeout(p.cfg.TransactionTimeout),
-		// Offsets are added to the transaction by requests of our own, which suit this form
-		// of the protocol.
+		// Our own requests add offsets to the transaction. They need this version of the protocol.
 		kgo.MaxVersions(kversion.V3_8_0()),
 	)...)
 	p.cl = cl
@@ -113,7 +112,7 @@ func (p *producer) flush(ctx context.Context) error {
 	return p.failed.get()
 }
 
-// clean throws away what was not committed.
+// clean discards what was not committed.
 func (p *producer) clean(ctx context.Context) error {
 	p.mu.RLock()
 	nothing := !p.began && !p.open && p.failed.get() == nil
@@ -124,7 +123,7 @@ func (p *producer) clean(ctx context.Context) error {
 	return p.reset(ctx)
 }
 
-// reset ends the present transaction without publishing anything, also one of which only the
+// reset ends the present transaction without publishing anything. It also ends one that only the
 // brokers still know.
 func (p *producer) reset(ctx context.Context) error {
 	p.mu.Lock()
@@ -137,8 +136,7 @@ func (p *producer) reset(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// A new id, or a new epoch of the same, makes the brokers end what is open, one way or the
-	// other.
+	// A new producer id, or a new epoch of the same id, makes the brokers end an open transaction.
 	if _, _, err := cl.ProducerID(ctx); err != nil {
 		return p.cfg.asked("taking up the transactional id "+p.id, err)
 	}
@@ -153,7 +151,7 @@ func (p *producer) close() {
 	}
 	if p.began {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		// Else the transaction ends by its timeout.
+		// If this fails, the transaction ends by its timeout.
 		_ = p.cl.AbortBufferedRecords(ctx)
 		_ = p.cl.EndTransaction(ctx, kgo.TryAbort)
 		cancel()
@@ -162,8 +160,8 @@ func (p *producer) close() {
 	p.cl, p.began = nil, false
 }
 
-// explain says what may have ended a transaction. It is no refusal: the job takes the id up again
-// and goes back.
+// explain adds what may have ended a transaction. That is not a refusal: the job takes the id up
+// again and goes back to its checkpoint.
 func (p *producer) explain(err error) error {
 	for _, e := range []error{kerr.InvalidProducerEpoch, kerr.ProducerFenced, kerr.InvalidProducerIDMapping, kerr.InvalidTxnState} {
 		if errors.Is(err, e) {

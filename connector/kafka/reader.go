@@ -23,11 +23,11 @@ type reader[T any] struct {
 	index  map[partition]int
 	next   map[partition]int64
 	ids    map[partition]topicID
-	first  map[partition]bool // nothing was read yet from the first record on
-	rest   []fetched          // and not yet handed out
+	first  map[partition]bool // the position is that of the first record, and nothing was read yet
+	rest   []fetched          // not yet returned by Read
 	failed *failedFetch
 
-	committed bool // only what was committed is read
+	committed bool // only committed records are read
 	lags      *lags
 	skipped   *skipped
 }
@@ -36,11 +36,11 @@ type reader[T any] struct {
 type fetched struct {
 	partition partition
 	recs      []*Record
-	next      int64 // behind recs, and what else stands there
+	next      int64 // the offset behind recs and the control records between them
 	end       int64 // of the partition
 }
 
-// failedFetch is a failure that the client told of, which it may do once.
+// failedFetch is a failure that the client reported. The client may report it only once.
 type failedFetch struct {
 	partition partition
 	err       error
@@ -62,7 +62,7 @@ func openReader[T any](c *Config, t *Topics, decode Decode[T], committed bool, b
 	return r, r.open()
 }
 
-// open makes the client, which reads on behind what was handed out.
+// open makes the client, which goes on after the records that Read has returned.
 func (r *reader[T]) open() (err error) {
 	from := map[string]map[int32]kgo.Offset{}
 	for p, at := range r.next {
@@ -73,10 +73,10 @@ func (r *reader[T]) open() (err error) {
 	}
 	opts := []kgo.Opt{
 		kgo.ConsumePartitions(from),
-		// An offset that is gone is a loss, which somebody must hear of.
+		// An offset that is gone is a loss. The client must report it, and not skip it.
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
-		// The ends of transactions are no records, and have offsets: a position in front of
-		// one would stay behind for ever, and point to what is deleted one day.
+		// Transaction markers are not records but have offsets. Without them, a position before a
+		// marker would stay there for ever, and the marker will be deleted one day.
 		kgo.KeepControlRecords(),
 		kgo.FetchMaxBytes(16 << 20), kgo.FetchMaxPartitionBytes(1 << 20),
 	}
@@ -100,13 +100,13 @@ func (r *reader[T]) Read(ctx context.Context, dst []async.Record[T], most int) (
 		}
 		at := r.failed.partition
 		if err := r.judge(ctx, at, r.failed.err); ctx.Err() != nil {
-			return 0, dst, 0, ctx.Err() // it is judged by the next Read
+			return 0, dst, 0, ctx.Err() // the next Read judges the failure
 		} else if err != nil {
 			return r.index[at], dst, r.next[at], err
 		}
 		r.failed = nil
 	}
-	// Partitions take turns: what is left of this one goes behind the others.
+	// Partitions take turns: the rest of this one goes behind the others.
 	f := r.rest[0]
 	r.rest = r.rest[1:]
 	recs, next := f.recs, f.next
@@ -118,7 +118,7 @@ func (r *reader[T]) Read(ctx context.Context, dst []async.Record[T], most int) (
 	p := f.partition
 	index, ok := r.index[p]
 	if !ok {
-		return 0, dst, 0, fmt.Errorf("kafka: records of %s, which was not asked for", p)
+		return 0, dst, 0, fmt.Errorf("kafka: the client returned records of %s, which this subtask does not read", p)
 	}
 	dst, err := convert(r.decode, r.topics.Traces, recs, dst)
 	if err != nil {
@@ -129,11 +129,11 @@ func (r *reader[T]) Read(ctx context.Context, dst []async.Record[T], most int) (
 	return index, dst, next, nil
 }
 
-// fetch takes what the client has, or notes a failure that it tells of.
+// fetch takes the records that the client has, or remembers a failure that it reports.
 func (r *reader[T]) fetch(ctx context.Context, most int) error {
 	fetches := r.cl.PollRecords(ctx, 16*most)
-	// Records that came as ctx ended must not be thrown away: the client does not hand them out
-	// again, and a reader may be used after a Read that ended.
+	// Records that came as ctx ended must be kept: the client does not return them again, and the
+	// reader may be used after a Read that ended.
 	if err := ctx.Err(); err != nil && fetches.Err0() == err {
 		return err
 	}
@@ -143,7 +143,7 @@ func (r *reader[T]) fetch(ctx context.Context, most int) error {
 		}
 	})
 	if r.failed != nil {
-		return nil // the client is not asked again
+		return nil // the failure is judged before the client is used again
 	}
 	fetches.EachPartition(func(p kgo.FetchTopicPartition) {
 		n := len(p.Records)
@@ -160,7 +160,7 @@ func (r *reader[T]) fetch(ctx context.Context, most int) error {
 	return nil
 }
 
-// judge says what becomes of a failure. It returns nil where reading goes on, with a new client.
+// judge decides what follows a failure. It returns nil if reading goes on, with a new client.
 func (r *reader[T]) judge(ctx context.Context, p partition, err error) error {
 	cut, isCut := errors.AsType[*kgo.ErrDataLoss](err)
 	if isCut || errors.Is(err, kerr.OffsetOutOfRange) || errors.Is(err, kerr.UnknownTopicID) {
@@ -171,7 +171,8 @@ func (r *reader[T]) judge(ctx context.Context, p partition, err error) error {
 		}
 		lost, to := at.lost(there, is), there.first
 		if isCut && lost == nil {
-			// Brokers have lost the records from there on. Others stand in their place.
+			// Brokers have lost the records from cut.ResetTo on. Other records have their offsets
+			// now.
 			to = cut.ResetTo
 			lost = &lostError{partition: p, next: cut.ConsumedTo, extent: extent{there.first, to}}
 		}
@@ -183,7 +184,7 @@ func (r *reader[T]) judge(ctx context.Context, p partition, err error) error {
 		case r.topics.OnExpired != SkipExpired:
 			return lost
 		case lost.was != lost.is:
-			return unanswered{lost} // the next attempt is of the topic that there is
+			return unanswered{lost} // the next attempt reads the new topic
 		default:
 			r.skipped.skip(r.cfg.Logger, lost, to)
 			r.first[p] = false
@@ -191,20 +192,20 @@ func (r *reader[T]) judge(ctx context.Context, p partition, err error) error {
 		}
 	}
 	failed := fmt.Errorf("kafka: reading %s from offset %d on: %w", p, r.next[p], brief.Error(err))
-	if isPassing(err) || errors.Is(err, kerr.OffsetOutOfRange) { // which is in range again
+	if isPassing(err) || errors.Is(err, kerr.OffsetOutOfRange) { // the offset is in range again
 		return unanswered{failed}
 	}
 	return failed
 }
 
-// goOn reads on at another offset of a partition.
+// goOn goes on reading at another offset of a partition.
 func (r *reader[T]) goOn(p partition, at int64) error {
 	r.cl.Close()
 	r.next[p] = at
 	return r.open()
 }
 
-// ask asks what there is of a partition, and of which topic.
+// ask asks which part of a partition exists, and for the id of its topic.
 func (r *reader[T]) ask(ctx context.Context, p placed) (there extent, is topicID, err error) {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.Timeout)
 	defer cancel()

@@ -18,7 +18,7 @@ type Header = kgo.RecordHeader
 func Size(r *Record) int {
 	n := len(r.Key) + len(r.Value)
 	for _, h := range r.Headers {
-		n += len(h.Key) + len(h.Value) + 10 // and their lengths
+		n += len(h.Key) + len(h.Value) + 10 // 10 for the two lengths
 	}
 	return n
 }
@@ -30,8 +30,8 @@ func EventTime(r *Record) async.EventTime {
 	if r.Timestamp.IsZero() {
 		return async.NoTime
 	}
-	// The client counts nanoseconds in 64 bits, which a time after 2262 overflows. Kafka's
-	// times are whole milliseconds, and what has overflowed is not one any more.
+	// The client counts nanoseconds in 64 bits, which a time after 2262 overflows. Kafka's times
+	// are whole milliseconds. A time that has overflowed is not.
 	if r.Timestamp.Nanosecond()%1e6 != 0 || r.Timestamp.UnixMilli() < 0 {
 		return async.BadTime
 	}

@@ -17,14 +17,14 @@ import (
 	"github.com/tensorferry/tensorferry/internal/brief"
 )
 
-// permanentError is a failure that no restart mends.
+// permanentError is a failure that a restart does not help against.
 type permanentError string
 
 func (e permanentError) Error() string { return string(e) }
 
 func (permanentError) Verdict() async.Verdict { return async.Verdict{Class: async.Permanent} }
 
-// refusal is an answer of the brokers that they will give again, and what is to be done about it.
+// refusal is an error that the brokers would return again. advice says what to do about it.
 type refusal struct {
 	err    error
 	advice string
@@ -51,8 +51,7 @@ var advice = map[*kerr.Error]string{
 	kerr.FencedInstanceID:                   "another process has joined the group as the same instance; give each process a name of its own",
 }
 
-// refused makes a refusal of an error, if it is one, or returns it otherwise. What a broker said in
-// it is kept short.
+// refused returns an error as a refusal, if it is one. It shortens what a broker said in the error.
 func refused(err error) error {
 	err = brief.Error(err)
 	if e, ok := errors.AsType[*kerr.Error](err); ok && advice[e] != "" {
@@ -61,15 +60,15 @@ func refused(err error) error {
 	return err
 }
 
-// isRefusal reports whether no restart mends an error.
+// isRefusal reports whether an error is a refusal, so that a restart does not help.
 func isRefusal(err error) bool {
 	_, ok := errors.AsType[*refusal](err)
 	return ok
 }
 
-// dialing keeps how the last attempt to reach a broker failed. A client tries again and again,
-// and says in the end only that its time was up. And it keeps what is connected: a broker that is
-// slow is within reach, whatever became of others.
+// dialing remembers how the last attempt to reach a broker failed. A client tries again and again,
+// and in the end reports only that its time was over. dialing also remembers the open connections:
+// a slow broker is within reach, even if other brokers are not.
 type dialing struct {
 	mu   sync.Mutex
 	last error
@@ -95,7 +94,7 @@ func (d *dialing) OnBrokerDisconnect(_ kgo.BrokerMetadata, conn net.Conn) {
 	delete(d.open, conn)
 }
 
-// asked explains the failure of a question.
+// asked explains the failure of a question to the brokers.
 func (c *Config) asked(what string, err error) error {
 	if err = refused(err); isRefusal(err) {
 		return fmt.Errorf("kafka: %s: %w", what, err)
@@ -103,8 +102,8 @@ func (c *Config) asked(what string, err error) error {
 	return unanswered{c.explained(what, err)}
 }
 
-// isPassing reports whether a failure is of the connection or the brokers, who may be asked again.
-// Of data that are damaged it is none.
+// isPassing reports whether a failure is one of the connection or of the brokers, which may pass.
+// Damaged data do not.
 func isPassing(err error) bool {
 	if _, ok := errors.AsType[net.Error](err); ok {
 		return true
@@ -116,7 +115,7 @@ func isPassing(err error) bool {
 		kerr.IsRetriable(err) && !errors.Is(err, kerr.CorruptMessage)
 }
 
-// unanswered is a question to which there may be an answer later.
+// unanswered is the failure of a question that the brokers may answer later.
 type unanswered struct{ error }
 
 func (e unanswered) Unwrap() error { return e.error }

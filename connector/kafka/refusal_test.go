@@ -11,8 +11,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// TestExplained: brokers are out of reach if there is no connection to any, and slow if there is
-// one, whatever became of the last attempt to connect.
+// TestExplained: brokers are out of reach if no connection is open, and slow if one is, whatever
+// the last attempt to connect returned.
 func TestExplained(t *testing.T) {
 	one, other := net.Pipe()
 	defer one.Close()

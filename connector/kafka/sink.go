@@ -38,7 +38,8 @@ type SinkConfig[T any] struct {
 	// keys and values. Default 16 MiB. Only the sink of a Group uses it.
 	MaxHeld int
 
-	// How many bytes are sent to a partition at once; 0: as many as the largest record has.
+	// batch is how many bytes are sent to a partition at once; 0: as many as the largest record
+	// has.
 	batch int
 }
 
@@ -50,7 +51,7 @@ const DefaultMaxRecord = 1_000_000
 
 const (
 	mostRecord = 64 << 20
-	// overhead is what a batch of one record has beside what Size counts.
+	// overhead is how many bytes a batch of one record has beyond those that Size counts.
 	overhead = 128
 )
 
@@ -60,7 +61,7 @@ func (c *SinkConfig[T]) check() error {
 		errs = append(errs, errors.New("kafka: the sink has no Encode; set one, such as kafka.JSONValue or kafka.RawValue"))
 	}
 	if c.MaxHeld < 0 {
-		errs = append(errs, fmt.Errorf("kafka: the bound of what a subtask holds back is %d bytes; want 1 or more, or 0 for %d", c.MaxHeld, DefaultMaxHeld))
+		errs = append(errs, fmt.Errorf("kafka: the bound of the results that a subtask holds back is %d bytes; want 1 or more, or 0 for %d", c.MaxHeld, DefaultMaxHeld))
 	}
 	if c.MaxHeld == 0 {
 		c.MaxHeld = DefaultMaxHeld
@@ -74,10 +75,11 @@ func (c *SinkConfig[T]) check() error {
 	return errors.Join(errs...)
 }
 
-// batchBytes is how many bytes may be sent to a partition at once; a client wants at least 512.
+// batchBytes returns how many bytes may be sent to a partition at once. A client needs at least
+// 512.
 func (c *SinkConfig[T]) batchBytes() int { return max(c.batch, c.MaxRecord+overhead, 512) }
 
-// reach checks that the sink's topic is there and takes its records, and finds out how many it
+// reach checks that the sink's topic exists and takes its records, and finds out how many bytes it
 // takes at once.
 func (c *SinkConfig[T]) reach(ctx context.Context, cfg *Config, cl *kgo.Client) error {
 	if c.Topic == "" {
@@ -101,10 +103,11 @@ func (c *SinkConfig[T]) reach(ctx context.Context, cfg *Config, cl *kgo.Client) 
 	return nil
 }
 
-// producing are the options of a client that writes. broke gets the failures of the Partitioner.
+// producing returns the options of a client that writes. broke gets the failures of the
+// Partitioner.
 func (c *SinkConfig[T]) producing(broke func(error)) []kgo.Opt {
-	// Records wait here while brokers are slow or away; the client's own bound is one of their
-	// number alone.
+	// Records wait in the client while brokers are slow or away. By default the client bounds only
+	// their number.
 	opts := []kgo.Opt{kgo.RequiredAcks(kgo.AllISRAcks()), kgo.MaxBufferedBytes(mostRecord + overhead)}
 	if c.MaxRecord > 0 { // a Group has several sinks
 		opts = append(opts, kgo.ProducerBatchMaxBytes(int32(c.batchBytes())))
@@ -141,7 +144,7 @@ func (c *SinkConfig[T]) encode(r *async.Record[T]) (*Record, error) {
 		return nil, &recordError{r.Split, r.Position, err}
 	}
 	if r.Trace.Sampled() {
-		// A record is not to fail for being traced.
+		// A record must not become too large because it is traced.
 		was := k.Headers
 		if k.Headers = withContext(was, r.Trace); Size(k) > c.MaxRecord {
 			k.Headers = was
@@ -186,7 +189,7 @@ func (f *failures) set(err error) {
 	}
 }
 
-// written is called with the fate of each record.
+// written is called with the outcome of each record's write.
 func (f *failures) written(k *Record, err error, split int, position int64) {
 	switch {
 	case err == nil:

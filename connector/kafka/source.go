@@ -59,7 +59,7 @@ func (s *Source[T]) Partition(split int) (topic string, id int32, ok bool) {
 // false until the brokers have said so.
 func (s *Source[T]) Lag() (records int64, known bool) { return s.lags.total() }
 
-// lags are how far readers are behind.
+// lags says how many records of each partition have not been read yet.
 type lags struct {
 	mu sync.Mutex
 	of map[partition]int64
@@ -151,7 +151,7 @@ func (s *Source[T]) Verify(ctx context.Context, splits []connector.Split, next [
 		return s.err // Assign skips them
 	}
 	return s.ask(ctx, func(ctx context.Context, l *listing) error {
-		_, _, err := s.locate(ctx, l, splits, next, nil) // which Assign does, and tells of
+		_, _, err := s.locate(ctx, l, splits, next, nil) // nothing is skipped here
 		return err
 	})
 }
@@ -182,7 +182,7 @@ func (s *Source[T]) locate(ctx context.Context, l *listing, splits []connector.S
 	for i, p := range all {
 		start := splits[i].Start
 		if p.first {
-			start = p.next // it begins there now
+			start = p.next // the partition begins there now
 		}
 		now, from = append(now, p.split(start)), append(from, p.next)
 	}
@@ -208,7 +208,7 @@ func (s *Source[T]) Changed(ctx context.Context) error {
 			return nil
 		}
 		if err != nil && ctx.Err() == nil {
-			s.cfg.Logger.Warn("kafka: new partitions were not looked for", "error", err)
+			s.cfg.Logger.Warn("kafka: cannot look for new partitions; trying again", "error", err)
 		}
 	}
 	return ctx.Err()

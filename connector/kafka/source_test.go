@@ -154,7 +154,7 @@ func TestSourceStart(t *testing.T) {
 	})
 }
 
-// Records that are gone before they were read are a loss that somebody must hear of.
+// Records that are gone before they were read are a loss, which must be reported.
 func TestSourceLosesNothingSilently(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBroker(t, 1, "in")
@@ -288,7 +288,7 @@ func TestSink(t *testing.T) {
 	})
 }
 
-// What franz-go says many times a second is passed on once in a while.
+// A message that franz-go logs many times a second is passed on only now and then.
 func TestLogger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var text strings.Builder
@@ -304,8 +304,9 @@ func TestLogger(t *testing.T) {
 	})
 }
 
-// Where transactions end a log has entries that are no records. A position behind the last record
-// is behind them too: nothing is left to read, and nothing is missed when they are deleted.
+// At the end of each transaction a log has an entry that is not a record. The position after the
+// last record is also behind such entries: nothing is left to read, and nothing is lost when they
+// are deleted.
 func TestPositionsBehindTransactions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBroker(t, 1, "in", "out")

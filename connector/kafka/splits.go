@@ -16,7 +16,7 @@ import (
 	"github.com/tensorferry/tensorferry/connector"
 )
 
-// partition names one.
+// partition is a partition of a topic.
 type partition struct {
 	Topic string `json:"topic"`
 	ID    int32  `json:"partition"`
@@ -28,27 +28,27 @@ func comparePartitions(a, b partition) int {
 	return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.ID, b.ID))
 }
 
-// topicID tells a topic from another of the same name; empty: it is not known.
+// topicID distinguishes a topic from others that had the same name. It is empty if it is not known.
 type topicID string
 
 // splitForm is what a checkpoint keeps of a split. Those of earlier versions have no id.
 type splitForm struct {
 	partition
 	TopicID topicID `json:"topic_id,omitempty"`
-	// First: it begins at the first record there is, whichever that is.
+	// First: the split begins at the first record that exists, whichever that is.
 	First bool `json:"first,omitempty"`
 }
 
-// split describes a partition, of which it has the position.
+// split returns the split for a position in a partition.
 func (p placed) split(start int64) connector.Split {
 	data, err := json.Marshal(splitForm{p.partition, p.id, p.first})
 	if err != nil {
-		panic(err) // texts and numbers always have a form
+		panic(err) // texts and numbers can always be written as JSON
 	}
 	return connector.Split{Data: data, Start: start}
 }
 
-// placedAt returns the position that a split has come to.
+// placedAt returns the position next of a split.
 func placedAt(s connector.Split, next int64) (placed, error) {
 	p, err := partitionOf(s)
 	if err != nil {
@@ -77,7 +77,7 @@ type listing struct {
 	cfg   *Config
 	admin *kadm.Client
 	match func(string) bool
-	names []string           // nil: every topic is asked for
+	names []string           // the topics to ask for; nil: all topics
 	ids   map[string]topicID // of the topics that were asked for last
 }
 
@@ -85,7 +85,7 @@ func newListing(c *Config, cl *kgo.Client, t Topics, match func(string) bool) *l
 	return &listing{cfg: c, admin: kadm.NewClient(cl), match: match, names: t.Names}
 }
 
-// partitions are those that there are, in order.
+// partitions returns the existing partitions, in order.
 func (l *listing) partitions(ctx context.Context) ([]partition, error) {
 	topics, err := l.admin.ListTopics(ctx, l.names...)
 	if err != nil {
@@ -113,7 +113,7 @@ func (l *listing) partitions(ctx context.Context) ([]partition, error) {
 	return all, nil
 }
 
-// know keeps the ids of topics. Brokers of old have none.
+// know remembers the ids of topics. Old brokers do not have ids.
 func (l *listing) know(topics kadm.TopicDetails) {
 	l.ids = map[string]topicID{}
 	for _, t := range topics {
@@ -127,7 +127,7 @@ func (l *listing) know(topics kadm.TopicDetails) {
 func (l *listing) identify(ctx context.Context, of []partition) error {
 	names := topicsOf(of)
 	if len(names) == 0 {
-		return nil // without names all are meant
+		return nil // without names, the brokers would list all topics
 	}
 	topics, err := l.admin.ListTopics(ctx, names...)
 	if err != nil {
@@ -137,7 +137,7 @@ func (l *listing) identify(ctx context.Context, of []partition) error {
 	return nil
 }
 
-// topicsOf are the topics of partitions, each once.
+// topicsOf returns the topics of partitions, each once.
 func topicsOf(of []partition) (topics []string) {
 	for _, p := range of {
 		if !slices.Contains(topics, p.Topic) {
@@ -147,7 +147,8 @@ func topicsOf(of []partition) (topics []string) {
 	return topics
 }
 
-// maxMessage is how many bytes the brokers take for a topic at once, if they tell.
+// maxMessage returns how many bytes the brokers take for a topic at once. known is false if they do
+// not say.
 func (l *listing) maxMessage(ctx context.Context, topic string) (most int, known bool) {
 	all, err := l.admin.DescribeTopicConfigs(ctx, topic)
 	if err != nil {
@@ -197,8 +198,8 @@ func (l *listing) offsets(ctx context.Context, s Start, of []partition) (map[par
 	return out, nil
 }
 
-// splits describes partitions, and where each begins. first says that these are their first
-// records.
+// splits returns the splits for partitions that begin at the offsets in at. first says that these
+// are the offsets of their first records.
 func (l *listing) splits(of []partition, at map[partition]int64, first bool) (all []connector.Split) {
 	for _, p := range of {
 		all = append(all, placed{p, l.ids[p.Topic], at[p], first}.split(at[p]))

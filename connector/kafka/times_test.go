@@ -51,8 +51,8 @@ func (b *broker) writeAt(topic string, ms int64) {
 	}
 }
 
-// A time that is none does no harm: no year far away, and no watermark there. It is counted, and
-// said once.
+// A time out of range does no harm: no record gets it, and no watermark follows it. It is counted,
+// and logged once.
 func TestTimesOutOfRange(t *testing.T) {
 	const day = 1_700_000_000_000 // a day in 2023
 	for _, ms := range []int64{

@@ -66,7 +66,7 @@ type Topics struct {
 
 func (t Topics) resolve() (match func(topic string) bool, err error) {
 	if (len(t.Names) == 0) == (t.Pattern == "") {
-		return nil, errors.New("kafka: want either names of topics or a pattern")
+		return nil, errors.New("kafka: set either names of topics or a pattern")
 	}
 	if slices.Contains(t.Names, "") {
 		return nil, errors.New("kafka: a topic has no name")

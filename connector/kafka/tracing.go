@@ -8,7 +8,7 @@ import (
 	"github.com/tensorferry/tensorferry/trace"
 )
 
-// contextIn returns the trace context in a record's headers, nil if there is none.
+// contextIn returns the trace context in a record's headers, or nil if they have none.
 func contextIn(headers []kgo.RecordHeader) *trace.Context {
 	var parent, state []byte
 	for i := range headers {

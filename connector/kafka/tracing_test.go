@@ -155,7 +155,7 @@ func TestHeadersOfEncode(t *testing.T) {
 	}
 }
 
-// Looking for a context costs nothing where there is none that is sampled.
+// Looking for a context costs nothing for a record without a sampled one.
 func TestUnsampledHeadersAllocateNothing(t *testing.T) {
 	headers := []kgo.RecordHeader{{Key: "a"}, {Key: "traceparent", Value: []byte("00-" + traceID + "-00f067aa0ba902b7-00")}, {Key: "tracestate", Value: []byte("v=1")}}
 	if n := testing.AllocsPerRun(100, func() {

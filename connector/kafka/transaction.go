@@ -16,17 +16,17 @@ import (
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
-// transactionEnds is how long after its timeout brokers may take to end a transaction: they look
-// for those every ten seconds.
+// transactionEnds is how long brokers may take to end a transaction after its timeout. They look
+// for such transactions every ten seconds.
 const transactionEnds = 15 * time.Second
 
-// markOf is the mark of offsets that a checkpoint has committed.
+// markOf returns the mark of the offsets that a checkpoint has committed.
 func markOf(s *checkpoint.Snapshot) string { return fmt.Sprintf("tensorferry %s %d", s.Run, s.ID) }
 
 // Write implements stream.CheckpointStore. It commits the results and the offsets of a checkpoint.
 func (g *Group) Write(ctx context.Context, s *checkpoint.Snapshot) (err error) {
 	if s.HoldsRecords() {
-		return permanentError("kafka: the checkpoint holds records in flight, which another process cannot take over; let the operators drain, without a limit")
+		return permanentError("kafka: the checkpoint holds records in flight, which another process cannot take over; use the drain policy, without a drain limit")
 	}
 	positions, err := s.Positions("")
 	if err != nil {
@@ -96,8 +96,8 @@ func (g *Group) commit(ctx context.Context, offsets map[partition]int64, mark st
 	}
 	if p.began {
 		if err := cl.EndTransaction(ctx, kgo.TryCommit); err != nil {
-			// Whether it was committed Newest finds out. Until then nothing may follow
-			// in it.
+			// Newest finds out whether the transaction was committed. Until then nothing more may
+			// be written in it.
 			p.failed.set(fmt.Errorf("kafka: committing the transaction: %w", p.explain(err)))
 			return p.failed.get()
 		}
@@ -106,8 +106,8 @@ func (g *Group) commit(ctx context.Context, offsets map[partition]int64, mark st
 	return nil
 }
 
-// addAll adds offsets to the present transaction. Without results there is none that the client
-// knows of; then it is a transaction of offsets alone.
+// addAll adds offsets to the present transaction. If there are no results, the client has no
+// transaction. addAll then makes and commits one that holds only offsets.
 func (g *Group) addAll(ctx context.Context, cl *kgo.Client, offsets map[partition]int64, mark string) error {
 	id, epoch, err := cl.ProducerID(ctx)
 	if err != nil {
@@ -143,8 +143,9 @@ func endTransaction(ctx context.Context, cl *kgo.Client, txn string, id int64, e
 	return kerr.ErrorForCode(resp.ErrorCode)
 }
 
-// untilSettled tries until the group, and the brokers' transactions, are between two states no
-// more. As long as this member owns its partitions, it may commit for them in whichever generation.
+// untilSettled calls try until the group and the brokers' transactions are no longer between two
+// states. While this member owns its partitions, it may commit for them in any generation of the
+// group.
 func (g *Group) untilSettled(ctx context.Context, try func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, g.cfg.RebalanceTimeout)
 	defer cancel()
@@ -180,9 +181,9 @@ func addOffsets(ctx context.Context, cl *kgo.Client, txn, group string, id int64
 // commitInTransaction adds offsets to a transaction, as long as this member has the partitions that
 // it must hold.
 func (g *Group) commitInTransaction(ctx context.Context, cl *kgo.Client, txn string, id int64, epoch int16, offsets map[partition]int64, mark string, held iter.Seq[partition]) error {
-	// The membership is looked at before the partitions. One that was lost and taken up again
-	// in between has a new generation, and others may have read these partitions since; the old
-	// one the brokers refuse.
+	// The generation is read before the partitions are checked. If the membership is lost and
+	// regained in between, other members may have read these partitions. The brokers then refuse
+	// the old generation.
 	member, generation := g.member.GroupMetadata()
 	g.mu.Lock()
 	err := g.holds(held)

@@ -11,7 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// A broker that says much when it refuses is cut short, and is understood all the same.
+// A long refusal of a broker is shortened, and is still recognized.
 func TestBrokersLongWords(t *testing.T) {
 	long := fmt.Errorf("%s: %w", strings.Repeat("x", 1<<20), kerr.SaslAuthenticationFailed)
 	cfg := Config{Brokers: []string{"b:9092"}, dialing: &dialing{}}

@@ -3,8 +3,8 @@ package asyncq
 import "testing"
 
 // TestManyAreCalledAgain: however many entries wait to be called again, and in whatever order they
-// came to wait, the oldest is called first. With a walk for each of them this test would take
-// hours.
+// came to wait, the oldest is called first. A queue that walked a list for each of them would make
+// this test take hours.
 func TestManyAreCalledAgain(t *testing.T) {
 	const n = 300_000
 	q := New(Config{Capacity: n, MaxCalls: n, Order: Unordered, Timeout: 1 << 40, Hold: 1 << 40, HoldDelay: 1, MaxHoldDelay: 1})
@@ -38,8 +38,8 @@ func TestManyAreCalledAgain(t *testing.T) {
 	}
 }
 
-// TestUnmade: a call that never began is made again in its turn, its time standing still, and is no
-// attempt that was refused.
+// TestUnmade: a call that never began is made again in its turn. Its time stands still, and it does
+// not count as a refused attempt.
 func TestUnmade(t *testing.T) {
 	q := New(Config{Capacity: 4, MaxCalls: 4, Timeout: 100, Hold: 10, HoldDelay: 1, MaxHoldDelay: 1})
 	id := q.Admit(0, 1, 0)
@@ -59,8 +59,8 @@ func TestUnmade(t *testing.T) {
 	}
 }
 
-// TestHoldWhileResultsWait: results that are too many wait for one entry that the other side
-// refuses, others wait for their first call, and the one entry's hold ends all the same (A40, A78).
+// TestHoldWhileResultsWait: results over the bound wait for one entry that the other side refuses,
+// and others wait for their first call. The hold of the one entry ends all the same (A40, A78).
 func TestHoldWhileResultsWait(t *testing.T) {
 	for order, name := range []string{"ordered", "unordered", "keyed"} {
 		t.Run(name, func(t *testing.T) {

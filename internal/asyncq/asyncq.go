@@ -1,29 +1,28 @@
-// Package asyncq is the queue of the asynchronous operator: order, capacity,
-// deadlines, attempts, holds, barriers. It is a pure state machine. Time comes
-// in as a value, what is to be done is appended to Queue.Effects, and nothing
-// else happens: there is no goroutine, channel, clock, context or I/O here, and
-// there must never be. It knows no records either: an entry is a slot number
-// and a generation, and whoever drives the queue keeps the payloads by slot.
+// Package asyncq is the queue of the asynchronous operator: order, capacity, deadlines, attempts,
+// holds, barriers. It is a pure state machine. Time comes in as a value. The queue appends what is
+// to be done to Queue.Effects. It has no goroutine, channel, clock, context or I/O, and must never
+// have one. It does not know records either: an entry is a slot number and a generation, and the
+// driver of the queue keeps the payloads by slot.
 //
 // The life of an entry:
 //
-//	Admit ─▶ ready ─Start─▶ calling ─Complete─▶ judged ─Finish─▶ done ─Pop─▶ free
-//	           ▲              │  │                 ▲
-//	           ├── held ◀─────┘  └─▶ retrying ─┐   │ Tick: out of time
-//	           └───────────────────────────────┘   │
-//	           (any state before done) ────────────┘
+//	Admit -> ready -Start-> calling -Complete-> judged -Finish-> done -Pop-> free
+//	           ^              |  |                 ^
+//	           +--- held <----+  +-> retrying -+   | Tick: out of time
+//	           +-------------------------------+   |
+//	           (any state before done) ------------+
 //
 // The rules cited as A1, A2, ... are those of docs/rules.md.
 package asyncq
 
-// Time is nanoseconds on a clock that never goes back. The queue clamps: an
-// event that claims to be older than the last one counts as happening with it.
+// Time is nanoseconds on a clock that never goes back. An event with a time before the last event's
+// counts as happening at the same time as that event.
 type Time = int64
 
 // never is later than any deadline.
 const never Time = 1<<63 - 1
 
-// ID names an entry. The generation tells the entries apart that use a slot one after another.
+// ID names an entry. The generation distinguishes the entries that use a slot one after another.
 type ID struct{ Slot, Gen uint32 }
 
 // Config is fixed for the life of a queue. The driver has validated it.
@@ -32,30 +31,30 @@ type Config struct {
 	Capacity, MaxCalls int
 	// Order is how entries leave.
 	Order Order
-	// MaxBytes bounds the bytes of entries not yet popped, their results included; one entry larger
-	// than that passes alone (A5). Results of calls in progress may go beyond it; then calls are
-	// made one at a time until it is kept again. 0 is no bound.
+	// MaxBytes bounds the bytes of entries not yet popped, their results included. An entry that is
+	// larger than the bound passes alone (A5). Results of calls in progress may go beyond the
+	// bound. Calls are then made one at a time until the bytes are within it again. 0 is no bound.
 	MaxBytes int64
-	// Timeout in nanoseconds from an entry's first call; 0 is none.
+	// Timeout in nanoseconds from an entry's first call. 0 is no timeout.
 	Timeout Time
-	// Hold bounds how long an entry waits while the other side takes nothing, and how long the
-	// oldest that waits is refused while others are taken (A40).
+	// Hold bounds how long an entry waits while the other side takes nothing. It also bounds how
+	// long the oldest entry that waits is refused while others are taken (A40).
 	Hold Time
-	// Retries may follow the first attempt. The first waits RetryDelay, each
-	// further one Multiplier times the one before, at most MaxDelay (0: no bound),
-	// each changed at random by up to the share Jitter of it (A26).
+	// Retries is how many retries may follow the first attempt. The delay before the first retry is
+	// RetryDelay. Each further delay is Multiplier times the one before, and at most MaxDelay (0:
+	// no bound). Each delay is made longer or shorter at random, by up to the share Jitter (A26).
 	Retries    int
 	RetryDelay Time
 	Multiplier float64
 	MaxDelay   Time
 	Jitter     float64
-	// Budget is how many retries the whole queue has in hand, at first and at most: one is spent by
-	// each retry, and each result earns Refill of one (A26). 0 is no bound.
+	// Budget is how many retries the whole queue may make, at first and at most. Each retry takes
+	// one, and each result returns the fraction Refill of one (A26). 0 is no bound.
 	Budget, Refill float64
 	// Seed of the jitter.
 	Seed uint64
-	// HoldDelay and MaxHoldDelay space the calls of entries that are held without a word from the
-	// other side on when to come back: doubling from one to the other, with each burst of refusals.
+	// HoldDelay and MaxHoldDelay are the first and the longest delay before a held entry is called
+	// again, if the other side does not say when to call. Each burst of refusals doubles the delay.
 	HoldDelay, MaxHoldDelay Time
 }
 
@@ -67,7 +66,7 @@ const (
 	Ordered Order = iota
 	// Unordered: as they are done, within watermark segments (A17).
 	Unordered
-	// Keyed: as Unordered, and entries of one key in the order of their arrival (A19).
+	// Keyed: as Unordered, but entries of one key leave in the order of their arrival (A19).
 	Keyed
 )
 
@@ -77,16 +76,16 @@ type Kind uint8
 const (
 	// Call: start attempt Attempt of ID; it ends at Deadline.
 	Call Kind = iota
-	// Cancel: attempt Attempt of ID is no longer wanted. It stands before the
-	// Timeout of the same entry.
+	// Cancel: attempt Attempt of ID is no longer wanted. It comes before the Timeout of the same
+	// entry.
 	Cancel
 	// Timeout: ID is out of time. The driver must answer with Finish or Fail
 	// before the next event.
 	Timeout
 	// HoldOver: ID has waited for as long as it may. Answer as for Timeout.
 	HoldOver
-	// Emit: the results of ID leave, now. The slot is free when the driver has
-	// read the effect, before its next Admit.
+	// Emit: the results of ID leave, now. The driver must read this effect before its next Admit,
+	// which may use the slot again.
 	Emit
 	// EmitMark: the watermark or status of ID leaves, now.
 	EmitMark
@@ -106,16 +105,16 @@ type Outcome uint8
 const (
 	// Final: a result that is as good as it gets.
 	Final Outcome = iota
-	// Fault: a failure that no retry would mend.
+	// Fault: a failure that is not worth another attempt.
 	Fault
 	// Transient: a result or failure that is worth another attempt, if one is left.
 	Transient
 	// Unavailable: no attempt took place (connection lost, server not ready); hold.
 	Unavailable
-	// Overloaded: as Unavailable, because the other side has too much to do. The
-	// limit on calls falls (A40).
+	// Overloaded: as Unavailable, because the other side has too much to do. The limit on calls
+	// falls (A40).
 	Overloaded
-	// Unmade: the call never began, for reasons of this side's. It is made again in its turn.
+	// Unmade: the call never began, for a reason on this side. It is made again in its turn.
 	Unmade
 )
 
@@ -130,10 +129,11 @@ const (
 	// Decide: the outcome is the entry's last. The driver answers with Finish or Fail before the
 	// next event.
 	Decide
-	// Expired: as Decide, but the entry is out of time: what came at its deadline
-	// was a failure, or would have waited on.
+	// Expired: as Decide, but the entry is out of time: the outcome came at its deadline and was a
+	// failure, or meant a further wait.
 	Expired
-	// HeldOut: others were taken, and the entry was not for as long as it may wait; else as Decide.
+	// HeldOut: as Decide, but others were taken while the entry was refused for as long as it may
+	// wait.
 	HeldOut
 )
 
@@ -152,19 +152,19 @@ const (
 
 const none = int32(-1)
 
-// entry is one slot, of two cache lines. The links serve whichever list the entry is in: the ready
-// lists (link), the list of deadlines (dprev, dnext), the done list of its segment (link).
+// entry is one slot, of two cache lines. link belongs to the list that the entry is in: a ready
+// list or the done list of its segment. dprev and dnext belong to the list of deadlines.
 type entry struct {
 	state   state
 	started bool // has had a call, so its time is running or stands still
 	inList  bool // in the list of deadlines
-	behind  bool // keyed: an earlier one of its key has not left yet
-	starved bool // a further retry was allowed, and the budget had none
+	behind  bool // keyed: an earlier entry of its key has not left yet
+	starved bool // a further retry was allowed, but the budget was empty
 	retry   bool // its next call is a retry
 	gen     uint32
-	attempt uint32 // number of the newest call, for telling answers apart
+	attempt uint32 // number of the newest call, which identifies its answer
 	tries   int32  // retries scheduled so far
-	ends    int32  // attempts that ended otherwise than in a hold
+	ends    int32  // attempts that did not end in a hold
 
 	link         int32
 	dprev, dnext int32
@@ -174,7 +174,7 @@ type entry struct {
 	knext, bnext int32
 
 	key   uint64
-	call  uint64 // number of the newest call among all of the queue
+	call  uint64 // number of its newest call, among all calls of the queue
 	bytes int64
 
 	seg      uint64 // number of its segment, when unordered
@@ -188,8 +188,7 @@ type entry struct {
 type Queue struct {
 	cfg Config
 	now Time
-	// Effects collects what is to be done. The driver reads it after each event
-	// and truncates it.
+	// Effects collects what is to be done. The driver reads it after each event and truncates it.
 	Effects []Effect
 
 	entries []entry
@@ -200,16 +199,16 @@ type Queue struct {
 	bytes   int64
 	seq     uint64
 
-	again     heap // ready entries that were called before: these go first, the oldest ahead
-	fresh     list // those that were not
-	deadlines list // FIFO, since all timeouts are equal; those moved by a hold are in timers
+	again     heap // ready entries that were called before; they go first, the oldest ahead
+	fresh     list // ready entries that were not called before
+	deadlines list // FIFO, since all timeouts are equal; deadlines moved by a hold are in timers
 	timers    timers
 	order     ring    // ordered: slots in order of arrival
-	segs      segRing // else: segments between marks
+	segs      segRing // other orders: segments between marks
 	keys      keyTable
 	limit     callLimit
 	patience  patience
-	pause     Time // no call before it, after the only call in progress was refused
+	pause     Time // no call is made before it, since the only call in progress was refused
 	budget    float64
 	random    uint64
 	scratch   []int32
@@ -256,16 +255,16 @@ func (q *Queue) lookup(id ID) int32 {
 	return int32(id.Slot)
 }
 
-// Free returns how many entries can be admitted, bytes, barriers and failure aside.
+// Free returns how many entries can be admitted, apart from bytes, barriers and failure.
 func (q *Queue) Free() int { return q.cfg.Capacity - q.live }
 
-// Fits reports whether there is room for an entry of so many bytes (A5).
+// Fits reports whether there is room for an entry with this number of bytes (A5).
 func (q *Queue) Fits(bytes int64) bool {
 	return q.live < q.cfg.Capacity && (q.cfg.MaxBytes == 0 || q.bytes == 0 || q.bytes+bytes <= q.cfg.MaxBytes)
 }
 
-// Room returns how many entries may be admitted from the input: none while a
-// drain is under way (A32), after the end of the input, and after a failure (A13).
+// Room returns how many entries may be admitted from the input. It is 0 during a drain (A32), after
+// the end of the input, and after a failure (A13).
 func (q *Queue) Room() int {
 	if q.draining || q.ended || q.failed {
 		return 0
@@ -276,8 +275,8 @@ func (q *Queue) Room() int {
 // Len returns the number of entries not yet popped, marks included.
 func (q *Queue) Len() int { return q.live }
 
-// Attempts returns how many attempts of a live entry have ended; calls that
-// ended in a hold were none.
+// Attempts returns how many attempts of a live entry have ended. Calls that ended in a hold are not
+// attempts.
 func (q *Queue) Attempts(id ID) int {
 	if s := q.lookup(id); s != none {
 		return int(q.entries[s].ends)
@@ -285,18 +284,18 @@ func (q *Queue) Attempts(id ID) int {
 	return 0
 }
 
-// Starved reports whether an entry had a retry less than it may, since the budget had none left.
+// Starved reports whether an entry had fewer retries than allowed, because the budget was empty.
 func (q *Queue) Starved(id ID) bool {
 	s := q.lookup(id)
 	return s != none && q.entries[s].starved
 }
 
-// Stats is a count of live entries by what they are doing, and what was done since New. While calls
-// are suspended, what waits for one is held.
+// Stats counts the live entries by what they are doing, and events since New. While calls are
+// suspended, an entry that waits for a call counts as held.
 type Stats struct {
 	Live, Calling, Held, Retrying, Done int
-	// Holds counts how often an entry was held, whether or not it had been called; Retries the
-	// calls that followed a failed one.
+	// Holds counts how often an entry was held, whether it had been called or not. Retries counts
+	// the calls that followed a failed one.
 	Holds, Retries int64
 	// Limit is how many calls may be in progress at present.
 	Limit int

@@ -2,9 +2,9 @@ package asyncq
 
 import "slices"
 
-// Admit takes a record in, of so many bytes and, if the queue is Keyed, of a
-// key, given as a hash: keys that share one are kept in one order. The driver has seen that it
-// Fits, and that there is Room if the record comes from the input.
+// Admit takes a record in. bytes is its size. key is the hash of its key if the queue is Keyed;
+// keys with the same hash are kept in one order. The driver has checked that the record Fits and,
+// if it comes from the input, that there is Room.
 func (q *Queue) Admit(now Time, bytes int64, key uint64) ID {
 	q.advance(now)
 	s := q.alloc()
@@ -60,8 +60,8 @@ func (q *Queue) alloc() int32 {
 	}
 	q.live++
 	q.seq++
-	// Field by field: what is not set here was left clean when the slot became free, or is
-	// set before it is read.
+	// Each field that is not set here was left clean when the slot became free, or is set before it
+	// is read.
 	e := &q.entries[s]
 	e.gen++
 	e.seq = q.seq
@@ -96,9 +96,9 @@ func (q *Queue) Start(now Time) {
 	}
 }
 
-// bearable reports whether a call may be made with results as they are. If they have made the
-// entries more than they may be, it is one that all wait for: nothing can leave, nothing else is
-// in call, and its own results can leave at once.
+// bearable reports whether the bytes of the results allow another call. If the entries are over the
+// bound (heavy), only a call that all others wait for is allowed: nothing can leave, no other call
+// is in progress, and the results of this one can leave at once.
 func (q *Queue) bearable() bool {
 	if !q.heavy() {
 		return true
@@ -120,7 +120,7 @@ func (q *Queue) awaited(s int32) bool {
 	return e.seg == q.segs.from && !e.behind
 }
 
-// upNext is the entry that is called next; none if none is ready.
+// upNext returns the entry that is called next, or none if no entry is ready.
 func (q *Queue) upNext() int32 {
 	if len(q.again) > 0 {
 		return q.again[0]
@@ -128,7 +128,7 @@ func (q *Queue) upNext() int32 {
 	return q.fresh.head
 }
 
-// heavy reports whether results have made the entries more than they may be.
+// heavy reports whether results have taken the entries beyond MaxBytes.
 func (q *Queue) heavy() bool { return q.cfg.MaxBytes > 0 && q.bytes > q.cfg.MaxBytes }
 
 func (q *Queue) call(s int32) {
@@ -145,15 +145,16 @@ func (q *Queue) call(s int32) {
 	q.effect(Call, s)
 }
 
-// Awaits reports whether the outcome of an attempt is still to come: if not, it is late, a double,
-// or unknown (A11).
+// Awaits reports whether the outcome of an attempt is still expected. If not, the outcome is late,
+// a duplicate, or unknown (A11).
 func (q *Queue) Awaits(id ID, attempt uint32) bool {
 	s := q.lookup(id)
 	return s != none && !q.failed && q.entries[s].state == calling && q.entries[s].attempt == attempt
 }
 
-// Complete takes the outcome of one attempt and judges it (A11, A44). after is
-// the other side's wish for when to come back, used with Unavailable; 0 is none.
+// Complete takes the outcome of one attempt and judges it (A11, A44). after is how long the other
+// side asked to wait before the next call. It is used with Unavailable and Overloaded; 0 means that
+// the other side did not ask.
 func (q *Queue) Complete(now Time, id ID, attempt uint32, out Outcome, after Time) Judgment {
 	q.advance(now)
 	if !q.Awaits(id, attempt) {
@@ -236,7 +237,7 @@ func (q *Queue) retryDelay(e *entry) Time {
 	return Time(d)
 }
 
-// spend takes a retry out of the budget, if there is one in it.
+// spend takes a retry out of the budget. It returns false if the budget is empty.
 func (q *Queue) spend() bool {
 	if q.cfg.Budget == 0 {
 		return true
@@ -248,7 +249,8 @@ func (q *Queue) spend() bool {
 	return true
 }
 
-// draw returns a number in [0, 1): splitmix64, so that a seed gives the same history everywhere.
+// draw returns a random number in [0, 1). It uses splitmix64, so that a seed gives the same history
+// everywhere.
 func (q *Queue) draw() float64 {
 	q.random += 0x9e3779b97f4a7c15
 	z := q.random
@@ -266,8 +268,8 @@ func (q *Queue) sortByArrival(slots []int32) {
 	})
 }
 
-// Tick fires what is timed at or before now, in the order of time. Completions
-// that came in before now must have been given to Complete first (A15).
+// Tick fires every timer that is due at or before now, in the order of time. Completions that came
+// in before now must have been passed to Complete first (A15).
 func (q *Queue) Tick(now Time) {
 	for !q.failed {
 		at, ok := q.Next()
@@ -301,8 +303,8 @@ func (q *Queue) Tick(now Time) {
 			if q.suspended {
 				q.holds++
 			}
-			if q.suspended || q.heavy() { // what it waits for now is not the other side's answer
-				q.haltTimer(t.slot) // its deadline is later, or it would have fired first
+			if q.suspended || q.heavy() { // now it does not wait for the other side's answer
+				q.haltTimer(t.slot) // its deadline is later; otherwise it would have fired first
 			}
 		}
 		q.callAgain(t.slot)
@@ -310,15 +312,15 @@ func (q *Queue) Tick(now Time) {
 	q.advance(now)
 }
 
-// expire ends an entry's waiting: the driver decides what becomes of it (A21,
-// A24). No entry expires while it waits for its retry: a retry is only waited
-// for if it comes before the deadline, and timers fire in their order.
+// expire ends an entry's waiting. The driver decides what becomes of the entry (A21, A24). No entry
+// expires while it waits for its retry: an entry waits only for a retry that comes before the
+// deadline, and timers fire in order of time.
 func (q *Queue) expire(s int32, k Kind) {
 	e := &q.entries[s]
 	switch e.state {
 	case calling:
 		q.callEnded(e)
-		q.taken(s) // it was no refusal
+		q.taken(s) // it was not refused
 		e.ends++
 		q.effect(Cancel, s)
 	case held:
@@ -337,7 +339,8 @@ func (q *Queue) expire(s int32, k Kind) {
 	q.effect(k, s)
 }
 
-// Finish says that a judged entry has its results, which take so many bytes until they leave.
+// Finish says that a judged entry has its results. bytes is their size, which counts until they
+// leave.
 func (q *Queue) Finish(id ID, bytes int64) {
 	s := q.lookup(id)
 	if s == none || q.entries[s].state != judged {
@@ -347,7 +350,8 @@ func (q *Queue) Finish(id ID, bytes int64) {
 	q.entries[s].bytes += bytes
 	light := !q.heavy()
 	if q.bytes += bytes; light && q.heavy() {
-		// What waits for its next call waits for results to leave, and not for the other side.
+		// An entry that waits for its next call now waits for results to leave, not for the other
+		// side, so its time stands still.
 		for _, s := range q.again {
 			if e := &q.entries[s]; e.started && e.left == 0 {
 				q.haltTimer(s)
@@ -365,8 +369,8 @@ func (q *Queue) Finish(id ID, bytes int64) {
 	}
 }
 
-// Fail says that a judged entry failed and no policy caught it. From here on the
-// queue emits nothing, calls nothing, admits nothing and lets no barrier pass (A13).
+// Fail says that the operator has failed. From then on the queue emits nothing, calls nothing,
+// admits nothing and lets no barrier pass (A13).
 func (q *Queue) Fail() { q.failed = true }
 
 // Pop lets up to n entries leave, in order (A14, A16, A17), and reports how many did.
@@ -430,7 +434,7 @@ func (q *Queue) next() int32 {
 // Drain stops the admission of input until Undrain (A32).
 func (q *Queue) Drain() { q.draining = true }
 
-// Undrain lets input in again: the barrier has passed or was given up.
+// Undrain lets input in again, after the barrier has passed or was given up.
 func (q *Queue) Undrain() { q.draining = false }
 
 // Empty reports whether everything has left.
@@ -439,8 +443,8 @@ func (q *Queue) Empty() bool { return q.live == 0 && !q.failed }
 // End says that no more input will come.
 func (q *Queue) End() { q.ended = true }
 
-// Entries appends the slots of everything not yet popped, marks included, in
-// order of arrival: what a snapshot must hold (A34).
+// Entries appends the slots of everything not yet popped, marks included, in order of arrival. A
+// snapshot must hold these (A34).
 func (q *Queue) Entries(dst []uint32) []uint32 {
 	q.scratch = q.scratch[:0]
 	for s := range q.entries {
@@ -455,7 +459,7 @@ func (q *Queue) Entries(dst []uint32) []uint32 {
 	return dst
 }
 
-// InCall returns the calls in progress, for the driver to cancel when it closes.
+// InCall calls f for each call in progress, so that the driver can cancel them when it closes.
 func (q *Queue) InCall(f func(ID, uint32)) {
 	for s := range q.entries {
 		if e := &q.entries[s]; e.state == calling {

@@ -1,46 +1,48 @@
 package asyncq
 
-// patience is how long the other side has taken nothing, and what follows (A40). An entry is taken
-// when its call ends otherwise than in a refusal. The queue is stalled from the first refusal, or
-// Suspend, until an entry is taken. While it is stalled an entry waits for at most Config.Hold,
-// from its admission or from the beginning of the stall, whichever is later. A call that is still
-// in progress then may be one that was taken, so nobody's hold is over before its end.
+// patience tracks how long the other side has taken nothing, and bounds the wait (A40). An entry is
+// taken when its call ends without a refusal. The queue is stalled from the first refusal, or
+// Suspend, until an entry is taken. While the queue is stalled, an entry waits for at most
+// Config.Hold, from its admission or from the beginning of the stall, whichever is later. A call
+// that is still in progress at that time may turn out to be taken. So no hold ends before the calls
+// in progress have ended.
 type patience struct {
 	stalled bool
 	from    Time // when the stall began
 	check   Time // when the entries that wait are looked at; never if none can be overdue
 	tookAt  Time // when an entry was taken last
 
-	// Calls up to number asked were in progress at time askedAt, when the first hold was over, and
-	// so many of them still are. When none is, the holds that were over by then, at ripe, end.
+	// When the first hold was over, at askedAt, the calls up to number asked were in progress. open
+	// is how many of them still are. When open is 0, the holds that were over at askedAt end; ripe
+	// is that time.
 	asked         uint64
 	askedAt, ripe Time
 	open          int
 
 	// eldest is the oldest of the entries that were refused and not taken since, as far as the
-	// refusals told, and eldestFrom when it was refused first as such. It may be one that is
-	// refused while all others are taken. When it has been refused for Config.Hold, with others
-	// taken, it is called alone: alone is the number of that call, 0 for none.
+	// refusals show. eldestFrom is when it was first refused as the oldest. It may be refused while
+	// all others are taken. When that has lasted for Config.Hold, it is called alone, up to
+	// aloneCalls times. alone is the number of the present call of that kind, or 0.
 	eldest     int32
 	eldestFrom Time
 	alone      int
 
-	// relieved says that results have left which kept calls from being made. Nobody's hold ran
-	// meanwhile.
+	// relieved says that the results that kept calls from being made have left. No hold ran while
+	// they waited.
 	relieved bool
 
-	// delay is what those who are refused wait, unless the other side says how long, and grows when
-	// it has passed with nothing taken, at grows.
+	// delay is how long a refused entry waits, unless the other side says how long. The delay grows
+	// if a refusal comes at grows or later, with nothing taken before it.
 	delay, grows Time
 }
 
-// aloneCalls is how often an entry is called alone before it has failed. A server that takes so
-// many entries a second may refuse the first of them for having taken another just before.
+// aloneCalls is how often an entry is called alone before it fails. One call is not enough: a
+// server with a limited rate may refuse it because it took another entry just before.
 const aloneCalls = 5
 
-// refused puts an entry aside whose call was (A40, A41); its time stands still. It is called again
-// when after has passed, or, while the queue is suspended, after Resume. False says that it has
-// waited for as long as it may while others were taken.
+// refused holds an entry whose call was refused (A40, A41). The entry's time stands still. It is
+// called again when after has passed or, while the queue is suspended, after Resume. refused
+// returns false if the entry has waited for as long as it may while others were taken.
 func (q *Queue) refused(s int32, out Outcome, after Time) bool {
 	e, p := &q.entries[s], &q.patience
 	switch {
@@ -59,7 +61,8 @@ func (q *Queue) refused(s int32, out Outcome, after Time) bool {
 	}
 	e.state = held
 	q.heldCount++
-	// All wait alike, so that those who were refused most often, the oldest, do not wait longest.
+	// All refused entries share one delay. Otherwise the oldest, which were refused most often,
+	// would wait longest.
 	if q.now >= p.grows {
 		p.delay = max(q.cfg.HoldDelay, min(2*p.delay, q.cfg.MaxHoldDelay))
 		p.grows = q.now + p.delay
@@ -71,7 +74,8 @@ func (q *Queue) refused(s int32, out Outcome, after Time) bool {
 	wakes := q.now + min(after, q.cfg.Hold)
 	if p.alone > 0 && p.eldest == s { // all others wait for it
 		most := q.cfg.Hold / (4 * aloneCalls)
-		// what was asked for is kept to, as far as all these calls take less than a hold
+		// A delay that the other side asked for may be longer, but all these calls together must
+		// take less than a hold.
 		if wished {
 			most = q.cfg.Hold / (aloneCalls + 1)
 		}
@@ -80,9 +84,9 @@ func (q *Queue) refused(s int32, out Outcome, after Time) bool {
 	q.setTimer(wake, s, wakes)
 	q.expectTaking(s)
 	if out == Overloaded && q.running == 0 {
-		// The load is not ours, or even one call is too much: the next record
-		// would be refused at once, and so on through the whole queue.
-		// It is not kept longer than that record, whatever the other side asks for.
+		// The load is not ours, or even one call is too much. The next record would be refused at
+		// once, and so on through the whole queue, so all calls pause. The pause ends no later than
+		// this record's hold, whatever the other side asks for.
 		q.pause = wakes
 		if over := q.holdOver(e); over > q.now {
 			q.pause = min(q.pause, over)
@@ -91,8 +95,9 @@ func (q *Queue) refused(s int32, out Outcome, after Time) bool {
 	return true
 }
 
-// GiveBack returns time to an entry that waits for its next call and whose time stands still: so
-// much of it passed while nobody was there to answer. It never has more than the timeout.
+// GiveBack returns the time d to an entry that waits for its next call and whose time stands still.
+// That much of its time passed while the other side could not answer. The entry never has more than
+// the timeout.
 func (q *Queue) GiveBack(id ID, d Time) {
 	s := q.lookup(id)
 	if s == none || d <= 0 {
@@ -103,7 +108,8 @@ func (q *Queue) GiveBack(id ID, d Time) {
 	}
 }
 
-// callAgain makes an entry ready that was called before. The oldest is called first.
+// callAgain makes an entry ready that was called before. Of these entries the oldest is called
+// first.
 func (q *Queue) callAgain(s int32) {
 	e := &q.entries[s]
 	e.state = ready
@@ -112,7 +118,7 @@ func (q *Queue) callAgain(s int32) {
 	q.up(len(q.again)-1, s)
 }
 
-// Suspend says that no call can be made for now. What waits for one is held.
+// Suspend says that no call can be made for now. The entries that wait for a call are held.
 func (q *Queue) Suspend(now Time) {
 	q.advance(now)
 	if q.suspended {
@@ -125,7 +131,7 @@ func (q *Queue) Suspend(now Time) {
 	q.sortByArrival(q.scratch)
 	for _, s := range q.scratch {
 		e := &q.entries[s]
-		// A retry that waits for room to be called has its time running.
+		// The time of a retry runs while it waits for room to be called.
 		if e.started && e.left == 0 && !q.haltTimer(s) {
 			q.holds--
 			q.expire(s, Timeout)
@@ -141,7 +147,7 @@ func (q *Queue) Resume(now Time) {
 	q.suspended = false
 }
 
-// stall says that the other side has not taken what it might have.
+// stall says that the other side has refused an entry, or cannot be called.
 func (q *Queue) stall() {
 	if p := &q.patience; !p.stalled {
 		p.stalled, p.from = true, q.now
@@ -162,7 +168,7 @@ func (q *Queue) taken(s int32) {
 	q.leaves(s)
 }
 
-// leaves says that an entry is no longer one that was refused and waits.
+// leaves says that an entry no longer waits after a refusal.
 func (q *Queue) leaves(s int32) {
 	if q.patience.eldest == s {
 		q.endAlone()
@@ -173,7 +179,7 @@ func (q *Queue) leaves(s int32) {
 // startAlone makes the calls of an entry that is called alone, and reports whether there is one.
 func (q *Queue) startAlone() bool {
 	p := &q.patience
-	// results leave first, for which another call may have to be made
+	// Results leave first, and another entry's call may be needed for that.
 	if p.alone == 0 || q.heavy() {
 		return false
 	}
@@ -185,7 +191,8 @@ func (q *Queue) startAlone() bool {
 	return true
 }
 
-// endAlone lets others be called again. That nothing was taken meanwhile says nothing.
+// endAlone lets others be called again. The stall begins anew, because nothing else could be taken
+// while one entry was called alone.
 func (q *Queue) endAlone() {
 	p := &q.patience
 	if p.alone == 0 {
@@ -219,23 +226,23 @@ func (q *Queue) callEnded(e *entry) {
 	}
 }
 
-// expectTaking sees to it that the entry is looked at when its hold is over.
+// expectTaking makes sure that the entry is looked at when its hold is over.
 func (q *Queue) expectTaking(s int32) {
 	if p := &q.patience; p.stalled && p.open == 0 {
 		p.check = min(p.check, max(q.holdOver(&q.entries[s]), q.now))
 	}
 }
 
-// holdOver is when the hold of an entry is over that waits, if nothing is taken until then.
+// holdOver returns when the hold of a waiting entry is over, if nothing is taken until then.
 func (q *Queue) holdOver(e *entry) Time { return max(q.patience.from, e.came) + q.cfg.Hold }
 
 // waits reports whether an entry waits for the other side to take it. A retry that waits for room
-// to be called does not: its time runs.
+// to be called does not wait for the other side, since its time runs.
 func (q *Queue) waits(e *entry) bool {
 	return e.state == held || e.state == ready && (!e.started || e.left > 0 || q.cfg.Timeout == 0)
 }
 
-// endHolds ends the waiting of those whose hold is over, in the order of their arrival.
+// endHolds ends the waiting of the entries whose hold is over, in the order of their arrival.
 func (q *Queue) endHolds() {
 	p := &q.patience
 	if p.alone > 0 {
@@ -254,8 +261,8 @@ func (q *Queue) endHolds() {
 	over := q.scratch[:0]
 	for s := range q.entries {
 		e := &q.entries[s]
-		// While results are too many the other side is asked for those alone that could leave at
-		// once. The stall of the others begins anew once results have left.
+		// While results are over the bound, only entries that could leave at once are called. The
+		// stall of the others begins anew once results have left.
 		if !q.waits(e) || q.heavy() && !q.awaited(int32(s)) {
 			continue
 		}

@@ -1,15 +1,15 @@
 package asyncq
 
-// keyTable finds the newest entry of a key in the newest segment. It is a hash table
-// of slots with chains through entry.bnext. Only entries that a later one of
-// their key could stand behind are in it, so it is never larger than the queue.
+// keyTable finds the newest entry of a key in the newest segment. It is a hash table of slots with
+// chains through entry.bnext. It holds at most one entry of each key: the newest, as long as a
+// later entry of its key would have to wait for it. So it is never larger than the queue.
 type keyTable struct {
 	heads []int32
 	n     int
 }
 
 func (q *Queue) bucket(key uint64) *int32 {
-	// Keys come hashed, but perhaps badly; the multiplication spreads their low bits.
+	// Keys come hashed, but perhaps badly. The multiplication spreads their low bits.
 	return &q.keys.heads[(key*0x9e3779b97f4a7c15)>>32&uint64(len(q.keys.heads)-1)]
 }
 
@@ -23,8 +23,8 @@ func (q *Queue) enqueueKey(s int32) {
 	for at := head; *at != none; at = &q.entries[*at].bnext {
 		p := *at
 		if o := &q.entries[p]; o.key == e.key {
-			// The new one takes its place in the table. One of an earlier segment
-			// is no predecessor: the mark between them keeps their order.
+			// The new entry takes the old one's place in the table. An entry of an earlier segment
+			// is not a predecessor: the mark between the two keeps their order.
 			e.bnext, *at = o.bnext, s
 			o.bnext = none
 			if o.seg == e.seg {
@@ -37,8 +37,8 @@ func (q *Queue) enqueueKey(s int32) {
 	q.keys.n++
 }
 
-// releaseKey lets a done entry that stands behind none leave, and after it those of
-// its key that waited only for it.
+// releaseKey lets a done entry leave that is not behind another of its key. After it, the entries
+// of its key leave that waited only for it.
 func (q *Queue) releaseKey(s int32) {
 	for {
 		q.pushBack(&q.segs.at(q.entries[s].seg).list, s)

@@ -1,9 +1,9 @@
 package asyncq
 
-// callLimit is how many calls may be in progress: additive increase, multiplicative
-// decrease (A40), as TCP's congestion avoidance has it (Chiu and Jain, 1989). It
-// begins at its bound, halves when the other side says that it is overloaded,
-// and grows by a step each time as many calls have succeeded as it allows.
+// callLimit is how many calls may be in progress. It follows additive increase and multiplicative
+// decrease (A40), as TCP's congestion avoidance does (Chiu and Jain, 1989). It begins at its bound
+// and halves when the other side reports overload. It grows by a step each time as many calls have
+// succeeded as it allows.
 type callLimit struct {
 	bound, present int
 	step           int
@@ -26,8 +26,8 @@ func (l *callLimit) started() uint64 {
 	return l.calls
 }
 
-// overloaded takes the refusal of a call. Calls that were under way when the limit
-// last fell say nothing new, so a burst of refusals halves it once.
+// overloaded lowers the limit after the refusal of a call. Calls that were in progress when the
+// limit last fell do not lower it again, so a burst of refusals halves it once.
 func (l *callLimit) overloaded(call uint64) {
 	if call <= l.fallen {
 		return

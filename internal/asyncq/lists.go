@@ -1,7 +1,7 @@
 package asyncq
 
-// list is an intrusive singly linked list of slots (through entry.link), or, as
-// the list of deadlines, a doubly linked one (through dprev and dnext).
+// list is an intrusive list of slots. It is singly linked, through entry.link. The list of
+// deadlines is doubly linked, through dprev and dnext.
 type list struct{ head, tail int32 }
 
 var emptyList = list{none, none}
@@ -25,8 +25,8 @@ func (q *Queue) popFront(l *list) int32 {
 	return s
 }
 
-// unlink takes s out of a singly linked list. It walks: it is for entries that
-// run out of time while they wait for a call, which is rare and near the head.
+// unlink takes s out of a singly linked list. It walks the list. It is used for entries that run
+// out of time while they wait for a call. These are rare and near the head.
 func (q *Queue) unlink(l *list, s int32) bool {
 	prev := none
 	for at := l.head; at != none; prev, at = at, q.entries[at].link {
@@ -134,8 +134,7 @@ func (r *ring) push(s int32) {
 
 func (r *ring) front() int32 { return r.buf[r.from&uint64(len(r.buf)-1)] }
 
-// segment is the records between two marks of an unordered queue, and the mark
-// that ends them.
+// segment is the records between two marks of an unordered queue, and the mark that ends them.
 type segment struct {
 	list    list // done, in order of completion
 	pending int  // records not yet popped, done or not

@@ -14,16 +14,16 @@ import (
 type model struct {
 	cfg     Config
 	entries []*thing // not yet popped, in order of arrival
-	// keyed: the latest completion among those of a key that left this segment
+	// keyed: for each key, the latest completion among its entries that left this segment
 	gone    map[uint64]int
 	doneSeq int
-	// stalled: something was refused, or calls are suspended, and since then, at from, nothing was
-	// taken.
+	// stalled: something was refused, or calls were suspended, and nothing was taken since. from is
+	// when that began.
 	stalled, suspended bool
 	from               Time
 }
 
-// heavy says that the entries take more than they may.
+// heavy reports whether the entries take more than MaxBytes.
 func (m *model) heavy() bool {
 	bytes := int64(0)
 	for _, th := range m.entries {
@@ -95,7 +95,7 @@ func (m *model) pop() *thing {
 	return t
 }
 
-// leave is when an entry could leave: when it was done, and, keyed, when all before it
+// leave returns when an entry could leave: when it was done and, if keyed, when all before it
 // of its key were.
 func (m *model) leave(i int) int {
 	at := m.entries[i].doneAt
@@ -189,8 +189,8 @@ func run(t *rapid.T) {
 				if th.done || th.asked || th.calling || (e.Kind == Timeout && (cfg.Timeout == 0 || !th.begun)) {
 					t.Fatalf("%v for %+v", e.Kind, th)
 				}
-				// Nobody fails before hold is over, counted from when nothing was taken any more
-				// (A40).
+				// No entry fails before its hold is over, counted from when nothing was taken any
+				// more (A40).
 				if e.Kind == HoldOver && (!m.stalled || q.Now() < max(m.from, th.came)+cfg.Hold) {
 					t.Fatalf("at %d the hold of %+v is over, with %+v", q.Now(), th, m)
 				}
@@ -219,7 +219,7 @@ func run(t *rapid.T) {
 		}
 	}
 	complete := func(th *thing, attempt uint32, out Outcome, after Time) {
-		q.Tick(now - 1) // as the operator does: what was due before comes before
+		q.Tick(now - 1) // as the operator does: earlier timers fire first
 		settle()
 		verdict := q.Complete(now, th.id, attempt, out, after)
 		if live := th.calling && th.attempt == attempt && m.find(th.id) == th; (verdict == Ignored) == live {
@@ -292,7 +292,7 @@ func run(t *rapid.T) {
 		}
 		settle()
 	}
-	// Whatever happened, everything leaves in the end (A30), and nothing is timed any more.
+	// Whatever happened, everything leaves in the end (A30), and no timer is left.
 	m.suspended = false
 	q.Resume(now)
 	for range 1000 {
@@ -329,7 +329,7 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 	}
-	// The failure's seed is printed; files of it would only lie about.
+	// rapid prints the seed of a failure, so files with it are not needed.
 	if err := flag.Set("rapid.nofailfile", "true"); err != nil {
 		panic(err)
 	}

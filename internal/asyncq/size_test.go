@@ -5,7 +5,7 @@ import (
 	"unsafe"
 )
 
-// A record's life touches its entry many times; a third cache line would be felt.
+// A record's life touches its entry many times, so a third cache line would cost time.
 func TestEntryFitsTwoCacheLines(t *testing.T) {
 	if n := unsafe.Sizeof(entry{}); n > 128 {
 		t.Errorf("an entry has %d bytes", n)

@@ -1,7 +1,8 @@
 package asyncq
 
-// A timer of an entry. Each entry has at most one of each kind: its deadline, if its time runs
-// after it stood still (limit), and the end of its wait for a retry or of its hold (wake).
+// timerKind is the kind of an entry's timer. Each entry has at most one timer of each kind: its
+// deadline, if its time runs after it stood still (limit), and the end of its wait for a retry or
+// of its hold (wake).
 type timerKind uint8
 
 const (
@@ -15,13 +16,13 @@ type timer struct {
 	kind timerKind
 }
 
-// timers is a binary heap. Only entries that were held or wait for a retry are
-// in it; the deadlines of all others are a plain list, which costs less.
+// timers is a binary heap. Only entries that were held or wait for a retry are in it. The deadlines
+// of all others are in a plain list, which costs less.
 type timers struct{ heap []timer }
 
-// before orders timers by time. At the same time a limit comes first, so that
-// no attempt starts at or after a deadline (A24); then slots, so that the order
-// never depends on the heap's history.
+// before orders timers by time. At the same time a limit comes first, so that no attempt starts at
+// or after a deadline (A24). Timers of the same kind are ordered by slot, so that the order never
+// depends on the heap's history.
 func (a timer) before(b timer) bool {
 	if a.at != b.at {
 		return a.at < b.at
@@ -97,7 +98,7 @@ func (q *Queue) siftDown(i int) int {
 	return i
 }
 
-// Next returns when Tick has something to do, and false if nothing is timed.
+// Next returns when Tick has something to do, and false if no timer is set.
 func (q *Queue) Next() (Time, bool) {
 	at := never
 	if s := q.deadlines.head; s != none {
@@ -106,7 +107,7 @@ func (q *Queue) Next() (Time, bool) {
 	if h := q.timers.heap; len(h) > 0 && h[0].at < at {
 		at = h[0].at
 	}
-	if q.live > q.marks+q.doneCount { // else nobody waits
+	if q.live > q.marks+q.doneCount { // otherwise no entry waits
 		at = min(at, q.patience.check)
 	}
 	if q.pause > q.now && q.pause < at && (len(q.again) > 0 || q.fresh.head != none) {
@@ -130,7 +131,7 @@ func (q *Queue) runTimer(s int32) {
 	}
 }
 
-// haltTimer makes an entry's time stand still; false if there is none left.
+// haltTimer makes an entry's time stand still. It returns false if no time is left.
 func (q *Queue) haltTimer(s int32) bool {
 	e := &q.entries[s]
 	if q.cfg.Timeout == 0 || !e.started {

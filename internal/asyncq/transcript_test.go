@@ -13,8 +13,8 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the expected lines of the transcripts")
 
-// TestTranscripts plays every file of testdata. A line is an event; lines that
-// begin with "> " are what it must have led to; "#" begins a comment.
+// TestTranscripts plays every file of testdata. A line is an event. The lines after it that begin
+// with "> " are its expected effects. "#" begins a comment.
 //
 //	new ordered|unordered|keyed capacity=2 calls=2 timeout=10 hold=60 retries=2 delay=3
 //	                           multiplier=1 maxdelay=0 (all of it on one line)
@@ -197,7 +197,7 @@ func (p *player) complete(w []string, say func(string, ...any)) {
 		name, number, given := strings.Cut(name, "#")
 		id, ok := p.ids[name]
 		if !ok {
-			id = ID{Slot: 1 << 20, Gen: 7} // one that never was
+			id = ID{Slot: 1 << 20, Gen: 7} // an id that never existed
 		}
 		attempt := uint32(0)
 		if s := p.q.lookup(id); given {

@@ -1,8 +1,7 @@
-// Package fsx is the small part of a file system that durable files need:
-// create, write, sync, rename, sync the folder, lock. It owns the interface, the
-// operating system's implementation, and the two or three sequences of
-// operations that make a change survive a crash. Package simfs implements the
-// interface with a disk that loses what was not synced.
+// Package fsx is the small part of a file system that durable files need: create, write, sync,
+// rename, sync the folder, lock. It owns the interface, the operating system's implementation, and
+// the few sequences of operations that make a change survive a crash. Package simfs implements the
+// interface with a disk that loses data that was not synced.
 //
 // It must never know what the files mean.
 package fsx
@@ -15,17 +14,16 @@ import (
 	"path/filepath"
 )
 
-// FS is a file system. Names are in the operating system's own form. Errors work
-// with errors.Is(err, fs.ErrNotExist) and fs.ErrExist. Its methods are safe for
-// concurrent use.
+// FS is a file system. Names are in the operating system's own form. Errors work with
+// errors.Is(err, fs.ErrNotExist) and fs.ErrExist. Its methods are safe for concurrent use.
 //
-// Nothing is durable by itself: a file's bytes are after File.Sync, and its name
-// (new, renamed or removed) is after SyncDir of the folder.
+// Nothing is durable by itself. A file's bytes are durable after File.Sync. Its name (new, renamed
+// or removed) is durable after SyncDir of the folder.
 type FS interface {
 	// Mkdir makes one folder.
 	Mkdir(dir string, access Access) error
-	// Create makes a new file for writing, which nobody but this user can read. It fails if the
-	// name is taken.
+	// Create makes a new file for writing, which only this user can read. It fails if the name is
+	// taken.
 	Create(name string) (File, error)
 	// Share lets others read a file that Create made, as far as the umask lets them read new ones.
 	Share(name string) error
@@ -43,10 +41,9 @@ type FS interface {
 	Remove(name string) error
 	// SyncDir makes the names in a folder durable.
 	SyncDir(dir string) error
-	// Lock takes the lock file name, making it if need be, and writes the
-	// process's id into it. It does not wait: when another holds the lock it
-	// returns a *LockedError. The lock ends with Close, or with the process in
-	// whatever way that ends.
+	// Lock locks the file name, which it makes if it is missing, and writes the process's id into
+	// it. It does not wait: if another process holds the lock, it returns a *LockedError. The lock
+	// ends with Close, or when the process ends in any way.
 	Lock(name string) (Lock, error)
 }
 
@@ -54,18 +51,18 @@ type FS interface {
 type Lock interface {
 	io.Closer
 	// Held returns an error that wraps ErrLockLost if the lock's file is no longer the one that was
-	// locked: who comes next locks another, and would be the second to hold it.
+	// locked. The next process would then lock another file, and two processes would hold the lock.
 	Held() error
 }
 
 // ErrLockLost says that a lock file was removed, or replaced, while it was held.
 var ErrLockLost = errors.New("the lock was removed or replaced while it was held")
 
-// Access is who may look into a folder.
+// Access says which users may look into a folder.
 type Access bool
 
-// What holds records is Private: nobody but this user looks into it, whatever the umask. What is
-// Shared is open to others as the umask has it.
+// Private keeps all other users out, whatever the umask; it is for folders that hold records.
+// Shared lets other users in as far as the umask does.
 const (
 	Private Access = true
 	Shared  Access = false
@@ -109,16 +106,16 @@ func (e *LockedError) Error() string {
 	return fmt.Sprintf("%s is locked by process %d", e.Name, e.PID)
 }
 
-// MkdirAll makes a folder and those above it that are missing, and makes their
-// names durable. Those above are Shared. One that is there stays as it is.
+// MkdirAll makes a folder and the missing folders above it, and makes their names durable. The
+// folders above are Shared. An existing folder stays as it is.
 func MkdirAll(fsys FS, dir string, access Access) error {
 	e, err := fsys.Stat(dir)
 	if err == nil {
 		if !e.Dir {
 			return fmt.Errorf("%s is a file; a folder is needed there", dir)
 		}
-		// It may be there because a process made it that was killed before it could
-		// make the name durable. Where we may not read the parent it was not ours.
+		// A process may have made the folder and been killed before it made the name durable. If
+		// we may not read the parent, the folder is not one of ours.
 		if err := fsys.SyncDir(filepath.Dir(dir)); !errors.Is(err, fs.ErrPermission) {
 			return err
 		}
@@ -140,13 +137,13 @@ func MkdirAll(fsys FS, dir string, access Access) error {
 	return fsys.SyncDir(parent)
 }
 
-// TempPrefix begins the names of files that WriteFile has not finished. Whoever
-// owns a folder may remove them when no one writes in it.
+// TempPrefix begins the names of files that WriteFile has not finished. The owner of a folder may
+// remove them when no process writes in it.
 const TempPrefix = ".tmp-"
 
-// WriteFile writes a file so that, whatever happens, name holds either what it
-// held before or all of the new bytes. When it returns nil the new bytes are
-// durable. After an error the name may hold either. Nobody but this user can read the file.
+// WriteFile writes a file so that, whatever happens, name holds either its earlier content or all
+// of the new bytes. If it returns nil, the new bytes are durable. After an error the name may hold
+// either. Only this user can read the file.
 func WriteFile(fsys FS, name string, data []byte) error {
 	return writeFile(fsys, name, func(w io.Writer) error {
 		_, err := w.Write(data)
@@ -154,7 +151,7 @@ func WriteFile(fsys FS, name string, data []byte) error {
 	})
 }
 
-// WriteFrom is WriteFile with what a reader has up to its end. It holds little of it at a time.
+// WriteFrom is WriteFile with the bytes of a reader up to its end. It holds few of them in memory.
 func WriteFrom(fsys FS, name string, r io.Reader) error {
 	return writeFile(fsys, name, func(w io.Writer) error {
 		_, err := io.Copy(w, r)

@@ -55,7 +55,7 @@ func TestOS(t *testing.T) {
 // holdLock makes the test binary a process that takes a lock and waits.
 const holdLock = "FSX_TEST_HOLD_LOCK"
 
-// held is the lock of such a process: one that nothing refers to is given back when its memory is
+// held is the lock of such a process. A lock that nothing refers to is released when its memory is
 // collected.
 var held io.Closer
 
@@ -67,7 +67,7 @@ func TestMain(m *testing.M) {
 		}
 		runtime.GC()
 		os.Stdout.WriteString("held\n")
-		// Until it is killed. A select alone could be taken for a deadlock.
+		// Wait until the process is killed. The runtime could take an empty select for a deadlock.
 		asked := make(chan os.Signal, 1)
 		signal.Notify(asked, os.Interrupt)
 		<-asked

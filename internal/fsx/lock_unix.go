@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// lockFile takes an flock, which the kernel gives back when the process ends,
-// also by kill -9. held says that another has it.
+// lockFile takes an flock, which the kernel releases when the process ends, also by kill -9. held
+// says that another process has it.
 func lockFile(f *os.File) (held bool, err error) {
 	for {
 		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)

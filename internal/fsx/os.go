@@ -26,7 +26,7 @@ func (osFS) Mkdir(dir string, access Access) error {
 func (osFS) Share(name string) error {
 	err := os.Chmod(name, 0o666&^umask())
 	if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, fs.ErrPermission) {
-		// as on file systems that know no permissions, where everybody may read it already
+		// A file system without permissions lets all users read the file already.
 		return nil
 	}
 	return err
@@ -99,7 +99,7 @@ func (osFS) Remove(name string) error { return os.Remove(name) }
 
 func (osFS) SyncDir(dir string) error {
 	if runtime.GOOS == "windows" {
-		return nil // has no such operation; NTFS journals names
+		return nil // Windows has no such operation; NTFS journals names
 	}
 	d, err := os.Open(dir)
 	if err != nil {

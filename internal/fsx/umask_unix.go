@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// umask is what the permissions of new files lack. It can be read only by setting it: for that
-// moment it is the strictest one, and so at the first use alone.
+// umask returns the permissions that new files do not get. It can be read only by setting it, so it
+// is read once, at the first use, and is the strictest one for that moment.
 var umask = sync.OnceValue(func() fs.FileMode {
 	was := syscall.Umask(0o077)
 	syscall.Umask(was)

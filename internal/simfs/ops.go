@@ -46,7 +46,7 @@ func (d *Disk) add(op, name string, n *node) error {
 	return nil
 }
 
-// Share implements fsx.FS. A Disk has no permissions, and forgets none.
+// Share implements fsx.FS. A Disk has no permissions, so nothing changes.
 func (d *Disk) Share(name string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -153,7 +153,7 @@ func (d *Disk) Rename(from, to string) error {
 		return err
 	}
 	if dir != toDir {
-		return pathError("rename", to, errors.New("another folder than the old name's"))
+		return pathError("rename", to, errors.New("the new name is in another folder"))
 	}
 	n := dir.children[old]
 	if n == nil {

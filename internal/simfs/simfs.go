@@ -1,7 +1,7 @@
-// Package simfs is a disk in memory that behaves as badly as a real one may: what
-// was not synced is lost, torn or kept at a crash, in any mixture. It owns the
-// simulation behind fsx.FS that crash tests run on, and must never know what the
-// files mean. The same seed and the same operations give the same disk.
+// Package simfs is a disk in memory that behaves as badly as a real one may: at a crash, data that
+// was not synced is lost, torn or kept, in any mixture. It owns the simulation behind fsx.FS that
+// crash tests run on. It must never know what the files mean. The same seed and the same operations
+// give the same disk.
 package simfs
 
 import (
@@ -19,12 +19,11 @@ import (
 	"github.com/tensorferry/tensorferry/internal/fsx"
 )
 
-// ErrCrashed is the error of every operation after a crash, until the disk is
-// used again through what Kill or PowerLoss returned.
+// ErrCrashed is the error of every operation after a crash. Kill and PowerLoss return a disk that
+// can be used again.
 var ErrCrashed = errors.New("simfs: the machine has crashed")
 
-// Disk is a file system in memory. The names on it are absolute or relative to
-// one root; both mean the same.
+// Disk is a file system in memory. Names may be absolute or relative. Both start at its one root.
 type Disk struct {
 	mu      sync.Mutex
 	root    *node
@@ -42,7 +41,8 @@ type Disk struct {
 type Op struct {
 	// N counts operations from 1.
 	N int
-	// Kind is the operation's name, Name the file's; To is a rename's new name.
+	// Kind is the kind of the operation. Name is the name of the file. To is the new name, for a
+	// rename.
 	Kind, Name, To string
 }
 
@@ -59,7 +59,7 @@ type node struct {
 // change is a change of names that may not have reached the disk yet.
 type change struct {
 	dir      *node
-	from, to string // from goes away, to comes to be; either may be empty
+	from, to string // the name that vanishes and the name that appears; either may be empty
 	child    *node
 }
 
@@ -79,17 +79,16 @@ func newDir() *node {
 // New makes an empty disk.
 func New() *Disk { return &Disk{root: newDir(), locks: map[string]bool{}} }
 
-// CrashAt makes the machine crash in place of operation n (from 1), counted
-// from the disk's beginning: operation n and all later ones, reads too, fail
-// with ErrCrashed and do nothing.
+// CrashAt makes the machine crash instead of operation n, counted from 1 since the disk was made.
+// Operation n and all later ones, also reads, fail with ErrCrashed and do nothing.
 func (d *Disk) CrashAt(n int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.crashAt = n
 }
 
-// Fail makes f decide on every operation before it is done: its error becomes
-// the operation's, which then does nothing.
+// Fail makes f decide on every operation before it is done. If f returns an error, the operation
+// returns it and does nothing.
 func (d *Disk) Fail(f func(Op) error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -103,17 +102,16 @@ func (d *Disk) Ops() int {
 	return d.ops
 }
 
-// Crashed says whether the crash that CrashAt asked for has happened.
+// Crashed reports whether the crash that CrashAt asked for has happened.
 func (d *Disk) Crashed() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.crashed
 }
 
-// Kill ends every process that uses the disk, as kill -9 does: locks are free
-// and nothing that was written is gone, but what was not synced is still at the
-// mercy of a later power loss. It returns the disk for the processes to come;
-// the old one is of no more use.
+// Kill ends every process that uses the disk, as kill -9 does. Locks are free, and no written byte
+// is lost, but a later power loss may still lose bytes that were not synced. Kill returns the disk
+// for later processes. The old one cannot be used any more.
 func (d *Disk) Kill() *Disk {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -123,24 +121,23 @@ func (d *Disk) Kill() *Disk {
 	return next
 }
 
-// PowerLoss ends the machine: every name that was not synced, and every byte,
-// is there or not as the seed says. Bytes that were not synced may also read as
-// zeros. It returns the disk after the reboot.
+// PowerLoss ends the machine. The seed decides which of the names and bytes that were not synced
+// survive. Such bytes may also read as zeros. PowerLoss returns the disk after the reboot.
 func (d *Disk) PowerLoss(seed uint64) *Disk {
 	names := rand.New(rand.NewPCG(seed, 0))
 	return d.reboot(
-		// A file's own source keeps the outcome free of the names of files.
+		// Each file has a random source of its own, so the outcome does not depend on file names.
 		func(n *node) { n.data = tear(rand.New(rand.NewPCG(seed, n.id)), n.data, n.synced) },
 		func(change) bool { return names.IntN(2) == 0 })
 }
 
-// LoseAll is a PowerLoss in which nothing survives that was not synced.
+// LoseAll is a PowerLoss in which only synced names and bytes survive.
 func (d *Disk) LoseAll() *Disk {
 	return d.reboot(func(n *node) { n.data = slices.Clone(n.synced) }, func(change) bool { return false })
 }
 
-// reboot copies the disk as it is after a crash: with the changes of names that
-// keep lets through, and each file's bytes settled by settle.
+// reboot returns the disk as it is after a crash. Of the changes of names that were not synced,
+// those survive for which keep returns true. settle decides on each file's bytes.
 func (d *Disk) reboot(settle func(*node), keep func(change) bool) *Disk {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -183,7 +180,7 @@ func tear(r *rand.Rand, data, synced []byte) []byte {
 	return torn
 }
 
-// begin counts an operation and says whether it may be done. The lock is held.
+// begin counts an operation and returns an error if it must not be done. The lock is held.
 func (d *Disk) begin(kind, name, to string) error {
 	if d.crashed {
 		return ErrCrashed
@@ -203,7 +200,7 @@ func pathError(op, name string, err error) error {
 	return &fs.PathError{Op: op, Path: name, Err: err}
 }
 
-// find returns the node of a path, nil if there is none.
+// find returns the node of a path, or nil if the path does not exist.
 func (d *Disk) find(name string) *node {
 	n := d.root
 	for _, part := range split(name) {
@@ -287,10 +284,10 @@ func (l *lock) Held() error {
 	return nil
 }
 
-// LockPID is the process id that locks on a Disk name as their holder.
+// LockPID is the process id of the holder of every lock on a Disk.
 const LockPID = 4711
 
-// Lock implements fsx.FS. The lock's file is made, and synced by no one.
+// Lock implements fsx.FS. It makes the lock's file and does not sync it.
 func (d *Disk) Lock(name string) (fsx.Lock, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -10,14 +10,14 @@ func (s *Store) Abandon() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.lock == nil || s.run == "" {
-		return errors.New("checkpoint: the store is read-only, closed, or no run was begun")
+		return errors.New("checkpoint: the store is read-only or closed, or has not begun a run")
 	}
 	list, err := s.checkpoints(s.run)
 	if err != nil {
 		return err
 	}
 	if n := len(list); n > 0 && list[n-1].ID > 0 {
-		return errors.New("checkpoint: the run has checkpoints, so it is not to be forgotten")
+		return errors.New("checkpoint: the run has checkpoints, so it cannot be abandoned")
 	}
 	run := s.run
 	s.run = ""

@@ -6,8 +6,9 @@ import (
 	"testing"
 )
 
-// The checkpoint of a run's beginning is one to resume from, and nothing else: the run may still be
-// forgotten, and what it replaces stays until it has published something.
+// A run can be resumed from the checkpoint of its beginning. Apart from that the checkpoint does
+// not count: the run may still be abandoned, and the run that it replaces stays until it has
+// published something.
 func TestBeginning(t *testing.T) {
 	s, err := Open(t.TempDir(), Options{Retain: 2})
 	if err != nil {
@@ -82,7 +83,7 @@ func TestBeginning(t *testing.T) {
 	if err := write(s, again, -1, false); err == nil {
 		t.Error("a checkpoint was written with the id -1")
 	}
-	if _, err := s.From("job", "5"); !errors.Is(err, ErrNoCheckpoint) || !strings.HasSuffix(err.Error(), "has none yet, and 0, which is its beginning") {
+	if _, err := s.From("job", "5"); !errors.Is(err, ErrNoCheckpoint) || !strings.HasSuffix(err.Error(), "has no later checkpoint yet (and 0, which is its beginning)") {
 		t.Errorf("%v", err)
 	}
 	if err := write(s, again, 1, false); err != nil {

@@ -23,11 +23,11 @@ type LockedError struct {
 }
 
 func (e *LockedError) Error() string {
-	who := "another process"
+	holder := "another process"
 	if e.PID != 0 {
-		who = fmt.Sprintf("process %d", e.PID)
+		holder = fmt.Sprintf("process %d", e.PID)
 	}
-	return fmt.Sprintf("checkpoint: the folder %s is in use by %s; wait for it to end, or stop it", e.Dir, who)
+	return fmt.Sprintf("checkpoint: the folder %s is in use by %s; wait for it to end, or stop it", e.Dir, holder)
 }
 
 // UnfinishedError says that the folder holds a run that did not end, which a new run would lose. A

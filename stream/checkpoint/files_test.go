@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// Every file of a store has one of the names that are told of.
+// Every file of a store has one of the names that Files returns.
 func TestFiles(t *testing.T) {
 	dir := t.TempDir()
 	s, err := Open(dir, Options{})

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// The format, all integers little-endian, "uvarint" and "varint" as in
-// encoding/binary, "string" and "bytes" a uvarint length and that many bytes:
+// The format. All integers are little-endian. "uvarint" and "varint" are as in encoding/binary.
+// "string" and "bytes" are a uvarint length and that many bytes.
 //
 //	magic "TFCHKPT\n", uint32 version
 //	frames: uint8 kind, uint64 length, payload, uint32 CRC-32C of kind, length and payload
@@ -126,11 +126,11 @@ func appendSection(b []byte, s *Section) []byte {
 // ErrCorrupt or ErrVersion.
 func Decode(b []byte) (*Snapshot, error) {
 	if len(b) < len(magic)+4 || string(b[:len(magic)]) != magic {
-		return nil, fmt.Errorf("%w: it does not begin as a checkpoint does", ErrCorrupt)
+		return nil, fmt.Errorf("%w: it does not begin like a checkpoint", ErrCorrupt)
 	}
 	version := binary.LittleEndian.Uint32(b[len(magic):])
 	if version > Version {
-		return nil, fmt.Errorf("%w: it has version %d, and %d is the newest that is known; use the newer program that wrote it",
+		return nil, fmt.Errorf("%w: it has version %d, but this program knows versions up to %d; use the newer program that wrote it",
 			ErrVersion, version, Version)
 	}
 	if version == 0 {
@@ -244,7 +244,7 @@ func (d *decoder) count(size int) int {
 func (d *decoder) bytes() []byte {
 	n := d.uvarint()
 	if n > uint64(len(d.b)) {
-		d.fail("%d bytes are needed and %d are left", n, len(d.b))
+		d.fail("%d bytes are needed, but %d are left", n, len(d.b))
 		return nil
 	}
 	v := d.b[:n:n]
@@ -310,9 +310,9 @@ func (d *decoder) section() Section {
 
 func (d *decoder) end(s *Snapshot, sum uint32) {
 	if n := d.uint32(); d.err == nil && n != uint32(len(s.Sections)) {
-		d.fail("%d sections were written and %d are there", n, len(s.Sections))
+		d.fail("%d sections were written, but %d are there", n, len(s.Sections))
 	}
 	if v := d.uint32(); d.err == nil && v != sum {
-		d.fail("the checksum of the whole does not match")
+		d.fail("the checksum of the whole checkpoint does not match")
 	}
 }

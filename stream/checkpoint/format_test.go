@@ -89,7 +89,7 @@ func TestNewerVersionIsRefusedAndSaysWhy(t *testing.T) {
 	b := Encode(sample())
 	binary.LittleEndian.PutUint32(b[len(magic):], 9)
 	_, err := Decode(b)
-	if !errors.Is(err, ErrVersion) || !strings.Contains(err.Error(), "version 9, and 2 is the newest") {
+	if !errors.Is(err, ErrVersion) || !strings.Contains(err.Error(), "version 9, but this program knows versions up to 2") {
 		t.Fatal(err)
 	}
 }

@@ -47,7 +47,7 @@ func TestGoneCheckpoints(t *testing.T) {
 	} {
 		t.Run(fmt.Sprint(c.remove), func(t *testing.T) {
 			_, s, run := leave(t, c.remove...)
-			// to look changes nothing, and neither does a resumption without a checkpoint
+			// A look changes nothing, and neither does a resumption without a checkpoint.
 			for range 2 {
 				st, err := s.State()
 				if (err != nil) != (c.newest == 0) || st.Phase != Unfinished || st.Job != "job" {
@@ -70,7 +70,7 @@ func TestGoneCheckpoints(t *testing.T) {
 				if st, err := s.State(); err != nil || st.Damaged != nil || st.Newest.ID != 4 {
 					t.Errorf("after a new checkpoint: %+v, %v", st, err)
 				}
-			} else if _, err := s.From("job", "3"); !errors.Is(err, ErrNoCheckpoint) || !strings.HasSuffix(err.Error(), "has none any more") {
+			} else if _, err := s.From("job", "3"); !errors.Is(err, ErrNoCheckpoint) || !strings.HasSuffix(err.Error(), "has no checkpoint any more") {
 				t.Error(err)
 			}
 			if _, err := s.Fresh("job"); err != nil {
@@ -97,7 +97,8 @@ func TestGoneBeginning(t *testing.T) {
 	}
 }
 
-// TestMarkersOfEarlierVersions: they do not know the newest checkpoint, and nothing is missed.
+// TestMarkersOfEarlierVersions: they do not have the newest checkpoint, so a missing one is not
+// noticed.
 func TestMarkersOfEarlierVersions(t *testing.T) {
 	for _, remove := range [][]int64{nil, {3}, {1, 2, 3}} {
 		_, s, run := leave(t, remove...)
@@ -154,7 +155,7 @@ func TestGoneAfterAnyCrash(t *testing.T) {
 					t.Fatal(err)
 				}
 				if info.ID > done.id {
-					continue // nobody was promised this one
+					continue // Write has not returned nil for this one
 				}
 				st, err := s.State()
 				if (err != nil) != (i == 0) || len(st.Damaged) != 1 || !errors.As(st.Damaged[0], new(*GoneError)) {

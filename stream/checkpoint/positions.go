@@ -32,7 +32,7 @@ type SplitPosition struct {
 func (p SplitPosition) Append(dst []byte) []byte {
 	data, err := json.Marshal(p)
 	if err != nil {
-		panic(err) // bytes and numbers always have a form
+		panic(err) // bytes and numbers can always be written as JSON
 	}
 	return append(dst, data...)
 }
@@ -51,7 +51,7 @@ func (s *Section) Splits() ([]SplitPosition, error) {
 	var all []SplitPosition
 	for i, part := range parts {
 		if part.Split != i {
-			return nil, fmt.Errorf("split %d is missing, or there twice", i)
+			return nil, fmt.Errorf("split %d is missing or occurs twice", i)
 		}
 		p, err := DecodeSplit(part.Data)
 		if err != nil {
@@ -81,7 +81,7 @@ func (s *Snapshot) Positions(source string) ([]SplitPosition, error) {
 }
 
 // HoldsRecords reports whether the checkpoint holds records that were in flight. Positions are
-// behind those records, so they do not tell of them.
+// behind those records, so they do not show them.
 func (s *Snapshot) HoldsRecords() bool {
 	for _, sec := range s.Sections {
 		for _, p := range sec.Parts {

@@ -185,7 +185,7 @@ func (s *Store) From(job, checkpoint string) (*Run, error) {
 		return nil, err
 	}
 	if st.Job == "" {
-		st.Job = job // nothing says that it is another's
+		st.Job = job // nothing says that the run belongs to another job
 	}
 	if st.Phase == Empty {
 		return nil, fmt.Errorf("%w: the folder %s holds no run", ErrNoCheckpoint, s.dir)
@@ -205,15 +205,15 @@ func (s *Store) From(job, checkpoint string) (*Run, error) {
 			return s.resume(st, snap)
 		}
 		if info.ID == 0 {
-			start = ", and 0, which is its beginning"
+			start = " (and 0, which is its beginning)"
 			continue
 		}
 		have = append(have, strconv.FormatInt(info.ID, 10))
 	}
 	if have == nil && st.last != nil && *st.last > 0 {
-		have = []string{"none any more"}
+		have = []string{"no checkpoint any more"}
 	} else if have == nil {
-		have = []string{"none yet"}
+		have = []string{"no later checkpoint yet"}
 	}
 	return nil, fmt.Errorf("%w: %s; the newest run has %s%s", ErrNoCheckpoint, checkpoint, strings.Join(have, ", "), start)
 }
@@ -249,7 +249,7 @@ func (s *Store) prune(run string, b *branch) error {
 	}
 	for _, i := range b.abandoned(list) {
 		if err := s.fs.Remove(i.Path); err != nil {
-			return fmt.Errorf("checkpoint: removing one that was left behind: %w", err)
+			return fmt.Errorf("checkpoint: removing a checkpoint that the run no longer uses: %w", err)
 		}
 	}
 	return nil
@@ -300,7 +300,7 @@ func (s *Store) begin(job string) (*Run, error) {
 	if err != nil {
 		return nil, fmt.Errorf("checkpoint: reading the folder %s: %w", s.dir, err)
 	}
-	var last int64 // of all folders, also of those that lack a marker
+	var last int64 // the highest number of all folders, including those without a marker
 	for _, e := range entries {
 		if n, ok := runNumber(e.Name); ok {
 			last = max(last, n)

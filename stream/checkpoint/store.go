@@ -144,13 +144,13 @@ func (s *Store) Write(ctx context.Context, snap *Snapshot) error {
 		return err
 	}
 	if s.lock == nil || s.run == "" {
-		return errors.New("checkpoint: the store is read-only, closed, or no run was begun")
+		return errors.New("checkpoint: the store is read-only or closed, or has not begun a run")
 	}
 	if err := s.held(); err != nil {
 		return err
 	}
 	if snap.Run != s.run {
-		return fmt.Errorf("checkpoint: snapshot %d is of run %s; the run under way is %s", snap.ID, snap.Run, s.run)
+		return fmt.Errorf("checkpoint: snapshot %d is of run %s, but the present run is %s", snap.ID, snap.Run, s.run)
 	}
 	list, err := s.checkpoints(s.run)
 	if err != nil {
@@ -180,8 +180,8 @@ func (s *Store) Write(ctx context.Context, snap *Snapshot) error {
 // held returns an error if another process may hold the folder by now.
 func (s *Store) held() error {
 	if err := s.lock.Held(); err != nil {
-		return fmt.Errorf("checkpoint: the folder %s is no longer held: %w; another process may use it by now. "+
-			"See that none does, and resume the run, or start afresh", s.dir, err)
+		return fmt.Errorf("checkpoint: the folder %s is no longer locked by this process: %w; another process may use it now. "+
+			"Make sure that no other process uses it, then resume the run or start afresh", s.dir, err)
 	}
 	return nil
 }
@@ -327,15 +327,15 @@ func (s *Store) Newest(ctx context.Context) (*Snapshot, error) {
 		run = runs[len(runs)-1]
 	}
 	if s.lock != nil {
-		// A Write that failed at its last step left a checkpoint whose name a crash
-		// may still take away. What is returned must not vanish again.
+		// A Write that failed at its last step left a checkpoint whose name is not durable yet. A
+		// checkpoint that Newest returns must not vanish in a crash.
 		if err := s.fs.SyncDir(filepath.Join(s.dir, run)); err != nil {
 			return nil, fmt.Errorf("checkpoint: syncing the run's folder: %w", err)
 		}
 	}
 	snap, damaged, err := s.newest(run)
 	for _, d := range damaged {
-		s.log.Warn("checkpoint: passed over a damaged checkpoint", "error", d)
+		s.log.Warn("checkpoint: skipped a damaged checkpoint", "error", d)
 	}
 	return snap, err
 }

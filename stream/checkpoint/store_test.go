@@ -379,8 +379,8 @@ func inspect(d *simfs.Disk, p progress) error {
 	return nil
 }
 
-// A failure of any operation is an error or is made up for; it is never a
-// checkpoint that was promised and is not there.
+// A failure of any operation is an error or is made up for. It never loses a checkpoint for which
+// Write returned nil.
 func TestAnyFault(t *testing.T) {
 	broken := errors.New("no space left")
 	for n := 1; ; n++ {

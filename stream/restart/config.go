@@ -107,7 +107,7 @@ func (c Config) Resolve(checkpointing bool) (Config, error) {
 			out.Jitter = r.real("jitter", in.Jitter, DefaultJitter, 0, 1)
 		}
 		if out.MaxDelay < out.InitialDelay {
-			r.wrong("max delay is %v, initial delay %v; want at least as much", out.MaxDelay, out.InitialDelay)
+			r.wrong("max delay is %v; want at least the initial delay, %v", out.MaxDelay, out.InitialDelay)
 		}
 		in = Config{Strategy: in.Strategy, Delay: in.Delay, MaxFailures: in.MaxFailures, Interval: in.Interval}
 	default:

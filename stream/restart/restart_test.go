@@ -165,7 +165,7 @@ func TestInvalidConfig(t *testing.T) {
 		{Config{Strategy: FixedDelay, MaxFailures: 1, Interval: 1}, "max failures does not belong to this strategy; interval does not"},
 		{Config{Strategy: FailureRate, MaxFailures: -1}, "max failures is -1"},
 		{Config{Strategy: FailureRate, Interval: -1}, "interval is -1ns"},
-		{Config{Strategy: ExponentialDelay, InitialDelay: 2, MaxDelay: 1}, "max delay is 1ns, initial delay 2ns; want at least as much"},
+		{Config{Strategy: ExponentialDelay, InitialDelay: 2, MaxDelay: 1}, "max delay is 1ns; want at least the initial delay, 2ns"},
 		{Config{Strategy: ExponentialDelay, Multiplier: 0.5}, "multiplier is 0.5; want 1 to 1000"},
 		{Config{Strategy: ExponentialDelay, Multiplier: math.NaN()}, "multiplier is NaN"},
 		{Config{Strategy: ExponentialDelay, Jitter: 1.5}, "jitter is 1.5; want 0 to 1"},
