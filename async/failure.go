@@ -55,7 +55,7 @@ type Verdict struct {
 	Retry bool
 }
 
-// ErrUnmade is the error with which a caller completes a call that it never began (see Crowd).
+// ErrUnmade is the error with which a caller completes a call that it never began (see Completer.ResultsFull).
 var ErrUnmade Failure = unmade{}
 
 type unmade struct{}

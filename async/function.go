@@ -50,24 +50,15 @@ type Completer[OUT any] interface {
 	Suspend(reason error)
 	// Resume says that calls can be made again.
 	Resume()
-}
-
-// Failer is implemented by the Completer that an operator passes to Open.
-type Failer interface {
 	// Fail reports that a user's function broke in a way that is not the fault of any record. The
-	// operator fails with why, as if Call had panicked (A9). Fail may be called from any goroutine
-	// and never blocks.
+	// operator fails with why, as if Call had panicked (A9).
 	Fail(why error)
-}
-
-// Crowd is implemented by the Completer that an operator passes to Open.
-type Crowd interface {
-	// Crowded reports whether the results that wait for their turn have more bytes than
+	// ResultsFull reports whether the results that wait for their turn have more bytes than
 	// Config.MaxBytes. A caller that holds calls which it has not begun should then complete them
 	// with ErrUnmade, so that they do not become results for which there is no room. It keeps the
 	// oldest of them if nothing else is in progress, because the operator may be waiting for just
-	// that one. Crowded may be called from any goroutine and never blocks.
-	Crowded() bool
+	// that one.
+	ResultsFull() bool
 }
 
 // Subtask describes one parallel instance of an operator, or of a sink.

@@ -55,7 +55,6 @@ func (b *inbox[OUT]) Suspend(reason error) { b.post(report{kind: suspended, why:
 
 func (b *inbox[OUT]) Resume() { b.post(report{kind: resumed}, nil) }
 
-// Fail implements Failer.
 func (b *inbox[OUT]) Fail(why error) { b.post(report{kind: broken, why: why}, nil) }
 
 func (b *inbox[OUT]) post(r report, cs []Completion[OUT]) {
@@ -113,8 +112,7 @@ func (b *inbox[OUT]) take(spare mail[OUT]) mail[OUT] {
 	return got
 }
 
-// Crowded implements Crowd.
-func (b *inbox[OUT]) Crowded() bool {
+func (b *inbox[OUT]) ResultsFull() bool {
 	if b.most <= 0 {
 		return false
 	}

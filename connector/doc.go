@@ -10,7 +10,7 @@
 // is still what it was, and reading goes on at the positions.
 //
 // A source whose splits have no end is Unbounded. A source whose splits change while a job runs is
-// also Rebalancing. Describer and Apart are optional.
+// also Rebalancing. Describer and LoopChecker are optional.
 //
 // # Writing a sink
 //
@@ -24,7 +24,7 @@
 //	Plan                     decides where it goes; the checkpoint keeps the plan and the state
 //	                         -- the checkpoint is durable --
 //	Commit                   carries the plan out: the results are visible
-//	CheckpointDone           of a Holder
+//	CheckpointDone           of a LimitedWriter
 //
 // After a crash the newest checkpoint is restored: Commit of its plan, then Check, then Clean, and
 // then Open. So Commit must be idempotent, and what was prepared after that checkpoint is removed
@@ -35,7 +35,7 @@
 // It is then at least once: after a crash records since the last checkpoint are written again. Its
 // documentation must say so.
 //
-// Checker, Rewinder, Salvager and Holder are optional.
+// Checker, Rewinder, Salvager and LimitedWriter are optional.
 //
 // # What may block
 //

@@ -34,9 +34,9 @@ type Writer[T any] interface {
 	Close() error
 }
 
-// Holder is an optional interface of a Writer that may have no room while a checkpoint is being
+// LimitedWriter is an optional interface of a Writer that may have no room while a checkpoint is being
 // completed.
-type Holder interface {
+type LimitedWriter interface {
 	// Full reports whether the runtime should write nothing more for now.
 	Full() bool
 	// CheckpointDone is called when a checkpoint for which Prepare was called is complete and
@@ -96,19 +96,26 @@ type Rewinder interface {
 	Rewind(state, newest []byte) ([]byte, error)
 }
 
+// SalvageOptions says what is known about results that no checkpoint tells of, and what becomes of
+// them.
+type SalvageOptions struct {
+	// NewerGone says that there was a newer checkpoint, which is damaged or gone.
+	NewerGone bool
+	// Compare says that what is there stays, and that the results that follow are compared with it
+	// until nothing is left to compare with. The job must make the same results each time, in the
+	// same order. Without Compare the next plan replaces what is there.
+	Compare bool
+}
+
 // Salvager is an optional interface of a Committer. It is for committers that can go on from a
 // checkpoint although more was published after it, when no checkpoint tells of that any more: the
 // newer ones are damaged or gone.
 type Salvager interface {
-	// Salvage looks for what was published after a state. newer says that there was a newer
-	// checkpoint. A nil state means that nothing is known about the run. Salvage returns the
-	// names of what it found and, if it found anything, the state to go on with.
-	//
-	// With compare, what is there stays, and the results that follow are compared with it until
-	// nothing is left to compare with: the job must make the same results each time, in the
-	// same order. Without it, the next plan replaces what is there. An error of class
-	// async.Permanent says what is in the way.
-	Salvage(ctx context.Context, state []byte, newer, compare bool) (next []byte, beyond []string, err error)
+	// Salvage looks for what was published after a state. A nil state means that nothing is
+	// known about the run. Salvage returns the names of what it found and, if it found
+	// anything, the state to go on with. An error of class async.Permanent says what is in the
+	// way.
+	Salvage(ctx context.Context, state []byte, opts SalvageOptions) (next []byte, beyond []string, err error)
 	// Unsettled returns an error if results were to be made again and the input ended before
 	// they were.
 	Unsettled(state []byte) error

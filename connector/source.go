@@ -60,14 +60,14 @@ type Describer interface {
 	Describe(dst []byte) []byte
 }
 
-// Apart is an optional interface of a Source. It is for sources that can tell what they read from
+// LoopChecker is an optional interface of a Source. It is for sources that can tell what they read from
 // what their own job writes.
-type Apart interface {
-	// Apart returns an error if the source reads, now or in another run, what any of own
+type LoopChecker interface {
+	// CheckLoop returns an error if the source reads, now or in another run, what any of own
 	// writes. own are the sinks of the job and its checkpoint store. If the source cannot tell,
-	// that is not an error. Apart is called before anything is opened or read; an error ends
+	// that is not an error. CheckLoop is called before anything is opened or read; an error ends
 	// the job.
-	Apart(ctx context.Context, own ...any) error
+	CheckLoop(ctx context.Context, own ...any) error
 }
 
 // Unbounded is a Source whose splits have no end, such as the partitions of a log. A subtask reads

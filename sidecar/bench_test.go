@@ -95,8 +95,10 @@ func (l *loader) Complete(cs []async.Completion[float32]) {
 	}
 	l.freed <- len(cs)
 }
-func (l *loader) Suspend(error) {}
-func (l *loader) Resume()       {}
+func (l *loader) Suspend(error)     {}
+func (l *loader) Resume()           {}
+func (l *loader) Fail(error)        {}
+func (l *loader) ResultsFull() bool { return false }
 
 // load is an open channel under load.
 type load struct {

@@ -48,7 +48,6 @@ type channel[IN, OUT any] struct {
 	mu       sync.Mutex
 	more     sync.Cond // signals that a request may be due
 	gather   gather[IN]
-	crowd    async.Crowd    // nil: done does not say how many results wait
 	unmade   []async.CallID // buffer of giveBack
 	sizes    sizes
 	requests uint64
@@ -76,7 +75,6 @@ func newChannel[IN, OUT any](cfg Config, ep endpoint.Endpoint, sub async.Subtask
 		opened:  make(chan struct{}, 1),
 	}
 	c.more.L = &c.mu
-	c.crowd, _ = done.(async.Crowd)
 	return c
 }
 
@@ -131,9 +129,7 @@ func (c *channel[IN, OUT]) open(ctx context.Context, bind binder[IN, OUT]) (err 
 // blame for that.
 func (c *channel[IN, OUT]) broke(why error) {
 	c.giveUp(why)
-	if f, ok := c.done.(async.Failer); ok {
-		f.Fail(why)
-	}
+	c.done.Fail(why)
 }
 
 // maxRows returns the largest number of rows in a request: the smallest of what the model allows,
@@ -254,7 +250,7 @@ func (c *channel[IN, OUT]) take() (r *group[IN], maxBytes int) {
 // So the results that a channel makes are bounded by the answers of its window. It reports whether
 // it returned any. Called with c.mu held, which it releases meanwhile.
 func (c *channel[IN, OUT]) giveBack() bool {
-	if c.crowd == nil || c.gather.pending.len() == 0 || !c.crowd.Crowded() {
+	if c.gather.pending.len() == 0 || !c.done.ResultsFull() {
 		return false
 	}
 	c.unmade = c.gather.surplus(c.unmade[:0])

@@ -192,8 +192,10 @@ func (c *collector) Complete(cs []async.Completion[[]float32]) {
 		c.outcome[x.ID.Entry] = x.Err
 	}
 }
-func (c *collector) Suspend(error) {}
-func (c *collector) Resume()       {}
+func (c *collector) Suspend(error)     {}
+func (c *collector) Resume()           {}
+func (c *collector) Fail(error)        {}
+func (c *collector) ResultsFull() bool { return false }
 
 // Each row of the error table, from a server, through the operator: a held record gets through in
 // the end, a transient failure is tried again, and any other is the record's failure.

@@ -360,6 +360,10 @@ func (r *recorder) Suspend(why error) {
 	r.wake()
 }
 
+func (r *recorder) Fail(error) {}
+
+func (r *recorder) ResultsFull() bool { return false }
+
 func (r *recorder) Resume() {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -169,6 +169,8 @@ type nothing struct{}
 func (nothing) Complete([]async.Completion[[]float32]) {}
 func (nothing) Suspend(error)                          {}
 func (nothing) Resume()                                {}
+func (nothing) Fail(error)                             {}
+func (nothing) ResultsFull() bool                      { return false }
 
 type panicking struct{}
 

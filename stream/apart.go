@@ -10,10 +10,10 @@ import (
 // wrapper is implemented by the sources of this package that wrap another source.
 type wrapper interface{ wrapped() any }
 
-// apartOf returns the source, or the source inside it, that implements Apart, or nil if none does.
-func apartOf(src any) connector.Apart {
+// apartOf returns the source, or the source inside it, that is a LoopChecker, or nil if none does.
+func apartOf(src any) connector.LoopChecker {
 	for {
-		if a, ok := src.(connector.Apart); ok {
+		if a, ok := src.(connector.LoopChecker); ok {
 			return a
 		}
 		w, ok := src.(wrapper)
@@ -36,7 +36,7 @@ func (r *Run) apart(ctx context.Context) error {
 		if n.source == nil || n.source.apart == nil {
 			continue
 		}
-		err := guard("Apart of "+n.name, func() error { return n.source.apart.Apart(ctx, own...) })
+		err := guard("CheckLoop of "+n.name, func() error { return n.source.apart.CheckLoop(ctx, own...) })
 		if err != nil {
 			return fmt.Errorf("%s: %w", n.name, err)
 		}

@@ -49,7 +49,7 @@ type sourceNode struct {
 	// rebalancing is nil for a source whose splits stay.
 	rebalancing connector.Rebalancing
 	// apart is nil for a source that cannot find out whether it reads what its job writes.
-	apart connector.Apart
+	apart connector.LoopChecker
 }
 
 type sinkNode struct {

@@ -11,15 +11,14 @@ import (
 )
 
 // Salvage makes a checkpoint to resume from (Config.Resume) out of from, the newest whole
-// checkpoint of a run whose newer checkpoints are damaged or may be gone. newer says that there
-// were newer ones. Salvage asks the sinks whose committer is a connector.Salvager for what the
-// newer ones published. compare says whether the results that follow are compared with that or
-// replace it (see connector.Salvager).
+// checkpoint of a run whose newer checkpoints are damaged or may be gone. It asks the sinks whose
+// committer is a connector.Salvager for what the newer ones published. opts says what becomes of
+// that.
 //
 // committers has the committers of the job's sinks by the names of their operators. beyond has the
 // names of the results that were found, by operator. If there are none, snap is from. blind has the
 // names of the sinks that cannot tell. Salvage does not change from.
-func Salvage(ctx context.Context, from *checkpoint.Snapshot, newer, compare bool, committers map[string]connector.Committer) (snap *checkpoint.Snapshot, beyond map[string][]string, blind []string, err error) {
+func Salvage(ctx context.Context, from *checkpoint.Snapshot, opts connector.SalvageOptions, committers map[string]connector.Committer) (snap *checkpoint.Snapshot, beyond map[string][]string, blind []string, err error) {
 	back := *from
 	back.Sections = slices.Clone(from.Sections)
 	beyond = map[string][]string{}
@@ -37,7 +36,7 @@ func Salvage(ctx context.Context, from *checkpoint.Snapshot, newer, compare bool
 		var state []byte
 		var names []string
 		err := guard("Salvage of "+sec.Operator, func() (err error) {
-			state, names, err = s.Salvage(ctx, part(sec, partState), newer, compare)
+			state, names, err = s.Salvage(ctx, part(sec, partState), opts)
 			return err
 		})
 		if err != nil {
@@ -98,7 +97,7 @@ func Reclaim(ctx context.Context, previous *checkpoint.Snapshot, committers map[
 		}
 		var names []string
 		err := guard("Salvage of "+name, func() (err error) {
-			state, names, err = s.Salvage(ctx, state, true, false)
+			state, names, err = s.Salvage(ctx, state, connector.SalvageOptions{NewerGone: true})
 			return err
 		})
 		if err != nil {

@@ -18,7 +18,7 @@ type sinkWriter[T any] struct {
 	counts  *counts
 	sink    connector.Sink[T]
 	writer  connector.Writer[T]
-	holder  connector.Holder // nil: there is always room
+	holder  connector.LimitedWriter // nil: there is always room
 	failed  error
 	ctx     context.Context
 	pending []connector.Pending
@@ -45,7 +45,7 @@ func (w *sinkWriter[T]) open(ctx context.Context) (err error) {
 	if err == nil && w.writer == nil {
 		err = errors.New("the sink's Open returned neither a writer nor an error")
 	}
-	w.holder, _ = w.writer.(connector.Holder)
+	w.holder, _ = w.writer.(connector.LimitedWriter)
 	return err
 }
 

@@ -248,7 +248,7 @@ type apartFrom struct {
 	err  error
 }
 
-func (s apartFrom) Apart(_ context.Context, own ...any) error {
+func (s apartFrom) CheckLoop(_ context.Context, own ...any) error {
 	if slices.Contains(own, s.from) {
 		return s.err
 	}

@@ -25,14 +25,14 @@ import (
 type Manual[IN, OUT any] struct {
 	mu        sync.Mutex
 	callers   []*manualCaller[IN, OUT] // open
-	pending   []*Pending[IN, OUT]
-	cancelled []*Pending[IN, OUT]
+	pending   []*PendingCall[IN, OUT]
+	cancelled []*PendingCall[IN, OUT]
 	answer    func(async.Record[IN]) (async.Outputs[OUT], error)
 }
 
-// Pending is a call in progress. Its methods may be called from the same goroutines as those of its
+// PendingCall is a call in progress. Its methods may be called from the same goroutines as those of its
 // Manual.
-type Pending[IN, OUT any] struct {
+type PendingCall[IN, OUT any] struct {
 	// Call is the call that the operator made, with the record and the deadline.
 	async.Call[IN]
 
@@ -48,7 +48,7 @@ type manualCaller[IN, OUT any] struct {
 }
 
 // Calls returns the calls in progress, in the order in which they were made.
-func (m *Manual[IN, OUT]) Calls() []*Pending[IN, OUT] {
+func (m *Manual[IN, OUT]) Calls() []*PendingCall[IN, OUT] {
 	m.settle()
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -57,7 +57,7 @@ func (m *Manual[IN, OUT]) Calls() []*Pending[IN, OUT] {
 
 // Call returns the oldest call in progress for a record with the value v, as reflect.DeepEqual
 // compares values. If there is none it fails the test, or panics outside a harness.
-func (m *Manual[IN, OUT]) Call(v IN) *Pending[IN, OUT] {
+func (m *Manual[IN, OUT]) Call(v IN) *PendingCall[IN, OUT] {
 	calls := m.Calls()
 	for _, p := range calls {
 		if reflect.DeepEqual(p.Record.Value, v) {
@@ -82,7 +82,7 @@ func (m *Manual[IN, OUT]) Call(v IN) *Pending[IN, OUT] {
 // Cancelled returns the calls that the operator cancelled, in the order of their cancellation.
 // These are the calls of records that timed out, and those that were in progress when the operator
 // closed.
-func (m *Manual[IN, OUT]) Cancelled() []*Pending[IN, OUT] {
+func (m *Manual[IN, OUT]) Cancelled() []*PendingCall[IN, OUT] {
 	m.settle()
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -96,7 +96,7 @@ func (m *Manual[IN, OUT]) Answer(f func(async.Record[IN]) (async.Outputs[OUT], e
 	m.settle()
 	m.mu.Lock()
 	m.answer = f
-	var waiting []*Pending[IN, OUT]
+	var waiting []*PendingCall[IN, OUT]
 	if f != nil {
 		waiting, m.pending = m.pending, nil
 		for _, p := range waiting {
@@ -129,11 +129,11 @@ func (m *Manual[IN, OUT]) Resume() {
 
 // Attempt returns the number of this call among the calls for its record, from 1. Calls that ended
 // in a hold are counted.
-func (p *Pending[IN, OUT]) Attempt() int { return int(p.ID.Attempt) }
+func (p *PendingCall[IN, OUT]) Attempt() int { return int(p.ID.Attempt) }
 
 // Cancelled reports whether the operator cancelled the call. The test may still complete the call,
 // like an answer that comes too late. The operator ignores that.
-func (p *Pending[IN, OUT]) Cancelled() bool {
+func (p *PendingCall[IN, OUT]) Cancelled() bool {
 	p.caller.settle()
 	p.caller.m.mu.Lock()
 	defer p.caller.m.mu.Unlock()
@@ -142,7 +142,7 @@ func (p *Pending[IN, OUT]) Cancelled() bool {
 
 // Complete ends the call with any number of results. Without results, nothing is emitted for the
 // record. Completing a call twice fails the test, or panics outside a harness.
-func (p *Pending[IN, OUT]) Complete(results ...OUT) {
+func (p *PendingCall[IN, OUT]) Complete(results ...OUT) {
 	outs := async.None[OUT]()
 	switch len(results) {
 	case 0:
@@ -156,20 +156,20 @@ func (p *Pending[IN, OUT]) Complete(results ...OUT) {
 
 // Fail ends the call with the failure err, which must not be nil. async.VerdictOf(err), the retry
 // predicate and Config.OnError decide what the operator does about it.
-func (p *Pending[IN, OUT]) Fail(err error) {
+func (p *PendingCall[IN, OUT]) Fail(err error) {
 	if err == nil {
 		misuse(p.caller.host, "asynctest: Fail without an error for %v; use Complete", p.Record.Value)
 	}
 	p.end(async.Outputs[OUT]{}, err)
 }
 
-func (p *Pending[IN, OUT]) end(outs async.Outputs[OUT], err error) {
+func (p *PendingCall[IN, OUT]) end(outs async.Outputs[OUT], err error) {
 	m := p.caller.m
 	m.settle()
 	m.mu.Lock()
 	again := p.completed
 	p.completed = true
-	m.pending = slices.DeleteFunc(m.pending, func(q *Pending[IN, OUT]) bool { return q == p })
+	m.pending = slices.DeleteFunc(m.pending, func(q *PendingCall[IN, OUT]) bool { return q == p })
 	m.mu.Unlock()
 	if again {
 		misuse(p.caller.host, "asynctest: attempt %d for %v was completed before", p.Attempt(), p.Record.Value)
@@ -178,7 +178,7 @@ func (p *Pending[IN, OUT]) end(outs async.Outputs[OUT], err error) {
 	m.settle()
 }
 
-func (p *Pending[IN, OUT]) report(outs async.Outputs[OUT], err error) {
+func (p *PendingCall[IN, OUT]) report(outs async.Outputs[OUT], err error) {
 	p.caller.done.Complete([]async.Completion[OUT]{{ID: p.ID, Outputs: outs, Err: err}})
 }
 
@@ -228,7 +228,7 @@ func (c *manualCaller[IN, OUT]) Call(batch []async.Call[IN]) {
 	answer := c.m.answer
 	if answer == nil {
 		for _, call := range batch {
-			c.m.pending = append(c.m.pending, &Pending[IN, OUT]{Call: call, caller: c})
+			c.m.pending = append(c.m.pending, &PendingCall[IN, OUT]{Call: call, caller: c})
 		}
 	}
 	c.m.mu.Unlock()
@@ -247,7 +247,7 @@ func (c *manualCaller[IN, OUT]) Cancel(ids []async.CallID) {
 	c.m.mu.Lock()
 	defer c.m.mu.Unlock()
 	for _, id := range ids {
-		i := slices.IndexFunc(c.m.pending, func(p *Pending[IN, OUT]) bool { return p.caller == c && p.ID == id })
+		i := slices.IndexFunc(c.m.pending, func(p *PendingCall[IN, OUT]) bool { return p.caller == c && p.ID == id })
 		if i < 0 {
 			continue // completed at the same moment
 		}
@@ -261,6 +261,6 @@ func (c *manualCaller[IN, OUT]) Close() error {
 	c.m.mu.Lock()
 	defer c.m.mu.Unlock()
 	c.m.callers = slices.DeleteFunc(c.m.callers, func(x *manualCaller[IN, OUT]) bool { return x == c })
-	c.m.pending = slices.DeleteFunc(c.m.pending, func(p *Pending[IN, OUT]) bool { return p.caller == c })
+	c.m.pending = slices.DeleteFunc(c.m.pending, func(p *PendingCall[IN, OUT]) bool { return p.caller == c })
 	return nil
 }

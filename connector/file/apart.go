@@ -217,11 +217,11 @@ func (o *outputs) holds(path string) bool {
 	return false
 }
 
-var _ connector.Apart = (*Source[int])(nil)
+var _ connector.LoopChecker = (*Source[int])(nil)
 
-// Apart implements connector.Apart. It refuses a job whose output would be its own input. It knows
+// CheckLoop implements connector.LoopChecker. It refuses a job whose output would be its own input. It knows
 // Folders, and standard output that is a file.
-func (s *Source[T]) Apart(ctx context.Context, own ...any) error {
+func (s *Source[T]) CheckLoop(ctx context.Context, own ...any) error {
 	o, err := outputsOf(own)
 	if err != nil || len(o.places)+len(o.stdout) == 0 {
 		return err
@@ -273,8 +273,8 @@ func (s *Source[T]) quiet() *Source[T] {
 	return &Source[T]{config: c}
 }
 
-// Apart implements connector.Apart, for standard input that is a file.
-func (s *Stdin[T]) Apart(ctx context.Context, own ...any) error {
+// CheckLoop implements connector.LoopChecker, for standard input that is a file.
+func (s *Stdin[T]) CheckLoop(ctx context.Context, own ...any) error {
 	c, _ := s.config.resolve()
 	info := regular(c.Input)
 	if info == nil {

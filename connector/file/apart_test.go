@@ -91,7 +91,7 @@ func TestApart(t *testing.T) {
 						paths = append(paths, here(t)+"/"+p)
 					}
 				}
-				err := rawSource(paths...).Apart(ctx, rawSink("elsewhere"), tt.own)
+				err := rawSource(paths...).CheckLoop(ctx, rawSink("elsewhere"), tt.own)
 				if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
 					t.Errorf("%v: %v; want %q", paths, err, tt.want)
 				}
@@ -115,13 +115,13 @@ func TestStdioApart(t *testing.T) {
 	}
 	stdout := NewStdout(StdoutConfig[json.RawMessage]{Encode: RawLine, Output: open("in/b.jsonl")})
 	for path, apart := range map[string]bool{"in/*": false, "link.jsonl": false, "in/a.jsonl": true} {
-		if err := rawSource(path).Apart(ctx, stdout); (err == nil) != apart {
+		if err := rawSource(path).CheckLoop(ctx, stdout); (err == nil) != apart {
 			t.Errorf("%s, to in/b.jsonl: %v", path, err)
 		}
 	}
 	for name, apart := range map[string]bool{"in/b.jsonl": false, "out/" + part: false, "in/a.jsonl": true, os.DevNull: true} {
 		in := NewStdin(StdinConfig[json.RawMessage]{Decode: Raw, Input: open(name)})
-		if err := in.Apart(ctx, stdout, rawSink("out")); (err == nil) != apart {
+		if err := in.CheckLoop(ctx, stdout, rawSink("out")); (err == nil) != apart {
 			t.Errorf("from %s: %v", name, err)
 		}
 	}

@@ -86,7 +86,7 @@ func TestComparingIsLinear(t *testing.T) {
 			*disk = counted{FS: disk.FS}
 			var beyond []string
 			var err error
-			if o.state, beyond, err = o.c.(connector.Salvager).Salvage(ctx, before, true, true); err != nil || len(beyond) != c.parts {
+			if o.state, beyond, err = o.c.(connector.Salvager).Salvage(ctx, before, connector.SalvageOptions{NewerGone: true, Compare: true}); err != nil || len(beyond) != c.parts {
 				t.Fatal(beyond, err)
 			}
 			commits := 0

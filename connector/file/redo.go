@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/tensorferry/tensorferry/connector"
 	"github.com/tensorferry/tensorferry/internal/fsx"
 )
 
@@ -73,14 +74,14 @@ func shifted(sum uint32, n int64) uint32 {
 }
 
 // Salvage implements connector.Salvager.
-func (c *committer) Salvage(ctx context.Context, state []byte, newer, compare bool) (next []byte, beyond []string, err error) {
+func (c *committer) Salvage(ctx context.Context, state []byte, opts connector.SalvageOptions) (next []byte, beyond []string, err error) {
 	st := sinkState{Dir: c.abs, List: c.newList()}
 	if state != nil {
 		if st, err = parseState(state); err != nil {
 			return nil, nil, err
 		}
 	}
-	there, err := c.there(ctx, st, newer)
+	there, err := c.there(ctx, st, opts.NewerGone)
 	if err != nil || there == nil {
 		return state, nil, err
 	}
@@ -90,7 +91,7 @@ func (c *committer) Salvage(ctx context.Context, state []byte, newer, compare bo
 		}
 	}
 	st.Retired = nil // the checkpoint's own plan was carried out before anything else was published
-	if !compare || len(st.Stale) > 0 {
+	if !opts.Compare || len(st.Stale) > 0 {
 		// If there are stale parts, the existing ones were to be replaced, and their run is not
 		// known.
 		st.Stale = widest(st.Stale, there)

@@ -59,7 +59,7 @@ func goBack(t *testing.T, compare bool) *remade {
 	}
 	var beyond []string
 	var err error
-	if r.state, beyond, err = r.c.(connector.Salvager).Salvage(ctx, before, true, compare); err != nil || len(beyond) != 15 {
+	if r.state, beyond, err = r.c.(connector.Salvager).Salvage(ctx, before, connector.SalvageOptions{NewerGone: true, Compare: compare}); err != nil || len(beyond) != 15 {
 		t.Fatalf("%v, %v", beyond, err)
 	}
 	r.next = 5
@@ -220,13 +220,13 @@ func TestPartsBehindACheckpoint(t *testing.T) {
 		r.whole(t, 0)
 	}
 	s := r.c.(connector.Salvager)
-	if next, beyond, err := s.Salvage(ctx, r.state, false, true); err != nil || beyond != nil || string(next) != string(r.state) {
+	if next, beyond, err := s.Salvage(ctx, r.state, connector.SalvageOptions{Compare: true}); err != nil || beyond != nil || string(next) != string(r.state) {
 		t.Errorf("nothing is there: %s, %v, %v", next, beyond, err)
 	}
 	if err := fsx.WriteFile(r.d, "out/part-00001-00099.jsonl", []byte("0\n")); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := s.Salvage(ctx, r.state, false, true); err == nil || !strings.Contains(err.Error(), "part-00001-00099.jsonl is there and") {
+	if _, _, err := s.Salvage(ctx, r.state, connector.SalvageOptions{Compare: true}); err == nil || !strings.Contains(err.Error(), "part-00001-00099.jsonl is there and") {
 		t.Errorf("a part out of turn: %v", err)
 	}
 }

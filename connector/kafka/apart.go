@@ -21,18 +21,18 @@ func (s *Sink[T]) target() (*Config, string) { return &s.cfg.Config, s.cfg.Topic
 func (s *groupSink[T]) target() (*Config, string) { return &s.g.cfg.Config, s.cfg.Topic }
 
 var (
-	_ connector.Apart = (*Source[int])(nil)
-	_ connector.Apart = (*groupSource[int])(nil)
+	_ connector.LoopChecker = (*Source[int])(nil)
+	_ connector.LoopChecker = (*groupSource[int])(nil)
 )
 
-// Apart implements connector.Apart. It refuses a job whose output would be its own input. It
+// CheckLoop implements connector.LoopChecker. It refuses a job whose output would be its own input. It
 // compares the topics of the sinks that share a broker with the source. It does not know a topic
 // that an Encode chooses.
-func (s *Source[T]) Apart(_ context.Context, own ...any) error {
+func (s *Source[T]) CheckLoop(_ context.Context, own ...any) error {
 	return apart(&s.cfg.Config, s.match, own)
 }
 
-func (s *groupSource[T]) Apart(_ context.Context, own ...any) error {
+func (s *groupSource[T]) CheckLoop(_ context.Context, own ...any) error {
 	return apart(&s.g.cfg.Config, s.g.match, own)
 }
 

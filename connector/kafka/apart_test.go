@@ -35,7 +35,7 @@ func TestApart(t *testing.T) {
 		sink := NewSink(SinkConfig[[]byte]{Config: tt.at, Topic: tt.to, Encode: encode})
 		var source connector.Source[[]byte] = NewSource(SourceConfig[[]byte]{Config: at("h:1", "i:9092", "localhost:7", "j:1"), Topics: tt.from, Decode: Raw[[]byte]})
 		check := func(what string, source connector.Source[[]byte], apart bool, own ...any) {
-			err := source.(connector.Apart).Apart(t.Context(), own...)
+			err := source.(connector.LoopChecker).CheckLoop(t.Context(), own...)
 			if (err == nil) != apart || err != nil && !strings.Contains(err.Error(), "the topic "+tt.to+" is the job's own output") {
 				t.Errorf("%s, %s: %v", name, what, err)
 			}
@@ -50,7 +50,7 @@ func TestApart(t *testing.T) {
 	}
 	// A source that is set up wrongly says so elsewhere.
 	wrong := NewSource(SourceConfig[[]byte]{Config: at("h:1"), Topics: Topics{Pattern: "("}, Decode: Raw[[]byte]})
-	if err := wrong.Apart(t.Context(), NewSink(SinkConfig[[]byte]{Config: at("h:1"), Topic: "a", Encode: encode})); err != nil {
+	if err := wrong.CheckLoop(t.Context(), NewSink(SinkConfig[[]byte]{Config: at("h:1"), Topic: "a", Encode: encode})); err != nil {
 		t.Error(err)
 	}
 }

@@ -127,10 +127,10 @@ func (w *groupWriter[T]) Prepare(ctx context.Context, _ int64) ([]connector.Pend
 	return nil, w.s.g.prod.flush(ctx)
 }
 
-// Full implements connector.Holder.
+// Full implements connector.LimitedWriter.
 func (w *groupWriter[T]) Full() bool { return w.bytes >= w.s.cfg.MaxHeld }
 
-// CheckpointDone implements connector.Holder. If a checkpoint was abandoned, its transaction goes
+// CheckpointDone implements connector.LimitedWriter. If a checkpoint was abandoned, its transaction goes
 // on.
 func (w *groupWriter[T]) CheckpointDone(int64, bool) error { return w.release() }
 

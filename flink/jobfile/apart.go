@@ -33,7 +33,7 @@ func checkApart(spec *job.Spec) (faults []error) {
 		}
 		err := source.Validate()
 		if err == nil {
-			err = source.Apart(context.Background(), own...)
+			err = source.CheckLoop(context.Background(), own...)
 		}
 		refuse("source.file.path", err)
 	case spec.Source.Kafka != nil:
@@ -46,7 +46,7 @@ func checkApart(spec *job.Spec) (faults []error) {
 				return
 			}
 			if sink, err := kafkatopics.NewSink(spec, k, at, kafkatopics.Encoder(k, nil), slog.Default()); err == nil {
-				refuse(at+".topic", source.Apart(context.Background(), sink))
+				refuse(at+".topic", source.CheckLoop(context.Background(), sink))
 			}
 		}
 		check("sink.kafka", spec.Sink.Kafka)

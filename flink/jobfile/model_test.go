@@ -22,6 +22,10 @@ func (none) Resume() {}
 
 func (none) Suspend(error) {}
 
+func (none) Fail(error) {}
+
+func (none) ResultsFull() bool { return false }
+
 // bringing is the function of a job with a sidecar at a socket of this name.
 func bringing(t *testing.T, model string) (fn async.Function[value, value], socket string) {
 	t.Helper()

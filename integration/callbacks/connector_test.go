@@ -141,8 +141,8 @@ func sinkOf(set func(*kafka.SinkConfig[string], *trap), opts ...kfake.Opt) func(
 func nothingSet(*kafka.GroupConfig, *kafka.SinkConfig[string], *trap) {}
 
 var connectorRows = map[string]row{
-	"connector/file.Folder.Dir":      {why: "connector.Apart.Apart of a file source calls it, whose row it has"},
-	"connector/file.Folder.Files":    {why: "connector.Apart.Apart of a file source calls it, whose row it has"},
+	"connector/file.Folder.Dir":      {why: "connector.LoopChecker.CheckLoop of a file source calls it, whose row it has"},
+	"connector/file.Folder.Files":    {why: "connector.LoopChecker.CheckLoop of a file source calls it, whose row it has"},
 	"connector/kafka.Config.Options": {why: ofFranz},
 	"connector/kafka.Decode":         {why: nested},
 	"connector/kafka.Encode":         {why: nested},

@@ -28,7 +28,9 @@ func (s source) Verify(context.Context, []connector.Split, []int64) error {
 	return s.spring("connector.Source.Verify")
 }
 
-func (s source) Apart(context.Context, ...any) error { return s.spring("connector.Apart.Apart") }
+func (s source) CheckLoop(context.Context, ...any) error {
+	return s.spring("connector.LoopChecker.CheckLoop")
+}
 
 func (s source) Open(_ context.Context, _ connector.Split, position int64) (connector.Reader[int], error) {
 	return &reader{s.trap, position}, s.spring("connector.Source.Open")
@@ -120,10 +122,12 @@ func (w writer) Prepare(context.Context, int64) ([]connector.Pending, error) {
 }
 func (w writer) Close() error { return w.spring("connector.Writer.Close") }
 func (w writer) Full() bool {
-	w.spring("connector.Holder.Full")
+	w.spring("connector.LimitedWriter.Full")
 	return false
 }
-func (w writer) CheckpointDone(int64, bool) error { return w.spring("connector.Holder.CheckpointDone") }
+func (w writer) CheckpointDone(int64, bool) error {
+	return w.spring("connector.LimitedWriter.CheckpointDone")
+}
 
 type committer struct{ *trap }
 
@@ -137,7 +141,7 @@ func (c committer) Commit(context.Context, []byte) error {
 	return c.spring("connector.Committer.Commit")
 }
 func (c committer) Check(context.Context, []byte) error { return c.spring("connector.Checker.Check") }
-func (c committer) Salvage(context.Context, []byte, bool, bool) ([]byte, []string, error) {
+func (c committer) Salvage(context.Context, []byte, connector.SalvageOptions) ([]byte, []string, error) {
 	return nil, nil, nil // it is called by the caller of stream.Salvage
 }
 func (c committer) Unsettled([]byte) error      { return c.spring("connector.Salvager.Unsettled") }
@@ -271,33 +275,33 @@ func keyedBy(at string) func(*testing.T, *trap) error {
 }
 
 var streamRows = map[string]row{
-	"stream.CheckpointConfig.Store":   {why: nested},
-	"stream.CheckpointStore.Newest":   {run: inJob, where: "Newest of the checkpoint store", returns: true},
-	"stream.CheckpointStore.Write":    {run: inJob, where: "Write of the checkpoint store", returns: true},
-	"connector.Apart.Apart":           {run: inJob, where: "Apart of source", returns: true},
-	"connector.Checker.Check":         {run: inJob, where: "Check of sink", returns: true},
-	"connector.Describer.Describe":    {run: inJob, where: "Read of source"},
-	"stream.Published(f)":             {why: onCallers},
-	"connector.Committer.Begin":       {run: inJob, where: "Begin of sink", returns: true},
-	"connector.Committer.Clean":       {run: inJob, where: "Clean of sink", returns: true},
-	"connector.Committer.Close":       {run: inJob, where: "Close of sink", returns: true},
-	"connector.Committer.Commit":      {run: inJob, where: "Commit of sink", returns: true},
-	"connector.Committer.Plan":        {run: inJob, where: "Plan of sink", returns: true},
-	"stream.Config.Logger":            {run: loggingJob, returns: true, check: harmless},
-	"stream.Config.Observer":          {why: nested},
-	"stream.Config.Tracer":            {why: nested},
-	"stream.Copying(source)":          {why: nested},
-	"connector.Rebalancing.Assign":    {run: inLiveJob, where: "Assign of source", returns: true},
-	"connector.Rebalancing.Changed":   {run: inLiveJob, where: "Changed of source", returns: true},
-	"stream.Filter(keep)":             {run: inJob, where: "filter"},
-	"stream.FlatMap(fn)":              {run: inJob, where: "flatmap", returns: true},
-	"stream.From(src)":                {why: nested},
-	"connector.Holder.Full":           {run: inJob, where: "subtask 0 of 1"},
-	"connector.Holder.CheckpointDone": {run: inJob, where: "CheckpointDone of sink", returns: true},
-	"stream.KeyBy(key)":               {run: inJob, where: "keyby"},
-	"stream.KeyedWait(fn)":            {why: nested},
-	"stream.KeyedWait(key)":           {run: keyedBy("stream.KeyedWait(key)"), where: "keyby"},
-	"connector.Unbounded.OpenAll":     {run: inLiveJob, where: "Read of source", returns: true},
+	"stream.CheckpointConfig.Store":          {why: nested},
+	"stream.CheckpointStore.Newest":          {run: inJob, where: "Newest of the checkpoint store", returns: true},
+	"stream.CheckpointStore.Write":           {run: inJob, where: "Write of the checkpoint store", returns: true},
+	"connector.LoopChecker.CheckLoop":        {run: inJob, where: "CheckLoop of source", returns: true},
+	"connector.Checker.Check":                {run: inJob, where: "Check of sink", returns: true},
+	"connector.Describer.Describe":           {run: inJob, where: "Read of source"},
+	"stream.Published(f)":                    {why: onCallers},
+	"connector.Committer.Begin":              {run: inJob, where: "Begin of sink", returns: true},
+	"connector.Committer.Clean":              {run: inJob, where: "Clean of sink", returns: true},
+	"connector.Committer.Close":              {run: inJob, where: "Close of sink", returns: true},
+	"connector.Committer.Commit":             {run: inJob, where: "Commit of sink", returns: true},
+	"connector.Committer.Plan":               {run: inJob, where: "Plan of sink", returns: true},
+	"stream.Config.Logger":                   {run: loggingJob, returns: true, check: harmless},
+	"stream.Config.Observer":                 {why: nested},
+	"stream.Config.Tracer":                   {why: nested},
+	"stream.Copying(source)":                 {why: nested},
+	"connector.Rebalancing.Assign":           {run: inLiveJob, where: "Assign of source", returns: true},
+	"connector.Rebalancing.Changed":          {run: inLiveJob, where: "Changed of source", returns: true},
+	"stream.Filter(keep)":                    {run: inJob, where: "filter"},
+	"stream.FlatMap(fn)":                     {run: inJob, where: "flatmap", returns: true},
+	"stream.From(src)":                       {why: nested},
+	"connector.LimitedWriter.Full":           {run: inJob, where: "subtask 0 of 1"},
+	"connector.LimitedWriter.CheckpointDone": {run: inJob, where: "CheckpointDone of sink", returns: true},
+	"stream.KeyBy(key)":                      {run: inJob, where: "keyby"},
+	"stream.KeyedWait(fn)":                   {why: nested},
+	"stream.KeyedWait(key)":                  {run: keyedBy("stream.KeyedWait(key)"), where: "keyby"},
+	"connector.Unbounded.OpenAll":            {run: inLiveJob, where: "Read of source", returns: true},
 	// it has been read
 	"connector.UnboundedReader.Close": {run: inLiveJob, returns: true, check: harmless},
 	"connector.UnboundedReader.Read":  {run: inLiveJob, where: "Read of source", returns: true},

@@ -14,7 +14,7 @@ import (
 // checkApart says whether the job would read what it writes itself. runs says that this process's
 // standard input and output are the job's.
 func checkApart(ctx context.Context, spec *job.Spec, p parts, runs bool) (faults []error) {
-	source, ok := p.source.(connector.Apart)
+	source, ok := p.source.(connector.LoopChecker)
 	if !ok || spec.Source.Stdin != nil && !runs {
 		return nil
 	}
@@ -37,13 +37,13 @@ func checkApart(ctx context.Context, spec *job.Spec, p parts, runs bool) (faults
 		for _, to := range slices.Sorted(maps.Keys(own)) {
 			all = append(all, own[to])
 		}
-		if err := source.Apart(ctx, all...); err != nil {
+		if err := source.CheckLoop(ctx, all...); err != nil {
 			faults = append(faults, spec.Fault(at, "%v", err))
 		}
 		return faults
 	}
 	for _, at := range slices.Sorted(maps.Keys(own)) {
-		if err := source.Apart(ctx, own[at]); err != nil {
+		if err := source.CheckLoop(ctx, own[at]); err != nil {
 			faults = append(faults, spec.Fault(at, "%v", err))
 		}
 	}

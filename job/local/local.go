@@ -203,6 +203,8 @@ type nobody struct{}
 func (nobody) Complete([]async.Completion[Record]) {}
 func (nobody) Suspend(error)                       {}
 func (nobody) Resume()                             {}
+func (nobody) Fail(error)                          {}
+func (nobody) ResultsFull() bool                   { return false }
 
 // running is true once every subtask of a job has run.
 type running struct{ atomic.Bool }

@@ -50,7 +50,7 @@ func (j *Job) goOn(ctx context.Context, run *checkpoint.Run, broken bool) (err e
 		newer = run.LastID > run.Newest.ID
 	}
 	compare := o.From == "" && remakes(spec)
-	snap, beyond, blind, err := stream.Salvage(ctx, from, newer, compare, committers)
+	snap, beyond, blind, err := stream.Salvage(ctx, from, connector.SalvageOptions{NewerGone: newer, Compare: compare}, committers)
 	if err != nil {
 		return fmt.Errorf("%s cannot go on from checkpoint %d: %w", run.ID, from.ID, err)
 	}
