@@ -65,6 +65,15 @@
 // soon after wake, and at Status.Next. It passes watermarks and barriers in their place among the
 // records. It calls Close in the end, whatever happened.
 //
+// # Words
+//
+// A record is one element of a stream, and a result is what a function made of one. A call is one
+// attempt for one record; a request is a message to a server, in which a function may put the rows
+// of many calls. A record is in flight from its admission until it is emitted (Config.Capacity
+// bounds these); a call is in progress until its completion (Config.MaxCalls). A record is held
+// while it waits for the other side and its time stands still. A subtask is one of the parallel
+// instances of an operator, and its task is the goroutine that runs it.
+//
 // # Inside
 //
 //	          +----------------- Operator ------------------+

@@ -17,6 +17,14 @@
 // barriers and watermarks, the checkpoint coordinator, and restarts. It must never know what a
 // function calls, what a source reads, where a sink writes, or in which files checkpoints are kept.
 //
+// # Words
+//
+// A job is the plan of sources, operators and sinks. A run is one pass of a job over its input; it
+// keeps its id through restarts and resumptions, each of which is an attempt of the run. A split is
+// a part of a source that one subtask reads. A barrier separates the records of one checkpoint from
+// those of the next. A snapshot is what one checkpoint keeps. A watermark says that no record with
+// an earlier event time follows. Package async defines record, call, in flight, held and subtask.
+//
 // # How it is made
 //
 // The plan cuts the operators into stages at the exchanges. Each subtask of a stage runs a chain of

@@ -201,7 +201,7 @@ func runSidecar(ctx context.Context, args []string, stdout, stderr io.Writer) in
 		return wrong(exitUsage, err)
 	}
 	if len(cfg.Controllers) > 0 && control != "explicit" {
-		return wrong(exitUsage, errors.New("--model-control-from says who may load and unload models, which takes --model-control explicit"))
+		return wrong(exitUsage, errors.New("--model-control-from says which callers may load and unload models; it needs --model-control explicit"))
 	}
 	if noSharedMemory && cfg.SharedMemoryTCP {
 		return wrong(exitUsage, errors.New("--no-shared-memory and --shared-memory-over-tcp exclude each other"))
