@@ -4,22 +4,22 @@ import (
 	"strings"
 )
 
-// together reports what each alone may be, but not at once. Keys that have a
-// fault of their own are zero by now and so say nothing.
+// together reports keys that are valid alone but not together. A key with a fault of its own is
+// zero by now, so it causes no second fault.
 func (d *decoder) together(s *Spec) {
 	at := func(path string) Position { return place(d.at, path) }
 	given := func(path string) bool { _, ok := d.at[path]; return ok }
 	i := &s.Infer
 	drains := i.Barrier == BarrierDrain || i.Barrier == BarrierDefault && i.Order != OrderUnordered && !given("infer.barrier")
 	if i.DrainLimit > 0 && !drains && (i.Barrier != BarrierDefault || !given("infer.barrier")) {
-		d.fault(at("infer.drain_limit"), "infer.drain_limit: nothing is drained with barrier: snapshot, the default of order: unordered; want barrier: drain, or no limit")
+		d.fault(at("infer.drain_limit"), "infer.drain_limit: it has no effect with barrier: snapshot, the default of order: unordered; want barrier: drain, or no drain_limit")
 	}
 	if i.Timeout == Off {
 		if drains && i.DrainLimit == 0 && !given("infer.drain_limit") {
-			d.fault(at("infer.timeout"), "infer.timeout: none, while a checkpoint waits for every call in progress (barrier: drain) and so might never end; want a timeout, a drain_limit or barrier: snapshot")
+			d.fault(at("infer.timeout"), "infer.timeout: without a timeout a checkpoint might never end, because it waits for every call in progress (barrier: drain); want a timeout, a drain_limit or barrier: snapshot")
 		}
 		if i.Retry.Max > 0 {
-			d.fault(at("infer.retry"), "infer.retry: retries need a timeout that bounds them; want infer.timeout above 0, or max: 0")
+			d.fault(at("infer.retry"), "infer.retry: retries need a timeout to bound them; want infer.timeout above 0, or max: 0")
 		}
 	}
 	if i.MaxCalls > i.Capacity && i.Capacity > 0 {
@@ -35,7 +35,7 @@ func (d *decoder) together(s *Spec) {
 	}
 	switch {
 	case i.Order == OrderKeyed && !given("infer.key"):
-		d.fault(at("infer.order"), "infer.key: missing; want the field that holds the key, such as {field: user.id}, since the order is keyed")
+		d.fault(at("infer.order"), "infer.key: missing; order: keyed wants the field that holds the key, such as {field: user.id}")
 	case i.Order != OrderKeyed && i.Order != "" && given("infer.key"):
 		d.fault(at("infer.key"), "infer.key: the order is %s; want order: keyed, or no key", i.Order)
 	}

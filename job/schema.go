@@ -9,22 +9,22 @@ import (
 	"github.com/goccy/go-yaml/ast"
 )
 
-// Bounds of the file's numbers. They are far above sense, and below what would
-// overflow or exhaust the machine before the job's first record.
+// Bounds of the file's numbers. They are far above any sensible value, and below what would
+// overflow, or exhaust the machine before the first record.
 const (
 	maxParallelism = 1024
 	maxCapacity    = 1 << 24
 	maxCount       = 1_000_000
-	maxMessage     = 2<<30 - 1 // what gRPC can frame, less its head
+	maxMessage     = 2<<30 - 1 // the largest message that gRPC can frame
 )
 
 var (
 	jobName   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 	modelName = regexp.MustCompile(`^[^\s/][^\s/]{0,255}$`)
-	// tensor names are the model's; some have slashes and colons.
+	// A model's tensor names may contain slashes and colons.
 	tensorName = regexp.MustCompile(`^\S(.{0,254}\S)?$`)
 	optionName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._-]{0,63}$`)
-	// a backend's name before a location; a single letter is a drive.
+	// A backend's name before a location. A single letter would be a drive.
 	scheme = regexp.MustCompile(`^[a-z0-9+.-]{2,}:`)
 )
 
@@ -83,10 +83,10 @@ func (d *decoder) spec(v value) *Spec {
 	return spec
 }
 
-// one reads a section of which exactly one key must be given.
+// one reads a section that must have exactly one of the known keys.
 func (d *decoder) one(v value, known ...string) *section {
 	if n, ok := v.node.(*ast.StringNode); ok && slices.Contains(known, n.Value) {
-		d.fault(position(v.node), "%s: want a mapping, as {%s: {}}", v.path, n.Value)
+		d.fault(position(v.node), "%s: want a mapping, such as {%s: {}}", v.path, n.Value)
 		return &section{d: d, v: v, broken: true}
 	}
 	s := d.section(v, known...)
@@ -250,7 +250,7 @@ func (d *decoder) field(v value, want string, valid func(string) bool) (Field, b
 	return Field{f}, f != ""
 }
 
-// valid reads a text that is as it must be.
+// valid reads a text and checks it.
 func (s *section) valid(key, want string, valid func(string) bool) string {
 	f := s.text(key, want)
 	if f != "" && !valid(f) {
@@ -260,7 +260,7 @@ func (s *section) valid(key, want string, valid func(string) bool) string {
 	return f
 }
 
-// output reads {field: name, nan: string}. Without a field it is that of the output's name.
+// output reads {field: name, nan: string}. Without a field, the output's name is the field.
 func (d *decoder) output(v value) (Output, bool) {
 	s := d.section(v, "field", "nan")
 	if !s.has("nan") {
@@ -279,7 +279,7 @@ func (d *decoder) output(v value) (Output, bool) {
 	return o, o.Field != ""
 }
 
-// What a field of the record, and one of the result, may be.
+// The forms of a field of the record, and of a field of the result.
 const (
 	aField     = "a field of the record, such as a or a.b"
 	aFieldName = "the name of a field of the result, without dots"
@@ -368,7 +368,7 @@ func (d *decoder) restart(v value) Restart {
 			if len(mine) > 0 {
 				has = "which has " + strings.Join(mine, ", ")
 			}
-			d.fault(s.values[k].at, "%s: no parameter of %s, %s", s.values[k].path, r.Strategy, has)
+			d.fault(s.values[k].at, "%s: not a parameter of strategy %s, %s", s.values[k].path, r.Strategy, has)
 		}
 	}
 	return r

@@ -57,7 +57,7 @@ func TestGoneCheckpoints(t *testing.T) {
 			}
 			for _, flags := range [][]string{{"--resume"}, {"--resume"}, nil} {
 				r := s.run(exitUsage, append([]string{"run", "job.yaml"}, flags...)...)
-				s.contains("stderr", r.errors, newest+" was completed and is gone, and so are all others", "--fresh", "writes all results to ", place+" once more")
+				s.contains("stderr", r.errors, newest+" was completed and is gone, and so are all others", "--fresh", "writes all results to ", place+" again")
 				if r.out != "" || strings.Count(strings.TrimSpace(r.errors), "\n") > 0 {
 					t.Errorf("%d bytes were written, and the message is\n%s", len(r.out), r.errors)
 				}

@@ -467,7 +467,7 @@ func TestBadRecord(t *testing.T) {
 	s.write("in.jsonl", "{\"n\": 1}\n{\"n\": \"two\"}\n")
 	s.write("job.yaml", doubles("checkpoint: {interval: 1h}\n"+quickSidecar))
 	s.contains("stderr", s.run(exitFailed, "run", "job.yaml").errors, "tensorferry run: ", "split 0, position 9", "class record", `n`,
-		"(it is the record at byte 9 of "+filepath.Join(s.dir, "in.jsonl")+")")
+		"(the record is at byte 9 of "+filepath.Join(s.dir, "in.jsonl")+")")
 	if got := s.output(); got != "" {
 		t.Errorf("results of a failed run: %s", got)
 	}

@@ -112,7 +112,7 @@ func Mapping(i *job.Infer) jsoncodec.Mapping {
 	for name, f := range i.Outputs {
 		to := jsoncodec.Output{Field: f.Field, NaN: nans[f.NaN]}
 		if to.Field == name {
-			to.Field = "" // dots and all
+			to.Field = "" // the output's own name, even if it contains dots
 		}
 		m.Outputs[name] = to
 	}
@@ -129,12 +129,12 @@ func CheckEndpoint(spec *job.Spec) error {
 	case err != nil:
 		return spec.Fault("infer.endpoint", "%v", err)
 	case ep.IsUnix() && spec.Infer.TLS != nil:
-		return spec.Fault("infer.tls", "want none on the Unix socket %s; TLS is for TCP", spec.Infer.Endpoint)
+		return spec.Fault("infer.tls", "want no tls: TLS is for TCP, and %s is a Unix socket", spec.Infer.Endpoint)
 	case spec.Sidecar != nil && !ep.Private():
-		return spec.Fault("infer.endpoint", "the job's own sidecar speaks no TLS, and others than this machine may reach %s; "+
-			"want a Unix socket or a loopback address, or a sidecar of its own", spec.Infer.Endpoint)
+		return spec.Fault("infer.endpoint", "the job's own sidecar does not speak TLS, and other machines may reach %s; "+
+			"want a Unix socket or a loopback address, or a sidecar that runs apart from the job", spec.Infer.Endpoint)
 	case spec.Sidecar != nil && spec.Infer.TLS != nil:
-		return spec.Fault("infer.tls", "want none, since the job's own sidecar speaks no TLS")
+		return spec.Fault("infer.tls", "want no tls: the job's own sidecar does not speak TLS")
 	}
 	return nil
 }

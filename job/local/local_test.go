@@ -171,7 +171,7 @@ func TestPlaintextIsWarnedOf(t *testing.T) {
 			t.Errorf("%s: warned %v, it says %q", infer, warned, log.String())
 		}
 	}
-	for endpoint, says := range map[string]string{"0.0.0.0:8001": "speaks no TLS", ":8001": "speaks no TLS", "127.0.0.1:8001": "", "unix:///run/s": ""} {
+	for endpoint, says := range map[string]string{"0.0.0.0:8001": "does not speak TLS", ":8001": "does not speak TLS", "127.0.0.1:8001": "", "unix:///run/s": ""} {
 		spec, err := job.Parse("j.yaml", t.TempDir(), []byte("name: j\nsource: {stdin: {}}\nsink: {stdout: {}}\nsidecar: {models: {m: 'mock:double'}}\ninfer: {model: m, endpoint: '"+endpoint+
 			"', inputs: {x: {field: x}}, outputs: {y: {field: y}}}\n"))
 		if err != nil {
