@@ -56,9 +56,9 @@ func TestAStopIsAStop(t *testing.T) {
 		signals        []syscall.Signal
 		says           string
 	}{
-		"nobody reads the results, which nothing interrupts": {toStdout, "twice", "", []syscall.Signal{syscall.SIGTERM}, "doubles: ended by stopping took longer than stop_timeout, before everything was given back"},
-		"the same, and a second signal":                      {toStdout, "twice", "", []syscall.Signal{syscall.SIGTERM, syscall.SIGTERM}, "before everything was given back"},
-		"the same, and a third signal":                       {toStdout, "twice", "", []syscall.Signal{syscall.SIGTERM, syscall.SIGTERM, syscall.SIGTERM}, "before everything was given back"},
+		"nobody reads the results, which nothing interrupts": {toStdout, "twice", "", []syscall.Signal{syscall.SIGTERM}, "doubles: the process ended before the job released its resources (stopping took longer than stop_timeout)"},
+		"the same, and a second signal":                      {toStdout, "twice", "", []syscall.Signal{syscall.SIGTERM, syscall.SIGTERM}, "before the job released its resources"},
+		"the same, and a third signal":                       {toStdout, "twice", "", []syscall.Signal{syscall.SIGTERM, syscall.SIGTERM, syscall.SIGTERM}, "before the job released its resources"},
 		"nobody reads the log":                               {toFiles, "", "checkpoint completed", []syscall.Signal{syscall.SIGTERM}, ""},
 		"the server refuses everything":                      {refusing, "", "", []syscall.Signal{syscall.SIGTERM}, "stopped, resumable"},
 	} {
@@ -131,7 +131,7 @@ func TestStdoutThatNobodyReads(t *testing.T) {
 	}
 	errs := &console{steps: []step{{"running", syscall.SIGTERM, nil}}, signals: make(chan os.Signal, 1)}
 	code := program.Run(&cli.World{Stdout: w, Stderr: errs, Signals: errs.signals}, []string{"run", "job.yaml"})
-	if code != 143 || strings.Contains(errs.String(), "before everything was given back") {
+	if code != 143 || strings.Contains(errs.String(), "before the job released its resources") {
 		t.Errorf("exit code %d\n%s", code, errs)
 	}
 	read := make(chan string, 1)

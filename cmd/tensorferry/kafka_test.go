@@ -126,7 +126,7 @@ func TestFromKafkaToKafka(t *testing.T) {
 	}
 	fill(0, 600)
 	r := s.runWhile(func() { s.consume("out", 588); s.consume("failed", 12) }, "run", "job.yaml")
-	s.contains("stderr", r.errors, `the next start goes on where the group "g" stands`)
+	s.contains("stderr", r.errors, `the next start continues at the offsets of the group "g"`)
 	s.contains("stdout", r.out, "600 records read, 588 results in the topic out", "12 records failed and are in the topic failed")
 	fill(600, 900)
 	s.runWhile(func() { s.consume("out", 882) }, "run", "job.yaml")

@@ -50,7 +50,7 @@ func TestUsage(t *testing.T) {
 		{"run testdata/absent.yaml", exitUsage, "", "job file testdata/absent.yaml: no such file or directory"},
 		{"run -- -x.yaml", exitUsage, "", "job file -x.yaml: no such file or directory"},
 		{"validate testdata/absent.yaml", exitUsage, "", "job file testdata/absent.yaml: no such file or directory"},
-		{"checkpoint show x", exitUsage, "", `tensorferry checkpoint: unknown word "show", want inspect`},
+		{"checkpoint show x", exitUsage, "", `tensorferry checkpoint: unknown command "show"; want inspect`},
 		{"checkpoint inspect testdata/absent", exitFailed, "", "no such file or directory"},
 		{"checkpoint inspect main.go", exitFailed, "", "main.go"},
 	}

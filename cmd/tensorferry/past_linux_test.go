@@ -80,7 +80,7 @@ var pasts = []past{
 	}, resumeFlight},
 	{"pending", leavePending, resumeFlight},
 	{"finished", leaveFinished, func(s *shell) {
-		s.contains("stdout", s.run(exitOK, "run", "--resume", pastJob).out, "the run had finished before")
+		s.contains("stdout", s.run(exitOK, "run", "--resume", pastJob).out, "the run was already finished")
 		resumeFlight(s)
 		// The next run takes the place of what is there.
 		in, want := numbers(3)

@@ -88,7 +88,7 @@ func TestPublishedFilesThatAreGone(t *testing.T) {
 				undo()
 			}
 			undo := s.rewrite(name, sameSize)
-			verify(exitFailed, "wrong: "+filepath.Join(s.dir, name)+" is not what was written", "1 thing(s) are not as they were written")
+			verify(exitFailed, "wrong: "+filepath.Join(s.dir, name)+" is not what was written", "1 file(s) are not as they were written")
 			undo()
 		}
 		verify(exitOK, "checkpoint 6 of job failing", "sink: ", "dead-letters: ", "all is well")
@@ -106,7 +106,7 @@ func TestPublishedFilesThatAreGone(t *testing.T) {
 		verify(exitFailed, "is missing")
 		undo()
 	}
-	s.contains("stdout", s.run(exitOK, "run", "--resume", "job.yaml").out, "the run had finished before")
+	s.contains("stdout", s.run(exitOK, "run", "--resume", "job.yaml").out, "the run was already finished")
 
 	// Who starts afresh needs none of it.
 	s.rewrite(s.first("out"), gone)
@@ -137,7 +137,7 @@ func TestConsumedFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s.contains("verify", s.run(exitOK, "checkpoint", "verify", "out/.checkpoints").out, fmt.Sprint(len(all))+" were taken away, as they may be")
+	s.contains("verify", s.run(exitOK, "checkpoint", "verify", "out/.checkpoints").out, fmt.Sprint(len(all))+" were taken away, as the job allows (consumed)")
 	job(quickSidecar)
 	s.run(exitOK, "run", "--resume", "job.yaml")
 	if sorted(taken+s.output()) != sorted(want) {

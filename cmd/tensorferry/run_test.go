@@ -161,7 +161,7 @@ func TestDigits(t *testing.T) {
 	if s.output() != first {
 		t.Error("the second run left other results than the first")
 	}
-	s.contains("stdout", s.run(exitOK, "run", "job.yaml", "--resume").out, "the run had finished before; its results are in")
+	s.contains("stdout", s.run(exitOK, "run", "job.yaml", "--resume").out, "the run was already finished; its results are in")
 	if s.output() != first {
 		t.Error("resuming the finished run changed its results")
 	}

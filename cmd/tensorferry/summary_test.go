@@ -30,7 +30,7 @@ func TestSummary(t *testing.T) {
 		{2 * time.Second, stream.Progress{Totals: stream.Totals{Read: 1000, Completed: 990, Dropped: 10, Emitted: 990}, Committed: 990, Restarts: 1,
 			Before: stream.Totals{Read: 960, Completed: 955, Dropped: 5, Emitted: 955}},
 			`a: finished in 2.0s: 1,000 records read, 990 results in /jobs/out
-  of these 40 records and 35 results since it was resumed
+  since the run was resumed: 40 records, 35 results
   10 records failed and were dropped
   20/s   checkpoints 0, failed 0   restarts 1
 `},
