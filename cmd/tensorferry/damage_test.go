@@ -165,7 +165,7 @@ func TestDamagedCheckpointsOfOtherJobs(t *testing.T) {
 		s.damage(newest, damage)
 		s.damage(last, damage)
 		r := s.run(exitUsage, "run", "job.yaml", "--resume")
-		s.contains("stderr", r.errors, "cannot go on by itself", "part-", "--from "+id, "--fresh")
+		s.contains("stderr", r.errors, "cannot continue by itself", "part-", "--from "+id, "--fresh")
 		if name != "gone" {
 			s.contains("stderr", r.errors, filepath.Base(newest))
 		}

@@ -18,7 +18,7 @@ func TestPlaintextIsRefused(t *testing.T) {
 		for _, at := range []string{"0.0.0.0:0", "[::]:0", ":0", "192.0.2.1:0", "example.org:0"} {
 			var out, errs bytes.Buffer
 			args := append([]string{"--listen", "127.0.0.1:0", "--listen", at}, f.args...)
-			if code := f.serve(t.Context(), args, &out, &errs); code != exitUsage || !strings.Contains(errs.String(), "or --plaintext") || out.Len() > 0 {
+			if code := f.serve(t.Context(), args, &out, &errs); code != exitUsage || !strings.Contains(errs.String(), "want --plaintext") || out.Len() > 0 {
 				t.Errorf("%s: exit %d, %s", at, code, errs.String())
 			}
 		}

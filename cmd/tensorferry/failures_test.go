@@ -222,7 +222,7 @@ restart: {strategy: none}
 	input := "{\"n\":1}\n{\"n\":3e38}\n{\"n\":-3e38}\n"
 	for _, tt := range []struct{ nan, onError, out, counted string }{
 		{"field: y", "on_error: {record: dead_letter}", "{\"n\":1,\"y\":2}\n{\"n\":3e38,\"y\":null}\n{\"n\":-3e38,\"y\":null}\n", "  2 numbers in the model's answers were NaN or infinite\n"},
-		{"nan: string", "on_error: {record: dead_letter}", "{\"n\":1,\"y\":2}\n{\"n\":3e38,\"y\":\"Infinity\"}\n{\"n\":-3e38,\"y\":\"-Infinity\"}\n", "  2 numbers of"},
+		{"nan: string", "on_error: {record: dead_letter}", "{\"n\":1,\"y\":2}\n{\"n\":3e38,\"y\":\"Infinity\"}\n{\"n\":-3e38,\"y\":\"-Infinity\"}\n", "  2 numbers in"},
 		{"nan: fail", "on_error: {record: drop, backend: dead_letter}", "{\"n\":1,\"y\":2}\n", "  2 records failed and are in"},
 	} {
 		s := newShell(t)

@@ -43,7 +43,7 @@ func TestGoneCheckpoints(t *testing.T) {
 			s.damage(all[len(all)-1], gone)
 			for range 2 { // whoever asks again hears the same
 				r := s.run(exitUsage, "run", "job.yaml", "--resume")
-				s.contains("stderr", r.errors, "cannot go on by itself", newest+" was completed and is gone", "--from "+before, "--fresh")
+				s.contains("stderr", r.errors, "cannot continue by itself", newest+" was completed and is gone", "--from "+before, "--fresh")
 				if r.out != "" {
 					t.Errorf("%d bytes were written", len(r.out))
 				}

@@ -146,5 +146,5 @@ func TestBadRecordIsNamed(t *testing.T) {
 	s.write("job.yaml", strings.NewReplacer(", on_error: {record: dead_letter}", "", "dead_letter: {kafka: {topic: failed, headers: {class: {field: class}}, max_record: 2KiB}}\n", "").
 		Replace(fmt.Sprintf(withHeaders, s.brokers)))
 	s.produce(&kgo.Record{Topic: "in", Partition: 1, Value: []byte(`{"x":[1]}`)}, &kgo.Record{Topic: "in", Partition: 1, Value: []byte("5")})
-	s.contains("stderr", s.run(1, "run", "job.yaml").errors, "the record of the topic in, partition 1, offset 1")
+	s.contains("stderr", s.run(1, "run", "job.yaml").errors, "the record is in the topic in, partition 1, offset 1")
 }

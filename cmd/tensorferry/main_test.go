@@ -32,7 +32,7 @@ func TestUsage(t *testing.T) {
 		out, errors string
 	}{
 		{"", exitUsage, "", "usage: tensorferry COMMAND"},
-		{"help", exitOK, "checkpoint     show what is in a checkpoint", ""},
+		{"help", exitOK, "checkpoint     show a checkpoint", ""},
 		{"--help", exitOK, "usage: tensorferry COMMAND", ""},
 		{"rnu x", exitUsage, "", `tensorferry: unknown command "rnu"; see tensorferry help`},
 		{"help rnu", exitUsage, "", `tensorferry: unknown command "rnu"; see tensorferry help`},

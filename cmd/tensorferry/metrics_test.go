@@ -290,7 +290,7 @@ func TestMetricsMistakes(t *testing.T) {
 	s := newShell(t)
 	s.write("job.yaml", "name: a\nsource: {stdin: }\ninfer: {model: m, endpoint: 'h:1'}\nsink: {stdout: }\n")
 	s.contains("stderr", s.run(2, "run", "--metrics", "nowhere", "job.yaml").errors, "--metrics", "missing port")
-	s.contains("stderr", s.run(2, "run", "--pprof", "job.yaml").errors, "want both")
+	s.contains("stderr", s.run(2, "run", "--pprof", "job.yaml").errors, "needs --metrics")
 	// One that is taken may be free in a moment, so a supervisor should try again.
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
