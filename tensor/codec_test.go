@@ -34,7 +34,7 @@ func TestValuesBind(t *testing.T) {
 		{bind(tensor.Values[float32, float32]("", ""), sig), "no such output"},
 		{bind(tensor.Values[float32, float32]("", "label"), sig), `output "label" gives int64`},
 		{bind(tensor.Values[float32, float32]("pixels", "probs"), two), "every input needs a value"},
-		{bind(tensor.Values[float32, float32]("", "probs"), open), "cannot be told"},
+		{bind(tensor.Values[float32, float32]("", "probs"), open), "does not determine the shape"},
 		{asInt, `input "pixels" takes float32`},
 	} {
 		if c.err == nil || !strings.Contains(c.err.Error(), c.want) || !strings.Contains(c.err.Error(), "but the model is digits") {

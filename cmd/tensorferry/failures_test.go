@@ -237,13 +237,13 @@ restart: {strategy: none}
 			continue
 		}
 		for _, l := range s.letters(input) {
-			if l.Class != "backend" || !strings.Contains(l.Error, "Inf, which JSON has no number for") {
+			if l.Class != "backend" || !strings.Contains(l.Error, "Inf, which is not a number in JSON") {
 				t.Errorf("a dead letter of class %s: %s", l.Class, l.Error)
 			}
 		}
 		s.write("job.yaml", strings.Replace(job(tt.nan, "on_error: {record: drop}"), lettersSection, "", 1))
 		r = s.run(exitFailed, "run", "job.yaml", "--fresh")
-		s.contains("the job", r.errors, "backend", "element 0 is +Inf, which JSON has no number for", "(nan)")
+		s.contains("the job", r.errors, "backend", "element 0 is +Inf, which is not a number in JSON", "nan can put")
 	}
 }
 

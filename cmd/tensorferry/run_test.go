@@ -429,7 +429,7 @@ func TestMistakes(t *testing.T) {
 		{"a bad endpoint", strings.Replace(good, "infer:\n", "infer:\n  endpoint: unix://x.sock\n", 1), exitUsage,
 			[]string{"job.yaml:6:3: infer.endpoint: endpoint \"unix://x.sock\": the path must be absolute"}},
 		{"a mapping that does not suit", strings.Replace(good, "inputs: {x:", "inputs: {z:", 1), exitFailed,
-			[]string{"does not suit the model", `the model has no input "z"`, "x INT64[1]"}},
+			[]string{"does not fit the model", `the model has no input "z"`, "x INT64[1]"}},
 		{"a model that fails to load", doubles("sidecar: {models: {double: 'mock:double?load_error=boom'}}\n"), exitFailed,
 			[]string{"the job's sidecar: model \"double\"", "boom"}},
 		{"nobody listens", doubles(""), exitUsage, []string{"infer.endpoint: missing"}},

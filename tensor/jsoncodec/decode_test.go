@@ -114,7 +114,7 @@ func TestNumbersThatAreNone(t *testing.T) {
 	for nan, want := range map[NaN]string{
 		NaNNull:   `{"label":3,"probs":[null,null]}`,
 		NaNString: `{"label":3,"probs":["NaN","-Infinity"]}`,
-		NaNFail:   `output "probs": ` + tensor.ErrAnswer.Error() + `: element 0 is NaN, which JSON has no number for`,
+		NaNFail:   `output "probs": ` + tensor.ErrAnswer.Error() + `: element 0 is NaN, which is not a number in JSON`,
 	} {
 		var n atomic.Int64
 		m := Mapping{Outputs: map[string]Output{"label": {}, "probs": {NaN: nan}}, NotNumbers: &n}
