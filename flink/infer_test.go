@@ -356,17 +356,17 @@ func TestTravels(t *testing.T) {
 		err  error
 		want string
 	}{
-		"unexported": {lost(withHidden{secret: "x"}), "secret is not in its JSON"},
-		"pointer":    {lost(&withHidden{secret: "x"}), "secret is not in its JSON"},
+		"unexported": {lost(withHidden{secret: "x"}), "secret is not part of the JSON"},
+		"pointer":    {lost(&withHidden{secret: "x"}), "secret is not part of the JSON"},
 		"no maker":   {lost[*withHidden](nil), "*flink.withHidden is nil; want a maker"},
 		"nobody's":   {lost[Maker[question, answer]](nil), "is nil; want a maker"},
-		"tag":        {lost(withTag{Secret: "x"}), "Secret is not in its JSON"},
-		"function":   {lost(withFunc{F: func() {}}), "does not travel as JSON"},
+		"tag":        {lost(withTag{Secret: "x"}), "Secret is not part of the JSON"},
+		"function":   {lost(withFunc{F: func() {}}), "cannot be written as JSON"},
 		"any":        {lost(withAny{V: 1}), "V is an interface"},
-		"interface":  {lost(withError{Err: errors.New("x")}), "does not come back from JSON"},
-		"NaN":        {lost(withFloat{F: math.NaN()}), "does not travel as JSON"},
-		"infinity":   {lost(withFloat{F: math.Inf(1)}), "does not travel as JSON"},
-		"nested":     {lost(withNested{In: []map[string]*withHidden{{"a": {}}, {"b": {secret: "x"}}}}), "In.secret is not in its JSON"},
+		"interface":  {lost(withError{Err: errors.New("x")}), "cannot be read from its own JSON"},
+		"NaN":        {lost(withFloat{F: math.NaN()}), "cannot be written as JSON"},
+		"infinity":   {lost(withFloat{F: math.Inf(1)}), "cannot be written as JSON"},
+		"nested":     {lost(withNested{In: []map[string]*withHidden{{"a": {}}, {"b": {secret: "x"}}}}), "In.secret is not part of the JSON"},
 	} {
 		if c.err == nil || !strings.Contains(c.err.Error(), c.want) || !strings.HasPrefix(c.err.Error(), "flink: ") {
 			t.Errorf("%s: %v; want %q in it", name, c.err, c.want)

@@ -76,7 +76,7 @@ func (j *Job) goOn(ctx context.Context, run *checkpoint.Run, broken bool) (err e
 	}
 	what := "results may have been written after it"
 	if len(beyond) > 0 {
-		what = "results were published after it (" + named(beyond) + ")"
+		what = "results were published after it, " + named(beyond)
 	}
 	return refuse("%s cannot continue by itself: checkpoints newer than %d %s, and %s. Only a job from files to files, ordered and without dead letters, can make these results again and compare them. "+
 		"Continue with --from %d, which replaces files and writes to other places again, or discard the run with --fresh", run.ID, from.ID, why, what, from.ID)
