@@ -44,6 +44,12 @@ func (d *decoder) together(s *Spec) {
 	if i.Retry.MaxDelay > 0 && i.Retry.MaxDelay < i.Retry.Delay {
 		d.fault(at("infer.retry.max_delay"), "infer.retry.max_delay: want at least the delay, %v, found %v", i.Retry.Delay, i.Retry.MaxDelay)
 	}
+	if r := &i.Reconnect; r.MaxDelay > 0 && r.MaxDelay < r.Delay {
+		d.fault(at("infer.reconnect.max_delay"), "infer.reconnect.max_delay: want at least the delay, %v, found %v", r.Delay, r.MaxDelay)
+	}
+	if i.SharedMemoryMin > 0 && !given("infer.shared_memory") {
+		d.fault(at("infer.shared_memory_min"), "infer.shared_memory_min: it has no effect without shared_memory; want shared_memory too, or no shared_memory_min")
+	}
 	if s.Restart.MaxDelay > 0 && s.Restart.MaxDelay < s.Restart.InitialDelay {
 		d.fault(at("restart.max_delay"), "restart.max_delay: want at least the initial delay, %v, found %v", s.Restart.InitialDelay, s.Restart.MaxDelay)
 	}

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestDocs: what the documents show as a whole job file is one, and the one of docs/job.md has
-// every section.
+// TestDocs: every complete job file in the documents is valid, and the one in docs/job.md has every
+// section.
 func TestDocs(t *testing.T) {
 	for _, name := range []string{"job.md", "kafka.md", "deploy.md"} {
 		text, err := os.ReadFile("../docs/" + name)
@@ -17,7 +17,7 @@ func TestDocs(t *testing.T) {
 		jobs := 0
 		for _, block := range yamlBlocks(string(text)) {
 			if !strings.HasPrefix(block, "name:") {
-				continue // a part of one
+				continue // only a part of a job file
 			}
 			jobs++
 			if _, err := Parse(name, "/", []byte(block)); err != nil {
@@ -30,7 +30,7 @@ func TestDocs(t *testing.T) {
 	}
 }
 
-// yamlBlocks are the blocks of YAML in a document, without their indentation.
+// yamlBlocks returns the blocks of YAML in a document, without their indentation.
 func yamlBlocks(text string) (blocks []string) {
 	var block *strings.Builder
 	indent := ""

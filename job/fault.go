@@ -55,8 +55,7 @@ func comparePositions(a, b Position) int {
 	return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 }
 
-// nearest returns the known key that key is most likely meant to be, or "" if
-// none is near enough.
+// nearest returns the known key that key most likely means, or "" if no known key is near enough.
 func nearest(key string, known []string) string {
 	best, bestCost := "", max(1, (len(key)+1)/3)
 	fold := func(s string) string {

@@ -28,6 +28,9 @@ infer:
   capacity: 200
   max_bytes: 32MiB
   shared_memory: 128MiB
+  shared_memory_min: 16KiB
+  open_timeout: 5m
+  reconnect: {delay: 20ms, max_delay: 1s, multiplier: 2, jitter: 0}
   timeout: 1s
   hold: 30s
   max_calls: 100
@@ -42,6 +45,7 @@ infer:
   barrier: drain
   drain_limit: 5s
   max_batch: 64
+  max_batch_bytes: 8MiB
   window: 2
   max_message: 16MiB
   idempotent: false
@@ -81,7 +85,9 @@ func TestEveryKey(t *testing.T) {
 		Source: Source{File: &FileSource{Paths: []string{"/jobs/digits.jsonl", "/data/more-*.jsonl"}, SplitSize: 1 << 20, MaxLine: 64 << 10}},
 		Infer: Infer{Endpoint: "unix:///run/digits.sock", Model: "digits", Version: "3", Order: OrderKeyed, Key: Field{"user.id"},
 			Capacity: 200, MaxBytes: 32 << 20, SharedMemory: 128 << 20, Timeout: time.Second, Hold: 30 * time.Second, MaxCalls: 100,
-			Retry: Retry{Max: 3, Delay: 50 * time.Millisecond, Multiplier: 2, MaxDelay: time.Second, Jitter: &steady, Budget: 50},
+			SharedMemoryMin: 16 << 10, OpenTimeout: 5 * time.Minute,
+			Reconnect: Reconnect{Delay: 20 * time.Millisecond, MaxDelay: time.Second, Multiplier: 2, Jitter: &steady},
+			Retry:     Retry{Max: 3, Delay: 50 * time.Millisecond, Multiplier: 2, MaxDelay: time.Second, Jitter: &steady, Budget: 50},
 			OnError: map[string]OnError{
 				"record": {Action: ActionDeadLetter},
 				"timeout": {Action: ActionFallback, Fields: []FallbackField{
@@ -91,7 +97,7 @@ func TestEveryKey(t *testing.T) {
 				"transport": {Action: ActionFail},
 				"permanent": {Action: ActionDrop},
 			},
-			Barrier: BarrierDrain, DrainLimit: 5 * time.Second, MaxBatch: 64, Window: 2, MaxMessage: 16 << 20, NotIdempotent: true,
+			Barrier: BarrierDrain, DrainLimit: 5 * time.Second, MaxBatch: 64, MaxBatchBytes: 8 << 20, Window: 2, MaxMessage: 16 << 20, NotIdempotent: true,
 			Inputs:  map[string]Field{"pixels": {"image.pixels"}},
 			Outputs: map[string]Output{"label": {Field: "digit"}, "probs:0": {"scores", NaNString}}, Overwrite: true,
 			Tensors: &Tensors{
@@ -133,7 +139,7 @@ func TestSmallestFile(t *testing.T) {
 	}
 }
 
-// rest makes a file complete, so that a case holds only what it is about.
+// rest completes a file, so that a case shows only the keys that it tests.
 const rest = "name: a\nsource: {stdin: {}}\nsink: {stdout: {}}\n"
 const infer = "infer: {model: m, endpoint: 'h:1'}\n"
 
@@ -218,6 +224,16 @@ j.yaml:8:84: infer.tensors.inputs.z.shape[0]: want a list of dimensions, each -1
 j.yaml:4:66: infer.drain_limit: want a duration with its unit, such as 500ms, 10s or 2m, or 0 for none, found 5
 j.yaml:4:93: infer.retry.jitter: want a number from 0 to 1, found 2
 j.yaml:4:104: infer.retry.budget: want a whole number from 0 to 1000000, found -1`},
+		{"the client's numbers", rest + "infer: {model: m, endpoint: 'h:1', max_batch_bytes: 0, shared_memory_min: 4KiB, open_timeout: 0, reconnect: {delay: 0, multiplier: 101, jitter: 1, max: 1s}}\n",
+			`j.yaml:4:53: infer.max_batch_bytes: want a number of bytes from 1 to 2147483647, such as 64MiB or 500KB, found 0
+j.yaml:4:56: infer.shared_memory_min: it has no effect without shared_memory; want shared_memory too, or no shared_memory_min
+j.yaml:4:95: infer.open_timeout: want a duration above 0 with its unit, such as 500ms, 10s or 2m, found 0
+j.yaml:4:117: infer.reconnect.delay: want a duration above 0 with its unit, such as 500ms, 10s or 2m, found 0
+j.yaml:4:132: infer.reconnect.multiplier: want a number from 1 to 100, found 101
+j.yaml:4:145: infer.reconnect.jitter: want a number from 0 to less than 1, found 1
+j.yaml:4:148: infer.reconnect.max: unknown key; known here: delay, max_delay, multiplier, jitter`},
+		{"a longest delay below the first", rest + "infer: {model: m, endpoint: 'h:1', reconnect: {delay: 2s, max_delay: 1s}}\n",
+			`j.yaml:4:59: infer.reconnect.max_delay: want at least the delay, 2s, found 1s`},
 		{"a drain limit without a drain", rest + "infer: {model: m, endpoint: 'h:1', order: unordered, drain_limit: 5s}\n",
 			`j.yaml:4:54: infer.drain_limit: it has no effect with barrier: snapshot, the default of order: unordered; want barrier: drain, or no drain_limit`},
 		{"keyed without a key", rest + "infer: {model: m, endpoint: 'h:1', order: keyed}\n",
@@ -310,7 +326,7 @@ func TestLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := Load(pipe); err == nil || !strings.Contains(err.Error(), "is a named pipe; want a regular file") {
-		t.Errorf("a pipe that nobody writes: %v", err)
+		t.Errorf("a pipe without a writer: %v", err)
 	}
 	if err := os.WriteFile(path, []byte("\xef\xbb\xbf"+full), 0o600); err != nil {
 		t.Fatal(err)
@@ -323,10 +339,10 @@ func TestLoad(t *testing.T) {
 	if want := filepath.Join(dir, "out"); s.Sink.File.Path != want {
 		t.Errorf("sink %q, want %q: relative paths start at the job file's folder", s.Sink.File.Path, want)
 	}
-	// A host reports its own findings at the key, or at the nearest parent there is.
+	// A host reports a fault at its key, or at the nearest parent that the file has.
 	for path, want := range map[string]string{
-		"sidecar.models.digits": "job.yaml:45:5: sidecar.models.digits: no such file",
-		"infer.inputs.pixels.x": "job.yaml:32:12: infer.inputs.pixels.x: no such file",
+		"sidecar.models.digits": "job.yaml:49:5: sidecar.models.digits: no such file",
+		"infer.inputs.pixels.x": "job.yaml:36:12: infer.inputs.pixels.x: no such file",
 		"nowhere":               "job.yaml:1:1: nowhere: no such file",
 	} {
 		if got := s.Fault(path, "no such %s", "file").Error(); got != want {
@@ -335,7 +351,7 @@ func TestLoad(t *testing.T) {
 	}
 }
 
-// count is how many hold.
+// count returns how many of the values are true.
 func count(all ...bool) (n int) {
 	for _, holds := range all {
 		if holds {
@@ -345,8 +361,8 @@ func count(all ...bool) (n int) {
 	return n
 }
 
-// FuzzParse: whatever the file holds, there is a Spec or there are faults with a
-// place, in order, and nothing panics.
+// FuzzParse: any content becomes a Spec, or faults that have places and are in their order. Nothing
+// panics.
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(full))
 	f.Add([]byte(rest + infer))
@@ -399,7 +415,7 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// TestRenamedKeys: a key by its former name means the same, with one warning that says the new one.
+// TestRenamedKeys: a key's old name still works, and causes one warning with the new name.
 func TestRenamedKeys(t *testing.T) {
 	const text = "name: j\nsource: {stdin: {}}\nsink: {stdout: {}}\ninfer: {model: m, inputs: {x: {field: x}}, outputs: {y: {field: y}}}\nsidecar:\n  models: {m: 'mock:double'}\n  "
 	for key, warning := range map[string]string{

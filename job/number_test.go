@@ -7,8 +7,7 @@ import (
 	"testing"
 )
 
-// A number in a job file is what its reader takes it for, wherever it stands, or it is refused by
-// name.
+// A number in a job file means what a person reads in it, at every key, or is refused with its key.
 func TestNumbersAreDecimal(t *testing.T) {
 	for _, c := range []struct {
 		text string

@@ -136,29 +136,33 @@ func (d *decoder) source(v value) (src Source) {
 
 func (d *decoder) infer(v value, ownSidecar bool) Infer {
 	s := d.section(v, "endpoint", "model", "version", "order", "key", "capacity", "max_bytes", "timeout", "hold", "max_calls", "retry",
-		"on_error", "barrier", "drain_limit", "max_batch", "window", "max_message", "shared_memory", "idempotent", "inputs", "outputs", "tensors", "overwrite", "tls")
+		"on_error", "barrier", "drain_limit", "max_batch", "max_batch_bytes", "window", "max_message", "shared_memory", "shared_memory_min",
+		"open_timeout", "reconnect", "idempotent", "inputs", "outputs", "tensors", "overwrite", "tls")
 	s.missing("model", "the model's name")
 	if !ownSidecar {
 		s.missing("endpoint", "where the model server is, such as unix:///run/server.sock or host:port, unless the job has a sidecar section")
 	}
 	i := Infer{
-		Endpoint:      s.text("endpoint", "where the model server is, such as unix:///run/server.sock or host:port"),
-		Model:         s.text("model", "the model's name"),
-		Version:       s.text("version", "the model's version"),
-		Order:         Order(s.choice("order", string(OrderOrdered), string(OrderUnordered), string(OrderKeyed))),
-		Capacity:      s.count("capacity", 1, maxCapacity),
-		MaxBytes:      s.size("max_bytes", 0, 1<<40),
-		Timeout:       s.duration("timeout", "none"),
-		Hold:          s.duration("hold", ""),
-		MaxCalls:      s.count("max_calls", 1, maxCapacity),
-		Barrier:       BarrierPolicy(s.choice("barrier", "drain", "snapshot")),
-		DrainLimit:    s.duration("drain_limit", "none"),
-		MaxBatch:      s.count("max_batch", 1, maxCount),
-		Window:        s.count("window", 1, maxCount),
-		MaxMessage:    int(s.size("max_message", 1<<10, maxMessage)),
-		SharedMemory:  int(s.size("shared_memory", 0, 1<<40)),
-		NotIdempotent: !s.flag("idempotent", true),
-		Overwrite:     s.flag("overwrite", false),
+		Endpoint:        s.text("endpoint", "where the model server is, such as unix:///run/server.sock or host:port"),
+		Model:           s.text("model", "the model's name"),
+		Version:         s.text("version", "the model's version"),
+		Order:           Order(s.choice("order", string(OrderOrdered), string(OrderUnordered), string(OrderKeyed))),
+		Capacity:        s.count("capacity", 1, maxCapacity),
+		MaxBytes:        s.size("max_bytes", 0, 1<<40),
+		Timeout:         s.duration("timeout", "none"),
+		Hold:            s.duration("hold", ""),
+		MaxCalls:        s.count("max_calls", 1, maxCapacity),
+		Barrier:         BarrierPolicy(s.choice("barrier", "drain", "snapshot")),
+		DrainLimit:      s.duration("drain_limit", "none"),
+		MaxBatch:        s.count("max_batch", 1, maxCount),
+		MaxBatchBytes:   int(s.size("max_batch_bytes", 1, maxMessage)),
+		Window:          s.count("window", 1, maxCount),
+		MaxMessage:      int(s.size("max_message", 1<<10, maxMessage)),
+		SharedMemory:    int(s.size("shared_memory", 0, 1<<40)),
+		SharedMemoryMin: int(s.size("shared_memory_min", 1, maxMessage)),
+		OpenTimeout:     s.duration("open_timeout", ""),
+		NotIdempotent:   !s.flag("idempotent", true),
+		Overwrite:       s.flag("overwrite", false),
 	}
 	if s.isZero("timeout") {
 		i.Timeout = Off
@@ -177,6 +181,9 @@ func (d *decoder) infer(v value, ownSidecar bool) Infer {
 	}
 	if v, ok := s.values["retry"]; ok {
 		i.Retry = d.retry(v)
+	}
+	if v, ok := s.values["reconnect"]; ok {
+		i.Reconnect = d.reconnect(v)
 	}
 	if v, ok := s.values["inputs"]; ok {
 		i.Inputs = tensors(d, v, func(t value) (Field, bool) { return d.field(t, aField, fieldPath) })
@@ -223,6 +230,20 @@ func (d *decoder) retry(v value) Retry {
 	}
 	if s.isZero("budget") {
 		r.Budget = Off
+	}
+	return r
+}
+
+func (d *decoder) reconnect(v value) Reconnect {
+	s := d.section(v, "delay", "max_delay", "multiplier", "jitter")
+	r := Reconnect{
+		Delay:      s.duration("delay", ""),
+		MaxDelay:   s.duration("max_delay", ""),
+		Multiplier: s.ratio("multiplier", 1, 100),
+		Jitter:     s.share("jitter"),
+	}
+	if r.Jitter != nil && *r.Jitter == 1 { // a delay would be 0
+		d.wrong(s.values["jitter"], "a number from 0 to less than 1")
 	}
 	return r
 }

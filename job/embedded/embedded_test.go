@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// TestPrivateFolder removes the folders of sidecars that were killed, and those alone.
+// TestPrivateFolder: making a folder removes those of killed sidecars, and no others.
 func TestPrivateFolder(t *testing.T) {
 	parent, err := os.MkdirTemp("", "e") // t.TempDir is too long a path for a socket
 	if err != nil {

@@ -49,11 +49,8 @@ func (f *Function) Fallback(failed async.Failed[Record]) (outs async.Outputs[Rec
 // after each request to it, by several goroutines; it may be nil. The error is a job.Fault.
 func NewFunction(spec *job.Spec, endpoint string, observe func(sidecar.Request)) (*Function, error) {
 	i := &spec.Infer
-	cfg := sidecar.Config{
-		Endpoint: endpoint, Model: i.Model, Version: i.Version,
-		MaxBatch: i.MaxBatch, Window: i.Window, MaxMessageSize: i.MaxMessage,
-		SharedMemory: i.SharedMemory, Observe: observe, NonIdempotent: i.NotIdempotent,
-	}
+	cfg := clientConfig(i)
+	cfg.Endpoint, cfg.Observe = endpoint, observe
 	if i.TLS != nil {
 		var err error
 		if cfg.TLS, err = spec.LoadTLS(i.TLS, "infer.tls"); err != nil {
@@ -91,6 +88,29 @@ func NewFunction(spec *job.Spec, endpoint string, observe func(sidecar.Request))
 		}
 	}
 	return f, nil
+}
+
+// clientConfig returns the part of the client's configuration that the infer section alone says.
+func clientConfig(i *job.Infer) sidecar.Config {
+	return sidecar.Config{
+		Model: i.Model, Version: i.Version, NonIdempotent: i.NotIdempotent, OpenTimeout: i.OpenTimeout,
+		MaxBatch: i.MaxBatch, MaxBytes: i.MaxBatchBytes, Window: i.Window, MaxMessageSize: i.MaxMessage,
+		SharedMemory: i.SharedMemory, SharedMemoryMin: i.SharedMemoryMin,
+		Backoff: sidecar.Backoff{
+			Base: i.Reconnect.Delay, Max: i.Reconnect.MaxDelay, Factor: i.Reconnect.Multiplier, Jitter: jitter(i.Reconnect.Jitter),
+		},
+	}
+}
+
+// jitter returns a share in the form of a configuration in Go, where 0 means the default.
+func jitter(share *float64) float64 {
+	switch {
+	case share == nil:
+		return 0
+	case *share == 0:
+		return async.Off
+	}
+	return *share
 }
 
 var nans = map[job.NaN]jsoncodec.NaN{
@@ -145,7 +165,7 @@ func OperatorConfig(spec *job.Spec) (async.Config, error) {
 	i := &spec.Infer
 	cfg := async.Config{
 		Capacity: i.Capacity, MaxBytes: i.MaxBytes, MaxCalls: i.MaxCalls, Timeout: i.Timeout, Hold: i.Hold, DrainLimit: i.DrainLimit,
-		Retry: async.Retry{Max: i.Retry.Max, Delay: i.Retry.Delay, Multiplier: i.Retry.Multiplier, MaxDelay: i.Retry.MaxDelay, Budget: i.Retry.Budget},
+		Retry: async.Retry{Max: i.Retry.Max, Delay: i.Retry.Delay, Multiplier: i.Retry.Multiplier, MaxDelay: i.Retry.MaxDelay, Jitter: jitter(i.Retry.Jitter), Budget: i.Retry.Budget},
 	}
 	switch i.Order {
 	case job.OrderUnordered:
@@ -164,13 +184,6 @@ func OperatorConfig(spec *job.Spec) (async.Config, error) {
 	}
 	if i.Retry.Budget == job.Off {
 		cfg.Retry.Budget = async.Off
-	}
-	switch j := i.Retry.Jitter; {
-	case j == nil:
-	case *j == 0:
-		cfg.Retry.Jitter = async.Off
-	default:
-		cfg.Retry.Jitter = *j
 	}
 	switch i.Barrier {
 	case job.BarrierDrain:

@@ -9,7 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// TestRawFromKafka: what Kafka has of a record beside its value.
+// TestRawFromKafka: the record of format raw has the value, and all else that Kafka has.
 func TestRawFromKafka(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 6e6, time.UTC)
 	for want, r := range map[string]*kgo.Record{
@@ -26,7 +26,7 @@ func TestRawFromKafka(t *testing.T) {
 	}
 }
 
-// A time that is none is left out.
+// An invalid time is left out.
 func TestMetaWithoutTime(t *testing.T) {
 	for _, at := range []time.Time{{}, time.UnixMilli(-1), time.Unix(0, 1<<62), time.UnixMilli(-6_400_000_000_000)} {
 		got, err := rawRecord(&kgo.Record{Topic: "t", Timestamp: at})
@@ -36,7 +36,7 @@ func TestMetaWithoutTime(t *testing.T) {
 	}
 }
 
-// TestMetaAllocatesOnce: the record with what Kafka has of it is one slice.
+// TestMetaAllocatesOnce: adding the meta field allocates one slice.
 func TestMetaAllocatesOnce(t *testing.T) {
 	r := &kgo.Record{Topic: "t", Key: []byte("key"), Value: []byte(`{"x":[1,2,3]}`), Timestamp: time.UnixMilli(1), Headers: []kgo.RecordHeader{{Key: "a", Value: []byte("b")}}}
 	var out Record

@@ -180,7 +180,9 @@ func (j *Job) Ask(ctx context.Context) (err error) {
 		defer func() { err = errors.Join(err, e.Close()) }()
 		endpoint = e.Endpoint()
 	}
-	fn, err := inference.NewFunction(j.spec, endpoint, nil)
+	spec := *j.spec
+	spec.Infer.OpenTimeout = 0 // the shorter hold below applies
+	fn, err := inference.NewFunction(&spec, endpoint, nil)
 	if err != nil {
 		return err
 	}

@@ -10,17 +10,19 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
 	"github.com/tensorferry/tensorferry/job"
 	"github.com/tensorferry/tensorferry/job/inference"
+	"github.com/tensorferry/tensorferry/sidecar"
 	"github.com/tensorferry/tensorferry/stream"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// double is a job file with a model of its own, over files.
+// double is a job file from files to files, with a sidecar of its own.
 const double = `name: double
 source: {file: {path: in.jsonl}}
 sidecar: {models: {double: "mock:double"}}
@@ -48,7 +50,7 @@ func load(t *testing.T, text string) *job.Spec {
 	return spec
 }
 
-// A Go program runs a job file, twice, and hears of its run.
+// A Go program runs a job file twice and observes its run.
 func TestRun(t *testing.T) {
 	spec := load(t, double)
 	if faults := Check(t.Context(), spec); faults != nil {
@@ -82,7 +84,7 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// What cannot go on is refused, before anything changes; what is wrong with the file has its place.
+// A run that cannot continue is refused before anything changes. A fault of the file has its place.
 func TestRefused(t *testing.T) {
 	spec := load(t, double)
 	if _, err := Build(spec, Options{Resume: true, Fresh: true}); err == nil {
@@ -112,7 +114,7 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// Ask opens the model of the file, and says what does not suit.
+// Ask opens the file's model, and reports what does not fit.
 func TestAsk(t *testing.T) {
 	for text, want := range map[string]string{double: "", strings.Replace(double, "y: {field", "z: {field", 1): "z"} {
 		j, err := Build(load(t, text), Options{})
@@ -125,8 +127,30 @@ func TestAsk(t *testing.T) {
 	}
 }
 
-// TestUntouched: a run that has read something has begun, also where a restart took its totals
-// back, and so has one that runs and reads topics.
+// TestOpenTimeout bounds the wait for a server when a run starts, and not that of Ask.
+func TestOpenTimeout(t *testing.T) {
+	away := strings.Replace(double, `sidecar: {models: {double: "mock:double"}}`+"\n", "", 1)
+	for _, c := range []struct {
+		keys string
+		do   func(*Job, context.Context) error
+	}{
+		{"endpoint: 'unix:///nowhere/s', hold: 1h, open_timeout: 50ms, ", (*Job).Run},
+		{"endpoint: 'unix:///nowhere/s', hold: 50ms, open_timeout: 1h, ", (*Job).Ask},
+	} {
+		j, err := Build(load(t, strings.Replace(away, "infer: {", "infer: {"+c.keys, 1)), Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		if err := c.do(j, ctx); !errors.Is(err, sidecar.ErrUnreachable) || ctx.Err() != nil {
+			t.Errorf("%s: %v", c.keys, err)
+		}
+		cancel()
+	}
+}
+
+// TestUntouched: a run counts as touched once it has read something, even if a restart reset its
+// totals, and once it runs and reads topics.
 func TestUntouched(t *testing.T) {
 	read := []stream.SubtaskProgress{{}, {OperatorProgress: stream.OperatorProgress{Name: SourceName, In: 7}}}
 	for _, c := range []struct {
@@ -154,8 +178,8 @@ func TestUntouched(t *testing.T) {
 	}
 }
 
-// TestPlaintextIsWarnedOf: a job says that its records leave the machine in plaintext, and its own
-// sidecar does not listen where others come.
+// TestPlaintextIsWarnedOf: a job warns if its records leave the machine in plaintext, and its own
+// sidecar does not listen where other machines can reach it.
 func TestPlaintextIsWarnedOf(t *testing.T) {
 	for infer, warned := range map[string]bool{
 		"endpoint: 'gpu:8001'": true, "endpoint: '192.0.2.1:8001'": true, "endpoint: '127.0.0.1:8001'": false, "endpoint: 'localhost:8001'": false,
