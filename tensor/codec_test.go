@@ -118,8 +118,8 @@ func BenchmarkDecode(b *testing.B) {
 	}
 }
 
-// Digit is a record of one's own, and DigitCodec its codec: with the record at hand, a result can
-// say whose it is.
+// Digit is a user's own record type, and DigitCodec its codec. Decode has the record, so a result
+// can carry the record's id.
 type Digit struct {
 	ID     int
 	Pixels []float32

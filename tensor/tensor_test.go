@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// contains fails unless err says all of the given words.
+// contains fails unless the text of err contains all of the given words.
 func contains(t *testing.T, err error, words ...string) {
 	t.Helper()
 	if err == nil {

@@ -12,7 +12,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// result is what a command did.
+// result is the outcome of a command.
 type result struct {
 	code        int
 	out, errors string

@@ -52,8 +52,8 @@ func cutShort(b []byte) []byte { return b[:len(b)-1] }
 func longer(b []byte) []byte   { return append(b, '\n') }
 func sameSize(b []byte) []byte { return []byte(strings.Replace(string(b), "1", "2", 1)) }
 
-// TestPublishedFilesThatAreGone: a run does not go on, nor pass for finished, when results or dead
-// letters of any of its checkpoints are missing or have another size; when they are back, it does.
+// TestPublishedFilesThatAreGone: a run does not continue, and does not count as finished, while
+// results or dead letters of any of its checkpoints are missing or have another size.
 func TestPublishedFilesThatAreGone(t *testing.T) {
 	s := newShell(t)
 	in, want := numbers(many)
@@ -108,7 +108,7 @@ func TestPublishedFilesThatAreGone(t *testing.T) {
 	}
 	s.contains("stdout", s.run(exitOK, "run", "--resume", "job.yaml").out, "the run was already finished")
 
-	// Who starts afresh needs none of it.
+	// A new run does not need them.
 	s.rewrite(s.first("out"), gone)
 	s.run(exitOK, "run", "job.yaml")
 	if s.output() != want {
@@ -117,7 +117,7 @@ func TestPublishedFilesThatAreGone(t *testing.T) {
 	s.leftovers()
 }
 
-// TestConsumedFiles: where others take files away, and the job file says so, the run goes on.
+// TestConsumedFiles: a run continues without files that the job file allows others to take away.
 func TestConsumedFiles(t *testing.T) {
 	s := newShell(t)
 	in, want := numbers(many)
@@ -145,7 +145,7 @@ func TestConsumedFiles(t *testing.T) {
 	}
 }
 
-// TestVerifyDamagedCheckpoints: each is named, and the others are read.
+// TestVerifyDamagedCheckpoints: verify names each damaged checkpoint, and reads the others.
 func TestVerifyDamagedCheckpoints(t *testing.T) {
 	s := newShell(t)
 	s.contains("stderr", s.run(exitFailed, "checkpoint", "verify", "none").errors, "no such file")

@@ -10,8 +10,7 @@ import (
 	"github.com/tensorferry/tensorferry/stream"
 )
 
-// TestSummary: totals are of the whole run and say what part of them this process did; the rate
-// is its own.
+// TestSummary: totals are of the whole run, with this process's part. The rate is this process's.
 func TestSummary(t *testing.T) {
 	spec, err := job.Parse("job.yaml", "/jobs", []byte("name: a\nsource: {file: {path: in}}\ninfer: {model: m, endpoint: 'h:1'}\nsink: {file: {path: out}}\n"))
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"testing/synctest"
 )
 
-// program is one with a command that says what it was asked.
+// program is a program with a command that prints its arguments.
 func program() *Program {
 	return &Program{
 		Name: "prog", About: "does a thing.",

@@ -106,7 +106,7 @@ func TestDecodeValues(t *testing.T) {
 	}
 }
 
-// Numbers that JSON does not have are what the mapping says, for each output, and are counted.
+// The mapping says for each output what NaN and infinities become. They are counted.
 func TestNumbersThatAreNone(t *testing.T) {
 	sig := digits()
 	odd := le(float32(math.NaN()), float32(math.Inf(-1)))

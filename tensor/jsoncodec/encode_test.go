@@ -210,7 +210,7 @@ func TestIntegerAgainstBig(t *testing.T) {
 	}
 }
 
-// Whatever way a number is read, it is the nearest.
+// A number is rounded to the nearest value, on each path by which it is read.
 func TestNumbersAgainstStrconv(t *testing.T) {
 	seed := rand.Uint64()
 	rng := rand.New(rand.NewPCG(seed, 2))
