@@ -295,11 +295,11 @@ func TestTryInferRefuses(t *testing.T) {
 			w := beam.WindowInto(s, window.NewFixedWindows(time.Minute), questions)
 			_, _, err := TryInfer[question, answer](s, w, measure{}, Config{Name: "measure"})
 			return err
-		}, []string{"flink: measure: the collection is in FIX", "infer first and window the results", "beam.WindowInto(s, window.NewGlobalWindows(), ...)"}},
+		}, []string{"flink: measure: the collection is in FIX", "call Infer first and window its results", "beam.WindowInto(s, window.NewGlobalWindows(), ...)"}},
 		"no collection": {func() error {
 			_, _, err := TryInfer[question, answer](s, beam.PCollection{}, measure{}, Config{})
 			return err
-		}, []string{"flink: infer: no collection"}},
+		}, []string{"flink: infer: the collection is not valid"}},
 		"not registered": {func() error {
 			_, _, err := TryInfer[question, answer](s, questions, unregistered{}, Config{})
 			return err
@@ -329,7 +329,7 @@ func TestTryInferRefuses(t *testing.T) {
 
 func TestInferPanics(t *testing.T) {
 	defer func() {
-		if err, ok := recover().(error); !ok || !strings.Contains(err.Error(), "no collection") {
+		if err, ok := recover().(error); !ok || !strings.Contains(err.Error(), "the collection is not valid") {
 			t.Errorf("it panics with %v", err)
 		}
 	}()

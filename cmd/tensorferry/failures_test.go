@@ -202,7 +202,7 @@ func TestFallbackThatDoesNotFit(t *testing.T) {
 	s := newShell(t)
 	s.write("in.jsonl", "{\"n\": 1, \"twice\": 0}\n")
 	s.write("job.yaml", failing("  on_error: {record: {fallback: {twice: -1}}}", "", ""))
-	s.contains("stderr", s.run(exitFailed, "run", "job.yaml").errors, "split 0, position 0", `the fallback: the record has a field "twice" already`)
+	s.contains("stderr", s.run(exitFailed, "run", "job.yaml").errors, "split 0, position 0", `the fallback: the record already has a field "twice"`)
 }
 
 // A number that JSON cannot express is not the record's fault. It becomes null or a text, or a

@@ -47,7 +47,7 @@ func TestHeadersFromKafkaToKafka(t *testing.T) {
 		t.Errorf("key and headers: %q", got)
 	}
 	l := s.consume("failed", 1)[0]
-	s.contains("the letter", string(l.Value), `"forged"`, `has a field \"kafka\" of its own`, `"topic":"in","partition":0`, `"position":1,`)
+	s.contains("the letter", string(l.Value), `"forged"`, `the record has a field \"kafka\", and the source adds`, `"topic":"in","partition":0`, `"position":1,`)
 	if fmt.Sprintf("%s", l.Headers) != "[{class record}]" {
 		t.Errorf("headers of the letter: %s", l.Headers)
 	}
