@@ -311,7 +311,10 @@ func (s *Server) clientConfig(p *plan) (cfg sidecar.Config, err error) {
 	if cfg, err = inference.ClientConfig(p.spec, to.Endpoint); err != nil {
 		return cfg, err
 	}
-	cfg.TLS, cfg.Dialer, cfg.Backoff = to.TLS, to.Dialer, to.Backoff
+	cfg.TLS, cfg.Dialer = to.TLS, to.Dialer
+	if to.Backoff != (sidecar.Backoff{}) {
+		cfg.Backoff = to.Backoff
+	}
 	cfg.SharedMemory, cfg.SharedMemoryMin = to.SharedMemory, to.SharedMemoryMin
 	return cfg, nil
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/tensorferry/tensorferry/internal/guard"
 )
 
-// pools are those of the lanes, one for each pair of types.
+// pools has the pool of lanes for each pair of types.
 var pools sync.Map
 
 func lanesOf[IN, OUT any]() *idle.Pool[*lane[IN, OUT]] {
@@ -21,8 +21,8 @@ func lanesOf[IN, OUT any]() *idle.Pool[*lane[IN, OUT]] {
 	return p.(*idle.Pool[*lane[IN, OUT]])
 }
 
-// bundle is what the transforms of this package have in common: the records of a bundle go through
-// a lane.
+// bundle is the common part of this package's transforms: it runs the records of a bundle on a
+// lane.
 type bundle[IN, OUT any] struct {
 	cfg  Config
 	key  string
@@ -32,8 +32,8 @@ type bundle[IN, OUT any] struct {
 	seen int64          // the bundle's records so far
 }
 
-// setup is called once for each instance of a transform, whose exported fields say all that it is
-// made of.
+// setup is called once for each instance of a transform. The transform's exported fields define it
+// completely.
 func (b *bundle[IN, OUT]) setup(transform any, c Config, make func() (async.Function[IN, OUT], error), to taker[IN, OUT]) error {
 	text, err := json.Marshal(transform)
 	if err != nil {
@@ -43,10 +43,10 @@ func (b *bundle[IN, OUT]) setup(transform any, c Config, make func() (async.Func
 	return nil
 }
 
-// start forgets the lane of a bundle that never came to its end; the pool closes it.
+// start forgets the lane of an earlier bundle that never finished. The pool closes that lane.
 func (b *bundle[IN, OUT]) start() { b.lane, b.seen = nil, 0 }
 
-// process admits a record, on a lane that it takes if there is none yet.
+// process admits a record. With the bundle's first record it takes a lane.
 func (b *bundle[IN, OUT]) process(ctx context.Context, rec *async.Record[IN]) error {
 	if b.lane == nil {
 		l, err := lanesOf[IN, OUT]().Take(ctx, b.key, func(ctx context.Context, index int) (*lane[IN, OUT], error) {
@@ -80,7 +80,7 @@ func (b *bundle[IN, OUT]) finish(ctx context.Context) error {
 	return b.end(b.lane.drain(ctx, b.to))
 }
 
-// end gives the lane back, or closes it if it failed.
+// end returns the lane to the pool, or closes it after an error.
 func (b *bundle[IN, OUT]) end(err error) error {
 	l := b.lane
 	b.lane = nil

@@ -33,7 +33,7 @@ func (c Config) resolve() (Config, error) {
 	case c.Async.Barrier == async.Snapshot || c.Async.DrainLimit != 0:
 		return c, fmt.Errorf("flink: %s: records in flight cannot go into a checkpoint of Flink; want the drain policy, without a limit", c.Name)
 	case c.Async.Tracer != nil:
-		return c, fmt.Errorf("flink: %s: a tracer does not travel to the workers; want none", c.Name)
+		return c, fmt.Errorf("flink: %s: a Tracer cannot travel to the workers; want none", c.Name)
 	}
 	c.Async.Barrier = async.Drain
 	if _, err := c.Async.Resolve(); err != nil {
@@ -50,12 +50,12 @@ type Maker[IN, OUT any] interface {
 	Function() (async.Function[IN, OUT], error)
 }
 
-// shipment is what a transform of this package travels as: texts, since Beam looks into the types
-// of a transform's fields when it is registered, and stops the program over those that its own
-// formats lack.
+// shipment is the form in which a transform of this package travels. It has texts only, because
+// Beam inspects the field types of a transform that is registered, and panics over types that its
+// own formats lack.
 type shipment struct{ Maker, Config string }
 
-// pack makes a shipment, and checks that the maker comes out of it as it went in.
+// pack makes a shipment, and checks that the maker survives the trip unchanged.
 func pack[M any](m M, c Config) (shipment, error) {
 	maker, err := travels(m)
 	if err != nil {
@@ -63,7 +63,7 @@ func pack[M any](m M, c Config) (shipment, error) {
 	}
 	config, err := json.Marshal(c)
 	if err != nil {
-		return shipment{}, fmt.Errorf("flink: %s: the configuration does not travel as JSON: %w", c.Name, err)
+		return shipment{}, fmt.Errorf("flink: %s: the configuration cannot be written as JSON: %w", c.Name, err)
 	}
 	return shipment{maker, string(config)}, nil
 }
@@ -73,7 +73,7 @@ func unpack[M any](s shipment) (m M, c Config, err error) {
 	return m, c, err
 }
 
-// travels returns a maker's JSON, of which the same maker can be made.
+// travels returns a maker's JSON, from which the same maker can be made.
 func travels[M any](m M) (string, error) {
 	// Through its address, so that it has a kind even if it is nil.
 	v := reflect.ValueOf(&m).Elem()
@@ -82,15 +82,15 @@ func travels[M any](m M) (string, error) {
 	}
 	text, err := json.Marshal(m)
 	if err != nil {
-		return "", fmt.Errorf("flink: %T does not travel as JSON: %w", m, err)
+		return "", fmt.Errorf("flink: %T cannot be written as JSON: %w", m, err)
 	}
 	var again M
 	if err := json.Unmarshal(text, &again); err != nil {
-		return "", fmt.Errorf("flink: %T does not come back from JSON: %w", m, err)
+		return "", fmt.Errorf("flink: %T cannot be read from its own JSON: %w", m, err)
 	}
 	second, err := json.Marshal(again)
 	if err == nil && string(second) != string(text) {
-		err = fmt.Errorf("it went as %.200s and came back as %.200s", text, second)
+		err = fmt.Errorf("its JSON is %.200s, and %.200s after it was read", text, second)
 	}
 	if err == nil {
 		t := reflect.TypeFor[M]()
@@ -100,14 +100,14 @@ func travels[M any](m M) (string, error) {
 		err = leftOut(v, t.PkgPath(), "")
 	}
 	if err != nil {
-		return "", fmt.Errorf("flink: %T loses something on the way to the workers: %w", m, err)
+		return "", fmt.Errorf("flink: %T would reach the workers changed: %w", m, err)
 	}
 	return string(text), nil
 }
 
-// leftOut looks for what JSON leaves out without a word: fields that are unexported or tagged so,
-// and the types behind interfaces. Structs of other packages than the maker's say themselves what
-// they are in JSON. path names v within the maker.
+// leftOut looks for what JSON omits silently: fields that are unexported or tagged "-", and the
+// types behind interfaces. Structs of other packages than the maker's are trusted to define their
+// own JSON. path names v within the maker.
 func leftOut(v reflect.Value, pkg, path string) error {
 	if v.CanInterface() {
 		if _, ok := v.Interface().(json.Marshaler); ok {
@@ -117,7 +117,7 @@ func leftOut(v reflect.Value, pkg, path string) error {
 	switch v.Kind() {
 	case reflect.Interface:
 		if !v.IsNil() {
-			return fmt.Errorf("%s is an interface; want a type that can be made of JSON", path)
+			return fmt.Errorf("%s is an interface; want a type that can be read from JSON", path)
 		}
 	case reflect.Pointer:
 		if !v.IsNil() {
@@ -142,7 +142,7 @@ func leftOut(v reflect.Value, pkg, path string) error {
 		for f, field := range v.Fields() {
 			name := strings.TrimPrefix(path+"."+f.Name, ".")
 			if (!f.IsExported() && !f.Anonymous || f.Tag.Get("json") == "-") && !field.IsZero() {
-				return fmt.Errorf("%s is not in its JSON; want it exported and without the tag, or empty here", name)
+				return fmt.Errorf("%s is not part of the JSON; want an exported field without the tag \"-\", or an empty one", name)
 			}
 			if f.IsExported() || f.Anonymous {
 				if err := leftOut(field, pkg, name); err != nil {

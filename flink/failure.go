@@ -47,7 +47,7 @@ func failureOf(operator string, err error) *Failure {
 	return f
 }
 
-// mark is before the line of JSON.
+// mark stands before the line of JSON.
 const mark = "tensorferry "
 
 // Error returns one line.
@@ -56,7 +56,7 @@ func (f *Failure) Error() string {
 	if err != nil {
 		return mark + f.Message
 	}
-	// A line's end to some, and the one that JSON leaves as it is.
+	// Some readers end a line at U+0085, which JSON does not escape.
 	return mark + strings.ReplaceAll(string(text), "\u0085", `\u0085`)
 }
 

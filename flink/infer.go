@@ -27,7 +27,7 @@ type Failed[IN any] struct {
 	At int64
 }
 
-// registered are the transforms that this program has made known to Beam.
+// registered has the types of the transforms that this program has registered with Beam.
 var registered sync.Map
 
 // Register tells Beam about Infer for these types. Call it from an init function, once for each
@@ -59,8 +59,8 @@ func TryInfer[IN, OUT any, M Maker[IN, OUT]](s beam.Scope, records beam.PCollect
 		fmt.Sprintf("Register[%v, %v, %v]", reflect.TypeFor[IN](), reflect.TypeFor[OUT](), reflect.TypeFor[M]()))
 }
 
-// apply adds a transform to a pipeline: that which transform makes of what travels. register is the
-// function that makes it known to Beam.
+// apply adds a transform to a pipeline. transform makes it from the shipment. register names the
+// function that registers it with Beam.
 func apply[M any](s beam.Scope, records beam.PCollection, m M, c Config, transform func(shipment) any, register string) (results, failed beam.PCollection, err error) {
 	c, err = c.resolve()
 	var cargo shipment
@@ -84,14 +84,14 @@ func apply[M any](s beam.Scope, records beam.PCollection, m M, c Config, transfo
 	return out[0], out[1], nil
 }
 
-// inGlobalWindow refuses windows: what leaves at the end of a bundle may be of any record of it,
-// and Beam then knows no window but the global one.
+// inGlobalWindow refuses windows. Results that leave at the end of a bundle may belong to any of
+// its records, and there Beam can assign only the global window.
 func inGlobalWindow(name string, records beam.PCollection) error {
 	if !records.IsValid() {
-		return fmt.Errorf("flink: %s: no collection", name)
+		return fmt.Errorf("flink: %s: the collection is not valid; want one that a transform returned", name)
 	}
 	if fn := records.WindowingStrategy().Fn; fn.Kind != window.GlobalWindows {
-		return fmt.Errorf("flink: %s: the collection is in %v; infer first and window the results, or put it into the global window "+
+		return fmt.Errorf("flink: %s: the collection is in %v; call Infer first and window its results, or put the collection into the global window "+
 			"(beam.WindowInto(s, window.NewGlobalWindows(), ...)) before", name, fn)
 	}
 	return nil

@@ -295,11 +295,11 @@ func TestTryInferRefuses(t *testing.T) {
 			w := beam.WindowInto(s, window.NewFixedWindows(time.Minute), questions)
 			_, _, err := TryInfer[question, answer](s, w, measure{}, Config{Name: "measure"})
 			return err
-		}, []string{"flink: measure: the collection is in FIX", "infer first and window the results", "beam.WindowInto(s, window.NewGlobalWindows(), ...)"}},
+		}, []string{"flink: measure: the collection is in FIX", "call Infer first and window its results", "beam.WindowInto(s, window.NewGlobalWindows(), ...)"}},
 		"no collection": {func() error {
 			_, _, err := TryInfer[question, answer](s, beam.PCollection{}, measure{}, Config{})
 			return err
-		}, []string{"flink: infer: no collection"}},
+		}, []string{"flink: infer: the collection is not valid"}},
 		"not registered": {func() error {
 			_, _, err := TryInfer[question, answer](s, questions, unregistered{}, Config{})
 			return err
@@ -329,7 +329,7 @@ func TestTryInferRefuses(t *testing.T) {
 
 func TestInferPanics(t *testing.T) {
 	defer func() {
-		if err, ok := recover().(error); !ok || !strings.Contains(err.Error(), "no collection") {
+		if err, ok := recover().(error); !ok || !strings.Contains(err.Error(), "the collection is not valid") {
 			t.Errorf("it panics with %v", err)
 		}
 	}()
@@ -356,17 +356,17 @@ func TestTravels(t *testing.T) {
 		err  error
 		want string
 	}{
-		"unexported": {lost(withHidden{secret: "x"}), "secret is not in its JSON"},
-		"pointer":    {lost(&withHidden{secret: "x"}), "secret is not in its JSON"},
+		"unexported": {lost(withHidden{secret: "x"}), "secret is not part of the JSON"},
+		"pointer":    {lost(&withHidden{secret: "x"}), "secret is not part of the JSON"},
 		"no maker":   {lost[*withHidden](nil), "*flink.withHidden is nil; want a maker"},
 		"nobody's":   {lost[Maker[question, answer]](nil), "is nil; want a maker"},
-		"tag":        {lost(withTag{Secret: "x"}), "Secret is not in its JSON"},
-		"function":   {lost(withFunc{F: func() {}}), "does not travel as JSON"},
+		"tag":        {lost(withTag{Secret: "x"}), "Secret is not part of the JSON"},
+		"function":   {lost(withFunc{F: func() {}}), "cannot be written as JSON"},
 		"any":        {lost(withAny{V: 1}), "V is an interface"},
-		"interface":  {lost(withError{Err: errors.New("x")}), "does not come back from JSON"},
-		"NaN":        {lost(withFloat{F: math.NaN()}), "does not travel as JSON"},
-		"infinity":   {lost(withFloat{F: math.Inf(1)}), "does not travel as JSON"},
-		"nested":     {lost(withNested{In: []map[string]*withHidden{{"a": {}}, {"b": {secret: "x"}}}}), "In.secret is not in its JSON"},
+		"interface":  {lost(withError{Err: errors.New("x")}), "cannot be read from its own JSON"},
+		"NaN":        {lost(withFloat{F: math.NaN()}), "cannot be written as JSON"},
+		"infinity":   {lost(withFloat{F: math.Inf(1)}), "cannot be written as JSON"},
+		"nested":     {lost(withNested{In: []map[string]*withHidden{{"a": {}}, {"b": {secret: "x"}}}}), "In.secret is not part of the JSON"},
 	} {
 		if c.err == nil || !strings.Contains(c.err.Error(), c.want) || !strings.HasPrefix(c.err.Error(), "flink: ") {
 			t.Errorf("%s: %v; want %q in it", name, c.err, c.want)

@@ -13,32 +13,33 @@ import (
 	"github.com/tensorferry/tensorferry/internal/guard"
 )
 
-// lane is an operator that bundles are run on, one after another. While a bundle is being processed
-// the operator is driven by the bundle's goroutine; while it waits for more records, by one of the
-// lane's own, which lets timers, retries and calls go on but emits nothing, since Beam takes
-// results from the bundle's goroutine alone.
+// lane is an operator on which bundles run, one after another. While a bundle processes a record,
+// the bundle's goroutine steps the operator. Between records a goroutine of the lane's own steps
+// it, so that timers, retries and calls continue. That one emits nothing, because Beam takes
+// results from the bundle's goroutine only.
 //
-// The lane's own goroutine never waits for mu: a bundle that has it steps the operator anyway.
-// Whoever has had it rings if the other one would not wake by itself in time, or found mu taken.
+// The lane's own goroutine never waits for mu: a bundle that holds mu steps the operator anyway.
+// When the bundle releases mu, it rings for the lane's goroutine if that would not wake in time by
+// itself, or has found mu locked.
 type lane[IN, OUT any] struct {
 	op    *async.Operator[IN, OUT]
 	woken chan struct{} // for the bundle
 	bored chan struct{} // for the lane's own goroutine
-	alarm atomic.Int64  // when that one wakes by itself, as a tick; 0: never, or it found mu taken
+	alarm atomic.Int64  // the tick at which that one wakes; 0: never, or it found mu locked
 	quit  context.CancelFunc
 	gone  sync.WaitGroup
 
 	mu     sync.Mutex
 	closed bool
 	made   time.Time
-	used   time.Time // when a bundle last did something
-	next   time.Time // when the operator must be stepped, by the newest step of a bundle
+	used   time.Time // when a bundle last used the lane
+	next   time.Time // when the operator must be stepped next, as a bundle's last step said
 	drains int64
 	timer  *time.Timer
 	one    [1]async.Record[IN]
 	out    results[OUT]
 	failed []async.Failed[IN]
-	broken error // the lane's own goroutine was ended by a function of the user's
+	broken error // set if a user's function ended the lane's own goroutine
 }
 
 // results is the Emitter of a lane. There are no watermarks: Beam keeps those.
@@ -54,7 +55,7 @@ func ring(c chan struct{}) {
 	}
 }
 
-// openLane makes a lane and opens its channel, which takes as long as the function's Open.
+// openLane makes a lane and opens its channel. It takes as long as the function's Open.
 func openLane[IN, OUT any](ctx context.Context, fn async.Function[IN, OUT], c Config, index int, log *slog.Logger) (*lane[IN, OUT], error) {
 	l := &lane[IN, OUT]{woken: make(chan struct{}, 1), bored: make(chan struct{}, 1), made: time.Now(), timer: time.NewTimer(time.Hour)}
 	l.used = l.made
@@ -79,7 +80,7 @@ func (l *lane[IN, OUT]) keep(ctx context.Context) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
-		// Before TryLock: a bundle because of which that fails reads it afterwards.
+		// Store before TryLock: a bundle that makes TryLock fail reads alarm after it unlocks mu.
 		l.alarm.Store(0)
 		var due <-chan time.Time
 		if l.mu.TryLock() {
@@ -101,8 +102,8 @@ func (l *lane[IN, OUT]) keep(ctx context.Context) {
 	}
 }
 
-// alone steps the operator without a bundle, and says when it must step again. It unlocks mu, also
-// if a function of the user's ends the goroutine.
+// alone steps the operator without a bundle, and returns when it must step again. It unlocks mu,
+// even if a user's function ends the goroutine.
 func (l *lane[IN, OUT]) alone() time.Time {
 	returned := false
 	defer func() {
@@ -111,7 +112,7 @@ func (l *lane[IN, OUT]) alone() time.Time {
 		}
 		l.mu.Unlock()
 	}()
-	// A failure is the next bundle step's to report.
+	// The bundle's next step reports a failure.
 	st, _ := l.op.Step(time.Now(), 0, &l.out)
 	if !st.Next.IsZero() {
 		l.alarm.Store(l.tick(st.Next))
@@ -120,14 +121,14 @@ func (l *lane[IN, OUT]) alone() time.Time {
 	return st.Next
 }
 
-// taker takes what leaves a lane: from the bundle's goroutine, in order.
+// taker takes results and failures from a lane, in order, on the bundle's goroutine.
 type taker[IN, OUT any] struct {
 	result func(*async.Record[OUT])
 	failed func(*async.Failed[IN])
 }
 
-// process admits a record, waiting until there is room, and hands over what leaves meanwhile. An
-// error is the end of the lane.
+// process waits for room, admits a record, and passes on what leaves meanwhile. After an error the
+// lane cannot be used.
 func (l *lane[IN, OUT]) process(ctx context.Context, rec *async.Record[IN], to taker[IN, OUT]) error {
 	l.mu.Lock()
 	defer l.release()
@@ -136,7 +137,7 @@ func (l *lane[IN, OUT]) process(ctx context.Context, rec *async.Record[IN], to t
 		switch {
 		case l.closed:
 			return idle.ErrAbandoned
-		case l.broken != nil: // in the midst of a step, so the operator takes no other
+		case l.broken != nil: // it broke within a step, so the operator cannot be stepped again
 			return l.broken
 		}
 		admitted := l.op.Admit(l.one[:]) == 1
@@ -153,7 +154,8 @@ func (l *lane[IN, OUT]) process(ctx context.Context, rec *async.Record[IN], to t
 	}
 }
 
-// drain waits until everything has its outcome, and hands it over. An error is the end of the lane.
+// drain waits until every record has its outcome, and passes all on. After an error the lane cannot
+// be used.
 func (l *lane[IN, OUT]) drain(ctx context.Context, to taker[IN, OUT]) error {
 	l.mu.Lock()
 	defer l.release()
@@ -176,25 +178,25 @@ func (l *lane[IN, OUT]) drain(ctx context.Context, to taker[IN, OUT]) error {
 	}
 }
 
-// release ends what a bundle does on the lane, and leaves the rest to the lane's own goroutine.
+// release unlocks the lane and leaves the operator to the lane's own goroutine.
 func (l *lane[IN, OUT]) release() {
 	l.used = time.Now()
 	next := l.next
 	l.mu.Unlock()
-	// After Unlock, so that from here on the other one does not find mu taken. Without a next time
+	// Load after Unlock: from here on the other goroutine can lock mu. Without a next time
 	// nothing is in flight.
 	if alarm := l.alarm.Load(); !next.IsZero() && (alarm == 0 || l.tick(next) < alarm) {
 		ring(l.bored)
 	}
 }
 
-// tick is a time as a number that no change of the clock moves, and never 0.
+// tick returns a time as a number that is never 0 and that changes of the wall clock do not affect.
 func (l *lane[IN, OUT]) tick(t time.Time) int64 { return int64(t.Sub(l.made)) | 1 }
 
-// turn is how many results leave in one step.
+// turn is the most results that leave in one step.
 const turn = 1024
 
-// step does what is due and passes on what has left.
+// step steps the operator and passes on its results and failures.
 func (l *lane[IN, OUT]) step(to taker[IN, OUT]) (async.Status[IN], error) {
 	if l.broken != nil {
 		return async.Status[IN]{}, l.broken
@@ -236,8 +238,8 @@ func (l *lane[IN, OUT]) wait(ctx context.Context, next time.Time) error {
 	return nil
 }
 
-// Close implements idle.Thing: it closes the channel. A bundle that comes back to it is told. It
-// waits for the bundle that is at work.
+// Close implements idle.Thing: it closes the channel. It waits for a bundle that uses the lane. A
+// bundle that uses it later gets ErrAbandoned.
 func (l *lane[IN, OUT]) Close() error {
 	l.mu.Lock()
 	l.closed = true
@@ -251,11 +253,11 @@ func (l *lane[IN, OUT]) Close() error {
 // Abandoned implements idle.Thing.
 func (l *lane[IN, OUT]) Abandoned(since time.Time) bool {
 	if !l.mu.TryLock() {
-		return false // one does
+		return false // a goroutine uses it
 	}
 	used := l.used
 	l.mu.Unlock()
-	// As in release: the lane's own goroutine may have found mu taken.
+	// As in release: the lane's own goroutine may have found mu locked.
 	if l.alarm.Load() == 0 {
 		ring(l.bored)
 	}

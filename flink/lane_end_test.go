@@ -72,7 +72,7 @@ func TestAbandonedLane(t *testing.T) {
 				if !errors.Is(got, idle.ErrAbandoned) {
 					t.Errorf("%v", got)
 				}
-				h.wantFailure(got, "backend", -1, -1, "done nothing for too long")
+				h.wantFailure(got, "backend", -1, -1, "not used it for too long")
 
 				h.b.start()
 				h.push(4)

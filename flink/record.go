@@ -54,7 +54,7 @@ func decodeRecord(b []byte) (r Record, err error) {
 		return r, errRecord
 	}
 	b = b[n:]
-	// The buffer is Beam's, and used again.
+	// Copy, because Beam uses the buffer again.
 	r.Key, r.Value = string(b[:size]), append([]byte(nil), b[size:]...)
 	return r, nil
 }
@@ -69,8 +69,8 @@ type FailedRecord struct {
 	At int64
 }
 
-// The coder is ours, so that Flink's side sees bytes alone: of Beam's rows, which Go makes of
-// structs, it reads some otherwise.
+// The type has its own coder, so that Flink handles it as bytes. Flink's side reads some of the
+// rows that Beam's Go SDK makes of structs differently.
 func encodeFailed(f FailedRecord) ([]byte, error) {
 	form := failedForm{FailedRecord: f}
 	if !utf8.ValidString(f.Record.Key) {
@@ -91,7 +91,7 @@ func decodeFailed(b []byte) (FailedRecord, error) {
 // failedForm is a FailedRecord in JSON.
 type failedForm struct {
 	FailedRecord
-	// Key is the record's where it is no text: that of a record of Kafka may be any bytes.
+	// Key is the record's key if it is not valid UTF-8. A Kafka record's key may be any bytes.
 	Key []byte `json:",omitempty"`
 }
 
@@ -139,8 +139,8 @@ func (f *recordFn[M]) Setup() error {
 	return f.b.setup(f, c, m.Function, taker[json.RawMessage, json.RawMessage]{
 		result: func(r *async.Record[json.RawMessage]) { f.emit(eventtime.ToBeam(r.Time), placed(r)) },
 		failed: func(x *async.Failed[json.RawMessage]) {
-			// The place, the class and the attempts are fields of their own, so of the error only
-			// the reason is left.
+			// The place, the class and the attempts have their own fields, so Error is only the
+			// reason.
 			reason := x.Err
 			if r, ok := errors.AsType[*async.RecordError](reason); ok {
 				reason = r.Err

@@ -171,10 +171,10 @@ func TestInferRecordsRefuses(t *testing.T) {
 	windows := beam.WindowInto(s, window.NewFixedWindows(time.Minute), lines)
 	for want, err := range map[string]error{
 		"add func init() { flink.RegisterRecords[flink.unregisteredRecords]() }": try(InferRecords(s, lines, unregisteredRecords{}, Config{})),
-		"no collection":      try(InferRecords(s, beam.PCollection{}, wrap{}, Config{})),
-		"window the results": try(InferRecords(s, windows, wrap{}, Config{})),
-		"the order is keyed": try(InferRecords(s, lines, wrap{}, Config{Async: async.Config{Order: async.Keyed}})),
-		"flink: infer: ":     try(InferRecords(s, beam.Create(s, 1), wrap{}, Config{})),
+		"the collection is not valid":                                            try(InferRecords(s, beam.PCollection{}, wrap{}, Config{})),
+		"window its results":                                                     try(InferRecords(s, windows, wrap{}, Config{})),
+		"the order is keyed":                                                     try(InferRecords(s, lines, wrap{}, Config{Async: async.Config{Order: async.Keyed}})),
+		"flink: infer: ":                                                         try(InferRecords(s, beam.Create(s, 1), wrap{}, Config{})),
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("the error is %v; want %q in it", err, want)

@@ -4,23 +4,23 @@ import (
 	"strings"
 )
 
-// together reports what each alone may be, but not at once. Keys that have a
-// fault of their own are zero by now and so say nothing.
+// together reports keys that are valid alone but not together. A key with a fault of its own is
+// zero by now, so it causes no second fault.
 func (d *decoder) together(s *Spec) {
 	at := func(path string) Position { return place(d.at, path) }
 	given := func(path string) bool { _, ok := d.at[path]; return ok }
 	i := &s.Infer
 	drains := i.Barrier == BarrierDrain || i.Barrier == BarrierDefault && i.Order != OrderUnordered && !given("infer.barrier")
 	if i.DrainLimit > 0 && !drains && (i.Barrier != BarrierDefault || !given("infer.barrier")) {
-		d.fault(at("infer.drain_limit"), "infer.drain_limit: nothing is drained with barrier: snapshot, the default of order: unordered; want barrier: drain, or no limit")
+		d.fault(at("infer.drain_limit"), "infer.drain_limit: it has no effect with barrier: snapshot, the default of order: unordered; want barrier: drain, or no drain_limit")
 	}
 	if i.Timeout == Off && drains && i.DrainLimit == 0 && !given("infer.drain_limit") {
-		d.fault(at("infer.timeout"), "infer.timeout: none, while a checkpoint waits for every call in progress (barrier: drain) and so might never end; want a timeout, a drain_limit or barrier: snapshot")
+		d.fault(at("infer.timeout"), "infer.timeout: without a timeout a checkpoint might never end, because it waits for every call in progress (barrier: drain); want a timeout, a drain_limit or barrier: snapshot")
 	}
 	d.operator(i)
 	switch {
 	case i.Order == OrderKeyed && !given("infer.key"):
-		d.fault(at("infer.order"), "infer.key: missing; want the field that holds the key, such as {field: user.id}, since the order is keyed")
+		d.fault(at("infer.order"), "infer.key: missing; order: keyed wants the field that holds the key, such as {field: user.id}")
 	case i.Order != OrderKeyed && i.Order != "" && given("infer.key"):
 		d.fault(at("infer.key"), "infer.key: the order is %s; want order: keyed, or no key", i.Order)
 	}
@@ -40,17 +40,23 @@ func (d *decoder) together(s *Spec) {
 	}
 }
 
-// operator reports what keys of the infer section have against each other, whoever the host is.
+// operator reports keys of the infer section that contradict each other in any host.
 func (d *decoder) operator(i *Infer) {
 	at := func(path string) Position { return place(d.at, path) }
 	if i.Timeout == Off && i.Retry.Max > 0 {
-		d.fault(at("infer.retry"), "infer.retry: retries need a timeout that bounds them; want infer.timeout above 0, or max: 0")
+		d.fault(at("infer.retry"), "infer.retry: retries need a timeout to bound them; want infer.timeout above 0, or max: 0")
 	}
 	if i.MaxCalls > i.Capacity && i.Capacity > 0 {
 		d.fault(at("infer.max_calls"), "infer.max_calls: want at most the capacity, %d, found %d", i.Capacity, i.MaxCalls)
 	}
 	if i.Retry.MaxDelay > 0 && i.Retry.MaxDelay < i.Retry.Delay {
 		d.fault(at("infer.retry.max_delay"), "infer.retry.max_delay: want at least the delay, %v, found %v", i.Retry.Delay, i.Retry.MaxDelay)
+	}
+	if r := &i.Reconnect; r.MaxDelay > 0 && r.MaxDelay < r.Delay {
+		d.fault(at("infer.reconnect.max_delay"), "infer.reconnect.max_delay: want at least the delay, %v, found %v", r.Delay, r.MaxDelay)
+	}
+	if _, given := d.at["infer.shared_memory"]; i.SharedMemoryMin > 0 && !given {
+		d.fault(at("infer.shared_memory_min"), "infer.shared_memory_min: it has no effect without shared_memory; want shared_memory too, or no shared_memory_min")
 	}
 	if i.Overwrite {
 		return

@@ -16,9 +16,8 @@ import (
 	"github.com/goccy/go-yaml/ast"
 )
 
-// decoder turns the YAML tree into a Spec and gathers faults on the way. Whoever
-// asks it for a value that is absent or wrong gets the zero value; what is
-// wrong has then been recorded.
+// decoder turns the YAML tree into a Spec and gathers faults on the way. A value that is absent or
+// wrong reads as zero. The decoder has then recorded the fault of a wrong one.
 type decoder struct {
 	file, dir string
 	faults    Faults
@@ -26,10 +25,10 @@ type decoder struct {
 	at        map[string]Position
 }
 
-// renamed are keys that had another name before, by their paths, and the name that they have now.
+// renamed has the new name of each renamed key, by the key's old path.
 var renamed = map[string]string{"sidecar.window": "max_batch_delay"}
 
-// value is a node and how the file came to it.
+// value is a node and its place in the file.
 type value struct {
 	path string
 	key  string   // the path's last element as the file has it
@@ -41,7 +40,7 @@ func (d *decoder) fault(at Position, format string, args ...any) {
 	d.faults = append(d.faults, Fault{File: d.file, Position: at, Message: fmt.Sprintf(format, args...)})
 }
 
-// wrong reports a value that is not what was wanted.
+// wrong reports a value that is not what its key wants.
 func (d *decoder) wrong(v value, want string) {
 	d.fault(position(v.node), "%s: want %s, found %s", v.path, want, describe(v.node))
 }
@@ -62,7 +61,7 @@ type section struct {
 	d      *decoder
 	v      value
 	values map[string]value
-	broken bool // not a mapping; has been reported
+	broken bool // not a mapping, which has been reported
 }
 
 // section reads a mapping and reports the keys that are not among known. An
@@ -83,7 +82,7 @@ func (d *decoder) section(v value, known ...string) *section {
 	return s
 }
 
-// mapping reads the keys of a mapping that allowed lets in.
+// mapping reads the keys of a mapping that allowed accepts.
 func (d *decoder) mapping(v value, allowed func(key string, at Position) bool) (values map[string]value, broken bool) {
 	var entries []*ast.MappingValueNode
 	switch n := v.node.(type) {
@@ -256,7 +255,7 @@ func (s *section) share(key string) *float64 {
 // maxDuration keeps sums of a few durations far from overflow.
 const maxDuration = 100 * 365 * 24 * time.Hour
 
-// duration reads a duration above 0, or a 0 if that means something here.
+// duration reads a duration above 0. If zero is not empty, 0 is valid too, and zero is its meaning.
 func (s *section) duration(key, zero string) time.Duration {
 	v, ok := s.values[key]
 	if !ok {
@@ -278,7 +277,7 @@ func (s *section) duration(key, zero string) time.Duration {
 	return 0
 }
 
-// isZero reports whether a number or duration is a 0, and no fault.
+// isZero reports whether a number or duration is given, is valid and is 0.
 func (s *section) isZero(key string) bool {
 	v, ok := s.values[key]
 	if !ok {
@@ -343,7 +342,7 @@ func (d *decoder) resolve(path string) string {
 	return filepath.Join(d.dir, path)
 }
 
-// elements returns the elements of a list, or the value itself if it is none.
+// elements returns the elements of a list, or the value itself if it is not a list.
 func elements(v value) []value {
 	list, ok := v.node.(*ast.SequenceNode)
 	if !ok {
@@ -356,11 +355,11 @@ func elements(v value) []value {
 	return vs
 }
 
-// names reads a mapping whose keys are the user's own names, in their order.
+// names reads a mapping whose keys are the user's own names, in the order of the names.
 func (d *decoder) names(v value, valid *regexp.Regexp, want string) []value {
 	values, _ := d.mapping(v, func(k string, at Position) bool {
 		if !valid.MatchString(k) {
-			d.fault(at, "%s: %q is no name; want %s", v.path, k, want)
+			d.fault(at, "%s: %q is not a valid name; want %s", v.path, k, want)
 			return false
 		}
 		return true
@@ -370,7 +369,7 @@ func (d *decoder) names(v value, valid *regexp.Regexp, want string) []value {
 	})
 }
 
-// position of a node; the parser's own is that of the colon for mappings.
+// position returns the place of a node. For a mapping, the parser would return that of the colon.
 func position(n ast.Node) Position {
 	switch m := n.(type) {
 	case nil:
@@ -389,7 +388,7 @@ func position(n ast.Node) Position {
 	return Position{max(tk.Position.Line, 1), max(tk.Position.Column, 1)}
 }
 
-// describe says what a node is, shortly.
+// describe says in a few words what a node is.
 func describe(n ast.Node) string {
 	switch n := n.(type) {
 	case *ast.NullNode:

@@ -28,6 +28,9 @@ infer:
   capacity: 200
   max_bytes: 32MiB
   shared_memory: 128MiB
+  shared_memory_min: 16KiB
+  open_timeout: 5m
+  reconnect: {delay: 20ms, max_delay: 1s, multiplier: 2, jitter: 0}
   timeout: 1s
   hold: 30s
   max_calls: 100
@@ -42,6 +45,7 @@ infer:
   barrier: drain
   drain_limit: 5s
   max_batch: 64
+  max_batch_bytes: 8MiB
   window: 2
   max_message: 16MiB
   idempotent: false
@@ -81,7 +85,9 @@ func TestEveryKey(t *testing.T) {
 		Source: Source{File: &FileSource{Paths: []string{"/jobs/digits.jsonl", "/data/more-*.jsonl"}, SplitSize: 1 << 20, MaxLine: 64 << 10}},
 		Infer: Infer{Endpoint: "unix:///run/digits.sock", Model: "digits", Version: "3", Order: OrderKeyed, Key: Field{"user.id"},
 			Capacity: 200, MaxBytes: 32 << 20, SharedMemory: 128 << 20, Timeout: time.Second, Hold: 30 * time.Second, MaxCalls: 100,
-			Retry: Retry{Max: 3, Delay: 50 * time.Millisecond, Multiplier: 2, MaxDelay: time.Second, Jitter: &steady, Budget: 50},
+			SharedMemoryMin: 16 << 10, OpenTimeout: 5 * time.Minute,
+			Reconnect: Reconnect{Delay: 20 * time.Millisecond, MaxDelay: time.Second, Multiplier: 2, Jitter: &steady},
+			Retry:     Retry{Max: 3, Delay: 50 * time.Millisecond, Multiplier: 2, MaxDelay: time.Second, Jitter: &steady, Budget: 50},
 			OnError: map[string]OnError{
 				"record": {Action: ActionDeadLetter},
 				"timeout": {Action: ActionFallback, Fields: []FallbackField{
@@ -91,7 +97,7 @@ func TestEveryKey(t *testing.T) {
 				"transport": {Action: ActionFail},
 				"permanent": {Action: ActionDrop},
 			},
-			Barrier: BarrierDrain, DrainLimit: 5 * time.Second, MaxBatch: 64, Window: 2, MaxMessage: 16 << 20, NotIdempotent: true,
+			Barrier: BarrierDrain, DrainLimit: 5 * time.Second, MaxBatch: 64, MaxBatchBytes: 8 << 20, Window: 2, MaxMessage: 16 << 20, NotIdempotent: true,
 			Inputs:  map[string]Field{"pixels": {"image.pixels"}},
 			Outputs: map[string]Output{"label": {Field: "digit"}, "probs:0": {"scores", NaNString}}, Overwrite: true,
 			Tensors: &Tensors{
@@ -158,7 +164,7 @@ j.yaml:7:3: infer.timout: unknown key; did you mean "timeout"?`},
 		{"too large a share", rest + infer + "trace: {endpoint: 'c:4317', sample: 1.5}\n",
 			`j.yaml:5:37: trace.sample: want a number from 0 to 1, found 1.5`},
 		{"headers that cannot be sent", rest + infer + "trace: {endpoint: 'c:4317', headers: {X-Key: a, x-note: \"\\e\"}}\n",
-			`j.yaml:5:39: trace.headers: "X-Key" is no name; want a header's name, in lower case
+			`j.yaml:5:39: trace.headers: "X-Key" is not a valid name; want a header's name, in lower case
 j.yaml:5:57: trace.headers.x-note: want a header's value, of printable ASCII characters, found "\x1b"`},
 		{"everything missing", "log: {}\n",
 			`j.yaml:1:1: name: missing; want the job's name
@@ -195,7 +201,7 @@ j.yaml:3:21: sink.file.path: want a folder for the results, found ""`},
 			`j.yaml:7:15: infer.inputs.x: want a mapping (key: value), found "y"
 j.yaml:7:29: infer.inputs.z.field: want a field of the record, such as a or a.b, found "a..b"
 j.yaml:8:32: infer.outputs.q: the field "r" is taken by output "p"; want a field of its own
-j.yaml:8:43: infer.outputs: "" is no name; want the name of a tensor`},
+j.yaml:8:43: infer.outputs: "" is not a valid name; want the name of a tensor`},
 		{"output in the place of an input", rest + "infer:\n  model: m\n  endpoint: h:1\n  inputs: {x: {field: a.b}}\n  outputs: {p: {field: a}, q: {field: c.d}}\n",
 			`j.yaml:8:17: infer.outputs.p: the field "a" holds the input "x"; want another field, or overwrite: true
 j.yaml:8:39: infer.outputs.q.field: want the name of a field of the result, without dots, found "c.d"`},
@@ -210,18 +216,28 @@ j.yaml:8:45: infer.tensors.inputs.y.type: missing; want a datatype, such as FP32
 j.yaml:8:56: infer.tensors.inputs.y.shape: want a list of dimensions, each -1 (any size) or a whole number from 0 on, such as [-1, 64], found 3
 j.yaml:8:84: infer.tensors.inputs.z.shape[0]: want a list of dimensions, each -1 (any size) or a whole number from 0 on, such as [-1, 64], found -2`},
 		{"drain without a timeout", rest + "infer: {model: m, endpoint: 'h:1', timeout: 0s}\n",
-			`j.yaml:4:36: infer.timeout: none, while a checkpoint waits for every call in progress (barrier: drain) and so might never end; want a timeout, a drain_limit or barrier: snapshot`},
+			`j.yaml:4:36: infer.timeout: without a timeout a checkpoint might never end, because it waits for every call in progress (barrier: drain); want a timeout, a drain_limit or barrier: snapshot`},
 		{"retry without a timeout", rest + "infer: {model: m, endpoint: 'h:1', order: unordered, timeout: 0, retry: {max: 1}}\n",
-			`j.yaml:4:66: infer.retry: retries need a timeout that bounds them; want infer.timeout above 0, or max: 0`},
+			`j.yaml:4:66: infer.retry: retries need a timeout to bound them; want infer.timeout above 0, or max: 0`},
 		{"numbers of the operator", rest + "infer: {model: m, endpoint: 'h:1', max_bytes: 2TiB, drain_limit: 5, retry: {max: 1, jitter: 2, budget: -1}}\n",
 			`j.yaml:4:47: infer.max_bytes: want a number of bytes from 0 to 1024GiB, such as 64MiB or 500KB, found "2TiB"
 j.yaml:4:66: infer.drain_limit: want a duration with its unit, such as 500ms, 10s or 2m, or 0 for none, found 5
 j.yaml:4:93: infer.retry.jitter: want a number from 0 to 1, found 2
 j.yaml:4:104: infer.retry.budget: want a whole number from 0 to 1000000, found -1`},
+		{"the client's numbers", rest + "infer: {model: m, endpoint: 'h:1', max_batch_bytes: 0, shared_memory_min: 4KiB, open_timeout: 0, reconnect: {delay: 0, multiplier: 101, jitter: 1, max: 1s}}\n",
+			`j.yaml:4:53: infer.max_batch_bytes: want a number of bytes from 1 to 2147483647, such as 64MiB or 500KB, found 0
+j.yaml:4:56: infer.shared_memory_min: it has no effect without shared_memory; want shared_memory too, or no shared_memory_min
+j.yaml:4:95: infer.open_timeout: want a duration above 0 with its unit, such as 500ms, 10s or 2m, found 0
+j.yaml:4:117: infer.reconnect.delay: want a duration above 0 with its unit, such as 500ms, 10s or 2m, found 0
+j.yaml:4:132: infer.reconnect.multiplier: want a number from 1 to 100, found 101
+j.yaml:4:145: infer.reconnect.jitter: want a number from 0 to less than 1, found 1
+j.yaml:4:148: infer.reconnect.max: unknown key; known here: delay, max_delay, multiplier, jitter`},
+		{"a longest delay below the first", rest + "infer: {model: m, endpoint: 'h:1', reconnect: {delay: 2s, max_delay: 1s}}\n",
+			`j.yaml:4:59: infer.reconnect.max_delay: want at least the delay, 2s, found 1s`},
 		{"a drain limit without a drain", rest + "infer: {model: m, endpoint: 'h:1', order: unordered, drain_limit: 5s}\n",
-			`j.yaml:4:54: infer.drain_limit: nothing is drained with barrier: snapshot, the default of order: unordered; want barrier: drain, or no limit`},
+			`j.yaml:4:54: infer.drain_limit: it has no effect with barrier: snapshot, the default of order: unordered; want barrier: drain, or no drain_limit`},
 		{"keyed without a key", rest + "infer: {model: m, endpoint: 'h:1', order: keyed}\n",
-			`j.yaml:4:36: infer.key: missing; want the field that holds the key, such as {field: user.id}, since the order is keyed`},
+			`j.yaml:4:36: infer.key: missing; order: keyed wants the field that holds the key, such as {field: user.id}`},
 		{"a key without keyed", rest + "infer: {model: m, endpoint: 'h:1', key: {field: a}}\n",
 			`j.yaml:4:36: infer.key: the order is ordered; want order: keyed, or no key`},
 		{"a key that is none", rest + "infer: {model: m, endpoint: 'h:1', order: keyed, key: {field: a.}}\n",
@@ -236,21 +252,21 @@ j.yaml:10:15: infer.on_error.timeout.digit: unknown key; known here: fallback
 j.yaml:11:15: infer.on_error.overload: want fail, drop, dead_letter or {fallback: {field: value}}, found a list
 j.yaml:12:25: infer.on_error.backend.fallback: want a mapping (key: value), found 1
 j.yaml:13:17: infer.on_error.permanent.fallback: want at least one field, such as digit: -1
-j.yaml:14:28: infer.on_error.transport.fallback: "a.b" is no name; want the name of a field of the result, without dots
-j.yaml:14:40: infer.on_error.transport.fallback.ok: want a value that JSON has, found .inf
-j.yaml:14:46: infer.on_error.transport.fallback: "" is no name; want the name of a field of the result, without dots
+j.yaml:14:28: infer.on_error.transport.fallback: "a.b" is not a valid name; want the name of a field of the result, without dots
+j.yaml:14:40: infer.on_error.transport.fallback.ok: want a value that JSON can express, found .inf
+j.yaml:14:46: infer.on_error.transport.fallback: "" is not a valid name; want the name of a field of the result, without dots
 j.yaml:14:63: infer.on_error.transport.fallback.c.d: given twice, first on line 14
 j.yaml:15:1: dead_letter: want file or kafka`},
 		{"a fallback in the place of an input", rest + "infer:\n  model: m\n  endpoint: h:1\n  inputs: {x: {field: a.b}}\n  on_error: {record: {fallback: {a: 1}}}\n",
 			`j.yaml:8:34: infer.on_error.record.fallback.a: the field "a" holds the input "x"; want another field, or overwrite: true`},
 		{"dead letters without a place", rest + "infer: {model: m, endpoint: 'h:1', on_error: {record: drop, timeout: dead_letter}}\n",
-			`j.yaml:4:61: infer.on_error.timeout: dead_letter, and there is nowhere to put them; want a section dead_letter: {file: {path: failed}}`},
+			`j.yaml:4:61: infer.on_error.timeout: dead_letter needs a place for the records; want a section dead_letter: {file: {path: failed}}`},
 		{"a place without dead letters", rest + "infer: {model: m, endpoint: 'h:1', on_error: {record: drop}}\ndead_letter: {file: {path: failed}}\n",
-			`j.yaml:5:1: dead_letter: no failure goes there; want dead_letter for a class of infer.on_error, such as {record: dead_letter}, or no such section`},
+			`j.yaml:5:1: dead_letter: no failure goes there; want dead_letter for a class of infer.on_error, such as {record: dead_letter}, or no section dead_letter`},
 		{"dead letters among the results", "name: a\nsource: {stdin: {}}\nsink: {file: {path: out}}\ninfer: {model: m, endpoint: 'h:1', on_error: {record: dead_letter}}\ndead_letter: {file: {path: ./x/../out/}}\n",
 			`j.yaml:5:22: dead_letter.file.path: want another folder than the sink's, /jobs/out`},
 		{"restart's parameters", "name: a\nsource: {file: {path: x}}\nsink: {stdout: }\n" + infer + "restart: {strategy: fixed-delay, attempts: 2, jitter: 0.5}\n",
-			`j.yaml:5:47: restart.jitter: no parameter of fixed-delay, which has attempts, delay`},
+			`j.yaml:5:47: restart.jitter: not a parameter of strategy fixed-delay, which has attempts, delay`},
 		{"restart without a strategy", rest + infer + "restart: {attempts: 2}\n",
 			`j.yaml:5:1: restart.strategy: missing; want none, fixed-delay, failure-rate or exponential-delay`},
 		{"restart of standard input", rest + infer + "restart: {strategy: fixed-delay}\n",
@@ -270,15 +286,15 @@ j.yaml:5:59: restart.max_delay: want at least the initial delay, 2s, found 1s`},
 j.yaml:5:14: log.level: want debug, info, warn or error, found a tag, which job files do not have`},
 		{"no YAML", "name: [a\n", `j.yaml:1:7: not valid YAML: sequence end token ']' not found`},
 		{"tabs", "name: a\nsource:\n\tstdin: {}\n", `j.yaml:3:1: not valid YAML: found character '	' that cannot start any token`},
-		{"two documents", rest + infer + "---\nname: b\n", `j.yaml:6:1: a second document; want one job a file`},
-		{"nothing", "# only a comment\n", `j.yaml:1:1: the file says nothing; want name, source, infer and sink`},
+		{"two documents", rest + infer + "---\nname: b\n", `j.yaml:6:1: a second YAML document; want one job per file`},
+		{"nothing", "# only a comment\n", `j.yaml:1:1: the file is empty; want name, source, infer and sink`},
 		{"a key that no known one is near", rest + infer + "foo: 1\n", "j.yaml:5:1: foo: unknown key; known here: name, parallelism, source, infer, sink, dead_letter, checkpoint, restart, sidecar, stop_timeout, log, trace"},
 		{"a merge at the top", rest + infer + "<<: {a: b}\n", "j.yaml:5:1: the file: want a plain key, found an anchor, alias or merge, which job files do not have"},
-		{"a word for a section", "name: a\nsource: stdin\nsink: stdout\n" + infer, "j.yaml:2:9: source: want a mapping, as {stdin: {}}\nj.yaml:3:7: sink: want a mapping, as {stdout: {}}"},
+		{"a word for a section", "name: a\nsource: stdin\nsink: stdout\n" + infer, "j.yaml:2:9: source: want a mapping, such as {stdin: {}}\nj.yaml:3:7: sink: want a mapping, such as {stdout: {}}"},
 		{"a text", "hello\n", `j.yaml:1:1: the file: want a mapping (key: value), found "hello"`},
-		{"binary", "\x7fELF\x00\x00", `j.yaml:1:1: the file is not text or nests more than 100 brackets; want a job file`},
-		{"deep", strings.Repeat("[", 60_000), `j.yaml:1:1: the file is not text or nests more than 100 brackets; want a job file`},
-		{"large", strings.Repeat("# large\n", 10_000), `j.yaml:1:1: the file has more than 65536 bytes; want a job file`},
+		{"binary", "\x7fELF\x00\x00", `j.yaml:1:1: the file is not text, or nests more than 100 brackets; want a job file`},
+		{"deep", strings.Repeat("[", 60_000), `j.yaml:1:1: the file is not text, or nests more than 100 brackets; want a job file`},
+		{"large", strings.Repeat("# large\n", 10_000), `j.yaml:1:1: the file has more than 65536 bytes, the most that a job file may have`},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -325,8 +341,8 @@ func TestLoad(t *testing.T) {
 	}
 	// A host reports a fault at its key, or at the nearest parent that the file has.
 	for path, want := range map[string]string{
-		"sidecar.models.digits": "job.yaml:45:5: sidecar.models.digits: no such file",
-		"infer.inputs.pixels.x": "job.yaml:32:12: infer.inputs.pixels.x: no such file",
+		"sidecar.models.digits": "job.yaml:49:5: sidecar.models.digits: no such file",
+		"infer.inputs.pixels.x": "job.yaml:36:12: infer.inputs.pixels.x: no such file",
 		"nowhere":               "job.yaml:1:1: nowhere: no such file",
 	} {
 		if got := s.Fault(path, "no such %s", "file").Error(); got != want {

@@ -27,10 +27,10 @@ func (d *decoder) json(v value) json.RawMessage {
 		return d.number(v, n.Value)
 	case *ast.StringNode:
 		if t := n.GetToken(); t != nil && t.Type == token.StringType && isNumber(n.Value) {
-			return json.RawMessage(n.Value) // such as 1e3, which the parser takes for a text
+			return json.RawMessage(n.Value) // such as 1e3, which the parser reads as a text
 		}
 		if i, ok := whole(n); ok {
-			return strconv.AppendInt(nil, i, 10) // 08, likewise
+			return strconv.AppendInt(nil, i, 10) // such as 08, which it reads as a text too
 		}
 		return d.jsonText(v, n.Value)
 	case *ast.LiteralNode:
@@ -59,16 +59,16 @@ func (d *decoder) json(v value) json.RawMessage {
 		}
 		return append(object, '}')
 	}
-	d.wrong(v, "a value that JSON has")
+	d.wrong(v, "a value that JSON can express")
 	return nil
 }
 
-// isNumber reports whether a plain text is a number of JSON's.
+// isNumber reports whether a plain text is a JSON number.
 func isNumber(text string) bool {
 	return text != "" && (text[0] == '-' || text[0]-'0' <= 9) && json.Valid([]byte(text))
 }
 
-// number writes a number as the file does, if that is JSON, else as Go would.
+// number writes a number as the file does, if that is valid JSON, and otherwise as Go does.
 func (d *decoder) number(v value, n any) json.RawMessage {
 	if text := strings.TrimSpace(v.node.GetToken().Value); json.Valid([]byte(text)) {
 		return json.RawMessage(text)
@@ -81,26 +81,26 @@ func (d *decoder) number(v value, n any) json.RawMessage {
 		return nil
 	}
 	if f, ok := n.(float64); ok && (math.IsNaN(f) || math.IsInf(f, 0)) {
-		d.wrong(v, "a number that JSON has")
+		d.wrong(v, "a number that JSON can express")
 		return nil
 	}
 	text, err := json.Marshal(n)
 	if err != nil {
-		d.wrong(v, "a number that JSON has")
+		d.wrong(v, "a number that JSON can express")
 	}
 	return text
 }
 
 func (d *decoder) jsonText(v value, text string) json.RawMessage {
 	if !utf8.ValidString(text) {
-		d.fault(v.at, "%s: the text is not UTF-8, so JSON has no such text", v.path)
+		d.fault(v.at, "%s: the text is not UTF-8; want one that JSON can express", v.path)
 		return nil
 	}
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	if err := e.Encode(text); err != nil {
-		d.wrong(v, "a text that JSON has")
+		d.wrong(v, "a text that JSON can express")
 	}
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }

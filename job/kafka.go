@@ -15,7 +15,7 @@ type Kafka struct {
 	Brokers []string
 	// TLS is nil for plain connections.
 	TLS *TLS
-	// SASL is nil if the brokers ask for no user.
+	// SASL is nil if the brokers do not ask for a user.
 	SASL *SASL
 }
 
@@ -208,7 +208,7 @@ func (d *decoder) kafkaSource(v value) *KafkaSource {
 		case strings.ContainsAny(k.Meta, ".\"\\"):
 			d.fault(position(v.node), "%s: want the name of a field of the record itself, without dots and quotes, found %q", v.path, k.Meta)
 		case k.Format == FormatRaw:
-			d.fault(v.at, "%s: want none with format: raw, whose records have all of it already", v.path)
+			d.fault(v.at, "%s: want no meta with format: raw, whose records have key, headers and the rest already", v.path)
 		}
 	}
 	if v, ok := s.values["start"]; ok {
@@ -252,8 +252,8 @@ func (d *decoder) kafkaSink(v value) *KafkaSink {
 	return k
 }
 
-// streams reports what Kafka and the rest of the file have against each other, and lets sinks
-// inherit how the source's brokers are reached.
+// streams reports conflicts between the kafka sections and the rest of the file. A sink that names
+// no brokers inherits the source's.
 func (d *decoder) streams(s *Spec) {
 	at := func(path string) Position { return place(d.at, path) }
 	src := s.Source.Kafka
@@ -267,7 +267,7 @@ func (d *decoder) streams(s *Spec) {
 				d.fault(at(path), "%s.brokers: missing; want %s", path, brokersWant)
 			}
 		case src != nil && !slices.Equal(k.Brokers, src.Brokers):
-			d.fault(at(path+".brokers"), "%s.brokers: want those of the source, or none: one transaction cannot span two clusters", path)
+			d.fault(at(path+".brokers"), "%s.brokers: want the source's brokers, or leave them out: one transaction cannot span two clusters", path)
 		}
 	}
 	inherit(s.Sink.Kafka, "sink.kafka")
@@ -280,9 +280,9 @@ func (d *decoder) streams(s *Spec) {
 		d.fault(at("dead_letter.kafka.topic"), "dead_letter.kafka.topic: want another topic than the sink's, %s", k.Topic)
 	}
 	pipe := src != nil && s.Sink.Kafka != nil
-	for _, k := range []*KafkaSink{s.Sink.Kafka, letters} {
+	for path, k := range map[string]*KafkaSink{"sink.kafka.partition": s.Sink.Kafka, "dead_letter.kafka.partition": letters} {
 		if k != nil && k.SamePartition && !pipe {
-			d.fault(at("sink.kafka.partition"), "sink.kafka.partition: same is for jobs from Kafka to Kafka")
+			d.fault(at(path), "%s: only a job from Kafka to Kafka can keep the partition (same)", path)
 		}
 	}
 	if src == nil {
@@ -291,14 +291,14 @@ func (d *decoder) streams(s *Spec) {
 	if !pipe {
 		for _, key := range []string{"instance", "session_timeout", "transaction_timeout"} {
 			if _, given := d.at["source.kafka."+key]; given {
-				d.fault(at("source.kafka."+key), "source.kafka.%s: it is for the members of a group, which a job from Kafka to Kafka has", key)
+				d.fault(at("source.kafka."+key), "source.kafka.%s: only a job from Kafka to Kafka has a consumer group, and the key is for its members; leave it out", key)
 			}
 		}
 		if src.Group != "" {
-			d.fault(at("source.kafka.group"), "source.kafka.group: a group is for jobs from Kafka to Kafka; here the offsets are in the job's checkpoints")
+			d.fault(at("source.kafka.group"), "source.kafka.group: only a job from Kafka to Kafka has a consumer group; this job keeps its offsets in its checkpoints; leave it out")
 		}
 		if letters != nil {
-			d.fault(at("dead_letter.kafka"), "dead_letter.kafka: want a file, as the sink is; only a job from Kafka to Kafka can publish both at once")
+			d.fault(at("dead_letter.kafka"), "dead_letter.kafka: want dead_letter.file; only a job from Kafka to Kafka can publish results and dead letters together in topics")
 		}
 		return
 	}
@@ -306,19 +306,19 @@ func (d *decoder) streams(s *Spec) {
 		d.fault(at("source.kafka"), "source.kafka.group: missing; want the name of a consumer group, which keeps the offsets and shares the partitions among processes")
 	}
 	if src.Uncommitted {
-		d.fault(at("source.kafka.uncommitted"), "source.kafka.uncommitted: a group reads what is committed")
+		d.fault(at("source.kafka.uncommitted"), "source.kafka.uncommitted: a consumer group reads committed records only; leave it out")
 	}
 	if i := &s.Infer; i.Barrier == BarrierSnapshot || i.Order == OrderUnordered && i.Barrier == BarrierDefault {
-		d.fault(at("infer.barrier"), "infer.barrier: want barrier: drain from Kafka to Kafka: what is in flight could not be taken over by another process")
+		d.fault(at("infer.barrier"), "infer.barrier: want barrier: drain; from Kafka to Kafka, another process could not take over records in flight")
 	}
 	if s.Infer.DrainLimit > 0 {
-		d.fault(at("infer.drain_limit"), "infer.drain_limit: want none from Kafka to Kafka: what is in flight could not be taken over by another process")
+		d.fault(at("infer.drain_limit"), "infer.drain_limit: want no drain_limit; from Kafka to Kafka, another process could not take over records in flight")
 	}
 	if s.Checkpoint.Dir != "" {
-		d.fault(at("checkpoint.dir"), "checkpoint.dir: want none from Kafka to Kafka: the consumer group keeps the offsets")
+		d.fault(at("checkpoint.dir"), "checkpoint.dir: want no dir; from Kafka to Kafka, the consumer group keeps the offsets")
 	}
 	if s.DeadLetter != nil && letters == nil {
-		d.fault(at("dead_letter"), "dead_letter: want a kafka topic, as the sink is: results and dead letters are published in one transaction")
+		d.fault(at("dead_letter"), "dead_letter: want dead_letter.kafka, since the sink is Kafka too: one transaction publishes results and dead letters")
 	}
 }
 

@@ -68,12 +68,12 @@ func TestKafkaFaults(t *testing.T) {
 		"meta that is a number": {head + "source: {kafka: {brokers: 'a:1', topic: in, group: g, meta: 7}}\n" + sink,
 			`j.yaml:3:61: source.kafka.meta: want the name of a field that records do not have (in quotes, if it looks like a number or a truth value), found 7`},
 		"meta and raw": {head + "source: {kafka: {brokers: 'a:1', topic: in, group: g, format: raw, meta: a}}\n" + sink,
-			`j.yaml:3:68: source.kafka.meta: want none with format: raw, whose records have all of it already`},
+			`j.yaml:3:68: source.kafka.meta: want no meta with format: raw, whose records have key, headers and the rest already`},
 		"headers without fields": {head + source + "sink: {kafka: {topic: out, headers: {a: b, c: {}, d: {field: e..f}, '': {field: g}}}}\n",
 			`j.yaml:4:41: sink.kafka.headers.a: want a mapping (key: value), found "b"
 j.yaml:4:44: sink.kafka.headers.c.field: missing; want a field of the record, such as a or a.b
 j.yaml:4:62: sink.kafka.headers.d.field: want a field of the record, such as a or a.b, found "e..f"
-j.yaml:4:69: sink.kafka.headers: "" is no name; want the name of a header`},
+j.yaml:4:69: sink.kafka.headers: "" is not a valid name; want the name of a header`},
 		"headers that are a list": {head + source + "sink: {kafka: {topic: out, headers: [a]}}\n",
 			`j.yaml:4:37: sink.kafka.headers: want a mapping (key: value), found a list`},
 		"a record that is too large": {head + source + "sink: {kafka: {topic: out, max_record: 1GiB}}\n",
@@ -81,7 +81,7 @@ j.yaml:4:69: sink.kafka.headers: "" is no name; want the name of a header`},
 		"no group": {head + "source: {kafka: {brokers: 'a:1', topic: in}}\n" + sink,
 			`j.yaml:3:10: source.kafka.group: missing; want the name of a consumer group, which keeps the offsets and shares the partitions among processes`},
 		"a group, and files": {head + source + "sink: {file: {path: out}}\n",
-			`j.yaml:3:45: source.kafka.group: a group is for jobs from Kafka to Kafka; here the offsets are in the job's checkpoints`},
+			`j.yaml:3:45: source.kafka.group: only a job from Kafka to Kafka has a consumer group; this job keeps its offsets in its checkpoints; leave it out`},
 	} {
 		_, err := Parse("j.yaml", "/j", []byte(c.file))
 		if err == nil || err.Error() != c.want {

@@ -10,9 +10,9 @@ import (
 	"github.com/goccy/go-yaml/token"
 )
 
-// whole reads a whole number as its reader would: in decimal, whatever zeros stand in front. YAML's
-// parser takes 010 for the octal of 8, and 08 for a text. 0x1f and 0b11 say themselves what they
-// are; 0o10 is refused.
+// whole reads a whole number in decimal, as a person would: leading zeros mean nothing. (YAML's
+// parser reads 010 as octal 8, and 08 as a text.) 0x1f and 0b11 are accepted, because their prefix
+// says the base; 0o10 is refused.
 func whole(n ast.Node) (int64, bool) {
 	digits, ok := plain(n)
 	if !ok || isOctal(digits) {
@@ -34,8 +34,8 @@ func whole(n ast.Node) (int64, bool) {
 	return 0, false
 }
 
-// plain is what the file has in a number's place, without underscores: what the parser takes for a
-// number, or digits that it takes for a text although no quotes are around them.
+// plain returns the text of a number, without underscores. That is a number to the parser, or
+// digits without quotes that the parser reads as a text.
 func plain(n ast.Node) (string, bool) {
 	switch n := n.(type) {
 	case *ast.IntegerNode:

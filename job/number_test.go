@@ -49,7 +49,7 @@ func TestNumbersAreDecimal(t *testing.T) {
 	}
 }
 
-// So is a number with a unit, and a negative one; and a text stays as it was written.
+// A number with a unit and a negative number are decimal too. A text keeps its spelling.
 func TestNumbersInTexts(t *testing.T) {
 	got, err := Parse("j.yaml", "/jobs", []byte("name: a\nsource: {stdin: {max_line: 010}}\nsink: {stdout: {}}\nstop_timeout: 010s\n"+
 		"infer: {model: m, version: '010', max_bytes: 016MiB, shared_memory: 0512, max_message: 0x1000, timeout: 00, barrier: snapshot, "+

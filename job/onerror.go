@@ -12,7 +12,7 @@ var classes = []string{"record", "timeout", "overload", "transport", "backend", 
 
 const anAction = "fail, drop, dead_letter or {fallback: {field: value}}"
 
-// onError reads what becomes of records that fail, by class.
+// onError reads what happens to records that fail, by class.
 func (d *decoder) onError(v value) map[string]OnError {
 	s := d.section(v, classes...)
 	m := map[string]OnError{}
@@ -43,14 +43,14 @@ func (d *decoder) action(v value) (o OnError) {
 	return o
 }
 
-// fallback reads the fields that a result gets without a model.
+// fallback reads the fields that a result gets in place of the model's.
 func (d *decoder) fallback(v value) []FallbackField {
 	before := len(d.faults)
 	values, broken := d.mapping(v, func(name string, at Position) bool {
 		if name != "" && fieldName(name) {
 			return true
 		}
-		d.fault(at, "%s: %q is no name; want %s", v.path, name, aFieldName)
+		d.fault(at, "%s: %q is not a valid name; want %s", v.path, name, aFieldName)
 		return false
 	})
 	if broken {
@@ -69,7 +69,7 @@ func (d *decoder) fallback(v value) []FallbackField {
 	return fields
 }
 
-// deadLetter reads where records go that failed.
+// deadLetter reads where failed records go.
 func (d *decoder) deadLetter(v value) *DeadLetter {
 	const want = "a folder for the records that failed"
 	s := d.one(v, "file", "kafka")
@@ -83,7 +83,7 @@ func (d *decoder) deadLetter(v value) *DeadLetter {
 	return to
 }
 
-// failures reports what the actions and the rest of the file have against each other.
+// failures reports conflicts between the actions and the rest of the file.
 func (d *decoder) failures(s *Spec) {
 	at := func(path string) Position { return place(d.at, path) }
 	i := &s.Infer
@@ -94,19 +94,19 @@ func (d *decoder) failures(s *Spec) {
 		if o.Action == ActionDeadLetter {
 			letters = true
 			if _, given := d.at["dead_letter"]; !given {
-				d.fault(at(path), "%s: dead_letter, and there is nowhere to put them; want a section dead_letter: {file: {path: failed}}", path)
+				d.fault(at(path), "%s: dead_letter needs a place for the records; want a section dead_letter: {file: {path: failed}}", path)
 			}
 		}
 	}
 	if s.DeadLetter == nil {
 		return
 	}
-	// Actions with a fault of their own may have been meant to be this one.
+	// A class whose action has a fault may have been meant for dead_letter.
 	if !letters && !slices.ContainsFunc(classes, func(c string) bool {
 		_, given := d.at["infer.on_error."+c]
 		return given && i.OnError[c].Action == ""
 	}) {
-		d.fault(at("dead_letter"), "dead_letter: no failure goes there; want dead_letter for a class of infer.on_error, such as {record: dead_letter}, or no such section")
+		d.fault(at("dead_letter"), "dead_letter: no failure goes there; want dead_letter for a class of infer.on_error, such as {record: dead_letter}, or no section dead_letter")
 	}
 	if f, l := s.Sink.File, s.DeadLetter.File; f != nil && l != nil && f.Path != "" && l.Path != "" && filepath.Clean(f.Path) == filepath.Clean(l.Path) {
 		d.fault(at("dead_letter.file.path"), "dead_letter.file.path: want another folder than the sink's, %s", l.Path)

@@ -30,8 +30,8 @@ func Load(path string) (*Spec, error) {
 	if err != nil {
 		return nil, fmt.Errorf("job file %s: %w", path, err)
 	}
-	// Opening a named pipe waits for its other end. One that a shell hands over in /dev or /proc
-	// has it.
+	// Opening a named pipe blocks until something opens its other end. A pipe that a shell
+	// passes in /dev or /proc is open there already.
 	if info, err := os.Stat(path); err == nil && info.Mode()&fs.ModeNamedPipe != 0 && !strings.HasPrefix(path, "/dev/") && !strings.HasPrefix(path, "/proc/") {
 		return nil, fmt.Errorf("job file %s: it is a named pipe; want a regular file", path)
 	}
@@ -47,7 +47,7 @@ func Load(path string) (*Spec, error) {
 	return Parse(path, dir, data)
 }
 
-// cause drops what the message of a file error says twice.
+// cause drops the operation and the path of a file error, which the caller's message has.
 func cause(err error) error {
 	if pe, ok := errors.AsType[*os.PathError](err); ok {
 		return pe.Err
@@ -90,11 +90,11 @@ func (d *decoder) document(data []byte, read func(root value) *Spec) *Spec {
 	start := Position{1, 1}
 	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
 	if len(data) > MaxFile {
-		d.fault(start, "the file has more than %d bytes; want a job file", MaxFile)
+		d.fault(start, "the file has more than %d bytes, the most that a job file may have", MaxFile)
 		return nil
 	}
 	if !plausible(data) {
-		d.fault(start, "the file is not text or nests more than %d brackets; want a job file", maxNesting)
+		d.fault(start, "the file is not text, or nests more than %d brackets; want a job file", maxNesting)
 		return nil
 	}
 	tree, err := parse(data)
@@ -113,31 +113,31 @@ func (d *decoder) document(data []byte, read func(root value) *Spec) *Spec {
 		case doc.Body == nil:
 		case doc.Body.Type() == ast.DirectiveType || doc.Body.Type() == ast.CommentType:
 		case body != nil:
-			d.fault(position(doc.Body), "a second document; want one job a file")
+			d.fault(position(doc.Body), "a second YAML document; want one job per file")
 			return nil
 		default:
 			body = doc.Body
 		}
 	}
 	if body == nil {
-		d.fault(start, "the file says nothing; want name, source, infer and sink")
+		d.fault(start, "the file is empty; want name, source, infer and sink")
 		return nil
 	}
 	return read(value{node: body, at: start})
 }
 
-// parse guards against the library: a panic in it is a fault of the file.
+// parse turns a panic of the YAML library into an error, which becomes a fault of the file.
 func parse(data []byte) (tree *ast.File, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			tree, err = nil, fmt.Errorf("the YAML cannot be read (%v)", p)
+			tree, err = nil, fmt.Errorf("the parser cannot read it (%v)", p)
 		}
 	}()
-	// Keys given twice are left to us, which report all of them.
+	// The decoder reports keys that are given twice, together with the other faults.
 	return parser.ParseBytes(data, 0, parser.AllowDuplicateMapKey())
 }
 
-// plausible rejects what no job file holds and the parser takes badly.
+// plausible rejects content that no job file has and that the parser handles badly.
 func plausible(data []byte) bool {
 	depth := 0
 	for _, c := range data {

@@ -105,14 +105,22 @@ type Infer struct {
 	// DrainLimit ends the wait of BarrierDrain; after it the checkpoint works like BarrierSnapshot.
 	// 0: no limit.
 	DrainLimit time.Duration
-	// MaxBatch is the largest number of records in a request.
-	MaxBatch int
+	// MaxBatch is the largest number of records in a request. MaxBatchBytes is the largest size of
+	// their tensors, in bytes; a larger record is sent alone.
+	MaxBatch, MaxBatchBytes int
 	// Window is the largest number of requests in flight, in each subtask.
 	Window int
 	// MaxMessage is the largest size of a request and of an answer, in bytes.
 	MaxMessage int
 	// SharedMemory is how many bytes of shared memory each subtask reserves for tensors. 0: none.
 	SharedMemory int
+	// SharedMemoryMin is the least size of the inputs of a request, in bytes, for which they go to
+	// shared memory. The same least size applies to its outputs.
+	SharedMemoryMin int
+	// OpenTimeout is how long the start of a subtask may wait for the server. 0: as long as Hold.
+	OpenTimeout time.Duration
+	// Reconnect sets the delays between attempts to connect.
+	Reconnect Reconnect
 	// NotIdempotent says that a call that was sent and lost must not be sent again.
 	NotIdempotent bool
 	// Inputs maps the model's inputs to fields of the record, and Outputs the
@@ -166,6 +174,16 @@ type Retry struct {
 	Jitter *float64
 	// Budget is the largest number of retries of all records of a subtask together. Off: no bound.
 	Budget int
+}
+
+// Reconnect sets the delays between attempts to connect. The first delay is Delay, and each further
+// one is Multiplier times longer, up to MaxDelay.
+type Reconnect struct {
+	Delay, MaxDelay time.Duration
+	Multiplier      float64
+	// Jitter is the share, less than 1, by which each delay is changed at random. Nil: the default,
+	// because 0 is a valid choice.
+	Jitter *float64
 }
 
 // Order says in which order results are emitted.

@@ -6,7 +6,7 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// tensors reads what a model takes and gives.
+// tensors reads the model's inputs and outputs.
 func (d *decoder) tensors(v value) *Tensors {
 	s := d.section(v, "inputs", "outputs")
 	s.missing("inputs", "the model's inputs")
@@ -14,7 +14,7 @@ func (d *decoder) tensors(v value) *Tensors {
 	return &Tensors{Inputs: d.specs(s.values["inputs"]), Outputs: d.specs(s.values["outputs"])}
 }
 
-// specs reads tensors as a server would tell of them.
+// specs reads tensors as a server would describe them.
 func (d *decoder) specs(v value) (all []tensor.Spec) {
 	if v.node == nil {
 		return nil
@@ -23,7 +23,7 @@ func (d *decoder) specs(v value) (all []tensor.Spec) {
 	for _, t := range d.names(v, tensorName, "the name of a tensor") {
 		s := d.section(t, "type", "shape")
 		s.missing("type", "a datatype, such as FP32 or INT64")
-		s.missing("shape", "a list of dimensions, such as [-1, 64]; -1 is one of any size")
+		s.missing("shape", "a list of dimensions, such as [-1, 64]; -1 is a dimension of any size")
 		spec := tensor.Spec{Name: t.key, Row: tensor.Shape{}}
 		if v, ok := s.values["type"]; ok {
 			var err error

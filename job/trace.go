@@ -23,7 +23,7 @@ type Trace struct {
 	Headers map[string]string
 }
 
-// headerName is what gRPC allows, save for its own headers and binary ones.
+// headerName matches the names that gRPC allows, except those of its own and of binary headers.
 var headerName = regexp.MustCompile(`^[a-z0-9][a-z0-9_.-]{0,127}$`)
 
 const collectorWant = "an OpenTelemetry collector's address for OTLP over gRPC, as host:port"

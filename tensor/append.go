@@ -65,7 +65,7 @@ func (c *Column) AppendRaw(raw []byte) error {
 	} else {
 		size := c.spec.DType.Size()
 		if size == 0 || len(raw)%size != 0 {
-			return c.refuse(fmt.Sprintf("%d raw bytes, which are no whole number of elements", len(raw)))
+			return c.refuse(fmt.Sprintf("%d raw bytes, which are not a whole number of elements", len(raw)))
 		}
 		n = len(raw) / size
 	}
@@ -90,8 +90,8 @@ func (c *Column) AppendNumber(v float64) error {
 	case !ok:
 		return c.refuse("a number")
 	case v != math.Trunc(v) || math.IsInf(v, 0): // NaN too
-		return c.refuse(fmt.Sprintf("%v: it is no integer", v))
-	// 2^63 and 2^64 are exact as float64, and the first that an int64 or uint64 does not hold.
+		return c.refuse(fmt.Sprintf("%v: it is not an integer", v))
+	// 2^63 and 2^64 are exact as float64. They are the least numbers beyond int64 and uint64.
 	case v < float64(lo) || v >= 1<<63 && (c.spec.DType != Uint64 || v >= 1<<64) || v < 1<<63 && v >= 0 && uint64(v) > hi:
 		return c.refuse(fmt.Sprintf("%v: it is out of range", v))
 	case v < 0:
@@ -137,8 +137,8 @@ func (c *Column) AppendUint(v uint64) error {
 	return nil
 }
 
-// exact returns v as a float64. For a datatype with fewer digits, what a float64 cannot hold of v
-// is cut off and leaves its mark in the last bit, so that v is rounded once.
+// exact returns v as a float64. For a datatype with fewer digits, it cuts off the bits that a
+// float64 cannot hold, and marks that in the last bit, so that v is rounded only once.
 func (c *Column) exact(v uint64) float64 {
 	if c.spec.DType != FP64 && v>>53 != 0 {
 		cut := v & (1<<11 - 1)
@@ -150,7 +150,7 @@ func (c *Column) exact(v uint64) float64 {
 	return float64(v)
 }
 
-// put appends one element: the bits of an integer, or those of a float64 that is rounded to the
+// put appends one element: the bits of an integer, or the bits of a float64, which it rounds to the
 // datatype.
 func (c *Column) put(bits uint64) {
 	switch c.spec.DType {
@@ -180,7 +180,7 @@ func (c *Column) refuse(what string) error {
 
 func (d DType) float() bool { return d >= FP16 && d <= FP64 }
 
-// round returns v as a floating-point datatype holds it; false for the others.
+// round returns v rounded to a floating-point datatype, or false for other datatypes.
 func (d DType) round(v float64) (float64, bool) {
 	switch d {
 	case FP16:
@@ -193,7 +193,7 @@ func (d DType) round(v float64) (float64, bool) {
 	return v, d == FP64
 }
 
-// limits returns the range of an integer datatype; false for the others.
+// limits returns the range of an integer datatype, or false for other datatypes.
 func (d DType) limits() (lo int64, hi uint64, ok bool) {
 	switch d {
 	case Uint8, Uint16, Uint32, Uint64:

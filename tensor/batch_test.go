@@ -80,7 +80,7 @@ func TestAppendNumbers(t *testing.T) {
 		case uint64:
 			err = b.Column(0).AppendUint(v)
 		}
-		// The error comes again from EndRow, for an Encode that did not look.
+		// EndRow returns the error again, for an Encode that ignored it.
 		if end := b.EndRow(); (end == nil) != (err == nil) || !errors.Is(end, err) {
 			t.Errorf("%s of %v: append gives %v, EndRow %v", c.dt, c.v, err, end)
 		}
@@ -172,7 +172,7 @@ func TestRaggedRows(t *testing.T) {
 	if err := add(3); err != nil || b.Rows() != 1 {
 		t.Fatalf("after the reset: %v", err)
 	}
-	// A bad row is the record's fault even where it is ragged too.
+	// A bad row is the record's fault even if it is ragged too.
 	if err := b.Column(0).AppendNumber(0.5); err == nil {
 		t.Fatal("0.5 as INT32")
 	}
@@ -265,7 +265,7 @@ func TestBatchAgainstModel(t *testing.T) {
 	}
 }
 
-// Who gives too few values to a model with a fixed batch is told of it.
+// The error for a row that is too short names the model's fixed batch.
 func TestFixedBatchInErrors(t *testing.T) {
 	sig := Signature{Inputs: []Spec{{Name: "x", DType: FP32, Row: Shape{1, 4}}}, Outputs: []Spec{{Name: "y", DType: FP32, Row: Shape{1}}}}
 	b := NewBatch(&sig)

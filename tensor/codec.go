@@ -26,7 +26,7 @@ type RowCodec[IN, OUT any] interface {
 
 // ErrAnswer is wrapped by an error of Decode that is not the record's fault: the model's answer
 // cannot become a result. The failure then counts as the model's (async.Backend).
-var ErrAnswer = errors.New("the model's answer is no result")
+var ErrAnswer = errors.New("the model's answer cannot become a result")
 
 // Values returns a codec for models with one numeric input. A record is the elements of one row of
 // the input, row-major. A result is the elements of one row of the output, in a new slice. T and U
@@ -55,12 +55,12 @@ func (c valuesCodec[T, U]) Bind(sig Signature) (RowCodec[[]T, []U], error) {
 		return nil, wrong("it has no such output")
 	}
 	if len(sig.Inputs) != 1 {
-		return nil, wrong("every input needs a value, and the codec gives one")
+		return nil, wrong("every input needs a value, and the codec has one value only")
 	}
 	if s := sig.Inputs[in]; !holds[T](s.DType) {
 		return nil, wrong("input %q takes %s", s.Name, s.DType.GoType())
 	} else if s.Row.dynamic() > 1 {
-		return nil, wrong("the shape of input %q cannot be told from the number of values", s.Name)
+		return nil, wrong("the number of values does not determine the shape of input %q", s.Name)
 	}
 	if s := sig.Outputs[out]; !holds[U](s.DType) {
 		return nil, wrong("output %q gives %s", s.Name, s.DType.GoType())

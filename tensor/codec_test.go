@@ -34,7 +34,7 @@ func TestValuesBind(t *testing.T) {
 		{bind(tensor.Values[float32, float32]("", ""), sig), "no such output"},
 		{bind(tensor.Values[float32, float32]("", "label"), sig), `output "label" gives int64`},
 		{bind(tensor.Values[float32, float32]("pixels", "probs"), two), "every input needs a value"},
-		{bind(tensor.Values[float32, float32]("", "probs"), open), "cannot be told"},
+		{bind(tensor.Values[float32, float32]("", "probs"), open), "does not determine the shape"},
 		{asInt, `input "pixels" takes float32`},
 	} {
 		if c.err == nil || !strings.Contains(c.err.Error(), c.want) || !strings.Contains(c.err.Error(), "but the model is digits") {
@@ -118,8 +118,8 @@ func BenchmarkDecode(b *testing.B) {
 	}
 }
 
-// Digit is a record of one's own, and DigitCodec its codec: with the record at hand, a result can
-// say whose it is.
+// Digit is a user's own record type, and DigitCodec its codec. Decode has the record, so a result
+// can carry the record's id.
 type Digit struct {
 	ID     int
 	Pixels []float32

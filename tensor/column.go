@@ -14,7 +14,7 @@ type Column struct {
 	raw     []byte
 	ends    []int // of each complete row, in raw
 	shape   Shape // of the complete rows
-	lent    bool  // raw is memory of Batch.Use, or was
+	lent    bool  // raw is or was memory of Batch.Use
 	bytes   usage // of raw
 	rows    usage // of ends
 	open    struct {
@@ -82,7 +82,7 @@ func (c *Column) truncate(rows int) {
 	c.reopen()
 }
 
-// shrink lets go of buffers that are far too large. The column is empty.
+// shrink drops buffers that are far too large. The column must be empty.
 func (c *Column) shrink() {
 	if c.bytes.tooLarge(cap(c.raw)) && !c.lent {
 		c.raw = nil

@@ -96,7 +96,7 @@ type Numeric interface {
 	uint8 | uint16 | uint32 | uint64 | int8 | int16 | int32 | int64 | float32 | float64
 }
 
-// holds reports whether elements of d are handed over as T.
+// holds reports whether T is the Go type of elements of d.
 func holds[T Numeric](d DType) bool {
 	var zero T
 	switch any(zero).(type) {

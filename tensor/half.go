@@ -54,8 +54,8 @@ func Float32ToBF16(f float32) uint16 {
 // BF16ToFloat32 returns the exact value of a bfloat16.
 func BF16ToFloat32(h uint16) float32 { return math.Float32frombits(uint32(h) << 16) }
 
-// odd converts v to a float32 so that rounding it once more, to FP16 or BF16, gives what rounding v
-// at once would: what does not fit exactly is cut off and leaves its mark in the last bit.
+// odd converts v to a float32 such that rounding that to FP16 or BF16 gives the same as rounding v
+// directly. It cuts off the bits that do not fit, and marks that in the last bit.
 func odd(v float64) float32 {
 	f := float32(v)
 	if float64(f) == v || v != v {

@@ -98,7 +98,7 @@ func (o *Output) Int(row, j int) int64 {
 	return integer(o.spec.DType, o.raw, row*o.each+j)
 }
 
-// offset returns where BYTES element i begins, or for the one past the last where the data ends.
+// offset returns where BYTES element i begins. For the index after the last it is the data's end.
 func (o *Output) offset(i int) int {
 	if i == len(o.at) {
 		return len(o.raw)

@@ -7,11 +7,11 @@ import (
 	"unsafe"
 )
 
-// littleEndian: the machine's own numbers have the wire's byte order, so slices of them are copied
+// littleEndian says that the machine has the wire's byte order, so slices of numbers can be copied
 // as they are.
 var littleEndian = binary.NativeEndian.Uint16([]byte{1, 0}) == 1
 
-// memory returns the bytes of vs themselves.
+// memory returns the bytes of vs, without a copy.
 func memory[T Numeric](vs []T) []byte {
 	var zero T
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(vs))), len(vs)*int(unsafe.Sizeof(zero)))
@@ -26,7 +26,7 @@ func swap(raw []byte, size int) {
 	}
 }
 
-// appendRaw appends vs in the wire's layout for dt, of which T is the Go type.
+// appendRaw appends vs in the wire's layout for dt. T is the Go type of dt.
 func appendRaw[T Numeric](dst []byte, dt DType, vs []T) []byte {
 	if dt == FP16 || dt == BF16 {
 		for _, v := range vs {
@@ -83,8 +83,8 @@ func number(dt DType, raw []byte, j int) float64 {
 	return float64(integer(dt, raw, j))
 }
 
-// integer returns element j of raw, whose datatype is an integer one or BOOL. A UINT64 over the
-// range of an int64 wraps.
+// integer returns element j of raw, which has an integer datatype or BOOL. A UINT64 beyond the
+// range of an int64 wraps around.
 func integer(dt DType, raw []byte, j int) int64 {
 	switch dt {
 	case Bool:

@@ -155,8 +155,7 @@ func TestRoundTrip(t *testing.T) {
 	roundTrip[float64](t, FP64)
 }
 
-// What Set accepts can be read to the last element, and is the data; what it refuses leaves
-// nothing.
+// Data that Set accepts can be read back completely. Data that it refuses leaves nothing.
 func FuzzRowsSet(f *testing.F) {
 	f.Add(uint8(FP32), 2, int64(2), int64(1), []byte("aaaabbbb"))
 	f.Add(uint8(Bytes), 1, int64(1), int64(2), []byte("\x00\x00\x00\x00\x01\x00\x00\x00a"))

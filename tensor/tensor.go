@@ -56,7 +56,7 @@ func skip(raw []byte, n int64) []byte {
 
 func checkRaw(dt DType, shape Shape, raw []byte) error {
 	if !dt.Valid() {
-		return fmt.Errorf("%s is no datatype", dt)
+		return fmt.Errorf("%s is not a datatype", dt)
 	}
 	if err := shape.check(); err != nil {
 		return err

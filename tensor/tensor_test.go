@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// contains fails unless err says all of the given words.
+// contains fails unless the text of err contains all of the given words.
 func contains(t *testing.T, err error, words ...string) {
 	t.Helper()
 	if err == nil {
@@ -119,8 +119,8 @@ func TestTensorValidate(t *testing.T) {
 		{FP64, Shape{1 << 60, 1 << 60}, "", "more elements than"},
 		{FP32, Shape{-1}, "", "no definite size"},
 		{FP32, make(Shape, 65), "", "at most 64"},
-		{Invalid, nil, "", "no datatype"},
-		{DType(77), nil, "", "no datatype"},
+		{Invalid, nil, "", "not a datatype"},
+		{DType(77), nil, "", "not a datatype"},
 		{Bytes, Shape{2}, "\x01\x00\x00\x00a\x00\x00\x00\x00", ""},
 		{Bytes, Shape{1}, "\x01\x00\x00\x00a\x00\x00\x00\x00", "2 BYTES elements"},
 		{Bytes, Shape{2}, "\x01\x00\x00\x00a\x00\x00\x00", "element 1: 3 bytes where the length"},

@@ -1,17 +1,17 @@
 package tensor
 
-// A buffer is far too large if for so many uses none has needed more than a part of it. One of few
-// elements is kept in any case.
+// A buffer is far too large if none of the last usesWatched uses needed more than 1/partNeeded of
+// it. A buffer of at most alwaysKept elements is always kept.
 const (
 	usesWatched = 64
 	partNeeded  = 4
 	alwaysKept  = 16 << 10
 )
 
-// usage watches how much of a buffer is used, so that one that was large once is not kept for ever.
+// usage watches how much of a buffer is used, so that a buffer that was large once can shrink.
 type usage struct{ most, uses int }
 
-// note takes how much is used now.
+// note records how much is used now.
 func (u *usage) note(n int) { u.most = max(u.most, n) }
 
 // tooLarge ends a use, and reports whether the buffer of that capacity is far too large.

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestBuffersShrink: one large row among small ones, completed or taken back, does not leave its
-// buffers behind for ever; and what is needed now and then stays.
+// TestBuffersShrink: one large row among small ones, completed or rolled back, does not keep its
+// buffers large for ever. Buffers that are needed from time to time stay.
 func TestBuffersShrink(t *testing.T) {
 	sig := &Signature{Inputs: []Spec{{Name: "x", DType: Bytes, Row: Shape{}}}, Outputs: []Spec{{Name: "y", DType: Bytes, Row: Shape{Dynamic}}}, Batched: true}
 	b, rows := NewBatch(sig), NewRows(sig)
@@ -62,7 +62,7 @@ func TestBuffersShrink(t *testing.T) {
 	}); n > 0 {
 		t.Errorf("%v allocations a request", n)
 	}
-	// Memory of others is theirs.
+	// Memory that was lent is not dropped.
 	memory := bytes.Repeat([]byte{1}, large)
 	b.Use([][]byte{memory})
 	for range 3 * usesWatched {

@@ -18,8 +18,8 @@ import (
 // umaskVar makes the test binary a process with that umask.
 const umaskVar = "TENSORFERRY_TEST_UMASK"
 
-// TestAccess: what holds records is for this user alone, whatever the umask; results are as it
-// says.
+// TestAccess: files with records are for this user only, whatever the umask. The umask decides
+// about results.
 func TestAccess(t *testing.T) {
 	mask, child := os.LookupEnv(umaskVar)
 	if !child {
@@ -41,7 +41,7 @@ func TestAccess(t *testing.T) {
 	s := newShell(t)
 	in, _ := numbers(400)
 	s.write("in.jsonl", in+"not JSON\n")
-	// What is there on the way is seen too, now and then.
+	// Look at files that exist only during the run too, from time to time.
 	job := strings.Replace(doubles("checkpoint: {interval: 5ms, dir: kept/checkpoints}\n"+slowSidecar), "  capacity: 16\n", "  capacity: 16\n  on_error: {record: dead_letter}\n", 1)
 	s.write("job.yaml", job+"dead_letter: {file: {path: failed}}\n")
 	seen := map[string]bool{}

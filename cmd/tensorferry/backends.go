@@ -12,14 +12,14 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/backend/ort"
 )
 
-// choice is what --backend and --ort-lib say.
+// choice has the values of --backend and --ort-lib.
 type choice struct {
 	backend string // auto, ort or onnx
 	ortLib  string
 }
 
-// registry returns the kinds of model that a sidecar runs. With "ort", or a library that
-// was named, the library is loaded now, so that a wrong one is known at once.
+// registry returns the kinds of model that a sidecar runs. With "ort", or with a named library, it
+// loads the library now, so that an error shows at once.
 func (c choice) registry(log *slog.Logger) (backend.Registry, error) {
 	r := embedded.Backends()
 	withOrt := ort.Loader(c.ortLib)
@@ -43,18 +43,19 @@ func (c choice) registry(log *slog.Logger) (backend.Registry, error) {
 	return r, nil
 }
 
-// auto takes ONNX Runtime where it is and loads the model, else pure Go, and says which and why.
+// auto loads a model in ONNX Runtime if the library is there and can load it, and otherwise in pure
+// Go. It logs the choice and the reason.
 type auto struct {
 	ort, onnx backend.Loader
-	library   string // what was opened
-	missing   error  // why nothing was; nil: it was
-	only      bool   // never pure Go
+	library   string // the library that was opened
+	missing   error  // why no library was opened, or nil
+	only      bool   // never use pure Go
 	log       *slog.Logger
 }
 
 // Load implements backend.Loader.
 func (a auto) Load(ctx context.Context, loc backend.Location) (backend.Model, error) {
-	// Who names a thing that only one of them has, means that one.
+	// Only ONNX Runtime has these options, so they choose it.
 	needsOrt := loc.Options.Has("device") || loc.Options.Has("threads")
 	if a.missing != nil {
 		if needsOrt {

@@ -15,7 +15,7 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/backend"
 )
 
-// fakeModel is a model that says only who loaded it.
+// fakeModel is a model that only knows which backend loaded it.
 type fakeModel struct {
 	backend.Model
 	by string
@@ -37,7 +37,7 @@ func TestChoiceOfBackend(t *testing.T) {
 		missing, ortErr, onnxErr error
 		only                     bool
 		options                  url.Values
-		by                       string // who loads it; empty: nobody
+		by                       string // the backend that loads it; empty: none
 		says                     string // in the log, or the error
 	}{
 		"library":                   {by: "ort", says: "onnxruntime 9"},
@@ -91,7 +91,7 @@ func TestBackendFlags(t *testing.T) {
 			t.Errorf("%+v: %v; want %s", c, err, name)
 		}
 	}
-	// Without the library .onnx is pure Go, and ort: says why not.
+	// Without the library, .onnx files run in pure Go, and ort: is an error with the reason.
 	const file = "../../sidecar/backend/onnx/testdata/digits.onnx"
 	for _, which := range []string{"auto", "onnx"} {
 		r, err := choice{backend: which}.registry(log)

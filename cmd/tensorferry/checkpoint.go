@@ -12,13 +12,13 @@ import (
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
-const checkpointDetails = `inspect shows what is in a checkpoint: the run it is of, its counters, and the state of
-each operator. PATH is a job's checkpoint folder, of which the newest checkpoint
-is shown and the others are listed, or the file of one checkpoint.
+const checkpointDetails = `PATH is a job's checkpoint folder, or the file of one checkpoint.
 
-verify reads a job's checkpoint folder, or the file of one checkpoint, and all result files
-and dead letters that its run has published, and compares their sizes and checksums.
-What is wrong is listed, and the exit code is then 1.
+inspect shows a checkpoint: its run, its counters, and the state of each operator. Of a
+folder it shows the newest checkpoint and lists the others.
+
+verify reads the checkpoints, and all result files and dead letters that their run has
+published, and compares sizes and checksums. It lists what is wrong, and then exits with 1.
 
 Nothing is locked or changed.
 `
@@ -35,7 +35,7 @@ func checkpointCommand(c *cli.Call) int {
 	case "verify":
 		err = verify(context.Background(), c.World, rest[1])
 	default:
-		return c.Misused("unknown word %q, want inspect or verify", rest[0])
+		return c.Misused("unknown command %q; want inspect or verify", rest[0])
 	}
 	if err != nil {
 		return c.Fails("%v", err)
@@ -99,12 +99,12 @@ func openFolder(path string) (state checkpoint.State, all []checkpoint.Info, err
 		return state, nil, err
 	}
 	if state, err = store.State(); err == nil && state.Phase == checkpoint.Empty {
-		err = fmt.Errorf("the folder %s holds no run", path)
+		err = fmt.Errorf("the folder %s does not contain a run", path)
 	}
 	return state, all, err
 }
 
-// verify checks the checkpoints at path, and all that the newest of them says was published.
+// verify checks the checkpoints at path, and all published files that the newest of them lists.
 func verify(ctx context.Context, w *cli.World, path string) error {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -147,7 +147,7 @@ func verify(ctx context.Context, w *cli.World, path string) error {
 			case err != nil:
 				return fmt.Errorf("%s: %w", sink, err)
 			case !ours:
-				fmt.Fprintf(w.Stdout, "%s: it has no files\n", sink)
+				fmt.Fprintf(w.Stdout, "%s: this sink writes no files\n", sink)
 				return nil
 			}
 			fmt.Fprintf(w.Stdout, "%s: %d files, %d bytes, in %s\n", sink, v.Parts, v.Bytes, v.Dir)
@@ -155,9 +155,9 @@ func verify(ctx context.Context, w *cli.World, path string) error {
 				n   int
 				say string
 			}{
-				{v.Pending, "still have hidden names; the next start publishes them"},
-				{v.Unknown, "were published by an earlier version, and their checksums are not known"},
-				{v.Taken, "were taken away, as they may be"},
+				{v.Pending, "still have hidden names; the job's next start publishes them"},
+				{v.Unknown, "were published by an earlier version, so their checksums are not known"},
+				{v.Taken, "were taken away, as the job allows (consumed)"},
 			} {
 				if some.n > 0 {
 					fmt.Fprintf(w.Stdout, "  %d %s\n", some.n, some.say)
@@ -177,5 +177,5 @@ func verify(ctx context.Context, w *cli.World, path string) error {
 	for _, one := range wrong {
 		fmt.Fprintf(w.Stderr, "wrong: %s\n", one)
 	}
-	return fmt.Errorf("%d thing(s) are not as they were written", len(wrong))
+	return fmt.Errorf("%d file(s) are not as they were written", len(wrong))
 }

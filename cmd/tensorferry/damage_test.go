@@ -69,7 +69,7 @@ func (s *shell) damage(name string, change func([]byte) []byte) {
 	}
 }
 
-// damages are what befalls a file.
+// damages are the ways in which a file is damaged.
 var damages = map[string]func([]byte) []byte{
 	"truncated": func(b []byte) []byte { return b[:len(b)/2] },
 	"zeroed":    func(b []byte) []byte { return make([]byte, len(b)) },
@@ -77,8 +77,8 @@ var damages = map[string]func([]byte) []byte{
 	"gone":      func([]byte) []byte { return nil },
 }
 
-// TestDamagedCheckpoints: a job whose results are always the same goes on by itself from the
-// checkpoint before the damaged ones. What was published behind it is compared.
+// TestDamagedCheckpoints: a job whose results are always the same continues by itself from the
+// checkpoint before the damaged ones. Results that were published after it are compared.
 func TestDamagedCheckpoints(t *testing.T) {
 	s := newShell(t)
 	checkpoints, want := midway(s, doubles(""))
@@ -124,7 +124,7 @@ func TestDamagedCheckpoints(t *testing.T) {
 	s.T = t
 }
 
-// TestDamagedCheckpointsAndOtherResults: what is there is not what is made again.
+// TestDamagedCheckpointsAndOtherResults: the published results differ from those made again.
 func TestDamagedCheckpointsAndOtherResults(t *testing.T) {
 	s := newShell(t)
 	checkpoints, want := midway(s, doubles(""))
@@ -134,8 +134,8 @@ func TestDamagedCheckpointsAndOtherResults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Which part is behind the checkpoint that is whole is not known here: one digit of each
-	// changes, and so no size does.
+	// It is not known here which part follows the whole checkpoint. So one digit of each part
+	// changes, which keeps the sizes.
 	for _, p := range parts {
 		s.damage(p, func(b []byte) []byte { return bytes.Replace(b, []byte(`"twice":`), []byte(`"twice" `), 1) })
 	}
@@ -145,7 +145,7 @@ func TestDamagedCheckpointsAndOtherResults(t *testing.T) {
 	if got := s.output(); got != want {
 		t.Errorf("--fresh gave other results, %d bytes", len(got))
 	}
-	// A part that nobody made is more than is made again.
+	// A part that the job did not write is a result that is not made again.
 	s.copy("kept", "out")
 	s.write("out/part-00099-00000.jsonl", "{}\n")
 	r = s.run(exitFailed, "run", "job.yaml", "--resume")
@@ -165,7 +165,7 @@ func TestDamagedCheckpointsOfOtherJobs(t *testing.T) {
 		s.damage(newest, damage)
 		s.damage(last, damage)
 		r := s.run(exitUsage, "run", "job.yaml", "--resume")
-		s.contains("stderr", r.errors, "cannot go on by itself", "part-", "--from "+id, "--fresh")
+		s.contains("stderr", r.errors, "cannot continue by itself", "part-", "--from "+id, "--fresh")
 		if name != "gone" {
 			s.contains("stderr", r.errors, filepath.Base(newest))
 		}
@@ -197,8 +197,8 @@ func TestDamagedCheckpointsOfOtherJobs(t *testing.T) {
 	}
 }
 
-// TestBitFlips: one wrong bit anywhere in what a run keeps of itself, and the results are right or
-// the error is clear.
+// TestBitFlips: with one wrong bit anywhere in the files of a run, the results are right or the
+// error is clear.
 func TestBitFlips(t *testing.T) {
 	s := newShell(t)
 	_, want := midway(s, doubles(""))
@@ -246,8 +246,8 @@ func TestBitFlips(t *testing.T) {
 	}
 }
 
-// TestClocksThatJump: between two processes the clock goes hours forth or back, so that everything
-// that was written then is of the future, or of long ago. Nothing depends on it.
+// TestClocksThatJump: between two processes the clock jumps by hours, so that all files are from
+// the future, or old. Nothing depends on that.
 func TestClocksThatJump(t *testing.T) {
 	s := newShell(t)
 	_, want := midway(s, doubles(""))

@@ -7,11 +7,11 @@ import (
 	"strings"
 )
 
-// decimal is the value of a flag that is a whole number, 0 or more. Package flag's own takes 010
-// for the octal of 8.
+// decimal is the value of a flag that is a whole number, 0 or more. Package flag would read 010 as
+// octal 8.
 type decimal[T int | int64 | uint64] struct{ to *T }
 
-// decimalVar adds a flag that is a whole number, as a job file's numbers are.
+// decimalVar adds a flag that is a whole number, written like those of a job file.
 func decimalVar[T int | int64 | uint64](fs *flag.FlagSet, to *T, name string, value T, usage string) {
 	*to = value
 	fs.Var(decimal[T]{to}, name, usage)

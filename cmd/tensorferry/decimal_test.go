@@ -7,7 +7,7 @@ import (
 	"github.com/tensorferry/tensorferry/internal/cli"
 )
 
-// A flag's number is what its reader takes it for.
+// A flag's number is decimal, as a person reads it.
 func TestDecimalFlags(t *testing.T) {
 	for _, c := range []struct {
 		text string

@@ -12,8 +12,7 @@ import (
 	"github.com/tensorferry/tensorferry/job"
 )
 
-// The manifests' job files are read as `tensorferry run` reads them, and meet the model server
-// where it listens.
+// The manifests' job files are valid, and name the endpoint at which the model server listens.
 func TestManifests(t *testing.T) {
 	files, err := filepath.Glob("../../deploy/kubernetes/*.yaml")
 	if err != nil || len(files) < 2 {
@@ -47,7 +46,7 @@ func TestManifests(t *testing.T) {
 		if host, port, ok := strings.Cut(spec.Infer.Endpoint, ":"); ok && host != "unix" {
 			listens = "--grpc-port=" + port
 			if !strings.Contains(rest, "--grpc-address="+host) {
-				t.Errorf("%s: nobody listens on %s", file, host)
+				t.Errorf("%s: no server listens on %s", file, host)
 			}
 		}
 		if !strings.Contains(rest, listens) {
@@ -83,7 +82,7 @@ func TestDeployedFlags(t *testing.T) {
 				}
 				seen++
 				if !strings.Contains(help, name+" ") {
-					t.Errorf("%s: there is no flag %s", file, name)
+					t.Errorf("%s: the command has no flag %s", file, name)
 				}
 			}
 		}

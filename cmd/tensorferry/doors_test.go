@@ -8,7 +8,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 )
 
-// TestPlaintextIsRefused: where others than this machine may come, gRPC without TLS takes a flag.
+// TestPlaintextIsRefused: gRPC without TLS needs a flag on addresses that other machines may reach.
 // Health may be served anywhere.
 func TestPlaintextIsRefused(t *testing.T) {
 	for _, f := range []struct {
@@ -18,7 +18,7 @@ func TestPlaintextIsRefused(t *testing.T) {
 		for _, at := range []string{"0.0.0.0:0", "[::]:0", ":0", "192.0.2.1:0", "example.org:0"} {
 			var out, errs bytes.Buffer
 			args := append([]string{"--listen", "127.0.0.1:0", "--listen", at}, f.args...)
-			if code := f.serve(t.Context(), args, &out, &errs); code != exitUsage || !strings.Contains(errs.String(), "or --plaintext") || out.Len() > 0 {
+			if code := f.serve(t.Context(), args, &out, &errs); code != exitUsage || !strings.Contains(errs.String(), "want --plaintext") || out.Len() > 0 {
 				t.Errorf("%s: exit %d, %s", at, code, errs.String())
 			}
 		}
@@ -37,7 +37,7 @@ func TestPlaintextIsRefused(t *testing.T) {
 	}
 }
 
-// TestDoorFlags: what bounds the sidecar is refused if it bounds nothing.
+// TestDoorFlags: a bound of the sidecar must be more than 0.
 func TestDoorFlags(t *testing.T) {
 	base := []string{"--listen", "127.0.0.1:0", "--model", "m=mock:double"}
 	for _, c := range [][]string{

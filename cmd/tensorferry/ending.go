@@ -19,13 +19,13 @@ var (
 	errInterrupted  = errors.New("interrupted before the job began")
 )
 
-// endGrace is how long a job has to give everything back once it is told to end at once. It needs
-// a moment, unless something keeps it that nothing can interrupt.
+// endGrace is the time that a job has to release its resources when it must end at once. It needs
+// only a moment, unless it waits for something that cannot be interrupted.
 const endGrace = 5 * time.Second
 
-// ending sees to it that a job ends when it is asked to. It neither writes nor waits for anything
-// but time and signals: whoever writes may wait for a pipe that nobody reads, and whoever reads for
-// a disk that does not answer.
+// ending makes a job end when a signal asks for it. It waits for time and signals only, and neither
+// reads nor writes: a write may block on a pipe without a reader, and a read on a disk that does
+// not answer.
 type ending struct {
 	stopping chan struct{} // closed at the first signal
 
@@ -34,8 +34,8 @@ type ending struct {
 	signal os.Signal // the first one
 }
 
-// untilEnd calls f, which runs the job, and listens to signals meanwhile. It returns the exit code:
-// that of f or, when the job does not end although it was told to, that of the signal.
+// untilEnd calls f, which runs the job, and handles signals meanwhile. It returns the exit code of
+// f, or that of the signal if the job does not end in time.
 func (r *runner) untilEnd(f func(context.Context) int) int {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
@@ -58,7 +58,7 @@ func (r *runner) untilEnd(f func(context.Context) int) int {
 			return c
 		case s := <-r.w.Signals:
 			switch run, first := e.asked(s); {
-			case ctx.Err() != nil: // whoever asks again is not kept
+			case ctx.Err() != nil: // do not wait any longer
 				return r.abandon(s, "a further signal")
 			case !first:
 				end(errSecondSignal)
@@ -77,13 +77,13 @@ func (r *runner) untilEnd(f func(context.Context) int) int {
 	}
 }
 
-// abandon leaves a job that does not end although it was told to. The process is about to end, and
-// takes along what is left. What is said must not be waited for: it may be what the job waits for.
+// abandon gives up a job that does not end in time. The process is about to end, and with it the
+// job. Its message must not block: the job itself may be blocked on writing to standard error.
 func (r *runner) abandon(s os.Signal, why string) int {
 	said := make(chan struct{})
 	go func() {
 		defer close(said)
-		fmt.Fprintf(r.w.Stderr, "%s: ended by %s, before everything was given back; what was published stays, and the last checkpoint counts\n",
+		fmt.Fprintf(r.w.Stderr, "%s: the process ended before the job released its resources (%s); published results and the last checkpoint are kept\n",
 			r.spec.Name, why)
 	}()
 	select {
@@ -93,8 +93,8 @@ func (r *runner) abandon(s os.Signal, why string) int {
 	return cli.SignalCode(s)
 }
 
-// asked takes a signal, and says whether it is the first, and which run it is meant for; nil: there
-// is none yet.
+// asked takes a signal. It returns whether the signal is the first, and the run to be stopped, or
+// nil if no run has begun.
 func (e *ending) asked(s os.Signal) (run *stream.Run, first bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -105,15 +105,14 @@ func (e *ending) asked(s os.Signal) (run *stream.Run, first bool) {
 	return e.run, first
 }
 
-// began takes the run. Who asked before it began has cancelled its context.
+// began takes the run. A signal that came before has cancelled the run's context.
 func (e *ending) began(run *stream.Run) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.run = run
 }
 
-// standing returns the run, nil before it has begun, and the signal that asked it to end, nil if
-// none did.
+// standing returns the run, or nil before it has begun, and the first signal, or nil before it.
 func (e *ending) standing() (*stream.Run, os.Signal) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -14,7 +14,7 @@ import (
 	"github.com/tensorferry/tensorferry/internal/cli"
 )
 
-// stuck is a pipe that nobody reads: it takes a while's worth and then nothing more.
+// stuck is a pipe without a reader: it takes some bytes, and then blocks.
 type stuck struct {
 	mu      sync.Mutex
 	text    bytes.Buffer
@@ -44,7 +44,7 @@ func (s *stuck) String() string {
 	return s.text.String()
 }
 
-// TestAStopIsAStop: whatever a job waits for, it ends when it was told to, with the signal's code.
+// TestAStopIsAStop: whatever a job waits for, it ends after a signal, with the signal's code.
 func TestAStopIsAStop(t *testing.T) {
 	toStdout := strings.Replace(doubles("stop_timeout: 10ms\ncheckpoint: {interval: 10ms}\n"+quickSidecar), "{file: {path: out}}", "{stdout: {}}", 1)
 	toFiles := doubles("stop_timeout: 10ms\ncheckpoint: {interval: 10ms}\n" + slowSidecar)
@@ -56,9 +56,9 @@ func TestAStopIsAStop(t *testing.T) {
 		signals        []syscall.Signal
 		says           string
 	}{
-		"nobody reads the results, which nothing interrupts": {toStdout, "twice", "", []syscall.Signal{syscall.SIGTERM}, "doubles: ended by stopping took longer than stop_timeout, before everything was given back"},
-		"the same, and a second signal":                      {toStdout, "twice", "", []syscall.Signal{syscall.SIGTERM, syscall.SIGTERM}, "before everything was given back"},
-		"the same, and a third signal":                       {toStdout, "twice", "", []syscall.Signal{syscall.SIGTERM, syscall.SIGTERM, syscall.SIGTERM}, "before everything was given back"},
+		"nobody reads the results, which nothing interrupts": {toStdout, "twice", "", []syscall.Signal{syscall.SIGTERM}, "doubles: the process ended before the job released its resources (stopping took longer than stop_timeout)"},
+		"the same, and a second signal":                      {toStdout, "twice", "", []syscall.Signal{syscall.SIGTERM, syscall.SIGTERM}, "before the job released its resources"},
+		"the same, and a third signal":                       {toStdout, "twice", "", []syscall.Signal{syscall.SIGTERM, syscall.SIGTERM, syscall.SIGTERM}, "before the job released its resources"},
 		"nobody reads the log":                               {toFiles, "", "checkpoint completed", []syscall.Signal{syscall.SIGTERM}, ""},
 		"the server refuses everything":                      {refusing, "", "", []syscall.Signal{syscall.SIGTERM}, "stopped, resumable"},
 	} {
@@ -85,7 +85,7 @@ func TestAStopIsAStop(t *testing.T) {
 					signals <- one
 				}
 			}()
-			grace := time.Minute // which nobody waits for who can be interrupted
+			grace := time.Minute // a job that can be interrupted ends long before
 			if c.stdout+c.stderr != "" {
 				grace = 50 * time.Millisecond
 			}
@@ -96,7 +96,7 @@ func TestAStopIsAStop(t *testing.T) {
 			if c.says != "" && !strings.Contains(errs.String(), c.says) {
 				t.Errorf("stderr does not say %q:\n%s", c.says, errs)
 			}
-			// A process would be gone. Here what was left behind must end before the next test.
+			// A process would end here. In this test the goroutines must end before the next case.
 			for _, o := range []*stuck{out, errs} {
 				select {
 				case <-o.opened:
@@ -108,8 +108,7 @@ func TestAStopIsAStop(t *testing.T) {
 	}
 }
 
-// TestStdoutThatNobodyReads: a pipe is something that a job can stop waiting for, so nothing is
-// left behind.
+// TestStdoutThatNobodyReads: a job can stop waiting for a pipe, so it releases everything.
 func TestStdoutThatNobodyReads(t *testing.T) {
 	s := newShell(t)
 	in, want := numbers(many)
@@ -131,7 +130,7 @@ func TestStdoutThatNobodyReads(t *testing.T) {
 	}
 	errs := &console{steps: []step{{"running", syscall.SIGTERM, nil}}, signals: make(chan os.Signal, 1)}
 	code := program.Run(&cli.World{Stdout: w, Stderr: errs, Signals: errs.signals}, []string{"run", "job.yaml"})
-	if code != 143 || strings.Contains(errs.String(), "before everything was given back") {
+	if code != 143 || strings.Contains(errs.String(), "before the job released its resources") {
 		t.Errorf("exit code %d\n%s", code, errs)
 	}
 	read := make(chan string, 1)

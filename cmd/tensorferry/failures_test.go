@@ -16,7 +16,7 @@ import (
 	"github.com/tensorferry/tensorferry/internal/cli"
 )
 
-// failing is a job whose model has faults and which says what becomes of failures.
+// failing is a job with a faulty model and a policy for its failures.
 func failing(infer, faults, extra string) string {
 	return `
 name: failing
@@ -170,8 +170,8 @@ func TestDropAndFallback(t *testing.T) {
 				}
 				return fmt.Sprintf("{\"n\": %d,\"twice\":%d}\n", n, 2*n)
 			}, 1},
-		// Without the bad line: the time of one that waits behind requests without an answer may
-		// be over before anybody looks at it.
+		// Without the bad line: it may wait behind requests without an answer, and so reach
+		// its timeout before it is decoded.
 		{"fallback of a timeout", "  timeout: 20ms\n  overwrite: true\n  on_error: {record: drop, timeout: {fallback: {n: null}}}", "&fault=hang@all", "",
 			func(int) string { return "{\"n\": null}\n" }, 0},
 	}
@@ -197,16 +197,16 @@ func TestDropAndFallback(t *testing.T) {
 	}
 }
 
-// TestFallbackThatDoesNotFit: where the record has the field already, the fallback fails with it.
+// TestFallbackThatDoesNotFit: if the record already has the field, the fallback fails too.
 func TestFallbackThatDoesNotFit(t *testing.T) {
 	s := newShell(t)
 	s.write("in.jsonl", "{\"n\": 1, \"twice\": 0}\n")
 	s.write("job.yaml", failing("  on_error: {record: {fallback: {twice: -1}}}", "", ""))
-	s.contains("stderr", s.run(exitFailed, "run", "job.yaml").errors, "split 0, position 0", `the fallback: the record has a field "twice" already`)
+	s.contains("stderr", s.run(exitFailed, "run", "job.yaml").errors, "split 0, position 0", `the fallback: the record already has a field "twice"`)
 }
 
-// A number that JSON does not have is not the record's fault: it is null, or a text, or a failure
-// of the model, which is not of class record.
+// A number that JSON cannot express is not the record's fault. It becomes null or a text, or a
+// failure of the model, whose class is not record.
 func TestNumbersThatAreNone(t *testing.T) {
 	job := func(nan, onError string) string {
 		return `
@@ -221,8 +221,8 @@ restart: {strategy: none}
 	}
 	input := "{\"n\":1}\n{\"n\":3e38}\n{\"n\":-3e38}\n"
 	for _, tt := range []struct{ nan, onError, out, counted string }{
-		{"field: y", "on_error: {record: dead_letter}", "{\"n\":1,\"y\":2}\n{\"n\":3e38,\"y\":null}\n{\"n\":-3e38,\"y\":null}\n", "  2 numbers of the model's answers were NaN or infinite\n"},
-		{"nan: string", "on_error: {record: dead_letter}", "{\"n\":1,\"y\":2}\n{\"n\":3e38,\"y\":\"Infinity\"}\n{\"n\":-3e38,\"y\":\"-Infinity\"}\n", "  2 numbers of"},
+		{"field: y", "on_error: {record: dead_letter}", "{\"n\":1,\"y\":2}\n{\"n\":3e38,\"y\":null}\n{\"n\":-3e38,\"y\":null}\n", "  2 numbers in the model's answers were NaN or infinite\n"},
+		{"nan: string", "on_error: {record: dead_letter}", "{\"n\":1,\"y\":2}\n{\"n\":3e38,\"y\":\"Infinity\"}\n{\"n\":-3e38,\"y\":\"-Infinity\"}\n", "  2 numbers in"},
 		{"nan: fail", "on_error: {record: drop, backend: dead_letter}", "{\"n\":1,\"y\":2}\n", "  2 records failed and are in"},
 	} {
 		s := newShell(t)
@@ -237,13 +237,13 @@ restart: {strategy: none}
 			continue
 		}
 		for _, l := range s.letters(input) {
-			if l.Class != "backend" || !strings.Contains(l.Error, "Inf, which JSON has no number for") {
+			if l.Class != "backend" || !strings.Contains(l.Error, "Inf, which is not a number in JSON") {
 				t.Errorf("a dead letter of class %s: %s", l.Class, l.Error)
 			}
 		}
 		s.write("job.yaml", strings.Replace(job(tt.nan, "on_error: {record: drop}"), lettersSection, "", 1))
 		r = s.run(exitFailed, "run", "job.yaml", "--fresh")
-		s.contains("the job", r.errors, "backend", "element 0 is +Inf, which JSON has no number for", "(nan)")
+		s.contains("the job", r.errors, "backend", "element 0 is +Inf, which is not a number in JSON", "nan can put")
 	}
 }
 
@@ -303,7 +303,7 @@ func TestKeyedRun(t *testing.T) {
 	s.balance("out/.checkpoints", 2000, 1980, 0, 20, 1980)
 }
 
-// TestStopAndResumeWithDeadLetters: both outputs go on where they stood, also after going back to
+// TestStopAndResumeWithDeadLetters: both outputs continue where they were, also after a return to
 // an older checkpoint.
 func TestStopAndResumeWithDeadLetters(t *testing.T) {
 	s := newShell(t)
@@ -353,14 +353,14 @@ func TestStopAndResumeWithDeadLetters(t *testing.T) {
 	s.balance("out/.checkpoints", many, many-len(bad), 0, len(bad), many-len(bad))
 }
 
-// TestActionsAndResuming: who is told after the fact what to do about a failure may go on;
-// otherwise the actions stay what they were.
+// TestActionsAndResuming: a job that failed may be resumed with an action for that failure. The
+// other actions may not change.
 func TestActionsAndResuming(t *testing.T) {
 	s := newShell(t)
 	in, want := numbers(many)
 	in += "{\"n\": two}\n"
 	s.write("in.jsonl", in)
-	// Slow lives are stopped midway; quick ones take no checkpoint on their way.
+	// A slow process is stopped midway. A quick one takes no checkpoint before its end.
 	faults, interval := "&latency=0s+3ms", "10ms"
 	job := func(infer, extra string) {
 		s.write("job.yaml", failing(infer, faults, "checkpoint: {interval: "+interval+"}\n"+extra))
@@ -393,8 +393,8 @@ func TestActionsAndResuming(t *testing.T) {
 	}
 }
 
-// TestDeadLettersOfAPipe: results on standard output, and the state beside the dead letters, so
-// that the next run knows them for what an earlier one left.
+// TestDeadLettersOfAPipe: results go to standard output, and the state is beside the dead letters,
+// so that the next run knows that an earlier run left them.
 func TestDeadLettersOfAPipe(t *testing.T) {
 	s := newShell(t)
 	s.write("in.jsonl", "{\"n\": 1}\nnothing\n{\"n\": 2}\n")

@@ -37,8 +37,8 @@ type scene struct {
 	moved map[string]bool // metrics that were something else than 0
 }
 
-// want compares figures of the page, over subtasks; "name operator" is that of one operator, of a
-// histogram how many (name_count) or how much in all (name_sum).
+// want compares figures of the page, summed over subtasks. "name operator" is the figure of one
+// operator. A histogram has name_count and name_sum.
 func (s *scene) want(when string, figs map[string]float64) {
 	s.Helper()
 	synctest.Wait()
@@ -56,7 +56,7 @@ func (s *scene) want(when string, figs map[string]float64) {
 	}
 }
 
-// start runs numbers through a function, as assemble puts a job together.
+// start runs numbers through a function, in a job like that of assemble.
 func (s *scene) start(cfg stream.Config, source connector.Source[int], fn async.Function[int, int], acfg async.Config, opts ...stream.SourceOption) {
 	cfg.Observer = s.m
 	j := stream.New("j", cfg)
@@ -123,7 +123,7 @@ func (r *untimedReader) Read(ctx context.Context, dst []stream.Record[int], most
 	return dst, next, err
 }
 
-// lingering is upTo with an end that comes an hour later.
+// lingering is upTo with an end that is an hour late.
 type lingering struct{ upTo }
 
 func (l lingering) Open(ctx context.Context, s connector.Split, at int64) (connector.Reader[int], error) {
@@ -141,7 +141,7 @@ func (r *lingeringReader) Read(ctx context.Context, dst []stream.Record[int], mo
 	return dst, next, err
 }
 
-// epoch is when bubbles begin.
+// epoch is the time at which synctest bubbles begin.
 var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // each answers every number by itself.
@@ -149,7 +149,7 @@ func each(f func(ctx context.Context, v int) error) async.Function[int, int] {
 	return async.Func(func(ctx context.Context, v int) (int, error) { return v, f(ctx, v) }, 100)
 }
 
-// takes answers after so long, by number; those that are not named at once.
+// takes answers each number after its time, and numbers without a time at once.
 func takes(long map[int]time.Duration) async.Function[int, int] {
 	return each(func(ctx context.Context, v int) error {
 		select {
@@ -161,13 +161,13 @@ func takes(long map[int]time.Duration) async.Function[int, int] {
 	})
 }
 
-// told is a failure that means what it was told to.
+// told is a failure with a given verdict.
 type told async.Verdict
 
 func (told) Error() string            { return "as told" }
 func (v told) Verdict() async.Verdict { return async.Verdict(v) }
 
-// fails lets numbers fail so many times each.
+// fails makes each number fail the given number of times.
 func fails(as async.Verdict, times map[int]int) async.Function[int, int] {
 	var mu sync.Mutex
 	return each(func(_ context.Context, v int) error {
@@ -180,12 +180,12 @@ func fails(as async.Verdict, times map[int]int) async.Function[int, int] {
 	})
 }
 
-// falling makes a result of whatever failed.
+// falling makes a fallback result for every failure.
 type falling struct{ async.Function[int, int] }
 
 func (falling) Fallback(async.Failed[int]) (async.Outputs[int], error) { return async.One(0), nil }
 
-// away cannot be called for the first so long.
+// away cannot be called for the given time from the start.
 type away struct {
 	async.Function[int, int]
 	long time.Duration
@@ -197,7 +197,7 @@ func (a away) Open(ctx context.Context, sub async.Subtask, done async.Completer[
 	return a.Function.Open(ctx, sub, done)
 }
 
-// slowStore takes half a second to keep a checkpoint, but for that of the beginning.
+// slowStore takes half a second to keep a checkpoint, except the first one.
 type slowStore struct{ stream.CheckpointStore }
 
 func (s slowStore) Write(ctx context.Context, c *checkpoint.Snapshot) error {
@@ -207,7 +207,7 @@ func (s slowStore) Write(ctx context.Context, c *checkpoint.Snapshot) error {
 	return s.CheckpointStore.Write(ctx, c)
 }
 
-// scenes make every metric of a job move by a known amount, each told by what happened.
+// scenes make every metric of a job move by a known amount. Each has the name of what happens in it.
 var scenes = []struct {
 	name string
 	play func(s *scene)
@@ -351,8 +351,7 @@ var scenes = []struct {
 	}},
 }
 
-// TestFigures: every metric of a job says what happened, by the number; and there is none that no
-// scene moves.
+// TestFigures: every metric of a job has the right figure, and every metric is moved by a scene.
 func TestFigures(t *testing.T) {
 	moved := map[string]bool{}
 	for _, c := range scenes {

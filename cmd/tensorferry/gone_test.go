@@ -9,9 +9,8 @@ import (
 	"testing"
 )
 
-// TestGoneCheckpoints: no part files tell of what a run has written to standard output or to a
-// topic. The marker of the run knows of the checkpoints that are gone all the same, and nothing is
-// written twice without a word.
+// TestGoneCheckpoints: a run that wrote to standard output or to a topic leaves no part files. Its
+// marker still shows that checkpoints are gone, so nothing is silently written twice.
 func TestGoneCheckpoints(t *testing.T) {
 	brokers := startBroker(t, 1, "out")
 	for sink, place := range map[string]string{
@@ -41,9 +40,9 @@ func TestGoneCheckpoints(t *testing.T) {
 			before := strings.TrimLeft(strings.TrimPrefix(filepath.Base(all[len(all)-2]), "chk-"), "0")
 
 			s.damage(all[len(all)-1], gone)
-			for range 2 { // whoever asks again hears the same
+			for range 2 { // a second attempt gets the same answer
 				r := s.run(exitUsage, "run", "job.yaml", "--resume")
-				s.contains("stderr", r.errors, "cannot go on by itself", newest+" was completed and is gone", "--from "+before, "--fresh")
+				s.contains("stderr", r.errors, "cannot continue by itself", newest+" was completed and is gone", "--from "+before, "--fresh")
 				if r.out != "" {
 					t.Errorf("%d bytes were written", len(r.out))
 				}
@@ -57,7 +56,7 @@ func TestGoneCheckpoints(t *testing.T) {
 			}
 			for _, flags := range [][]string{{"--resume"}, {"--resume"}, nil} {
 				r := s.run(exitUsage, append([]string{"run", "job.yaml"}, flags...)...)
-				s.contains("stderr", r.errors, newest+" was completed and is gone, and so are all others", "--fresh", "writes all results to ", place+" once more")
+				s.contains("stderr", r.errors, newest+" was completed and is gone, and so are all others", "--fresh", "writes all results to ", place+" again")
 				if r.out != "" || strings.Count(strings.TrimSpace(r.errors), "\n") > 0 {
 					t.Errorf("%d bytes were written, and the message is\n%s", len(r.out), r.errors)
 				}
@@ -72,8 +71,8 @@ func TestGoneCheckpoints(t *testing.T) {
 	}
 }
 
-// TestGoneFolder: with the folder of checkpoints everything that is known of a run is gone. Its
-// files are in the way of any start, and whoever does what the message says can start.
+// TestGoneFolder: without the folder of checkpoints nothing is known about a run. Its files then
+// prevent any start, until the user does what the message says.
 func TestGoneFolder(t *testing.T) {
 	s := newShell(t)
 	in, want := numbers(300)

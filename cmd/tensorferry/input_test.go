@@ -27,7 +27,7 @@ func (s *shell) files(names ...string) {
 	}
 }
 
-// What a pattern of the source means, and what it does not.
+// What a pattern of the source matches, and what it does not.
 func TestSourcePatterns(t *testing.T) {
 	s := newShell(t)
 	s.files("in/a.jsonl", "in/b/c.jsonl", "in/b/d/e.jsonl", "in/.pending-x.jsonl", "in/.old/f.jsonl", "in/._x.jsonl")
@@ -73,7 +73,7 @@ func TestSourcePatterns(t *testing.T) {
 	}
 }
 
-// What a job writes is never its input, however it is named.
+// A job's own output is never its input, under any name.
 func TestInputIsNotTheOutput(t *testing.T) {
 	s := newShell(t)
 	s.files("in/a.jsonl", "in/b.jsonl")
@@ -172,7 +172,8 @@ func TestInputTopicIsNotTheOutput(t *testing.T) {
 	}
 }
 
-// What is plainly no JSON Lines is refused, whatever becomes of bad records. Bad records are not.
+// Input that is plainly not JSON Lines is refused, whatever the policy for bad records. Bad records
+// are not refused.
 func TestForeignInput(t *testing.T) {
 	s := newShell(t)
 	var packed bytes.Buffer
@@ -199,7 +200,7 @@ func TestForeignInput(t *testing.T) {
 			s.contains(command, s.run(exitUsage, command, "job.yaml").errors, "source.file.path: ", "is not JSON Lines in UTF-8: it seems to be gzip data")
 		}
 		s.contains("run", pipe(exitFailed), "standard input is not JSON Lines in UTF-8: it seems to be gzip data")
-		if action != "drop" { // of which the next record is the end
+		if action != "drop" { // the next record would end the job
 			continue
 		}
 		s.write("in.jsonl", "\x1f\x8bno record\n{\"n\": 1}\n")

@@ -105,8 +105,8 @@ checkpoint: {interval: 50ms}
 sidecar: {models: {double: "mock:double?input=x:FP32[1]"}}
 `
 
-// TestFromKafkaToKafka: results with the records' keys, in their partitions and order; what is no
-// record goes to the topic of dead letters; the next start goes on behind the last offset.
+// TestFromKafkaToKafka: results have the records' keys, and keep partitions and order. Bad records
+// go to the topic of the dead letters. The next start continues after the last offset.
 func TestFromKafkaToKafka(t *testing.T) {
 	s := newKafkaShell(t, 3, "in", "out", "failed")
 	s.write("job.yaml", fmt.Sprintf(toKafka, s.brokers))
@@ -126,7 +126,7 @@ func TestFromKafkaToKafka(t *testing.T) {
 	}
 	fill(0, 600)
 	r := s.runWhile(func() { s.consume("out", 588); s.consume("failed", 12) }, "run", "job.yaml")
-	s.contains("stderr", r.errors, `the next start goes on where the group "g" stands`)
+	s.contains("stderr", r.errors, `the next start continues at the offsets of the group "g"`)
 	s.contains("stdout", r.out, "600 records read, 588 results in the topic out", "12 records failed and are in the topic failed")
 	fill(600, 900)
 	s.runWhile(func() { s.consume("out", 882) }, "run", "job.yaml")
@@ -195,7 +195,7 @@ sidecar: {models: {double: "mock:double?input=x:FP32[1]"}}
 	}
 }
 
-// TestFromFilesToKafka: every result, with the key of a field; raw values.
+// TestFromFilesToKafka: every result arrives, with its key from a field, also as a raw value.
 func TestFromFilesToKafka(t *testing.T) {
 	s := newKafkaShell(t, 2, "out", "values")
 	var in strings.Builder
@@ -227,7 +227,7 @@ sidecar: {models: {double: "mock:double?input=x:FP32[1]"}}
 	}
 }
 
-// TestKafkaMistakes: each with its place in the job file.
+// TestKafkaMistakes: each mistake is reported with its place in the job file.
 func TestKafkaMistakes(t *testing.T) {
 	s := newKafkaShell(t, 1, "in", "out", "failed")
 	for source, want := range map[string]string{

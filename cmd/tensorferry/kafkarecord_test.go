@@ -21,8 +21,8 @@ checkpoint: {interval: 50ms}
 sidecar: {models: {double: "mock:double?input=x:FP32[1]"}}
 `
 
-// TestHeadersFromKafkaToKafka: what Kafka has beside the value stands in the record, goes into
-// headers, and does not get lost with bad records.
+// TestHeadersFromKafkaToKafka: everything that Kafka has besides the value is in the record, can
+// become headers, and is kept with bad records.
 func TestHeadersFromKafkaToKafka(t *testing.T) {
 	s := newKafkaShell(t, 1, "in", "out", "failed")
 	s.write("job.yaml", fmt.Sprintf(withHeaders, s.brokers))
@@ -47,14 +47,15 @@ func TestHeadersFromKafkaToKafka(t *testing.T) {
 		t.Errorf("key and headers: %q", got)
 	}
 	l := s.consume("failed", 1)[0]
-	s.contains("the letter", string(l.Value), `"forged"`, `has a field \"kafka\" of its own`, `"topic":"in","partition":0`, `"position":1,`)
+	s.contains("the letter", string(l.Value), `"forged"`, `the record has a field \"kafka\", and the source adds`, `"topic":"in","partition":0`, `"position":1,`)
 	if fmt.Sprintf("%s", l.Headers) != "[{class record}]" {
 		t.Errorf("headers of the letter: %s", l.Headers)
 	}
 }
 
-// TestBadRecordsFromKafka: what is no JSON, no object, not what the model wants, a tombstone, or
-// grows too large for the sink's topic goes where the policy says, and the others go their way.
+// TestBadRecordsFromKafka: the policy for bad records applies to a value that is not JSON, is not
+// an object or does not fit the model, to a tombstone, and to a result that is too large for the
+// sink's topic. Other records are not affected.
 func TestBadRecordsFromKafka(t *testing.T) {
 	s := newKafkaShell(t, 1, "in", "out", "failed")
 	s.write("job.yaml", fmt.Sprintf(withHeaders, s.brokers))
@@ -123,8 +124,7 @@ func TestBadRecordsFromKafka(t *testing.T) {
 	}
 }
 
-// TestRawResults: a result without the field that is to be written is a bad record, with its
-// policy.
+// TestRawResults: a result without the field to be written counts as a bad record.
 func TestRawResults(t *testing.T) {
 	s := newKafkaShell(t, 1, "out")
 	s.write("in.jsonl", `{"x":[1],"id":"a"}`+"\n"+`{"x":[1]}`+"\n"+`{"x":[1],"id":"c"}`+"\n")
@@ -140,11 +140,11 @@ sidecar: {models: {double: "mock:double?input=x:FP32[1]"}}
 	}
 }
 
-// TestBadRecordIsNamed: a job that ends at a record says where in Kafka it is.
+// TestBadRecordIsNamed: the error of a job that ends at a record has the record's place in Kafka.
 func TestBadRecordIsNamed(t *testing.T) {
 	s := newKafkaShell(t, 2, "in", "out")
 	s.write("job.yaml", strings.NewReplacer(", on_error: {record: dead_letter}", "", "dead_letter: {kafka: {topic: failed, headers: {class: {field: class}}, max_record: 2KiB}}\n", "").
 		Replace(fmt.Sprintf(withHeaders, s.brokers)))
 	s.produce(&kgo.Record{Topic: "in", Partition: 1, Value: []byte(`{"x":[1]}`)}, &kgo.Record{Topic: "in", Partition: 1, Value: []byte("5")})
-	s.contains("stderr", s.run(1, "run", "job.yaml").errors, "the record of the topic in, partition 1, offset 1")
+	s.contains("stderr", s.run(1, "run", "job.yaml").errors, "the record is in the topic in, partition 1, offset 1")
 }

@@ -1,9 +1,9 @@
 // Command tensorferry runs streaming inference jobs, and the model servers that
 // answer them.
 //
-// It owns the command line: what is asked, what is shown, and the exit code. What a
-// job does is in the packages that it puts together; it must never hold logic
-// that a program which embeds those packages would miss.
+// It owns the command line: flags, output and exit codes. The packages that it puts
+// together do the work. It must never contain logic that a program which embeds those
+// packages would miss.
 package main
 
 import (
@@ -20,18 +20,18 @@ import (
 const (
 	exitOK     = cli.OK
 	exitFailed = cli.Failed // the job, the server or the file operation failed
-	// the command line or the job file, or a run that must be resumed or discarded first
+	// the command line or the job file is wrong, or a run must be resumed or discarded first
 	exitUsage = cli.Usage
 )
 
 var program = &cli.Program{
 	Name:  "tensorferry",
-	About: "takes streams of records to a model and back.",
+	About: "runs streams of records through a model.",
 	Commands: []cli.Command{
 		{Name: "run", Usage: "run JOB.yaml [flags]", About: "run a job", Details: runDetails, Run: runJob},
 		{Name: "validate", Usage: "validate JOB.yaml [flags]", About: "check a job file without running it", Details: validateDetails, Run: validateJob},
 		{
-			Name: "checkpoint", Usage: "checkpoint inspect|verify PATH", About: "show what is in a checkpoint, or check what it needs",
+			Name: "checkpoint", Usage: "checkpoint inspect|verify PATH", About: "show a checkpoint, or verify the files of its run",
 			Details: checkpointDetails, Run: checkpointCommand,
 		},
 		// The servers describe their own flags.

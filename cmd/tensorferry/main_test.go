@@ -12,7 +12,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// result is what a command did.
+// result is the outcome of a command.
 type result struct {
 	code        int
 	out, errors string
@@ -32,7 +32,7 @@ func TestUsage(t *testing.T) {
 		out, errors string
 	}{
 		{"", exitUsage, "", "usage: tensorferry COMMAND"},
-		{"help", exitOK, "checkpoint     show what is in a checkpoint", ""},
+		{"help", exitOK, "checkpoint     show a checkpoint", ""},
 		{"--help", exitOK, "usage: tensorferry COMMAND", ""},
 		{"rnu x", exitUsage, "", `tensorferry: unknown command "rnu"; see tensorferry help`},
 		{"help rnu", exitUsage, "", `tensorferry: unknown command "rnu"; see tensorferry help`},
@@ -50,7 +50,7 @@ func TestUsage(t *testing.T) {
 		{"run testdata/absent.yaml", exitUsage, "", "job file testdata/absent.yaml: no such file or directory"},
 		{"run -- -x.yaml", exitUsage, "", "job file -x.yaml: no such file or directory"},
 		{"validate testdata/absent.yaml", exitUsage, "", "job file testdata/absent.yaml: no such file or directory"},
-		{"checkpoint show x", exitUsage, "", `tensorferry checkpoint: unknown word "show", want inspect`},
+		{"checkpoint show x", exitUsage, "", `tensorferry checkpoint: unknown command "show"; want inspect`},
 		{"checkpoint inspect testdata/absent", exitFailed, "", "no such file or directory"},
 		{"checkpoint inspect main.go", exitFailed, "", "main.go"},
 	}

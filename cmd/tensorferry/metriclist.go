@@ -14,7 +14,7 @@ import (
 
 const metricsNamespace = "tensorferry_job"
 
-// metricList is what is read off a run when somebody asks.
+// metricList has the metrics that are read from the run at each scrape.
 type metricList struct {
 	ofSubtasks []subtaskMetric
 	ofJob      []jobMetric
@@ -25,8 +25,8 @@ type metricList struct {
 	notNumbers *prometheus.Desc
 }
 
-// subtaskMetric is a number or a histogram of each subtask. Those of asynchronous operators alone
-// are left out for the others.
+// subtaskMetric is a number or a histogram of each subtask. If async is set, only subtasks of
+// asynchronous operators have it.
 type subtaskMetric struct {
 	desc      *prometheus.Desc
 	kind      prometheus.ValueType
@@ -42,18 +42,18 @@ type jobMetric struct {
 	value func(*stream.Progress) float64
 }
 
-// subtaskLabels are all the labels that there are, beside job.
+// subtaskLabels are all labels besides job.
 var subtaskLabels = []string{"operator", "subtask"}
 
 func (l *metricList) fill(job string) {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc(prometheus.BuildFQName(metricsNamespace, "", name), help, labels, prometheus.Labels{"job": job})
 	}
-	l.ready = desc("ready", "1 while every subtask runs, as /health has it.")
-	l.watermark = desc("watermark_lag_seconds", "Time by which the watermark that was passed on last is behind the clock.", subtaskLabels...)
-	l.skipped = desc("records_skipped_total", "Records of the source that were gone before they were read, and were skipped.")
-	l.notNumbers = desc("not_numbers_total", "Numbers of the model's answers that were NaN or infinite.")
-	l.lag = desc("consumer_lag_records", "Records of the source that are there and have not been read.")
+	l.ready = desc("ready", "1 while every subtask runs, as /health reports it.")
+	l.watermark = desc("watermark_lag_seconds", "Time by which the last watermark that was passed on is behind the clock.", subtaskLabels...)
+	l.skipped = desc("records_skipped_total", "Records of the source that were deleted before they were read, and were skipped.")
+	l.notNumbers = desc("not_numbers_total", "Numbers in the model's answers that were NaN or infinite.")
+	l.lag = desc("consumer_lag_records", "Records of the source that exist and have not been read.")
 
 	const counter, gauge = prometheus.CounterValue, prometheus.GaugeValue
 	type sub = stream.SubtaskProgress
@@ -65,30 +65,30 @@ func (l *metricList) fill(job string) {
 	of(counter, false, "records_dropped_total", "Records that failed and were dropped.", func(s *sub) float64 { return float64(s.Dropped) })
 	of(counter, false, "records_dead_lettered_total", "Records that failed and went to the dead letters.", func(s *sub) float64 { return float64(s.DeadLettered) })
 	of(counter, true, "calls_total", "Calls of records, retries included.", func(s *sub) float64 { return float64(s.Async.Calls) })
-	of(counter, true, "timeouts_total", "Records whose time was over, that which failed the job included.", func(s *sub) float64 { return float64(s.Async.Timeouts) })
-	of(counter, true, "retries_total", "Calls of records after a call of them that failed.", func(s *sub) float64 { return float64(s.Async.Retries) })
-	of(counter, true, "holds_total", "Times that a record was held for a server that took no calls, whether or not it had been called.", func(s *sub) float64 { return float64(s.Async.Holds) })
-	of(counter, true, "fallbacks_total", "Results that were made without the model.", func(s *sub) float64 { return float64(s.Async.Fallbacks) })
+	of(counter, true, "timeouts_total", "Records that reached their timeout, including one that failed the job.", func(s *sub) float64 { return float64(s.Async.Timeouts) })
+	of(counter, true, "retries_total", "Calls of records whose call before had failed.", func(s *sub) float64 { return float64(s.Async.Retries) })
+	of(counter, true, "holds_total", "Times that a record was held because the server took no calls, whether or not it had been called.", func(s *sub) float64 { return float64(s.Async.Holds) })
+	of(counter, true, "fallbacks_total", "Results that were made of a fallback, without the model.", func(s *sub) float64 { return float64(s.Async.Fallbacks) })
 	of(gauge, true, "queued_records", "Records admitted and not yet emitted.", func(s *sub) float64 { return float64(s.Async.Queued) })
 	of(gauge, true, "in_flight_calls", "Calls in progress.", func(s *sub) float64 { return float64(s.Async.InFlight) })
 	of(gauge, true, "held_records", "Records that wait for a server that takes no calls.", func(s *sub) float64 { return float64(s.Async.Held) })
 	of(gauge, true, "retrying_records", "Records that wait for their next attempt.", func(s *sub) float64 { return float64(s.Async.Retrying) })
-	of(gauge, true, "parked_results", "Results that wait for their turn to leave.", func(s *sub) float64 { return float64(s.Async.Done) })
-	of(gauge, true, "call_limit", "Calls that may be in progress at present.", func(s *sub) float64 { return truth(s.Open) * float64(s.Async.Limit) })
+	of(gauge, true, "parked_results", "Results that wait for their turn to be emitted.", func(s *sub) float64 { return float64(s.Async.Done) })
+	of(gauge, true, "call_limit", "Most calls that may be in progress at present.", func(s *sub) float64 { return truth(s.Open) * float64(s.Async.Limit) })
 	of(gauge, true, "connected", "1 if calls can be made; 0 while the server is away, and while the subtask does not run.", func(s *sub) float64 { return truth(s.Open && s.Async.Suspended == nil) })
 
 	times := func(name, help string, of func(*async.Stats) *async.Histogram) {
 		l.ofSubtasks = append(l.ofSubtasks, subtaskMetric{desc: desc(name, help, subtaskLabels...), async: true, histogram: of})
 	}
 	times("call_seconds", "Time from a record's call to its answer, failure or cancellation.", func(s *async.Stats) *async.Histogram { return &s.Call })
-	times("head_of_line_wait_seconds", "Time from a record's outcome until it left, behind those before it.", func(s *async.Stats) *async.Histogram { return &s.HeadOfLine })
-	times("latency_seconds", "Time from a record's admission until it left.", func(s *async.Stats) *async.Histogram { return &s.Latency })
-	times("drain_seconds", "Time that a checkpoint's barrier waited for what was in flight, until it passed or was given up.", func(s *async.Stats) *async.Histogram { return &s.Drain })
+	times("head_of_line_wait_seconds", "Time from a record's outcome until it left the operator, while it waited for records before it.", func(s *async.Stats) *async.Histogram { return &s.HeadOfLine })
+	times("latency_seconds", "Time from a record's admission until it left the operator.", func(s *async.Stats) *async.Histogram { return &s.Latency })
+	times("drain_seconds", "Time that a checkpoint's barrier waited for records in flight, until it passed or was given up.", func(s *async.Stats) *async.Histogram { return &s.Drain })
 
 	ofJob := func(kind prometheus.ValueType, name, help string, value func(*stream.Progress) float64) {
 		l.ofJob = append(l.ofJob, jobMetric{desc(name, help), kind, value})
 	}
-	ofJob(counter, "records_untimed_total", "Records whose event time was out of range, and which have none.", func(p *stream.Progress) float64 { return float64(p.Untimed) })
+	ofJob(counter, "records_untimed_total", "Records whose event time was out of range and was discarded.", func(p *stream.Progress) float64 { return float64(p.Untimed) })
 	ofJob(counter, "restarts_total", "Restarts after a failure.", func(p *stream.Progress) float64 { return float64(p.Restarts) })
 	ofJob(counter, "checkpoints_completed_total", "Checkpoints whose results are published.", func(p *stream.Progress) float64 { return float64(p.CheckpointsCompleted) })
 	ofJob(counter, "checkpoints_failed_total", "Checkpoints that were given up.", func(p *stream.Progress) float64 { return float64(p.CheckpointsFailed) })
@@ -98,7 +98,7 @@ func (l *metricList) fill(job string) {
 		}
 		return float64(p.LastCheckpointAt.UnixMilli()) / 1e3
 	})
-	ofJob(gauge, "published_results", "Results that are published, of the whole run, with those of earlier processes.", func(p *stream.Progress) float64 { return float64(p.Committed) })
+	ofJob(gauge, "published_results", "Results that are published, of the whole run, including those of earlier processes.", func(p *stream.Progress) float64 { return float64(p.Committed) })
 }
 
 func truth(b bool) float64 {
@@ -108,14 +108,14 @@ func truth(b bool) float64 {
 	return 0
 }
 
-// makeHistograms makes those that are told of single events.
+// makeHistograms makes the histograms that observe single events.
 func (m *metrics) makeHistograms() {
 	opts := func(name, help string, buckets []float64) prometheus.HistogramOpts {
 		return prometheus.HistogramOpts{Namespace: metricsNamespace, Name: name, Help: help, Buckets: buckets, ConstLabels: prometheus.Labels{"job": m.job}}
 	}
 	seconds := prometheus.ExponentialBuckets(1e-3, 2, 18)
 	m.checkpoint = prometheus.NewHistogram(opts("checkpoint_seconds", "Time from the start of a checkpoint to the publishing of its results.", seconds))
-	m.commit = prometheus.NewHistogram(opts("commit_seconds", "Time that keeping a checkpoint and publishing its results took.", seconds))
+	m.commit = prometheus.NewHistogram(opts("commit_seconds", "Time to store a checkpoint and publish its results.", seconds))
 	m.requestSeconds = prometheus.NewHistogramVec(opts("request_seconds", "Time from sending a request to the model server to its answer, failure or cancellation.", prometheus.ExponentialBuckets(100e-6, 2, 18)), subtaskLabels)
 	m.batchRows = prometheus.NewHistogramVec(opts("batch_rows", "Records in each request to the model server.", prometheus.ExponentialBuckets(1, 2, 12)), subtaskLabels)
 }
@@ -186,8 +186,8 @@ func (m *metrics) Collect(to chan<- prometheus.Metric) {
 	}
 }
 
-// watermarkLag is how far a subtask is behind the clock in event time; false if it has no
-// watermark, or is at the end.
+// watermarkLag returns how far a subtask is behind the clock in event time, or false if it has no
+// watermark or is at the end.
 func watermarkLag(s *stream.SubtaskProgress, now time.Time) (time.Duration, bool) {
 	if s.Watermark == async.NoTime || s.Watermark == async.EndOfTime {
 		return 0, false
@@ -195,8 +195,7 @@ func watermarkLag(s *stream.SubtaskProgress, now time.Time) (time.Duration, bool
 	return now.Sub(s.Watermark.Time()), true
 }
 
-// timesMetric is an operator's histogram in Prometheus' form, in which buckets count all that is
-// below, too.
+// timesMetric returns an operator's histogram in Prometheus' form, in which buckets are cumulative.
 func timesMetric(d *prometheus.Desc, h *async.Histogram, labels ...string) prometheus.Metric {
 	buckets, below := make(map[float64]uint64, async.HistogramBuckets), uint64(0)
 	for i, n := range h.Buckets[:async.HistogramBuckets] {

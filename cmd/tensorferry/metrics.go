@@ -17,7 +17,7 @@ import (
 	"github.com/tensorferry/tensorferry/stream"
 )
 
-// metrics are what a running job shows at --metrics. docs/metrics.md lists them.
+// metrics are the metrics that a running job serves at --metrics. docs/metrics.md lists them.
 type metrics struct {
 	registry *prometheus.Registry
 	server   *http.Server
@@ -28,8 +28,8 @@ type metrics struct {
 	progress func() stream.Progress
 	lag      func() (records int64, known bool) // nil: the source has none
 
-	skipped    func() int64 // set before anything is served; nil: the source skips nothing
-	notNumbers func() int64 // of the answers; set before anything is served
+	skipped    func() int64 // set before anything is served; nil if the source skips nothing
+	notNumbers func() int64 // in the answers; set before anything is served
 
 	checkpoint, commit        prometheus.Histogram
 	requestSeconds, batchRows *prometheus.HistogramVec
@@ -54,8 +54,8 @@ func newMetrics(address, job string, withPprof bool) (*metrics, error) {
 		mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	}
-	// Nobody who asks for numbers sends much, or is slow about it. A profile takes the time that
-	// it is asked for.
+	// A scrape sends and takes little, and quickly. A profile takes as long as its request
+	// says, so profiles have no WriteTimeout.
 	m.server = &http.Server{Handler: http.MaxBytesHandler(mux, 4<<10), ReadTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
 	if !withPprof {
 		m.server.WriteTimeout = 30 * time.Second
@@ -81,7 +81,7 @@ func (m *metrics) watch(run *stream.Run, lag func() (int64, bool)) {
 	m.progress, m.lag = run.Progress, lag
 }
 
-// present is what there is to show.
+// present returns the present state of the run.
 func (m *metrics) present() (p stream.Progress, lag int64, known bool) {
 	m.mu.Lock()
 	progress, of := m.progress, m.lag
@@ -109,7 +109,7 @@ func (m *metrics) close() {
 	}
 }
 
-// healthOf is the word for a state at /health, and whether it is good news.
+// healthOf returns the word for a state at /health, and whether it is healthy.
 func healthOf(s stream.State) (word string, ok bool) {
 	switch s {
 	case stream.StateRunning:
@@ -120,7 +120,7 @@ func healthOf(s stream.State) (word string, ok bool) {
 	return string(s), false // starting, failing, restarting, stopping
 }
 
-// health answers 200 while the job runs, and 503 else.
+// health answers 200 while the job runs, and 503 otherwise.
 func (m *metrics) health(w http.ResponseWriter, _ *http.Request) {
 	p, _, _ := m.present()
 	state, ok := healthOf(p.State)
@@ -142,7 +142,7 @@ func (m *metrics) health(w http.ResponseWriter, _ *http.Request) {
 	_, _ = w.Write(append(text, '\n'))
 }
 
-// suspension is why a subtask makes no calls at present, nil if all do.
+// suspension returns why a subtask makes no calls at present, or nil if all make calls.
 func suspension(p *stream.Progress) error {
 	for i := range p.Operators {
 		if why := p.Operators[i].Async.Suspended; why != nil {

@@ -123,8 +123,8 @@ func served(t *testing.T) (page string) {
 
 var metricsURL = regexp.MustCompile(`http://127\.0\.0\.1:\d+`)
 
-// TestMetrics: what a job serves, which is what docs/metrics.md lists, by no other labels; and the
-// dashboard and the alerts use nothing else.
+// TestMetrics: a job serves exactly the metrics and labels of docs/metrics.md. The dashboard and
+// the alerts use no others.
 func TestMetrics(t *testing.T) {
 	root, err := os.Getwd()
 	if err != nil {
@@ -186,8 +186,8 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("docs/metrics.md has %s, which is not served", m[1])
 		}
 	}
-	// Since when each counts: what can only rise is this process's, what is there at present is
-	// so now, or of the whole run.
+	// The period of each metric: counters are of this process, and gauges are of the present or
+	// of the whole run.
 	for _, m := range regexp.MustCompile("(?m)^\\| `(\\w+)` \\| (\\w+) \\| [^|]+ \\| (\\w+) \\| ").FindAllStringSubmatch(docs, -1) {
 		ok := m[3] == "process"
 		if m[2] == "gauge" {
@@ -197,8 +197,8 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("docs/metrics.md says that the %s %s counts since %q", m[2], m[1], m[3])
 		}
 	}
-	// Whatever they name is served, by the job or the sidecar. That Prometheus can parse them is
-	// checked by tools/alerts.
+	// The job or the sidecar serves every metric that they name. tools/alerts checks that Prometheus
+	// can parse them.
 	for what, text := range map[string]string{"the dashboard": dashboard, "the alerts": alerts} {
 		used := regexp.MustCompile(`tensorferry_(job|sidecar)_\w+`).FindAllString(text, -1)
 		if len(used) < 5 {
@@ -236,7 +236,7 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// TestHealth: what each state is at /health, and whether a load balancer may take it for healthy.
+// TestHealth: the word of each state at /health, and whether it counts as healthy.
 func TestHealth(t *testing.T) {
 	for state, want := range map[stream.State]string{
 		stream.StateStarting: "starting 503", stream.StateRunning: "ready 200", stream.StateFailing: "failing 503", stream.StateRestarting: "restarting 503", stream.StateStopping: "stopping 503",
@@ -285,13 +285,13 @@ func TestHealthOfARun(t *testing.T) {
 	}
 }
 
-// TestMetricsMistakes: an address that cannot be listened on, before anything begins.
+// TestMetricsMistakes: an address that cannot be used is an error before the job begins.
 func TestMetricsMistakes(t *testing.T) {
 	s := newShell(t)
 	s.write("job.yaml", "name: a\nsource: {stdin: }\ninfer: {model: m, endpoint: 'h:1'}\nsink: {stdout: }\n")
 	s.contains("stderr", s.run(2, "run", "--metrics", "nowhere", "job.yaml").errors, "--metrics", "missing port")
-	s.contains("stderr", s.run(2, "run", "--pprof", "job.yaml").errors, "want both")
-	// One that is taken may be free in a moment, so a supervisor should try again.
+	s.contains("stderr", s.run(2, "run", "--pprof", "job.yaml").errors, "needs --metrics")
+	// An address in use may soon be free, so a supervisor should try again.
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -16,13 +16,13 @@ import (
 
 const mockSidecarHelp = `usage: tensorferry mock-sidecar --listen ENDPOINT [flags]
 
-serves a model that computes a fixed function of each row, takes as long as it is
-told and fails when it is told, until SIGTERM or SIGINT. Like the sidecar it
-prints a line an endpoint when it is ready.
+Serves a model for tests until SIGTERM or SIGINT. The model computes a fixed function of each
+row, with the latency and the faults that the flags set. When it is ready, it prints one line
+per endpoint, like the sidecar.
 
-FAULT is WHAT@WHEN[,times=N][,retry=DURATION]. WHAT is CODE or CODE/REASON, as
-RESOURCE_EXHAUSTED/QUEUE_FULL, or bad, hang, panic, crash, drop, short. WHEN is
-the number of a call, a range as 3-5 or 3-, every=N, row=VALUE (the first
+FAULT is WHAT@WHEN[,times=N][,retry=DURATION]. WHAT is CODE or CODE/REASON, such as
+RESOURCE_EXHAUSTED/QUEUE_FULL, or bad, hang, panic, crash, drop or short. WHEN is
+the number of a call, a range such as 3-5 or 3-, every=N, row=VALUE (the first
 element of the first input), or all.
 
 `
@@ -35,19 +35,19 @@ func runMockSidecar(ctx context.Context, args []string, stdout, stderr io.Writer
 	var logFile string
 	f.set.StringVar(&script.Model, "model", "model", "`NAME` of the model")
 	f.set.StringVar(&script.Version, "version", "1", "`VERSION` of the model")
-	f.set.StringVar(&script.Function, "function", "double", "what the model computes: double, echo, sum or hash")
+	f.set.StringVar(&script.Function, "function", "double", "`FUNCTION` that the model computes: double, echo, sum or hash")
 	f.set.Var(&inputs, "input", "`NAME:DTYPE[d,d]` of an input; may be repeated (default x:FP32[1])")
 	f.set.StringVar(&script.Output, "output", "y", "`NAME` of the output")
-	f.set.DurationVar(&script.Latency, "latency", 0, "time of each batch")
-	f.set.DurationVar(&script.PerRow, "per-row", 0, "and for each of its rows")
-	f.set.DurationVar(&script.Jitter, "jitter", 0, "up to so much more")
-	decimalVar(f.set, &script.Seed, "seed", 0, "`N` that the jitter follows from")
-	decimalVar(f.set, &script.Instances, "instances", 0, "`N` batches that run at once (default 256)")
+	f.set.DurationVar(&script.Latency, "latency", 0, "time that each batch takes")
+	f.set.DurationVar(&script.PerRow, "per-row", 0, "additional time for each row of a batch")
+	f.set.DurationVar(&script.Jitter, "jitter", 0, "most random time that is added to each batch")
+	decimalVar(f.set, &script.Seed, "seed", 0, "`N` that seeds the jitter")
+	decimalVar(f.set, &script.Instances, "instances", 0, "most batches (`N`) that run at once (default 256)")
 	f.set.DurationVar(&script.LoadTime, "load-time", 0, "time until the model is loaded")
-	f.set.Var(&faults, "fail", "`FAULT` of calls, as they arrive; may be repeated")
-	f.set.Var(&backendFaults, "fail-backend", "`FAULT` of batches, in the model; may be repeated")
-	f.set.StringVar(&logFile, "log", "", "`FILE` to append a line of JSON to when a call starts and when it ends")
-	f.set.Lookup("window").DefValue = "0s"
+	f.set.Var(&faults, "fail", "`FAULT` of calls, counted as they arrive; may be repeated")
+	f.set.Var(&backendFaults, "fail-backend", "`FAULT` of batches, counted as the model runs them; may be repeated")
+	f.set.StringVar(&logFile, "log", "", "`FILE` that gets a line of JSON when a call starts and when it ends")
+	f.set.Lookup("max-batch-delay").DefValue, f.set.Lookup("window").DefValue = "0s", "0s"
 	f.maxBatchDelay = 0
 	if code, ok := f.parse(args, mockSidecarHelp, stdout, stderr); !ok {
 		return code
@@ -86,7 +86,7 @@ func runMockSidecar(ctx context.Context, args []string, stdout, stderr io.Writer
 	script.MaxBatch, script.MaxBatchDelay, script.MaxMessageSize = f.maxBatch, orNone(f.maxBatchDelay), f.maxMessage
 	script.QueueRows, script.QueueBytes, script.QueueTimeout = f.queueRows, f.queueBytes, f.queueTimeout
 	script.Grace = orNone(f.grace)
-	script.OnCrash = func() { // as kill -9 would, from outside
+	script.OnCrash = func() { // like kill -9 from outside
 		if p, err := os.FindProcess(os.Getpid()); err != nil || p.Kill() != nil {
 			os.Exit(137)
 		}
@@ -120,7 +120,7 @@ func runMockSidecar(ctx context.Context, args []string, stdout, stderr io.Writer
 	}
 	if err := s.WaitReady(ctx); err != nil {
 		if ctx.Err() != nil {
-			return exitOK // told to stop while it was loading
+			return exitOK // stopped while it was loading
 		}
 		return wrong(exitFailed, err)
 	}
@@ -135,17 +135,16 @@ func runMockSidecar(ctx context.Context, args []string, stdout, stderr io.Writer
 	return exitOK
 }
 
-// loggedCall is one line of the log: what the sidecar knows of a call when it
-// starts, and again, complete, when it ends. The sequence numbers in it are those
-// of this process.
+// loggedCall is one line of the log. It has what the sidecar knows about a call when the call
+// starts, and again when it ends. Sequence numbers count the calls of this process.
 type loggedCall struct {
 	Event   string `json:"event"`
 	Process int    `json:"pid"`
 	sidecartest.Call
 }
 
-// logCalls appends calls to the file, each in one write, so that a process that is
-// killed leaves whole lines.
+// logCalls appends calls to the file, each in one write, so that a killed process leaves whole
+// lines.
 func logCalls(out io.Writer, event string, stderr io.Writer) func(sidecartest.Call) {
 	failed := false
 	return func(c sidecartest.Call) {

@@ -6,8 +6,9 @@ import (
 	"os"
 )
 
-// notify tells systemd how the service is, if it has started the process and asked for it
-// (Type=notify; sd_notify(3) has the protocol). state is as READY=1 or STOPPING=1.
+// notify sends the service's state, such as READY=1 or STOPPING=1, to systemd. It does nothing
+// unless systemd started the process and asked for it (Type=notify). sd_notify(3) describes the
+// protocol.
 func notify(state string) error {
 	name := os.Getenv("NOTIFY_SOCKET")
 	if name == "" {
@@ -15,11 +16,11 @@ func notify(state string) error {
 	}
 	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: name, Net: "unixgram"})
 	if err != nil {
-		return fmt.Errorf("telling systemd %s: %w", state, err)
+		return fmt.Errorf("notify systemd of %s: %w", state, err)
 	}
 	defer conn.Close()
 	if _, err := conn.Write([]byte(state)); err != nil {
-		return fmt.Errorf("telling systemd %s: %w", state, err)
+		return fmt.Errorf("notify systemd of %s: %w", state, err)
 	}
 	return nil
 }

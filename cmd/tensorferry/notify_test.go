@@ -7,8 +7,7 @@ import (
 	"time"
 )
 
-// systemd hears of the start and the end of a sidecar; a process that it did not start tells
-// nobody.
+// A sidecar notifies systemd of its start and its end, but only if systemd started it.
 func TestNotify(t *testing.T) {
 	if err := notify("READY=1"); err != nil {
 		t.Errorf("without a socket: %v", err)
@@ -40,6 +39,6 @@ func TestNotify(t *testing.T) {
 	}
 	t.Setenv("NOTIFY_SOCKET", path+"none")
 	if err := notify("READY=1"); err == nil {
-		t.Error("nobody listens, and no error")
+		t.Error("no error although no socket listens")
 	}
 }

@@ -24,21 +24,20 @@ import (
 // keepPast makes TestCheckpointsOfThePast write checkpoints into testdata (see the README there).
 var keepPast = flag.String("keep-past", "", "the commit for which checkpoints are kept in testdata/past")
 
-// past is a job that is broken off and resumed. Both ends are run with today's code, and the second
-// one also with what the code of an earlier commit left. The paths in the checkpoints hold in
-// whatever folder the test stands, since they begin at the working folder, by a name that every
-// process has for it.
+// past is a job that is broken off and resumed. Today's code runs both parts, and also resumes what
+// the code of an earlier commit left. The paths in the checkpoints are valid in every folder: they
+// begin at the working folder, by a name for it that every process has.
 type past struct {
 	name string
 	// leave writes the job file and the input, and leaves a run.
 	leave func(s *shell)
-	// resume goes on with it and checks the results.
+	// resume continues the run and checks the results.
 	resume func(s *shell)
 }
 
 const (
 	pastJob = "/proc/self/cwd/job/job.yaml"
-	// pastMany is how many records a job has: as few as let it be broken off midway.
+	// pastMany is the number of a job's records: the fewest with which it can be broken off midway.
 	pastMany = 600
 )
 
@@ -80,7 +79,7 @@ var pasts = []past{
 	}, resumeFlight},
 	{"pending", leavePending, resumeFlight},
 	{"finished", leaveFinished, func(s *shell) {
-		s.contains("stdout", s.run(exitOK, "run", "--resume", pastJob).out, "the run had finished before")
+		s.contains("stdout", s.run(exitOK, "run", "--resume", pastJob).out, "the run was already finished")
 		resumeFlight(s)
 		// The next run takes the place of what is there.
 		in, want := numbers(3)
@@ -318,7 +317,7 @@ func leaveStdout(s *shell) {
 	s.write("printed", out.String())
 }
 
-// resumeStdout: the lines of the last checkpoint are written once more, and then the others.
+// resumeStdout: the lines of the last checkpoint are written again, and then the others.
 func resumeStdout(s *shell) {
 	s.quick()
 	var out bytes.Buffer
@@ -331,7 +330,7 @@ func resumeStdout(s *shell) {
 	_, want := numbers(pastMany)
 	for line := range strings.Lines(want) {
 		if printed[line] == 0 {
-			s.Errorf("nobody printed %s", line)
+			s.Errorf("neither process printed %s", line)
 		}
 		twice += printed[line] - 1
 	}
@@ -390,7 +389,7 @@ func leaveFilesToKafka(s *shell) {
 	s.runUntil(143, at(5), "run", pastJob, "--log-level=debug")
 }
 
-// resumeFilesToKafka: what the checkpoint does not hold comes, in order.
+// resumeFilesToKafka: the records after the checkpoint arrive, in order.
 func resumeFilesToKafka(s *shell) {
 	k := brokerFor(s, 1, "out")
 	s.write("job.yaml", strings.Replace(topicJob(k.brokers, "file: {path: in.jsonl, split_size: 2KiB}", "kafka: {brokers: BROKERS, topic: out}"), "&latency=0s+3ms", "", 1))
@@ -441,7 +440,7 @@ func leaveKafkaToKafka(s *shell) {
 	s.write("group.json", string(text)+"\n")
 }
 
-// resumeKafkaToKafka: what lies behind the group's offsets is answered, and nothing else.
+// resumeKafkaToKafka: only the records after the group's offsets are answered.
 func resumeKafkaToKafka(s *shell) {
 	k, same := inputFor(s, "in", "out")
 	var states []groupState

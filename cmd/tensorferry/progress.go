@@ -16,8 +16,7 @@ import (
 	"github.com/tensorferry/tensorferry/stream"
 )
 
-// How often the block on a terminal is redrawn, and how often a line is logged
-// where there is none.
+// How often the block on a terminal is redrawn, and how often a line is logged without a terminal.
 const (
 	redrawEvery = 200 * time.Millisecond
 	logEvery    = 5 * time.Second
@@ -33,27 +32,25 @@ func (t *traffic) take(r sidecar.Request) {
 	t.rows.Add(int64(r.Rows))
 }
 
-// glance is what there is to show of a run at one moment.
+// glance is what can be shown of a run at one moment.
 type glance struct {
 	stream.Progress
 	at             time.Time
 	requests, rows int64
-	// unread are the records of the source that are there and have not been read, below 0 where
-	// nobody knows.
+	// unread is the number of the source's records that have not been read, or -1 if unknown.
 	unread int64
 }
 
-// meter turns glances at a run into what is shown of it.
+// meter turns glances at a run into text.
 type meter struct {
 	name  string
 	began time.Time
-	// What goes on lately is what went on in a window of about two seconds, moved on by each
-	// sample.
+	// Recent rates and times are those of a window of about two seconds. Each sample moves it.
 	window []sample
 }
 
-// sample is what this process had done at a moment: records that have their outcome, also those
-// that a restart brought again, and requests. No number of it ever goes down.
+// sample has the totals of this process at one moment: records with an outcome, including those
+// that a restart read again, and requests. The totals never decrease.
 type sample struct {
 	at                      time.Time
 	settled, requests, rows int64
@@ -62,8 +59,7 @@ type sample struct {
 
 const rateWindow = 2 * time.Second
 
-// add takes a sample. The first one of a run stands behind that of its beginning, at which
-// nothing had been done.
+// add takes a sample. The first one of a run follows an empty one at the run's beginning.
 func (m *meter) add(g *glance) {
 	now := sample{at: g.at, requests: g.requests, rows: g.rows}
 	for i := range g.Worked {
@@ -83,13 +79,13 @@ func (m *meter) add(g *glance) {
 
 func (m *meter) ends() (first, last *sample) { return &m.window[0], &m.window[len(m.window)-1] }
 
-// rate is of the records that got their outcome lately; see rateOf.
+// rate is the recent rate of outcomes; see rateOf.
 func (m *meter) rate() (float64, bool) {
 	first, last := m.ends()
 	return rateOf(last.settled-first.settled, last.at.Sub(first.at))
 }
 
-// rateOf is in records a second; false if no time has passed, so that nobody knows.
+// rateOf returns records per second, or false if no time has passed.
 func rateOf(records int64, took time.Duration) (rate float64, known bool) {
 	if took <= 0 {
 		return 0, false
@@ -97,7 +93,7 @@ func rateOf(records int64, took time.Duration) (rate float64, known bool) {
 	return float64(records) / took.Seconds(), true
 }
 
-// rateText writes a rate, or a dash if it is not known. A slow one is no 0.
+// rateText writes a rate, or a dash if it is not known. It does not round a slow rate to 0.
 func rateText(rate float64, known bool) string {
 	switch {
 	case !known:
@@ -117,7 +113,7 @@ func rateAttr(rate float64) slog.Attr {
 	return slog.Int64("rate", int64(math.Round(rate)))
 }
 
-// latency is how long the records that left lately had been in the operator.
+// latency returns the time in the operator of records that left it recently.
 func (m *meter) latency() async.Histogram {
 	first, last := m.ends()
 	return last.latency.Minus(first.latency)
@@ -129,13 +125,13 @@ func (m *meter) percentiles() (texts [3]string) {
 	for i, q := range [...]float64{0.5, 0.95, 0.99} {
 		d := h.Quantile(q)
 		if texts[i] = millis(d); d >= async.HistogramBound(async.HistogramBuckets-1) {
-			texts[i] = ">" + texts[i] // how much more is not known
+			texts[i] = ">" + texts[i] // the last bucket has no upper bound
 		}
 	}
 	return texts
 }
 
-// batch is the mean of records in a request lately, a dash if there was none.
+// batch returns the recent mean of records per request, or a dash without requests.
 func (m *meter) batch() string {
 	first, last := m.ends()
 	if last.requests == first.requests {
@@ -144,9 +140,8 @@ func (m *meter) batch() string {
 	return strconv.FormatFloat(float64(last.rows-first.rows)/float64(last.requests-first.requests), 'f', 1, 64)
 }
 
-// server says whether calls can be made, and how many if it is fewer than there might be; and of
-// a server that does not take them, what it was that happened last. It is empty while nothing
-// runs.
+// server says whether calls can be made, how many if their number is limited at present, and the
+// last failure if the server takes no calls. It is empty while no subtask runs.
 func (g *glance) server() string {
 	var s async.Stats
 	open, suspended := 0, 0
@@ -183,7 +178,7 @@ func (g *glance) server() string {
 
 const overloaded = "overloaded"
 
-// standing is in a word why a server takes no calls.
+// standing says in a word or two why a server takes no calls.
 func standing(why error) string {
 	switch {
 	case errors.Is(why, sidecar.ErrNotReady):
@@ -196,7 +191,7 @@ func standing(why error) string {
 	return "away"
 }
 
-// behind is how far the last subtask is behind in event time; false if none has a watermark.
+// behind returns how far the slowest subtask is behind in event time, or false without watermarks.
 func (g *glance) behind() (most time.Duration, known bool) {
 	for i := range g.Worked {
 		if d, ok := watermarkLag(&g.Worked[i], g.at); ok && (!known || d > most) {
@@ -206,7 +201,7 @@ func (g *glance) behind() (most time.Duration, known bool) {
 	return most, known
 }
 
-// block is what a terminal of that width shows.
+// block returns the lines for a terminal of that width.
 func (m *meter) block(g *glance, width int) (lines []string) {
 	row := func(label string, items ...string) { lines = append(lines, wrap(label, width, items...)...) }
 	lines = []string{fmt.Sprintf("%s  %s  %s", m.name, g.State, seconds(g.at.Sub(m.began)))}
@@ -244,7 +239,7 @@ func (m *meter) block(g *glance, width int) (lines []string) {
 	return lines
 }
 
-// attrs is what a log line says.
+// attrs returns the attributes of a progress line in the log.
 func (m *meter) attrs(g *glance) []any {
 	p := m.percentiles()
 	a := []any{

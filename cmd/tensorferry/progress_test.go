@@ -91,7 +91,7 @@ func TestMeter(t *testing.T) {
 	}
 }
 
-// TestServer: what is said of the server is what happened last.
+// TestServer: the state of the server is that of the last event.
 func TestServer(t *testing.T) {
 	type stats = async.Stats
 	running := func(s stats) stats {
@@ -125,8 +125,8 @@ func TestServer(t *testing.T) {
 	}
 }
 
-// TestRate: it is that of this process alone, known from the first look on, over restarts, and no
-// 0 where something moves.
+// TestRate: the rate is of this process only, is known from the first glance on, also across
+// restarts, and is not 0 while records move.
 func TestRate(t *testing.T) {
 	start := time.Now()
 	m := &meter{}
@@ -169,8 +169,8 @@ func TestRate(t *testing.T) {
 	}
 }
 
-// TestPercentilesOfLittle: nothing is no 0, one record is its own median, and what lies above all
-// bounds is not put at the last.
+// TestPercentilesOfLittle: no records have no percentile, one record is its own median, and a time
+// above all bounds is shown as greater than the last bound.
 func TestPercentilesOfLittle(t *testing.T) {
 	m := &meter{}
 	g := &glance{Progress: stream.Progress{Began: time.Now(), Worked: []stream.SubtaskProgress{{OperatorProgress: stream.OperatorProgress{Name: local.InferName}}}}, at: time.Now()}

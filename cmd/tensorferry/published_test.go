@@ -52,8 +52,8 @@ func cutShort(b []byte) []byte { return b[:len(b)-1] }
 func longer(b []byte) []byte   { return append(b, '\n') }
 func sameSize(b []byte) []byte { return []byte(strings.Replace(string(b), "1", "2", 1)) }
 
-// TestPublishedFilesThatAreGone: a run does not go on, nor pass for finished, when results or dead
-// letters of any of its checkpoints are missing or have another size; when they are back, it does.
+// TestPublishedFilesThatAreGone: a run does not continue, and does not count as finished, while
+// results or dead letters of any of its checkpoints are missing or have another size.
 func TestPublishedFilesThatAreGone(t *testing.T) {
 	s := newShell(t)
 	in, want := numbers(many)
@@ -88,7 +88,7 @@ func TestPublishedFilesThatAreGone(t *testing.T) {
 				undo()
 			}
 			undo := s.rewrite(name, sameSize)
-			verify(exitFailed, "wrong: "+filepath.Join(s.dir, name)+" is not what was written", "1 thing(s) are not as they were written")
+			verify(exitFailed, "wrong: "+filepath.Join(s.dir, name)+" is not what was written", "1 file(s) are not as they were written")
 			undo()
 		}
 		verify(exitOK, "checkpoint 6 of job failing", "sink: ", "dead-letters: ", "all is well")
@@ -106,9 +106,9 @@ func TestPublishedFilesThatAreGone(t *testing.T) {
 		verify(exitFailed, "is missing")
 		undo()
 	}
-	s.contains("stdout", s.run(exitOK, "run", "--resume", "job.yaml").out, "the run had finished before")
+	s.contains("stdout", s.run(exitOK, "run", "--resume", "job.yaml").out, "the run was already finished")
 
-	// Who starts afresh needs none of it.
+	// A new run does not need them.
 	s.rewrite(s.first("out"), gone)
 	s.run(exitOK, "run", "job.yaml")
 	if s.output() != want {
@@ -117,7 +117,7 @@ func TestPublishedFilesThatAreGone(t *testing.T) {
 	s.leftovers()
 }
 
-// TestConsumedFiles: where others take files away, and the job file says so, the run goes on.
+// TestConsumedFiles: a run continues without files that the job file allows others to take away.
 func TestConsumedFiles(t *testing.T) {
 	s := newShell(t)
 	in, want := numbers(many)
@@ -137,7 +137,7 @@ func TestConsumedFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s.contains("verify", s.run(exitOK, "checkpoint", "verify", "out/.checkpoints").out, fmt.Sprint(len(all))+" were taken away, as they may be")
+	s.contains("verify", s.run(exitOK, "checkpoint", "verify", "out/.checkpoints").out, fmt.Sprint(len(all))+" were taken away, as the job allows (consumed)")
 	job(quickSidecar)
 	s.run(exitOK, "run", "--resume", "job.yaml")
 	if sorted(taken+s.output()) != sorted(want) {
@@ -145,7 +145,7 @@ func TestConsumedFiles(t *testing.T) {
 	}
 }
 
-// TestVerifyDamagedCheckpoints: each is named, and the others are read.
+// TestVerifyDamagedCheckpoints: verify names each damaged checkpoint, and reads the others.
 func TestVerifyDamagedCheckpoints(t *testing.T) {
 	s := newShell(t)
 	s.contains("stderr", s.run(exitFailed, "checkpoint", "verify", "none").errors, "no such file")

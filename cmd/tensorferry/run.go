@@ -20,18 +20,20 @@ import (
 
 const runDetails = `Runs the job to the end of its input.
 
-  --resume            go on with the unfinished run, from its newest checkpoint; start if there is none
-  --fresh             discard an unfinished run and start anew
-  --from CHECKPOINT   go on from this checkpoint of the run, named by its number or file
-  --log-format FORMAT text or json (default: the job file's, else text)
-  --log-level LEVEL   debug, info, warn or error (default: the job file's, else info, and warn beside the live view)
+  --resume            continue the unfinished run from its newest checkpoint; start a run if there is none
+  --fresh             discard an unfinished run and start a new one
+  --from CHECKPOINT   continue from this checkpoint of the run, given by its number or file
+  --log-format FORMAT text or json (default: the job file's, or text)
+  --log-level LEVEL   debug, info, warn or error (default: the job file's, or info, or warn with the live view)
   --metrics HOST:PORT serve /metrics for Prometheus, and /health
   --pprof             serve /debug/pprof/ there too
-  --no-progress       log lines instead of the live view, also on a terminal
+  --no-progress       write log lines instead of the live view, also on a terminal
 
-Without a flag a run starts where there is none, or replaces one that is finished.
-The first SIGINT, SIGTERM or SIGHUP stops with a checkpoint; a second one, or stop_timeout,
-stops at once. Either way the run can be resumed.
+Without --resume, --fresh and --from a new run starts, unless there is an unfinished one. The
+results of a finished run are replaced.
+
+The first SIGINT, SIGTERM or SIGHUP stops the run with a checkpoint. A second one, or the end
+of stop_timeout, stops it at once. In both cases the run can be resumed.
 
 exit codes: 0 done, 1 the job failed, 2 wrong usage or job file, or an unfinished run,
 129, 130 and 143 stopped by SIGHUP, SIGINT and SIGTERM
@@ -69,7 +71,7 @@ func runJob(c *cli.Call) int {
 	case how.Resume && how.Fresh || how.From != "" && (how.Resume || how.Fresh):
 		return c.Misused("want at most one of --resume, --fresh and --from")
 	case *withPprof && *address == "":
-		return c.Misused("--pprof is served at the address of --metrics; want both")
+		return c.Misused("--pprof needs --metrics, which says where to serve it")
 	case !slices.Contains([]string{"", "text", "json"}, format):
 		return c.Misused("--log-format is %q; want text or json", format)
 	case !slices.Contains([]string{"", "debug", "info", "warn", "error"}, level):
@@ -83,7 +85,7 @@ func runJob(c *cli.Call) int {
 	r := &runner{w: c.World, spec: spec}
 	logTo := c.Stderr
 	fallback := "info"
-	// Results on the same terminal would be drawn over.
+	// The view would draw over results on the same terminal.
 	if c.Size != nil && !*noProgress && !spec.Sink.Stdout {
 		r.view = newView(c.Stderr, c.Size)
 		logTo, fallback = r.view, "warn"
@@ -99,7 +101,7 @@ func runJob(c *cli.Call) int {
 		return r.untilEnd(r.drive)
 	}
 	if r.metrics, err = newMetrics(*address, spec.Name, *withPprof); err != nil {
-		code := c.Fails("--metrics: %v", err) // taken, say, which may pass
+		code := c.Fails("--metrics: %v", err) // such as an address in use, which may become free
 		if _, ok := errors.AsType[*net.AddrError](err); ok {
 			return exitUsage
 		}
@@ -116,7 +118,7 @@ func runJob(c *cli.Call) int {
 		code := r.drive(ctx)
 		r.metrics.close()
 		if err := <-served; err != nil {
-			r.log.Warn("metrics were no longer served", "error", err)
+			r.log.Warn("serving metrics failed", "error", err)
 		}
 		return code
 	})
@@ -132,7 +134,7 @@ func first(texts ...string) string {
 	return ""
 }
 
-// drive runs the job in the background and shows how it gets on. It returns the exit code.
+// drive runs the job in the background and shows its progress. It returns the exit code.
 func (r *runner) drive(ctx context.Context) int {
 	done := make(chan error, 1)
 	began := time.Now()
@@ -167,9 +169,9 @@ func (r *runner) drive(ctx context.Context) int {
 	}
 }
 
-// report shows where the run stands.
+// report shows the run's progress.
 func (r *runner) report(m *meter, run *stream.Run) {
-	// The time is that of the numbers: a terminal that stood still may have kept the tick for long.
+	// Take the time together with the numbers: a blocked terminal may have delayed the tick.
 	g := glance{Progress: run.Progress(), at: time.Now(), requests: r.traffic.requests.Load(), rows: r.traffic.rows.Load(), unread: -1}
 	if n, known := r.job.Unread(); known {
 		g.unread = n
@@ -206,7 +208,7 @@ func (r *runner) Observe(e stream.Event) {
 	}
 }
 
-// finish says how the run ended, and returns the exit code.
+// finish prints how the run ended, and returns the exit code.
 func (r *runner) finish(began time.Time, run *stream.Run, stopped os.Signal, err error) int {
 	out := r.w.Stdout
 	if r.spec.Sink.Stdout {
@@ -216,10 +218,10 @@ func (r *runner) finish(began time.Time, run *stream.Run, stopped os.Signal, err
 	if run != nil {
 		p = run.Progress()
 	}
-	idle := run == nil || !r.job.Resumed() && r.job.Untouched(&p) // nothing has come of it
+	idle := run == nil || !r.job.Resumed() && r.job.Untouched(&p) // the run did nothing
 	switch {
 	case err == nil && r.job.Finished():
-		fmt.Fprintf(out, "%s: the run had finished before; its results are in %s\n", r.spec.Name, local.SinkPlace(r.spec))
+		fmt.Fprintf(out, "%s: the run was already finished; its results are in %s\n", r.spec.Name, local.SinkPlace(r.spec))
 		return exitOK
 	case err == nil:
 		r.summary(out, "finished", time.Since(began), &p)
@@ -231,14 +233,14 @@ func (r *runner) finish(began time.Time, run *stream.Run, stopped os.Signal, err
 		case r.spec.Source.Stdin != nil:
 			fmt.Fprintf(r.w.Stderr, "%s: stopped; standard input cannot be read again, so the run cannot be resumed\n", r.spec.Name)
 		case r.spec.KafkaToKafka():
-			fmt.Fprintf(r.w.Stderr, "%s: stopped; the next start goes on where the group %q stands\n", r.spec.Name, r.spec.Source.Kafka.Group)
+			fmt.Fprintf(r.w.Stderr, "%s: stopped; the next start continues at the offsets of the group %q\n", r.spec.Name, r.spec.Source.Kafka.Group)
 		case local.CheckpointDir(r.spec) == "":
 			fmt.Fprintf(r.w.Stderr, "%s: stopped; the job keeps no checkpoints, so the run cannot be resumed\n", r.spec.Name)
 		default:
 			fmt.Fprintf(r.w.Stderr, "%s: stopped, resumable: continue with --resume\n", r.spec.Name)
 		}
 		if err != stream.ErrStopped && !idle {
-			fmt.Fprintf(r.w.Stderr, "%s: without a last checkpoint: %v\n", r.spec.Name, err)
+			fmt.Fprintf(r.w.Stderr, "%s: stopped without a final checkpoint: %v\n", r.spec.Name, err)
 		}
 		if !idle {
 			r.summary(out, "stopped", time.Since(began), &p)
@@ -259,7 +261,7 @@ func (r *runner) summary(out io.Writer, how string, took time.Duration, p *strea
 	fmt.Fprintf(out, "%s: %s in %s: %s records read, %s results in %s\n", r.spec.Name, how, seconds(took),
 		group(p.Read), group(p.Committed), local.SinkPlace(r.spec))
 	if p.Before.Read > 0 {
-		fmt.Fprintf(out, "  of these %s records and %s results since it was resumed\n", group(p.Read-p.Before.Read), group(p.Committed-p.Before.Emitted))
+		fmt.Fprintf(out, "  since the run was resumed: %s records, %s results\n", group(p.Read-p.Before.Read), group(p.Committed-p.Before.Emitted))
 	}
 	if p.Dropped > 0 {
 		fmt.Fprintf(out, "  %s records failed and were dropped\n", group(p.Dropped))
@@ -268,7 +270,7 @@ func (r *runner) summary(out io.Writer, how string, took time.Duration, p *strea
 		fmt.Fprintf(out, "  %s records failed and are in %s\n", group(p.DeadLettered), local.LettersPlace(r.spec))
 	}
 	if n := r.job.NotNumbers(); n > 0 {
-		fmt.Fprintf(out, "  %s numbers of the model's answers were NaN or infinite\n", group(n))
+		fmt.Fprintf(out, "  %s numbers in the model's answers were NaN or infinite\n", group(n))
 	}
 	rate := rateText(rateOf(p.Settled()-p.Before.Settled(), took))
 	fmt.Fprintf(out, "  %s   checkpoints %d, failed %d   restarts %d\n", rate, p.CheckpointsCompleted, p.CheckpointsFailed, p.Restarts)

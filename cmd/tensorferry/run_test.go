@@ -26,8 +26,7 @@ type console struct {
 	signals chan os.Signal
 }
 
-// step is a signal that is sent once a text has come and, where there is a condition, it holds at
-// something that is written.
+// step is a signal that is sent when a text has appeared and, at a later write, its condition holds.
 type step struct {
 	text   string
 	signal syscall.Signal
@@ -136,7 +135,7 @@ func (s *shell) leftovers() {
 	}
 }
 
-// TestDigits is the example as a newcomer runs it, twice.
+// TestDigits runs the example twice, as a new user would.
 func TestDigits(t *testing.T) {
 	example, err := filepath.Abs("../../examples/digits")
 	if err != nil {
@@ -161,7 +160,7 @@ func TestDigits(t *testing.T) {
 	if s.output() != first {
 		t.Error("the second run left other results than the first")
 	}
-	s.contains("stdout", s.run(exitOK, "run", "job.yaml", "--resume").out, "the run had finished before; its results are in")
+	s.contains("stdout", s.run(exitOK, "run", "job.yaml", "--resume").out, "the run was already finished; its results are in")
 	if s.output() != first {
 		t.Error("resuming the finished run changed its results")
 	}
@@ -275,7 +274,7 @@ func TestStopAndResume(t *testing.T) {
 		t.Error("a refused run changed the results")
 	}
 
-	// What may differ between two lives of a run does.
+	// Everything changes that may differ between two processes of a run.
 	s.write("job.yaml", strings.Replace(doubles("checkpoint: {interval: 10ms}\n"+slowSidecar), "parallelism: 2", "parallelism: 3", 1))
 	before = half
 	s.runUntil(130, []step{{"checkpoint completed", syscall.SIGINT, grown}}, "run", "job.yaml", "--resume", "--log-level=debug")
@@ -290,7 +289,7 @@ func TestStopAndResume(t *testing.T) {
 	}
 	s.leftovers()
 
-	// A finished run is replaced, and nothing of it is left.
+	// A finished run is replaced completely.
 	in, want = numbers(3)
 	s.write("in.jsonl", in)
 	s.run(exitOK, "run", "job.yaml")
@@ -314,7 +313,7 @@ func isPart(whole, part string) bool {
 	return true
 }
 
-// TestFrom goes back to an older checkpoint: what was published since is replaced.
+// TestFrom returns to an older checkpoint: results that were published since are replaced.
 func TestFrom(t *testing.T) {
 	s := newShell(t)
 	in, want := numbers(many)
@@ -374,8 +373,7 @@ func TestSecondSignal(t *testing.T) {
 	}
 	s.leftovers()
 	s.contains("stderr", s.run(exitUsage, "run", "job.yaml").errors, "before its first checkpoint")
-	// Where it began is kept. A mistake in what it does may be mended, and not where it reads and
-	// writes.
+	// The beginning of the run is kept. The job file may change, except where it reads and writes.
 	s.contains("inspect", s.run(exitOK, "checkpoint", "inspect", "out/.checkpoints").out, "unfinished", "chk-00000000", "checkpoint  0\n")
 	good := doubles(quickSidecar)
 	s.write("job.yaml", strings.Replace(good, "in.jsonl", "other.jsonl", 1))
@@ -388,7 +386,7 @@ func TestSecondSignal(t *testing.T) {
 	}
 }
 
-// TestStopTimeout: the same without a second signal.
+// TestStopTimeout: stop_timeout ends the job like a second signal.
 func TestStopTimeout(t *testing.T) {
 	s := newShell(t)
 	in, _ := numbers(10)
@@ -398,7 +396,7 @@ func TestStopTimeout(t *testing.T) {
 	s.contains("stderr", r.errors, "stopped, resumable", "stopping took longer than stop_timeout")
 }
 
-// TestStopWhileTheServerIsAwaited: nothing has been read, so there is nothing to wait for.
+// TestStopWhileTheServerIsAwaited: the job has read nothing, so it stops at once.
 func TestStopWhileTheServerIsAwaited(t *testing.T) {
 	s := newShell(t)
 	in, _ := numbers(10)
@@ -408,8 +406,8 @@ func TestStopWhileTheServerIsAwaited(t *testing.T) {
 	s.contains("stderr", r.errors, "doubles: stopped before it began")
 }
 
-// TestMistakes: each is one message with its place, and leaves nothing that the
-// corrected job would stumble over.
+// TestMistakes: each mistake is one message with its place, and leaves nothing that would disturb
+// the corrected job.
 func TestMistakes(t *testing.T) {
 	s := newShell(t)
 	in, want := numbers(5)
@@ -429,7 +427,7 @@ func TestMistakes(t *testing.T) {
 		{"a bad endpoint", strings.Replace(good, "infer:\n", "infer:\n  endpoint: unix://x.sock\n", 1), exitUsage,
 			[]string{"job.yaml:6:3: infer.endpoint: endpoint \"unix://x.sock\": the path must be absolute"}},
 		{"a mapping that does not suit", strings.Replace(good, "inputs: {x:", "inputs: {z:", 1), exitFailed,
-			[]string{"does not suit the model", `the model has no input "z"`, "x INT64[1]"}},
+			[]string{"does not fit the model", `the model has no input "z"`, "x INT64[1]"}},
 		{"a model that fails to load", doubles("sidecar: {models: {double: 'mock:double?load_error=boom'}}\n"), exitFailed,
 			[]string{"the job's sidecar: model \"double\"", "boom"}},
 		{"nobody listens", doubles(""), exitUsage, []string{"infer.endpoint: missing"}},
@@ -461,13 +459,13 @@ func TestMistakes(t *testing.T) {
 	}
 }
 
-// TestBadRecord: a record that cannot be encoded ends the job and is named.
+// TestBadRecord: a record that cannot be encoded ends the job, and the error names it.
 func TestBadRecord(t *testing.T) {
 	s := newShell(t)
 	s.write("in.jsonl", "{\"n\": 1}\n{\"n\": \"two\"}\n")
 	s.write("job.yaml", doubles("checkpoint: {interval: 1h}\n"+quickSidecar))
 	s.contains("stderr", s.run(exitFailed, "run", "job.yaml").errors, "tensorferry run: ", "split 0, position 9", "class record", `n`,
-		"(it is the record at byte 9 of "+filepath.Join(s.dir, "in.jsonl")+")")
+		"(the record is at byte 9 of "+filepath.Join(s.dir, "in.jsonl")+")")
 	if got := s.output(); got != "" {
 		t.Errorf("results of a failed run: %s", got)
 	}
@@ -493,7 +491,7 @@ type closedPipe struct{}
 
 func (closedPipe) Write([]byte) (int, error) { return 0, syscall.EPIPE }
 
-// TestClosedPipe: no restart opens it again.
+// TestClosedPipe: a closed pipe ends the job, because a restart cannot open it again.
 func TestClosedPipe(t *testing.T) {
 	s := newShell(t)
 	in, _ := numbers(10)
@@ -506,8 +504,8 @@ func TestClosedPipe(t *testing.T) {
 	s.contains("stderr", errs.String(), "the reader of standard output has closed it")
 }
 
-// TestPipe: standard input to standard output, in JSON logs and a summary that
-// keep off the results.
+// TestPipe: from standard input to standard output. The JSON log and the summary do not mix with
+// the results.
 func TestPipe(t *testing.T) {
 	s := newShell(t)
 	in, want := numbers(100)
@@ -535,8 +533,7 @@ log: {format: json}
 	s.contains("stderr", s.run(exitUsage, "run", "--resume", "job.yaml").errors, "the job keeps no checkpoints, so there is nothing to resume")
 }
 
-// TestLiveView: on a terminal the block is drawn and taken away again, and the
-// summary remains.
+// TestLiveView: on a terminal the block is drawn and removed, and the summary remains.
 func TestLiveView(t *testing.T) {
 	s := newShell(t)
 	in, _ := numbers(500)

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,26 +28,30 @@ import (
 const sidecarHelp = `usage: tensorferry sidecar --listen ENDPOINT --model NAME=FILE [flags]
        tensorferry sidecar --listen ENDPOINT --repository DIR [flags]
 
-serves models over gRPC (Open Inference Protocol) until SIGTERM or SIGINT: then it
-refuses new requests, finishes those that it has, and exits with 0. One line an
-endpoint on standard output says when it is ready; its log is on standard error.
+Serves models over gRPC (Open Inference Protocol) until SIGTERM or SIGINT. Then it refuses
+new requests, finishes those in progress, and exits with 0. When it is ready, it prints one
+line per endpoint on standard output. The log goes to standard error.
 
 ENDPOINT is unix:///absolute/path.sock, unix-abstract:name, host:port or [v6]:port.
-FILE is a model file, as digits.onnx, with options after a question mark, as
-digits.onnx?fixed_batch=32, or mock:FUNCTION. ONNX models run in ONNX Runtime where its library
-is found and loads them, else in pure Go; ort:FILE and onnx:FILE say it for one model.
 
-NAME@VERSION=FILE is one of several
-versions; a request that names none is answered by the greatest.
+FILE is a model file such as digits.onnx, with options after a question mark, such as
+digits.onnx?fixed_batch=32, or it is mock:FUNCTION. ONNX models run in ONNX Runtime if its
+library is found and can load them, and otherwise in pure Go. ort:FILE and onnx:FILE choose
+for one model.
 
-DIR holds models as NAME/VERSION/model.onnx, VERSION a number. All of them are
-loaded at the start. A model that fails to load leaves the others serving, and
-/health and /health/NAME say so; with --strict the process ends. With --model-control explicit those of --load are, and
-clients may load and unload models while the server runs.
+NAME@VERSION=FILE is one of several versions of a model. A request without a version gets
+the greatest.
+
+DIR contains models as NAME/VERSION/model.onnx, where VERSION is a number. All of them are
+loaded at the start. With --model-control explicit, only those of --load are, and clients
+may load and unload models while the server runs.
+
+If a model fails to load, the server serves the others, and /health and /health/NAME report
+the failure. With --strict the process ends instead.
 
 `
 
-// serverFlags are the flags that both sidecars have.
+// serverFlags are the flags that sidecar and mock-sidecar have in common.
 type serverFlags struct {
 	set           *flag.FlagSet
 	listen        listFlag
@@ -72,18 +77,18 @@ func newServerFlags(name string) *serverFlags {
 	f.set.Var(&f.listen, "listen", "`ENDPOINT` to serve gRPC on; may be repeated")
 	f.set.StringVar(&f.health, "health", "", "`HOST:PORT` to serve /health and /metrics on, over HTTP")
 	decimalVar(f.set, &f.maxBatch, "max-batch", server.DefaultMaxBatch, "most `ROWS` in a batch")
-	f.set.DurationVar(&f.maxBatchDelay, "max-batch-delay", server.DefaultMaxBatchDelay, "how long a batch waits to be filled while others run; 0 for not at all")
-	f.set.DurationVar(&f.maxBatchDelay, "window", server.DefaultMaxBatchDelay, "the former name of --max-batch-delay")
-	decimalVar(f.set, &f.queueRows, "queue-rows", server.DefaultQueueRows, "most `ROWS` that wait to be run")
-	decimalVar(f.set, &f.queueBytes, "queue-bytes", server.DefaultQueueBytes, "most `BYTES` of requests that wait to be run")
+	f.set.DurationVar(&f.maxBatchDelay, "max-batch-delay", server.DefaultMaxBatchDelay, "longest time that a batch waits for more rows while others run; 0 for no wait")
+	f.set.DurationVar(&f.maxBatchDelay, "window", server.DefaultMaxBatchDelay, "the old name of --max-batch-delay")
+	decimalVar(f.set, &f.queueRows, "queue-rows", server.DefaultQueueRows, "most `ROWS` that wait in the queue")
+	decimalVar(f.set, &f.queueBytes, "queue-bytes", server.DefaultQueueBytes, "most `BYTES` of requests that wait in the queue")
 	f.set.DurationVar(&f.queueTimeout, "queue-timeout", server.DefaultQueueTimeout, "longest wait in the queue")
-	f.set.DurationVar(&f.grace, "grace", server.DefaultGrace, "how long to finish requests when stopping")
+	f.set.DurationVar(&f.grace, "grace", server.DefaultGrace, "longest time to finish requests when the server stops")
 	decimalVar(f.set, &f.maxMessage, "max-message", server.DefaultMaxMessageSize, "largest request and answer, in `BYTES`")
-	f.set.BoolVar(&f.plaintext, "plaintext", false, "listen without TLS on addresses that others than this machine may reach")
+	f.set.BoolVar(&f.plaintext, "plaintext", false, "listen without TLS on addresses that other machines may reach")
 	return f
 }
 
-// parse reads the arguments. If ok is false the command ends with the code.
+// parse reads the arguments. If ok is false, the command ends with code.
 func (f *serverFlags) parse(args []string, help string, stdout, stderr io.Writer) (code int, ok bool) {
 	name := f.set.Name()
 	err := f.set.Parse(args)
@@ -97,7 +102,7 @@ func (f *serverFlags) parse(args []string, help string, stdout, stderr io.Writer
 	case f.set.NArg() > 0:
 		err = fmt.Errorf("unexpected argument %q", f.set.Arg(0))
 	case len(f.listen) == 0:
-		err = errors.New("no --listen; where to serve?")
+		err = errors.New("--listen is missing; want an endpoint to serve on")
 	case f.maxBatch < 1 || f.queueRows < 1 || f.queueBytes < 1 || f.queueTimeout <= 0 || f.maxMessage < 1:
 		err = errors.New("--max-batch, --queue-rows, --queue-bytes, --queue-timeout and --max-message must be more than 0")
 	case f.maxBatchDelay < 0 || f.grace < 0:
@@ -114,14 +119,14 @@ func (f *serverFlags) parse(args []string, help string, stdout, stderr io.Writer
 func (f *serverFlags) describe(out io.Writer) {
 	f.set.VisitAll(func(fl *flag.Flag) {
 		value, text := flag.UnquoteUsage(fl)
-		if fl.DefValue != "" && fl.DefValue != "0" && fl.DefValue != "0s" {
+		if !slices.Contains([]string{"", "0", "0s", "false"}, fl.DefValue) {
 			text += " (default " + fl.DefValue + ")"
 		}
-		fmt.Fprintf(out, "  --%s %s\n        %s\n", fl.Name, value, text)
+		fmt.Fprintf(out, "  %s\n        %s\n", strings.TrimSpace("--"+fl.Name+" "+value), text)
 	})
 }
 
-// endpoints parses what --listen says.
+// endpoints parses the values of --listen.
 func (f *serverFlags) endpoints() ([]endpoint.Endpoint, error) {
 	var out []endpoint.Endpoint
 	for _, text := range f.listen {
@@ -134,7 +139,7 @@ func (f *serverFlags) endpoints() ([]endpoint.Endpoint, error) {
 	return out, nil
 }
 
-// orNone is a duration whose zero the server's configuration takes for the default.
+// orNone turns 0 into -1, since 0 means the default in the server's configuration.
 func orNone(d time.Duration) time.Duration { return cmp.Or(d, -1) }
 
 // listenHealth opens the listener of --health, or returns nil if there is none.
@@ -165,22 +170,22 @@ func runSidecar(ctx context.Context, args []string, stdout, stderr io.Writer) in
 	doorFlags(f.set, &cfg)
 	f.set.Var(&models, "model", "`NAME=FILE` or NAME@VERSION=FILE of a model; may be repeated")
 	f.set.StringVar(&repository, "repository", "", "`DIR` with models, as NAME/VERSION/model.onnx")
-	f.set.StringVar(&control, "model-control", "none", "`MODE`: none, or explicit to load and unload models by request")
+	f.set.StringVar(&control, "model-control", "none", "`MODE`: none, or explicit to let clients load and unload models")
 	f.set.Var(&preload, "load", "`NAME` of a model in the repository to load at the start, with --model-control explicit; may be repeated")
-	f.set.StringVar(&warmUp, "warm-up", "1,max", "`ROWS,...` of the batches of zeros that a model is run with before it is ready; max, or off")
-	f.set.DurationVar(&warmUpTimeout, "warm-up-timeout", server.DefaultWarmUpTimeout, "longest time of a model's warm-up")
-	f.set.BoolVar(&strict, "strict", false, "end with 1 if a model fails to load at the start, which else leaves the others serving")
+	f.set.StringVar(&warmUp, "warm-up", "1,max", "`ROWS,...` of the batches of zeros that each model runs before it is ready; max stands for --max-batch; off for no warm-up")
+	f.set.DurationVar(&warmUpTimeout, "warm-up-timeout", server.DefaultWarmUpTimeout, "longest time for the warm-up of a model")
+	f.set.BoolVar(&strict, "strict", false, "exit with 1 if a model fails to load at the start, and do not serve the others")
 	ferries := ferryConnections
 	decimalVar(f.set, &ferries, "ferry-connections", ferryConnections, "most `CONNECTIONS` of ferry clients, such as Flink's, on the same endpoints; 0 for none")
-	f.set.BoolVar(&noReflection, "no-reflection", false, "leave out gRPC's server reflection")
-	f.set.BoolVar(&noSharedMemory, "no-shared-memory", false, "take no tensors in shared memory, which callers on this machine may else name")
-	f.set.StringVar(&cert, "tls-cert", "", "`FILE` with the certificate to show on TCP endpoints")
-	f.set.StringVar(&key, "tls-key", "", "`FILE` with its private key")
-	f.set.StringVar(&clientCA, "tls-client-ca", "", "`FILE` with the authorities of the certificates that clients must show")
-	traces := f.set.String("trace", "", "`HOST:PORT` of an OpenTelemetry collector, to send it the spans of requests whose callers are traced (OTLP over gRPC)")
+	f.set.BoolVar(&noReflection, "no-reflection", false, "do not offer gRPC server reflection")
+	f.set.BoolVar(&noSharedMemory, "no-shared-memory", false, "do not accept tensors in shared memory from callers on this machine")
+	f.set.StringVar(&cert, "tls-cert", "", "`FILE` with the certificate for TCP endpoints")
+	f.set.StringVar(&key, "tls-key", "", "`FILE` with the private key of --tls-cert")
+	f.set.StringVar(&clientCA, "tls-client-ca", "", "`FILE` with the authorities for client certificates, which clients must then show")
+	traces := f.set.String("trace", "", "`HOST:PORT` of an OpenTelemetry collector (OTLP over gRPC) that gets the spans of requests whose callers are traced")
 	var chosen choice
-	f.set.StringVar(&chosen.backend, "backend", "auto", "what runs ONNX models: `auto`, ort (ONNX Runtime) or onnx (pure Go)")
-	f.set.StringVar(&chosen.ortLib, "ort-lib", "", "`FILE` of the ONNX Runtime library (default: $"+ort.LibraryVariable+", else the known places)")
+	f.set.StringVar(&chosen.backend, "backend", "auto", "`BACKEND` that runs ONNX models: auto, ort (ONNX Runtime) or onnx (pure Go)")
+	f.set.StringVar(&chosen.ortLib, "ort-lib", "", "`FILE` of the ONNX Runtime library (default: $"+ort.LibraryVariable+", or the known places)")
 	if code, ok := f.parse(args, sidecarHelp, stdout, stderr); !ok {
 		return code
 	}
@@ -201,7 +206,7 @@ func runSidecar(ctx context.Context, args []string, stdout, stderr io.Writer) in
 		return wrong(exitUsage, err)
 	}
 	if len(cfg.Controllers) > 0 && control != "explicit" {
-		return wrong(exitUsage, errors.New("--model-control-from says which callers may load and unload models; it needs --model-control explicit"))
+		return wrong(exitUsage, errors.New("--model-control-from needs --model-control explicit, which lets callers load and unload models"))
 	}
 	if noSharedMemory && cfg.SharedMemoryTCP {
 		return wrong(exitUsage, errors.New("--no-shared-memory and --shared-memory-over-tcp exclude each other"))
@@ -220,12 +225,12 @@ func runSidecar(ctx context.Context, args []string, stdout, stderr io.Writer) in
 		return wrong(exitUsage, fmt.Errorf("--model-control %q: want none or explicit", control))
 	}
 	if len(preload) > 0 && (repository == "" || !cfg.Explicit) {
-		return wrong(exitUsage, errors.New("--load needs --repository and --model-control explicit; without these all models are loaded"))
+		return wrong(exitUsage, errors.New("--load needs --repository and --model-control explicit; without them all models are loaded"))
 	}
 	for _, m := range models {
 		name, location, ok := strings.Cut(m, "=")
 		if !ok || name == "" || location == "" {
-			return wrong(exitUsage, fmt.Errorf("--model %q: want NAME=FILE, as digits=digits.onnx", m))
+			return wrong(exitUsage, fmt.Errorf("--model %q: want NAME=FILE, such as digits=digits.onnx", m))
 		}
 		loc, err := backend.ParseLocation(location)
 		if err == nil {
@@ -236,12 +241,12 @@ func runSidecar(ctx context.Context, args []string, stdout, stderr io.Writer) in
 		}
 		base, version, versioned := strings.Cut(name, "@")
 		if base == "" || versioned && version == "" {
-			return wrong(exitUsage, fmt.Errorf("--model %q: want NAME@VERSION=FILE, as digits@2=digits.onnx", m))
+			return wrong(exitUsage, fmt.Errorf("--model %q: want NAME@VERSION=FILE, such as digits@2=digits.onnx", m))
 		}
 		cfg.Models = append(cfg.Models, server.Model{Name: base, Version: version, Location: location})
 	}
 	if len(models) == 0 && repository == "" {
-		return wrong(exitUsage, errors.New("no --model and no --repository; what to serve? see tensorferry help sidecar"))
+		return wrong(exitUsage, errors.New("--model and --repository are missing; want a model to serve; see tensorferry help sidecar"))
 	}
 	secure, err := tlsConfig(cert, key, clientCA)
 	if err != nil {
@@ -257,7 +262,7 @@ func runSidecar(ctx context.Context, args []string, stdout, stderr io.Writer) in
 		if err != nil {
 			return wrong(exitUsage, err)
 		}
-		// The requests are over by then, and ctx is: that is how the server is told to stop.
+		// By then the requests have ended, and so has ctx: its end stops the server.
 		defer e.Close(context.Background())
 		cfg.Tracer = e.Tracer()
 	}
@@ -293,7 +298,7 @@ func runSidecar(ctx context.Context, args []string, stdout, stderr io.Writer) in
 			return wrong(exitFailed, err)
 		}
 		if bound, err := endpoint.FromAddr(l.Addr()); err == nil {
-			e = bound // with the port that the system chose
+			e = bound // has the port that the system chose
 		}
 		if secure != nil && !e.IsUnix() {
 			l = tls.NewListener(l, secure)
@@ -324,18 +329,18 @@ func runSidecar(ctx context.Context, args []string, stdout, stderr io.Writer) in
 	if err := srv.WaitReady(ctx); err != nil {
 		switch {
 		case ctx.Err() != nil:
-			return exitOK // told to stop while it was loading
+			return exitOK // stopped while it was loading
 		case !srv.Ready():
-			return wrong(exitFailed, err) // with --strict, or there is no other
+			return wrong(exitFailed, err) // with --strict, or without another model
 		}
-		logger.Warn("serving without the models that failed to load; --strict ends the process instead", "error", err)
+		logger.Warn("serving without the models that failed to load; with --strict the process would have ended", "error", err)
 	}
-	logger.Info("bounds of what requests take", "request_memory_bytes", srv.RequestMemory())
+	logger.Info("bound on the memory that requests can take", "request_memory_bytes", srv.RequestMemory())
 	for _, line := range ready {
 		fmt.Fprintln(stdout, line)
 	}
 	if err := notify("READY=1"); err != nil {
-		logger.Warn("not told", "error", err)
+		logger.Warn("systemd does not know that the server is ready", "error", err)
 	}
 	defer context.AfterFunc(ctx, func() { _ = notify("STOPPING=1") })()
 	if boat != nil {
@@ -369,14 +374,14 @@ func parseWarmUp(text string) ([]int, error) {
 		}
 		n, err := strconv.Atoi(part)
 		if err != nil || n < 1 {
-			return nil, fmt.Errorf("--warm-up %q: want numbers of rows with commas between, each 1 or more or max; or off", text)
+			return nil, fmt.Errorf("--warm-up %q: want numbers of rows (1 or more, or max), separated by commas; or off", text)
 		}
 		out = append(out, n)
 	}
 	return out, nil
 }
 
-// tlsConfig reads the files of the TLS flags. Without a certificate it is nil.
+// tlsConfig reads the files of the TLS flags. It returns nil without a certificate.
 func tlsConfig(cert, key, clientCA string) (*tls.Config, error) {
 	if cert == "" && key == "" && clientCA == "" {
 		return nil, nil
@@ -396,7 +401,7 @@ func tlsConfig(cert, key, clientCA string) (*tls.Config, error) {
 		}
 		out.ClientCAs = x509.NewCertPool()
 		if !out.ClientCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("--tls-client-ca: %s holds no certificate in PEM", clientCA)
+			return nil, fmt.Errorf("--tls-client-ca: %s has no certificate in PEM form", clientCA)
 		}
 		out.ClientAuth = tls.RequireAndVerifyClientCert
 	}

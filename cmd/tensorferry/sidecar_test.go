@@ -173,9 +173,9 @@ func TestSidecarRefusals(t *testing.T) {
 		code int
 		says string
 	}{
-		{nil, exitUsage, "no --listen"},
+		{nil, exitUsage, "--listen is missing"},
 		{[]string{"--nonsense"}, exitUsage, "--nonsense"},
-		{[]string{"--listen", "127.0.0.1:0"}, exitUsage, "no --model"},
+		{[]string{"--listen", "127.0.0.1:0"}, exitUsage, "--model and --repository are missing"},
 		{[]string{"--listen", "127.0.0.1:0", "extra"}, exitUsage, `unexpected argument "extra"`},
 		{[]string{"--listen", "nowhere", "--model", "m=mock:double"}, exitUsage, "missing port"},
 		{[]string{"--listen", "127.0.0.1:0", "--model", "m"}, exitUsage, "want NAME=FILE"},

@@ -10,8 +10,7 @@ import (
 	"github.com/tensorferry/tensorferry/stream"
 )
 
-// TestSummary: totals are of the whole run and say what part of them this process did; the rate
-// is its own.
+// TestSummary: totals are of the whole run, with this process's part. The rate is this process's.
 func TestSummary(t *testing.T) {
 	spec, err := job.Parse("job.yaml", "/jobs", []byte("name: a\nsource: {file: {path: in}}\ninfer: {model: m, endpoint: 'h:1'}\nsink: {file: {path: out}}\n"))
 	if err != nil {
@@ -30,7 +29,7 @@ func TestSummary(t *testing.T) {
 		{2 * time.Second, stream.Progress{Totals: stream.Totals{Read: 1000, Completed: 990, Dropped: 10, Emitted: 990}, Committed: 990, Restarts: 1,
 			Before: stream.Totals{Read: 960, Completed: 955, Dropped: 5, Emitted: 955}},
 			`a: finished in 2.0s: 1,000 records read, 990 results in /jobs/out
-  of these 40 records and 35 results since it was resumed
+  since the run was resumed: 40 records, 35 results
   10 records failed and were dropped
   20/s   checkpoints 0, failed 0   restarts 1
 `},

@@ -9,7 +9,7 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/endpoint"
 )
 
-// sidecarTraces starts what sends the spans of a sidecar. It begins no traces of its own.
+// sidecarTraces starts the exporter of a sidecar's spans. The sidecar begins no traces of its own.
 func sidecarTraces(address string, log *slog.Logger) (*otlptrace.Exporter, error) {
 	if ep, err := endpoint.Parse(address); err != nil || ep.IsUnix() {
 		return nil, fmt.Errorf("--trace %q: want host:port", address)

@@ -19,7 +19,7 @@ import (
 	"google.golang.org/grpc/metadata"
 )
 
-// receiver is a collector that keeps what it is sent.
+// receiver is a collector that keeps the spans that it receives.
 type receiver struct {
 	collector.UnimplementedTraceServiceServer
 	address string
@@ -118,7 +118,7 @@ func TestTraces(t *testing.T) {
 	}
 }
 
-// TestTracesOfSidecar: a sidecar of its own is another service in the same trace, and begins none.
+// TestTracesOfSidecar: a separate sidecar is another service in the same trace. It begins no trace.
 func TestTracesOfSidecar(t *testing.T) {
 	s, r := newShell(t), newReceiver(t)
 	socket := "unix://" + filepath.Join(socketDir(t), "s.sock")
@@ -184,8 +184,8 @@ func TestTracesOfKafka(t *testing.T) {
 	}
 }
 
-// nobodyAt is an address that refuses connections for as long as the test runs: its port is that
-// of a connection of the test's own, so that nobody else comes to listen on it.
+// nobodyAt returns an address that refuses connections while the test runs. The port belongs to a
+// connection of the test, so no other program can listen on it.
 func nobodyAt(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -201,8 +201,8 @@ func nobodyAt(t *testing.T) string {
 	return c.LocalAddr().String()
 }
 
-// TestAbsentCollector: nobody at the other end, or somebody who never answers, changes nothing
-// but a line in the log.
+// TestAbsentCollector: a collector that is away, or that never answers, causes only a line in the
+// log.
 func TestAbsentCollector(t *testing.T) {
 	silent, err := net.Listen("tcp", "127.0.0.1:0") // connections wait to be accepted, for ever
 	if err != nil {
@@ -218,8 +218,8 @@ func TestAbsentCollector(t *testing.T) {
 		if s.output() != want {
 			t.Error("the results are not those of a job without traces")
 		}
-		// At the end, and once before where the job lasts long enough for an attempt to fail: not
-		// for each of the dozen batches.
+		// One line at the end, and one before if the job runs long enough for an attempt to
+		// fail, but not one for each of the dozen batches.
 		if n := strings.Count(r.errors, "traces were not sent"); n != 1 && n != 2 {
 			t.Errorf("%d lines about it:\n%s", n, r.errors)
 		}

@@ -11,13 +11,13 @@ import (
 	"github.com/tensorferry/tensorferry/job/local"
 )
 
-const validateDetails = `Checks a job file and says what is wrong with it, each fault with its file, line
-and column. Nothing is run, written or locked.
+const validateDetails = `Checks a job file and prints its faults, each with file, line and column. It runs,
+writes and locks nothing.
 
-  --connect   also ask the model, from the job's endpoint or its own sidecar, whether
-              its inputs and outputs suit the fields of the file
+  --connect   also ask the model server (at the job's endpoint, or the job's own sidecar)
+              whether the model's inputs and outputs fit the fields of the file
 
-exit codes: 0 ok, 2 the file has faults, 1 the model could not be asked or does not suit
+exit codes: 0 ok, 2 the file has faults, 1 the model could not be asked or does not fit
 `
 
 func validateJob(c *cli.Call) int {

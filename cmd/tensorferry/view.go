@@ -10,15 +10,15 @@ import (
 )
 
 // view keeps a block of lines at the bottom of a terminal, redrawn in place.
-// What else goes to the terminal meanwhile (log lines) goes through Write, which
-// puts it above the block. It is safe for concurrent use.
+// Other output, such as log lines, goes through Write, which puts it above the block.
+// It is safe for concurrent use.
 type view struct {
 	out  io.Writer
 	size func() (width, height int)
 
 	mu    sync.Mutex
 	lines []string
-	drawn []int // how long the lines of the block on the screen are
+	drawn []int // the lengths of the lines of the block on the screen
 	buf   bytes.Buffer
 }
 
@@ -36,7 +36,7 @@ func (v *view) show(lines ...string) {
 	_ = v.flush()
 }
 
-// clear takes the block away.
+// clear removes the block.
 func (v *view) clear() { v.show() }
 
 // Write puts whole lines above the block.
@@ -55,10 +55,9 @@ func (v *view) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// erase clears the block's lines, from its last to its first, where it leaves the cursor. A
-// terminal that has become narrower since has broken lines in two. (To clear the screen from the
-// first line on would be shorter; but some terminals keep what is cleared from their top on, and
-// would keep block after block.)
+// erase clears the block's lines, from the last to the first, and leaves the cursor there. A
+// terminal that has become narrower has wrapped long lines. (Clearing the screen from the first
+// line on would be shorter, but some terminals would keep each cleared block in their history.)
 func (v *view) erase() {
 	if len(v.drawn) == 0 {
 		return
@@ -73,8 +72,8 @@ func (v *view) erase() {
 	v.drawn = v.drawn[:0]
 }
 
-// draw writes the block. A line that would wrap is cut, because a wrapped one takes two rows and
-// the block could not be found again; so is a block that is taller than the terminal.
+// draw writes the block. It cuts lines that would wrap, and a block that is taller than the
+// terminal, because erase could not find the block's rows otherwise.
 func (v *view) draw() {
 	width, height := v.size()
 	for _, l := range v.lines[:min(len(v.lines), max(height-1, 1))] {
@@ -105,14 +104,14 @@ func cut(s string, n int) string {
 	return string([]rune(s)[:n])
 }
 
-// Of the lines of a block: where items begin, and how many lines one item may have.
+// In a block, the column at which items begin, and the most lines of one item.
 const (
 	itemColumn = 15
 	itemLines  = 3
 )
 
-// wrap sets items behind a label, in as many lines as they need at a width. A long item is broken
-// between words, and ends in three dots where it is too long for that.
+// wrap puts items behind a label, in as many lines as they need at a width. A long item is broken
+// between words. If it is too long for itemLines, it ends in three dots.
 func wrap(label string, width int, items ...string) (lines []string) {
 	column := itemColumn
 	if width < 40 {

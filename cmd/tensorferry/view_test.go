@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// screen is a terminal that knows the few sequences that view writes. A line that is longer than it
-// is wide takes two rows.
+// screen is a terminal that knows the few sequences that view writes. A line that is longer than
+// the screen's width takes two rows.
 type screen struct {
 	width, height int
 	rows          []string
@@ -42,7 +42,7 @@ func (s *screen) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// narrow makes the screen narrower, as terminals do that break the lines they have.
+// narrow makes the screen narrower, and wraps its lines as terminals do.
 func (s *screen) narrow(width int) {
 	was := s.rows
 	s.rows, s.row, s.width = nil, 0, width
@@ -79,8 +79,7 @@ func TestViewKeepsItsBlockAtTheBottom(t *testing.T) {
 	check("before", "a log line", "and another")
 	write("after\n")
 	check("before", "a log line", "and another", "after")
-	// A block is found again on a screen that has become narrower, and is no taller than the
-	// screen.
+	// A block is erased on a screen that has become narrower, and is not taller than the screen.
 	v.show("0123456789012345", "2", "3", "4", "5")
 	check("before", "a log line", "and another", "after", "0123456789012345", "2", "3")
 	s.narrow(11)

@@ -12,12 +12,12 @@ import (
 	"github.com/tensorferry/tensorferry/job/kafkatopics"
 )
 
-// files are the names of the files in the folders of a job's results and dead letters, as
-// file.Folder has them.
+// files are patterns for the names of the files in the folders of a job's results and dead letters,
+// in the form of file.Output.
 var files = []string{"part-[0-9]*[0-9].jsonl", pendingPrefix + "*", markName, fsx.TempPrefix + "*"}
 
-// checkApart says what is wrong with the source's patterns, and whether the job would read what it
-// writes itself.
+// checkApart reports what is wrong with the source's patterns, and whether the job would read its
+// own output.
 func checkApart(spec *job.Spec) (faults []error) {
 	ships := shipped{*spec}
 	refuse := func(at string, err error) {
@@ -39,7 +39,7 @@ func checkApart(spec *job.Spec) (faults []error) {
 	case spec.Source.Kafka != nil:
 		source, err := ships.live()
 		if err != nil {
-			return nil // which is said elsewhere
+			return nil // checkKafka reports what can be known here
 		}
 		check := func(at string, k *job.KafkaSink) {
 			if k == nil {

@@ -26,7 +26,7 @@ func init() {
 	register.DoFn4x2[context.Context, *sdf.LockRTracker, []byte, func(split), sdf.ProcessContinuation, error](&discoverFn{})
 }
 
-// readLive finds the partitions of a source that has no end, and reads them.
+// readLive adds transforms that find the partitions of a source without an end, and read them.
 func readLive(ctx context.Context, s beam.Scope, job shipped) (beam.PCollection, error) {
 	text, err := job.text()
 	if err != nil {
@@ -43,12 +43,12 @@ func readLive(ctx context.Context, s beam.Scope, job shipped) (beam.PCollection,
 	return out[0], nil
 }
 
-// first are the partitions that there are now, with the positions from which they are read, where
-// these depend on when the brokers are asked. They are asked when the job is submitted, since the
-// pipeline is what outlasts a failure before the first checkpoint: the second attempt would else
-// skip what the first has read. There are none where it does not matter when, or where the brokers
-// cannot be asked from here: the way to them, certificates and passwords need not be known to
-// whoever submits. Then the workers ask, at every start from nothing.
+// first returns the present partitions with their first positions, if these depend on when the
+// brokers are asked. They are asked at the submission, because only the pipeline survives a failure
+// before the first checkpoint; if the second attempt asked again, it would skip what the first had
+// read. first returns nil if the time does not matter, or if the brokers cannot be asked from here:
+// this machine need not have a route to them, or their certificates and passwords. Then the workers
+// ask at every start without a checkpoint.
 func (s shipped) first(ctx context.Context) []split {
 	switch s.Spec.Source.Kafka.Start {
 	case "latest", "time":
@@ -65,19 +65,19 @@ func (s shipped) first(ctx context.Context) []split {
 		first, err = numbered(all, nil)
 	}
 	if err != nil {
-		slog.Warn("the brokers cannot be asked from here where the job is to start, so its workers ask; after a failure before the first checkpoint they do again, "+
-			"and records that came in between are skipped", "start", s.Spec.Source.Kafka.Start, "error", err)
+		slog.Warn("the start position cannot be read from the brokers on this machine, so the workers read it; after a failure before the first checkpoint they read it again, "+
+			"and records that arrived in between are skipped", "start", s.Spec.Source.Kafka.Start, "error", err)
 		return nil
 	}
 	return first
 }
 
-// found is a restriction: the partitions that were found so far, which what is left of the search
-// must know. So they are in Flink's checkpoints, and a job that is restored reads those that came
-// meanwhile from their first record.
+// found is a restriction: the partitions that were found so far. The rest of the search needs them.
+// So they are in Flink's checkpoints, and a restored job reads partitions that appeared meanwhile
+// from their first record.
 type found struct {
 	Splits []split
-	// Over says that this part of the search is done.
+	// Over says that this part of the search has ended.
 	Over bool
 }
 
@@ -88,10 +88,10 @@ func decodeFound(b []byte) (f found, err error) {
 	return f, err
 }
 
-// discoverFn looks for partitions, again and again: a splittable DoFn with one element.
+// discoverFn looks for partitions repeatedly. It is a splittable DoFn with one element.
 type discoverFn struct {
 	Job string
-	// First is what is found first; empty: what there is at that time.
+	// First are the partitions that are found first. Empty: those that exist at that time.
 	First []split
 
 	every time.Duration
@@ -108,42 +108,41 @@ func (f *discoverFn) Setup() error {
 	return err
 }
 
-// CreateInitialRestriction knows none.
+// CreateInitialRestriction returns a search that has found nothing.
 func (f *discoverFn) CreateInitialRestriction([]byte) found { return found{} }
 
-// SplitRestriction does not.
+// SplitRestriction does not split.
 func (f *discoverFn) SplitRestriction(_ []byte, r found) []found { return []found{r} }
 
 // RestrictionSize is the same for all.
 func (f *discoverFn) RestrictionSize([]byte, found) float64 { return 1 }
 
-// CreateTracker returns what keeps those that were found.
+// CreateTracker returns a tracker that keeps the partitions found.
 func (f *discoverFn) CreateTracker(r found) *sdf.LockRTracker {
 	return sdf.NewLockRTracker(&search{now: r})
 }
 
-// TruncateRestriction ends the search when a job is drained.
+// TruncateRestriction ends the search when the job is drained.
 func (f *discoverFn) TruncateRestriction(rt *sdf.LockRTracker, _ []byte) found {
 	r := rt.GetRestriction().(found)
 	r.Over = true
 	return r
 }
 
-// ProcessElement looks once.
+// ProcessElement looks for partitions once.
 func (f *discoverFn) ProcessElement(ctx context.Context, rt *sdf.LockRTracker, _ []byte, emit func(split)) (sdf.ProcessContinuation, error) {
 	known := rt.GetRestriction().(found).Splits
 	fresh, err := f.look(ctx, known)
 	if err != nil && len(known) > 0 && ctx.Err() == nil {
-		// Those that are known are read all the same, and their readers say what is wrong with
-		// them.
-		slog.Warn("new partitions were not looked for", "error", err)
+		// Known partitions are read all the same, and their readers report what is wrong.
+		slog.Warn("looking for new partitions failed; trying again", "error", err)
 		return sdf.ResumeProcessingIn(f.every), nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("source: %w", err)
 	}
 	if !rt.TryClaim(fresh) {
-		return nil, errors.New("source: the runner has given the search for partitions away, which it must not")
+		return nil, errors.New("source: the runner has split the search for partitions, which must not be split")
 	}
 	for _, s := range fresh {
 		emit(s)
@@ -151,7 +150,7 @@ func (f *discoverFn) ProcessElement(ctx context.Context, rt *sdf.LockRTracker, _
 	return sdf.ResumeProcessingIn(f.every), nil
 }
 
-// look returns the partitions that are not known.
+// look returns the partitions that are not known yet.
 func (f *discoverFn) look(ctx context.Context, known []split) (fresh []split, err error) {
 	if len(known) == 0 && len(f.First) > 0 {
 		return f.First, nil
@@ -171,7 +170,7 @@ func (f *discoverFn) look(ctx context.Context, known []split) (fresh []split, er
 	return numbered(all, known)
 }
 
-// numbered gives splits their numbers, given those that were found before them.
+// numbered gives splits their numbers. known are those that were found before.
 func numbered(all []connector.Split, known []split) (fresh []split, err error) {
 	for _, s := range all {
 		one := split{Data: s.Data, Start: s.Start}
@@ -183,13 +182,13 @@ func numbered(all []connector.Split, known []split) (fresh []split, err error) {
 	return fresh, nil
 }
 
-// search is the tracker of discoverFn. What is claimed are further partitions.
+// search is the tracker of discoverFn. A claim is a list of further partitions.
 type search struct {
 	now found
 	err error
 }
 
-// TryClaim takes partitions that were found.
+// TryClaim adds partitions that were found.
 func (s *search) TryClaim(pos any) bool {
 	if s.now.Over {
 		return false
@@ -198,7 +197,7 @@ func (s *search) TryClaim(pos any) bool {
 	return true
 }
 
-// GetError returns nil: nothing goes wrong.
+// GetError returns nil, since nothing here can fail.
 func (s *search) GetError() error { return s.err }
 
 // TrySplit ends this part of the search; the rest of it knows what was found.
@@ -214,10 +213,10 @@ func (s *search) TrySplit(fraction float64) (primary, residual any, err error) {
 // GetProgress says that there is always something left.
 func (s *search) GetProgress() (done, remaining float64) { return float64(len(s.now.Splits)), 1 }
 
-// IsDone reports whether this part is.
+// IsDone reports whether this part of the search has ended.
 func (s *search) IsDone() bool { return s.now.Over }
 
-// GetRestriction returns what was found.
+// GetRestriction returns the partitions found.
 func (s *search) GetRestriction() any { return s.now }
 
 // IsBounded says that there is no end.

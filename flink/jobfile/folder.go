@@ -17,22 +17,21 @@ import (
 	"github.com/tensorferry/tensorferry/job"
 )
 
-// markName is the file that says whose results are in a folder.
+// markName is the name of the file that says which job's results are in a folder.
 const markName = ".tensorferry-flink.json"
 
-// folderMark says which job a folder's results are of. A job goes on with them only if it is the
-// same.
+// folderMark says which job wrote a folder's results. Only the same job continues with them.
 type folderMark struct {
 	Job string `json:"job"`
 	// Input is a checksum over the splits of the source.
 	Input string `json:"input"`
-	// Model and Fields say what the results are.
+	// Model and Fields say how the results were made.
 	Model  string          `json:"model"`
 	Fields json.RawMessage `json:"fields"`
 }
 
-// origin is what tells the splits of one input from those of another. Whatever else their
-// description says by now, or will say, a folder stays that of the job whose results it holds.
+// origin has the properties that identify the splits of an input. A split's description may have
+// more, now or in later versions, and that must not change the owner of a folder.
 type origin struct {
 	Path   string `json:"path"`
 	Size   int64  `json:"size"`
@@ -62,7 +61,7 @@ func markOf(spec *job.Spec, splits []connector.Split) (folderMark, error) {
 	return folderMark{Job: spec.Name, Input: hex.EncodeToString(h.Sum(nil)), Model: i.Model, Fields: fields}, err
 }
 
-// sinks are the folders of a job's results and dead letters, with their places in the file.
+// sinks returns the folders of a job's results and dead letters, by their keys in the job file.
 func sinks(spec *job.Spec) map[string]string {
 	all := map[string]string{}
 	if f := spec.Sink.File; f != nil {
@@ -74,8 +73,9 @@ func sinks(spec *job.Spec) map[string]string {
 	return all
 }
 
-// claim makes the folders of a job's sinks its own. With resumed it goes on with what the same job
-// has left there; else a folder with results is refused, since they would be mixed up.
+// claim marks the folders of a job's sinks as its own. With resumed, the job continues with the
+// results that it left there. Otherwise a folder with results is refused, because results of two
+// jobs would be mixed.
 func claim(spec *job.Spec, splits []connector.Split, resumed bool) (err error) {
 	mark, err := markOf(spec, splits)
 	if err != nil {
@@ -85,7 +85,7 @@ func claim(spec *job.Spec, splits []connector.Split, resumed bool) (err error) {
 	if err != nil {
 		return err
 	}
-	// All are made first: whether two names are of one folder is not known before it is there.
+	// Make all folders first: only then does it show whether two names are of one folder.
 	var made []string
 	defer func() {
 		if err != nil {
@@ -105,7 +105,7 @@ func claim(spec *job.Spec, splits []connector.Split, resumed bool) (err error) {
 		return errors.Join(errs...)
 	}
 	if f, d := spec.Sink.File, spec.DeadLetter; f != nil && d != nil && d.File != nil && sameFolder(f.Path, d.File.Path) {
-		// Their files have the same names.
+		// The files in the two folders have the same names.
 		return spec.Fault("dead_letter.file.path", "want another folder than the sink's; %s is the same as %s", d.File.Path, f.Path)
 	}
 	for path, dir := range sinks(spec) {
@@ -116,8 +116,8 @@ func claim(spec *job.Spec, splits []connector.Split, resumed bool) (err error) {
 	return errors.Join(errs...)
 }
 
-// unmake removes folders that were made for a job that was refused. Nothing but its mark is in
-// them; what else is there now is somebody's, and stays with its folder.
+// unmake removes folders that were made for a job that was refused. They contain only its mark. A
+// folder in which another program has put a file since stays.
 func unmake(dirs []string) {
 	for _, dir := range dirs {
 		_ = os.Remove(filepath.Join(dir, markName))
@@ -125,7 +125,7 @@ func unmake(dirs []string) {
 	}
 }
 
-// sameFolder reports whether two names are of one folder that is there.
+// sameFolder reports whether two names are of one existing folder.
 func sameFolder(a, b string) bool {
 	at, err := os.Stat(a)
 	if err != nil {
@@ -135,9 +135,9 @@ func sameFolder(a, b string) bool {
 	return err == nil && os.SameFile(at, other)
 }
 
-// claimFolder makes a folder that is there a job's own.
+// claimFolder marks an existing folder as a job's own.
 func claimFolder(dir string, mark []byte, resumed bool) error {
-	// Not by a pattern: the folder's own name may look like one.
+	// Do not use filepath.Glob: the folder's own name may contain pattern characters.
 	files, err := os.ReadDir(dir)
 	if err != nil {
 		return err
@@ -157,13 +157,13 @@ func claimFolder(dir string, mark []byte, resumed bool) error {
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return err
 	case len(parts) > 0 && !resumed:
-		return fmt.Errorf("%s holds %d files of results (%s, ...); want an empty folder, or --resume to go on with the job that wrote them", dir, len(parts), parts[0])
+		return fmt.Errorf("%s contains %d files of results (%s, ...); want an empty folder, or --resume to continue the job that wrote them", dir, len(parts), parts[0])
 	case len(parts) > 0 && err != nil:
-		return fmt.Errorf("%s holds results (%s, ...) of which nothing says that they are this job's; want an empty folder", dir, parts[0])
+		return fmt.Errorf("%s contains results (%s, ...) without a mark of the job that wrote them; want an empty folder", dir, parts[0])
 	case len(parts) > 0 && !bytes.Equal(old, mark):
-		return fmt.Errorf("%s holds results of %.300s, and this is %.300s; want the job file and the input of then, or an empty folder", dir, old, mark)
+		return fmt.Errorf("%s contains results of %.300s, and this job is %.300s; want the former job file and input, or an empty folder", dir, old, mark)
 	}
-	// What an earlier submission was killed over is nobody's.
+	// Pending files of an earlier submission belong to no running job.
 	for _, p := range pending {
 		if err := os.Remove(filepath.Join(dir, p)); err != nil {
 			return err
@@ -172,9 +172,9 @@ func claimFolder(dir string, mark []byte, resumed bool) error {
 	if err == nil && bytes.Equal(old, mark) {
 		return nil
 	}
-	// All or nothing: with half a mark nobody could go on with the results.
+	// Write it whole or not at all: with half a mark no job could continue with the results.
 	if err := fsx.WriteFile(fsx.OS, at, mark); err != nil {
 		return err
 	}
-	return fsx.OS.Share(at) // with workers of other users
+	return fsx.OS.Share(at) // workers may run as other users
 }

@@ -48,7 +48,7 @@ func TestClaim(t *testing.T) {
 	put(t, filepath.Join(out, "part-000001.jsonl"), "{}\n")
 	put(t, filepath.Join(out, pendingPrefix+"1"), "{")
 	put(t, filepath.Join(out, "notes"), "the user's")
-	wantError(t, again(nil, someSplits, false), "job.yaml:3:15: sink.file.path: "+out+" holds 1 files of results (part-000001.jsonl, ...); want an empty folder, or --resume")
+	wantError(t, again(nil, someSplits, false), "job.yaml:3:15: sink.file.path: "+out+" contains 1 files of results (part-000001.jsonl, ...); want an empty folder, or --resume")
 	if hidden(t, out) != 1 {
 		t.Error("a folder that was refused has changed")
 	}
@@ -97,7 +97,7 @@ func TestClaimFolder(t *testing.T) {
 	}
 	put(t, filepath.Join(odd, "part-0"), "")
 	put(t, filepath.Join(odd, pendingPrefix+"0"), "")
-	wantError(t, claimFolder(odd, mark, false), "holds 1 files of results")
+	wantError(t, claimFolder(odd, mark, false), "contains 1 files of results")
 	if err := claimFolder(odd, mark, true); err != nil {
 		t.Error(err)
 	}
@@ -109,7 +109,7 @@ func TestClaimFolder(t *testing.T) {
 	if err := os.Symlink(odd, link); err != nil {
 		t.Fatal(err)
 	}
-	wantError(t, claimFolder(link, mark, false), "holds 1 files of results")
+	wantError(t, claimFolder(link, mark, false), "contains 1 files of results")
 	if err := claimFolder(link, mark, true); err != nil {
 		t.Error(err)
 	}
@@ -170,7 +170,7 @@ func TestRefusedJobLeavesNoFolder(t *testing.T) {
 	}
 	put(t, filepath.Join(out, "part-000001.jsonl"), "{}\n")
 	for range 10 { // in whatever order they are looked at
-		wantError(t, claim(spec, someSplits, false), "sink.file.path: "+out+" holds 1 files of results")
+		wantError(t, claim(spec, someSplits, false), "sink.file.path: "+out+" contains 1 files of results")
 		if _, err := os.Stat(failed); err == nil {
 			t.Fatal("there is a new folder")
 		}

@@ -32,10 +32,10 @@ type shipped struct{ Spec job.Spec }
 // than the embedded runtime's, because a checkpoint waits for the splits that are being read.
 const DefaultSplitSize = 1 << 20
 
-// ship returns what reaches the workers of a job file: all but the places in it.
+// ship returns the form of a job file that reaches the workers. It lacks the places in the file.
 func ship(spec *job.Spec) (s shipped, err error) {
 	s.Spec = *spec
-	s.Spec.Trace = nil // workers make no spans, and its headers may be secrets
+	s.Spec.Trace = nil // workers record no spans, and the section's headers may be secrets
 	text, err := s.text()
 	if err != nil {
 		return s, err
@@ -43,20 +43,20 @@ func ship(spec *job.Spec) (s shipped, err error) {
 	return arrived(text)
 }
 
-// text is what a transform carries of a job: text, since Beam wants a schema of every field of a
-// transform's type.
+// text returns a job in the form that a transform carries. It is text, because Beam wants a schema
+// for every field of a transform's type.
 func (s shipped) text() (string, error) {
 	var b strings.Builder
 	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false) // values of fallbacks are to stay as the file has them
+	e.SetEscapeHTML(false) // keep the values of fallbacks as the file has them
 	err := e.Encode(s)
 	return strings.TrimSuffix(b.String(), "\n"), err
 }
 
-// arrived reads it.
+// arrived reads a job from the form that text returns.
 func arrived(text string) (s shipped, err error) {
 	if err := json.Unmarshal([]byte(text), &s); err != nil {
-		return s, fmt.Errorf("flink: what came of a job cannot be read: %w", err)
+		return s, fmt.Errorf("flink: the job that was sent to the worker cannot be read: %w", err)
 	}
 	return s, nil
 }
@@ -85,12 +85,12 @@ func Check(spec *job.Spec) []error {
 		}
 	}
 	if spec.Source.Stdin != nil {
-		refuse("source.stdin", "want files that every worker can read; standard input is that of one process")
+		refuse("source.stdin", "want files that every worker can read; only one process has this standard input")
 	}
 	if spec.Sink.Stdout {
-		refuse("sink.stdout", "want a folder that every worker can write to; standard output is that of one process")
+		refuse("sink.stdout", "want a folder that every worker can write to; only one process has this standard output")
 	}
-	const done = "want none on Flink: which splits are done is seen by their files"
+	const done = "want no consumed on Flink: the files show which splits are done"
 	if f := spec.Sink.File; f != nil && f.Consumed {
 		refuse("sink.file.consumed", done)
 	}
@@ -100,11 +100,11 @@ func Check(spec *job.Spec) []error {
 	i := &spec.Infer
 	switch {
 	case i.Order == job.OrderKeyed:
-		refuse("infer.order", "want ordered or unordered on Flink; keyed is for the embedded runtime")
+		refuse("infer.order", "want ordered or unordered on Flink; only the embedded runtime has keyed")
 	case i.Barrier == job.BarrierSnapshot:
-		refuse("infer.barrier", "want drain on Flink: what is in flight cannot go into its checkpoints")
+		refuse("infer.barrier", "want drain on Flink: its checkpoints cannot hold records in flight")
 	case i.DrainLimit > 0:
-		refuse("infer.drain_limit", "want none on Flink: what is in flight cannot go into its checkpoints")
+		refuse("infer.drain_limit", "want no drain_limit on Flink: its checkpoints cannot hold records in flight")
 	}
 	checkKafka(spec, refuse)
 	faults = append(faults, checkApart(spec)...)
@@ -162,8 +162,8 @@ func Build(ctx context.Context, p *beam.Pipeline, spec *job.Spec, resumed bool) 
 	return to.write(s.Scope("dead-letters"), lines[0], true)
 }
 
-// read reads the job's source, and claims the folders of its sinks. spec is what the file says with
-// the places, which do not travel. files are those of the splits, if it reads files.
+// read adds the job's source, and claims the folders of its sinks. spec has the places in the file,
+// which s lacks. files are the files of the splits, if the job reads files.
 func (s shipped) read(ctx context.Context, scope beam.Scope, spec *job.Spec, resumed bool) (records beam.PCollection, files splitFiles, err error) {
 	if spec.Source.Kafka != nil {
 		if err := claim(spec, nil, resumed); err != nil {
@@ -178,13 +178,13 @@ func (s shipped) read(ctx context.Context, scope beam.Scope, spec *job.Spec, res
 		return records, nil, spec.Fault("source.file.path", "%v", err)
 	}
 	if len(splits) > maxSplits {
-		return records, nil, spec.Fault("source.file.split_size", "%d splits; want at most %d, so a larger size", len(splits), maxSplits)
+		return records, nil, spec.Fault("source.file.split_size", "%d splits; want at most %d, and so a larger split_size", len(splits), maxSplits)
 	}
 	if err := claim(spec, splits, resumed); err != nil {
 		return records, nil, err
 	}
-	// Of a split whose results are there the dead letters may still be missing, so with dead
-	// letters all is done again, with the same names.
+	// A split that has its results may still lack its dead letters. So a job with dead letters
+	// reads every split again, and its files get the same names.
 	if spec.Sink.File != nil && spec.DeadLetter == nil {
 		records, err = readFiles(scope, s, splits, spec.Sink.File.Path, nil)
 	} else {

@@ -39,11 +39,12 @@ func (s shipped) discover() time.Duration {
 	return kafka.DefaultDiscover
 }
 
-// The number of a split is that of its partition, and above it that of its topic in the order in
-// which topics were found. So a job that reads one topic has the partitions' own numbers.
+// A split's number has the partition's number in its lower bits. The upper bits number the topics
+// in the order in which they were found. So the splits of a job with one topic have the numbers of
+// its partitions.
 const topicShift = 32
 
-// number returns the number of a split, given those that were found before it.
+// number returns the number of a split. before are the splits that were found before it.
 func number(s split, before ...[]split) (int64, error) {
 	topic, id, err := kafka.PartitionOf(connector.Split{Data: s.Data})
 	if err != nil {
@@ -65,7 +66,7 @@ func number(s split, before ...[]split) (int64, error) {
 	return next<<topicShift | int64(id), nil
 }
 
-// where is the partition of a split. The topic is known if there is one only.
+// where returns the partition of a split. The topic is known only if the job reads one topic.
 func (s shipped) where(split int) (topic string, id int32, ok bool) {
 	if k := s.Spec.Source.Kafka; len(k.Topics) == 1 {
 		topic = k.Topics[0]
@@ -73,11 +74,11 @@ func (s shipped) where(split int) (topic string, id int32, ok bool) {
 	return topic, int32(split), true
 }
 
-// kafkaFn writes to a topic. A bundle is over when the brokers have all of it, so that a checkpoint
-// is complete only then; what is repeated after a failure is written again: at least once.
+// kafkaFn writes to a topic. A bundle ends when the brokers have all its records, so a checkpoint
+// waits for them. What is repeated after a failure is written again: at least once.
 //
-// It has a producer only while it writes. Within a bundle it may have nothing to do for long, while
-// the operator before it drains, and would then be taken for abandoned.
+// It holds a producer only while it writes. Within a bundle it may be idle for long, while the
+// operator before it drains, and its producer would then count as abandoned.
 type kafkaFn struct {
 	Job     string
 	Letters bool
@@ -88,7 +89,7 @@ type kafkaFn struct {
 	size int // bytes of recs
 }
 
-// writeRecords and writeBytes are how much is gathered before it is written.
+// writeRecords and writeBytes bound what is gathered before it is written.
 const (
 	writeRecords = 4096
 	writeBytes   = 4 << 20
@@ -110,7 +111,7 @@ func (f *kafkaFn) Setup() error {
 	return err
 }
 
-// StartBundle forgets what a bundle has left that never came to its end.
+// StartBundle forgets the records of an earlier bundle that never finished.
 func (f *kafkaFn) StartBundle(context.Context) { f.forget() }
 
 func (f *kafkaFn) forget() {
@@ -129,7 +130,7 @@ func (f *kafkaFn) open(ctx context.Context, index int) (*topicWriter, error) {
 	if err != nil {
 		return nil, err
 	}
-	// It looks at the topic.
+	// Committer checks the topic.
 	if _, err := sink.Committer(ctx); err != nil {
 		return nil, err
 	}
@@ -140,7 +141,7 @@ func (f *kafkaFn) open(ctx context.Context, index int) (*topicWriter, error) {
 	return &topicWriter{Work: idle.Since(time.Now()), w: w}, nil
 }
 
-// ProcessElement gathers records, and writes them when they are many.
+// ProcessElement gathers records, and writes them when there are many.
 func (f *kafkaFn) ProcessElement(ctx context.Context, at beam.EventTime, r flink.Record) error {
 	f.recs = append(f.recs, async.Record[json.RawMessage]{
 		Value: r.Value, Key: r.Key, Split: int(r.Split), Position: r.Position, Time: eventtime.FromBeam(at),
@@ -152,7 +153,7 @@ func (f *kafkaFn) ProcessElement(ctx context.Context, at beam.EventTime, r flink
 	return f.write(ctx)
 }
 
-// write returns when the brokers have what was gathered.
+// write writes the gathered records, and returns when the brokers have them.
 func (f *kafkaFn) write(ctx context.Context) error {
 	defer f.forget()
 	w, err := writers.Take(ctx, f.key, f.open)
@@ -185,17 +186,17 @@ func (f *kafkaFn) FinishBundle(ctx context.Context) error {
 // Close implements idle.Thing.
 func (t *topicWriter) Close() error { return t.End(t.w.Close) }
 
-// checkKafka says what of a job file is not for Flink.
+// checkKafka reports what Flink does not support in a job file's kafka section.
 func checkKafka(spec *job.Spec, refuse func(path, format string, args ...any)) {
 	k := spec.Source.Kafka
 	if k == nil {
 		return
 	}
 	if k.Watermark != 0 {
-		refuse("source.kafka.watermark", "want none on Flink: nothing in the job waits for watermarks")
+		refuse("source.kafka.watermark", "want no watermark on Flink: nothing in the job waits for watermarks")
 	}
-	// What else is wrong would be found out by the workers, again and again. Certificates and
-	// passwords are where these are.
+	// Find other faults here: on the workers they would fail every attempt. Certificates and
+	// passwords are left out, because only the workers need to have them.
 	open := *k
 	open.TLS, open.SASL = nil, nil
 	if _, err := kafkatopics.NewSource(&job.Spec{Name: spec.Name, Source: job.Source{Kafka: &open}}, slog.Default()); err != nil {
@@ -204,7 +205,7 @@ func checkKafka(spec *job.Spec, refuse func(path, format string, args ...any)) {
 			refuse("source.kafka", "%s", strings.TrimPrefix(f.Message, "source.kafka: "))
 		}
 	}
-	least := 10 * time.Millisecond // Flink's
+	least := 10 * time.Millisecond // Flink accepts no less
 	if c := &spec.Checkpoint; c.Interval > 0 && c.Interval < least {
 		refuse("checkpoint.interval", "want %v or more on Flink, found %v", least, c.Interval)
 	}

@@ -25,19 +25,19 @@ func init() {
 	register.DoFn4x2[context.Context, *sdf.LockRTracker, split, func(beam.EventTime, flink.Record), sdf.ProcessContinuation, error](&liveFn{})
 }
 
-// slice is how long a partition is read before its reader asks to be resumed. A bundle, and with it
-// a checkpoint and what else the subtask has to read, waits for that long. What is resumed begins
-// with the next bundle.
+// slice is how long a partition is read before its reader asks to be resumed with the next bundle.
+// The bundle waits that long, and so do a checkpoint and the subtask's other partitions.
 const slice = 200 * time.Millisecond
 
 // lull is how long a reader waits for a record before it gives way. It is resumed with the next
-// bundle: the runner takes whole seconds for a delay, which would be too long. The first time it
-// waits for a slice: a new client has to connect before it can fetch anything, and would otherwise
-// read nothing at all where it is closed again before its partition's next turn.
+// bundle, because the runner's delays are whole seconds, which is too long. The first time, a
+// reader waits for a slice: a new client has to connect first. It would otherwise read nothing if
+// it is always closed before its partition's next turn.
 const lull = 20 * time.Millisecond
 
-// liveFn reads partitions, which have no end: a splittable DoFn, whose elements are the partitions
-// and whose restrictions are what is left of each. So the offsets are in Flink's checkpoints.
+// liveFn reads partitions, which have no end. It is a splittable DoFn: an element is a partition,
+// and its restriction is the part that has not been read. So the offsets are in Flink's
+// checkpoints.
 type liveFn struct {
 	Job string
 
@@ -53,34 +53,34 @@ func (f *liveFn) Setup() error {
 	return err
 }
 
-// end is behind every position. The tracker adds one to it.
+// end is greater than every position. The tracker adds one to it.
 const end = math.MaxInt64 - 1
 
-// CreateInitialRestriction is a whole partition.
+// CreateInitialRestriction returns the whole partition.
 func (f *liveFn) CreateInitialRestriction(s split) offsetrange.Restriction {
 	return offsetrange.Restriction{Start: s.Start, End: end}
 }
 
-// SplitRestriction does not: a partition is one sequence.
+// SplitRestriction does not split, because a partition is one sequence.
 func (f *liveFn) SplitRestriction(_ split, r offsetrange.Restriction) []offsetrange.Restriction {
 	return []offsetrange.Restriction{r}
 }
 
-// RestrictionSize is the same for all: nobody knows.
+// RestrictionSize is the same for all, since the size is unknown.
 func (f *liveFn) RestrictionSize(split, offsetrange.Restriction) float64 { return 1 }
 
-// CreateTracker returns what keeps the position.
+// CreateTracker returns a tracker that keeps the position.
 func (f *liveFn) CreateTracker(r offsetrange.Restriction) *sdf.LockRTracker {
 	return sdf.NewLockRTracker(&tracker{offsetrange.NewTracker(r)})
 }
 
-// TruncateRestriction leaves nothing to be read when a job is drained.
+// TruncateRestriction leaves nothing to read when the job is drained.
 func (f *liveFn) TruncateRestriction(rt *sdf.LockRTracker, _ split) offsetrange.Restriction {
 	r := rt.GetRestriction().(offsetrange.Restriction)
 	return offsetrange.Restriction{Start: r.Start, End: r.Start}
 }
 
-// ProcessElement reads a slice.
+// ProcessElement reads for one slice.
 func (f *liveFn) ProcessElement(ctx context.Context, rt *sdf.LockRTracker, s split, emit func(beam.EventTime, flink.Record)) (sdf.ProcessContinuation, error) {
 	at := rt.GetRestriction().(offsetrange.Restriction).Start
 	r, err := f.reader(ctx, s, at)
@@ -95,12 +95,12 @@ func (f *liveFn) ProcessElement(ctx context.Context, rt *sdf.LockRTracker, s spl
 	return sdf.ResumeProcessingIn(0), nil
 }
 
-// tracker is that of an offset range which is not divided. What is claimed last is the position
+// tracker is the tracker of an offset range that is not divided. The last claim is the position
 // before the next one to read.
 type tracker struct{ *offsetrange.Tracker }
 
-// TrySplit gives everything away that was not claimed, as a reader that asks to be resumed does,
-// and nothing else.
+// TrySplit splits off everything that was not claimed, for a reader that asks to be resumed. It does
+// not split otherwise.
 func (t *tracker) TrySplit(fraction float64) (primary, residual any, err error) {
 	if fraction > 0 {
 		return t.GetRestriction(), nil, nil
@@ -113,7 +113,7 @@ func (t *tracker) IsBounded() bool { return false }
 
 var readers idle.Pool[*reader]
 
-// reader is an open reader of a partition, kept between slices, so that it reads ahead.
+// reader is an open reader of a partition. It is kept between slices, so that it can read ahead.
 type reader struct {
 	idle.Work
 	warm bool // it has read once
@@ -125,7 +125,7 @@ type reader struct {
 // reader returns a reader of a split that stands at a position.
 func (f *liveFn) reader(ctx context.Context, s split, at int64) (*reader, error) {
 	open := func(ctx context.Context, _ int) (*reader, error) {
-		// What was deleted meanwhile, a topic or what it had, is noticed before anything is read.
+		// Notice a deleted topic, or deleted records, before anything is read.
 		now, next, err := f.src.Locate(ctx, []connector.Split{{Data: s.Data, Start: s.Start}}, []int64{at})
 		if err != nil {
 			return nil, err
@@ -142,11 +142,11 @@ func (f *liveFn) reader(ctx context.Context, s split, at int64) (*reader, error)
 		if err != nil || r.next == at {
 			return r, err
 		}
-		readers.Drop(r) // of an attempt that read on
+		readers.Drop(r) // it is of an earlier attempt, and has read on
 	}
 }
 
-// slice reads for a while, or until there is nothing at hand.
+// slice reads until the time of a slice is over, or until no record comes for a while.
 func (r *reader) slice(ctx context.Context, index int64, rt *sdf.LockRTracker, emit func(beam.EventTime, flink.Record)) error {
 	for over := time.Now().Add(slice); time.Now().Before(over); {
 		patience := lull
@@ -155,7 +155,7 @@ func (r *reader) slice(ctx context.Context, index int64, rt *sdf.LockRTracker, e
 		}
 		wait, cancel := context.WithTimeout(ctx, patience)
 		_, recs, next, err := r.r.Read(wait, r.recs[:0], most)
-		lulled := err != nil && err == wait.Err() // not what the brokers did not answer in time
+		lulled := err != nil && err == wait.Err() // not a timeout of the brokers
 		cancel()
 		r.recs, r.warm = recs, true
 		switch {
@@ -164,10 +164,10 @@ func (r *reader) slice(ctx context.Context, index int64, rt *sdf.LockRTracker, e
 		case err != nil:
 			return err
 		case next <= r.next && len(recs) > 0:
-			return errors.New("the partition ends before what was read of it, and goes on there: its topic was made anew, or brokers have lost records; " +
-				"on Flink a partition cannot be read again from its beginning, so start the job afresh")
+			return errors.New("the partition now ends before records that were read, and new ones follow there: its topic was created again, or brokers have lost records; " +
+				"on Flink a partition cannot be read again from its beginning, so start a new job")
 		case !rt.TryClaim(next - 1):
-			return errors.New("the runner has given a part of a partition away, which it must not")
+			return errors.New("the runner has split a partition, which must not be split")
 		}
 		for i := range recs {
 			emit(eventtime.Read(ctx, recs[i].Time), flink.Record{Value: recs[i].Value, Key: recs[i].Key, Split: index, Position: recs[i].Position})

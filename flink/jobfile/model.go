@@ -25,13 +25,13 @@ func (s shipped) Function() (async.Function[value, value], error) {
 	if err != nil {
 		return nil, err
 	}
-	// Only its endpoint is not known yet, so the function is the one that answers for fallbacks.
+	// Only the endpoint is not known yet. This function makes the fallbacks; Open makes another.
 	f, err := inference.NewFunction(&s.Spec, "unix:///chosen/at/start", nil)
 	return &withSidecar{Function: f, job: s, key: string(text)}, err
 }
 
-// withSidecar is the function of a job that brings its sidecar along: the first channel in a worker
-// process starts it, and the last one ends it.
+// withSidecar is the function of a job that brings its sidecar. The first channel in a worker
+// process starts the sidecar, and the last one ends it.
 type withSidecar struct {
 	*inference.Function
 	job shipped
@@ -55,7 +55,7 @@ func (f *withSidecar) Open(ctx context.Context, sub async.Subtask, done async.Co
 	return nil, err
 }
 
-// hiring is a channel to a sidecar of the process.
+// hiring is a channel to a sidecar in this process.
 type hiring struct {
 	caller
 	m    *hired
@@ -69,7 +69,7 @@ func (h *hiring) Close() error {
 	return err
 }
 
-// hired is a sidecar and how many channels it has.
+// hired is a sidecar with the number of its channels.
 type hired struct {
 	key    string
 	ready  sync.Mutex        // held while it starts and ends
@@ -82,7 +82,7 @@ var (
 	allHired = map[string]*hired{}
 )
 
-// hire returns the sidecar of a job, started if there is none.
+// hire returns the sidecar of a job, and starts it if it does not run.
 func hire(ctx context.Context, key string, job shipped) (*hired, error) {
 	hiredMu.Lock()
 	m := allHired[key]
@@ -106,15 +106,15 @@ func hire(ctx context.Context, key string, job shipped) (*hired, error) {
 	return m, nil
 }
 
-// leave ends the sidecar behind the last channel. Whoever comes meanwhile waits for that, and
-// starts it again: two at once would be in each other's way where the job names the socket.
+// leave ends the sidecar after the last channel. A new channel waits for that and then starts the
+// sidecar again, because two sidecars could not share a socket that the job names.
 func (m *hired) leave() {
 	m.ready.Lock()
 	defer m.ready.Unlock()
 	m.left()
 }
 
-// left is leave for whoever holds ready.
+// left is leave for a caller that holds ready.
 func (m *hired) left() {
 	hiredMu.Lock()
 	m.users--

@@ -16,12 +16,12 @@ func Options(spec *job.Spec, o *submit.Options) {
 	o.Name, o.Parallelism = spec.Name, spec.Parallelism
 	c := &spec.Checkpoint
 	if spec.Source.File != nil {
-		// A bundle is a split, and what is done the results tell.
+		// A bundle is one split. The results show which splits are done.
 		o.Bounded, o.MaxBundleSize = true, 1
 	} else {
 		o.CheckpointInterval, o.CheckpointTimeout, o.CheckpointPause = interval(spec), c.Timeout, c.MinPause
-		// What a reader reads before it gives way bounds a bundle already. The runner looks at the
-		// time only now and then, and a longer one would be a pause behind each slice.
+		// A reader's slice bounds a bundle already. The runner checks the time only now and
+		// then, so a longer time would add a pause after each slice.
 		o.MaxBundleTime = cmp.Or(o.MaxBundleTime, liveBundle)
 	}
 	r := &spec.Restart
@@ -33,7 +33,7 @@ func Options(spec *job.Spec, o *submit.Options) {
 	case "exponential-delay":
 		o.Restarts, o.RestartDelay = cmp.Or(r.Attempts, math.MaxInt32), cmp.Or(r.InitialDelay, time.Second)
 	case "failure-rate":
-		// The cluster's.
+		// The cluster's own strategy applies.
 	default:
 		if o.Restarts = submit.NoRestart; interval(spec) > 0 {
 			o.Restarts, o.RestartDelay = math.MaxInt32, time.Second
@@ -41,10 +41,10 @@ func Options(spec *job.Spec, o *submit.Options) {
 	}
 }
 
-// liveBundle is the time of a bundle with a source that has no end.
+// liveBundle is the longest time of a bundle whose source has no end.
 const liveBundle = 20 * time.Millisecond
 
-// interval is the time between checkpoints. A source without an end has them in any case.
+// interval is the time between checkpoints. A source without an end always has checkpoints.
 func interval(spec *job.Spec) time.Duration {
 	if spec.Checkpoint.Interval == 0 && spec.Source.Kafka != nil {
 		return time.Second
@@ -59,8 +59,8 @@ func GrowingState(spec *job.Spec) error {
 	if spec.Source.Kafka == nil {
 		return nil
 	}
-	return spec.Fault("source.kafka", "topics read through Beam fill the TaskManager's heap until the job fails, even topics without records: seen with four "+
-		"empty partitions and a heap of 1 GiB, 46 MB after 15 s, 660 MB after 3 minutes, FAILED after 7:41 (docs/flink.md, \"State that grows\")")
+	return spec.Fault("source.kafka", "reading topics through Beam fills the TaskManager's heap until the job fails, even without records: four "+
+		"empty partitions and a heap of 1 GiB had 46 MB after 15 s, 660 MB after 3 minutes, FAILED after 7:41 (docs/flink.md, \"State that grows\")")
 }
 
 // Notes returns what works differently on Flink than in the embedded runtime, for this job file.
@@ -72,31 +72,31 @@ func Notes(spec *job.Spec) []string {
 		say("%v", w)
 	}
 	if err := GrowingState(spec); err != nil {
-		say("%v; run wants --accept-growing-state for such a job, or --savepoint for one that goes on", err)
+		say("%v; run needs --accept-growing-state to start such a job, or --savepoint to continue one", err)
 	}
 	if spec.Source.File != nil {
-		say("with files as the source the results tell what is done, split by split (source.file.split_size); checkpoint.interval is not used. " +
-			"run --resume goes on where a job has ended that failed or was cancelled")
+		say("with files as the source, the results show which splits are done (source.file.split_size); checkpoint.interval is not used. " +
+			"run --resume continues a job that failed or was cancelled")
 	} else {
-		say("results are at least once: after a failure, those since the last checkpoint may be there twice")
+		say("results are at least once: after a failure, those since the last checkpoint may be written twice")
 		if spec.Checkpoint.Dir != "" || spec.Checkpoint.Retain != 0 || spec.Checkpoint.TolerableFailures != 0 {
-			say("checkpoint.dir, retain and tolerable_failures are the cluster's to set (execution.checkpointing and state in its configuration)")
+			say("checkpoint.dir, retain and tolerable_failures are not used; the cluster's configuration sets them (execution.checkpointing and state)")
 		}
 	}
 	if k := spec.Source.Kafka; k != nil && k.Group != "" {
-		say("source.kafka.group, instance, session_timeout and transaction_timeout are not used: the offsets are in Flink's checkpoints, and there is no consumer group")
+		say("source.kafka.group, instance, session_timeout and transaction_timeout are not used: Flink's checkpoints keep the offsets, and there is no consumer group")
 	}
 	if spec.Trace != nil {
-		say("trace is not used: no spans are made on Flink")
+		say("trace is not used: no spans are recorded on Flink")
 	}
 	switch r := &spec.Restart; r.Strategy {
 	case "failure-rate":
 		say("restart.strategy failure-rate cannot travel with a job; the cluster's own strategy applies (restart-strategy.type in its configuration)")
 	case "exponential-delay":
-		say("restart.strategy exponential-delay becomes a fixed delay of %v, since a job can bring no other", cmp.Or(r.InitialDelay, time.Second))
+		say("restart.strategy exponential-delay becomes a fixed delay of %v, the only strategy that travels with a job", cmp.Or(r.InitialDelay, time.Second))
 	}
 	if spec.Restart.Strategy != "none" {
-		say("a permanent failure restarts the job as any other does; restart: {strategy: fixed-delay, attempts: N} bounds that")
+		say("a permanent failure restarts the job like any other; restart: {strategy: fixed-delay, attempts: N} bounds the restarts")
 	}
 	return notes
 }

@@ -31,9 +31,9 @@ type split struct {
 // maxSplits bounds the list of splits, which is a part of the pipeline.
 const maxSplits = 20_000
 
-// The coders are ours, so that Flink's side sees bytes alone: of Beam's rows, which Go makes of
-// structs, it reads some otherwise. They are deterministic, since what is read is kept by its
-// element.
+// The types have their own coders, so that Flink handles them as bytes. Flink's side reads some of
+// the rows that Beam's Go SDK makes of structs differently. The coders are deterministic, because
+// state is kept by element.
 func encodeSplit(s split) ([]byte, error) { return json.Marshal(s) }
 
 func decodeSplit(b []byte) (s split, err error) {
@@ -51,14 +51,16 @@ func init() {
 	register.DoFn3x1[context.Context, split, func(beam.EventTime, flink.Record), error](&readFn{})
 }
 
-// readFiles reads the splits of a source that has an end, each as one element in one bundle. What
-// such a job has done is in its results: the results of a split appear at once, under a name of
-// their own, when its bundle ends; done says in which folder they are, and a split that has them is
-// not read again (empty: all are read, and what an earlier attempt has left of them in the folders
-// again is removed first). So it needs no checkpoint of Flink, which would wait until the last
-// split is dealt out: the list of splits is the whole input of the job, and Flink takes its
-// operators for finished when they have it. (A splittable DoFn is resumed by timers, and of these
-// an operator works off all it has when its input ends.)
+// readFiles reads the splits of a source that has an end, each as one element in one bundle. The
+// results show what such a job has done: those of a split appear all at once, under the split's
+// name, when its bundle ends. done is the folder of the results; a split that has its file there is
+// not read again. If done is empty, all splits are read, and files of an earlier attempt in the
+// folders again are removed first.
+//
+// So the job needs no checkpoints of Flink. They would have to wait until the last split is dealt
+// out: the list of splits is the whole input, and Flink counts the operators that have received it
+// as finished. (A splittable DoFn would not help: timers resume it, and an operator runs all its
+// timers when its input ends.)
 func readFiles(s beam.Scope, job shipped, splits []connector.Split, done string, again []string) (beam.PCollection, error) {
 	first := &splitsFn{}
 	for i, sp := range splits {
@@ -68,7 +70,7 @@ func readFiles(s beam.Scope, job shipped, splits []connector.Split, done string,
 	if err != nil {
 		return beam.PCollection{}, fmt.Errorf("flink: the source's splits: %w", err)
 	}
-	// In turn to the subtasks.
+	// Deal the splits out to the subtasks.
 	dealt := beam.Reshuffle(s, all[0])
 	text, err := job.text()
 	if err != nil {
@@ -91,24 +93,24 @@ func (f *splitsFn) ProcessElement(_ []byte, emit func(split)) {
 	}
 }
 
-// most is how many records a reader is asked for at once.
+// most is the number of records that a reader is asked for at once.
 const most = 128
 
 // readFn reads splits.
 type readFn struct {
 	Job  string
 	Done string
-	// Again are the folders of results and dead letters from which a split's file is removed before
-	// the split is read. A record that failed in an earlier attempt may succeed in this one, or the
-	// other way round, and of an attempt that makes no file of a folder the file of the earlier one
-	// would stay.
+	// Again are the folders of results and dead letters from which a split's file is removed
+	// before the split is read. A record that failed in an earlier attempt may succeed in this
+	// one, or the reverse. Without the removal, a file of the earlier attempt would stay in a
+	// folder into which this attempt writes nothing.
 	//
-	// An attempt that ends in between leaves a split that is not done, and it is read again: by
-	// Flink's restart, or by --resume, which reads all of them where there is no Done. A bundle of
-	// an earlier attempt that is still at work makes nothing visible once its worker has lost its
-	// TaskManager (FinishBundle). Only one that stood still between looking for that and making its
-	// files visible can put them beside those of this attempt. Each file is then whole, and one
-	// attempt's; of the two files of a split, one may be of another attempt than the other.
+	// If an attempt ends after the removal, the split is not done and is read again: by Flink's
+	// restart, or by --resume, which reads all splits if there is no Done. A bundle of an
+	// earlier attempt may still be at work. It makes nothing visible once its worker has lost
+	// its TaskManager (FinishBundle), unless it stalled between that check and making its files
+	// visible. Then each file is still whole and of one attempt, but the two files of a split
+	// may be of different attempts.
 	Again []string
 
 	src  connector.Source[json.RawMessage]
@@ -125,19 +127,18 @@ func (f *readFn) Setup() error {
 	return err
 }
 
-// ProcessElement reads one.
+// ProcessElement reads one split.
 func (f *readFn) ProcessElement(ctx context.Context, s split, emit func(beam.EventTime, flink.Record)) (err error) {
 	if f.Done != "" {
 		switch _, err := os.Stat(filepath.Join(f.Done, wholeName(s.Index))); {
 		case err == nil:
 			return nil
 		case !errors.Is(err, fs.ErrNotExist):
-			return fmt.Errorf("source: are there results of split %d: %w", s.Index, err)
+			return fmt.Errorf("source: cannot tell whether split %d has results: %w", s.Index, err)
 		}
 	}
-	// What the job was submitted with may have been replaced since, or be another file on this
-	// machine. Once this instance has seen it, it stays the one that it was then, which Open
-	// checks.
+	// The file may have been replaced since the submission, or be another one on this machine.
+	// This instance verifies it once. From then on Open checks that it is still the same.
 	cut := connector.Split{Data: s.Data, Start: s.Start}
 	of, err := originOf(cut)
 	if err != nil {
@@ -151,7 +152,7 @@ func (f *readFn) ProcessElement(ctx context.Context, s split, emit func(beam.Eve
 	}
 	for _, dir := range f.Again {
 		if err := os.Remove(filepath.Join(dir, wholeName(s.Index))); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("source: what an earlier attempt at split %d has left: %w", s.Index, err)
+			return fmt.Errorf("source: cannot remove a file of an earlier attempt at split %d: %w", s.Index, err)
 		}
 	}
 	r, err := f.src.Open(ctx, cut, s.Start)
@@ -166,7 +167,7 @@ func (f *readFn) ProcessElement(ctx context.Context, s split, emit func(beam.Eve
 			emit(eventtime.Read(ctx, recs[i].Time), flink.Record{Value: recs[i].Value, Key: recs[i].Key, Split: s.Index, Position: recs[i].Position})
 		}
 		clear(f.recs)
-		if err == io.EOF { // and nothing that wraps it
+		if err == io.EOF { // not an error that wraps it
 			return nil
 		}
 		if err != nil {

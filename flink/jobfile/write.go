@@ -30,7 +30,7 @@ func init() {
 // letterFn writes a record that failed as a line of JSON.
 type letterFn struct {
 	Job   string
-	Files splitFiles // if splits are of files
+	Files splitFiles // nil unless the source reads files
 
 	letters inference.Letters
 }
@@ -47,10 +47,10 @@ func (fn *letterFn) Setup() error {
 	return err
 }
 
-// splitFiles are the files of a job's splits, in the order of these.
+// splitFiles are the files of a job's splits, in the order of the splits.
 type splitFiles []splitFile
 
-// splitFile is the file of the split First and of those behind it, up to the next file's.
+// splitFile is the file of the splits from First on, up to the First of the next file.
 type splitFile struct {
 	First int64
 	Path  string
@@ -82,17 +82,17 @@ func (fn *letterFn) ProcessElement(at beam.EventTime, f flink.FailedRecord) (fli
 	return r, err
 }
 
-// wholeName is the file with all results of a split.
+// wholeName returns the name of the file with all results of a split.
 func wholeName(split int64) string { return fmt.Sprintf("part-%06d.jsonl", split) }
 
 // filesFn writes a file for each split in a bundle, which appears when the bundle ends.
 type filesFn struct {
 	Dir string
-	// Whole says that a split is all in one bundle. Then its file has the split's name, and a
-	// repetition replaces it: exactly once. Else the name has the position of the first record too,
-	// so that the order of names is that of the input; a bundle that is repeated after a failure
-	// replaces its file if it begins at the same record, and leaves records twice if not: at least
-	// once.
+	// Whole says that each split is one bundle. Then its file has the split's name, and a
+	// repetition replaces the file: exactly once. Otherwise the name also has the position of
+	// the first record, so that names are in the order of the input. A bundle that is repeated
+	// after a failure then replaces its file only if it begins at the same record. If not,
+	// records are there twice: at least once.
 	Whole bool
 
 	open map[int64]*part
@@ -103,13 +103,13 @@ type part struct {
 	file *os.File
 	name string
 	buf  []byte
-	// dropped removes the file when nobody knows of the part any more: of a bundle that failed Beam
-	// drops the instance, and does not say so.
+	// dropped removes the file when the part becomes unreachable. Beam silently drops the
+	// instance of a bundle that failed.
 	dropped runtime.Cleanup
 }
 
-// newPart makes a file that is not visible yet. Its name is its own, so that bundles of the same
-// split do not meet in it.
+// newPart makes a file that is not visible yet. Its name is unique, so that bundles of one split do
+// not share it.
 func newPart(dir, name string) (*part, error) {
 	file, err := os.CreateTemp(dir, pendingPrefix+"*")
 	if err != nil {
@@ -120,15 +120,15 @@ func newPart(dir, name string) (*part, error) {
 	return p, nil
 }
 
-// pendingPrefix begins the names of files that are not visible yet.
+// pendingPrefix is the prefix of the names of files that are not visible yet.
 const pendingPrefix = ".pending-"
 
-// flushAt is how many bytes are gathered before they are written.
+// flushAt is the number of bytes that are gathered before they are written.
 const flushAt = 256 << 10
 
-// StartBundle gives up what a bundle has left that never came to its end, if its instance is used
-// again. It makes no folder: the job's own was made when it was submitted, and one that a worker
-// does not see would take results to where nobody looks for them.
+// StartBundle discards the files of an earlier bundle of this instance that never finished. It
+// makes no folder: the submission made it. If this worker does not see that folder, making one here
+// would hide the results on this machine.
 func (f *filesFn) StartBundle(context.Context) error {
 	f.discard()
 	f.open = map[int64]*part{}
@@ -173,10 +173,10 @@ func (p *part) flush() error {
 	return nil
 }
 
-// FinishBundle makes the files durable and visible, and whatever has been removed from the folder.
+// FinishBundle makes the files durable and visible, and makes removals from the folder durable.
 func (f *filesFn) FinishBundle(ctx context.Context) error {
 	defer f.discard()
-	// A worker that has lost its TaskManager works on, and somebody else may have begun with its
+	// A worker that has lost its TaskManager is still running, while another may have started on its
 	// splits.
 	if ctx.Err() != nil {
 		return fmt.Errorf("sink: %w", context.Cause(ctx))

@@ -77,10 +77,10 @@ func (o Options) resolve() (Options, error) {
 		o.Name = "tensorferry"
 	}
 	if o.JobServer == "" {
-		wrong("no job server; want host:port")
+		wrong("JobServer is missing; want host:port")
 	}
 	if o.WorkerPool == "" {
-		wrong("no worker pool; want the host:port at which each TaskManager finds its own")
+		wrong("WorkerPool is missing; want the host:port at which each TaskManager finds its pool")
 	}
 	if o.Parallelism < 0 {
 		wrong("parallelism is %d; want 1 or more, or 0 for the cluster's", o.Parallelism)
@@ -95,7 +95,7 @@ func (o Options) resolve() (Options, error) {
 		o.MaxBundleTime = DefaultMaxBundleTime
 	}
 	if most := 5 * time.Second; o.MaxBundleTime > most {
-		wrong("bundles of %v; want %v or less, since a channel whose bundle does nothing for longer is taken for abandoned", o.MaxBundleTime, most)
+		wrong("bundles of %v; want %v or less, because a channel counts as abandoned when its bundle is idle for longer", o.MaxBundleTime, most)
 	}
 	if o.CheckpointInterval < 0 || o.CheckpointTimeout < 0 || o.CheckpointPause < 0 || o.RestartDelay < 0 {
 		wrong("a checkpoint interval of %v, timeout of %v, pause of %v, restart delay of %v; want none below 0",
@@ -115,13 +115,13 @@ func (o Options) proto() (*structpb.Struct, error) {
 	ms := func(d time.Duration) any { return d.Milliseconds() }
 	m := map[string]any{
 		"runner": "FlinkRunner", "app_name": o.Name, "job_name": o.Name,
-		// Without it the runner takes a bounded pipeline for a batch, which has no checkpoints and
-		// one bundle a task.
+		// Without it the runner treats a bounded pipeline as a batch, which has no checkpoints and
+		// one bundle per task.
 		"streaming":               true,
 		"max_bundle_size":         o.MaxBundleSize,
 		"max_bundle_time_mills":   ms(o.MaxBundleTime),
 		"auto_watermark_interval": 100,
-		// The bundle ends, and drains, before the barrier goes on: nothing is in flight across one.
+		// The bundle ends and drains before the barrier continues: nothing is in flight across it.
 		"finish_bundle_before_checkpointing": true,
 	}
 	if o.Bounded {

@@ -24,19 +24,18 @@ type Cluster struct {
 	transport http.RoundTripper // nil: http.DefaultTransport
 }
 
-// restTimeout bounds one question, and for how long questions may fail before nothing more is
-// asked.
+// restTimeout bounds one request. It is also how long requests may fail before the caller gives up.
 const restTimeout = 30 * time.Second
 
-// statusError is an answer of Flink that is not the one that was asked for.
+// statusError is an answer of Flink that reports an error.
 type statusError struct {
 	code int
-	text string // the status and the beginning of what came with it
+	text string // the status and the beginning of the body
 }
 
 func (e *statusError) Error() string { return e.text }
 
-// call asks Flink; answer may be nil.
+// call sends a request to Flink. answer may be nil.
 func (c Cluster) call(ctx context.Context, method, path string, body, answer any) error {
 	base := c.Address
 	if !strings.Contains(base, "://") {
@@ -56,7 +55,7 @@ func (c Cluster) call(ctx context.Context, method, path string, body, answer any
 		return fmt.Errorf("submit: Flink at %s: %w", c.Address, err)
 	}
 	req.Header.Set("Content-Type", "application/json")
-	req.Close = true // seldom asked
+	req.Close = true // requests are rare
 	resp, err := (&http.Client{Transport: c.transport}).Do(req)
 	if err != nil {
 		return fmt.Errorf("submit: Flink at %s: %w", c.Address, err)
@@ -96,11 +95,11 @@ func (c Cluster) Find(ctx context.Context, name string, before []string) (id str
 	return ids[0], nil
 }
 
-// overview is what Flink says of a job.
+// overview is Flink's description of a job.
 type overview struct {
 	ID   string `json:"jid"`
 	Name string `json:"name"`
-	End  int64  `json:"end-time"` // 0 or less: it has not ended
+	End  int64  `json:"end-time"` // 0 or less if it has not ended
 }
 
 func (c Cluster) jobs(ctx context.Context, name string, want func(overview) bool) (ids []string, err error) {
@@ -125,7 +124,7 @@ func (c Cluster) Cancel(ctx context.Context, id string) error {
 
 // ErrStopUnknown says that Flink was asked to stop a job, and that the outcome is not known. The
 // job may have stopped, with a savepoint, or may go on.
-var ErrStopUnknown = errors.New("submit: what came of the stop is not known")
+var ErrStopUnknown = errors.New("submit: the outcome of the stop is not known")
 
 // Stop stops a job with a savepoint in the cluster's folder for savepoints, and returns the
 // savepoint's path when it is complete. An error other than ErrStopUnknown says that the job goes
@@ -142,7 +141,7 @@ func (c Cluster) Stop(ctx context.Context, id string) (savepoint string, err err
 	}
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
-	var failing time.Time // since when there is no answer; the stop goes on meanwhile
+	var failing time.Time // since when requests fail; the stop continues meanwhile
 	for {
 		at, err := c.savepoint(ctx, id, trigger.Request)
 		status, answered := errors.AsType[*statusError](err)
@@ -155,22 +154,22 @@ func (c Cluster) Stop(ctx context.Context, id string) (savepoint string, err err
 		case err == nil:
 			failing = time.Time{}
 		case answered && status.code < 500:
-			// Flink has forgotten the stop, as a JobManager has that started anew.
+			// Flink does not know the stop any more, for example because the JobManager restarted.
 			return "", fmt.Errorf("%w: %w", ErrStopUnknown, err)
 		case failing.IsZero():
 			failing = time.Now()
 		case time.Since(failing) > restTimeout:
-			return "", fmt.Errorf("%w, since no question was answered for %v: %w", ErrStopUnknown, restTimeout, err)
+			return "", fmt.Errorf("%w, since Flink has not answered for %v: %w", ErrStopUnknown, restTimeout, err)
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return "", fmt.Errorf("%w, since it is no longer waited for: %w", ErrStopUnknown, context.Cause(ctx))
+			return "", fmt.Errorf("%w, since waiting for it was cancelled: %w", ErrStopUnknown, context.Cause(ctx))
 		}
 	}
 }
 
-// savepoint is how far one is.
+// savepoint is the state of a savepoint.
 type savepoint struct {
 	Status    struct{ ID string }
 	Operation struct {

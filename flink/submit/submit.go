@@ -21,10 +21,10 @@ import (
 	"github.com/tensorferry/tensorferry/internal/brief"
 )
 
-// answerTimeout bounds how long a job server is waited for, at each step.
+// answerTimeout bounds the wait for a job server, at each step.
 const answerTimeout = 30 * time.Second
 
-// maxMessage is room for pipelines and messages of any sensible size.
+// maxMessage is enough for pipelines and messages of any sensible size.
 const maxMessage = 64 << 20
 
 // Job is a job on Flink. Close closes the connection to the job server, and does not touch the job.
@@ -72,7 +72,7 @@ func submit(ctx context.Context, p *beam.Pipeline, o Options, answer time.Durati
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("submit: the job server %s did not take the job %s: %w", o.JobServer, o.Name, err)
+		return nil, fmt.Errorf("submit: the job server %s did not accept the job %s: %w", o.JobServer, o.Name, err)
 	}
 	if err := j.within(ctx, func(ctx context.Context) error { return stage(ctx, ready) }); err != nil {
 		return nil, fmt.Errorf("submit: the job server's artifact service at %s: %w", ready.GetArtifactStagingEndpoint().GetUrl(), err)
@@ -88,7 +88,7 @@ func submit(ctx context.Context, p *beam.Pipeline, o Options, answer time.Durati
 	return j, nil
 }
 
-// within bounds a question to the job server.
+// within bounds the time of a request to the job server.
 func (j *Job) within(ctx context.Context, ask func(context.Context) error) error {
 	bounded, cancel := context.WithTimeout(ctx, j.answer)
 	defer cancel()
@@ -96,8 +96,8 @@ func (j *Job) within(ctx context.Context, ask func(context.Context) error) error
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
-	// The deadline travels with the question, so the server may give up a little before this side
-	// does, with either code.
+	// The deadline travels with the request, so the server may give up a little earlier, with either
+	// code.
 	deadline, _ := bounded.Deadline()
 	code := status.Code(err)
 	if bounded.Err() != nil || (code == codes.DeadlineExceeded || code == codes.Canceled) && time.Until(deadline) < j.answer/10 {
@@ -106,11 +106,10 @@ func (j *Job) within(ctx context.Context, ask func(context.Context) error) error
 	return err
 }
 
-// marshal writes a pipeline whose workers are those of an external pool, which have their program
-// already.
+// marshal writes a pipeline for workers of an external pool, which have their program already.
 func marshal(ctx context.Context, p *beam.Pipeline, pool string) (*pipepb.Pipeline, error) {
 	if !beam.Initialized() {
-		return nil, errors.New("submit: call beam.Init before a pipeline is built")
+		return nil, errors.New("submit: call beam.Init before building a pipeline")
 	}
 	edges, _, err := p.Build()
 	if err != nil {
@@ -133,8 +132,8 @@ func dial(address string) (*grpc.ClientConn, error) {
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)))...)
 }
 
-// stage tells the artifact service that there is nothing to stage. It asks about every environment
-// all the same.
+// stage answers the artifact service, which asks about every environment, that there is nothing to
+// stage.
 func stage(ctx context.Context, ready *jobpb.PrepareJobResponse) error {
 	conn, err := dial(ready.GetArtifactStagingEndpoint().GetUrl())
 	if err != nil {
@@ -159,7 +158,7 @@ func stage(ctx context.Context, ready *jobpb.PrepareJobResponse) error {
 		}
 		ask := in.GetResolveArtifact()
 		if ask == nil {
-			return fmt.Errorf("it asks for %v, and there is nothing to stage", in.GetGetArtifact().GetArtifact().GetTypeUrn())
+			return fmt.Errorf("it asks for %v, but the job has nothing to stage", in.GetGetArtifact().GetArtifact().GetTypeUrn())
 		}
 		answer := &jobpb.ArtifactResponseWrapper{Response: &jobpb.ArtifactResponseWrapper_ResolveArtifactResponse{
 			ResolveArtifactResponse: &jobpb.ResolveArtifactsResponse{Replacements: ask.GetArtifacts()},
@@ -187,7 +186,7 @@ var ErrCancelled = errors.New("the job was cancelled")
 func (j *Job) Wait(ctx context.Context, log *slog.Logger) error {
 	stream, err := j.jobs.GetMessageStream(ctx, &jobpb.JobMessagesRequest{JobId: j.ID})
 	if err != nil {
-		return fmt.Errorf("submit: asking about the job %s: %w", j.ID, err)
+		return fmt.Errorf("submit: ask about the job %s: %w", j.ID, err)
 	}
 	var text string
 	for {
@@ -199,7 +198,7 @@ func (j *Job) Wait(ctx context.Context, log *slog.Logger) error {
 			if err == io.EOF {
 				return j.ended(ctx, text)
 			}
-			return fmt.Errorf("submit: the job server no longer tells about the job %s, which may go on: %w", j.ID, err)
+			return fmt.Errorf("submit: the job server stopped reporting on the job %s, which may still run: %w", j.ID, err)
 		}
 		if say := m.GetMessageResponse(); say != nil && say.GetImportance() >= jobpb.JobMessage_JOB_MESSAGE_ERROR {
 			text = brief.Text(say.GetMessageText())
@@ -210,7 +209,7 @@ func (j *Job) Wait(ctx context.Context, log *slog.Logger) error {
 	}
 }
 
-// ended says how a job of which nothing more is told has ended.
+// ended returns how a job ended, after its stream of messages.
 func (j *Job) ended(ctx context.Context, text string) error {
 	state, err := j.State(ctx)
 	switch {
@@ -234,7 +233,7 @@ func (j *Job) State(ctx context.Context) (jobpb.JobState_Enum, error) {
 		return err
 	})
 	if err != nil {
-		return 0, fmt.Errorf("submit: asking about the job %s: %w", j.ID, err)
+		return 0, fmt.Errorf("submit: ask about the job %s: %w", j.ID, err)
 	}
 	return st.GetState(), nil
 }

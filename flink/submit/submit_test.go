@@ -143,8 +143,8 @@ func TestValidate(t *testing.T) {
 		t.Error(err)
 	}
 	for want, change := range map[string]func(*Options){
-		"no job server; want host:port":                    func(o *Options) { o.JobServer = "" },
-		"no worker pool; want the host:port":               func(o *Options) { o.WorkerPool = "" },
+		"JobServer is missing; want host:port":                    func(o *Options) { o.JobServer = "" },
+		"WorkerPool is missing; want the host:port":               func(o *Options) { o.WorkerPool = "" },
 		"parallelism is -1; want 1 or more":                func(o *Options) { o.Parallelism = -1 },
 		"bundles of -1 records":                            func(o *Options) { o.MaxBundleSize = -1 },
 		"bundles of 0 records and 1µs; want":               func(o *Options) { o.MaxBundleTime = time.Microsecond },
@@ -169,7 +169,7 @@ func TestValidate(t *testing.T) {
 		}
 	}
 	err := Options{Parallelism: -1}.Validate()
-	for _, want := range []string{"no job server", "no worker pool", "parallelism"} {
+	for _, want := range []string{"JobServer is missing", "WorkerPool is missing", "parallelism"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("the error is %v; want %q in it", err, want)
 		}
@@ -197,7 +197,7 @@ func TestWait(t *testing.T) {
 		"unfinished":    {jobserver.Script{End: jobpb.JobState_RUNNING}, failed("its state is RUNNING")},
 		"cancelled":     {jobserver.Script{End: jobpb.JobState_CANCELLED}, func(err error) bool { return errors.Is(err, ErrCancelled) }},
 		"cancelling":    {jobserver.Script{End: jobpb.JobState_CANCELLING}, func(err error) bool { return errors.Is(err, ErrCancelled) }},
-		"server ends":   {jobserver.Script{Watch: status.Error(codes.Unavailable, "going away")}, contains("no longer tells about the job job-1, which may go on: rpc error: code = Unavailable desc = going away")},
+		"server ends":   {jobserver.Script{Watch: status.Error(codes.Unavailable, "going away")}, contains("stopped reporting on the job job-1, which may still run: rpc error: code = Unavailable desc = going away")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			j, _ := submitted(t, c.script, Options{})
@@ -234,12 +234,12 @@ func TestServersThatDoNotTakeIt(t *testing.T) {
 		script jobserver.Script
 		want   []string
 	}{
-		"prepare": {jobserver.Script{Prepare: status.Error(codes.InvalidArgument, "no such transform")}, []string{"did not take the job digits", "no such transform"}},
+		"prepare": {jobserver.Script{Prepare: status.Error(codes.InvalidArgument, "no such transform")}, []string{"did not accept the job digits", "no such transform"}},
 		"stage":   {jobserver.Script{Stage: status.Error(codes.Internal, "disk full")}, []string{"artifact service at", "disk full"}},
 		"get":     {jobserver.Script{Get: true}, []string{"artifact service at", "it asks for beam:artifact:type:file:v1, and there is nothing to stage"}},
 		"run":     {jobserver.Script{Run: status.Error(codes.Internal, "no slots")}, []string{"did not start the job digits", "no slots"}},
 
-		"prepare hangs": {jobserver.Script{Hang: "prepare"}, []string{"did not take the job digits", "no answer within 3s"}},
+		"prepare hangs": {jobserver.Script{Hang: "prepare"}, []string{"did not accept the job digits", "no answer within 3s"}},
 		"stage hangs":   {jobserver.Script{Hang: "stage"}, []string{"artifact service at", "no answer within 3s"}},
 		"run hangs":     {jobserver.Script{Hang: "run"}, []string{"did not start the job digits", "no answer within 3s"}},
 	} {
@@ -266,7 +266,7 @@ func TestServersThatDoNotTakeIt(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer j.Close()
-		if err := j.Wait(t.Context(), quiet); err == nil || !strings.Contains(err.Error(), "asking about the job job-1: no answer within 3s") {
+		if err := j.Wait(t.Context(), quiet); err == nil || !strings.Contains(err.Error(), "ask about the job job-1: no answer within 3s") {
 			t.Error(err)
 		}
 	})
@@ -298,7 +298,7 @@ func TestNoServer(t *testing.T) {
 	defer silent.Close()
 	for _, address := range []string{absent, silent.Addr().String()} {
 		_, err := submit(t.Context(), pipeline(), Options{Name: "digits", JobServer: address, WorkerPool: "127.0.0.1:1"}, 100*time.Millisecond)
-		if err == nil || !strings.Contains(err.Error(), "the job server "+address+" did not take the job digits: no answer within 100ms") {
+		if err == nil || !strings.Contains(err.Error(), "the job server "+address+" did not accept the job digits: no answer within 100ms") {
 			t.Error(err)
 		}
 	}

@@ -8,11 +8,11 @@ import (
 	"github.com/tensorferry/tensorferry/internal/brief"
 )
 
-// short keeps what the job server says in its errors short: Flink's exceptions are in them, and
-// these have any length.
+// short keeps the job server's errors short. They contain exceptions of Flink, which may have any
+// length.
 func short() []grpc.DialOption {
 	return []grpc.DialOption{
-		// A longer status than grpc's own bound breaks the connection.
+		// A status that is longer than grpc's default bound would break the connection.
 		grpc.WithMaxHeaderListSize(maxMessage),
 		grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 			return brief.Error(call(ctx, method, req, reply, conn, opts...))
@@ -30,5 +30,5 @@ func short() []grpc.DialOption {
 // shortStream is a stream whose status is short.
 type shortStream struct{ grpc.ClientStream }
 
-// RecvMsg implements grpc.ClientStream. The io.EOF at the end is handed on as it is.
+// RecvMsg implements grpc.ClientStream. The io.EOF at the end is returned unchanged.
 func (s shortStream) RecvMsg(m any) error { return brief.Error(s.ClientStream.RecvMsg(m)) }

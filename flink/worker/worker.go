@@ -40,8 +40,8 @@ type Pool struct {
 	closed  bool
 }
 
-// name tells workers apart. TaskManagers count their workers each from 1, so those of several that
-// share a pool, and of one that has started anew, have the same ids.
+// name identifies a worker. Its id is not enough: each TaskManager counts its workers from 1, and
+// several TaskManagers may share a pool, or one may have restarted.
 type name struct{ id, control string }
 
 // running is a worker.
@@ -70,15 +70,15 @@ func (p *Pool) StartWorker(_ context.Context, r *fnpb.StartWorkerRequest) (*fnpb
 	id := r.GetWorkerId()
 	refuse := func(format string, args ...any) (*fnpb.StartWorkerResponse, error) {
 		text := fmt.Sprintf(format, args...)
-		p.log.Warn("a worker was refused", "worker", id, "reason", text)
+		p.log.Warn("refused to start a worker", "worker", id, "reason", text)
 		return &fnpb.StartWorkerResponse{Error: text}, nil
 	}
 	control, logging := r.GetControlEndpoint(), r.GetLoggingEndpoint()
 	switch {
 	case control == nil || logging == nil:
-		return refuse("the worker %s has no endpoint for control, or none for logs", id)
+		return refuse("the worker %s has no control endpoint or no logging endpoint", id)
 	case control.GetAuthentication() != nil || logging.GetAuthentication() != nil:
-		return refuse("the worker %s is to be authenticated, which Beam's workers in Go cannot be", id)
+		return refuse("the runner wants the worker %s to authenticate itself, which Beam's Go workers cannot do", id)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -87,7 +87,7 @@ func (p *Pool) StartWorker(_ context.Context, r *fnpb.StartWorkerRequest) (*fnpb
 	}
 	n := name{id, control.GetUrl()}
 	if old := p.workers[n]; old != nil {
-		old.cancel() // its TaskManager would not ask for it anew
+		old.cancel() // its TaskManager would not ask for the same worker again
 	}
 	ctx, cancel := context.WithCancel(grpcx.WriteWorkerID(p.root, id))
 	w := &running{cancel}
@@ -99,10 +99,10 @@ func (p *Pool) StartWorker(_ context.Context, r *fnpb.StartWorkerRequest) (*fnpb
 	return &fnpb.StartWorkerResponse{}, nil
 }
 
-// provisionTimeout bounds the question for what a runner can do.
+// provisionTimeout bounds the request for the runner's capabilities.
 const provisionTimeout = 30 * time.Second
 
-// run is a worker, until the TaskManager ends it or is gone.
+// run runs a worker until the TaskManager ends it or is gone.
 func (p *Pool) run(ctx context.Context, id string, r *fnpb.StartWorkerRequest) {
 	log := p.log.With("worker", id, "control", r.GetControlEndpoint().GetUrl())
 	log.Info("a worker starts")
@@ -112,7 +112,7 @@ func (p *Pool) run(ctx context.Context, id string, r *fnpb.StartWorkerRequest) {
 		info, err := tools.ProvisionInfo(ask, at)
 		cancel()
 		if err != nil {
-			log.Warn("the runner does not say what it can do", "error", err)
+			log.Warn("the runner's capabilities are not known", "error", err)
 		} else {
 			opts.StatusEndpoint, opts.RunnerCapabilities = info.GetStatusEndpoint().GetUrl(), info.GetRunnerCapabilities()
 		}

@@ -148,10 +148,10 @@ func TestRefused(t *testing.T) {
 		change func(*fnpb.StartWorkerRequest)
 		want   string
 	}{
-		"no control": {func(r *fnpb.StartWorkerRequest) { r.ControlEndpoint = nil }, "the worker w has no endpoint for control, or none for logs"},
-		"no logging": {func(r *fnpb.StartWorkerRequest) { r.LoggingEndpoint = nil }, "the worker w has no endpoint for control, or none for logs"},
-		"control":    {func(r *fnpb.StartWorkerRequest) { r.ControlEndpoint.Authentication = auth }, "the worker w is to be authenticated"},
-		"logging":    {func(r *fnpb.StartWorkerRequest) { r.LoggingEndpoint.Authentication = auth }, "the worker w is to be authenticated"},
+		"no control": {func(r *fnpb.StartWorkerRequest) { r.ControlEndpoint = nil }, "the worker w has no control endpoint or no logging endpoint"},
+		"no logging": {func(r *fnpb.StartWorkerRequest) { r.LoggingEndpoint = nil }, "the worker w has no control endpoint or no logging endpoint"},
+		"control":    {func(r *fnpb.StartWorkerRequest) { r.ControlEndpoint.Authentication = auth }, "the runner wants the worker w to authenticate itself"},
+		"logging":    {func(r *fnpb.StartWorkerRequest) { r.LoggingEndpoint.Authentication = auth }, "the runner wants the worker w to authenticate itself"},
 	} {
 		req := r.request("w")
 		c.change(req)

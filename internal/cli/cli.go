@@ -1,5 +1,5 @@
-// Package cli is the frame of a command line: what a process has of its surroundings, commands and
-// their help, flags, exit codes and signals. It must never know what a command does.
+// Package cli is the framework of a command line: the surroundings of a process, commands and their
+// help, flags, exit codes and signals. It must never know what a command does.
 package cli
 
 import (
@@ -12,35 +12,36 @@ import (
 	"time"
 )
 
-// Exit codes. A signal's code is 128 and its number, as shells have it.
+// Exit codes. As in shells, the code of a signal is 128 plus the signal's number.
 const (
 	OK     = 0
 	Failed = 1
 	Usage  = 2 // the command line, or a file that it names, is wrong
 )
 
-// World is what a command has of its surroundings; a test makes its own.
+// World is what a command gets from the process around it. Tests make their own.
 type World struct {
 	Stdin          *os.File
 	Stdout, Stderr io.Writer
-	// Signals are those that ask the process to end.
+	// Signals receives the signals that ask the process to end.
 	Signals <-chan os.Signal
-	// Grace is how long a command has to end when it is told to do so at once; 0: what it has by
-	// itself.
+	// Grace is the time that a command has to end when it must end at once. 0: the command's
+	// default.
 	Grace time.Duration
-	// Size of the terminal behind Stderr, in characters; nil if it is none, or nobody asked.
+	// Size returns the size of the terminal behind Stderr, in characters. It is nil without a
+	// terminal.
 	Size func() (width, height int)
 }
 
-// Process returns the surroundings of this process, whose signals it takes.
+// Process returns the world of this process, and takes over the process's signals.
 func Process() *World {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	if !signal.Ignored(syscall.SIGHUP) { // as nohup has it
+	if !signal.Ignored(syscall.SIGHUP) { // nohup ignores it
 		signal.Notify(signals, syscall.SIGHUP)
 	}
-	// Whoever read what is written may be gone. Then writing fails, as it may for other reasons,
-	// and does not end the process in the midst of something.
+	// If the reader of a pipe is gone, a write must fail like any other write, and must not end
+	// the process in the midst of something.
 	signal.Ignore(syscall.SIGPIPE)
 	return &World{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Signals: signals}
 }
@@ -69,7 +70,8 @@ func (w *World) UnlessSignalled(ctx context.Context, f func(context.Context) err
 	}
 }
 
-// Logger writes as --log-format and --log-level say: text or json, and debug, info, warn or error.
+// Logger returns a logger for the values of --log-format (text or json) and --log-level (debug,
+// info, warn or error).
 func Logger(out io.Writer, format, level string) *slog.Logger {
 	var l slog.Level
 	if err := l.UnmarshalText([]byte(level)); err != nil {

@@ -12,7 +12,7 @@ import (
 	"testing/synctest"
 )
 
-// program is one with a command that says what it was asked.
+// program is a program with a command that prints its arguments.
 func program() *Program {
 	return &Program{
 		Name: "prog", About: "does a thing.",
@@ -44,7 +44,7 @@ func TestProgram(t *testing.T) {
 		code      int
 		out, errs string // an empty one must be empty
 	}{
-		{"", Usage, "", "prog does a thing.\n\nusage: prog COMMAND\n\n  do        do it\n  version   say which build this is\n  help      explain a command\n"},
+		{"", Usage, "", "prog does a thing.\n\nusage: prog COMMAND\n\n  do        do it\n  version   print the version of this build\n  help      explain a command\n"},
 		{"help", OK, "exit codes: 0 done, 1 failed, 2 wrong usage", ""},
 		{"-h", OK, "usage: prog COMMAND", ""},
 		{"help do", OK, "usage: prog do FILE [flags]\n\nDoes it to a file.\n", ""},

@@ -9,29 +9,29 @@ import (
 	"strings"
 )
 
-// Program is one that does what its first argument, a command, says. Besides its own commands it
+// Program is a program whose first argument is the name of a command. Besides its own commands it
 // has version and help.
 type Program struct {
 	Name     string
 	About    string // one sentence
 	Commands []Command
-	// Parts are modules whose versions it tells beside its own, by their paths, with names for
-	// them.
+	// Parts are the modules whose versions the command version prints too. The keys are their
+	// paths, and the values are names for them.
 	Parts map[string]string
 }
 
 // Command is one word of the command line.
 type Command struct {
 	Name string
-	// Usage is what follows the program's name, About what the command does, in a few words.
+	// Usage is the text after the program's name. About says in a few words what the command does.
 	Usage, About string
 	// Details follow the usage line in the command's own help.
 	Details string
-	// Run returns the exit code. Asked for -h it says the command's help.
+	// Run returns the exit code. With the argument -h it prints the command's help.
 	Run func(*Call) int
 }
 
-// Call is a command that was asked for, with its arguments.
+// Call is one call of a command, with its arguments.
 type Call struct {
 	*World
 	Args    []string
@@ -39,7 +39,7 @@ type Call struct {
 	command Command
 }
 
-// Run does what the arguments say, and returns the exit code.
+// Run calls the command that the arguments name, and returns the exit code.
 func (p *Program) Run(w *World, args []string) int {
 	if len(args) == 0 {
 		p.overview(w.Stderr)
@@ -69,7 +69,7 @@ func (p *Program) call(w *World, name string, args []string) int {
 // commands returns the commands in the order of the help.
 func (p *Program) commands() []Command {
 	return append(slices.Clip(p.Commands),
-		Command{"version", "version", "say which build this is", versionDetails, version},
+		Command{"version", "version", "print the version of this build", versionDetails, version},
 		Command{"help", "help [COMMAND]", "explain a command", "", help})
 }
 
@@ -82,7 +82,7 @@ func (p *Program) overview(out io.Writer) {
 	for _, c := range p.commands() {
 		fmt.Fprintf(out, "  %-*s %s\n", width, c.Name, c.About)
 	}
-	fmt.Fprintf(out, "\n%s help COMMAND explains one.\n\n"+
+	fmt.Fprintf(out, "\n\"%s help COMMAND\" explains a command.\n\n"+
 		"exit codes: 0 done, 1 failed, 2 wrong usage or job file, 129, 130 and 143 ended by SIGHUP, SIGINT and SIGTERM\n", p.Name)
 }
 
@@ -105,7 +105,7 @@ func (c *Call) help() {
 // Flags makes the flag set of a command.
 func (c *Call) Flags() *flag.FlagSet { return Flags(c.command.Name) }
 
-// Flags makes a flag set that says nothing by itself.
+// Flags makes a flag set that prints nothing by itself.
 func Flags(name string) *flag.FlagSet {
 	fs := flag.NewFlagSet(name, flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
@@ -113,12 +113,12 @@ func Flags(name string) *flag.FlagSet {
 	return fs
 }
 
-// FlagError is what a flag set says of wrong flags, which have two hyphens here.
+// FlagError returns the error of a flag set with two hyphens before flags, as the help has them.
 func FlagError(err error) error { return errors.New(strings.ReplaceAll(err.Error(), " -", " --")) }
 
-// Parse reads flags, which may stand before, between and behind the arguments, and returns the
-// arguments: want of them. If ok is false the command ends with code: help was asked for, or
-// something is wrong and has been said.
+// Parse reads flags, which may stand before, between and after the arguments, and returns the
+// arguments. There must be want of them. If ok is false, the help or an error was printed, and the
+// command ends with code.
 func (c *Call) Parse(fs *flag.FlagSet, want int, what string) (rest []string, code int, ok bool) {
 	args := c.Args
 	for {
@@ -133,7 +133,7 @@ func (c *Call) Parse(fs *flag.FlagSet, want int, what string) (rest []string, co
 		if fs.NArg() == 0 {
 			break
 		}
-		// A "--" ends the flags; what follows are arguments, whatever they look like.
+		// A "--" ends the flags. All that follows is arguments, even if it looks like flags.
 		if n := len(args) - fs.NArg(); n > 0 && args[n-1] == "--" {
 			rest = append(rest, fs.Args()...)
 			break
@@ -147,13 +147,13 @@ func (c *Call) Parse(fs *flag.FlagSet, want int, what string) (rest []string, co
 	return rest, OK, true
 }
 
-// Misused says what is wrong with the command line, and returns its exit code.
+// Misused prints what is wrong with the command line, and returns its exit code.
 func (c *Call) Misused(format string, args ...any) int {
 	fmt.Fprintf(c.Stderr, "%s %s: %s; see %[1]s help %[2]s\n", c.program.Name, c.command.Name, fmt.Sprintf(format, args...))
 	return Usage
 }
 
-// Fails says why the command failed, and returns its exit code.
+// Fails prints why the command failed, and returns its exit code.
 func (c *Call) Fails(format string, args ...any) int {
 	fmt.Fprintf(c.Stderr, "%s %s: %s\n", c.program.Name, c.command.Name, fmt.Sprintf(format, args...))
 	return Failed

@@ -6,7 +6,7 @@ import (
 	"runtime/debug"
 )
 
-const versionDetails = "Prints the version, the commit it was built from, and the Go release and system it was built with and for.\n"
+const versionDetails = "Prints the version, the commit, the Go release and the platform of this build.\n"
 
 func version(c *Call) int {
 	if _, code, ok := c.Parse(c.Flags(), 0, "no arguments"); !ok {
@@ -24,7 +24,7 @@ func version(c *Call) int {
 	return OK
 }
 
-// Version is the version of the program's module, and the commit if it was built from one.
+// Version returns the version of the program's module, and its commit if the build knows it.
 func Version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

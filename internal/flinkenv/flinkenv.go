@@ -4,11 +4,11 @@
 // process of its own, and Beam's job server in front of them, made from Maven's artifacts. It needs
 // a JDK 17 and Maven.
 //
-// Flink listens on loopback alone. Beam's servers, which are the job server and, while a pipeline
-// runs, some in each TaskManager, listen on all interfaces: Beam takes only the port of the address
-// that it is given.
+// Flink listens on loopback only. Beam's servers listen on all interfaces, because Beam uses only
+// the port of the address that it gets. They are the job server and, while a pipeline runs, some in
+// each TaskManager.
 //
-// It must never be imported but by tests with the build tag integration.
+// Only tests with the build tag integration may import it.
 package flinkenv
 
 import (
@@ -41,18 +41,18 @@ var jobServer []byte
 type Options struct {
 	TaskManagers int
 	Slots        int // of each TaskManager
-	// Settings are lines of Flink's configuration, above those that the cluster has anyway.
+	// Settings are lines of Flink's configuration, in addition to the cluster's own.
 	Settings map[string]string
-	// Dir gets everything that the cluster writes, its checkpoints in "checkpoints" and its
-	// savepoints in "savepoints". It is a folder of the test if it is empty.
+	// Dir receives everything that the cluster writes, with checkpoints in "checkpoints" and
+	// savepoints in "savepoints". Empty: a temporary folder of the test.
 	Dir string
 	// NoJobServer leaves Beam's job server out.
 	NoJobServer bool
-	// Classpath are further jars and folders of classes that jobs find in every process of the
-	// cluster. They are loaded once: what Flink ships with a job is loaded, and compiled, anew for
-	// each job.
+	// Classpath lists further jars and folders of classes for every process of the cluster.
+	// They are loaded once. Classes that Flink ships with a job are loaded and compiled again
+	// for each job.
 	Classpath []string
-	// Heap of a TaskManager in MiB, 512 if it is zero.
+	// Heap of a TaskManager in MiB. Default 512.
 	Heap int
 }
 
@@ -73,14 +73,14 @@ type Cluster struct {
 	jobPort  int
 }
 
-// Libs returns the folder with the jars of Flink and of Beam's runner, which it fetches first where
-// they are not there.
+// Libs returns the folder with the jars of Flink and of Beam's runner. It fetches them if they are
+// missing.
 func Libs() (string, error) {
 	dir, err := pyenv.Folder("flink", pom, func(dir string) error { return CopyDependencies(dir, pom) })
 	return filepath.Join(dir, "lib"), err
 }
 
-// CopyDependencies writes what a pom needs at run time into dir/lib.
+// CopyDependencies writes the run-time dependencies of a pom into dir/lib.
 func CopyDependencies(dir string, pom []byte) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -142,8 +142,7 @@ func (c *Cluster) common(rpcPort int) map[string]string {
 		"rest.address": "127.0.0.1", "rest.bind-address": "127.0.0.1", "rest.port": fmt.Sprint(c.restPort),
 		"taskmanager.host": "127.0.0.1", "taskmanager.bind-host": "127.0.0.1",
 		"taskmanager.numberOfTaskSlots": fmt.Sprint(c.o.Slots),
-		// Flink's own scripts work these out and hand them to a TaskManager, which does not start
-		// without.
+		// A TaskManager does not start without these. Flink's own scripts would compute them.
 		"taskmanager.cpu.cores":                           fmt.Sprintf("%d.0", c.o.Slots),
 		"taskmanager.memory.task.heap.size":               fmt.Sprintf("%dm", c.o.Heap/2),
 		"taskmanager.memory.framework.heap.size":          fmt.Sprintf("%dm", c.o.Heap/2),
@@ -160,15 +159,15 @@ func (c *Cluster) common(rpcPort int) map[string]string {
 		"cluster.registration.max-timeout":                "1000",
 		"cluster.registration.error-delay":                "500",
 		"cluster.registration.refused-registration-delay": "500",
-		// A killed TaskManager is missed after two heartbeats that could not be delivered. One that
-		// merely stands still, on a slow machine, is not lost.
+		// Flink notices a killed TaskManager after two heartbeats that could not be
+		// delivered. A TaskManager that only stalls, on a slow machine, is not lost.
 		"heartbeat.interval": "1000", "heartbeat.timeout": "60000",
 		"restart-strategy.type": "fixed-delay", "restart-strategy.fixed-delay.attempts": "100", "restart-strategy.fixed-delay.delay": "200 ms",
 		"state.backend.type":    "hashmap",
 		"state.checkpoints.dir": "file://" + c.CheckpointDir(), "state.savepoints.dir": "file://" + c.SavepointDir(),
 		"execution.checkpointing.externalized-checkpoint-retention": "RETAIN_ON_CANCELLATION",
-		// Everything that jobs use is in the cluster's class path too. What the job server ships
-		// must not be loaded beside it.
+		// Everything that jobs use is in the cluster's class path. Classes that the job
+		// server ships must not be loaded a second time.
 		"classloader.resolve-order": "parent-first",
 	}
 }
@@ -194,15 +193,15 @@ func (c *Cluster) configure(name string) string {
 	return filepath.Join(c.dir, name)
 }
 
-// opened are the packages of java.base into which Flink's serializers and its network stack look,
-// which Java 17 has closed.
+// opened lists packages of java.base that Flink's serializers and network stack access by
+// reflection, and that Java 17 closes by default.
 var opened = []string{
 	"java.io", "java.lang", "java.lang.invoke", "java.lang.reflect", "java.net", "java.nio", "java.text", "java.time", "java.util",
 	"java.util.concurrent", "java.util.concurrent.atomic", "java.util.concurrent.locks", "sun.nio.ch", "sun.net.util",
 }
 
-// Java returns a command that runs a class with what the cluster's processes have: for clients of
-// the cluster.
+// Java returns a command that runs a class with the class path and the options of the cluster's
+// processes. It is for clients of the cluster.
 func (c *Cluster) Java(heap int, class string, args ...string) *exec.Cmd {
 	path := append([]string{filepath.Join(c.libs, "*")}, c.o.Classpath...)
 	return c.java(heap, append([]string{"-cp", strings.Join(path, string(os.PathListSeparator)), class}, args...)...)
@@ -211,11 +210,11 @@ func (c *Cluster) Java(heap int, class string, args ...string) *exec.Cmd {
 func (c *Cluster) java(heap int, args ...string) *exec.Cmd {
 	options := []string{
 		fmt.Sprintf("-Xms%dm", heap/2), fmt.Sprintf("-Xmx%dm", heap), "-XX:+UseSerialGC",
-		// No file outside of the cluster's folder, not even for jps.
+		// Write no files outside the cluster's folder, not even those for jps.
 		"-XX:-UsePerfData", "-Djava.io.tmpdir=" + c.dir,
 		"-Djava.net.preferIPv4Stack=true",
 		"-Dorg.slf4j.simpleLogger.showDateTime=true", "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
-		// These repeat the configuration and the class path, line by line.
+		// These log the whole configuration and the class path, line by line.
 		"-Dorg.slf4j.simpleLogger.log.org.apache.flink.configuration.GlobalConfiguration=warn",
 		"-Dorg.slf4j.simpleLogger.log.org.apache.flink.runtime.util.EnvironmentInformation=warn",
 	}
@@ -247,8 +246,7 @@ func (c *Cluster) RestartTaskManager(i int) {
 	c.awaitTaskManagers()
 }
 
-// awaitTaskManagers returns when the JobManager knows as many TaskManagers as run: those that run,
-// and none that does not.
+// awaitTaskManagers returns when the JobManager knows exactly the TaskManagers that run.
 func (c *Cluster) awaitTaskManagers() {
 	c.t.Helper()
 	var running []*pyenv.Process
@@ -262,7 +260,7 @@ func (c *Cluster) awaitTaskManagers() {
 			c.t.Fatal("a TaskManager ended before it was registered")
 		}
 		o, err := c.overview()
-		// Their slots arrive a moment later than they do.
+		// A TaskManager's slots are registered a moment after it.
 		return err == nil && o.TaskManagers == len(running) && o.Slots == len(running)*c.o.Slots
 	})
 }
@@ -271,7 +269,8 @@ func (c *Cluster) startJobServer() {
 	c.t.Helper()
 	c.jobPort = pyenv.FreePort(c.t)
 	conf := c.configure("jobserver")
-	// It is alone on the class path, which the job server uploads with every job.
+	// The class path has this jar only, because the job server uploads its class path with every
+	// job.
 	classes := filepath.Join(conf, "classes")
 	source := filepath.Join(conf, "JobServer.java")
 	if err := errors.Join(os.Mkdir(classes, 0o755), os.WriteFile(source, jobServer, 0o644)); err != nil {
@@ -296,14 +295,14 @@ func (c *Cluster) startJobServer() {
 	})
 }
 
-// JobServer is where Beam's job server takes pipelines, as host:port.
+// JobServer returns the address at which Beam's job server accepts pipelines, as host:port.
 func (c *Cluster) JobServer() string { return fmt.Sprintf("127.0.0.1:%d", c.jobPort) }
 
-// REST is where Flink's own interface is, as host:port.
+// REST returns the address of Flink's own interface, as host:port.
 func (c *Cluster) REST() string { return fmt.Sprintf("127.0.0.1:%d", c.restPort) }
 
-// CheckpointDir has a folder for each job.
+// CheckpointDir returns the folder of the checkpoints, with a folder for each job.
 func (c *Cluster) CheckpointDir() string { return filepath.Join(c.dir, "checkpoints") }
 
-// SavepointDir has a folder for each savepoint.
+// SavepointDir returns the folder of the savepoints, with a folder for each one.
 func (c *Cluster) SavepointDir() string { return filepath.Join(c.dir, "savepoints") }

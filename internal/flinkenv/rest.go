@@ -13,10 +13,10 @@ import (
 	"time"
 )
 
-// client keeps no connection, so that none is left when a test looks.
+// client keeps no connections, which a test would find as leaked goroutines.
 var client = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 
-// call asks Flink's REST interface; answer may be nil.
+// call sends a request to Flink's REST interface. answer may be nil.
 func (c *Cluster) call(method, path string, body, answer any) error {
 	var in io.Reader
 	if body != nil {
@@ -52,7 +52,7 @@ func (c *Cluster) call(method, path string, body, answer any) error {
 	return nil
 }
 
-// must is call where a failure is the test's.
+// must is call, and fails the test after an error.
 func (c *Cluster) must(method, path string, body, answer any) {
 	c.t.Helper()
 	if err := c.call(method, path, body, answer); err != nil {
@@ -60,7 +60,7 @@ func (c *Cluster) must(method, path string, body, answer any) {
 	}
 }
 
-// Overview is what the cluster has.
+// Overview lists what the cluster has.
 type Overview struct {
 	TaskManagers int    `json:"taskmanagers"`
 	Slots        int    `json:"slots-total"`
@@ -73,7 +73,7 @@ func (c *Cluster) overview() (o Overview, err error) {
 	return o, c.call("GET", "/overview", nil, &o)
 }
 
-// Overview says what the cluster has.
+// Overview returns what the cluster has.
 func (c *Cluster) Overview() Overview {
 	c.t.Helper()
 	o, err := c.overview()
@@ -156,8 +156,8 @@ func (c *Cluster) Await(id string, states ...string) (j Job) {
 	return j
 }
 
-// AwaitTasks returns a job when it runs and all of its subtasks do, or have ended. Only then it can
-// be given a savepoint: Flink says RUNNING of jobs that still start.
+// AwaitTasks returns a job when it runs, and all of its subtasks run or have ended. Only then can
+// Flink take a savepoint: it reports jobs as RUNNING that are still starting.
 func (c *Cluster) AwaitTasks(id string) (j Job) {
 	c.t.Helper()
 	c.JobManager.Eventually("all tasks of job "+id+" run", func() bool {
@@ -185,7 +185,7 @@ func (c *Cluster) Exceptions(id string) []Exception {
 	return a.History.Entries
 }
 
-// Checkpoints are a job's checkpoints, savepoints among them.
+// Checkpoints are a job's checkpoints, including savepoints.
 type Checkpoints struct {
 	Counts struct {
 		Completed  int `json:"completed"`
@@ -211,14 +211,14 @@ type Checkpoint struct {
 	Millis  int64  `json:"end_to_end_duration"`
 }
 
-// Checkpoints says what became of a job's checkpoints.
+// Checkpoints returns the state of a job's checkpoints.
 func (c *Cluster) Checkpoints(id string) (all Checkpoints) {
 	c.t.Helper()
 	c.must("GET", "/jobs/"+id+"/checkpoints", nil, &all)
 	return all
 }
 
-// Metrics returns metrics of a vertex, summed over its subtasks, by their names, as numRecordsIn.
+// Metrics returns metrics of a vertex, summed over its subtasks, by names such as numRecordsIn.
 func (c *Cluster) Metrics(job, vertex string, names ...string) map[string]float64 {
 	c.t.Helper()
 	all := map[string]float64{}
@@ -244,7 +244,7 @@ func (c *Cluster) Cancel(id string) {
 	c.Await(id, "CANCELED")
 }
 
-// Savepoint takes a savepoint and returns its path; the job goes on.
+// Savepoint takes a savepoint and returns its path. The job continues.
 func (c *Cluster) Savepoint(id string) string {
 	c.t.Helper()
 	path, err := c.savepoint(id, "savepoints", map[string]any{"target-directory": "file://" + c.SavepointDir()})

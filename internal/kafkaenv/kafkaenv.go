@@ -3,7 +3,7 @@
 // Package kafkaenv runs a real Kafka broker for tests: one node, in KRaft mode, made from Maven's
 // artifacts. It needs Java 17 or newer and Maven.
 //
-// It must never be imported but by tests with the build tag integration.
+// Only tests with the build tag integration may import it.
 package kafkaenv
 
 import (
@@ -20,12 +20,12 @@ import (
 	"github.com/tensorferry/tensorferry/internal/pyenv"
 )
 
-// pom names the broker's version and what it needs at run time.
+// pom has the broker's version and its run-time dependencies.
 //
 //go:embed testdata/pom.xml
 var pom []byte
 
-// Broker is a broker on loopback. It keeps its address and its data over restarts.
+// Broker is a broker on loopback. It keeps its address and its data across restarts.
 type Broker struct {
 	t       testing.TB
 	libs    string
@@ -34,7 +34,7 @@ type Broker struct {
 	process *pyenv.Process
 }
 
-// Start starts a broker, until the end of the test. settings are further lines of its
+// Start starts a broker that runs until the end of the test. settings are further lines of its
 // server.properties.
 func Start(t testing.TB, settings ...string) *Broker {
 	t.Helper()
@@ -86,20 +86,20 @@ func (b *Broker) java(args ...string) *exec.Cmd {
 	return exec.Command("java", append([]string{"-Xmx512m", "-XX:+UseSerialGC", "-cp", b.libs}, args...)...)
 }
 
-// Addr is where it listens, as host:port.
+// Addr returns the broker's address, as host:port.
 func (b *Broker) Addr() string { return fmt.Sprintf("127.0.0.1:%d", b.port) }
 
-// Kill ends the broker at once.
+// Kill kills the broker.
 func (b *Broker) Kill() { b.process.Kill() }
 
-// Restart starts a broker that is not running, on its data.
+// Restart starts a broker that does not run, with its former data.
 func (b *Broker) Restart() {
 	b.t.Helper()
 	b.process = pyenv.Start(b.t, b.java("kafka.Kafka", b.properties()))
 	b.process.Eventually("the broker has started", func() bool { return strings.Contains(b.process.Output(), "Kafka Server started") })
 }
 
-// Pause stops the broker from doing anything for some time; it keeps its connections.
+// Pause freezes the broker for some time. Its connections stay open.
 func (b *Broker) Pause(d time.Duration) {
 	b.process.Signal(syscall.SIGSTOP)
 	<-time.After(d)

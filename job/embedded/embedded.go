@@ -84,7 +84,7 @@ func Check(spec *job.Spec) (faults []error) {
 	return faults
 }
 
-// location writes a model as the sidecar's own --model has it.
+// location writes a model in the form of the sidecar's flag --model.
 func location(m job.Model) string {
 	if len(m.Options) == 0 {
 		return m.Location
@@ -93,7 +93,7 @@ func location(m job.Model) string {
 	for name, value := range m.Options {
 		options.Set(name, value)
 	}
-	// There a plus sign is one.
+	// A plus sign in a location is a plus sign, not a space.
 	query := strings.ReplaceAll(options.Encode(), "+", "%20")
 	if strings.Contains(m.Location, "?") {
 		return m.Location + "&" + query
@@ -102,7 +102,7 @@ func location(m job.Model) string {
 }
 
 // Start starts the sidecar of the job and waits until its models are loaded, or ctx ends. tracer
-// may be nil. After an error nothing is left of it.
+// may be nil. If Start fails, it leaves nothing behind.
 func Start(ctx context.Context, spec *job.Spec, log *slog.Logger, tracer trace.Tracer) (e *Sidecar, err error) {
 	s := spec.Sidecar
 	cfg := server.Config{
@@ -110,8 +110,8 @@ func Start(ctx context.Context, spec *job.Spec, log *slog.Logger, tracer trace.T
 		QueueRows: s.QueueRows, QueueBytes: s.QueueBytes, QueueTimeout: s.QueueTimeout,
 		MaxMessageSize: spec.Infer.MaxMessage, Logger: log.With("part", "sidecar"), Tracer: tracer, Strict: true,
 	}
-	// Each subtask has a connection, and a new one before the server has seen that the old one is
-	// gone.
+	// Each subtask has a connection. After a loss it has a new one before the server notices
+	// that the old one is gone.
 	cfg.MaxConnections = max(server.DefaultMaxConnections, 4*spec.Parallelism)
 	for _, name := range slices.Sorted(maps.Keys(s.Models)) {
 		cfg.Models = append(cfg.Models, server.Model{Name: name, Location: location(s.Models[name])})
@@ -124,7 +124,7 @@ func Start(ctx context.Context, spec *job.Spec, log *slog.Logger, tracer trace.T
 	}()
 	if e.endpoint == "" {
 		if e.dir, err = privateFolder(); err != nil {
-			return e, fmt.Errorf("a private folder for the sidecar's socket: %w", err)
+			return e, fmt.Errorf("make a private folder for the sidecar's socket: %w", err)
 		}
 		e.endpoint = "unix://" + filepath.Join(e.dir, socketName)
 	}
@@ -157,7 +157,7 @@ const (
 )
 
 // privateFolder makes a folder that only this user can enter, with a path short
-// enough for a socket in it. It removes those that killed processes have left.
+// enough for a socket in it. It removes such folders of killed processes.
 func privateFolder() (string, error) {
 	parent := os.TempDir()
 	if len(parent)+len("/"+folderPrefix+"0123456789/"+socketName) > endpoint.MaxPath {

@@ -5,8 +5,8 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// checked is a codec whose results must suit the sink. One that does not is the failure of its
-// record, which has its policy.
+// checked is a codec that also checks each result against the sink. A result that the sink cannot
+// take fails its record, and the policy for bad records applies.
 type checked struct {
 	tensor.Codec[Record, Record]
 	check func(key string, result Record) error

@@ -60,11 +60,8 @@ func NewFunction(spec *job.Spec, endpoint string, observe func(sidecar.Request))
 // endpoint. The error is a job.Fault.
 func ClientConfig(spec *job.Spec, endpoint string) (cfg sidecar.Config, err error) {
 	i := &spec.Infer
-	cfg = sidecar.Config{
-		Endpoint: endpoint, Model: i.Model, Version: i.Version,
-		MaxBatch: i.MaxBatch, Window: i.Window, MaxMessageSize: i.MaxMessage,
-		SharedMemory: i.SharedMemory, NonIdempotent: i.NotIdempotent,
-	}
+	cfg = clientConfig(i)
+	cfg.Endpoint = endpoint
 	if i.TLS != nil {
 		if cfg.TLS, err = spec.LoadTLS(i.TLS, "infer.tls"); err != nil {
 			return cfg, err
@@ -110,6 +107,29 @@ func FunctionOf(spec *job.Spec, cfg sidecar.Config) (*Function, error) {
 	return f, nil
 }
 
+// clientConfig returns the part of the client's configuration that the infer section alone says.
+func clientConfig(i *job.Infer) sidecar.Config {
+	return sidecar.Config{
+		Model: i.Model, Version: i.Version, NonIdempotent: i.NotIdempotent, OpenTimeout: i.OpenTimeout,
+		MaxBatch: i.MaxBatch, MaxBytes: i.MaxBatchBytes, Window: i.Window, MaxMessageSize: i.MaxMessage,
+		SharedMemory: i.SharedMemory, SharedMemoryMin: i.SharedMemoryMin,
+		Backoff: sidecar.Backoff{
+			Base: i.Reconnect.Delay, Max: i.Reconnect.MaxDelay, Factor: i.Reconnect.Multiplier, Jitter: jitter(i.Reconnect.Jitter),
+		},
+	}
+}
+
+// jitter returns a share in the form of a configuration in Go, where 0 means the default.
+func jitter(share *float64) float64 {
+	switch {
+	case share == nil:
+		return 0
+	case *share == 0:
+		return async.Off
+	}
+	return *share
+}
+
 var nans = map[job.NaN]jsoncodec.NaN{
 	job.NaNNull: jsoncodec.NaNNull, job.NaNFail: jsoncodec.NaNFail, job.NaNString: jsoncodec.NaNString,
 }
@@ -129,7 +149,7 @@ func Mapping(i *job.Infer) jsoncodec.Mapping {
 	for name, f := range i.Outputs {
 		to := jsoncodec.Output{Field: f.Field, NaN: nans[f.NaN]}
 		if to.Field == name {
-			to.Field = "" // dots and all
+			to.Field = "" // the output's own name, even if it contains dots
 		}
 		m.Outputs[name] = to
 	}
@@ -146,12 +166,12 @@ func CheckEndpoint(spec *job.Spec) error {
 	case err != nil:
 		return spec.Fault("infer.endpoint", "%v", err)
 	case ep.IsUnix() && spec.Infer.TLS != nil:
-		return spec.Fault("infer.tls", "want none on the Unix socket %s; TLS is for TCP", spec.Infer.Endpoint)
+		return spec.Fault("infer.tls", "want no tls: TLS is for TCP, and %s is a Unix socket", spec.Infer.Endpoint)
 	case spec.Sidecar != nil && !ep.Private():
-		return spec.Fault("infer.endpoint", "the job's own sidecar speaks no TLS, and others than this machine may reach %s; "+
-			"want a Unix socket or a loopback address, or a sidecar of its own", spec.Infer.Endpoint)
+		return spec.Fault("infer.endpoint", "the job's own sidecar does not speak TLS, and other machines may reach %s; "+
+			"want a Unix socket or a loopback address, or a sidecar that runs apart from the job", spec.Infer.Endpoint)
 	case spec.Sidecar != nil && spec.Infer.TLS != nil:
-		return spec.Fault("infer.tls", "want none, since the job's own sidecar speaks no TLS")
+		return spec.Fault("infer.tls", "want no tls: the job's own sidecar does not speak TLS")
 	}
 	return nil
 }
@@ -162,7 +182,7 @@ func OperatorConfig(spec *job.Spec) (async.Config, error) {
 	i := &spec.Infer
 	cfg := async.Config{
 		Capacity: i.Capacity, MaxBytes: i.MaxBytes, MaxCalls: i.MaxCalls, Timeout: i.Timeout, Hold: i.Hold, DrainLimit: i.DrainLimit,
-		Retry: async.Retry{Max: i.Retry.Max, Delay: i.Retry.Delay, Multiplier: i.Retry.Multiplier, MaxDelay: i.Retry.MaxDelay, Budget: i.Retry.Budget},
+		Retry: async.Retry{Max: i.Retry.Max, Delay: i.Retry.Delay, Multiplier: i.Retry.Multiplier, MaxDelay: i.Retry.MaxDelay, Jitter: jitter(i.Retry.Jitter), Budget: i.Retry.Budget},
 	}
 	switch i.Order {
 	case job.OrderUnordered:
@@ -181,13 +201,6 @@ func OperatorConfig(spec *job.Spec) (async.Config, error) {
 	}
 	if i.Retry.Budget == job.Off {
 		cfg.Retry.Budget = async.Off
-	}
-	switch j := i.Retry.Jitter; {
-	case j == nil:
-	case *j == 0:
-		cfg.Retry.Jitter = async.Off
-	default:
-		cfg.Retry.Jitter = *j
 	}
 	switch i.Barrier {
 	case job.BarrierDrain:

@@ -27,7 +27,7 @@ type Letters struct {
 // LettersOf returns how the failed records of a job are written. Where and File are not set.
 func LettersOf(spec *job.Spec) (l Letters) {
 	if d := spec.DeadLetter; d != nil && d.Kafka != nil {
-		l.Most = kafkatopics.MaxRecord(d.Kafka) / 4 * 3 // a quarter is the key's
+		l.Most = kafkatopics.MaxRecord(d.Kafka) / 4 * 3 // the last quarter is for the key
 	}
 	if k := spec.Source.Kafka; k != nil {
 		l.Meta = k.Meta
@@ -35,9 +35,9 @@ func LettersOf(spec *job.Spec) (l Letters) {
 	return l
 }
 
-// letter is what a line has beside the record.
+// letter has the fields of a line besides the record.
 type letter struct {
-	Size      int    `json:"size,omitempty"` // of a record of which there is only a part
+	Size      int    `json:"size,omitempty"` // of the whole record, if the line has only a part of it
 	Class     string `json:"class"`
 	Error     string `json:"error"`
 	Attempts  int    `json:"attempts"`
@@ -53,7 +53,7 @@ type letter struct {
 // if it is valid JSON, and otherwise as "text", or as "base64" if it is not valid UTF-8. If the
 // line would exceed Most, only the beginning of the record is written, as "part".
 func (m Letters) Line(f async.Failed[Record]) (Record, error) {
-	// The place and the class are fields of their own, so of the error only the reason is left.
+	// The line has fields for the place and the class, so the error is only the reason.
 	reason := f.Err
 	if r, ok := errors.AsType[*async.RecordError](reason); ok {
 		reason = r.Err
@@ -73,7 +73,7 @@ func (m Letters) Line(f async.Failed[Record]) (Record, error) {
 	name, value := "record", []byte(f.Record.Value)
 	var err error
 	if !json.Valid(value) {
-		// What was no record of JSON is kept all the same, in a form that is.
+		// A record that is not JSON is kept too, in a form that is JSON.
 		if m.Meta != "" {
 			value = kafkatopics.WithoutMeta(value, m.Meta)
 		}
@@ -102,8 +102,8 @@ func (m Letters) Line(f async.Failed[Record]) (Record, error) {
 // part is the beginning of a text.
 func part[T ~string | ~[]byte](text T, most int) T { return text[:min(len(text), most)] }
 
-// line puts a value in front of the other fields. json.Marshal would write it anew; this keeps its
-// bytes.
+// line puts a value in front of the other fields. It keeps the value's bytes, which json.Marshal
+// would reformat.
 func (l *letter) line(name string, value []byte) (Record, error) {
 	rest, err := json.Marshal(l)
 	if err != nil {

@@ -14,11 +14,11 @@ import (
 // Where returns the partition that a split stands for. ok is false if the split is not a partition.
 type Where func(split int) (topic string, id int32, ok bool)
 
-// form makes Kafka records of results.
+// form turns results into Kafka records.
 type form struct {
 	topic      string
 	key, value []string // paths of fields; nil: the record's key, and all of it
-	field      string   // with the value, for messages
+	field      string   // the name of the value's field, for messages
 	headers    []header
 	fixed      int // bytes of the headers' names
 	most       int // bytes of a record
@@ -55,7 +55,7 @@ func (f *form) make(key string, v Record) (*kafka.Record, error) {
 	if f.value != nil {
 		text, ok := jsoncodec.Scalar(v, f.value)
 		if !ok {
-			return nil, fmt.Errorf("the result has no text, number or truth value in the field %s, which is to be written to the topic %s", f.field, f.topic)
+			return nil, fmt.Errorf("the result has no text, number or truth value in the field %s, whose value goes to the topic %s", f.field, f.topic)
 		}
 		out.Value = []byte(text)
 	}
@@ -77,8 +77,8 @@ func (f *form) make(key string, v Record) (*kafka.Record, error) {
 
 // check returns an error if a result cannot be written.
 func (f *form) check(key string, v Record) error {
-	// Key, value and headers are texts of the result, so nothing need be made of a small one to
-	// know that it fits.
+	// Key, value and headers are texts of the result, and none is longer than the result. So a
+	// small result is known to fit without making its record.
 	if f.value == nil && len(key)+(2+len(f.headers))*len(v)+f.fixed <= f.most {
 		return nil
 	}
@@ -101,7 +101,7 @@ func Encoder(k *job.KafkaSink, where Where) kafka.Encode[Record] {
 		if err == nil && k.SamePartition {
 			_, id, ok := where(r.Split)
 			if !ok {
-				return nil, fmt.Errorf("split %d is no partition", r.Split)
+				return nil, fmt.Errorf("split %d is not a partition", r.Split)
 			}
 			out.Partition = id
 		}

@@ -34,8 +34,8 @@ func metaSize(r *kafka.Record) int {
 	return n
 }
 
-// appendMeta writes what Kafka has of a record beside its value, as the fields of an object. A time
-// that is none is left out.
+// appendMeta writes everything that Kafka has of a record besides its value, as the fields of an
+// object. An invalid time is left out.
 func appendMeta(b []byte, r *kafka.Record) []byte {
 	if r.Key != nil {
 		b = append(jsoncodec.AppendString(append(b, `"key":`...), r.Key), ',')
@@ -63,8 +63,8 @@ func appendMeta(b []byte, r *kafka.Record) []byte {
 	return b
 }
 
-// lastOf says of a header whether none of its name follows. An object has each name once, so the
-// last one counts.
+// lastOf returns a function that reports whether header i is the last of its name. A JSON object
+// has each name once, so only the last header counts.
 func lastOf(headers []kafka.Header) func(i int) bool {
 	if len(headers) <= 16 {
 		return func(i int) bool {
@@ -78,7 +78,7 @@ func lastOf(headers []kafka.Header) func(i int) bool {
 	return func(i int) bool { return last[headers[i].Key] == i }
 }
 
-// withMeta is the value with one more field. What is no object is left as it is.
+// withMeta returns the value with one more field, or the value itself if it is not an object.
 func withMeta(r *kafka.Record, field string) Record {
 	b, ok := jsoncodec.AppendField(make([]byte, 0, len(r.Value)+len(field)+metaSize(r)), r.Value, field)
 	if !ok {
@@ -90,7 +90,7 @@ func withMeta(r *kafka.Record, field string) Record {
 // WithoutMeta removes the field that Decoder added to a value that is not JSON, and so returns the
 // value itself, except for space at its ends. A value without such a field is returned as it is.
 func WithoutMeta(b []byte, field string) []byte {
-	// Within a JSON string quotes have a backslash, so the last one that looks like it is it.
+	// Quotes within a JSON string have a backslash, so the last match is the field.
 	i := bytes.LastIndex(b, append(append([]byte{','}, jsoncodec.AppendString(nil, field)...), ":{"...))
 	if i < 0 || !bytes.HasSuffix(b, []byte("}}")) {
 		return b
@@ -98,7 +98,7 @@ func WithoutMeta(b []byte, field string) []byte {
 	return append(slices.Clone(b[:i]), '}')
 }
 
-// rawRecord is an object with everything that Kafka has of a record.
+// rawRecord returns an object with everything that Kafka has of a record.
 func rawRecord(r *kafka.Record) (Record, error) {
 	b := append(make([]byte, 0, len(r.Value)+len(r.Value)/8+metaSize(r)), `{"value":`...)
 	switch {

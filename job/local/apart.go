@@ -11,14 +11,14 @@ import (
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
-// checkApart says whether the job would read what it writes itself. runs says that this process's
-// standard input and output are the job's.
+// checkApart reports whether the job would read its own output. runs is true if the job is about to
+// run, with this process's standard input and output.
 func checkApart(ctx context.Context, spec *job.Spec, p parts, runs bool) (faults []error) {
 	source, ok := p.source.(connector.LoopChecker)
 	if !ok || spec.Source.Stdin != nil && !runs {
 		return nil
 	}
-	own := map[string]any{} // with the places in the file that say where it goes
+	own := map[string]any{} // the job's outputs, by the keys that name them
 	if !spec.Sink.Stdout || runs {
 		own["sink.kafka.topic"] = p.sink
 	}
@@ -28,7 +28,7 @@ func checkApart(ctx context.Context, spec *job.Spec, p parts, runs bool) (faults
 	if dir := CheckpointDir(spec); dir != "" {
 		own["checkpoint.dir"] = file.Output{Path: dir, Names: checkpoint.Files()}
 	}
-	if spec.Source.Kafka == nil { // of files the input is the one that is named wrongly
+	if spec.Source.Kafka == nil { // with files, the path of the input is at fault
 		at := "source.file.path"
 		if spec.Source.Stdin != nil {
 			at = "source.stdin"

@@ -21,7 +21,7 @@ func CheckpointDir(spec *job.Spec) string {
 	case spec.KafkaToKafka():
 		return "" // the consumer group keeps it
 	case spec.DeadLetter != nil && spec.DeadLetter.File != nil:
-		// The next run has to know which of the files there are an earlier one's.
+		// The next run has to know which files in the folder an earlier run wrote.
 		return filepath.Join(spec.DeadLetter.File.Path, ".checkpoints")
 	}
 	return ""
@@ -41,14 +41,13 @@ func openStore(spec *job.Spec, log *slog.Logger) (*checkpoint.Store, error) {
 	return store, err
 }
 
-// refused says, without changing anything, what begin would refuse and is known
-// before.
+// refused returns what begin would refuse, as far as it is known without changing anything.
 func (j *Job) refused(store *checkpoint.Store) error {
 	spec, o := j.spec, &j.opts
 	again := o.Resume || o.From != ""
 	if store == nil {
 		if spec.KafkaToKafka() && (again || o.Fresh) {
-			return refuse("a job from Kafka to Kafka goes on where its consumer group stands; to read again, set the offsets of the group %q while no member runs, or take another group", spec.Source.Kafka.Group)
+			return refuse("a job from Kafka to Kafka always continues at the offsets of its consumer group; to read records again, set the offsets of the group %q while no member runs, or use another group", spec.Source.Kafka.Group)
 		}
 		if again {
 			return refuse("the job keeps no checkpoints, so there is nothing to resume; give it a folder (checkpoint: {dir: ...}) or run without the flag")
@@ -56,7 +55,7 @@ func (j *Job) refused(store *checkpoint.Store) error {
 		return nil
 	}
 	if o.Fresh {
-		return nil // even of what cannot be read
+		return nil // a run that cannot be read may be discarded too
 	}
 	st, err := store.State()
 	gone, isGone := errors.AsType[*checkpoint.GoneError](err)
@@ -64,10 +63,10 @@ func (j *Job) refused(store *checkpoint.Store) error {
 	case errors.Is(err, checkpoint.ErrCorrupt) && o.From != "":
 		return nil // begin says what it finds
 	case isGone && st.Job == spec.Name && spec.Source.Stdin == nil:
-		return refuse("%w; how far it came stands nowhere else. Put the checkpoints back and go on with --resume, "+
-			"or discard the run with --fresh, which begins anew and %s", gone, anew(spec))
+		return refuse("%w; nothing else records how far the run came. Put the checkpoints back and continue with --resume, "+
+			"or discard the run with --fresh, which starts again and %s", gone, anew(spec))
 	case errors.Is(err, checkpoint.ErrCorrupt):
-		return refuse("%w; if one is whole, go on from it with --from, else discard the run with --fresh", err)
+		return refuse("%w; continue from an undamaged checkpoint with --from, or discard the run with --fresh", err)
 	case err != nil:
 		return err
 	case st.Job != "" && st.Job != spec.Name:
@@ -88,15 +87,15 @@ func (j *Job) refused(store *checkpoint.Store) error {
 	return nil
 }
 
-// anew says what becomes of the results that are there when a run begins anew.
+// anew says what a new run does about the results of the last one.
 func anew(spec *job.Spec) string {
 	if spec.Sink.File != nil && !spec.Sink.File.Consumed {
 		return "replaces the files in " + spec.Sink.File.Path
 	}
-	return "writes all results to " + SinkPlace(spec) + " once more"
+	return "writes all results to " + SinkPlace(spec) + " again"
 }
 
-// begin starts a run, or goes on with one.
+// begin starts or resumes a run.
 func (j *Job) begin(store *checkpoint.Store) (run *checkpoint.Run, err error) {
 	spec, o := j.spec, &j.opts
 	switch {

@@ -12,9 +12,9 @@ import (
 	"github.com/tensorferry/tensorferry/job/kafkatopics"
 )
 
-// newLetters makes the sink of the records that failed; nil if the job has none. A folder
-// does not go by the job's own name, so that neither sink takes the pending files of the other for
-// leftovers of its own, whatever the folders are.
+// newLetters makes the sink of the dead letters, or returns nil if the job has none. Its files
+// carry another job name than the results. So neither sink mistakes the pending files of the other
+// for its own leftovers, even in one folder.
 func newLetters(spec *job.Spec, g *kafka.Group, log *slog.Logger) (connector.Sink[Record], error) {
 	switch l := spec.DeadLetter; {
 	case l == nil:
@@ -34,8 +34,7 @@ func LettersPlace(spec *job.Spec) string {
 	return spec.DeadLetter.File.Path
 }
 
-// checkFolders says which folders of the job cannot be any, as far as can be seen without making
-// them.
+// checkFolders reports folders of the job that exist as files. It makes no folders.
 func checkFolders(spec *job.Spec) (faults []error) {
 	folder := func(key, path string) {
 		if info, err := os.Stat(path); path != "" && err == nil && !info.IsDir() {
@@ -52,7 +51,7 @@ func checkFolders(spec *job.Spec) (faults []error) {
 	return faults
 }
 
-// checkLetters says whether the folder for the records that failed is the sink's by another name.
+// checkLetters reports whether the dead letters' folder is the sink's under another name.
 func checkLetters(spec *job.Spec) error {
 	if spec.DeadLetter == nil || spec.DeadLetter.File == nil || spec.Sink.File == nil {
 		return nil
@@ -60,12 +59,12 @@ func checkLetters(spec *job.Spec) error {
 	a, errA := os.Stat(spec.DeadLetter.File.Path)
 	b, errB := os.Stat(spec.Sink.File.Path)
 	if errA == nil && errB == nil && os.SameFile(a, b) {
-		return spec.Fault("dead_letter.file.path", "want another folder than the sink's, %s, which this one is a link to", spec.Sink.File.Path)
+		return spec.Fault("dead_letter.file.path", "want another folder than the sink's; this one is a link to %s", spec.Sink.File.Path)
 	}
 	return nil
 }
 
-// lettersOf says how dead letters are written.
+// lettersOf returns how dead letters are written.
 func lettersOf(spec *job.Spec, p parts) inference.Letters {
 	l := inference.LettersOf(spec)
 	if s, ok := p.source.(interface {

@@ -12,15 +12,15 @@ import (
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
-// placeNames are the properties that say where a job reads and writes.
+// placeNames are the names of the properties that say where a job reads and writes.
 var placeNames = []string{"source", "sink", "dead letters"}
 
-// onErrorName begins the names of the properties that say what becomes of failures.
+// onErrorName is the prefix of the names of the properties about failures.
 const onErrorName = "on_error "
 
-// identity is what a run and its resumption must have in common: what the results depend on,
-// and where they go. Whether the files of the source are still what they were is the source's own
-// to say. What a job need not have is left out where it has none.
+// identity returns what a run and its resumption must have in common: what the results depend on,
+// and where they go. The source itself checks that its files are unchanged. An optional property
+// that the job does not have is left out.
 func identity(spec *job.Spec) []checkpoint.Property {
 	i := &spec.Infer
 	source := "standard input"
@@ -66,11 +66,10 @@ func identity(spec *job.Spec) []checkpoint.Property {
 	return all
 }
 
-// mended returns the checkpoint as the job with these properties would have written it, where the
-// job has been told what to do about failures that would have ended it. There were none, or there
-// would be no such checkpoint, so the results are those of a run that was told at once. Where a run
-// has got no further than its beginning, it has no results, and all may be mended but where it
-// reads and writes.
+// mended returns the checkpoint with the properties that changed since, where the change cannot
+// contradict the results so far. A class of failures that ended the job may now have another
+// action: there was no such failure before the checkpoint, or the job would have ended. At
+// checkpoint 0 a run has no results, so everything may change except where it reads and writes.
 func mended(was *checkpoint.Snapshot, now []checkpoint.Property) *checkpoint.Snapshot {
 	is := *was
 	is.Identity = slices.Clone(was.Identity)

@@ -15,8 +15,8 @@ import (
 	"github.com/tensorferry/tensorferry/job/kafkatopics"
 )
 
-// checkKafka asks whether topics are there, before a sidecar is started, to say what is wrong with
-// its place in the job file. What a resumed run reads is its source's to judge.
+// checkKafka checks that the topics exist, before a sidecar starts, so that an error has its place
+// in the job file. For a resumed run, the source itself checks what it reads.
 func checkKafka(ctx context.Context, spec *job.Spec, p parts, o Options) error {
 	at := func(path string, err error) error {
 		if err == nil {
@@ -47,7 +47,7 @@ func checkKafka(ctx context.Context, spec *job.Spec, p parts, o Options) error {
 	return nil
 }
 
-// inSource adds to the failure of a record where it is, if its source knows.
+// inSource adds a record's place to its failure, if the source knows the place.
 func inSource(err error, source any) error {
 	r, failed := errors.AsType[*async.RecordError](err)
 	if !failed {
@@ -58,19 +58,19 @@ func inSource(err error, source any) error {
 		Partition(split int) (topic string, id int32, ok bool)
 	}:
 		if topic, id, ok := s.Partition(r.Split); ok {
-			return fmt.Errorf("%w (it is the record of the topic %s, partition %d, offset %d)", err, topic, id, r.Position)
+			return fmt.Errorf("%w (the record is in the topic %s, partition %d, offset %d)", err, topic, id, r.Position)
 		}
 	case interface {
 		File(split int) (string, bool)
 	}:
 		if path, ok := s.File(r.Split); ok {
-			return fmt.Errorf("%w (it is the record at byte %d of %s)", err, r.Position, path)
+			return fmt.Errorf("%w (the record is at byte %d of %s)", err, r.Position, path)
 		}
 	}
 	return err
 }
 
-// newGroup is what a job from Kafka to Kafka reads, writes and keeps its checkpoints with.
+// newGroup makes the group that reads, writes and keeps offsets for a job from Kafka to Kafka.
 func newGroup(spec *job.Spec, log *slog.Logger) (*kafka.Group, error) {
 	k := spec.Source.Kafka
 	c, err := kafkatopics.Brokers(spec, &k.Kafka, "source.kafka", log)
@@ -80,7 +80,7 @@ func newGroup(spec *job.Spec, log *slog.Logger) (*kafka.Group, error) {
 	cfg := kafka.GroupConfig{
 		Config: c, Topics: kafkatopics.Of(spec), Group: k.Group, Instance: k.Instance,
 		RebalanceTimeout: max(kafka.DefaultRebalanceTimeout, spec.StopTimeout),
-		// A transaction lasts from one checkpoint to the next and through that one's drain.
+		// A transaction lasts from one checkpoint to the end of the next, drain included.
 		TransactionTimeout: cmp.Or(k.TransactionTimeout, max(kafka.DefaultTransactionTimeout, 3*interval(spec))),
 		SessionTimeout:     k.SessionTimeout,
 		Discover:           k.Discover,
@@ -94,19 +94,20 @@ func newGroup(spec *job.Spec, log *slog.Logger) (*kafka.Group, error) {
 	return g, nil
 }
 
-// newKafkaSink is a sink at path: of the group, or one that writes at least once.
+// newKafkaSink makes the sink of the section at path: the group's, or one that writes at least
+// once.
 func newKafkaSink(spec *job.Spec, k *job.KafkaSink, path string, encode kafka.Encode[Record], g *kafka.Group, log *slog.Logger) (connector.Sink[Record], error) {
 	if g != nil {
 		return kafka.GroupSink(g, kafka.SinkConfig[Record]{Topic: k.Topic, Encode: encode, MaxRecord: k.MaxRecord}), nil
 	}
 	s, err := kafkatopics.NewSink(spec, k, path, encode, log)
 	if err != nil {
-		return nil, err // and no typed nil
+		return nil, err // not a typed nil
 	}
 	return s, nil
 }
 
-// whereIn says which partitions a group's splits stand for; nil without one.
+// whereIn returns how a group's splits become partitions, or nil without a group.
 func whereIn(g *kafka.Group) kafkatopics.Where {
 	if g == nil {
 		return nil

@@ -73,7 +73,7 @@ type Job struct {
 
 	ran               running
 	finished, resumed atomic.Bool
-	// of the model's answers; nil before there is a function
+	// the function's count; nil before there is a function
 	notNumbers atomic.Pointer[atomic.Int64]
 }
 
@@ -180,7 +180,9 @@ func (j *Job) Ask(ctx context.Context) (err error) {
 		defer func() { err = errors.Join(err, e.Close()) }()
 		endpoint = e.Endpoint()
 	}
-	fn, err := inference.NewFunction(j.spec, endpoint, nil)
+	spec := *j.spec
+	spec.Infer.OpenTimeout = 0 // the shorter hold below applies
+	fn, err := inference.NewFunction(&spec, endpoint, nil)
 	if err != nil {
 		return err
 	}
@@ -188,7 +190,7 @@ func (j *Job) Ask(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	// Somebody who asks by hand does not want to wait as long as a job would.
+	// A person waits for the answer, so do not wait as long as a job would.
 	cfg.Hold = min(cfg.Hold, 10*time.Second)
 	caller, err := fn.Open(ctx, async.Subtask{Operator: InferName, Parallelism: 1, Config: cfg, Logger: log}, nobody{})
 	if err != nil {
@@ -216,7 +218,7 @@ func (r *running) Observe(e stream.Event) {
 	}
 }
 
-// also adds what failed on the way out, if anything did.
+// also joins an error of the clean-up, if there is one.
 func also(err, more error) error {
 	if more == nil {
 		return err
@@ -224,8 +226,8 @@ func also(err, more error) error {
 	return errors.Join(err, more)
 }
 
-// placed is a failure of the job whose cause is a place in the job file. It is not a job.Fault for
-// errors.As, since the file alone does not show it.
+// placed is a failure whose cause is a place in the job file. errors.As does not find a job.Fault
+// in it, since the file alone does not show the failure.
 type placed struct{ at job.Fault }
 
 func (p placed) Error() string { return p.at.Error() }

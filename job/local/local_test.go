@@ -10,11 +10,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
 	"github.com/tensorferry/tensorferry/job"
 	"github.com/tensorferry/tensorferry/job/inference"
+	"github.com/tensorferry/tensorferry/sidecar"
 	"github.com/tensorferry/tensorferry/stream"
 )
 
@@ -125,6 +127,28 @@ func TestAsk(t *testing.T) {
 	}
 }
 
+// TestOpenTimeout bounds the wait for a server when a run starts, and not that of Ask.
+func TestOpenTimeout(t *testing.T) {
+	away := strings.Replace(double, `sidecar: {models: {double: "mock:double"}}`+"\n", "", 1)
+	for _, c := range []struct {
+		keys string
+		do   func(*Job, context.Context) error
+	}{
+		{"endpoint: 'unix:///nowhere/s', hold: 1h, open_timeout: 50ms, ", (*Job).Run},
+		{"endpoint: 'unix:///nowhere/s', hold: 50ms, open_timeout: 1h, ", (*Job).Ask},
+	} {
+		j, err := Build(load(t, strings.Replace(away, "infer: {", "infer: {"+c.keys, 1)), Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		if err := c.do(j, ctx); !errors.Is(err, sidecar.ErrUnreachable) || ctx.Err() != nil {
+			t.Errorf("%s: %v", c.keys, err)
+		}
+		cancel()
+	}
+}
+
 // TestUntouched: a run counts as touched once it has read something, even if a restart reset its
 // totals, and once it runs and reads topics.
 func TestUntouched(t *testing.T) {
@@ -171,7 +195,7 @@ func TestPlaintextIsWarnedOf(t *testing.T) {
 			t.Errorf("%s: warned %v, it says %q", infer, warned, log.String())
 		}
 	}
-	for endpoint, says := range map[string]string{"0.0.0.0:8001": "speaks no TLS", ":8001": "speaks no TLS", "127.0.0.1:8001": "", "unix:///run/s": ""} {
+	for endpoint, says := range map[string]string{"0.0.0.0:8001": "does not speak TLS", ":8001": "does not speak TLS", "127.0.0.1:8001": "", "unix:///run/s": ""} {
 		spec, err := job.Parse("j.yaml", t.TempDir(), []byte("name: j\nsource: {stdin: {}}\nsink: {stdout: {}}\nsidecar: {models: {m: 'mock:double'}}\ninfer: {model: m, endpoint: '"+endpoint+
 			"', inputs: {x: {field: x}}, outputs: {y: {field: y}}}\n"))
 		if err != nil {

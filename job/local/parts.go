@@ -19,11 +19,11 @@ import (
 	"github.com/tensorferry/tensorferry/trace"
 )
 
-// parts are what a job file stands for, checked and ready to be put together.
+// parts are the components of a job, checked and ready to be put together.
 type parts struct {
 	source  connector.Source[Record]
 	sink    connector.Sink[Record]
-	letters connector.Sink[Record] // nil if no failure goes there
+	letters connector.Sink[Record] // nil if the job has no dead letters
 	group   *kafka.Group           // nil unless the job is from Kafka to Kafka
 	// tracer is nil unless the job has a trace section and runs.
 	tracer   trace.Tracer
@@ -45,8 +45,7 @@ const (
 	keyName = InferName + "-key" // as stream.KeyedWait names it
 )
 
-// newParts checks what only the parts themselves can tell. The errors are
-// job.Fault, all that were found.
+// newParts makes the parts, and reports all faults that only they can find. Each is a job.Fault.
 func newParts(spec *job.Spec, o Options) (p parts, faults []error) {
 	log := o.Logger
 	check := func(err error) {
@@ -83,7 +82,7 @@ func newParts(spec *job.Spec, o Options) (p parts, faults []error) {
 	} else {
 		endpoint := spec.Infer.Endpoint
 		if endpoint == "" {
-			endpoint = "unix:///chosen/at/start" // only the other fields are looked at
+			endpoint = "unix:///chosen/at/start" // only the other fields are checked
 		}
 		_, err := inference.NewFunction(spec, endpoint, nil)
 		check(err)
@@ -99,12 +98,13 @@ func newSource(spec *job.Spec, o Options, g *kafka.Group) (connector.Source[Reco
 	case spec.Source.Kafka != nil:
 		s, err := kafkatopics.NewSource(spec, o.Logger)
 		if err != nil {
-			return nil, err // and no typed nil
+			return nil, err // not a typed nil
 		}
 		return s, nil
 	}
-	// What becomes of bad records goes for lines that are not JSON too. The codec meets
-	// them in either case; the source alone knows the number of the line.
+	// The policy for bad records also covers lines that are not JSON. If such a line fails the
+	// job, the source checks it, because only the source knows the line's number. Otherwise the
+	// codec finds it.
 	action := spec.Infer.OnError[async.BadRecord.String()].Action
 	decode := file.Raw
 	if action != "" && action != job.ActionFail {
@@ -117,8 +117,7 @@ func newSource(spec *job.Spec, o Options, g *kafka.Group) (connector.Source[Reco
 	return file.NewSource(file.SourceConfig[Record]{Paths: f.Paths, Decode: decode, SplitSize: f.SplitSize, MaxLine: f.MaxLine, Logger: o.Logger}), nil
 }
 
-// checkSource says what is wrong with the files of the source. Cutting them
-// reads a little of each.
+// checkSource reports what is wrong with the source's files. Making splits reads a little of each.
 func checkSource(ctx context.Context, spec *job.Spec, source connector.Source[Record]) error {
 	if spec.Source.File == nil {
 		return nil
@@ -139,9 +138,9 @@ func newSink(spec *job.Spec, o Options, g *kafka.Group) (connector.Sink[Record],
 	return file.NewSink(file.SinkConfig[Record]{Dir: spec.Sink.File.Path, Encode: file.RawLine, Job: spec.Name, Consumed: spec.Sink.File.Consumed}), nil
 }
 
-// interval is the time between checkpoints. Results go to standard output and from Kafka anywhere
-// when their checkpoint is complete, so there it is never left out: a pipe would say nothing until
-// the end of its input, and a topic has none.
+// interval is the time between checkpoints. Results on standard output, and all results of a Kafka
+// source, wait for a checkpoint, so such a job always has an interval. Without one, a pipe would
+// get nothing until the end of the input, and a topic has no end.
 func interval(spec *job.Spec) time.Duration {
 	if spec.Checkpoint.Interval == 0 && (spec.Sink.Stdout || spec.Source.Kafka != nil) {
 		return time.Second
@@ -170,8 +169,7 @@ func restartConfig(spec *job.Spec) restart.Config {
 	return cfg
 }
 
-// observer logs what happens to a run as a whole; what fails is logged by the
-// runtime itself.
+// observer logs what happens to a run as a whole. The runtime itself logs failures.
 type observer struct{ log *slog.Logger }
 
 // Observe implements stream.Observer.
@@ -184,8 +182,8 @@ func (o observer) Observe(e stream.Event) {
 	}
 }
 
-// assemble builds the stream. run and store say how it begins; store is nil
-// for a job that keeps no checkpoints.
+// assemble builds the stream. run and store say how it begins. store is nil for a job that keeps no
+// checkpoints.
 func (j *Job) assemble(fn *inference.Function, run *checkpoint.Run, store *checkpoint.Store) *stream.Job {
 	spec, p := j.spec, j.parts
 	c := &spec.Checkpoint
@@ -214,7 +212,8 @@ func (j *Job) assemble(fn *inference.Function, run *checkpoint.Run, store *check
 	return job
 }
 
-// watermarkIdle is after how long without a record a subtask of a source with watermarks is idle.
+// watermarkIdle is the time without a record after which a source's subtask no longer holds back
+// the watermark.
 const watermarkIdle = time.Minute
 
 func sourceOptions(spec *job.Spec) []stream.SourceOption {
@@ -225,7 +224,7 @@ func sourceOptions(spec *job.Spec) []stream.SourceOption {
 	return opts
 }
 
-// infer asks the model. failed is nil if no failure goes there.
+// infer adds the operator that calls the model. failed is nil if the job has no dead letters.
 func infer(records *stream.Stream[Record], spec *job.Spec, fn *inference.Function, cfg async.Config) (answers *stream.Stream[Record], failed *stream.Stream[async.Failed[Record]]) {
 	if cfg.Order == async.Keyed {
 		records = stream.KeyBy(records, inference.KeyOf(&spec.Infer), stream.Name(keyName))

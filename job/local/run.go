@@ -37,13 +37,13 @@ func (j *Job) Run(ctx context.Context) (err error) {
 	if g := j.parts.group; g != nil {
 		defer func() { err = also(err, g.Close()) }()
 	}
-	// A refusal comes before anything is started.
+	// Refuse before anything starts.
 	if err := j.refused(store); err != nil {
 		return err
 	}
 	if !j.opts.Resume && j.opts.From == "" {
-		// A file that is missing is found before a sidecar is started, and is said
-		// with its place. One that is missing at a resumption is the source's to judge.
+		// Find a missing file before a sidecar starts, so that the error has its place in
+		// the job file. When a run is resumed, the source itself checks its files.
 		if err := checkSource(ctx, spec, j.parts.source); err != nil {
 			return err
 		}
@@ -78,7 +78,7 @@ func (j *Job) Run(ctx context.Context) (err error) {
 		return err
 	}
 	j.notNumbers.Store(&fn.NotNumbers)
-	broken := false // an unfinished or damaged run is there
+	broken := false // whether there is an unfinished or damaged run
 	if store != nil && j.opts.Fresh {
 		st, err := store.State()
 		broken = err != nil || st.Phase == checkpoint.Unfinished || st.Damaged != nil
@@ -88,7 +88,7 @@ func (j *Job) Run(ctx context.Context) (err error) {
 		return err
 	}
 	for _, d := range begun.Damaged {
-		j.log.Warn("passed over a checkpoint that is damaged or gone", "error", d)
+		j.log.Warn("skipped a checkpoint that is damaged or gone", "error", d)
 	}
 	if store != nil {
 		if err := j.goOn(ctx, begun, broken); err != nil {
@@ -103,18 +103,18 @@ func (j *Job) Run(ctx context.Context) (err error) {
 	}
 	err = inSource(run.Wait(), j.parts.source)
 	if errors.Is(err, sidecar.ErrPermanent) {
-		// Nothing but another job file or another model helps.
+		// Only another job file or another model helps.
 		err = placed{spec.Fault("infer", "%v", err)}
 	}
 	if p := run.Progress(); err != nil && store != nil && begun.Attempt == 0 && j.Untouched(&p) {
-		// It failed before it did anything, as by a field that the model does not
-		// have. That is no run that anyone has to resume or discard.
+		// The run failed before it did anything, for example because the model lacks an
+		// input. There is nothing to resume or to discard.
 		err = also(err, store.Abandon())
 	}
 	return err
 }
 
-// observers is an Observer of several.
+// observers passes each event to several Observers.
 type observers []stream.Observer
 
 // Observe implements stream.Observer.

@@ -14,8 +14,9 @@ import (
 	"github.com/tensorferry/tensorferry/stream/checkpoint"
 )
 
-// goOn makes of the checkpoint that was found the one to go on from, or of the run to be replaced
-// what is known of it: newer checkpoints may be damaged or gone, or left behind by --from.
+// goOn completes the checkpoint to continue from, or what is known of the run to be replaced. It is
+// needed where newer checkpoints are damaged or gone, or are passed over by --from: results may
+// have been published after the checkpoint.
 func (j *Job) goOn(ctx context.Context, run *checkpoint.Run, broken bool) (err error) {
 	spec, p, o, log := j.spec, j.parts, &j.opts, j.log
 	committers := map[string]connector.Committer{}
@@ -52,19 +53,20 @@ func (j *Job) goOn(ctx context.Context, run *checkpoint.Run, broken bool) (err e
 	compare := o.From == "" && remakes(spec)
 	snap, beyond, blind, err := stream.Salvage(ctx, from, connector.SalvageOptions{NewerGone: newer, Compare: compare}, committers)
 	if err != nil {
-		return fmt.Errorf("%s cannot go on from checkpoint %d: %w", run.ID, from.ID, err)
+		return fmt.Errorf("%s cannot continue from checkpoint %d: %w", run.ID, from.ID, err)
 	}
 	run.Restore = snap
-	// Where nothing can be looked for, or others take it away, it may have been there.
+	// There may have been results that cannot be found: in a sink that cannot be searched, or in
+	// files that were taken away.
 	unseen := len(blind) > 0 || consumed(spec)
 	switch lost := len(beyond) > 0 || newer && unseen; {
 	case !lost:
 		return nil
 	case o.From != "":
-		log.Warn("what was published behind the checkpoint is replaced, or written again", "checkpoint", from.ID, "published", named(beyond))
+		log.Warn("results that were published after the checkpoint are replaced, or written again", "checkpoint", from.ID, "published", named(beyond))
 		return nil
 	case compare:
-		log.Warn("newer checkpoints are damaged or gone; what was published behind the one to go on from is made again and compared",
+		log.Warn("newer checkpoints are damaged or gone; results that were published after this one are made again and compared",
 			"checkpoint", from.ID, "published", named(beyond))
 		return nil
 	}
@@ -72,27 +74,27 @@ func (j *Job) goOn(ctx context.Context, run *checkpoint.Run, broken bool) (err e
 	if len(run.Damaged) > 0 {
 		why = fmt.Sprintf("are damaged or gone (%v)", errors.Join(run.Damaged...))
 	}
-	what := "results may have been written behind it"
+	what := "results may have been written after it"
 	if len(beyond) > 0 {
-		what = "behind it were published " + named(beyond)
+		what = "results were published after it, " + named(beyond)
 	}
-	return refuse("%s cannot go on by itself: checkpoints newer than %d %s, and %s. Only a job from files to files, ordered and without dead letters, makes the same results again, to be compared with these. "+
-		"Go on with --from %d, which replaces files and writes to other places once more, or discard the run with --fresh", run.ID, from.ID, why, what, from.ID)
+	return refuse("%s cannot continue by itself: checkpoints newer than %d %s, and %s. Only a job from files to files, ordered and without dead letters, can make these results again and compare them. "+
+		"Continue with --from %d, which replaces files and writes to other places again, or discard the run with --fresh", run.ID, from.ID, why, what, from.ID)
 }
 
-// consumed says whether others take published files of the job away.
+// consumed reports whether others take published files of the job away.
 func consumed(spec *job.Spec) bool {
 	l := spec.DeadLetter
 	return spec.Sink.File != nil && spec.Sink.File.Consumed || l != nil && l.File != nil && l.File.Consumed
 }
 
-// remakes says whether a job makes the same results in the same places each time.
+// remakes reports whether a job makes the same results in the same places each time.
 func remakes(spec *job.Spec) bool {
 	return spec.Source.File != nil && spec.Sink.File != nil && !consumed(spec) && spec.DeadLetter == nil &&
 		(spec.Infer.Order == "" || spec.Infer.Order == job.OrderOrdered)
 }
 
-// named names all that was found.
+// named lists what was found, by sink.
 func named(beyond map[string][]string) string {
 	var all []string
 	for _, sink := range slices.Sorted(maps.Keys(beyond)) {

@@ -8,7 +8,7 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar/endpoint"
 )
 
-// tracesOf is the trace section of a job. The error is a job.Fault.
+// tracesOf returns the exporter's configuration from the trace section. The error is a job.Fault.
 func tracesOf(spec *job.Spec, version string, log *slog.Logger) (cfg otlptrace.Config, err error) {
 	t := spec.Trace
 	cfg = otlptrace.Config{
@@ -23,7 +23,7 @@ func tracesOf(spec *job.Spec, version string, log *slog.Logger) (cfg otlptrace.C
 	return cfg, nil
 }
 
-// startTraces starts what sends the spans of a job; it is nil if the job has none.
+// startTraces starts the exporter of a job's spans. It is nil if the job has no trace section.
 func startTraces(spec *job.Spec, version string, log *slog.Logger) (*otlptrace.Exporter, error) {
 	if spec.Trace == nil {
 		return nil, nil
@@ -44,7 +44,7 @@ func startTraces(spec *job.Spec, version string, log *slog.Logger) (*otlptrace.E
 func warnPlain(spec *job.Spec, log *slog.Logger) {
 	e, err := endpoint.Parse(spec.Infer.Endpoint)
 	if err == nil && spec.Sidecar == nil && spec.Infer.TLS == nil && !e.Private() {
-		log.Warn("records and results go to the model server in plaintext: whoever is on the way may read and change them, and nobody would notice; "+
-			"give infer.tls if the server has TLS", "endpoint", e.String())
+		log.Warn("records and results go to the model server in plaintext, so anyone on the network between may read and change them unnoticed; "+
+			"set infer.tls if the server has TLS", "endpoint", e.String())
 	}
 }

@@ -41,8 +41,8 @@ func TestBind(t *testing.T) {
 		{Mapping{Inputs: in("pixels", "a.b", "mask", "a.c")}, two, nil},
 		{Mapping{Inputs: in("pixels", "a", "mask", "a")}, two, nil},
 		{Mapping{Inputs: in("image", "x")}, digits(), []string{
-			`the mapping (image from "x"; label to "label", probs to "probs") does not suit the model digits (batched): inputs pixels FP32[4]; outputs label INT64[], probs FP32[2]`,
-			`the model has no input "image"`, "input pixels FP32[4] comes from no field"}},
+			`the mapping (image from "x"; label to "label", probs to "probs") does not fit the model digits (batched): inputs pixels FP32[4]; outputs label INT64[], probs FP32[2]`,
+			`the model has no input "image"`, "no field feeds the input pixels FP32[4]"}},
 		{Mapping{Outputs: out("class", "c")}, digits(), []string{`the model has no output "class"`}},
 		{Mapping{Inputs: in("pixels", "a", "mask", "a.b")}, two, []string{`input "mask" comes from field "a.b", which lies inside that of input "pixels"`}},
 		{Mapping{Inputs: in("pixels", "a..b")}, digits(), []string{`input "pixels" comes from field "a..b"; want names with single dots`}},

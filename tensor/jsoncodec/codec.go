@@ -26,7 +26,7 @@ func (c codec) Bind(sig tensor.Signature) (tensor.RowCodec[json.RawMessage, json
 	}
 	for _, in := range sig.Inputs {
 		if _, ok := m.Inputs[in.Name]; !ok {
-			errs = append(errs, fmt.Errorf("input %s comes from no field", in))
+			errs = append(errs, fmt.Errorf("no field feeds the input %s", in))
 		}
 	}
 	for _, name := range sorted(m.Outputs) {
@@ -35,7 +35,7 @@ func (c codec) Bind(sig tensor.Signature) (tensor.RowCodec[json.RawMessage, json
 		}
 	}
 	if errs != nil {
-		return nil, fmt.Errorf("the mapping (%s) does not suit the model %s:\n%w", m, sig.String(), errors.Join(errs...))
+		return nil, fmt.Errorf("the mapping (%s) does not fit the model %s:\n%w", m, sig.String(), errors.Join(errs...))
 	}
 	return newRow(m, &sig), nil
 }
@@ -65,7 +65,7 @@ func newRow(m Mapping, sig *tensor.Signature) *row {
 	for _, field := range m.Reserved {
 		r.enc.root.child([]string{field}).reserved = true
 	}
-	// The model's order of outputs, not the map's: results are the same bytes in every run.
+	// Use the model's order of outputs, not the map's, so that results have the same bytes each time.
 	for i, out := range sig.Outputs {
 		to, ok := m.Outputs[out.Name]
 		if !ok {
@@ -97,10 +97,10 @@ type node struct {
 	name     string
 	path     string
 	children []*node
-	inputs   []int // of the model; the field is their value
-	output   int   // of those that are wanted, which goes to this field; -1: none
-	reserved bool  // somebody else than the record's maker has added it
-	seen     bool  // in the present record
+	inputs   []int // the model's inputs that the field feeds
+	output   int   // which of the wanted outputs goes to this field; -1: none
+	reserved bool  // the source adds this field to the record
+	seen     bool  // the present record has it
 }
 
 // child returns the node at the end of path, which begins at the root and leads through n.
@@ -116,7 +116,7 @@ func (n *node) child(path []string) *node {
 	return c
 }
 
-// find returns the child of the name that a JSON string stands for, or nil.
+// find returns the child whose name is the content of a JSON string, or nil.
 func (n *node) find(s *scanner, raw []byte, escaped bool) *node {
 	if escaped {
 		var ok bool

@@ -17,7 +17,7 @@ import (
 type decoder struct {
 	outs      []output
 	overwrite bool
-	odd       *atomic.Int64 // counts what is no number
+	odd       *atomic.Int64 // counts values that are NaN or infinite
 	pool      sync.Pool     // of *result
 }
 
@@ -26,17 +26,17 @@ type output struct {
 	index int
 	field string
 	key   []byte // the field's name as JSON, and the colon
-	fixed []byte // a value that no model gave; the index then means nothing
+	fixed []byte // a value that replaces the model's; index then has no meaning
 	nan   NaN
 }
 
-// result is where one result is put together, before it is copied to a slice of its own size.
+// result is the buffer in which a result is built, before it is copied to a slice of its own size.
 type result struct {
 	buf  []byte
 	done []bool // outputs that replaced a field
 	scan scanner
 	nan  NaN   // of the output that is written
-	odd  int64 // elements that are no numbers
+	odd  int64 // elements that are NaN or infinite
 }
 
 func (d *decoder) decode(record []byte, src *tensor.Rows, row int) (json.RawMessage, error) {
@@ -62,7 +62,7 @@ func (d *decoder) write(r *result, record []byte, src *tensor.Rows, row int) err
 	// Encode has read the record, so the last brace is the one that closes it.
 	start, end := trim(record)
 	if end-start < 2 || record[start] != '{' || record[end-1] != '}' {
-		return fmt.Errorf("the record is no JSON object")
+		return fmt.Errorf("the record is not a JSON object")
 	}
 	from := start
 	if d.overwrite {
@@ -158,8 +158,8 @@ func (d *decoder) value(r *result, i int, src *tensor.Rows, row int) error {
 	return r.value(src.Output(o.index), row)
 }
 
-// value writes a row of an output. Whether it is an array is for the model to say and not for the
-// data: where the model leaves the length open, one element is an array of one.
+// value writes a row of an output. The model's shape decides whether it is an array, not the data:
+// if the model leaves the length open, one element is an array of one.
 func (r *result) value(o *tensor.Output, row int) error {
 	shape, declared := o.RowShape(), o.Spec().Row
 	if len(declared) == 0 || len(declared) == 1 && declared[0] == 1 {
@@ -184,7 +184,7 @@ func (r *result) value(o *tensor.Output, row int) error {
 // maxEmpty bounds the arrays of a row without elements.
 const maxEmpty = 1 << 16
 
-// array writes the elements from j on that make up the given shape, and returns the one after.
+// array writes the elements of the given shape, from j on, and returns the index after them.
 func (r *result) array(o *tensor.Output, row int, shape tensor.Shape, j int) (int, error) {
 	r.buf = append(r.buf, '[')
 	for i := range shape[0] {
@@ -237,12 +237,12 @@ func (r *result) element(o *tensor.Output, row, j int) error {
 	return nil
 }
 
-// notNumber writes what JSON has no number for.
+// notNumber writes NaN or an infinity.
 func (r *result) notNumber(o *tensor.Output, j int, v float64) error {
 	r.odd++
 	switch {
 	case r.nan == NaNFail:
-		return unusable(o, "element %d is %v, which JSON has no number for; results can have null or a text there (nan)", j, v)
+		return unusable(o, "element %d is %v, which is not a number in JSON; nan can put null or a string there", j, v)
 	case r.nan != NaNString:
 		r.buf = append(r.buf, "null"...)
 	case math.IsNaN(v):
@@ -255,13 +255,13 @@ func (r *result) notNumber(o *tensor.Output, j int, v float64) error {
 	return nil
 }
 
-// unusable is the model's fault, whatever the record is.
+// unusable returns an error that is the model's fault, whatever the record is.
 func unusable(o *tensor.Output, format string, args ...any) error {
 	return fmt.Errorf("output %q: %w: "+format, append([]any{o.Spec().Name, tensor.ErrAnswer}, args...)...)
 }
 
-// appendFloat writes the shortest digits that give v again, very small and very large numbers with
-// an exponent.
+// appendFloat writes the fewest digits that give v again. Very small and very large numbers get an
+// exponent.
 func appendFloat(b []byte, v float64, bits int) []byte {
 	form := byte('f')
 	if a := math.Abs(v); a != 0 && (a < 1e-6 || a >= 1e21) {
@@ -270,7 +270,7 @@ func appendFloat(b []byte, v float64, bits int) []byte {
 	return strconv.AppendFloat(b, v, form, -1, bits)
 }
 
-// appendString writes a JSON string. Only what must be is escaped.
+// appendString writes a JSON string. It escapes only what it must.
 func appendString(b, text []byte) []byte {
 	b = append(b, '"')
 	for _, c := range text {

@@ -106,7 +106,7 @@ func TestDecodeValues(t *testing.T) {
 	}
 }
 
-// Numbers that JSON does not have are what the mapping says, for each output, and are counted.
+// The mapping says for each output what NaN and infinities become. They are counted.
 func TestNumbersThatAreNone(t *testing.T) {
 	sig := digits()
 	odd := le(float32(math.NaN()), float32(math.Inf(-1)))
@@ -114,7 +114,7 @@ func TestNumbersThatAreNone(t *testing.T) {
 	for nan, want := range map[NaN]string{
 		NaNNull:   `{"label":3,"probs":[null,null]}`,
 		NaNString: `{"label":3,"probs":["NaN","-Infinity"]}`,
-		NaNFail:   `output "probs": ` + tensor.ErrAnswer.Error() + `: element 0 is NaN, which JSON has no number for`,
+		NaNFail:   `output "probs": ` + tensor.ErrAnswer.Error() + `: element 0 is NaN, which is not a number in JSON`,
 	} {
 		var n atomic.Int64
 		m := Mapping{Outputs: map[string]Output{"label": {}, "probs": {NaN: nan}}, NotNumbers: &n}

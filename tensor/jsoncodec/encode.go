@@ -14,7 +14,7 @@ type encoder struct {
 	root      *node
 	leaves    []*node  // those with inputs
 	inputs    []input  // one for each of the model's
-	outs      []string // names of the outputs that are wanted
+	outs      []string // the names of the wanted outputs
 	overwrite bool
 	scan      scanner
 }
@@ -48,7 +48,7 @@ func (e *encoder) encode(dst *tensor.Batch, record []byte) error {
 	return nil
 }
 
-// object reads the object that n stands for, which lies in depth others.
+// object reads the object of n. depth is the number of objects around it.
 func (e *encoder) object(dst *tensor.Batch, n *node, depth int) error {
 	s := &e.scan
 	if err := s.open(depth); err != nil {
@@ -79,13 +79,13 @@ func (e *encoder) field(dst *tensor.Batch, n *node, depth int) error {
 	s := &e.scan
 	switch {
 	case n.seen && n.reserved:
-		return fmt.Errorf("the record has a field %q of its own, and the source adds one of that name; choose another name there", n.path)
+		return fmt.Errorf("the record has a field %q, and the source adds a field of that name; choose another name for the source's field", n.path)
 	case n.seen:
-		return fmt.Errorf("field %q is there twice", n.path)
+		return fmt.Errorf("the record has field %q twice", n.path)
 	}
 	n.seen = true
 	if n.output >= 0 && !e.overwrite {
-		return fmt.Errorf("the record has a field %q already, where output %q should go; choose another field or set overwrite", n.path, e.outs[n.output])
+		return fmt.Errorf("the record already has a field %q, where output %q goes; choose another field or set overwrite", n.path, e.outs[n.output])
 	}
 	switch {
 	case len(n.inputs) > 0:
@@ -112,7 +112,7 @@ type input struct {
 	dynamic  bool
 	elements int64 // of a row, if not dynamic
 	dims     []int64
-	leaf     int // the depth of the elements, from 1; 0: none has been seen
+	leaf     int // the depth of the elements, from 1; 0 before the first element
 }
 
 func newInput(spec tensor.Spec, sig *tensor.Signature) input {
@@ -139,7 +139,8 @@ func newInput(spec tensor.Spec, sig *tensor.Signature) input {
 	return in
 }
 
-// scalar: a row is one element, however many dimensions of 1 it has, so that it needs no array.
+// scalar reports whether a row is one element, with any number of dimensions of 1, and so needs no
+// array.
 func (in *input) scalar() bool { return !in.dynamic && in.elements == 1 }
 
 func (in *input) wrong(n *node, what string) error {
@@ -167,7 +168,7 @@ func (in *input) read(s *scanner, n *node, c *tensor.Column, depth int) error {
 		return nil
 	}
 	if in.leaf > 0 && in.leaf < len(in.dims) {
-		return in.wrong(n, "is nested less deep")
+		return in.wrong(n, "is not nested deep enough")
 	}
 	for i, d := range in.dims {
 		if d < 0 { // below an empty array
@@ -186,7 +187,7 @@ func (in *input) read(s *scanner, n *node, c *tensor.Column, depth int) error {
 // array reads an array whose elements lie at the given level, from 1.
 func (in *input) array(s *scanner, n *node, c *tensor.Column, depth, level int) error {
 	if level > len(in.dims) {
-		return in.wrong(n, "is nested deeper")
+		return in.wrong(n, "is nested too deep")
 	}
 	if err := s.open(depth); err != nil {
 		return err

@@ -60,8 +60,8 @@ func TestEncode(t *testing.T) {
 		{nested, fp32, row(), `{"a":{"b":{"d":1,"c":7},"e":[]},"c":1}`, f(7), ""},
 		{nested, fp32, row(), `{"a":{"b":[7]}}`, nil, `field "a.b" is an array; want an object with field "a.b.c"`},
 		{nested, fp32, row(), `{"a":{"b":{}}}`, nil, `field "a.b.c" is missing; input "x" takes FP32[]: a number`},
-		{nested, fp32, row(), `{"a":{},"a":{"b":{"c":1}}}`, nil, `field "a" is there twice`},
-		{nested, fp32, row(), `{"a":{"b":{"c":1,"c":1}}}`, nil, `field "a.b.c" is there twice`},
+		{nested, fp32, row(), `{"a":{},"a":{"b":{"c":1}}}`, nil, `the record has field "a" twice`},
+		{nested, fp32, row(), `{"a":{"b":{"c":1,"c":1}}}`, nil, `the record has field "a.b.c" twice`},
 
 		// Shapes.
 		{Mapping{}, fp32, row(), `{"x":3}`, f(3), ""},
@@ -80,10 +80,10 @@ func TestEncode(t *testing.T) {
 		{Mapping{}, fp32, row(2, 2), `{"x":[[1,2],3]}`, nil, "elements and arrays side by side"},
 		{Mapping{}, fp32, row(2, 2), `{"x":[1,[2,3]]}`, nil, "elements and arrays side by side"},
 		{Mapping{}, fp32, row(2, 2), `{"x":[[],1]}`, nil, "elements and arrays side by side"},
-		{Mapping{}, fp32, row(2, 2), `{"x":[[[1]]]}`, nil, "is nested deeper"},
+		{Mapping{}, fp32, row(2, 2), `{"x":[[[1]]]}`, nil, "is nested too deep"},
 		{Mapping{}, fp32, row(-1, -1), `{"x":[[1,2],[3,4],[5,6]]}`, f(1, 2, 3, 4, 5, 6), ""},
-		{Mapping{}, fp32, row(-1, -1), `{"x":[1,2]}`, nil, "is nested less deep"},
-		{Mapping{}, fp32, row(2, 2, 1), `{"x":[[1,2],[3,4]]}`, nil, "is nested less deep"},
+		{Mapping{}, fp32, row(-1, -1), `{"x":[1,2]}`, nil, "is not nested deep enough"},
+		{Mapping{}, fp32, row(2, 2, 1), `{"x":[[1,2],[3,4]]}`, nil, "is not nested deep enough"},
 		{Mapping{}, fp32, row(2, 2, 1), `{"x":[1,2,3,4]}`, f(1, 2, 3, 4), ""},
 		{Mapping{}, fp32, row(-1, 2), `{"x":[]}`, nil, ""},
 		{Mapping{}, fp32, row(0, 2), `{"x":[]}`, nil, ""},
@@ -110,13 +110,13 @@ func TestEncode(t *testing.T) {
 		{Mapping{}, i64, row(), `{"x":-9223372036854775809}`, nil, "-9223372036854775809 is out of the range of INT64"},
 		{Mapping{}, i64, row(), `{"x":9223372036854775808}`, nil, "out of range"},
 		{Mapping{}, u64, row(), `{"x":18446744073709551615}`, le(uint64(math.MaxUint64)), ""},
-		{Mapping{}, u64, row(), `{"x":18446744073709551616}`, nil, "no integer in the range of UINT64"},
+		{Mapping{}, u64, row(), `{"x":18446744073709551616}`, nil, "not an integer in the range of UINT64"},
 		{Mapping{}, u64, row(), `{"x":-1}`, nil, "out of range"},
 		{Mapping{}, u64, row(), `{"x":-0}`, le(uint64(0)), ""},
 		{Mapping{}, i64, row(), `{"x":1.50e1}`, le(int64(15)), ""},
-		{Mapping{}, i64, row(), `{"x":4503599627370496.4}`, nil, "4503599627370496.4 is no integer"},
-		{Mapping{}, i64, row(), `{"x":1e999999999999999999999999}`, nil, "no integer in the range of INT64"},
-		{Mapping{}, i64, row(), `{"x":0.` + strings.Repeat("1", 99) + `}`, nil, "0.11111111111111111111111111111111111111... is no integer"},
+		{Mapping{}, i64, row(), `{"x":4503599627370496.4}`, nil, "4503599627370496.4 is not an integer"},
+		{Mapping{}, i64, row(), `{"x":1e999999999999999999999999}`, nil, "not an integer in the range of INT64"},
+		{Mapping{}, i64, row(), `{"x":0.` + strings.Repeat("1", 99) + `}`, nil, "0.11111111111111111111111111111111111111... is not an integer"},
 		{Mapping{}, tensor.Int8, row(), `{"x":128}`, nil, "out of range"},
 		{Mapping{}, tensor.Bool, row(2), `{"x":[true,false]}`, []byte{1, 0}, ""},
 		{Mapping{}, tensor.Bool, row(), `{"x":1}`, nil, `holds a number; input "x" takes BOOL[]: a boolean`},
@@ -146,9 +146,9 @@ func TestEncode(t *testing.T) {
 		{Mapping{}, fp32, row(), `{"x" 1}`, nil, "'1' where a colon"},
 		{Mapping{}, fp32, row(), `{"k":tru,"x":1}`, nil, "where the rest of true"},
 		{Mapping{}, fp32, row(), "{\"k\":\"\n\",\"x\":1}", nil, "control character 0x0a"},
-		{Mapping{}, fp32, row(), `{"x":1,"y":2}`, nil, `the record has a field "y" already, where output "y" should go`},
+		{Mapping{}, fp32, row(), `{"x":1,"y":2}`, nil, `the record already has a field "y", where output "y" goes`},
 		{Mapping{Overwrite: true}, fp32, row(), `{"x":1,"y":2}`, f(1), ""},
-		{Mapping{Overwrite: true}, fp32, row(), `{"x":1,"y":2,"y":3}`, nil, `field "y" is there twice`},
+		{Mapping{Overwrite: true}, fp32, row(), `{"x":1,"y":2,"y":3}`, nil, `the record has field "y" twice`},
 	} {
 		sig := model(c.dt, c.row...)
 		b := tensor.NewBatch(&sig)
@@ -210,7 +210,7 @@ func TestIntegerAgainstBig(t *testing.T) {
 	}
 }
 
-// Whatever way a number is read, it is the nearest.
+// A number is rounded to the nearest value, on each path by which it is read.
 func TestNumbersAgainstStrconv(t *testing.T) {
 	seed := rand.Uint64()
 	rng := rand.New(rand.NewPCG(seed, 2))

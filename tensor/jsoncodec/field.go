@@ -104,8 +104,8 @@ func Scalar(record json.RawMessage, path []string) (text string, ok bool) {
 	return string(record[start:s.pos]), true
 }
 
-// enter goes to the value of a field of the object that begins here, and reports whether there is
-// one.
+// enter moves to the value of a field of the object that begins here. It returns false if the
+// object lacks the field.
 func (s *scanner) enter(field string, depth int) bool {
 	if s.peek() != '{' || s.open(depth) != nil {
 		return false

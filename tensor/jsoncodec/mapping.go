@@ -105,14 +105,14 @@ func (m Mapping) Validate() error {
 	}
 	for _, field := range m.Reserved {
 		if output, ok := taken[field]; ok {
-			errs = append(errs, fmt.Errorf("output %q goes to field %q, which the record has already when it comes here; choose another field", output, field))
+			errs = append(errs, fmt.Errorf("output %q goes to field %q, which the source adds to the record; choose another field", output, field))
 		}
 	}
 	paths := make(map[string]string)
 	for _, name := range sorted(m.Inputs) {
 		path := m.inputPath(name)
 		if slices.Contains(path, "") && m.Inputs[name].Field != "" {
-			errs = append(errs, fmt.Errorf("input %q comes from field %q; want names with single dots between", name, m.Inputs[name].Field))
+			errs = append(errs, fmt.Errorf("input %q comes from field %q; want names with single dots between them", name, m.Inputs[name].Field))
 		}
 		paths[key(path)] = name
 		if output, ok := taken[path[0]]; ok && !m.Overwrite {
@@ -130,7 +130,7 @@ func (m Mapping) Validate() error {
 	return errors.Join(errs...)
 }
 
-// key joins a path with a byte that no valid name holds.
+// key joins a path with a byte that no valid name contains.
 func key(path []string) string { return strings.Join(path, "\xff") }
 
 // inputPath returns the names that lead to an input's field.

@@ -22,7 +22,7 @@ func (in *input) number(s *scanner, n *node, c *tensor.Column) error {
 	case scale == 0:
 		err = c.AppendInt(v)
 	case in.spec.DType == tensor.FP32 && max(v, -v)>>24 == 0 && scale <= 10:
-		// Both are exact as float32, so the quotient is rounded once.
+		// Both are exact as float32, so only the quotient is rounded.
 		err = c.AppendNumber(float64(float32(v) / float32(tens[scale])))
 	case in.spec.DType == tensor.FP64 && max(v, -v)>>53 == 0:
 		err = c.AppendNumber(float64(v) / tens[scale])
@@ -38,8 +38,8 @@ func (in *input) number(s *scanner, n *node, c *tensor.Column) error {
 // tens are the powers of ten; those up to 10^10 are exact as float32, all of these as float64.
 var tens = [...]float64{1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18}
 
-// short reads an integer or a decimal fraction of at most 18 digits: v / 10^scale. It leaves -0
-// alone, which a floating-point number may be.
+// short reads an integer or a decimal fraction of at most 18 digits, as v / 10^scale. ok is false
+// for other numbers, and for -0, which is not 0 in floating point.
 func short(lit []byte) (v int64, scale int, ok bool) {
 	digits := lit
 	if lit[0] == '-' {
@@ -75,7 +75,7 @@ func (in *input) long(n *node, c *tensor.Column, lit []byte) error {
 		v, negative, ok := integer(lit)
 		switch {
 		case !ok:
-			return fmt.Errorf("%s is no integer in the range of %s", clip(lit), in.spec.DType)
+			return fmt.Errorf("%s is not an integer in the range of %s", clip(lit), in.spec.DType)
 		case negative && v <= 1<<63:
 			return c.AppendInt(-int64(v))
 		case !negative:
@@ -93,15 +93,15 @@ func (in *input) long(n *node, c *tensor.Column, lit []byte) error {
 	return c.AppendNumber(v)
 }
 
-// unrounded returns a float64 that is on the same side of v as the number lit, if v is short enough
-// to lie in the middle between two of FP16 or BF16: rounded once more it would be taken for that
-// middle.
+// unrounded corrects for rounding twice. v is the number lit, rounded to a float64. If v may lie in
+// the middle between two numbers of FP16 or BF16, unrounded returns a float64 on the same side of v
+// as lit, so that the next rounding goes the right way.
 func unrounded(lit []byte, v float64) float64 {
 	const short = 1<<40 - 1
 	if v == 0 || math.Float64bits(v)&short != 0 || len(lit) <= 17 {
-		return v // as many digits are exact in the middle of two
+		return v // a lit of so few digits that rounds to a middle is that middle
 	}
-	// v has a finite number of decimal places, which this prints all.
+	// v has a finite number of decimal places, and this prints all of them.
 	digits, point := decimal(lit)
 	middle, at := decimal(strconv.AppendFloat(nil, v, 'e', 800, 64))
 	switch cmp.Or(cmp.Compare(point, at), bytes.Compare(digits, middle)) {
@@ -113,8 +113,8 @@ func unrounded(lit []byte, v float64) float64 {
 	return v
 }
 
-// decimal returns the digits of a number without its sign and the zeros before and behind them, and
-// how many of them stand before the point; it may be fewer than none.
+// decimal returns the digits of a number, without its sign and without leading and trailing zeros,
+// and the number of digits before the point, which may be negative.
 func decimal(lit []byte) (digits []byte, point int64) {
 	var exp int64
 	if i := bytes.IndexAny(lit, "eE"); i >= 0 {
@@ -135,7 +135,7 @@ func clip(lit []byte) string {
 }
 
 // integer reads a number that may have a fraction and an exponent, such as 1.50e3. ok is false if
-// it is no integer or its magnitude does not fit 64 bits.
+// it is not an integer, or if its magnitude does not fit 64 bits.
 func integer(lit []byte) (magnitude uint64, negative, ok bool) {
 	if lit[0] == '-' {
 		negative, lit = true, lit[1:]
@@ -185,7 +185,7 @@ func integer(lit []byte) (magnitude uint64, negative, ok bool) {
 	return magnitude, negative, exp == 0
 }
 
-// exponent reads an exponent and stops far beyond what any record's digits can make up for.
+// exponent reads an exponent. It stops at a value far beyond what a record's digits can balance.
 func exponent(lit []byte) int64 {
 	sign := int64(1)
 	switch lit[0] {

@@ -20,7 +20,7 @@ func (s *scanner) bad(format string, a ...any) error {
 	return fmt.Errorf("invalid JSON at byte %d: %s", s.pos, fmt.Sprintf(format, a...))
 }
 
-// unexpected says what stands where want should.
+// unexpected returns an error that says what stands in the place of want.
 func (s *scanner) unexpected(want string) error {
 	if s.pos >= len(s.data) {
 		return s.bad("it ends where %s should follow", want)
@@ -39,7 +39,7 @@ func (s *scanner) space() {
 	}
 }
 
-// peek returns the next byte, or 0 at the end, which is no valid byte outside of strings.
+// peek returns the next byte, or 0 at the end. A 0 is not valid in JSON.
 func (s *scanner) peek() byte {
 	if s.pos < len(s.data) {
 		return s.data[s.pos]
@@ -94,8 +94,8 @@ func hex(c byte) (rune, bool) {
 	return 0, false
 }
 
-// unescape returns the text that raw, which str has passed, stands for; false if that is not
-// Unicode: half a surrogate pair. The text is valid until the next call.
+// unescape returns the text of raw, which str has checked. It returns false for half a surrogate
+// pair, which is not Unicode. The text is valid until the next call.
 func (s *scanner) unescape(raw []byte) ([]byte, bool) {
 	out := s.scratch[:0]
 	for i := 0; i < len(raw); {
@@ -200,7 +200,7 @@ func (s *scanner) word(w string) error {
 	return nil
 }
 
-// skip passes a value of any kind, which lies in depth arrays and objects.
+// skip passes a value of any kind. depth is the number of arrays and objects around it.
 func (s *scanner) skip(depth int) error {
 	switch c := s.peek(); {
 	case c == '"':
@@ -247,8 +247,8 @@ func (s *scanner) open(depth int) error {
 	return nil
 }
 
-// next goes on to an array's or object's next element, past the comma, or past its end: then it
-// returns false.
+// next moves to the next element of an array or object, past the comma. At the end it moves past
+// the end and returns false.
 func (s *scanner) next(object, first bool) (bool, error) {
 	end, want := byte(']'), "a comma or the array's end"
 	if object {

@@ -9,8 +9,8 @@ import (
 	"github.com/tensorferry/tensorferry/tensor"
 )
 
-// The model's own shapes say what is an array, and how deep; the data never do. What is written is
-// read again.
+// The model's own shapes decide what is an array, and how deep, and never the data. Written values
+// can be read again.
 func TestShapesFollowTheSignature(t *testing.T) {
 	shape := func(dims ...int64) tensor.Shape { return dims }
 	for _, c := range []struct {
@@ -59,7 +59,7 @@ func TestShapesFollowTheSignature(t *testing.T) {
 	}
 }
 
-// One element feeds whatever is one element by the model's shape, and nothing else.
+// A bare value feeds exactly those inputs that are one element by the model's shape.
 func TestNumberForOneElement(t *testing.T) {
 	for _, c := range []struct {
 		row  tensor.Shape
@@ -84,7 +84,7 @@ func TestNumberForOneElement(t *testing.T) {
 	}
 }
 
-// A model that was made for one batch is called so where a record does not suit it.
+// An error about a model with a fixed batch says that its batch is fixed.
 func TestFixedBatchIsNamed(t *testing.T) {
 	const note = "the model has a fixed batch of "
 	for _, c := range []struct {

@@ -23,7 +23,7 @@ func (k known) rules(text []byte) (n int, err error) {
 			n++
 			where := g.Name + "/" + r.Alert
 			if r.Alert == "" {
-				errs = append(errs, fmt.Errorf("%s: a rule that is no alert", where))
+				errs = append(errs, fmt.Errorf("%s: the rule is not an alert", where))
 			}
 			if _, err := k.check(r.Expr); err != nil {
 				errs = append(errs, fmt.Errorf("%s: %w", where, err))
@@ -36,7 +36,7 @@ func (k known) rules(text []byte) (n int, err error) {
 	return n, errors.Join(errs...)
 }
 
-// dashboard is what Grafana asks of a file, as far as it concerns us.
+// dashboard is the part of Grafana's file format that is checked here.
 type dashboard struct {
 	Title, UID    string
 	SchemaVersion int
@@ -60,8 +60,8 @@ var (
 	legend      = regexp.MustCompile(`\{\{(\w+)\}\}`)
 )
 
-// dashboard checks a dashboard: its expressions, the variables in them, and that no two panels are
-// one above the other.
+// dashboard checks a dashboard: its expressions, the variables in them, and that no two panels
+// overlap.
 func (k known) dashboard(text []byte) (n int, err error) {
 	var d dashboard
 	if err := json.Unmarshal(text, &d); err != nil {
@@ -72,7 +72,7 @@ func (k known) dashboard(text []byte) (n int, err error) {
 	if d.Title == "" || d.UID == "" || d.SchemaVersion == 0 || len(d.Panels) == 0 {
 		bad("want a title, a uid, a schemaVersion and panels")
 	}
-	// Grafana's own, by what could stand in its place.
+	// Grafana's own variables, with a possible value of each.
 	variables := map[string]string{"__rate_interval": "5m", "__interval": "1m", "__range": "1h"}
 	for _, v := range d.Templating.List {
 		variables[v.Name] = "x"
@@ -80,38 +80,38 @@ func (k known) dashboard(text []byte) (n int, err error) {
 			continue
 		}
 		if m := labelValues.FindStringSubmatch(v.Query); m == nil || k.of(m[1]) == "" {
-			bad("the variable %s asks %s", v.Name, v.Query)
+			bad("the variable %s has the query %s; want label_values of a known metric", v.Name, v.Query)
 		}
 	}
 	ids := map[int]bool{}
 	for i, p := range d.Panels {
 		if p.Title == "" || p.Type == "" || ids[p.ID] || len(p.Targets) == 0 {
-			bad("panel %d, %q: want a title, a type, an id of its own and targets", i, p.Title)
+			bad("panel %d, %q: want a title, a type, a unique id and targets", i, p.Title)
 		}
 		ids[p.ID] = true
 		if u := p.Datasource.UID; p.Datasource.Type != "prometheus" || variables[strings.Trim(u, "${}")] == "" {
-			bad("%q asks the data source %q; want a variable, since nobody else has our own", p.Title, u)
+			bad("%q uses the data source %q; want a variable, since other Grafana servers do not have that source", p.Title, u)
 		}
 		for _, o := range d.Panels[:i] {
 			a, b := p.GridPos, o.GridPos
 			if a.X < b.X+b.W && b.X < a.X+a.W && a.Y < b.Y+b.H && b.Y < a.Y+a.H {
-				bad("%q lies on %q", p.Title, o.Title)
+				bad("%q overlaps %q", p.Title, o.Title)
 			}
 		}
 		if a := p.GridPos; a.W < 1 || a.H < 1 || a.X+a.W > 24 {
-			bad("%q is no part of a grid of 24 columns", p.Title)
+			bad("%q does not fit a grid of 24 columns", p.Title)
 		}
 		refs := map[string]bool{}
 		for _, t := range p.Targets {
 			n++
 			if t.RefID == "" || refs[t.RefID] {
-				bad("%q: want a refId of its own for each target", p.Title)
+				bad("%q: want a unique refId for each target", p.Title)
 			}
 			refs[t.RefID] = true
 			expr := variable.ReplaceAllStringFunc(t.Expr, func(s string) string {
 				to, ok := variables[strings.Trim(s, "${}")]
 				if !ok {
-					bad("%q: there is no variable %s", p.Title, s)
+					bad("%q: the variable %s is not defined", p.Title, s)
 				}
 				return to
 			})
@@ -120,10 +120,10 @@ func (k known) dashboard(text []byte) (n int, err error) {
 			}
 			for _, m := range legend.FindAllStringSubmatch(t.LegendFormat, -1) {
 				if !strings.Contains(t.Expr, "by (") {
-					continue // every label is there
+					continue // all labels are kept
 				}
 				if by := t.Expr[strings.Index(t.Expr, "by (")+4:]; !strings.Contains(by[:strings.IndexByte(by, ')')], m[1]) {
-					bad("%q: the legend names %s, which %s has lost", p.Title, m[1], t.Expr)
+					bad("%q: the legend names %s, which %s drops", p.Title, m[1], t.Expr)
 				}
 			}
 		}

@@ -1,10 +1,10 @@
 // Command alerts checks alert rules and dashboards as Prometheus would: alerts -metrics
 // PREFIX=DOC.md ... FILE...
 //
-// A .yaml file is read by Prometheus' own reader of rules, with its templates. A .json file is a
-// Grafana dashboard, of which each expression is parsed by Prometheus' own parser. Then it looks
-// for what loads and says nothing: a metric or a label that is not in the lists of the documents, a
-// rate of a gauge, a quantile of what is no histogram.
+// It reads a .yaml file with Prometheus' own reader of rules and templates. A .json file is a
+// Grafana dashboard, whose expressions it parses with Prometheus' own parser. Then it finds
+// expressions that load but never give a sensible value: a metric or a label that the documents do
+// not list, a rate of a gauge, a quantile of a metric that is not a histogram.
 package main
 
 import (
@@ -21,10 +21,10 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 )
 
-// known are the metrics of the documents, by their whole names.
+// known has the types of the metrics in the documents, by their full names.
 type known map[string]string // type: counter, gauge or histogram
 
-// read takes the rows | `name` | type | of a document. A row may have several names.
+// read reads the rows | `name` | type | of a document. A row may have several names.
 func (k known) read(arg string) error {
 	prefix, file, ok := strings.Cut(arg, "=")
 	if !ok {
@@ -47,8 +47,8 @@ func (k known) read(arg string) error {
 
 var metricRow = regexp.MustCompile("(?m)^\\| `(\\w+)` \\| (counter|gauge|histogram) \\|")
 
-// of returns the type of what a selector names: for the parts of a histogram "bucket" and
-// "counter", "" if it is nothing.
+// of returns the type of the metric that a selector names. It is "bucket" or "counter" for the
+// parts of a histogram, and "" for an unknown metric.
 func (k known) of(name string) string {
 	if t := k[name]; t == "counter" || t == "gauge" {
 		return t
@@ -61,10 +61,11 @@ func (k known) of(name string) string {
 	return ""
 }
 
-// Labels that our metrics have, the sidecar's among them, and the one that a scrape adds.
+// knownLabels has the labels of our metrics, including the sidecar's, and the one that a scrape
+// adds.
 var knownLabels = []string{"job", "operator", "subtask", "le", "instance", "model", "stage", "reason", "code"}
 
-// check parses an expression and looks for what it names.
+// check parses an expression and checks the metrics and labels in it.
 func (k known) check(expr string) (selectors int, err error) {
 	root, err := parser.ParseExpr(expr)
 	if err != nil {
@@ -74,7 +75,7 @@ func (k known) check(expr string) (selectors int, err error) {
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	label := func(name string) {
 		if !slices.Contains(knownLabels, name) {
-			bad("the label %s is none of ours", name)
+			bad("the label %s is not one of ours", name)
 		}
 	}
 	parser.Inspect(root, func(n parser.Node, path []parser.Node) error {
@@ -92,30 +93,30 @@ func (k known) check(expr string) (selectors int, err error) {
 				}
 			}
 			if call := within(path); call != "" && (call == "deriv") != (kind == "gauge") {
-				bad("%s of the %s %s", call, kind, n.Name)
+				bad("%s does not suit the %s %s", call, kind, n.Name)
 			} else if call == "" && kind != "gauge" {
-				bad("the %s %s as it is, without rate or increase", kind, n.Name)
+				bad("the %s %s is used without rate or increase", kind, n.Name)
 			}
 			if kind == "bucket" && !under(path, "histogram_quantile") {
-				bad("%s outside of histogram_quantile", n.Name)
+				bad("%s is used outside of histogram_quantile", n.Name)
 			}
 		case *parser.AggregateExpr:
 			for _, l := range n.Grouping {
 				label(l)
 			}
 			if under(path, "histogram_quantile") && !n.Without && !slices.Contains(n.Grouping, "le") {
-				bad("a quantile of sums that have lost the label le")
+				bad("the quantile is of sums without the label le")
 			}
 		}
 		return nil
 	})
 	if selectors == 0 {
-		bad("it names no metric")
+		bad("the expression names no metric")
 	}
 	return selectors, errors.Join(errs...)
 }
 
-// within is which function of a range stands around a selector, if one does.
+// within returns the name of the range function around a selector, or "".
 func within(path []parser.Node) string {
 	for _, n := range slices.Backward(path) {
 		if c, ok := n.(*parser.Call); ok && slices.Contains([]string{"rate", "irate", "increase", "deriv", "delta"}, c.Func.Name) {

@@ -28,12 +28,13 @@ func checkFile(name string) ([]finding, error) {
 	}
 }
 
-// width is how many columns a line takes.
+// width returns the number of columns of a line.
 func width(line string) int {
 	return utf8.RuneCountInString(line) + strings.Count(line, "\t")*(tabWidth-1)
 }
 
-// oneWord reports whether text, without what marks it as a comment or an item, could not be broken.
+// oneWord reports whether text is a single word, which cannot be wrapped. Its comment or list marker
+// is removed.
 func oneWord(text string) bool { return len(strings.Fields(text)) <= 1 }
 
 var (
@@ -41,7 +42,7 @@ var (
 	output    = regexp.MustCompile(`(?i)^//\s*(unordered )?output:`)
 )
 
-// checkGo looks at the lines that a comment ends.
+// checkGo checks the lines of comments, with the code before them.
 func checkGo(name string, data []byte) ([]finding, error) {
 	fset := token.NewFileSet()
 	file, err := parser.ParseFile(fset, name, data, parser.ParseComments|parser.SkipObjectResolution)
@@ -63,7 +64,7 @@ func checkGo(name string, data []byte) ([]finding, error) {
 				continue
 			}
 			if output.MatchString(comment.Text) {
-				break // What an example prints is as wide as it is.
+				break // do not check the output of an example
 			}
 			first := fset.PositionFor(comment.Pos(), false).Line
 			for i, text := range strings.Split(comment.Text, "\n") {
@@ -78,7 +79,7 @@ func checkGo(name string, data []byte) ([]finding, error) {
 	return found, nil
 }
 
-// cgoPreambles are the comments that are C.
+// cgoPreambles returns the comments that contain C code.
 func cgoPreambles(file *ast.File) (out []*ast.CommentGroup) {
 	for _, decl := range file.Decls {
 		gen, ok := decl.(*ast.GenDecl)
@@ -99,9 +100,9 @@ var (
 	marker = regexp.MustCompile(`^[\s>]*(?:(?:[-*+]|\d+[.)]|\[[^\]]+\]:)\s+)*`)
 )
 
-// checkMarkdown looks at the lines outside of tables and blocks of code.
+// checkMarkdown checks the lines outside tables and code blocks.
 func checkMarkdown(text string) (found []finding) {
-	open := "" // the fence of the block of code that we are in
+	open := "" // the fence of the open code block
 	for i, line := range strings.Split(text, "\n") {
 		line = strings.TrimSuffix(line, "\r")
 		if m := fence.FindStringSubmatch(line); m != nil {

@@ -1,11 +1,11 @@
-// Command columns finds lines that are too wide to be read beside one another: comments of Go files
-// and text of Markdown files with more than 100 columns, of which a tab takes 4.
+// Command columns finds lines with more than 100 columns in the comments of Go files and in the
+// text of Markdown files. A tab counts as 4 columns.
 //
 //	columns FILE...
 //
-// It prints each such line as FILE:LINE and exits with 1 if there is one. Exempt is what has its
-// width from elsewhere: generated files; directives and what an example prints; Markdown's tables
-// and blocks of code; and a single long word, such as an address, that has its line to itself.
+// It prints each such line as FILE:LINE, and exits with 1 if there is one. It does not check
+// generated files, directives, the output of examples, tables and code blocks of Markdown, and
+// lines with a single long word, such as an address.
 package main
 
 import (

@@ -1,9 +1,9 @@
 // Command manifests checks Kubernetes manifests without a cluster: manifests FILE...
 //
-// Each document is decoded strictly into Kubernetes' own types, so an unknown field, a wrong type
-// or a field that comes twice is an error, as in `kubectl apply --validate=strict`. Then it looks
-// for what a server would accept and nobody wants: mounts without a volume, probes of a port that
-// is not there, a selector that does not select, and too little time to stop.
+// It decodes each document strictly into Kubernetes' own types. So an unknown field, a wrong type
+// or a duplicate field is an error, as in `kubectl apply --validate=strict`. Then it finds mistakes
+// that a server would accept: mounts without a volume, probes of a port that does not exist, a
+// selector that does not match its pods, and too little time to stop.
 package main
 
 import (
@@ -83,7 +83,7 @@ func checkFile(text []byte) (docs int, err error) {
 			}
 			pods = append(pods, s.Spec.Template.Spec)
 		default:
-			return docs, fmt.Errorf("document %d is %s %s, which is not checked here", docs, kind.APIVersion, kind.Kind)
+			return docs, fmt.Errorf("document %d is %s %s, a kind that this command cannot check", docs, kind.APIVersion, kind.Kind)
 		}
 	}
 	var errs []error
@@ -93,7 +93,7 @@ func checkFile(text []byte) (docs int, err error) {
 	return docs, errors.Join(errs...)
 }
 
-// checkPod checks what refers to what.
+// checkPod checks the references within a pod, and its limits.
 func checkPod(p *corev1.PodSpec, configs map[string]bool) error {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
@@ -101,13 +101,13 @@ func checkPod(p *corev1.PodSpec, configs map[string]bool) error {
 	for _, v := range p.Volumes {
 		volumes[v.Name] = false
 		if v.ConfigMap != nil && !configs[v.ConfigMap.Name] {
-			bad("volume %s: no ConfigMap %s in the file", v.Name, v.ConfigMap.Name)
+			bad("volume %s: the file has no ConfigMap %s", v.Name, v.ConfigMap.Name)
 		}
 	}
 	for _, c := range slices.Concat(p.InitContainers, p.Containers) {
 		for _, m := range c.VolumeMounts {
 			if _, ok := volumes[m.Name]; !ok {
-				bad("container %s mounts %s, which is no volume", c.Name, m.Name)
+				bad("container %s mounts %s, which is not a volume", c.Name, m.Name)
 			}
 			volumes[m.Name] = true
 		}
@@ -119,27 +119,27 @@ func checkPod(p *corev1.PodSpec, configs map[string]bool) error {
 			if !slices.ContainsFunc(c.Ports, func(cp corev1.ContainerPort) bool {
 				return port.Type == intstr.String && cp.Name == port.StrVal || port.Type == intstr.Int && cp.ContainerPort == port.IntVal
 			}) {
-				bad("container %s: a probe asks port %s, which it has not", c.Name, port.String())
+				bad("container %s: a probe uses port %s, which the container does not have", c.Name, port.String())
 			}
 		}
 		if c.SecurityContext == nil || c.SecurityContext.AllowPrivilegeEscalation == nil || *c.SecurityContext.AllowPrivilegeEscalation {
 			bad("container %s may gain privileges", c.Name)
 		}
 		if c.Resources.Limits.Memory().IsZero() {
-			bad("container %s has no limit of memory", c.Name)
+			bad("container %s has no memory limit", c.Name)
 		}
 	}
 	for _, c := range p.InitContainers {
 		if c.RestartPolicy == nil || *c.RestartPolicy != corev1.ContainerRestartPolicyAlways || c.StartupProbe == nil {
-			bad("container %s is no sidecar that the job waits for: want restartPolicy Always and a startupProbe", c.Name)
+			bad("container %s is not a sidecar that the job waits for; want restartPolicy Always and a startupProbe", c.Name)
 		}
 	}
 	for name, used := range volumes {
 		if !used {
-			bad("volume %s is mounted nowhere", name)
+			bad("volume %s is not mounted", name)
 		}
 	}
-	// The job has 30 s to stop, what it calls 15 s after that.
+	// The job has 30 s to stop, and after that its model server has 15 s.
 	if g := p.TerminationGracePeriodSeconds; g == nil || *g < 45 {
 		bad("terminationGracePeriodSeconds must be at least 45")
 	}

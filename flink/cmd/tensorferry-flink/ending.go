@@ -14,41 +14,42 @@ import (
 	"github.com/tensorferry/tensorferry/job"
 )
 
-// ending waits for the end of a job, and brings it about when a signal asks for it.
+// ending waits for the end of a job, and ends the job when a signal asks for it.
 type ending struct {
 	w       *cli.World
 	spec    *job.Spec
 	cluster submit.Cluster
 	log     *slog.Logger
 	began   time.Time
-	before  []string // Flink's jobs of this name that were there before this one was submitted
+	before  []string // Flink's jobs of this name from before the submission
 	id      string   // Flink's id of the job, once Flink has it
-	// patience is how long Flink is asked to end the job until it does so, and how long it is
-	// waited for a savepoint's path when the job is over.
+	// patience is how long Flink is asked to end the job, and how long to wait for a
+	// savepoint's path when the job has ended.
 	patience time.Duration
 
-	asked     os.Signal // the first
-	insisted  bool      // there was a second
+	asked     os.Signal // the first signal
+	insisted  bool      // a second signal came
 	cancelled bool
 	stopping  bool // a savepoint is being taken
-	lost      bool // one was, as far as is known, and nobody said where
+	lost      bool // a savepoint was taken, as far as is known, but its path is not known
 	stopped   chan stopped
 }
 
-// flinkPatience is long for Flink, which has a job some seconds after the job server has taken it,
+// flinkPatience is long for Flink, which has a job some seconds after the job server accepted it,
 // and knows a savepoint's path when the job ends.
 const flinkPatience = 30 * time.Second
 
-// askAgain is the time between questions to Flink.
+// askAgain is the time between requests to Flink.
 const askAgain = 200 * time.Millisecond
 
-// stopped is how a stop with a savepoint went.
+// stopped is the outcome of a stop with a savepoint.
 type stopped struct {
 	path string
 	err  error
 }
 
-// wait returns the exit code. early is a signal that came before, or nil.
+// wait waits for the job's end and returns the exit code. early is a signal that came before, or
+// nil.
 func (e *ending) wait(ctx context.Context, j *submit.Job, early os.Signal) int {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -58,7 +59,7 @@ func (e *ending) wait(ctx context.Context, j *submit.Job, early os.Signal) int {
 	var savepoint string
 	var again <-chan time.Time // while Flink does not do what a signal asks for
 	var until time.Time
-	// end asks Flink to end the job, and gives up at its time.
+	// end asks Flink to end the job, and gives up at the time until.
 	end := func() error {
 		err := e.end(ctx)
 		switch {
@@ -73,7 +74,7 @@ func (e *ending) wait(ctx context.Context, j *submit.Job, early os.Signal) int {
 		}
 		return err
 	}
-	// Which job it is shows as soon as Flink has it. Later another of its name may have come.
+	// Find the job as soon as Flink has it. Later there may be another one of its name.
 	var look <-chan time.Time
 	if e.cluster.Address != "" {
 		look = time.After(0)
@@ -93,11 +94,11 @@ func (e *ending) wait(ctx context.Context, j *submit.Job, early os.Signal) int {
 				}
 			case st := <-e.stopped:
 				if savepoint = e.took(st); savepoint != "" {
-					again = nil // it has stopped, so nothing is left to be cancelled
+					again = nil // the job has stopped, so there is nothing to cancel
 				}
 			case err := <-done:
 				if err == nil && e.stopping {
-					// The job server is told of the end before the savepoint's path is.
+					// The job server knows of the end before Flink's answer has the savepoint's path.
 					select {
 					case st := <-e.stopped:
 						savepoint = e.took(st)
@@ -110,7 +111,7 @@ func (e *ending) wait(ctx context.Context, j *submit.Job, early os.Signal) int {
 		}
 		if heard != nil {
 			if e.cluster.Address == "" {
-				fmt.Fprintf(e.w.Stderr, "%s: the job goes on; end it in Flink's web UI or with its command (with --flink a signal ends it)\n", e.spec.Name)
+				fmt.Fprintf(e.w.Stderr, "%s: the job continues; end it in Flink's web UI or with Flink's command (with --flink a signal ends it)\n", e.spec.Name)
 				return cli.SignalCode(heard)
 			}
 			if e.asked == nil {
@@ -124,27 +125,27 @@ func (e *ending) wait(ctx context.Context, j *submit.Job, early os.Signal) int {
 			err = end()
 		}
 		if err != nil {
-			fmt.Fprintf(e.w.Stderr, "tensorferry-flink run: the job may go on: %v\n", err)
+			fmt.Fprintf(e.w.Stderr, "tensorferry-flink run: the job may still run: %v\n", err)
 			return exitFailed
 		}
 	}
 }
 
-// took notes how a stop with a savepoint went, and returns the savepoint's path.
+// took records the outcome of a stop with a savepoint, and returns the savepoint's path.
 func (e *ending) took(st stopped) string {
 	e.stopping = false
 	switch {
 	case errors.Is(st.err, submit.ErrStopUnknown):
 		e.lost = true
-		e.log.Warn("Flink does not say how the stop with a savepoint goes; a further signal cancels the job", "error", st.err)
+		e.log.Warn("the outcome of the stop with a savepoint is not known; another signal cancels the job", "error", st.err)
 	case st.err != nil:
-		e.log.Warn("the job could not be stopped with a savepoint; a further signal cancels it", "error", st.err)
+		e.log.Warn("the job could not be stopped with a savepoint; another signal cancels it", "error", st.err)
 	}
 	return st.path
 }
 
-// end asks Flink to end the job: to stop it with a savepoint, or to cancel it. An error says that
-// Flink does not, or not yet: it may not have the job yet, or no longer.
+// end asks Flink to stop the job with a savepoint, or to cancel it. After an error the job runs on;
+// Flink may not have it yet, or may not have it any more.
 func (e *ending) end(ctx context.Context) error {
 	if err := e.find(ctx); err != nil {
 		return err
@@ -160,7 +161,7 @@ func (e *ending) end(ctx context.Context) error {
 		return nil
 	}
 	e.log.Info("cancelling", "signal", e.asked.String(), "job", id)
-	e.cancelled = true // it may be, even if the answer gets lost
+	e.cancelled = true // it may be cancelled even if the answer is lost
 	return e.cluster.Cancel(ctx, id)
 }
 
@@ -178,31 +179,32 @@ func (e *ending) find(ctx context.Context) (err error) {
 	return nil
 }
 
-// found is find for a while: signals wait meanwhile. What is wrong is said when a signal comes.
+// found is find with a short timeout, because signals wait meanwhile. A later signal reports an
+// error.
 func (e *ending) found(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	return e.find(ctx) == nil
 }
 
-// over says how the job ended, and returns the exit code.
+// over prints how the job ended, and returns the exit code.
 func (e *ending) over(savepoint string, err error) int {
 	name := e.spec.Name
 	switch {
 	case savepoint != "":
-		fmt.Fprintf(e.w.Stderr, "%s: stopped; go on with --savepoint %s\n", name, savepoint)
+		fmt.Fprintf(e.w.Stderr, "%s: stopped; continue with --savepoint %s\n", name, savepoint)
 		return cli.SignalCode(e.asked)
 	case e.lost && err == nil:
-		fmt.Fprintf(e.w.Stderr, "%s: stopped; Flink's web UI says where its savepoint is\n", name)
+		fmt.Fprintf(e.w.Stderr, "%s: stopped; Flink's web UI shows the path of its savepoint\n", name)
 		return cli.SignalCode(e.asked)
 	case err == nil:
 		fmt.Fprintf(e.w.Stdout, "%s: finished in %.1fs\n", name, time.Since(e.began).Seconds())
 		return exitOK
 	case e.cancelled:
-		// Of a job that Flink has cancelled the job server says that it failed.
-		next := "go on with --resume"
+		// The job server reports a job that Flink has cancelled as failed.
+		next := "continue with --resume"
 		if e.spec.Source.File == nil {
-			next = "go on with --savepoint and a checkpoint that was kept"
+			next = "continue with --savepoint and a retained checkpoint"
 		}
 		fmt.Fprintf(e.w.Stderr, "%s: cancelled; %s\n", name, next)
 		return cli.SignalCode(e.asked)

@@ -18,37 +18,44 @@ import (
 	"github.com/tensorferry/tensorferry/job"
 )
 
-// defaultPool is where worker pools listen unless they are told otherwise.
+// defaultPool is the default address of worker pools.
 const defaultPool = "127.0.0.1:50000"
 
-const runDetails = `Submits the job to Beam's job server for Flink and waits for its end. The job file is that of tensorferry run. Parallelism,
-checkpoint interval, timeout and pause, and the restart strategy are taken from its keys.
+const runDetails = `Submits the job to Beam's job server for Flink, and waits for its end. The job file is the same as
+for tensorferry run. Its keys set the parallelism, the checkpoints' interval, timeout and pause,
+and the restart strategy.
 
-  --job-server HOST:PORT   Beam's job server (must be given)
+  --job-server HOST:PORT   Beam's job server (required)
   --worker-pool HOST:PORT  where each TaskManager finds its worker pool (default 127.0.0.1:50000)
-  --resume                 with files as source: go on with the results that the same job has left, failed or cancelled; start if there are none
+  --resume                 with files as the source: continue with the results that the same job
+                           left when it failed or was cancelled; start if there are none
   --savepoint PATH         start from this savepoint or retained checkpoint of Flink
-  --lost-state             with --savepoint: go on although it holds state of what the job has no more
-  --bundle-time DURATION   after how long a bundle ends (default 200ms; 20ms with topics, which are read for 200ms at a time)
-  --bundle-size N          records in a bundle (default 10000; with files as source a bundle is one split of a file)
+  --lost-state             with --savepoint: start even if it has state of operators that the job
+                           no longer has
+  --bundle-time DURATION   longest time of a bundle (default 200ms; 20ms with topics, which are
+                           read for 200ms at a time)
+  --bundle-size N          most records in a bundle (default 10000; with files as the source, a
+                           bundle is one split of a file)
   --flink HOST:PORT        Flink's REST interface, to end the job at a signal
-  --accept-growing-state   begin a job that reads topics, although it fills the TaskManager's heap
+  --accept-growing-state   start a job that reads topics, although it fills the TaskManager's heap
                            until it fails: Beam keeps 90 to 190 kB of every resumption of a partition
-                           (seen with four empty ones and 1 GiB: 660 MB after 3 minutes, FAILED after
-                           7:41). Without it such a job is refused, but for one that goes on with
-                           --savepoint. Files as the source need no such flag
-  --detach                 do not wait
+                           (four empty ones and a heap of 1 GiB: 660 MB after 3 minutes, FAILED after
+                           7:41). Without the flag such a job is refused, unless --savepoint continues
+                           one. Jobs that read files do not need it
+  --detach                 do not wait for the end
   --log-format FORMAT      text or json (default text)
 
-With --flink the first SIGINT, SIGTERM or SIGHUP ends the job: one with files as source is cancelled, and run --resume goes on with it; one that has no end is
-stopped with a savepoint, whose path is shown, and run --savepoint goes on with it. A second signal cancels. Without --flink a signal ends this
-process alone, and the job goes on.
+With --flink the first SIGINT, SIGTERM or SIGHUP ends the job. A job that reads files is cancelled;
+continue it with run --resume. A job that reads topics is stopped with a savepoint, whose path is
+printed; continue it with run --savepoint. A second signal cancels the job. Without --flink a
+signal ends only this process, and the job continues.
 
-exit codes: 0 done, 1 the job failed or was cancelled elsewhere, 2 wrong usage or job file, 129, 130 and 143 ended by SIGHUP, SIGINT and SIGTERM
+exit codes: 0 done, 1 the job failed or was cancelled elsewhere, 2 wrong usage or job file,
+129, 130 and 143 ended by SIGHUP, SIGINT and SIGTERM
 `
 
-const validateDetails = `Checks a job file for Flink, and says what is otherwise there than in tensorferry run, and
-whether run wants --accept-growing-state for it. Nothing is submitted.
+const validateDetails = `Checks a job file for Flink. It prints what works differently than in tensorferry run, and
+whether run needs --accept-growing-state for the job. Nothing is submitted.
 
 exit codes: 0 ok, 2 the file has faults
 `
@@ -83,7 +90,7 @@ func runJob(c *cli.Call) int {
 	fs.BoolVar(&o.IgnoreLostState, "lost-state", false, "")
 	fs.DurationVar(&o.MaxBundleTime, "bundle-time", 0, "")
 	fs.Func("bundle-size", "", func(text string) (err error) {
-		// Numbers of package flag take 010 for the octal of 8.
+		// Package flag would read 010 as octal 8.
 		if o.MaxBundleSize, err = strconv.Atoi(text); err != nil {
 			err = errors.New("want a whole number")
 		}
@@ -109,7 +116,7 @@ func runJob(c *cli.Call) int {
 	case o.MaxBundleTime < 0 || o.MaxBundleSize < 0:
 		return c.Misused("--bundle-time is %v and --bundle-size %d; want more than 0", o.MaxBundleTime, o.MaxBundleSize)
 	case o.IgnoreLostState && o.Savepoint == "":
-		return c.Misused("--lost-state goes with --savepoint")
+		return c.Misused("--lost-state needs --savepoint")
 	case !slices.Contains([]string{"text", "json"}, *format):
 		return c.Misused("--log-format is %q; want text or json", *format)
 	}
@@ -119,11 +126,11 @@ func runJob(c *cli.Call) int {
 		return exitUsage
 	}
 	if o.Savepoint != "" && spec.Source.File != nil {
-		return c.Misused("--savepoint is for topics as source; a job that reads files goes on with --resume")
+		return c.Misused("--savepoint is for jobs that read topics; continue a job that reads files with --resume")
 	}
-	// A job that goes on was accepted when it began.
+	// A job that continues was accepted when it started.
 	if err := jobfile.GrowingState(spec); err != nil && !*grow && o.Savepoint == "" {
-		fmt.Fprintf(c.Stderr, "%v; run the job in the embedded runtime (tensorferry run), or give --accept-growing-state\n", err)
+		fmt.Fprintf(c.Stderr, "%v; run the job in the embedded runtime (tensorferry run), or set --accept-growing-state\n", err)
 		return exitUsage
 	}
 	jobfile.Options(spec, &o)
@@ -149,7 +156,7 @@ func runJob(c *cli.Call) int {
 	flink := submit.Cluster{Address: *cluster}
 	var before []string
 	if flink.Address != "" && !*detach {
-		// The job is the one that comes now.
+		// The job is the one that appears after this.
 		s, err := c.UnlessSignalled(ctx, func(ctx context.Context) (err error) {
 			before, err = flink.Jobs(ctx, spec.Name)
 			return err

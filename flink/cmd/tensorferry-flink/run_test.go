@@ -41,7 +41,7 @@ func TestRun(t *testing.T) {
 		"failed":       {jobserver.Script{End: jobpb.JobState_FAILED, Messages: []string{"java.lang.E: x"}}, "", exitFailed, "", "tensorferry-flink run: the job job-1 failed: java.lang.E: x\n"},
 		"with failure": {jobserver.Script{End: jobpb.JobState_FAILED, Messages: []string{failure}}, "", exitFailed, "", "tensorferry-flink run: digits failed: no such model (class permanent, code NOT_FOUND, reason MODEL_NOT_FOUND)\n"},
 		"cancelled":    {jobserver.Script{End: jobpb.JobState_CANCELLED}, "", exitFailed, "", "tensorferry-flink run: digits was cancelled\n"},
-		"refused":      {jobserver.Script{Prepare: status.Error(codes.Internal, "no slots")}, "", exitFailed, "", "did not take the job digits: rpc error: code = Internal desc = no slots\n"},
+		"refused":      {jobserver.Script{Prepare: status.Error(codes.Internal, "no slots")}, "", exitFailed, "", "did not accept the job digits: rpc error: code = Internal desc = no slots\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := jobserver.Start(t, c.script)
@@ -186,7 +186,7 @@ func TestSignalCancels(t *testing.T) {
 		w := newWorld()
 		w.signalWhen("msg=submitted", sig)
 		got := program.Run(&w.World, []string{"run", jobFile(t), "--job-server", s.Address, "--flink", c.URL})
-		w.has(t, got, code, "", "digits: cancelled; go on with --resume\n")
+		w.has(t, got, code, "", "digits: cancelled; continue with --resume\n")
 		if c.questions() != "GET /jobs/overview; GET /jobs/overview; PATCH /jobs/j?mode=cancel" {
 			t.Errorf("asked %s", c.questions())
 		}
@@ -224,7 +224,7 @@ func TestSignalWithoutFlink(t *testing.T) {
 	w := newWorld()
 	w.signalWhen("msg=submitted", os.Interrupt)
 	code := program.Run(&w.World, []string{"run", jobFile(t), "--job-server", s.Address})
-	w.has(t, code, 130, "", "digits: the job goes on; end it in Flink's web UI")
+	w.has(t, code, 130, "", "digits: the job continues; end it in Flink's web UI")
 }
 
 // Some seconds pass from when the job server has taken a job to when Flink has it.
@@ -243,7 +243,7 @@ func TestSignalBeforeFlinkHasTheJob(t *testing.T) {
 	w := newWorld()
 	w.signalWhen("msg=submitted", os.Interrupt)
 	code := program.Run(&w.World, []string{"run", jobFile(t), "--job-server", s.Address, "--flink", c.URL})
-	w.has(t, code, 130, "", "digits: cancelled; go on with --resume\n")
+	w.has(t, code, 130, "", "digits: cancelled; continue with --resume\n")
 	w.has(t, code, 130, "", `the job cannot be ended yet; trying again" error="no job`)
 }
 
@@ -257,7 +257,7 @@ func TestAnotherOfTheName(t *testing.T) {
 		code int
 		want string
 	}{
-		"later":   {2, 130, "digits: cancelled; go on with --resume\n"},
+		"later":   {2, 130, "digits: cancelled; continue with --resume\n"},
 		"at once": {1, exitFailed, `several jobs "digits" were submitted`},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -331,7 +331,7 @@ func TestSignalFindsNothing(t *testing.T) {
 		want := `the job may go on: no job "digits" runs on Flink at ` + c.URL
 		if !flink {
 			c.Close()
-			want = "the job may go on: submit: Flink at " + c.URL
+			want = "the job may still run: submit: Flink at " + c.URL
 		}
 		w.signals <- os.Interrupt
 		w.has(t, e.wait(t.Context(), j, nil), exitFailed, "", want)
@@ -354,10 +354,10 @@ func TestStop(t *testing.T) {
 		code      int
 		out, errs string
 	}{
-		"taken":     {taken, jobpb.JobState_DONE, nil, nil, 143, "", "digits: stopped; go on with --savepoint file:/sp/1\n"},
+		"taken":     {taken, jobpb.JobState_DONE, nil, nil, 143, "", "digits: stopped; continue with --savepoint file:/sp/1\n"},
 		"lost":      {waits, jobpb.JobState_DONE, nil, nil, 143, "", lost},
 		"finished":  {failed, jobpb.JobState_DONE, nil, func(_ *surroundings, c *cluster) { c.ends() }, exitOK, "digits: finished in ", "no folder"},
-		"cancelled": {failed, jobpb.JobState_FAILED, nil, func(w *surroundings, _ *cluster) { w.signals <- os.Interrupt }, 143, "", "digits: cancelled; go on with --savepoint and a checkpoint that was kept\n"},
+		"cancelled": {failed, jobpb.JobState_FAILED, nil, func(w *surroundings, _ *cluster) { w.signals <- os.Interrupt }, 143, "", "digits: cancelled; continue with --savepoint and a retained checkpoint\n"},
 		"failed":    {failed, jobpb.JobState_FAILED, nil, func(_ *surroundings, c *cluster) { c.ends() }, exitFailed, "", "tensorferry-flink run: the job job-1 failed"},
 		"refused": {waits, jobpb.JobState_DONE, func(_ *surroundings, _ *cluster, what string, _ int) string {
 			if what == stop {
@@ -372,7 +372,7 @@ func TestStop(t *testing.T) {
 				return "503"
 			}
 			return ""
-		}, nil, 143, "", "digits: stopped; go on with --savepoint file:/sp/1\n"},
+		}, nil, 143, "", "digits: stopped; continue with --savepoint file:/sp/1\n"},
 		"forgotten": {taken, jobpb.JobState_DONE, func(_ *surroundings, _ *cluster, what string, _ int) string {
 			if what == at {
 				return "404"
@@ -399,7 +399,7 @@ func TestStop(t *testing.T) {
 				return "404"
 			}
 			return ""
-		}, nil, 143, "", "digits: stopped; go on with --savepoint file:/sp/1\n"},
+		}, nil, 143, "", "digits: stopped; continue with --savepoint file:/sp/1\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			script := jobserver.Script{Ends: make(chan struct{}), End: c.end}

@@ -13,15 +13,17 @@ import (
 	"github.com/tensorferry/tensorferry/internal/cli"
 )
 
-const workerDetails = `Serves workers to the Flink TaskManager on this machine: one pool beside each, next to the model server. A
-job finds it at the address of run --worker-pool, which is the same on all machines.
+const workerDetails = `Serves workers to the Flink TaskManager on this machine. Run one pool beside each TaskManager,
+next to the model server. A job finds its pool at the address of run --worker-pool, which is
+the same on all machines.
 
-  --listen HOST:PORT  where TaskManagers ask for workers (default 127.0.0.1:50000). Without a host it
-                      is loopback. Whoever reaches it can have work done here, files read and
-                      written among it, as the user of this process
+  --listen HOST:PORT  where TaskManagers ask for workers (default 127.0.0.1:50000). Without a host
+                      it is loopback. Any program that can reach it can run work here, which
+                      includes reading and writing files as the user of this process
   --log-format FORMAT text or json (default text)
 
-SIGTERM ends it. Jobs that have records here fail and start again by Flink's restart strategy; a supervisor should start the pool again.
+SIGTERM ends the pool. Jobs with records in it fail, and Flink's restart strategy starts them
+again. A supervisor should start the pool again.
 
 exit codes: 0 ended by a signal, 1 failed, 2 wrong usage
 `
@@ -42,7 +44,7 @@ func runWorker(c *cli.Call) int {
 		return c.Misused("--listen: %v", err)
 	}
 	if err != nil {
-		return c.Fails("--listen: %v", err) // taken, say, which may pass
+		return c.Fails("--listen: %v", err) // such as an address in use, which may become free
 	}
 	log := newLogger(c.Stderr, *format)
 	p := worker.New(log)
@@ -50,7 +52,7 @@ func runWorker(c *cli.Call) int {
 	go func() { served <- p.Serve(l) }()
 	log.Info("the worker pool is ready", "address", l.Addr().String())
 	if at, ok := l.Addr().(*net.TCPAddr); ok && !at.IP.IsLoopback() {
-		log.Warn("others than this machine may reach the worker pool, and have work done here as this user; listen on 127.0.0.1, or keep strangers from the port",
+		log.Warn("other machines may reach the worker pool, and run work here as this user; listen on 127.0.0.1, or protect the port with a firewall",
 			"address", at.String())
 	}
 	select {
@@ -65,8 +67,8 @@ func runWorker(c *cli.Call) int {
 	}
 }
 
-// listenAt is the address for --listen. A port without a host would be that of all interfaces,
-// which only a host that says so is.
+// listenAt returns the address for --listen. A port without a host is one of loopback; only an
+// explicit host listens on other interfaces.
 func listenAt(address string) string {
 	if host, port, err := net.SplitHostPort(address); err == nil && host == "" {
 		return net.JoinHostPort("127.0.0.1", port)
@@ -74,13 +76,13 @@ func listenAt(address string) string {
 	return address
 }
 
-// closeLimit bounds how long a worker pool that ends closes what its workers have kept. The unit
-// for systemd waits a little longer.
+// closeLimit bounds the time in which an ending pool closes what its workers have kept. The systemd
+// unit waits a little longer.
 const closeLimit = 10 * time.Second
 
-// closeKept closes what is kept between bundles: channels, behind which are the sidecars that jobs
-// bring along with their files, and clients of brokers. A bundle that is at work on one of them
-// leaves it when it finds its worker ended.
+// closeKept closes what is kept between bundles: channels, with the sidecars that job files bring,
+// and clients of brokers. A bundle that uses one of them lets it go when it notices that its worker
+// has ended.
 func closeKept(log *slog.Logger) {
 	ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
 	defer cancel()

@@ -27,7 +27,7 @@ func TestWorkerListensOnLoopback(t *testing.T) {
 		w := newWorld()
 		w.signals <- syscall.SIGTERM
 		w.has(t, program.Run(&w.World, []string{"worker", "--listen", listen}), exitOK, "", "the worker pool is ready")
-		if said := w.errs.String(); strings.Contains(said, "others than this machine may reach the worker pool") != others {
+		if said := w.errs.String(); strings.Contains(said, "other machines may reach the worker pool") != others {
 			t.Errorf("--listen %s: want a warning: %v; it says\n%s", listen, others, said)
 		}
 	}

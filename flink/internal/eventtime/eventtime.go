@@ -1,5 +1,5 @@
-// Package eventtime takes event times from Beam's form to the operator's and back. Both count
-// milliseconds since the Unix epoch; they differ in what stands for no time at all.
+// Package eventtime converts event times between Beam's form and the operator's. Both count
+// milliseconds since the Unix epoch. They differ in the value that means no time.
 package eventtime
 
 import (
@@ -11,8 +11,8 @@ import (
 	"github.com/tensorferry/tensorferry/async"
 )
 
-// FromBeam returns the operator's form. Beam gives elements that have no time its smallest one.
-// What is out of the operator's range is none.
+// FromBeam returns the operator's form. Beam's smallest time, which elements without a time have,
+// and times out of the operator's range become async.NoTime.
 func FromBeam(t beam.EventTime) async.EventTime {
 	if at := async.EventTime(t); at.Valid() {
 		return at
@@ -20,7 +20,7 @@ func FromBeam(t beam.EventTime) async.EventTime {
 	return async.NoTime
 }
 
-// ToBeam returns Beam's form. What is none, or out of range, is its smallest.
+// ToBeam returns Beam's form. No time, and a time out of range, become Beam's smallest time.
 func ToBeam(t async.EventTime) beam.EventTime {
 	if !t.Valid() {
 		return mtime.MinTimestamp
@@ -30,8 +30,7 @@ func ToBeam(t async.EventTime) beam.EventTime {
 
 var untimed = beam.NewCounter("tensorferry", "records_untimed")
 
-// Read is ToBeam for a record as its source gives it. Those whose times are out of range are
-// counted.
+// Read is ToBeam for a record from its source. It counts records whose time is out of range.
 func Read(ctx context.Context, t async.EventTime) beam.EventTime {
 	if !t.Valid() && t != async.NoTime {
 		untimed.Inc(ctx, 1)

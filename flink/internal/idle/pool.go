@@ -1,5 +1,6 @@
-// Package idle keeps what costs time to open (channels, readers, writers) from bundle to bundle.
-// Beam's workers do not say when a job ends, so what nobody has used for long is closed.
+// Package idle keeps things that are slow to open (channels, readers, writers) from bundle to
+// bundle. Beam's workers do not say when a job ends, so a thing that was not used for long is
+// closed.
 package idle
 
 import (
@@ -10,38 +11,38 @@ import (
 	"time"
 )
 
-// Limit is how long something is kept that nobody uses.
+// Limit is how long an unused thing is kept.
 const Limit = 10 * time.Second
 
-// ErrAbandoned says that something was closed because its bundle had done nothing for longer than
-// the limit.
-var ErrAbandoned = errors.New("it was closed, since its bundle had done nothing for too long")
+// ErrAbandoned says that a thing was closed because its bundle had not used it for longer than
+// Limit.
+var ErrAbandoned = errors.New("it was closed because its bundle had not used it for too long")
 
 // Thing is what a pool keeps.
 type Thing interface {
 	comparable
-	// Close gives everything back. It is called once, from any goroutine, and waits for whoever is
-	// at work on the thing.
+	// Close releases the thing's resources. It is called once, from any goroutine, and waits until
+	// the thing is not in use.
 	Close() error
-	// Abandoned reports whether nobody is at work on the thing, or has been since a time. It does
-	// not block.
+	// Abandoned reports whether the thing is not in use, and has not been in use since a time. It
+	// does not block.
 	Abandoned(since time.Time) bool
 }
 
-// Pool keeps things. Whoever takes one has it alone until it is given back or dropped. A bundle
-// that fails elsewhere never comes back for what it took; that too is closed when nothing has
-// touched it for Limit. It is safe for concurrent use; its zero value is empty.
+// Pool keeps things. A bundle that takes a thing has it alone until it gives or drops it. A bundle
+// that fails elsewhere never returns what it took. That is also closed when it was not used for
+// Limit. A Pool is safe for concurrent use. Its zero value is empty.
 type Pool[T Thing] struct {
 	mu      sync.Mutex
 	free    map[string][]T
 	lent    map[T]loan
-	closing int            // how many things of neither are being closed
-	next    map[string]int // numbers of things
+	closing int            // things that are being closed, and are in neither map
+	next    map[string]int // the next index of each key
 	sweeps  bool
 }
 
-// loan is a thing that somebody has. Until it is used for the first time its own time is that of an
-// earlier bundle.
+// loan describes a thing that a bundle has taken. The thing's own time of last use may still be
+// that of an earlier bundle.
 type loan struct {
 	key   string
 	since time.Time
@@ -50,8 +51,8 @@ type loan struct {
 // busy are the pools that hold something.
 var busy sync.Map
 
-// CloseAll closes what nobody is at work on, in all pools of the process, and reports whether all
-// is closed then. It is for a process that ends.
+// CloseAll closes everything that is not in use, in all pools of the process, and reports whether
+// everything is closed then. It is for a process that ends.
 func CloseAll() (all bool) {
 	all = true
 	busy.Range(func(p, _ any) bool {
@@ -59,15 +60,14 @@ func CloseAll() (all bool) {
 			CloseUnused(time.Time)
 			empty() bool
 		})
-		pool.CloseUnused(time.Now().Add(Limit)) // later than whatever was used
+		pool.CloseUnused(time.Now().Add(Limit)) // later than every use
 		all = pool.empty() && all
 		return true
 	})
 	return all
 }
 
-// Take returns a thing of a key that nobody has, opened if there is none. index numbers the things
-// of a key.
+// Take returns a free thing of a key, or opens a new one. index numbers the things of a key.
 func (p *Pool[T]) Take(ctx context.Context, key string, open func(ctx context.Context, index int) (T, error)) (T, error) {
 	p.mu.Lock()
 	if p.lent == nil {
@@ -98,13 +98,13 @@ func (p *Pool[T]) Take(ctx context.Context, key string, open func(ctx context.Co
 	return t, nil
 }
 
-// Give takes back a thing that can be used again.
+// Give returns a thing to the pool, for further use.
 func (p *Pool[T]) Give(t T) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	l, ok := p.lent[t]
 	if !ok {
-		return // it was abandoned
+		return // it was abandoned, and closed
 	}
 	delete(p.lent, t)
 	p.free[l.key] = append(p.free[l.key], t)
@@ -124,10 +124,10 @@ func (p *Pool[T]) Drop(t T) {
 	}
 }
 
-// shut closes a thing that is counted in closing.
+// shut closes a thing that closing counts.
 func (p *Pool[T]) shut(t T) {
 	if err := t.Close(); err != nil {
-		slog.Warn("something idle could not be closed", "error", err)
+		slog.Warn("an idle channel, reader or writer could not be closed", "error", err)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -141,7 +141,7 @@ func (p *Pool[T]) empty() bool {
 	return len(p.free) == 0 && len(p.lent) == 0 && p.closing == 0
 }
 
-// sweep closes what nobody uses, and ends when nothing is left.
+// sweep closes unused things from time to time, and ends when nothing is left.
 func (p *Pool[T]) sweep() {
 	tick := time.NewTicker(Limit / 10)
 	defer tick.Stop()
@@ -152,7 +152,7 @@ func (p *Pool[T]) sweep() {
 	}
 }
 
-// sweepOnce closes what has been idle since a time, and reports whether nothing is left.
+// sweepOnce closes things that were not used since a time, and reports whether nothing is left.
 func (p *Pool[T]) sweepOnce(since time.Time) (empty bool) {
 	p.CloseUnused(since)
 	p.mu.Lock()
@@ -166,7 +166,7 @@ func (p *Pool[T]) sweepOnce(since time.Time) (empty bool) {
 	return true
 }
 
-// CloseUnused closes what nobody has used since a time.
+// CloseUnused closes things that were not used since a time.
 func (p *Pool[T]) CloseUnused(since time.Time) {
 	var old []T
 	p.mu.Lock()

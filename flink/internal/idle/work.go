@@ -5,18 +5,18 @@ import (
 	"time"
 )
 
-// Work is what a Thing knows of its own use: it is embedded, and then is the Thing's Abandoned. One
-// at a time is at work on it. The zero value was last used long ago.
+// Work records the use of a Thing. Embedded, it implements the Thing's Abandoned. One goroutine at
+// a time can use the Thing. The zero value counts as last used long ago.
 type Work struct {
 	mu     sync.Mutex
 	used   time.Time
 	closed bool
 }
 
-// Since is the Work of a thing that was last used at a time, as when it was opened.
+// Since returns the Work of a thing that was last used at a time, such as when it was opened.
 func Since(at time.Time) Work { return Work{used: at} }
 
-// Do calls f, unless the thing is closed; its error is ErrAbandoned then.
+// Do calls f. If the thing is closed, it returns ErrAbandoned instead.
 func (w *Work) Do(f func() error) error {
 	w.mu.Lock()
 	defer func() {
@@ -29,7 +29,7 @@ func (w *Work) Do(f func() error) error {
 	return f()
 }
 
-// End waits for whoever is at work on the thing, and calls f, which closes it.
+// End waits until the thing is not in use, and calls f, which closes it.
 func (w *Work) End(f func() error) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

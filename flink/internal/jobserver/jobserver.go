@@ -1,5 +1,5 @@
-// Package jobserver is a Beam job server for tests: it takes jobs as the one for Flink does, runs
-// nothing, and ends them as a script says.
+// Package jobserver is a Beam job server for tests. It accepts jobs like the job server for Flink,
+// runs nothing, and ends each job as a script says.
 package jobserver
 
 import (
@@ -17,22 +17,22 @@ import (
 // JobID is the name of the job that a Server has.
 const JobID = "job-1"
 
-// Script says how a job goes. Its zero value lets it be done at once.
+// Script says how a job goes. With the zero value it is done at once.
 type Script struct {
 	// Prepare, Stage, Run and Watch are the errors of these steps.
 	Prepare, Stage, Run, Watch error
-	// Hang is the step of these that never answers, in lower case; "state" is the question for the
-	// state at the end.
+	// Hang names the step that never answers, in lower case: one of these, or "state" for the
+	// request for the state at the end.
 	Hang string
 	// Get makes the artifact service ask for an artifact's content.
 	Get bool
-	// Messages are errors of the job, told before its end.
+	// Messages are errors of the job that are sent before its end.
 	Messages []string
-	// End is the state in which it ends; unspecified: done.
+	// End is the state in which the job ends. Unspecified: done.
 	End jobpb.JobState_Enum
 	// Ends, if not nil, is closed when the job ends.
 	Ends chan struct{}
-	// Started, if not nil, is closed when somebody waits for the job's end.
+	// Started, if not nil, is closed when a client waits for the job's end.
 	Started chan struct{}
 }
 
@@ -73,29 +73,28 @@ func Start(t testing.TB, script Script) *Server {
 	return s
 }
 
-// Prepared and Ran return what was asked for; nil: nothing yet. Staged are the tokens of artifacts'
-// stagings.
+// Prepared returns the request to prepare the job, or nil before it.
 func (s *Server) Prepared() *jobpb.PrepareJobRequest {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.prepared
 }
 
-// Ran returns the request to run the job.
+// Ran returns the request to run the job, or nil before it.
 func (s *Server) Ran() *jobpb.RunJobRequest {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.ran
 }
 
-// Staged returns the worker ids and tokens of the stagings that came to their end.
+// Staged returns the worker ids and tokens of the stagings that were completed.
 func (s *Server) Staged() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.staged
 }
 
-// step is the fate of a step.
+// step returns the outcome of a step.
 func (s *Server) step(ctx context.Context, name string, err error) error {
 	if s.script.Hang == name {
 		select {
@@ -118,8 +117,7 @@ func (s *Server) Prepare(ctx context.Context, r *jobpb.PrepareJobRequest) (*jobp
 	}, s.step(ctx, "prepare", s.script.Prepare)
 }
 
-// ReverseArtifactRetrievalService implements Beam's service for artifacts: it asks about one
-// environment.
+// ReverseArtifactRetrievalService implements Beam's artifact service. It asks about one environment.
 func (s *Server) ReverseArtifactRetrievalService(stream jobpb.ArtifactStagingService_ReverseArtifactRetrievalServiceServer) error {
 	first, err := stream.Recv()
 	if err != nil {

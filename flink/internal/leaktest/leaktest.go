@@ -1,5 +1,5 @@
-// Package leaktest runs the tests of a package that uses Beam, and finds the goroutines that they
-// leave. It is for TestMain alone.
+// Package leaktest runs the tests of a package that uses Beam, and finds goroutines that they leak.
+// It is for TestMain only.
 package leaktest
 
 import (
@@ -11,17 +11,17 @@ import (
 	"go.uber.org/goleak"
 )
 
-// Goroutines of others that stay, as functions that they are in.
+// Goroutines of Beam that stay, named by a function on their stack.
 const (
 	// LocalRunner is the server of Beam's local runner, which lasts as long as its process.
 	LocalRunner = "google.golang.org/grpc.(*Server).Serve"
-	// WorkerLog is a worker's logging to its runner: after an error it sleeps for 5 s before it
-	// looks whether it is still wanted.
+	// WorkerLog sends a worker's log to its runner. After an error it sleeps for 5 s before it
+	// checks whether it should end.
 	WorkerLog = "github.com/apache/beam/sdks/v2/go/pkg/beam/core/runtime/harness.(*remoteWriter).Run"
 )
 
 // Main runs the tests and ends the process. Before it looks for goroutines it calls settle, which
-// may be nil, to close what the package keeps. stay are goroutines that may be left.
+// may be nil, to close what the package keeps. stay names goroutines that may stay.
 func Main(m *testing.M, settle func(), stay ...string) {
 	beam.Init()
 	code := m.Run()
@@ -37,8 +37,8 @@ func Main(m *testing.M, settle func(), stay ...string) {
 	os.Exit(code)
 }
 
-// find looks for goroutines that are left. The pools' own look once a second whether they are
-// needed, so it is patient.
+// find looks for leaked goroutines. It is patient, because the goroutines of the pools check only
+// once a second whether they are still needed.
 func find(stay []string) (err error) {
 	var but []goleak.Option
 	for _, s := range stay {

@@ -4,10 +4,10 @@ import java.net.URL;
 import java.net.URLClassLoader;
 
 /**
- * The system's class loader of Beam's job server, with the jars of the folder in the property "jars". It lets the job server not
- * see that its classes come from jars: it would upload all of them with every job, and the cluster, which has them anyway, would
- * take a quarter of a minute to write them down. Flink's client makes exceptions of what the cluster says with the system's loader, so it
- * has to be that one.
+ * The system class loader of Beam's job server, with the jars of the folder in the property "jars". It hides from the job server
+ * that its classes come from jars. Otherwise the job server would upload all of them with every job, and the cluster, which has
+ * them already, would need a quarter of a minute to store them. It has to be the system class loader, because Flink's client uses
+ * that one to read the cluster's exceptions.
  */
 public final class JobServer extends URLClassLoader {
   public JobServer(ClassLoader parent) throws MalformedURLException {
