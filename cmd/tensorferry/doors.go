@@ -45,7 +45,7 @@ func checkPlain(endpoints []endpoint.Endpoint, plaintext bool) error {
 	for _, e := range endpoints {
 		if !plaintext && !e.Private() {
 			return fmt.Errorf("--listen %s: other machines may reach this address, and anyone on the network between may read and change plaintext; "+
-				"want --plaintext if you trust the network, or TLS (--tls-cert and --tls-key of tensorferry sidecar)", e)
+				"want --plaintext if you trust the network, or TLS (--tls-cert and --tls-key, which mock-sidecar does not have)", e)
 		}
 	}
 	return nil

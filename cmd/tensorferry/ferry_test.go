@@ -211,10 +211,10 @@ func TestFerryCommand(t *testing.T) {
 func TestFerryUsage(t *testing.T) {
 	for args, want := range map[string]string{
 		"--listen 127.0.0.1:0":                                        "no --allow",
-		"--allow 127.0.0.1:1/m":                                       "no --listen",
+		"--allow 127.0.0.1:1/m":                                       "--listen is missing",
 		"--listen 127.0.0.1:0 --allow digits":                         "want SERVER/MODEL",
 		"--listen 127.0.0.1:0 --allow host/m":                         "--allow host/m",
-		"--listen 0.0.0.0:0 --allow 127.0.0.1:1/m":                    "in plaintext",
+		"--listen 0.0.0.0:0 --allow 127.0.0.1:1/m":                    "--plaintext",
 		"--listen 127.0.0.1:0 --allow 127.0.0.1:1/m --max-calls 0":    "more than 0",
 		"--listen 127.0.0.1:0 --allow 127.0.0.1:1/m --server-ca none": "--server-ca",
 		"--listen 127.0.0.1:0 --allow h:1/m --shared-memory 1000000":  "shared memory",

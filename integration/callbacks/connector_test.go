@@ -172,9 +172,8 @@ var connectorRows = map[string]row{
 		return err
 	}},
 
-	"connector/file.Decode":        {why: nested},
-	"connector/file.Encode":        {why: nested},
-	"connector/file.SinkConfig.FS": {why: "it is of an internal package"},
+	"connector/file.Decode": {why: nested},
+	"connector/file.Encode": {why: nested},
 	"connector/file.SourceConfig.Decode": {where: "Decode of the source", exits: "Read of source", returns: true, run: func(t *testing.T, tr *trap) error {
 		return lines(t, func(path string) connector.Source[int] {
 			return file.NewSource(file.SourceConfig[int]{Paths: []string{path}, Decode: decodeLine(tr)})
