@@ -55,7 +55,8 @@ type Verdict struct {
 	Retry bool
 }
 
-// ErrUnmade is the error with which a caller completes a call that it never began (see Completer.ResultsFull).
+// ErrUnmade is the error with which a caller completes a call that it never began (see
+// Completer.ResultsFull).
 var ErrUnmade Failure = unmade{}
 
 type unmade struct{}

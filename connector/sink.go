@@ -34,8 +34,8 @@ type Writer[T any] interface {
 	Close() error
 }
 
-// LimitedWriter is an optional interface of a Writer that may have no room while a checkpoint is being
-// completed.
+// LimitedWriter is an optional interface of a Writer that may have no room while a checkpoint is
+// being completed.
 type LimitedWriter interface {
 	// Full reports whether the runtime should write nothing more for now.
 	Full() bool

@@ -60,8 +60,8 @@ type Describer interface {
 	Describe(dst []byte) []byte
 }
 
-// LoopChecker is an optional interface of a Source. It is for sources that can tell what they read from
-// what their own job writes.
+// LoopChecker is an optional interface of a Source. It is for sources that can tell what they read
+// from what their own job writes.
 type LoopChecker interface {
 	// CheckLoop returns an error if the source reads, now or in another run, what any of own
 	// writes. own are the sinks of the job and its checkpoint store. If the source cannot tell,

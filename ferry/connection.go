@@ -250,7 +250,8 @@ func (c *connection) run(ctx context.Context) (err error) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	draining := c.s.draining
-	var recs []async.Record[payload] // taken, and not yet admitted: their bytes are too many for now
+	// These are taken, and not yet admitted: their bytes are too many for now.
+	var recs []async.Record[payload]
 	ended := false
 	for {
 		if recs, ended, err = c.in.take(recs); err != nil {

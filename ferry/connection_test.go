@@ -35,7 +35,7 @@ func TestRows(t *testing.T) {
 		for i := range uint64(n) {
 			all = appendCall(all, i*3, "", float(float32(i)))
 		}
-		go c.write(append(all, appendHead(nil, 0, kindEnd, 0)...))
+		go c.conn.Write(append(all, appendHead(nil, 0, kindEnd, 0)...))
 		seen := map[uint64]bool{}
 		for range n {
 			f := c.want("RESULT")
@@ -71,8 +71,8 @@ func TestJSON(t *testing.T) {
 	})
 }
 
-// TestFailures: a failed record has its class, code and reason, and the action that the client asked
-// for. The others go on.
+// TestFailures: a failed record has its class, code and reason, and the action that the client
+// asked for. The others go on.
 func TestFailures(t *testing.T) {
 	thirteen := 13.0
 	synctest.Test(t, func(t *testing.T) {
@@ -140,7 +140,7 @@ func TestKeyed(t *testing.T) {
 			keys[id] = fmt.Sprint("k", random.IntN(7))
 			all = appendCall(all, id, keys[id], float(float32(id)))
 		}
-		go c.write(all)
+		go c.conn.Write(all)
 		last := map[string]uint64{}
 		for range keys {
 			f := c.want("RESULT")
@@ -245,7 +245,8 @@ func TestDrain(t *testing.T) {
 	})
 }
 
-// TestSilence: a client from which nothing comes is asked, and one that does not answer is given up.
+// TestSilence: a client from which nothing comes is asked, and one that does not answer is given
+// up.
 func TestSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := start(t, sidecartest.Script{}, Config{})
@@ -333,7 +334,7 @@ func TestHello(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s, _ := start(t, sidecartest.Script{}, Config{})
 				c := dial(t, s)
-				go c.hello("rows", infer)
+				go c.conn.Write(helloFrame("rows", infer))
 				f := c.want("BROKEN action=0 class=5")
 				if !strings.Contains(f.says, says) {
 					t.Errorf("want %s: %s", says, f.says)

@@ -131,7 +131,7 @@ func vectors() [][]byte {
 		{14, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0, 0, 255}, // a key that is not UTF-8
 		{10, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 4, 1},               // END with a payload
 		{11, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 24, 9, 0},           // STATS without its pairs
-		append(bare(0, kindWelcome), 1, 0),                        // a length that is not that of the frame
+		append(bare(0, kindWelcome), 1, 0),                        // not the length of the frame
 		body(0, kindWelcome, bytes(1, 0, 1, 0, 0, 0)),             // WELCOME that ends too early
 		body(1, kindFailure, bytes(0, 0, 0, 0, 0, 0, 255, 255, 255, 255)),
 	}

@@ -85,7 +85,8 @@ func readHello(payload []byte) (*plan, error) {
 			*a = async.DeadLetter
 		}
 	}
-	p.cfg.Barrier = async.Snapshot // there are no barriers, so nothing forbids calls without a timeout
+	// There are no barriers, so nothing forbids calls without a timeout.
+	p.cfg.Barrier = async.Snapshot
 	p.cfg, err = p.cfg.Resolve()
 	return &p, err
 }

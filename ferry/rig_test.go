@@ -65,14 +65,20 @@ func dial(t *testing.T, s *Server) *client {
 	return &client{t: t, conn: ours, br: bufio.NewReader(ours)}
 }
 
-// hello sends the magic and HELLO. infer is JSON.
+// helloFrame is the magic and HELLO. infer is JSON.
+func helloFrame(form, infer string) []byte {
+	h := hello{Version: 1, Client: "test", Job: "job", Subtask: 1, Parallelism: 2, Form: form, Infer: json.RawMessage(infer)}
+	body, err := json.Marshal(h)
+	if err != nil {
+		panic(err) // infer is not JSON
+	}
+	return append([]byte(Magic), appendFrame(nil, 0, kindHello, func(dst []byte) []byte { return append(dst, body...) })...)
+}
+
+// hello sends the magic and HELLO.
 func (c *client) hello(form, infer string) {
 	c.t.Helper()
-	body, err := json.Marshal(hello{Version: 1, Client: "test", Job: "job", Subtask: 1, Parallelism: 2, Form: form, Infer: json.RawMessage(infer)})
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	c.write(append([]byte(Magic), appendFrame(nil, 0, kindHello, func(dst []byte) []byte { return append(dst, body...) })...))
+	c.write(helloFrame(form, infer))
 }
 
 func (c *client) write(b []byte) {

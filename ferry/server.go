@@ -47,8 +47,8 @@ type Config struct {
 	Allow []Target
 	// MaxConnections is the largest number of connections at once. Default 256.
 	MaxConnections int
-	// MaxCalls and MaxBytes bound the calls of one connection that have no answer yet, and the bytes
-	// of their frames. A client that asks for more gets these. Default 10,000 and 64 MiB. The
+	// MaxCalls and MaxBytes bound the calls of one connection that have no answer yet, and the
+	// bytes of their frames. A client that asks for more gets these. Default 10,000 and 64 MiB. The
 	// results that wait have the bound MaxBytes too.
 	MaxCalls int
 	MaxBytes int64
@@ -189,8 +189,8 @@ func (s *Server) Serve(l net.Listener) error {
 // peerUser is a variable for the tests, which have one user.
 var peerUser = endpoint.PeerUser
 
-// stranger reports whether c came over an abstract socket, which has no mode, and its user is neither
-// the server's own nor root.
+// stranger reports whether c came over an abstract socket, which has no mode, and its user is
+// neither the server's own nor root.
 func stranger(c net.Conn) bool {
 	a := c.LocalAddr()
 	if a == nil || a.Network() != "unix" || !strings.HasPrefix(a.String(), "@") {

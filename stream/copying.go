@@ -18,8 +18,8 @@ import (
 //
 // The reader is asked for one record at a time, so it may use one object for all of them. That
 // costs a call of Read and a copy for each record; a source that gives its values away costs less.
-// If the source is Unbounded, Rebalancing or LoopChecker, or its reader is a Describer, the wrapper is so
-// too.
+// If the source is Unbounded, Rebalancing or LoopChecker, or its reader is a Describer, the wrapper
+// is so too.
 func Copying[T any](source connector.Source[T], copy func(T) T) connector.Source[T] {
 	if source == nil {
 		return nil // which From refuses

@@ -30,8 +30,8 @@ type Manual[IN, OUT any] struct {
 	answer    func(async.Record[IN]) (async.Outputs[OUT], error)
 }
 
-// PendingCall is a call in progress. Its methods may be called from the same goroutines as those of its
-// Manual.
+// PendingCall is a call in progress. Its methods may be called from the same goroutines as those of
+// its Manual.
 type PendingCall[IN, OUT any] struct {
 	// Call is the call that the operator made, with the record and the deadline.
 	async.Call[IN]

@@ -26,7 +26,8 @@ type console struct {
 	signals chan os.Signal
 }
 
-// step is a signal that is sent when a text has appeared and, at a later write, its condition holds.
+// step is a signal that is sent when a text has appeared and, at a later write, its condition
+// holds.
 type step struct {
 	text   string
 	signal syscall.Signal

@@ -219,8 +219,8 @@ func (o *outputs) holds(path string) bool {
 
 var _ connector.LoopChecker = (*Source[int])(nil)
 
-// CheckLoop implements connector.LoopChecker. It refuses a job whose output would be its own input. It knows
-// Folders, and standard output that is a file.
+// CheckLoop implements connector.LoopChecker. It refuses a job whose output would be its own input.
+// It knows Folders, and standard output that is a file.
 func (s *Source[T]) CheckLoop(ctx context.Context, own ...any) error {
 	o, err := outputsOf(own)
 	if err != nil || len(o.places)+len(o.stdout) == 0 {

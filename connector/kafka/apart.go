@@ -25,8 +25,8 @@ var (
 	_ connector.LoopChecker = (*groupSource[int])(nil)
 )
 
-// CheckLoop implements connector.LoopChecker. It refuses a job whose output would be its own input. It
-// compares the topics of the sinks that share a broker with the source. It does not know a topic
+// CheckLoop implements connector.LoopChecker. It refuses a job whose output would be its own input.
+// It compares the topics of the sinks that share a broker with the source. It does not know a topic
 // that an Encode chooses.
 func (s *Source[T]) CheckLoop(_ context.Context, own ...any) error {
 	return apart(&s.cfg.Config, s.match, own)

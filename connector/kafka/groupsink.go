@@ -130,8 +130,8 @@ func (w *groupWriter[T]) Prepare(ctx context.Context, _ int64) ([]connector.Pend
 // Full implements connector.LimitedWriter.
 func (w *groupWriter[T]) Full() bool { return w.bytes >= w.s.cfg.MaxHeld }
 
-// CheckpointDone implements connector.LimitedWriter. If a checkpoint was abandoned, its transaction goes
-// on.
+// CheckpointDone implements connector.LimitedWriter. If a checkpoint was abandoned, its transaction
+// goes on.
 func (w *groupWriter[T]) CheckpointDone(int64, bool) error { return w.release() }
 
 // Close implements connector.Writer.

@@ -194,10 +194,10 @@ type Config struct {
 	// The server never begins a trace. Nil: no tracing.
 	Tracer trace.Tracer
 
-	// Divert, if set, takes over each connection that does not begin with the first byte of HTTP/2, so
-	// that a listener serves a second protocol. It owns the connection then, which counts among
-	// MaxConnections until it is closed, and must return soon. It is called by several goroutines at
-	// once. Options must not have credentials then.
+	// Divert, if set, takes over each connection that does not begin with the first byte of HTTP/2,
+	// so that a listener serves a second protocol. It owns the connection then, which counts among
+	// MaxConnections until it is closed, and must return soon. It is called by several goroutines
+	// at once. Options must not have credentials then.
 	Divert func(net.Conn)
 
 	// Options are further options of the gRPC server, such as credentials and chained interceptors.
