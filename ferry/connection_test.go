@@ -81,16 +81,16 @@ func TestFailures(t *testing.T) {
 		c.hello("rows", `{"model": "model", "max_batch": 1, "on_error": {"record": "dead_letter", "timeout": "drop"}}`)
 		c.want("WELCOME")
 		c.call(1, "", float(13))
-		c.want(`FAILURE id=1 action=3 class=1 attempts=1 code="INVALID_ARGUMENT"`)
+		c.want(`FAILURE id=1 action=2 class=1 attempts=1 code="INVALID_ARGUMENT"`)
 		c.call(1, "", float(1)) // the id is free again
 		c.want("RESULT id=1")
 		c.call(2, "", []byte{1, 2, 3})
-		f := c.want(`FAILURE id=2 action=3 class=1`)
+		f := c.want(`FAILURE id=2 action=2 class=1`)
 		if !strings.Contains(f.says, "input x: the row ends too early") {
 			t.Error(f.says)
 		}
 		c.call(3, "", []byte{1, 2, 3, 4, 5})
-		if f := c.want(`FAILURE id=3 action=3 class=1`); !strings.Contains(f.says, "1 bytes behind its last input") {
+		if f := c.want(`FAILURE id=3 action=2 class=1`); !strings.Contains(f.says, "1 bytes behind its last input") {
 			t.Error(f.says)
 		}
 	})

@@ -219,7 +219,8 @@ type failure struct {
 }
 
 func (f *failure) append(dst []byte) []byte {
-	dst = append(dst, byte(f.action), byte(f.class))
+	// The action fallback becomes a result, so it has no number.
+	dst = append(dst, byte(answerOf(f.action)-answerFail), byte(f.class))
 	dst = binary.LittleEndian.AppendUint32(dst, f.attempts)
 	for _, s := range [...]string{f.code, f.reason, f.text, f.endpoint, f.request} {
 		dst = appendText(dst, valid(s))
