@@ -1,0 +1,291 @@
+package com.github.tensorferry.flink.internal;
+
+import com.github.tensorferry.flink.Failure;
+import com.github.tensorferry.flink.internal.FerryClient.Call;
+import com.github.tensorferry.flink.internal.Frames.BadFrame;
+import com.github.tensorferry.flink.internal.Frames.Frame;
+import com.github.tensorferry.flink.internal.Frames.Welcome;
+import java.io.*;
+import java.util.*;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.locks.Condition;
+
+/** One connection to a ferry. The client's lock guards its fields. */
+final class Connection {
+  private static final int BUFFER = 1 << 16;
+  private static final int BATCH = 256;
+
+  /** Calls that were sent and have no answer, the oldest first. */
+  final LinkedHashMap<Long, Call> sent = new LinkedHashMap<>();
+  /** There may be something to write. */
+  final Condition work;
+  boolean held;
+  private final FerryClient client;
+  private final List<byte[]> control = new ArrayList<>();
+  private Transport transport;
+  private Welcome welcome;
+  private long sentBytes;
+  private boolean draining;
+  private boolean ended;
+  private boolean closed;
+  private boolean pinged;
+  private long lastFrame = System.nanoTime();
+  private long resumed = lastFrame;
+  private long[] lastStats = new long[Stats.NUMBERS];
+
+  Connection(FerryClient client) {
+    this.client = client;
+    work = client.lock.newCondition();
+    client.spawn("reader", this::read);
+  }
+
+  void cancel(long id) {
+    Call call = sent.get(id);
+    if (call != null && !call.cancelled) {
+      call.cancelled = true;
+      send(Frames.CANCEL, id);
+    }
+  }
+
+  /** Says END if no answer is due, and reports whether it does. */
+  boolean end() {
+    draining = welcome != null && sent.isEmpty();
+    work.signal();
+    return draining;
+  }
+
+  /** Pings a silent ferry, and gives up one that is gone or has forgotten a call. */
+  void check(long now) {
+    long silent = TimeUnit.NANOSECONDS.toMillis(now - lastFrame);
+    if (silent >= client.config.silenceMillis) {
+      close("nothing came from the ferry for " + silent + " ms");
+    } else if (silent >= client.config.pingMillis && !pinged) {
+      pinged = true;
+      send(Frames.PING, 0);
+    }
+    if (welcome != null && welcome.timeoutMillis > 0 && !held && !sent.isEmpty()) {
+      long since = Math.max(sent.values().iterator().next().sent, resumed);
+      long millis = TimeUnit.NANOSECONDS.toMillis(now - since);
+      if (millis > welcome.timeoutMillis + welcome.holdMillis) {
+        close("a call had no answer for " + millis + " ms, which is more than timeout and hold");
+      }
+    }
+  }
+
+  /** Closes the connection, once. */
+  void close(String why) {
+    if (!closed) {
+      closed = true;
+      if (transport != null) {
+        transport.close();
+      }
+      work.signal();
+      client.closed(this, why);
+    }
+  }
+
+  private void send(int kind, long id) {
+    control.add(Frames.frame(kind, id));
+    work.signal();
+  }
+
+  private void read() {
+    try {
+      Transport t = new Transport(client.config.endpoint);
+      client.lock.lock();
+      transport = t;
+      client.lock.unlock();
+      if (closed) {
+        t.close();
+      }
+      t.connect(client.config.tls);
+      client.lock.lock();
+      client.spawn("writer", this::write);
+      client.lock.unlock();
+      InputStream in = new BufferedInputStream(t.in, BUFFER);
+      while (true) {
+        hear(Frames.read(in, client.config.maxFrame));
+      }
+    } catch (Throwable e) {
+      lose(e);
+    }
+  }
+
+  /** Takes one frame of the ferry. */
+  private void hear(Frame f) throws IOException {
+    Call call = null;
+    Failure failure = null;
+    boolean wasHeld = held;
+    client.lock.lock();
+    try {
+      lastFrame = System.nanoTime();
+      pinged = false;
+      switch (f.kind) {
+        case Frames.RESULT: case Frames.FAILURE: case Frames.CANCELLED:
+          call = sent.get(f.id);
+          if (call == null || f.kind == Frames.CANCELLED && !call.cancelled) {
+            throw new BadFrame("an answer to call " + f.id + ", which waits for none such");
+          }
+          if (f.kind == Frames.FAILURE) {
+            failure = f.read(Frames::failure);
+            failure.model = welcome.signature.model;
+          } else if (f.kind == Frames.CANCELLED) {
+            f.read(Frames::nothing);
+          }
+          sent.remove(f.id);
+          sentBytes -= call.frame.length;
+          client.progress();
+          break;
+        default:
+          control(f);
+      }
+      work.signal();
+    } finally {
+      client.lock.unlock();
+    }
+    if (call == null && (held != wasHeld || f.kind == Frames.WELCOME)) {
+      client.listener.changed();
+    } else if (call != null && !call.cancelled) {
+      client.listener.answer(f.id, f.kind == Frames.RESULT ? f.payload : null, failure);
+    }
+  }
+
+  private void control(Frame f) throws IOException {
+    switch (f.kind) {
+      case Frames.WELCOME:
+        if (welcome != null) {
+          throw new BadFrame("WELCOME a second time");
+        }
+        Welcome w = f.read(Frames::welcome);
+        Failure misfit = client.welcome(w.signature);
+        if (misfit != null) {
+          throw new Broken(misfit);
+        }
+        welcome = w;
+        client.here(this);
+        break;
+      case Frames.BROKEN:
+        throw new Broken(f.read(Frames::failure));
+      case Frames.HELD:
+        f.read(Frames::string);
+        held = true;
+        client.here(this);
+        break;
+      case Frames.RESUMED:
+        f.read(Frames::nothing);
+        held = false;
+        resumed = lastFrame;
+        break;
+      case Frames.CREDIT:
+        f.read(welcome == null ? new Welcome()::credit : welcome::credit);
+        break;
+      case Frames.DRAIN:
+        f.read(Frames::nothing);
+        draining = true;
+        client.drain(this);
+        break;
+      case Frames.STATS:
+        long[] stats = f.read(Frames::stats);
+        client.stats.add(lastStats, stats);
+        lastStats = stats;
+        break;
+      case Frames.PING:
+        f.read(Frames::nothing);
+        send(Frames.PONG, f.id);
+        break;
+      case Frames.PONG:
+        f.read(Frames::nothing);
+        break;
+      case Frames.END:
+        f.read(Frames::nothing);
+        throw new EOFException("the ferry ended the connection");
+      default:
+        throw new BadFrame("kind " + f.kind);
+    }
+  }
+
+  private void write() {
+    List<byte[]> batch = new ArrayList<>();
+    List<Long> tooLong = new ArrayList<>();
+    try {
+      OutputStream out = new BufferedOutputStream(transport.out, BUFFER);
+      out.write(Frames.MAGIC);
+      out.write(Frames.frame(Frames.HELLO, 0, client.config.hello));
+      while (true) {
+        for (byte[] frame : batch) {
+          out.write(frame);
+        }
+        out.flush();
+        for (long id : tooLong) {
+          client.listener.answer(id, null, client.local("record", "RESOURCE_EXHAUSTED",
+              "the row is longer than the ferry's limit of " + welcome.frame + " bytes"));
+        }
+        batch.clear();
+        tooLong.clear();
+        client.lock.lock();
+        try {
+          while (!closed && !take(batch, tooLong)) {
+            work.await();
+          }
+          if (closed) {
+            return;
+          }
+        } finally {
+          client.lock.unlock();
+        }
+      }
+    } catch (Throwable e) {
+      lose(e);
+    }
+  }
+
+  /** Takes what may be sent now, and reports whether there is anything. */
+  private boolean take(List<byte[]> batch, List<Long> tooLong) {
+    batch.addAll(control);
+    control.clear();
+    while (welcome != null && !draining && batch.size() < BATCH && !client.waiting.isEmpty()) {
+      Map.Entry<Long, Call> next = client.waiting.firstEntry();
+      Call call = next.getValue();
+      if (call.frame.length > welcome.frame) {
+        tooLong.add(next.getKey());
+      } else if (sent.size() < welcome.rows
+          && (sent.isEmpty() || sentBytes + call.frame.length <= welcome.bytes)) {
+        call.sent = System.nanoTime();
+        sent.put(next.getKey(), call);
+        sentBytes += call.frame.length;
+        batch.add(call.frame);
+      } else {
+        break;
+      }
+      client.waiting.pollFirstEntry();
+    }
+    if (draining && !ended && welcome != null && sent.isEmpty()) {
+      ended = true;
+      batch.add(Frames.frame(Frames.END, 0));
+    }
+    return !batch.isEmpty() || !tooLong.isEmpty();
+  }
+
+  private void lose(Throwable e) {
+    client.lock.lock();
+    boolean first = !closed;
+    close(e instanceof IOException ? e.getMessage() : e.toString());
+    client.lock.unlock();
+    if (e instanceof Broken && ((Broken) e).failure.isFinal()) {
+      client.fail(((Broken) e).failure);
+    } else if (first) {
+      client.listener.changed();
+    }
+  }
+
+  /** The ferry, or this side, says why the connection ends. */
+  private static final class Broken extends IOException {
+    private static final long serialVersionUID = 1;
+    private final transient Failure failure;
+
+    Broken(Failure failure) {
+      super(failure.toString());
+      this.failure = failure;
+    }
+  }
+}
