@@ -115,7 +115,7 @@ public final class RowReader {
       count = (int) elements;
       for (int i = 0; tensor.size == 0 && i < count; i++) {
         int length = row.getInt();
-        row.position(row.position() + length);
+        row.position(length < 0 ? -1 : Math.addExact(row.position(), length));
       }
       row.position(Math.addExact(row.position(), Math.multiplyExact(tensor.size, count)));
       to = row.position();
