@@ -504,27 +504,26 @@ class FerryClientTest {
         {-1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0, 0},
         {-1, -1, -1, 127, 0, 0, 0, 0, 0, 0, 0, 0, 17},
         Frames.frame(99, 0), Frames.frame(Frames.CALL, 1, (byte) 0), unknownId,
-        Frames.frame(Frames.CANCELLED, 1), Frames.frame(Frames.FAILURE, 1, (byte) 1),
+        Frames.frame(Frames.CANCELLED, 6), Frames.frame(Frames.FAILURE, 7, (byte) 1),
         Frames.frame(Frames.WELCOME, 0, ferry.welcome), Frames.frame(Frames.STATS, 0, (byte) 9),
         Frames.frame(Frames.HELD, 0, new byte[] {-1, -1, -1, 127}),
         Frames.frame(Frames.HELD, 0, new byte[] {1, 0, 0, 0, -1}),
         Frames.frame(Frames.CREDIT, 0), Frames.frame(Frames.DRAIN, 0, (byte) 1),
         Frames.frame(Frames.END, 0), "HTTP/1.1 400 Bad Request\r\n\r\n".getBytes(),
     };
-    AtomicInteger next = new AtomicInteger();
+    // Each is the answer to a call, which another connection then answers.
     ferry.script = (c, call) -> {
-      int n = next.getAndIncrement();
-      if (n < hostile.length) {
-        c.raw(hostile[n]);
+      if (ferry.calls.stream().filter(o -> o.id == call.id).count() == 1) {
+        c.raw(hostile[(int) call.id]);
       } else {
         call.answer();
       }
     };
-    config.holdMillis = 3_600_000;
     open();
-    call(1);
-    until("answer", () -> heard.answers.size() == 1);
-    answered(1);
+    for (int n = 0; n < hostile.length; n++) {
+      call(n);
+      answered(n + 1);
+    }
     assertEquals(hostile.length + 1, ferry.connections.size());
   }
 
