@@ -45,8 +45,7 @@ public final class Failure implements Serializable {
     return failureClass.equals("permanent") || failureClass.equals("record");
   }
 
-  @Override
-  public String toString() {
+  @Override public String toString() {
     return text + " (class " + failureClass + ", code " + code + ", reason " + reason + ", model "
         + model + ", endpoint " + endpoint + ", request " + request + ")";
   }

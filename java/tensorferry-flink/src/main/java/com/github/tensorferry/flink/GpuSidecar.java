@@ -55,6 +55,6 @@ public final class GpuSidecar {
     boolean legacy = stream.getTransformation().getTransitivePredecessors().stream()
         .anyMatch(t -> t.getClass().getSimpleName().equals("LegacySourceTransformation"));
     return stream.transform("tensorferry", type, new SidecarOperator.Factory<>(codec,
-        options.with(codec), order, deadLetters(stream.getType()), legacy));
+        options, order, deadLetters(stream.getType()), legacy));
   }
 }

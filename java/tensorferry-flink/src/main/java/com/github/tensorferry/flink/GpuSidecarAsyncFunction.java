@@ -6,6 +6,7 @@ import java.util.Collections;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.TimeoutException;
 import org.apache.flink.api.common.functions.OpenContext;
+import org.apache.flink.api.java.tuple.Tuple2;
 import org.apache.flink.streaming.api.functions.async.ResultFuture;
 import org.apache.flink.streaming.api.functions.async.RichAsyncFunction;
 
@@ -24,24 +25,14 @@ public final class GpuSidecarAsyncFunction<IN, OUT> extends RichAsyncFunction<IN
   private final SidecarOptions options;
   private final TensorCodec<IN, OUT> codec;
   private transient Session<IN, OUT> session;
-  private transient ConcurrentHashMap<Long, Pending<IN, OUT>> pending;
+  private transient ConcurrentHashMap<Long, Tuple2<IN, ResultFuture<OUT>>> pending;
   private transient volatile SidecarException failure;
   private transient long lastId;
 
-  private static final class Pending<IN, OUT> {
-    final IN in;
-    final ResultFuture<OUT> result;
-
-    Pending(IN in, ResultFuture<OUT> result) {
-      this.in = in;
-      this.result = result;
-    }
-  }
-
-  /** Makes a function with a ferry's endpoint, for a ferry that knows one model. */
+  /** Makes a function for a ferry that knows one model. */
   public GpuSidecarAsyncFunction(
       String endpoint, Duration timeout, int capacity, TensorCodec<IN, OUT> codec) {
-    this(SidecarOptions.builder(endpoint).timeout(timeout).capacity(capacity).build(), codec);
+    this(new SidecarOptions(endpoint).timeout(timeout).capacity(capacity), codec);
   }
 
   public GpuSidecarAsyncFunction(SidecarOptions options, TensorCodec<IN, OUT> codec) {
@@ -49,33 +40,30 @@ public final class GpuSidecarAsyncFunction<IN, OUT> extends RichAsyncFunction<IN
       throw new IllegalArgumentException(
           "Flink's operator has no place for dead letters; use GpuSidecar.orderedWait and others");
     }
-    this.options = options.with(codec);
+    this.options = options;
     this.codec = codec;
   }
 
-  @Override
-  public void open(OpenContext context) throws Exception {
+  @Override public void open(OpenContext context) throws Exception {
     pending = new ConcurrentHashMap<>();
     session = new Session<>(options, codec, getRuntimeContext(),
         getRuntimeContext().getTaskInfo().getTaskName(), pending::size, this);
     session.open();
   }
 
-  @Override
-  public void close() {
+  @Override public void close() {
     if (session != null) {
       session.client.close();
     }
   }
 
-  @Override
-  public void asyncInvoke(IN in, ResultFuture<OUT> result) {
+  @Override public void asyncInvoke(IN in, ResultFuture<OUT> result) {
     try {
       byte[] frame;
       synchronized (codec) {
         frame = session.encode(in);
       }
-      pending.put(++lastId, new Pending<>(in, result));
+      pending.put(++lastId, Tuple2.of(in, result));
       session.client.call(lastId, frame);
       if (failure != null) {
         throw failure;
@@ -85,10 +73,9 @@ public final class GpuSidecarAsyncFunction<IN, OUT> extends RichAsyncFunction<IN
     }
   }
 
-  @Override
-  public void timeout(IN in, ResultFuture<OUT> result) {
+  @Override public void timeout(IN in, ResultFuture<OUT> result) {
     pending.forEach((id, p) -> {
-      if (p.result == result && pending.remove(id) != null) {
+      if (p.f1 == result && pending.remove(id) != null) {
         session.client.cancel(id);
         result.completeExceptionally(new TimeoutException("no answer of the ferry at "
             + options.endpoint + " within the timeout of AsyncDataStream"));
@@ -96,19 +83,18 @@ public final class GpuSidecarAsyncFunction<IN, OUT> extends RichAsyncFunction<IN
     });
   }
 
-  @Override
-  public void answer(long id, byte[] row, Failure f) {
-    Pending<IN, OUT> p = pending.remove(id);
-    if (p != null && f != null) {
-      fail(p.result, new SidecarException(f, null));
-    } else if (p != null) {
-      try {
+  @Override public void answer(long id, byte[] row, Failure f) {
+    Tuple2<IN, ResultFuture<OUT>> p = pending.remove(id);
+    try {
+      if (p != null && f != null) {
+        throw new SidecarException(f, null);
+      } else if (p != null) {
         synchronized (codec) {
-          p.result.complete(Collections.singleton(session.decode(p.in, row)));
+          p.f1.complete(Collections.singleton(session.decode(p.f0, row)));
         }
-      } catch (SidecarException e) {
-        fail(p.result, e);
       }
+    } catch (SidecarException e) {
+      fail(p.f1, e);
     }
   }
 
@@ -121,12 +107,10 @@ public final class GpuSidecarAsyncFunction<IN, OUT> extends RichAsyncFunction<IN
     }
   }
 
-  @Override
-  public void changed() {}
+  @Override public void changed() {}
 
-  @Override
-  public void failed(SidecarException cause) {
+  @Override public void failed(SidecarException cause) {
     failure = cause;
-    pending.values().forEach(p -> fail(p.result, cause));
+    pending.values().forEach(p -> fail(p.f1, cause));
   }
 }

@@ -1,12 +1,10 @@
 package com.github.tensorferry.flink;
 
-import com.github.tensorferry.flink.internal.FerryClient;
-import com.github.tensorferry.flink.internal.Frames;
+import com.github.tensorferry.flink.internal.*;
+import java.util.Objects;
 import java.util.function.IntSupplier;
 import org.apache.flink.api.common.functions.RuntimeContext;
-import org.apache.flink.metrics.Counter;
-import org.apache.flink.metrics.Gauge;
-import org.apache.flink.metrics.MetricGroup;
+import org.apache.flink.metrics.*;
 import org.apache.flink.runtime.execution.SuppressRestartsException;
 
 /** What a subtask needs of a ferry: a client, a codec that knows the model, and metrics. */
@@ -25,25 +23,17 @@ final class Session<IN, OUT> {
     this.codec = codec;
     client = new FerryClient(options.client(context.getJobInfo().getJobName(),
         context.getTaskInfo().getIndexOfThisSubtask(),
-        context.getTaskInfo().getNumberOfParallelSubtasks(), name, form()), listener);
+        context.getTaskInfo().getNumberOfParallelSubtasks(), name, codec), listener);
     MetricGroup group = context.getMetricGroup();
     dropped = group.counter("dropped");
     deadLetters = group.counter("deadLetters");
-    gauge(group, "inFlight", inFlight::getAsInt);
-    gauge(group, "connected", () -> client.isAway() ? 0 : 1);
-    gauge(group, "held", () -> client.stats.held);
-    gauge(group, "retries", () -> client.stats.retries);
-    gauge(group, "batchRows", () -> client.stats.batchRows);
-    gauge(group, "callLatency", () -> client.stats.callMillis);
-    gauge(group, "queueLatency", () -> client.stats.queueMillis);
-  }
-
-  private static void gauge(MetricGroup group, String name, Gauge<Number> gauge) {
-    group.gauge(name, gauge);
-  }
-
-  private String form() {
-    return codec instanceof JsonMapping ? "json" : "rows";
+    group.gauge("inFlight", inFlight::getAsInt);
+    group.gauge("connected", () -> client.isAway() ? 0 : 1);
+    group.gauge("held", () -> client.stats.held);
+    group.gauge("retries", () -> client.stats.retries);
+    group.gauge("batchRows", () -> client.stats.batchRows);
+    group.gauge("callLatency", () -> client.stats.callMillis);
+    group.gauge("queueLatency", () -> client.stats.queueMillis);
   }
 
   /** Waits until the ferry knows the model, and binds the codec to it. */
@@ -79,22 +69,20 @@ final class Session<IN, OUT> {
       throw failed("backend", "the ferry's answer cannot be read", e);
     }
     try {
-      return java.util.Objects.requireNonNull(codec.decode(in, reader), "the codec gave no result");
+      return Objects.requireNonNull(codec.decode(in, reader), "it gave no result");
     } catch (Exception e) {
       throw failed("record", "the codec could not decode a result", e);
     }
   }
 
   private SidecarException failed(String failureClass, String what, Exception e) {
-    Failure f = Failure.of(failureClass, "INVALID_ARGUMENT", what + ": " + e);
+    Failure f = client.local(failureClass, "INVALID_ARGUMENT", what + ": " + e);
     Object action = options.onError.getOrDefault(failureClass, "fail");
     f.action = action.equals("drop") ? 1 : action.equals("dead_letter") ? 2 : 0;
-    f.model = String.valueOf(options.infer.get("model"));
-    f.endpoint = options.endpoint;
     return new SidecarException(f, e);
   }
 
-  /** Returns what ends the task. Flink does not restart what no restart mends. */
+  /** Returns what ends the task. Flink does not start again what no restart mends. */
   static Exception toThrow(SidecarException e) {
     return e.failure.isFinal() ? new SuppressRestartsException(e) : e;
   }

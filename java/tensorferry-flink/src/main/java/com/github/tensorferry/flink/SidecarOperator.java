@@ -25,6 +25,7 @@ import org.apache.flink.streaming.api.watermark.Watermark;
 import org.apache.flink.streaming.runtime.streamrecord.StreamRecord;
 import org.apache.flink.streaming.runtime.watermarkstatus.WatermarkStatus;
 import org.apache.flink.util.OutputTag;
+import org.apache.flink.util.function.ThrowingRunnable;
 
 /**
  * The operator behind {@link GpuSidecar}. The task's thread alone touches the queue, the codec and
@@ -40,25 +41,13 @@ final class SidecarOperator<IN, OUT> extends AbstractStreamOperator<OUT>
   private final transient Factory<IN, OUT> job;
   private final transient MailboxExecutor mailbox;
   private final transient ResultQueue<IN, OUT> queue = new ResultQueue<>();
-  private final transient Queue<Answer> answers = new ConcurrentLinkedQueue<>();
+  private final transient Queue<ThrowingRunnable<Exception>> answers = new ConcurrentLinkedQueue<>();
   private final transient AtomicBoolean mailed = new AtomicBoolean();
   private final transient List<Tuple3<Long, Long, IN>> restored = new ArrayList<>();
   private final transient Set<Object> keysInState = new HashSet<>();
   private transient TypeSerializer<IN> serializer;
   private transient ListState<Tuple3<Long, Long, IN>> state;
   private transient Session<IN, OUT> session;
-
-  private static final class Answer {
-    final long id;
-    final byte[] row;
-    final Failure failure;
-
-    Answer(long id, byte[] row, Failure failure) {
-      this.id = id;
-      this.row = row;
-      this.failure = failure;
-    }
-  }
 
   /** Makes the operator, in each subtask with a codec of its own. */
   static final class Factory<IN, OUT> extends AbstractStreamOperatorFactory<OUT>
@@ -79,14 +68,12 @@ final class SidecarOperator<IN, OUT> extends AbstractStreamOperator<OUT>
       setChainingStrategy(ownThread ? ChainingStrategy.HEAD : ChainingStrategy.ALWAYS);
     }
 
-    @Override
-    @SuppressWarnings("unchecked")
+    @Override @SuppressWarnings("unchecked")
     public <T extends StreamOperator<OUT>> T createStreamOperator(StreamOperatorParameters<OUT> p) {
       return (T) new SidecarOperator<>(this, p);
     }
 
-    @Override
-    @SuppressWarnings("rawtypes")
+    @Override @SuppressWarnings("rawtypes")
     public Class<? extends StreamOperator> getStreamOperatorClass(ClassLoader loader) {
       return SidecarOperator.class;
     }
@@ -99,8 +86,7 @@ final class SidecarOperator<IN, OUT> extends AbstractStreamOperator<OUT>
     setup(p.getContainingTask(), p.getStreamConfig(), p.getOutput());
   }
 
-  @Override
-  public void open() throws Exception {
+  @Override public void open() throws Exception {
     super.open();
     session = new Session<>(job.options, job.codec, getRuntimeContext(), getOperatorName(),
         queue::size, this);
@@ -112,8 +98,7 @@ final class SidecarOperator<IN, OUT> extends AbstractStreamOperator<OUT>
     restored.clear();
   }
 
-  @Override
-  public void close() throws Exception {
+  @Override public void close() throws Exception {
     try {
       if (session != null) {
         session.client.close();
@@ -123,8 +108,7 @@ final class SidecarOperator<IN, OUT> extends AbstractStreamOperator<OUT>
     }
   }
 
-  @Override
-  public void processElement(StreamRecord<IN> r) throws Exception {
+  @Override public void processElement(StreamRecord<IN> r) throws Exception {
     IN in = r.getValue();
     if (getExecutionConfig().isObjectReuseEnabled()) {
       in = serializer.copy(in);
@@ -154,27 +138,23 @@ final class SidecarOperator<IN, OUT> extends AbstractStreamOperator<OUT>
     return ((KeySelector<IN, ?>) stateKeySelector1).getKey(in);
   }
 
-  @Override
-  public void processWatermark(Watermark mark) throws Exception {
+  @Override public void processWatermark(Watermark mark) throws Exception {
     queue.mark(mark);
     emit();
   }
 
-  @Override
-  public void processWatermarkStatus(WatermarkStatus status) throws Exception {
+  @Override public void processWatermarkStatus(WatermarkStatus status) throws Exception {
     queue.mark(status);
     emit();
   }
 
-  @Override
-  public void endInput() throws Exception {
+  @Override public void endInput() throws Exception {
     while (queue.size() > 0) {
       mailbox.yield();
     }
   }
 
-  @Override
-  public void prepareSnapshotPreBarrier(long checkpointId) throws Exception {
+  @Override public void prepareSnapshotPreBarrier(long checkpointId) throws Exception {
     super.prepareSnapshotPreBarrier(checkpointId);
     long limit = job.options.drainMillis;
     if (job.order != GpuSidecar.Order.ORDERED || queue.size() == 0 || limit <= 0) {
@@ -192,8 +172,7 @@ final class SidecarOperator<IN, OUT> extends AbstractStreamOperator<OUT>
     timer.cancel(false);
   }
 
-  @Override
-  public void initializeState(StateInitializationContext context) throws Exception {
+  @Override public void initializeState(StateInitializationContext context) throws Exception {
     super.initializeState(context);
     serializer = config.getTypeSerializerIn(0, getUserCodeClassloader());
     ListStateDescriptor<Tuple3<Long, Long, IN>> descriptor =
@@ -223,8 +202,7 @@ final class SidecarOperator<IN, OUT> extends AbstractStreamOperator<OUT>
   }
 
   /** Stores the records without a result that left. Watermarks come again from their sources. */
-  @Override
-  public void snapshotState(StateSnapshotContext context) throws Exception {
+  @Override public void snapshotState(StateSnapshotContext context) throws Exception {
     super.snapshotState(context);
     if (stateKeySelector1 == null) {
       List<Tuple3<Long, Long, IN>> all = new ArrayList<>();
@@ -245,17 +223,15 @@ final class SidecarOperator<IN, OUT> extends AbstractStreamOperator<OUT>
     }
   }
 
-  @Override
-  public void answer(long id, byte[] row, Failure failure) {
-    answers.add(new Answer(id, row, failure));
+  @Override public void answer(long id, byte[] row, Failure failure) {
+    answers.add(() -> finish(queue.waiting(id), row, failure));
     if (mailed.compareAndSet(false, true)) {
       changed();
     }
   }
 
   /** Lets the task's thread look: at answers, or at what it waits for. */
-  @Override
-  public void changed() {
+  @Override public void changed() {
     try {
       mailbox.execute(this::take, "answers of the ferry");
     } catch (RejectedExecutionException e) {
@@ -263,8 +239,7 @@ final class SidecarOperator<IN, OUT> extends AbstractStreamOperator<OUT>
     }
   }
 
-  @Override
-  public void failed(SidecarException cause) {
+  @Override public void failed(SidecarException cause) {
     try {
       mailbox.execute(() -> {
         throw Session.toThrow(cause);
@@ -276,36 +251,37 @@ final class SidecarOperator<IN, OUT> extends AbstractStreamOperator<OUT>
 
   private void take() throws Exception {
     mailed.set(false);
-    for (Answer a; (a = answers.poll()) != null; ) {
-      Entry<IN, OUT> e = queue.waiting(a.id);
-      try {
-        if (a.failure != null) {
-          throw new SidecarException(a.failure, null);
-        }
-        e.out = session.decode(e.in, a.row);
-        queue.done(e);
-      } catch (SidecarException x) {
-        failed(e, x);
-      }
+    for (ThrowingRunnable<Exception> a; (a = answers.poll()) != null; ) {
+      a.run();
     }
     emit();
   }
 
+  private void finish(Entry<IN, OUT> e, byte[] row, Failure failure) throws Exception {
+    try {
+      if (failure != null) {
+        throw new SidecarException(failure, null);
+      }
+      e.out = session.decode(e.in, row);
+      queue.done(e);
+    } catch (SidecarException x) {
+      failed(e, x);
+    }
+  }
+
   private void failed(Entry<IN, OUT> e, SidecarException x) throws Exception {
-    switch (x.failure.action) {
-      case 1:
-        session.dropped.inc();
-        break;
-      case 2:
-        session.deadLetters.inc();
-        e.dead = x.failure;
-        break;
-      default:
-        throw Session.toThrow(x);
+    if (x.failure.action == 1) {
+      session.dropped.inc();
+    } else if (x.failure.action == 2) {
+      session.deadLetters.inc();
+      e.dead = x.failure;
+    } else {
+      throw Session.toThrow(x);
     }
     queue.done(e);
   }
 
+  @SuppressWarnings("unchecked")
   private void emit() throws Exception {
     for (Object o; (o = queue.poll()) != null; ) {
       if (o instanceof Watermark) {
@@ -313,18 +289,13 @@ final class SidecarOperator<IN, OUT> extends AbstractStreamOperator<OUT>
       } else if (o instanceof WatermarkStatus) {
         super.processWatermarkStatus((WatermarkStatus) o);
       } else {
-        emit((Entry<?, ?>) o);
+        Entry<IN, OUT> e = (Entry<IN, OUT>) o;
+        if (e.dead != null) {
+          output.collect(job.deadLetters, record(Tuple2.of(e.in, e.dead), e.timestamp));
+        } else if (e.out != null) {
+          output.collect(record(e.out, e.timestamp));
+        }
       }
-    }
-  }
-
-  @SuppressWarnings("unchecked")
-  private void emit(Entry<?, ?> entry) {
-    Entry<IN, OUT> e = (Entry<IN, OUT>) entry;
-    if (e.dead != null) {
-      output.collect(job.deadLetters, record(Tuple2.of(e.in, e.dead), e.timestamp));
-    } else if (e.out != null) {
-      output.collect(record(e.out, e.timestamp));
     }
   }
 

@@ -28,8 +28,7 @@ public final class Signature {
     throw new IllegalArgumentException("the model has no \"" + name + "\", but " + tensors);
   }
 
-  @Override
-  public String toString() {
+  @Override public String toString() {
     return "inputs " + inputs + ", outputs " + outputs;
   }
 
@@ -71,8 +70,7 @@ public final class Signature {
       return shape.clone();
     }
 
-    @Override
-    public String toString() {
+    @Override public String toString() {
       return name + " " + datatype + " " + Arrays.toString(shape);
     }
 

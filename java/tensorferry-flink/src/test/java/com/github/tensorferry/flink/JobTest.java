@@ -64,8 +64,8 @@ class JobTest {
     return env;
   }
 
-  private SidecarOptions.Builder options() {
-    return SidecarOptions.builder(ferry.endpoint()).model("tenfold");
+  private SidecarOptions options() {
+    return new SidecarOptions(ferry.endpoint()).model("tenfold");
   }
 
   private static <T> List<T> collect(DataStream<T> s) throws Exception {
@@ -112,7 +112,7 @@ class JobTest {
       StreamExecutionEnvironment env = env(5);
       env.enableCheckpointing(20);
       assertEquals(tenfold(3000), collect(GpuSidecar.orderedWait(
-          env.fromSequence(1, 3000), new Tenfold(), options().capacity(50).build(), Types.LONG)));
+          env.fromSequence(1, 3000), new Tenfold(), options().capacity(50), Types.LONG)));
       assertTrue(failed[0] && failed[1]);
     }
   }
@@ -136,9 +136,9 @@ class JobTest {
       env.enableCheckpointing(20);
       DataStream<Long> in = env.fromSequence(1, 2000);
       List<Long> got = collect(keyed
-          ? GpuSidecar.keyedWait(in.keyBy(v -> v % 7), new Tenfold(), options().build(), Types.LONG)
+          ? GpuSidecar.keyedWait(in.keyBy(v -> v % 7), new Tenfold(), options(), Types.LONG)
               .setParallelism(2)
-          : GpuSidecar.unorderedWait(in, new Tenfold(), options().build(), Types.LONG));
+          : GpuSidecar.unorderedWait(in, new Tenfold(), options(), Types.LONG));
       if (keyed) {
         for (long k = 0; k < 7; k++) {
           long key = k;
@@ -161,11 +161,11 @@ class JobTest {
     StreamExecutionEnvironment env = env(0);
     env.setRuntimeMode(RuntimeExecutionMode.BATCH);
     assertEquals(tenfold(500), collect(GpuSidecar.orderedWait(
-        env.fromSequence(1, 500), new Tenfold(), options().capacity(20).build(), Types.LONG)));
+        env.fromSequence(1, 500), new Tenfold(), options().capacity(20), Types.LONG)));
     env = env(0);
     env.setRuntimeMode(RuntimeExecutionMode.BATCH);
     List<Long> got = collect(GpuSidecar.keyedWait(env.fromSequence(1, 500).keyBy(v -> v % 3),
-        new Tenfold(), options().build(), Types.LONG));
+        new Tenfold(), options(), Types.LONG));
     got.sort(null);
     assertEquals(tenfold(500), got);
   }
@@ -175,7 +175,7 @@ class JobTest {
     StreamExecutionEnvironment env = env(0);
     List<Long> in = LongStream.rangeClosed(1, 300).boxed().collect(Collectors.toList());
     assertEquals(tenfold(300), collect(GpuSidecar.orderedWait(env.fromCollection(in, Types.LONG),
-        new Tenfold(), options().capacity(5).build(), Types.LONG)));
+        new Tenfold(), options().capacity(5), Types.LONG)));
   }
 
   @Test
@@ -185,7 +185,7 @@ class JobTest {
     StreamExecutionEnvironment env = env(0);
     List<String> got = collect(GpuSidecar.orderedWait(
         env.fromSequence(1, 3).map(v -> "{\"n\":" + v + "}").returns(Types.STRING),
-        new JsonMapping().output("label", "digit"), options().build(), Types.STRING));
+        new JsonMapping().output("label", "digit"), options(), Types.STRING));
     assertEquals(List.of("{\"n\":1,\"digit\":1}", "{\"n\":2,\"digit\":1}", "{\"n\":3,\"digit\":1}"),
         got);
     assertTrue(ferry.connection(0).hello.contains("\"form\":\"json\""));
@@ -223,27 +223,27 @@ class JobTest {
     };
     assertEquals(List.of(10L, 30L), collect(AsyncDataStream.unorderedWait(
         env(0).fromSequence(1, 3).filter(v -> true),
-        new GpuSidecarAsyncFunction<>(options().build(), new Tenfold()), 30, TimeUnit.SECONDS)
+        new GpuSidecarAsyncFunction<>(options(), new Tenfold()), 30, TimeUnit.SECONDS)
         .returns(Types.LONG)).stream().sorted().collect(Collectors.toList()));
     ferry.script = (c, call) -> c.fail(call.id, 0, 1, "INVALID_ARGUMENT", "bad record");
     // A bad record ends the job, whatever the restart strategy says.
     StreamExecutionEnvironment env = env(1_000_000);
     AsyncDataStream.unorderedWait(env.fromSequence(1, 3),
-        new GpuSidecarAsyncFunction<>(options().build(), new Tenfold()), 30, TimeUnit.SECONDS)
+        new GpuSidecarAsyncFunction<>(options(), new Tenfold()), 30, TimeUnit.SECONDS)
         .returns(Types.LONG)
         .sinkTo(new org.apache.flink.streaming.api.functions.sink.v2.DiscardingSink<>());
     Throwable e = assertThrows(Exception.class, () -> env.execute("bad"));
     String all = ExceptionUtils.stringifyException(e);
     assertTrue(all.contains("bad record") && all.contains("not recoverable"), all);
     assertThrows(IllegalArgumentException.class, () -> new GpuSidecarAsyncFunction<>(
-        options().onError("record", "dead_letter").build(), new Tenfold()));
+        options().onError("record", "dead_letter"), new Tenfold()));
   }
 
   @Test
   void functionsTimeoutIsFlinks() throws Exception {
     ferry.script = (c, call) -> {};
     Throwable e = assertThrows(Exception.class, () -> collect(AsyncDataStream.unorderedWait(
-        env(0).fromSequence(1, 1), new GpuSidecarAsyncFunction<>(options().build(), new Tenfold()),
+        env(0).fromSequence(1, 1), new GpuSidecarAsyncFunction<>(options(), new Tenfold()),
         300, TimeUnit.MILLISECONDS).returns(Types.LONG)));
     assertTrue(ExceptionUtils.findThrowable(e, TimeoutException.class).isPresent()
         || ExceptionUtils.stringifyException(e).contains("TimeoutException"));
@@ -263,7 +263,7 @@ class JobTest {
     StreamExecutionEnvironment env = env(1000);
     env.enableCheckpointing(1000);
     GpuSidecar.unorderedWait(env.fromSequence(1, Long.MAX_VALUE), new Tenfold(),
-        options().capacity(10).build(), Types.LONG).map(v -> v).returns(Types.LONG)
+        options().capacity(10), Types.LONG).map(v -> v).returns(Types.LONG)
         .sinkTo(new org.apache.flink.streaming.api.functions.sink.v2.DiscardingSink<>());
     JobClient job = env.executeAsync("restarts");
     until("restarts", () -> ferry.connections.size() > 100

@@ -141,24 +141,24 @@ class RowTest {
   @Test
   void optionsAsTheFerryReadsThem() {
     List<String> hello = new ArrayList<>();
-    SidecarOptions o = SidecarOptions.builder("127.0.0.1:1").model("a\"b\n").capacity(7)
+    SidecarOptions o = new SidecarOptions("127.0.0.1:1").model("a\"b\n").capacity(7)
         .timeout(java.time.Duration.ofSeconds(2)).onError("record", "drop")
-        .infer("retry", java.util.Map.of("max", 2)).infer("list", List.of(1, true)).build();
-    hello.add(new String(o.client("j", 1, 2, "op", "rows").hello));
-    assertEquals("{\"version\":1,\"client\":\"tensorferry-flink 0.1.0\",\"job\":\"j\",\"operator\":"
-        + "\"op\",\"subtask\":1,\"parallelism\":2,\"form\":\"rows\",\"infer\":{\"capacity\":7,"
+        .infer("retry", java.util.Map.of("max", 2)).infer("list", List.of(1, true));
+    hello.add(new String(o.client("j", 1, 2, "op", null).hello));
+    assertEquals("{\"client\":\"tensorferry-flink 0.1.0\",\"form\":\"rows\",\"infer\":{\"capacity\":7,"
         + "\"list\":[1,true],\"model\":\"a\\u0022b\\u000a\",\"on_error\":{\"record\":\"drop\"},"
-        + "\"retry\":{\"max\":2},\"timeout\":\"2000ms\"}}", hello.get(0));
-    refused("of no known form", () -> SidecarOptions.builder("nowhere").build());
-    refused("at least 1", () -> SidecarOptions.builder("h:1").capacity(0).build());
+        + "\"retry\":{\"max\":2},\"timeout\":\"2000ms\"},\"job\":\"j\",\"operator\":\"op\","
+        + "\"parallelism\":2,\"subtask\":1,\"version\":1}", hello.get(0));
+    refused("of no known form", () -> new SidecarOptions("nowhere"));
+    refused("at least 1", () -> new SidecarOptions("h:1").capacity(0));
   }
 
   @Test
   void mappingOfJson() {
     JsonMapping m = new JsonMapping().input("pixels", "image.pixels").output("label", "digit")
         .overwrite();
-    String hello = new String(SidecarOptions.builder("h:1").model("m").build().with(m)
-        .client("j", 0, 1, "op", "json").hello);
+    String hello = new String(new SidecarOptions("h:1").model("m")
+        .client("j", 0, 1, "op", m).hello);
     assertTrue(hello.contains("\"inputs\":{\"pixels\":{\"field\":\"image.pixels\"}}"), hello);
     assertTrue(hello.contains("\"outputs\":{\"label\":{\"field\":\"digit\"}}"), hello);
     assertTrue(hello.contains("\"overwrite\":true"), hello);

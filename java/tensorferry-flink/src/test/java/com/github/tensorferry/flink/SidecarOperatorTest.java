@@ -52,17 +52,17 @@ class SidecarOperatorTest {
         .noneMatch(t -> t.getName().startsWith("tensorferry")));
   }
 
-  private SidecarOptions.Builder options() {
-    return SidecarOptions.builder(ferry.endpoint()).model("tenfold");
+  private SidecarOptions options() {
+    return new SidecarOptions(ferry.endpoint()).model("tenfold");
   }
 
-  private SidecarOperator.Factory<Long, Long> factory(SidecarOptions.Builder o, Order order) {
+  private SidecarOperator.Factory<Long, Long> factory(SidecarOptions o, Order order) {
     return new SidecarOperator.Factory<>(
-        new Tenfold(), o.build(), order, GpuSidecar.deadLetters(Types.LONG), false);
+        new Tenfold(), o, order, GpuSidecar.deadLetters(Types.LONG), false);
   }
 
   private OneInputStreamOperatorTestHarness<Long, Long> harness(
-      SidecarOptions.Builder o, Order order, int parallelism, int subtask) throws Exception {
+      SidecarOptions o, Order order, int parallelism, int subtask) throws Exception {
     OneInputStreamOperatorTestHarness<Long, Long> h = new OneInputStreamOperatorTestHarness<>(
         factory(o, order), 128, parallelism, subtask);
     h.getStreamConfig().setupNetworkInputs(LongSerializer.INSTANCE);
@@ -73,7 +73,7 @@ class SidecarOperatorTest {
   }
 
   private OneInputStreamOperatorTestHarness<Long, Long> opened(
-      SidecarOptions.Builder o, Order order) throws Exception {
+      SidecarOptions o, Order order) throws Exception {
     OneInputStreamOperatorTestHarness<Long, Long> h = harness(o, order, 1, 0);
     h.open();
     return h;

@@ -1,10 +1,8 @@
 package com.github.tensorferry.flink.internal;
 
-import com.github.tensorferry.flink.Failure;
+import com.github.tensorferry.flink.*;
 import com.github.tensorferry.flink.internal.FerryClient.Call;
-import com.github.tensorferry.flink.internal.Frames.BadFrame;
-import com.github.tensorferry.flink.internal.Frames.Frame;
-import com.github.tensorferry.flink.internal.Frames.Welcome;
+import com.github.tensorferry.flink.internal.Frames.*;
 import java.io.*;
 import java.util.*;
 import java.util.concurrent.TimeUnit;
@@ -13,17 +11,19 @@ import java.util.concurrent.locks.Condition;
 /** One connection to a ferry. The client's lock guards its fields. */
 final class Connection {
   private static final int BUFFER = 1 << 16;
-  private static final int BATCH = 256;
+  private static final int AT_ONCE = 256;
 
   /** Calls that were sent and have no answer, the oldest first. */
   final LinkedHashMap<Long, Call> sent = new LinkedHashMap<>();
   /** There may be something to write. */
   final Condition work;
+  Welcome welcome;
   boolean held;
+  /** The ferry has welcomed the client, or says that it waits for a model server. */
+  boolean there;
   private final FerryClient client;
   private final List<byte[]> control = new ArrayList<>();
   private Transport transport;
-  private Welcome welcome;
   private long sentBytes;
   private boolean draining;
   private boolean ended;
@@ -94,8 +94,9 @@ final class Connection {
       Transport t = new Transport(client.config.endpoint);
       client.lock.lock();
       transport = t;
+      boolean late = closed;
       client.lock.unlock();
-      if (closed) {
+      if (late) {
         t.close();
       }
       t.connect(client.config.tls);
@@ -112,64 +113,56 @@ final class Connection {
   }
 
   /** Takes one frame of the ferry. */
-  private void hear(Frame f) throws IOException {
+  private void hear(Frame f) throws Exception {
     Call call = null;
     Failure failure = null;
-    boolean wasHeld = held;
     client.lock.lock();
     try {
       lastFrame = System.nanoTime();
       pinged = false;
-      switch (f.kind) {
-        case Frames.RESULT: case Frames.FAILURE: case Frames.CANCELLED:
-          call = sent.get(f.id);
-          if (call == null || f.kind == Frames.CANCELLED && !call.cancelled) {
-            throw new BadFrame("an answer to call " + f.id + ", which waits for none such");
-          }
-          if (f.kind == Frames.FAILURE) {
-            failure = f.read(Frames::failure);
-            failure.model = welcome.signature.model;
-          } else if (f.kind == Frames.CANCELLED) {
-            f.read(Frames::nothing);
-          }
-          sent.remove(f.id);
-          sentBytes -= call.frame.length;
-          client.progress();
-          break;
-        default:
-          control(f);
+      if (f.kind == Frames.RESULT || f.kind == Frames.FAILURE || f.kind == Frames.CANCELLED) {
+        call = sent.get(f.id);
+        if (call == null || f.kind == Frames.CANCELLED && !call.cancelled) {
+          throw new BadFrame("an answer to call " + f.id + ", which waits for none such");
+        }
+        if (f.kind == Frames.FAILURE) {
+          failure = f.read(Frames::failure);
+          failure.model = welcome.signature.model;
+        } else if (f.kind == Frames.CANCELLED) {
+          f.read(Frames::nothing);
+        }
+        sent.remove(f.id);
+        sentBytes -= call.frame.length;
+        client.progress();
+      } else {
+        control(f);
       }
       work.signal();
     } finally {
       client.lock.unlock();
     }
-    if (call == null && (held != wasHeld || f.kind == Frames.WELCOME)) {
-      client.listener.changed();
-    } else if (call != null && !call.cancelled) {
+    if (call != null && !call.cancelled) {
       client.listener.answer(f.id, f.kind == Frames.RESULT ? f.payload : null, failure);
     }
   }
 
-  private void control(Frame f) throws IOException {
+  private void control(Frame f) throws Exception {
     switch (f.kind) {
       case Frames.WELCOME:
         if (welcome != null) {
           throw new BadFrame("WELCOME a second time");
         }
-        Welcome w = f.read(Frames::welcome);
-        Failure misfit = client.welcome(w.signature);
-        if (misfit != null) {
-          throw new Broken(misfit);
-        }
-        welcome = w;
-        client.here(this);
+        welcome = f.read(Frames::welcome);
+        there = true;
+        client.welcome(welcome.signature);
         break;
       case Frames.BROKEN:
-        throw new Broken(f.read(Frames::failure));
+        throw new SidecarException(f.read(Frames::failure), null);
       case Frames.HELD:
         f.read(Frames::string);
         held = true;
-        client.here(this);
+        there = true;
+        client.listener.changed();
         break;
       case Frames.RESUMED:
         f.read(Frames::nothing);
@@ -197,7 +190,6 @@ final class Connection {
         f.read(Frames::nothing);
         break;
       case Frames.END:
-        f.read(Frames::nothing);
         throw new EOFException("the ferry ended the connection");
       default:
         throw new BadFrame("kind " + f.kind);
@@ -243,7 +235,7 @@ final class Connection {
   private boolean take(List<byte[]> batch, List<Long> tooLong) {
     batch.addAll(control);
     control.clear();
-    while (welcome != null && !draining && batch.size() < BATCH && !client.waiting.isEmpty()) {
+    while (welcome != null && !draining && batch.size() < AT_ONCE && !client.waiting.isEmpty()) {
       Map.Entry<Long, Call> next = client.waiting.firstEntry();
       Call call = next.getValue();
       if (call.frame.length > welcome.frame) {
@@ -268,24 +260,11 @@ final class Connection {
 
   private void lose(Throwable e) {
     client.lock.lock();
-    boolean first = !closed;
-    close(e instanceof IOException ? e.getMessage() : e.toString());
+    close(e.getMessage() == null ? e.toString() : e.getMessage());
+    if (e instanceof SidecarException && ((SidecarException) e).failure.isFinal()) {
+      client.fail(((SidecarException) e).failure);
+    }
     client.lock.unlock();
-    if (e instanceof Broken && ((Broken) e).failure.isFinal()) {
-      client.fail(((Broken) e).failure);
-    } else if (first) {
-      client.listener.changed();
-    }
-  }
-
-  /** The ferry, or this side, says why the connection ends. */
-  private static final class Broken extends IOException {
-    private static final long serialVersionUID = 1;
-    private final transient Failure failure;
-
-    Broken(Failure failure) {
-      super(failure.toString());
-      this.failure = failure;
-    }
+    client.listener.changed();
   }
 }

@@ -1,8 +1,6 @@
 package com.github.tensorferry.flink.internal;
 
-import com.github.tensorferry.flink.Failure;
-import com.github.tensorferry.flink.SidecarException;
-import com.github.tensorferry.flink.Signature;
+import com.github.tensorferry.flink.*;
 import java.io.Closeable;
 import java.util.*;
 import java.util.concurrent.ThreadLocalRandom;
@@ -19,7 +17,7 @@ import javax.net.ssl.SSLContext;
  * that writes. Whoever calls does not wait.
  */
 public final class FerryClient implements Closeable {
-  /** Hears of answers. The client's threads call its methods, which must not wait. */
+  /** Hears of answers. The client's threads call it, so it must not wait. */
   public interface Listener {
     /** A call has its answer: a row, or why there is none. */
     void answer(long id, byte[] row, Failure failure);
@@ -33,14 +31,14 @@ public final class FerryClient implements Closeable {
 
   /** What a client is made with. */
   public static final class Config {
+    public String name = "tensorferry";
     public String endpoint;
     public byte[] hello;
     public SSLContext tls;
-    public String name = "tensorferry";
     public long holdMillis = 60_000;
     public int maxFrame = 256 << 20;
-    public long pingMillis = 10_000;
-    public long silenceMillis = 30_000;
+    long pingMillis = 10_000;
+    long silenceMillis = 30_000;
   }
 
   /** A call without an answer. */
@@ -62,17 +60,16 @@ public final class FerryClient implements Closeable {
   final TreeMap<Long, Call> waiting = new TreeMap<>();
   private final Condition changed = lock.newCondition();
   private final List<Thread> threads = new ArrayList<>();
-  private final List<Connection> draining = new ArrayList<>();
+  private final List<Connection> connections = new ArrayList<>();
+  /** The connection for new calls. The others drain. */
   private Connection current;
   private Signature signature;
   private SidecarException failure;
   private boolean closed;
   private int tries;
   private long nextTry = System.nanoTime();
-  /** No ferry is there now; since when; and for how long before, since the last answer. */
-  private boolean away = true;
-  private long awaySince = nextTry;
-  private long awayBefore;
+  /** How long no ferry has been there, since the last answer. */
+  private long awayNanos;
   private String lastLoss = "none was reached";
 
   public FerryClient(Config config, Listener listener) {
@@ -102,57 +99,48 @@ public final class FerryClient implements Closeable {
   public void call(long id, byte[] frame) {
     Frames.callHeader(frame, id);
     lock.lock();
-    try {
-      waiting.put(id, new Call(frame));
-      wake();
-    } finally {
-      lock.unlock();
-    }
+    waiting.put(id, new Call(frame));
+    wake();
+    lock.unlock();
   }
 
   /** Says that nobody wants a call's answer any longer. The listener hears nothing of it then. */
   public void cancel(long id) {
     lock.lock();
-    try {
-      if (waiting.remove(id) == null) {
-        connections().forEach(c -> c.cancel(id));
-      }
-    } finally {
-      lock.unlock();
+    if (waiting.remove(id) == null) {
+      connections.forEach(c -> c.cancel(id));
     }
+    lock.unlock();
   }
 
   /** Reports whether calls make no progress: no ferry is there, or it holds them. */
   public boolean isAway() {
     lock.lock();
     try {
-      return draining.isEmpty() && (away || current.held);
+      return connections.stream().allMatch(c -> c.welcome == null || c.held);
     } finally {
       lock.unlock();
     }
   }
 
   /** Ends the connections and threads. What is unanswered is cancelled. */
-  @Override
-  public void close() {
+  @Override public void close() {
     boolean interrupted = false;
-    List<Thread> left;
     lock.lock();
     try {
       closed = true;
       changed.signalAll();
       long nanos = TimeUnit.SECONDS.toNanos(1);
-      boolean done = waiting.isEmpty() && connections().stream().allMatch(Connection::end);
-      while (done && nanos > 0 && !connections().isEmpty()) {
+      boolean done = waiting.isEmpty() && connections.stream().allMatch(Connection::end);
+      while (done && nanos > 0 && !connections.isEmpty()) {
         nanos = changed.awaitNanos(nanos);
       }
     } catch (InterruptedException e) {
       interrupted = true;
-    } finally {
-      connections().forEach(c -> c.close(null));
-      left = new ArrayList<>(threads);
-      lock.unlock();
     }
+    List.copyOf(connections).forEach(c -> c.close(null));
+    List<Thread> left = List.copyOf(threads);
+    lock.unlock();
     long until = System.nanoTime() + TimeUnit.SECONDS.toNanos(10);
     for (Thread t : left) {
       while (t.isAlive() && System.nanoTime() < until) {
@@ -170,92 +158,77 @@ public final class FerryClient implements Closeable {
 
   /** Connects when it is time, and gives up what has been silent or away for too long. */
   private void keep() {
-    Failure failed = null;
     lock.lock();
     try {
-      while (!closed && failure == null && failed == null) {
+      long last = System.nanoTime();
+      while (!closed && failure == null) {
         long now = System.nanoTime();
+        awayNanos += current == null || !current.there ? now - last : 0;
+        last = now;
+        long away = TimeUnit.NANOSECONDS.toMillis(awayNanos);
+        if (away >= config.holdMillis) {
+          fail(local("transport", "UNAVAILABLE", "no ferry at " + config.endpoint + " for " + away
+              + " ms; see that it runs and can be reached; last: " + lastLoss));
+          return;
+        }
         if (current == null && now - nextTry >= 0) {
           current = new Connection(this);
+          connections.add(current);
         }
-        connections().forEach(c -> c.check(now));
-        long gone = TimeUnit.NANOSECONDS.toMillis(awayBefore + (away ? now - awaySince : 0));
-        if (away && gone >= config.holdMillis) {
-          failed = local("transport", "UNAVAILABLE", "no ferry at " + config.endpoint + " for "
-              + gone + " ms; see that it runs and can be reached; last: " + lastLoss);
-        } else {
-          long pause = TimeUnit.MILLISECONDS.toNanos(Math.min(250, config.pingMillis / 2 + 1));
-          changed.awaitNanos(current == null ? Math.min(pause, nextTry - now) : pause);
-        }
+        List.copyOf(connections).forEach(c -> c.check(now));
+        long pause = TimeUnit.MILLISECONDS.toNanos(Math.min(250, config.pingMillis / 2 + 1));
+        changed.awaitNanos(current == null ? Math.min(pause, nextTry - now) : pause);
       }
     } catch (InterruptedException e) {
       Thread.currentThread().interrupt();
     } finally {
       lock.unlock();
     }
-    if (failed != null) {
-      fail(failed);
-    }
   }
 
-  Failure local(String failureClass, String code, String text) {
+  /** Returns a failure that is found on this side. */
+  public Failure local(String failureClass, String code, String text) {
     Failure f = Failure.of(failureClass, code, text);
     f.model = signature == null ? "" : signature.model;
     f.endpoint = config.endpoint;
     return f;
   }
 
-  void fail(Failure why) {
-    lock.lock();
-    try {
-      if (closed || failure != null) {
-        return;
-      }
-      failure = new SidecarException(why, null);
-      connections().forEach(c -> c.close(null));
-      changed.signalAll();
-    } finally {
-      lock.unlock();
-    }
-    listener.failed(failure);
-  }
-
   // Connections call what follows, and hold the lock.
 
-  /** Takes the model of a new connection. What was encoded for one does not suit another one. */
-  Failure welcome(Signature s) {
-    if (signature != null && !s.toString().equals(signature.toString())) {
-      return local("permanent", "FAILED_PRECONDITION",
-          "the model has " + s + " now, and had " + signature + "; start the job again");
+  /** Ends everything. The listener hears of it once. */
+  void fail(Failure why) {
+    if (!closed && failure == null) {
+      failure = new SidecarException(why, null);
+      List.copyOf(connections).forEach(c -> c.close(null));
+      changed.signalAll();
+      listener.failed(failure);
     }
-    signature = s;
-    return null;
   }
 
-  /** A ferry is there: it has welcomed the client, or says that it waits for a model server. */
-  void here(Connection c) {
-    if (c == current && away) {
-      away = false;
-      awayBefore += System.nanoTime() - awaySince;
-      if (waiting.isEmpty() && draining.isEmpty()) {
-        progress();
-      }
+  /** Takes the model of a new connection. What was encoded for one does not suit another one. */
+  void welcome(Signature s) throws SidecarException {
+    if (signature != null && !s.toString().equals(signature.toString())) {
+      throw new SidecarException(local("permanent", "FAILED_PRECONDITION",
+          "the model has " + s + " now, and had " + signature + "; start the job again"), null);
+    }
+    signature = s;
+    if (waiting.isEmpty() && connections.size() == 1) {
+      progress();
     }
     changed.signalAll();
   }
 
-  /** A call was answered, so the ferry does its work. */
+  /** A ferry does its work, so what was away before is forgotten. */
   void progress() {
     tries = 0;
-    awayBefore = 0;
-    awaySince = System.nanoTime();
+    awayNanos = 0;
   }
 
   /** A connection takes no new calls any longer: another one does. */
   void drain(Connection c) {
     if (c == current) {
-      draining.add(c);
-      gone(tries == 0);
+      next(tries == 0);
     }
   }
 
@@ -264,35 +237,25 @@ public final class FerryClient implements Closeable {
     c.sent.values().removeIf(call -> call.cancelled);
     waiting.putAll(c.sent);
     c.sent.clear();
-    if (!draining.remove(c) && c == current) {
+    connections.remove(c);
+    if (c == current) {
       lastLoss = why == null ? lastLoss : why;
-      gone(false);
+      next(false);
     }
     wake();
     changed.signalAll();
   }
 
-  private void gone(boolean atOnce) {
-    long now = System.nanoTime();
+  private void next(boolean atOnce) {
     long millis = Math.min(2000, 50L << Math.min(6, tries++));
     millis -= ThreadLocalRandom.current().nextLong(millis / 2);
-    nextTry = atOnce ? now : now + TimeUnit.MILLISECONDS.toNanos(millis);
-    awaySince = away ? awaySince : now;
-    away = true;
+    nextTry = System.nanoTime() + (atOnce ? 0 : TimeUnit.MILLISECONDS.toNanos(millis));
     current = null;
     changed.signalAll();
   }
 
-  void wake() {
-    connections().forEach(c -> c.work.signal());
-  }
-
-  private List<Connection> connections() {
-    List<Connection> all = new ArrayList<>(draining);
-    if (current != null) {
-      all.add(current);
-    }
-    return all;
+  private void wake() {
+    connections.forEach(c -> c.work.signal());
   }
 
   void spawn(String what, Runnable body) {

@@ -4,28 +4,26 @@ package com.github.tensorferry.flink.internal;
 public final class Stats {
   static final int NUMBERS = 11;
 
-  /** Records that wait for a model server now. */
+  /** Records that wait for a model server now, and retries so far. */
   public volatile long held;
-  /** Retries so far. */
   public volatile long retries;
-  /** Rows in a request, milliseconds in one, and those of a record beside it, in the last second. */
+  /** Rows and milliseconds of a request, and a record's milliseconds beside it: of late. */
   public volatile double batchRows;
   public volatile double callMillis;
   public volatile double queueMillis;
 
-  /** Takes the numbers of docs/ferry.md. Most count since WELCOME, so the growth is added. */
+  /** Takes the numbers of docs/ferry.md. Most count since WELCOME, so their growth matters. */
   void add(long[] before, long[] now) {
     held = now[3];
     retries += now[4] - before[4];
-    long requests = now[5] - before[5];
-    long answers = now[10] - before[10];
+    double requests = now[5] - before[5];
     if (requests > 0) {
-      batchRows = (double) (now[6] - before[6]) / requests;
-      callMillis = (now[7] - before[7]) / 1000.0 / requests;
+      batchRows = (now[6] - before[6]) / requests;
+      callMillis = (now[7] - before[7]) / requests / 1000;
     }
+    double answers = now[10] - before[10];
     if (answers > 0) {
-      double millis = (now[9] - before[9]) / 1000.0 / answers;
-      queueMillis = Math.max(0, millis - callMillis);
+      queueMillis = Math.max(0, (now[9] - before[9]) / answers / 1000 - callMillis);
     }
   }
 }

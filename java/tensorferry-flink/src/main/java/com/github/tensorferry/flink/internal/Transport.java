@@ -58,8 +58,7 @@ final class Transport implements Closeable {
     out = tcp.getOutputStream();
   }
 
-  @Override
-  public void close() {
+  @Override public void close() {
     try {
       socket.close();
     } catch (IOException e) {
@@ -70,24 +69,20 @@ final class Transport implements Closeable {
   /** Makes streams of which one reads while the other one writes. Those of Channels wait. */
   private void streams(SocketChannel channel) {
     in = new InputStream() {
-      @Override
-      public int read() {
+      @Override public int read() {
         throw new UnsupportedOperationException("a buffered stream reads arrays");
       }
 
-      @Override
-      public int read(byte[] b, int from, int n) throws IOException {
+      @Override public int read(byte[] b, int from, int n) throws IOException {
         return channel.read(ByteBuffer.wrap(b, from, n));
       }
     };
     out = new OutputStream() {
-      @Override
-      public void write(int b) {
+      @Override public void write(int b) {
         throw new UnsupportedOperationException("a buffered stream writes arrays");
       }
 
-      @Override
-      public void write(byte[] b, int from, int n) throws IOException {
+      @Override public void write(byte[] b, int from, int n) throws IOException {
         for (ByteBuffer left = ByteBuffer.wrap(b, from, n); left.hasRemaining(); ) {
           channel.write(left);
         }
