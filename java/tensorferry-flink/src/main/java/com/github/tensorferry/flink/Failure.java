@@ -5,9 +5,8 @@ import java.io.Serializable;
 /** Why a record has no result. It is a POJO in Flink's sense, for streams of dead letters. */
 public final class Failure implements Serializable {
   private static final long serialVersionUID = 1;
-  private static final String[] CLASSES = {
-    "backend", "record", "timeout", "overload", "transport", "permanent"
-  };
+  private static final String[] CLASSES =
+      {"backend", "record", "timeout", "overload", "transport", "permanent"};
 
   /** What becomes of the record: 0 the job fails, 1 it is dropped, 2 it is a dead letter. */
   public int action;

@@ -17,8 +17,7 @@ final class ResultQueue<IN, OUT> {
     long id;
     OUT out;
     Failure dead;
-    private boolean done;
-    private boolean behind;
+    private boolean done, behind;
     private Entry<IN, OUT> next;
     private Segment<IN, OUT> segment;
 
@@ -42,19 +41,11 @@ final class ResultQueue<IN, OUT> {
   private long lastId;
 
   /** Returns the records in the order in which they came. */
-  Collection<Entry<IN, OUT>> entries() {
-    return entries.values();
-  }
+  Collection<Entry<IN, OUT>> entries() { return entries.values(); }
 
-  int size() {
-    return entries.size();
-  }
+  int size() { return entries.size(); }
 
-  /** Returns a record that has no result yet, or null. */
-  Entry<IN, OUT> waiting(long id) {
-    Entry<IN, OUT> e = entries.get(id);
-    return e == null || e.done ? null : e;
-  }
+  Entry<IN, OUT> get(long id) { return entries.get(id); }
 
   void add(Entry<IN, OUT> e) {
     e.id = ++lastId;

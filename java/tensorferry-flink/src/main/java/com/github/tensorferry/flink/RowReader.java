@@ -2,6 +2,7 @@ package com.github.tensorferry.flink;
 
 import java.nio.*;
 import java.nio.charset.StandardCharsets;
+import java.util.stream.Stream;
 
 /** One row of a model's outputs, as a codec reads it. */
 public final class RowReader {
@@ -16,9 +17,7 @@ public final class RowReader {
   }
 
   /** Returns the output at a position. */
-  public Output output(int position) {
-    return outputs[position];
-  }
+  public Output output(int position) { return outputs[position]; }
 
   /** Returns the output with a name. */
   public Output output(String name) {
@@ -26,16 +25,14 @@ public final class RowReader {
   }
 
   /**
-   * One output of the row. A method for each type gives its elements, row-major; the method for
-   * longs also gives the bits of UINT64, and so on. A type that is not the output's is refused.
+   * One output of the row. A method for each type gives its elements, row-major; longs are also the
+   * bits of UINT64, shorts those of FP16, and so on. A type that is not the output's is refused.
    */
   public static final class Output {
     private final Signature.Tensor tensor;
     private final int[] shape;
     private ByteBuffer row;
-    private int from;
-    private int to;
-    private int count;
+    private int from, to, count;
 
     private Output(Signature.Tensor tensor) {
       this.tensor = tensor;
@@ -43,29 +40,18 @@ public final class RowReader {
     }
 
     /** Returns the size of each dimension. */
-    public int[] shape() {
-      return shape.clone();
-    }
+    public int[] shape() { return shape.clone(); }
 
     public FloatBuffer floats() { return elements('F').asFloatBuffer(); }
-
     public DoubleBuffer doubles() { return elements('D').asDoubleBuffer(); }
-
     public LongBuffer longs() { return elements('J').asLongBuffer(); }
-
     public IntBuffer ints() { return elements('I').asIntBuffer(); }
-
-    /** Returns the elements of INT16, or the bits of UINT16, FP16 or BF16. */
     public ShortBuffer shorts() { return elements('S').asShortBuffer(); }
-
     public ByteBuffer bytes() { return elements('B'); }
 
-    /** Returns the bytes of elements of any datatype, as they lie in the row. */
-    public ByteBuffer raw() { return elements(tensor.type); }
-
     public boolean[] booleans() {
-      ByteBuffer in = elements('Z');
       boolean[] all = new boolean[count];
+      ByteBuffer in = elements('Z');
       for (int i = 0; i < count; i++) {
         all[i] = in.get() != 0;
       }
@@ -74,8 +60,8 @@ public final class RowReader {
 
     /** Returns the elements of BYTES. */
     public byte[][] byteArrays() {
-      ByteBuffer in = elements('[');
       byte[][] all = new byte[count][];
+      ByteBuffer in = elements('[');
       for (int i = 0; i < count; i++) {
         all[i] = new byte[in.getInt()];
         in.get(all[i]);
@@ -85,13 +71,12 @@ public final class RowReader {
 
     /** Returns the elements of BYTES as texts in UTF-8. */
     public String[] strings() {
-      byte[][] in = byteArrays();
-      String[] all = new String[count];
-      for (int i = 0; i < count; i++) {
-        all[i] = new String(in[i], StandardCharsets.UTF_8);
-      }
-      return all;
+      return Stream.of(byteArrays()).map(b -> new String(b, StandardCharsets.UTF_8))
+          .toArray(String[]::new);
     }
+
+    /** Returns the bytes of elements of any datatype, as they lie in the row. */
+    public ByteBuffer raw() { return elements(tensor.type); }
 
     private ByteBuffer elements(char type) {
       if (tensor.type != type) {
@@ -102,6 +87,7 @@ public final class RowReader {
 
     /** Finds the output at the row's position, and goes behind it. */
     private void find(ByteBuffer row) {
+      this.row = row;
       long elements = 1;
       for (int d = 0; d < shape.length; d++) {
         shape[d] = tensor.shape[d] == -1 ? row.getInt() : (int) tensor.shape[d];
@@ -110,7 +96,6 @@ public final class RowReader {
           throw new IllegalArgumentException("its shape");
         }
       }
-      this.row = row;
       from = row.position();
       count = (int) elements;
       for (int i = 0; tensor.size == 0 && i < count; i++) {
@@ -123,25 +108,20 @@ public final class RowReader {
   }
 
   /** Returns the row as it came, for the form json. */
-  byte[] whole() {
-    return whole;
-  }
+  byte[] whole() { return whole; }
 
   /** Takes the next row. One that does not suit the outputs is refused. */
   void row(byte[] bytes, boolean json) {
     whole = bytes;
-    if (json) {
-      return;
-    }
     ByteBuffer row = ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN);
     try {
-      for (Output o : outputs) {
-        o.find(row);
+      for (int i = 0; i < outputs.length && !json; i++) {
+        outputs[i].find(row);
       }
     } catch (IllegalArgumentException | ArithmeticException | BufferUnderflowException e) {
       throw new IllegalStateException("a result does not suit " + signature, e);
     }
-    if (row.hasRemaining()) {
+    if (row.hasRemaining() && !json) {
       throw new IllegalStateException("a result is too long for " + signature);
     }
   }

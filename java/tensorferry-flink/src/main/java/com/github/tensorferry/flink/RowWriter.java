@@ -4,6 +4,7 @@ import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.charset.StandardCharsets;
 import java.util.Arrays;
+import java.util.stream.Stream;
 
 /** One row of a model's inputs, as a codec writes it. Inputs are written in any order. */
 public final class RowWriter {
@@ -20,19 +21,15 @@ public final class RowWriter {
   }
 
   /** Returns the input at a position. */
-  public Input input(int position) {
-    return inputs[position];
-  }
+  public Input input(int position) { return inputs[position]; }
 
   /** Returns the input with a name. */
-  public Input input(String name) {
-    return inputs[Signature.position(signature.inputs, name)];
-  }
+  public Input input(String name) { return inputs[Signature.position(signature.inputs, name)]; }
 
   /**
    * One input of the row. One call writes all its elements, row-major, with the method for its
-   * type; the method for longs also writes the bits of UINT64, and so on. What does not suit the
-   * input's type or shape is refused.
+   * type; longs are also the bits of UINT64, shorts those of FP16, and so on. What does not suit
+   * the input's type or shape is refused.
    */
   public static final class Input {
     private final Signature.Tensor tensor;
@@ -54,16 +51,10 @@ public final class RowWriter {
     }
 
     public void floats(float... v) { start('F', v.length); for (float x : v) bytes.putFloat(x); }
-
-    public void doubles(double... v) { start('D', v.length); for (double x : v) bytes.putDouble(x); }
-
+    public void doubles(double... v) { start('D', v.length); for (var x : v) bytes.putDouble(x); }
     public void longs(long... v) { start('J', v.length); for (long x : v) bytes.putLong(x); }
-
     public void ints(int... v) { start('I', v.length); for (int x : v) bytes.putInt(x); }
-
-    /** Writes INT16, or the bits of UINT16, FP16 or BF16. */
     public void shorts(short... v) { start('S', v.length); for (short x : v) bytes.putShort(x); }
-
     public void bytes(byte... v) { start('B', v.length); bytes.put(v); }
 
     public void booleans(boolean... v) {
@@ -74,76 +65,68 @@ public final class RowWriter {
     }
 
     /** Writes elements of BYTES. */
-    public void byteArrays(byte[]... v) { start('[', v.length); for (byte[] x : v) element(x); }
+    public void byteArrays(byte[]... v) {
+      start('[', v.length);
+      for (byte[] x : v) {
+        room(4L + x.length);
+        bytes.putInt(x.length).put(x);
+      }
+    }
 
     /** Writes elements of BYTES: each text in UTF-8. */
     public void strings(String... v) {
-      start('[', v.length);
-      for (String x : v) {
-        element(x.getBytes(StandardCharsets.UTF_8));
-      }
+      byteArrays(Stream.of(v).map(x -> x.getBytes(StandardCharsets.UTF_8)).toArray(byte[][]::new));
     }
 
     /** Writes elements that are little-endian already, of any datatype but BYTES. */
     public void raw(byte[] v, int from, int to) {
-      refuse(tensor.size == 0 || (to - from) % tensor.size != 0, (to - from) + " bytes");
+      refuse(tensor.size == 0 || (to - from) % tensor.size != 0, to - from, "bytes");
       start(tensor.type, (to - from) / tensor.size);
       bytes.put(v, from, to - from);
     }
 
     /** Checks type and shape, makes room, and writes the sizes of dimensions. */
     private void start(char type, int count) {
-      refuse(type != tensor.type, "values of another type");
-      refuse(written, "values a second time");
-      written = true;
+      refuse(type != tensor.type, count, "elements of another type");
+      refuse(written, count, "elements a second time");
+      refuse(shape == null ? tensor.dynamic > 1 : shape.length != tensor.shape.length, count,
+          "elements and not the size of each dimension");
       bytes.clear();
       room(4L * tensor.dynamic + (long) tensor.size * count);
-      if (shape != null) {
-        long product = 1;
-        refuse(shape.length != tensor.shape.length, "the shape " + Arrays.toString(shape));
-        for (int d = 0; d < shape.length; d++) {
-          if (tensor.shape[d] == -1) {
-            bytes.putInt(shape[d]);
-          }
-          product *= shape[d];
-          refuse(shape[d] < 0 || product > MAX || tensor.shape[d] >= 0 && tensor.shape[d] != shape[d],
-              "the shape " + Arrays.toString(shape));
+      long product = 1;
+      for (int d = 0; d < tensor.shape.length; d++) {
+        long due = tensor.shape[d];
+        long all = Math.max(1, tensor.elements);
+        long size = shape != null ? shape[d] : due >= 0 ? due : count / all;
+        refuse(size < 0 || due >= 0 && due != size, count, "elements of another shape");
+        if (due < 0) {
+          bytes.putInt((int) size);
         }
-        refuse(product != count, count + " elements for the shape " + Arrays.toString(shape));
-      } else if (tensor.dynamic == 1 && tensor.elements > 0) {
-        bytes.putInt((int) (count / tensor.elements));
-        refuse(count % tensor.elements != 0, count + " elements");
-      } else {
-        refuse(tensor.dynamic > 0, "no shape, which it needs");
-        refuse(count != tensor.elements, count + " elements");
+        product = Math.min(MAX + 1L, product * size);
       }
-    }
-
-    private void element(byte[] v) {
-      room(4L + v.length);
-      bytes.putInt(v.length).put(v);
+      refuse(product != count, count, "elements, which its shape does not have");
+      written = true;
     }
 
     private void room(long more) {
       long need = bytes.position() + more;
-      refuse(need > MAX, "values that are too long");
+      refuse(need > MAX, need, "bytes");
       if (need > bytes.capacity()) {
         bytes = ByteBuffer.allocate((int) Math.min(MAX, 2 * need)).order(ByteOrder.LITTLE_ENDIAN)
             .put(bytes.flip());
       }
     }
 
-    private void refuse(boolean wrong, String what) {
+    private void refuse(boolean wrong, long n, String what) {
       if (wrong) {
-        throw new IllegalArgumentException("the input " + tensor + " got " + what);
+        throw new IllegalArgumentException("the input " + tensor + " got " + n + " " + what
+            + (shape == null ? "" : "; the shape was said to be " + Arrays.toString(shape)));
       }
     }
   }
 
   /** Writes the row as one JSON object, for the form json. */
-  void whole(byte[] json) {
-    whole = json;
-  }
+  void whole(byte[] json) { whole = json; }
 
   /** Forgets the record before. */
   void clear() {
@@ -161,7 +144,7 @@ public final class RowWriter {
     }
     long length = free;
     for (Input i : inputs) {
-      i.refuse(!i.written, "no values");
+      i.refuse(!i.written, 0, "elements");
       length += i.bytes.position();
     }
     ByteBuffer row = ByteBuffer.allocate(Math.toIntExact(length)).position(free);

@@ -3,9 +3,7 @@ package com.github.tensorferry.flink;
 import com.github.tensorferry.flink.ResultQueue.Entry;
 import com.github.tensorferry.flink.internal.FerryClient;
 import java.util.*;
-import java.util.concurrent.ConcurrentLinkedQueue;
-import java.util.concurrent.RejectedExecutionException;
-import java.util.concurrent.ScheduledFuture;
+import java.util.concurrent.*;
 import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.stream.Stream;
 import org.apache.flink.api.common.operators.MailboxExecutor;
@@ -14,12 +12,9 @@ import org.apache.flink.api.common.state.ListStateDescriptor;
 import org.apache.flink.api.common.typeutils.TypeSerializer;
 import org.apache.flink.api.common.typeutils.base.LongSerializer;
 import org.apache.flink.api.java.functions.KeySelector;
-import org.apache.flink.api.java.tuple.Tuple2;
-import org.apache.flink.api.java.tuple.Tuple3;
+import org.apache.flink.api.java.tuple.*;
 import org.apache.flink.api.java.typeutils.runtime.TupleSerializer;
-import org.apache.flink.runtime.state.StateInitializationContext;
-import org.apache.flink.runtime.state.StateSnapshotContext;
-import org.apache.flink.runtime.state.VoidNamespace;
+import org.apache.flink.runtime.state.*;
 import org.apache.flink.streaming.api.operators.*;
 import org.apache.flink.streaming.api.watermark.Watermark;
 import org.apache.flink.streaming.runtime.streamrecord.StreamRecord;
@@ -41,7 +36,8 @@ final class SidecarOperator<IN, OUT> extends AbstractStreamOperator<OUT>
   private final transient Factory<IN, OUT> job;
   private final transient MailboxExecutor mailbox;
   private final transient ResultQueue<IN, OUT> queue = new ResultQueue<>();
-  private final transient Queue<ThrowingRunnable<Exception>> answers = new ConcurrentLinkedQueue<>();
+  private final transient Queue<ThrowingRunnable<Exception>> answers =
+      new ConcurrentLinkedQueue<>();
   private final transient AtomicBoolean mailed = new AtomicBoolean();
   private final transient List<Tuple3<Long, Long, IN>> restored = new ArrayList<>();
   private final transient Set<Object> keysInState = new HashSet<>();
@@ -224,7 +220,7 @@ final class SidecarOperator<IN, OUT> extends AbstractStreamOperator<OUT>
   }
 
   @Override public void answer(long id, byte[] row, Failure failure) {
-    answers.add(() -> finish(queue.waiting(id), row, failure));
+    answers.add(() -> finish(queue.get(id), row, failure));
     if (mailed.compareAndSet(false, true)) {
       changed();
     }

@@ -2,6 +2,7 @@ package com.github.tensorferry.flink;
 
 import java.util.Arrays;
 import java.util.List;
+import java.util.stream.Stream;
 
 /** What the model takes and gives for one row: its inputs and outputs, without the batch. */
 public final class Signature {
@@ -28,17 +29,19 @@ public final class Signature {
     throw new IllegalArgumentException("the model has no \"" + name + "\", but " + tensors);
   }
 
-  @Override public String toString() {
-    return "inputs " + inputs + ", outputs " + outputs;
-  }
+  @Override public String toString() { return "inputs " + inputs + ", outputs " + outputs; }
 
   /** One input or output. */
   public static final class Tensor {
+    /** Datatypes by the Java type of their elements: a letter, the bytes, and the names. */
+    private static final String[] TYPES = {"[0 BYTES ", "Z1 BOOL ", "B1 INT8 UINT8 ",
+        "S2 INT16 UINT16 FP16 BF16 ", "I4 INT32 UINT32 ", "J8 INT64 UINT64 ", "F4 FP32 ",
+        "D8 FP64 "};
+
     public final String name;
     /** The datatype's name in the Open Inference Protocol, such as FP32. */
     public final String datatype;
     final long[] shape;
-    /** The Java type of elements, as a letter of Java's descriptors. BYTES has '['. */
     final char type;
     /** The bytes of an element. BYTES has 0, since each element has a length of its own. */
     final int size;
@@ -51,9 +54,11 @@ public final class Signature {
       this.name = name;
       this.datatype = datatype;
       this.shape = shape.clone();
-      type = type(datatype);
-      size = type == '[' ? 0 : "BZ".indexOf(type) >= 0 ? 1 : type == 'S' ? 2
-          : "IF".indexOf(type) >= 0 ? 4 : 8;
+      String due = datatype.contains(" ") ? "" : " " + datatype + " ";
+      String known = Stream.of(TYPES).filter(t -> !due.isEmpty() && t.contains(due)).findAny()
+          .orElseThrow(() -> new IllegalArgumentException(this + " has an unknown datatype"));
+      type = known.charAt(0);
+      size = known.charAt(1) - '0';
       dynamic = (int) Arrays.stream(shape).filter(d -> d == -1).count();
       long product = 1;
       for (long d : shape) {
@@ -66,26 +71,10 @@ public final class Signature {
     }
 
     /** Returns the sizes of the dimensions of one row. */
-    public long[] shape() {
-      return shape.clone();
-    }
+    public long[] shape() { return shape.clone(); }
 
     @Override public String toString() {
       return name + " " + datatype + " " + Arrays.toString(shape);
-    }
-
-    private char type(String datatype) {
-      switch (datatype) {
-        case "BYTES": return '[';
-        case "BOOL": return 'Z';
-        case "INT8": case "UINT8": return 'B';
-        case "INT16": case "UINT16": case "FP16": case "BF16": return 'S';
-        case "INT32": case "UINT32": return 'I';
-        case "INT64": case "UINT64": return 'J';
-        case "FP32": return 'F';
-        case "FP64": return 'D';
-        default: throw new IllegalArgumentException(this + " has a datatype that is not known");
-      }
     }
   }
 }

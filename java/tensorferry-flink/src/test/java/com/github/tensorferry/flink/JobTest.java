@@ -68,6 +68,7 @@ class JobTest {
     return new SidecarOptions(ferry.endpoint()).model("tenfold");
   }
 
+  @SuppressWarnings("try")
   private static <T> List<T> collect(DataStream<T> s) throws Exception {
     List<T> all = new ArrayList<>();
     try (CloseableIterator<T> i = s.executeAndCollect()) {
@@ -171,6 +172,7 @@ class JobTest {
   }
 
   @Test
+  @SuppressWarnings("deprecation")
   void oldKindsOfSources() throws Exception {
     StreamExecutionEnvironment env = env(0);
     List<Long> in = LongStream.rangeClosed(1, 300).boxed().collect(Collectors.toList());

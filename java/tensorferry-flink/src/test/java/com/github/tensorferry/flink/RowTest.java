@@ -88,28 +88,26 @@ class RowTest {
   void wrongWrites() {
     RowWriter w = new RowWriter(signature(new Tensor("x", "FP32", 2), new Tensor("y", "INT64", -1, 3),
         new Tensor("z", "BYTES", -1, -1)));
-    refused("x FP32 [2] got values of another type", () -> w.input(0).doubles(1, 2));
+    refused("x FP32 [2] got 2 elements of another type", () -> w.input(0).doubles(1, 2));
     refused("got 3 elements", () -> w.input("x").floats(1, 2, 3));
+    refused("got 4 elements, which its shape", () -> w.input("y").longs(1, 2, 3, 4));
+    refused("4 elements of another shape; the shape was said to be [2, 2]",
+        () -> w.input("y").shape(2, 2).longs(1, 2, 3, 4));
+    refused("said to be [6]", () -> w.input("y").shape(6).longs(1, 2, 3, 4, 5, 6));
+    refused("said to be [-1, 3]", () -> w.input("y").shape(-1, 3).longs());
+    refused("said to be [2, 3]", () -> w.input("y").shape(2, 3).longs(1, 2, 3));
+    refused("0 elements, which", () -> w.input("z").shape(1 << 30, 1 << 30).strings());
     w.clear();
-    refused("got 4 elements", () -> w.input("y").longs(1, 2, 3, 4));
-    w.clear();
-    refused("the shape [2, 2]", () -> w.input("y").shape(2, 2).longs(1, 2, 3, 4));
-    w.clear();
-    refused("the shape [6]", () -> w.input("y").shape(6).longs(1, 2, 3, 4, 5, 6));
-    w.clear();
-    refused("the shape [-1, 3]", () -> w.input("y").shape(-1, 3).longs());
-    w.clear();
-    refused("the shape", () -> w.input("z").shape(2_000_000_000, 2_000_000_000).strings());
-    w.clear();
-    refused("no shape, which it needs", () -> w.input("z").strings("a"));
-    w.clear();
+    refused("not the size of each dimension", () -> w.input("z").strings("a"));
     refused("3 bytes", () -> w.input("x").raw(new byte[3], 0, 3));
     refused("1 bytes", () -> w.input("z").raw(new byte[3], 0, 1));
     w.input(0).floats(1, 2);
     refused("a second time", () -> w.input(0).floats(1, 2));
-    refused("y INT64 [-1, 3] got no values", () -> w.row(0));
+    refused("y INT64 [-1, 3] got 0 elements", () -> w.row(0));
     refused("has no \"nothing\", but [x FP32 [2], y", () -> w.input("nothing"));
-    refused("a datatype that is not known", () -> new Tensor("q", "FP4", 1));
+    refused("an unknown datatype", () -> new Tensor("q", "FP4", 1));
+    refused("an unknown datatype", () -> new Tensor("q", "INT32 UINT32", 1));
+    refused("an unknown datatype", () -> new Tensor("q", "", 1));
     refused("a shape that no row can have", () -> new Tensor("q", "FP32", -2));
     refused("a shape", () -> new Tensor("q", "FP32", 1 << 30, 1 << 30, 1 << 30));
   }

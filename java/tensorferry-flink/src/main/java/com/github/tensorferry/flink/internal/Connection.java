@@ -5,18 +5,15 @@ import com.github.tensorferry.flink.internal.FerryClient.Call;
 import com.github.tensorferry.flink.internal.Frames.*;
 import java.io.*;
 import java.util.*;
-import java.util.concurrent.TimeUnit;
-import java.util.concurrent.locks.Condition;
+import java.util.concurrent.locks.LockSupport;
 
-/** One connection to a ferry. The client's lock guards its fields. */
+/** One connection to a ferry. The client's monitor guards its fields. */
 final class Connection {
   private static final int BUFFER = 1 << 16;
   private static final int AT_ONCE = 256;
 
   /** Calls that were sent and have no answer, the oldest first. */
   final LinkedHashMap<Long, Call> sent = new LinkedHashMap<>();
-  /** There may be something to write. */
-  final Condition work;
   Welcome welcome;
   boolean held;
   /** The ferry has welcomed the client, or says that it waits for a model server. */
@@ -24,19 +21,24 @@ final class Connection {
   private final FerryClient client;
   private final List<byte[]> control = new ArrayList<>();
   private Transport transport;
-  private long sentBytes;
+  private Thread writer;
   private boolean draining;
   private boolean ended;
   private boolean closed;
   private boolean pinged;
+  private long sentBytes;
   private long lastFrame = System.nanoTime();
   private long resumed = lastFrame;
   private long[] lastStats = new long[Stats.NUMBERS];
 
   Connection(FerryClient client) {
     this.client = client;
-    work = client.lock.newCondition();
     client.spawn("reader", this::read);
+  }
+
+  /** Lets the writer look for what it may send. */
+  void wake() {
+    LockSupport.unpark(writer);
   }
 
   void cancel(long id) {
@@ -50,13 +52,13 @@ final class Connection {
   /** Says END if no answer is due, and reports whether it does. */
   boolean end() {
     draining = welcome != null && sent.isEmpty();
-    work.signal();
+    wake();
     return draining;
   }
 
   /** Pings a silent ferry, and gives up one that is gone or has forgotten a call. */
-  void check(long now) {
-    long silent = TimeUnit.NANOSECONDS.toMillis(now - lastFrame);
+  void check() {
+    long silent = FerryClient.millisSince(lastFrame);
     if (silent >= client.config.silenceMillis) {
       close("nothing came from the ferry for " + silent + " ms");
     } else if (silent >= client.config.pingMillis && !pinged) {
@@ -64,8 +66,8 @@ final class Connection {
       send(Frames.PING, 0);
     }
     if (welcome != null && welcome.timeoutMillis > 0 && !held && !sent.isEmpty()) {
-      long since = Math.max(sent.values().iterator().next().sent, resumed);
-      long millis = TimeUnit.NANOSECONDS.toMillis(now - since);
+      long oldest = sent.values().iterator().next().sent;
+      long millis = FerryClient.millisSince(Math.max(oldest, resumed));
       if (millis > welcome.timeoutMillis + welcome.holdMillis) {
         close("a call had no answer for " + millis + " ms, which is more than timeout and hold");
       }
@@ -79,30 +81,29 @@ final class Connection {
       if (transport != null) {
         transport.close();
       }
-      work.signal();
+      wake();
       client.closed(this, why);
     }
   }
 
   private void send(int kind, long id) {
     control.add(Frames.frame(kind, id));
-    work.signal();
+    wake();
   }
 
   private void read() {
     try {
       Transport t = new Transport(client.config.endpoint);
-      client.lock.lock();
-      transport = t;
-      boolean late = closed;
-      client.lock.unlock();
-      if (late) {
-        t.close();
+      synchronized (client) {
+        transport = t;
+        if (closed) {
+          t.close();
+        }
       }
       t.connect(client.config.tls);
-      client.lock.lock();
-      client.spawn("writer", this::write);
-      client.lock.unlock();
+      synchronized (client) {
+        writer = client.spawn("writer", this::write);
+      }
       InputStream in = new BufferedInputStream(t.in, BUFFER);
       while (true) {
         hear(Frames.read(in, client.config.maxFrame));
@@ -116,8 +117,7 @@ final class Connection {
   private void hear(Frame f) throws Exception {
     Call call = null;
     Failure failure = null;
-    client.lock.lock();
-    try {
+    synchronized (client) {
       lastFrame = System.nanoTime();
       pinged = false;
       if (f.kind == Frames.RESULT || f.kind == Frames.FAILURE || f.kind == Frames.CANCELLED) {
@@ -128,8 +128,6 @@ final class Connection {
         if (f.kind == Frames.FAILURE) {
           failure = f.read(Frames::failure);
           failure.model = welcome.signature.model;
-        } else if (f.kind == Frames.CANCELLED) {
-          f.read(Frames::nothing);
         }
         sent.remove(f.id);
         sentBytes -= call.frame.length;
@@ -137,9 +135,7 @@ final class Connection {
       } else {
         control(f);
       }
-      work.signal();
-    } finally {
-      client.lock.unlock();
+      wake();
     }
     if (call != null && !call.cancelled) {
       client.listener.answer(f.id, f.kind == Frames.RESULT ? f.payload : null, failure);
@@ -165,7 +161,6 @@ final class Connection {
         client.listener.changed();
         break;
       case Frames.RESUMED:
-        f.read(Frames::nothing);
         held = false;
         resumed = lastFrame;
         break;
@@ -173,7 +168,6 @@ final class Connection {
         f.read(welcome == null ? new Welcome()::credit : welcome::credit);
         break;
       case Frames.DRAIN:
-        f.read(Frames::nothing);
         draining = true;
         client.drain(this);
         break;
@@ -183,11 +177,9 @@ final class Connection {
         lastStats = stats;
         break;
       case Frames.PING:
-        f.read(Frames::nothing);
         send(Frames.PONG, f.id);
         break;
       case Frames.PONG:
-        f.read(Frames::nothing);
         break;
       case Frames.END:
         throw new EOFException("the ferry ended the connection");
@@ -198,32 +190,24 @@ final class Connection {
 
   private void write() {
     List<byte[]> batch = new ArrayList<>();
-    List<Long> tooLong = new ArrayList<>();
     try {
       OutputStream out = new BufferedOutputStream(transport.out, BUFFER);
       out.write(Frames.MAGIC);
-      out.write(Frames.frame(Frames.HELLO, 0, client.config.hello));
+      batch.add(Frames.frame(Frames.HELLO, 0, client.config.hello));
       while (true) {
         for (byte[] frame : batch) {
           out.write(frame);
         }
         out.flush();
-        for (long id : tooLong) {
-          client.listener.answer(id, null, client.local("record", "RESOURCE_EXHAUSTED",
-              "the row is longer than the ferry's limit of " + welcome.frame + " bytes"));
-        }
         batch.clear();
-        tooLong.clear();
-        client.lock.lock();
-        try {
-          while (!closed && !take(batch, tooLong)) {
-            work.await();
-          }
+        synchronized (client) {
           if (closed) {
             return;
           }
-        } finally {
-          client.lock.unlock();
+          take(batch);
+        }
+        if (batch.isEmpty()) {
+          LockSupport.park(this);
         }
       }
     } catch (Throwable e) {
@@ -231,20 +215,21 @@ final class Connection {
     }
   }
 
-  /** Takes what may be sent now, and reports whether there is anything. */
-  private boolean take(List<byte[]> batch, List<Long> tooLong) {
+  /** Takes what may be sent now. */
+  private void take(List<byte[]> batch) {
     batch.addAll(control);
     control.clear();
     while (welcome != null && !draining && batch.size() < AT_ONCE && !client.waiting.isEmpty()) {
       Map.Entry<Long, Call> next = client.waiting.firstEntry();
       Call call = next.getValue();
+      long bytes = sentBytes + call.frame.length;
       if (call.frame.length > welcome.frame) {
-        tooLong.add(next.getKey());
-      } else if (sent.size() < welcome.rows
-          && (sent.isEmpty() || sentBytes + call.frame.length <= welcome.bytes)) {
+        client.listener.answer(next.getKey(), null, client.local("record", "RESOURCE_EXHAUSTED",
+            "the row is longer than the ferry's limit of " + welcome.frame + " bytes"));
+      } else if (sent.size() < welcome.rows && (sent.isEmpty() || bytes <= welcome.bytes)) {
         call.sent = System.nanoTime();
         sent.put(next.getKey(), call);
-        sentBytes += call.frame.length;
+        sentBytes = bytes;
         batch.add(call.frame);
       } else {
         break;
@@ -255,16 +240,15 @@ final class Connection {
       ended = true;
       batch.add(Frames.frame(Frames.END, 0));
     }
-    return !batch.isEmpty() || !tooLong.isEmpty();
   }
 
   private void lose(Throwable e) {
-    client.lock.lock();
-    close(e.getMessage() == null ? e.toString() : e.getMessage());
-    if (e instanceof SidecarException && ((SidecarException) e).failure.isFinal()) {
-      client.fail(((SidecarException) e).failure);
+    synchronized (client) {
+      close(e.getMessage() == null ? e.toString() : e.getMessage());
+      if (e instanceof SidecarException && ((SidecarException) e).failure.isFinal()) {
+        client.fail(((SidecarException) e).failure);
+      }
     }
-    client.lock.unlock();
     client.listener.changed();
   }
 }

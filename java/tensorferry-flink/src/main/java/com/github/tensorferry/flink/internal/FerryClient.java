@@ -5,8 +5,6 @@ import java.io.Closeable;
 import java.util.*;
 import java.util.concurrent.ThreadLocalRandom;
 import java.util.concurrent.TimeUnit;
-import java.util.concurrent.locks.Condition;
-import java.util.concurrent.locks.ReentrantLock;
 import javax.net.ssl.SSLContext;
 
 /**
@@ -14,7 +12,7 @@ import javax.net.ssl.SSLContext;
  * is lost, and sends again what had no answer. It does not batch, retry or judge.
  *
  * <p>One thread keeps the connection and its times. Each connection has a thread that reads and one
- * that writes. Whoever calls does not wait.
+ * that writes. Whoever calls does not wait. The monitor guards the fields of all connections too.
  */
 public final class FerryClient implements Closeable {
   /** Hears of answers. The client's threads call it, so it must not wait. */
@@ -55,10 +53,8 @@ public final class FerryClient implements Closeable {
   public final Stats stats = new Stats();
   final Config config;
   final Listener listener;
-  final ReentrantLock lock = new ReentrantLock();
   /** Calls that are on no connection, by id. */
   final TreeMap<Long, Call> waiting = new TreeMap<>();
-  private final Condition changed = lock.newCondition();
   private final List<Thread> threads = new ArrayList<>();
   private final List<Connection> connections = new ArrayList<>();
   /** The connection for new calls. The others drain. */
@@ -79,71 +75,53 @@ public final class FerryClient implements Closeable {
   }
 
   /** Connects, and waits until the ferry knows the model. */
-  public Signature open() throws SidecarException, InterruptedException {
-    lock.lockInterruptibly();
-    try {
-      spawn("keeper", this::keep);
-      while (signature == null && failure == null) {
-        changed.await();
-      }
-      if (failure != null) {
-        throw failure;
-      }
-      return signature;
-    } finally {
-      lock.unlock();
+  public synchronized Signature open() throws SidecarException, InterruptedException {
+    spawn("keeper", this::keep);
+    while (signature == null && failure == null) {
+      wait();
     }
+    if (failure != null) {
+      throw failure;
+    }
+    return signature;
   }
 
   /** Makes a call. Its frame has room for the header of a CALL in front of the row. */
-  public void call(long id, byte[] frame) {
+  public synchronized void call(long id, byte[] frame) {
     Frames.callHeader(frame, id);
-    lock.lock();
     waiting.put(id, new Call(frame));
-    wake();
-    lock.unlock();
+    connections.forEach(Connection::wake);
   }
 
   /** Says that nobody wants a call's answer any longer. The listener hears nothing of it then. */
-  public void cancel(long id) {
-    lock.lock();
+  public synchronized void cancel(long id) {
     if (waiting.remove(id) == null) {
       connections.forEach(c -> c.cancel(id));
     }
-    lock.unlock();
   }
 
   /** Reports whether calls make no progress: no ferry is there, or it holds them. */
-  public boolean isAway() {
-    lock.lock();
-    try {
-      return connections.stream().allMatch(c -> c.welcome == null || c.held);
-    } finally {
-      lock.unlock();
-    }
+  public synchronized boolean isAway() {
+    return connections.stream().allMatch(c -> c.welcome == null || c.held);
   }
 
   /** Ends the connections and threads. What is unanswered is cancelled. */
   @Override public void close() {
-    boolean interrupted = false;
-    lock.lock();
-    try {
+    boolean interrupted = Thread.interrupted();
+    long now = System.nanoTime();
+    List<Thread> left;
+    synchronized (this) {
       closed = true;
-      changed.signalAll();
-      long nanos = TimeUnit.SECONDS.toNanos(1);
+      notifyAll();
       boolean done = waiting.isEmpty() && connections.stream().allMatch(Connection::end);
-      while (done && nanos > 0 && !connections.isEmpty()) {
-        nanos = changed.awaitNanos(nanos);
+      while (done && !interrupted && !connections.isEmpty() && millisSince(now) < 1000) {
+        interrupted = pause(100);
       }
-    } catch (InterruptedException e) {
-      interrupted = true;
+      List.copyOf(connections).forEach(c -> c.close(null));
+      left = List.copyOf(threads);
     }
-    List.copyOf(connections).forEach(c -> c.close(null));
-    List<Thread> left = List.copyOf(threads);
-    lock.unlock();
-    long until = System.nanoTime() + TimeUnit.SECONDS.toNanos(10);
     for (Thread t : left) {
-      while (t.isAlive() && System.nanoTime() < until) {
+      while (t.isAlive() && millisSince(now) < 10_000) {
         try {
           t.join(1000);
         } catch (InterruptedException e) {
@@ -157,32 +135,24 @@ public final class FerryClient implements Closeable {
   }
 
   /** Connects when it is time, and gives up what has been silent or away for too long. */
-  private void keep() {
-    lock.lock();
-    try {
-      long last = System.nanoTime();
-      while (!closed && failure == null) {
-        long now = System.nanoTime();
-        awayNanos += current == null || !current.there ? now - last : 0;
-        last = now;
-        long away = TimeUnit.NANOSECONDS.toMillis(awayNanos);
-        if (away >= config.holdMillis) {
-          fail(local("transport", "UNAVAILABLE", "no ferry at " + config.endpoint + " for " + away
-              + " ms; see that it runs and can be reached; last: " + lastLoss));
-          return;
-        }
-        if (current == null && now - nextTry >= 0) {
-          current = new Connection(this);
-          connections.add(current);
-        }
-        List.copyOf(connections).forEach(c -> c.check(now));
-        long pause = TimeUnit.MILLISECONDS.toNanos(Math.min(250, config.pingMillis / 2 + 1));
-        changed.awaitNanos(current == null ? Math.min(pause, nextTry - now) : pause);
+  private synchronized void keep() {
+    for (long last = System.nanoTime(); !closed && failure == null; ) {
+      long now = System.nanoTime();
+      awayNanos += current == null || !current.there ? now - last : 0;
+      last = now;
+      long away = TimeUnit.NANOSECONDS.toMillis(awayNanos);
+      if (away >= config.holdMillis) {
+        fail(local("transport", "UNAVAILABLE", "no ferry at " + config.endpoint + " for " + away
+            + " ms; see that it runs and can be reached; last: " + lastLoss));
+        return;
       }
-    } catch (InterruptedException e) {
-      Thread.currentThread().interrupt();
-    } finally {
-      lock.unlock();
+      if (current == null && now - nextTry >= 0) {
+        current = new Connection(this);
+        connections.add(current);
+      }
+      List.copyOf(connections).forEach(Connection::check);
+      long most = Math.min(250, config.pingMillis / 2 + 1);
+      pause(current != null ? most : Math.max(1, Math.min(most, -millisSince(nextTry))));
     }
   }
 
@@ -194,14 +164,14 @@ public final class FerryClient implements Closeable {
     return f;
   }
 
-  // Connections call what follows, and hold the lock.
+  // Connections call what follows, and own the monitor.
 
   /** Ends everything. The listener hears of it once. */
   void fail(Failure why) {
     if (!closed && failure == null) {
       failure = new SidecarException(why, null);
       List.copyOf(connections).forEach(c -> c.close(null));
-      changed.signalAll();
+      notifyAll();
       listener.failed(failure);
     }
   }
@@ -216,7 +186,7 @@ public final class FerryClient implements Closeable {
     if (waiting.isEmpty() && connections.size() == 1) {
       progress();
     }
-    changed.signalAll();
+    notifyAll();
   }
 
   /** A ferry does its work, so what was away before is forgotten. */
@@ -242,8 +212,8 @@ public final class FerryClient implements Closeable {
       lastLoss = why == null ? lastLoss : why;
       next(false);
     }
-    wake();
-    changed.signalAll();
+    connections.forEach(Connection::wake);
+    notifyAll();
   }
 
   private void next(boolean atOnce) {
@@ -251,18 +221,29 @@ public final class FerryClient implements Closeable {
     millis -= ThreadLocalRandom.current().nextLong(millis / 2);
     nextTry = System.nanoTime() + (atOnce ? 0 : TimeUnit.MILLISECONDS.toNanos(millis));
     current = null;
-    changed.signalAll();
+    notifyAll();
   }
 
-  private void wake() {
-    connections.forEach(c -> c.work.signal());
-  }
-
-  void spawn(String what, Runnable body) {
+  Thread spawn(String what, Runnable body) {
     Thread t = new Thread(body, config.name + " " + what);
     t.setDaemon(true);
     threads.removeIf(old -> !old.isAlive());
     threads.add(t);
     t.start();
+    return t;
+  }
+
+  static long millisSince(long nanoTime) {
+    return TimeUnit.NANOSECONDS.toMillis(System.nanoTime() - nanoTime);
+  }
+
+  /** Waits for a change, and reports whether it was interrupted. */
+  private boolean pause(long millis) {
+    try {
+      wait(millis);
+      return false;
+    } catch (InterruptedException e) {
+      return true;
+    }
   }
 }

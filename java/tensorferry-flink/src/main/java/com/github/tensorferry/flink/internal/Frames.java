@@ -2,15 +2,11 @@ package com.github.tensorferry.flink.internal;
 
 import com.github.tensorferry.flink.Failure;
 import com.github.tensorferry.flink.Signature;
-import java.io.EOFException;
-import java.io.IOException;
-import java.io.InputStream;
-import java.nio.ByteBuffer;
-import java.nio.ByteOrder;
+import java.io.*;
+import java.nio.*;
 import java.nio.charset.CharacterCodingException;
 import java.nio.charset.StandardCharsets;
-import java.util.ArrayList;
-import java.util.List;
+import java.util.*;
 import java.util.function.Function;
 
 /** The frames of the ferry's protocol. docs/ferry.md describes them. */
@@ -25,10 +21,11 @@ public final class Frames {
   static final int HELLO = 1, CALL = 2, CANCEL = 3, END = 4, PING = 5, PONG = 6;
   static final int WELCOME = 16, RESULT = 17, FAILURE = 18, BROKEN = 19, HELD = 20, RESUMED = 21,
       CREDIT = 22, DRAIN = 23, STATS = 24, CANCELLED = 25;
+  private static final Set<Integer> BARE =
+      Set.of(CANCEL, END, PING, PONG, RESUMED, DRAIN, CANCELLED);
 
   private Frames() {}
 
-  /** Builds a frame. */
   static byte[] frame(int kind, long id, byte... payload) {
     return ByteBuffer.allocate(13 + payload.length).order(ByteOrder.LITTLE_ENDIAN)
         .putInt(9 + payload.length).putLong(id).put((byte) kind).put(payload).array();
@@ -47,7 +44,11 @@ public final class Frames {
     if (length < 9 || length > max) {
       throw new BadFrame(Integer.toUnsignedString(length) + " bytes, not 9 to " + max);
     }
-    return new Frame(head.getLong(), head.get() & 0xff, bytes(in, length - 9));
+    Frame f = new Frame(head.getLong(), head.get() & 0xff, bytes(in, length - 9));
+    if (f.payload.length > 0 && BARE.contains(f.kind)) {
+      throw new BadFrame("kind " + f.kind + " with a payload");
+    }
+    return f;
   }
 
   /** Reads n bytes. Memory grows with what arrives, so a length alone costs nothing. */
@@ -83,24 +84,19 @@ public final class Frames {
     /** Reads the payload with a function, which must use all of it. */
     <T> T read(Function<ByteBuffer, T> function) throws BadFrame {
       ByteBuffer in = ByteBuffer.wrap(payload).order(ByteOrder.LITTLE_ENDIAN);
-      T value;
       try {
-        value = function.apply(in);
+        T value = function.apply(in);
+        if (!in.hasRemaining()) {
+          return value;
+        }
       } catch (RuntimeException e) {
         throw new BadFrame("kind " + kind + ", whose payload cannot be read (" + e + ")");
       }
-      if (in.hasRemaining()) {
-        throw new BadFrame("kind " + kind + " with " + in.remaining() + " bytes too many");
-      }
-      return value;
+      throw new BadFrame("kind " + kind + " with " + in.remaining() + " bytes too many");
     }
   }
 
   // These read payloads. What they throw says that the payload is not as it must be.
-
-  static Void nothing(ByteBuffer in) {
-    return null;
-  }
 
   static String string(ByteBuffer in) {
     int length = in.getInt();
@@ -131,8 +127,7 @@ public final class Frames {
     long[] values = new long[Stats.NUMBERS];
     for (int left = in.getShort() & 0xffff; left > 0; left--) {
       int number = in.getShort() & 0xffff;
-      long value = in.getLong();
-      values[number < values.length ? number : 0] = value;
+      values[number < values.length ? number : 0] = in.getLong();
     }
     return values;
   }
@@ -140,18 +135,14 @@ public final class Frames {
   /** What the ferry allows, and what the model takes and gives. */
   static final class Welcome {
     int version;
-    long rows;
-    long bytes;
-    long frame;
-    long timeoutMillis;
-    long holdMillis;
+    long rows, bytes, frame, timeoutMillis, holdMillis;
     Signature signature;
 
     /** Reads the rows and bytes of WELCOME and of CREDIT. */
-    Void credit(ByteBuffer in) {
+    Welcome credit(ByteBuffer in) {
       rows = Integer.toUnsignedLong(in.getInt());
       bytes = unsigned(in.getLong());
-      return null;
+      return this;
     }
   }
 
@@ -175,9 +166,7 @@ public final class Frames {
       String name = string(in);
       String datatype = string(in);
       long[] shape = new long[in.getShort() & 0xffff];
-      for (int d = 0; d < shape.length; d++) {
-        shape[d] = in.getLong();
-      }
+      Arrays.setAll(shape, d -> in.getLong());
       list.add(new Signature.Tensor(name, datatype, shape));
     }
     return list;

@@ -6,9 +6,7 @@ import java.nio.ByteBuffer;
 import java.nio.channels.SocketChannel;
 import java.nio.file.Path;
 import java.nio.file.Paths;
-import javax.net.ssl.SSLContext;
-import javax.net.ssl.SSLParameters;
-import javax.net.ssl.SSLSocket;
+import javax.net.ssl.*;
 
 /** A connection's bytes, over a Unix socket or TCP. Closing it from any thread ends all waits. */
 final class Transport implements Closeable {
@@ -25,8 +23,7 @@ final class Transport implements Closeable {
 
   /** Reports whether an endpoint is a Unix socket. An endpoint of no known form is refused. */
   static boolean isUnix(String endpoint) {
-    String tcp = "([^:/\\[\\]]+|\\[[0-9a-fA-F:.]+\\]):\\d{1,5}";
-    if (!endpoint.matches("unix:///.+|" + tcp)) {
+    if (!endpoint.matches("unix:///.+|([^:/\\[\\]]+|\\[[0-9a-fA-F:.]+\\]):\\d{1,5}")) {
       throw new IllegalArgumentException("endpoint \"" + endpoint
           + "\" is of no known form; write unix:///absolute/path.sock, host:port or [v6]:port");
     }
@@ -69,18 +66,14 @@ final class Transport implements Closeable {
   /** Makes streams of which one reads while the other one writes. Those of Channels wait. */
   private void streams(SocketChannel channel) {
     in = new InputStream() {
-      @Override public int read() {
-        throw new UnsupportedOperationException("a buffered stream reads arrays");
-      }
+      @Override public int read() { throw new UnsupportedOperationException("arrays only"); }
 
       @Override public int read(byte[] b, int from, int n) throws IOException {
         return channel.read(ByteBuffer.wrap(b, from, n));
       }
     };
     out = new OutputStream() {
-      @Override public void write(int b) {
-        throw new UnsupportedOperationException("a buffered stream writes arrays");
-      }
+      @Override public void write(int b) { throw new UnsupportedOperationException("arrays only"); }
 
       @Override public void write(byte[] b, int from, int n) throws IOException {
         for (ByteBuffer left = ByteBuffer.wrap(b, from, n); left.hasRemaining(); ) {
@@ -94,9 +87,8 @@ final class Transport implements Closeable {
 
   private static SocketChannel unixChannel() throws IOException {
     try {
-      ProtocolFamily unix = StandardProtocolFamily.valueOf("UNIX");
       return (SocketChannel) SocketChannel.class.getMethod("open", ProtocolFamily.class)
-          .invoke(null, unix);
+          .invoke(null, StandardProtocolFamily.valueOf("UNIX"));
     } catch (IllegalArgumentException | ReflectiveOperationException e) {
       throw new IOException("Java " + Runtime.version().feature() + " has no Unix sockets; use "
           + "Java 16 or later, or a ferry that listens on 127.0.0.1:PORT", e);
