@@ -23,7 +23,8 @@ final class Session<IN, OUT> {
     this.codec = codec;
     client = new FerryClient(options.client(context.getJobInfo().getJobName(),
         context.getTaskInfo().getIndexOfThisSubtask(),
-        context.getTaskInfo().getNumberOfParallelSubtasks(), name, codec), listener);
+        context.getTaskInfo().getNumberOfParallelSubtasks(),
+        Objects.requireNonNullElse(name, "tensorferry"), codec), listener);
     MetricGroup group = context.getMetricGroup();
     dropped = group.counter("dropped");
     deadLetters = group.counter("deadLetters");
@@ -38,16 +39,19 @@ final class Session<IN, OUT> {
 
   /** Waits until the ferry knows the model, and binds the codec to it. */
   void open() throws Exception {
+    Signature signature;
     try {
-      Signature signature = client.open();
-      writer = new RowWriter(signature);
-      reader = new RowReader(signature);
-      codec.bind(signature);
+      signature = client.open();
     } catch (SidecarException e) {
       throw toThrow(e);
-    } catch (RuntimeException e) {
+    }
+    try {
+      codec.bind(signature);
+    } catch (Exception e) {
       throw toThrow(failed("permanent", "the codec does not fit the model", e));
     }
+    writer = new RowWriter(signature);
+    reader = new RowReader(signature);
   }
 
   /** Makes the frame of a record's call. */

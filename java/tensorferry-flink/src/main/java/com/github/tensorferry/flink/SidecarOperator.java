@@ -84,7 +84,7 @@ final class SidecarOperator<IN, OUT> extends AbstractStreamOperator<OUT>
 
   @Override public void open() throws Exception {
     super.open();
-    session = new Session<>(job.options, job.codec, getRuntimeContext(), getOperatorName(),
+    session = new Session<>(job.options, job.codec, getRuntimeContext(), config.getOperatorName(),
         queue::size, this);
     session.open();
     restored.sort(Comparator.comparing(t -> t.f0));
@@ -173,10 +173,14 @@ final class SidecarOperator<IN, OUT> extends AbstractStreamOperator<OUT>
     serializer = config.getTypeSerializerIn(0, getUserCodeClassloader());
     ListStateDescriptor<Tuple3<Long, Long, IN>> descriptor =
         new ListStateDescriptor<>(STATE, tuples());
+    state = context.getOperatorStateStore().getListState(descriptor);
+    state.get().forEach(restored::add);
     if (stateKeySelector1 == null) {
-      state = context.getOperatorStateStore().getListState(descriptor);
-      state.get().forEach(restored::add);
       return;
+    }
+    if (!restored.isEmpty()) {
+      throw new IllegalStateException("the checkpoint is of this operator without keyBy before it; "
+          + "with keyBy it cannot tell whose the " + restored.size() + " records in it are");
     }
     // After keyBy a record's new subtask is that of its key, so its place is the key's state.
     state = context.getKeyedStateStore().getListState(descriptor);

@@ -32,9 +32,7 @@ public final class SidecarOptions implements Serializable {
   }
 
   /** The model's name. */
-  public SidecarOptions model(String name) {
-    return infer("model", name);
-  }
+  public SidecarOptions model(String name) { return infer("model", name); }
 
   /** The records in flight, in each parallel subtask; default 1000. */
   public SidecarOptions capacity(int records) {
@@ -46,9 +44,7 @@ public final class SidecarOptions implements Serializable {
   }
 
   /** The time of a record, over all attempts. */
-  public SidecarOptions timeout(Duration timeout) {
-    return infer("timeout", timeout.toMillis() + "ms");
-  }
+  public SidecarOptions timeout(Duration timeout) { return infer("timeout", timeout.toMillis() + "ms"); }
 
   /** How long a job waits for a ferry, and a record for its model server; default 1 minute. */
   public SidecarOptions hold(Duration hold) {

@@ -462,6 +462,17 @@ class SidecarOperatorTest {
   }
 
   @Test
+  void stateWithoutKeysIsNotLostBehindKeyBy() throws Exception {
+    ferry.script = (c, call) -> {};
+    OneInputStreamOperatorTestHarness<Long, Long> h = opened(options(), Order.UNORDERED);
+    h.processElement(1L, 0);
+    KeyedOneInputStreamOperatorTestHarness<Long, Long, Long> keyed = keyed(Order.KEYED, 1, 0);
+    OperatorSubtaskState state = h.snapshot(1, 0);
+    assertTrue(assertThrows(IllegalStateException.class, () -> keyed.initializeState(state))
+        .getMessage().contains("without keyBy"));
+  }
+
+  @Test
   void failuresEndTheTask() throws Exception {
     for (int failureClass : new int[] {0, 1, 5}) {
       ferry.script = (c, call) -> c.fail(call.id, 0, failureClass, "INTERNAL", "no luck");

@@ -62,7 +62,11 @@ public final class FakeFerry implements Closeable {
   private final int port;
 
   public FakeFerry() throws IOException {
-    listener = new ServerSocket(0, 50, InetAddress.getByName("127.0.0.1"));
+    this(javax.net.ServerSocketFactory.getDefault());
+  }
+
+  public FakeFerry(javax.net.ServerSocketFactory factory) throws IOException {
+    listener = factory.createServerSocket(0, 50, InetAddress.getByName("127.0.0.1"));
     port = listener.getLocalPort();
     accept();
   }
@@ -165,7 +169,6 @@ public final class FakeFerry implements Closeable {
 
     Connection(Socket socket) throws IOException {
       this.socket = socket;
-      socket.setTcpNoDelay(true);
     }
 
     public void send(int kind, long id, byte... payload) throws IOException {

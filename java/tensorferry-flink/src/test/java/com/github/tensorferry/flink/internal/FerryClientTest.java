@@ -13,11 +13,15 @@ import java.io.IOException;
 import java.net.ServerSocket;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
+import java.security.KeyStore;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.atomic.AtomicInteger;
+import javax.net.ssl.KeyManagerFactory;
+import javax.net.ssl.SSLContext;
+import javax.net.ssl.TrustManagerFactory;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
@@ -126,6 +130,43 @@ class FerryClientTest {
     unix.close();
     java.nio.file.Files.delete(path);
     java.nio.file.Files.delete(dir);
+  }
+
+  @Test
+  void tls() throws Exception {
+    java.nio.file.Path store = java.nio.file.Files.createTempDirectory("ferry").resolve("s.p12");
+    Process p = new ProcessBuilder(System.getProperty("java.home") + "/bin/keytool", "-genkeypair",
+        "-keyalg", "EC", "-dname", "CN=ferry", "-ext", "SAN=IP:127.0.0.1", "-keystore",
+        store.toString(), "-storepass", "secret", "-alias", "ferry").inheritIO().start();
+    assertEquals(0, p.waitFor());
+    KeyStore keys = KeyStore.getInstance(store.toFile(), "secret".toCharArray());
+    KeyManagerFactory own = KeyManagerFactory.getInstance(KeyManagerFactory.getDefaultAlgorithm());
+    own.init(keys, "secret".toCharArray());
+    KeyStore authorities = KeyStore.getInstance(KeyStore.getDefaultType());
+    authorities.load(null, null);
+    authorities.setCertificateEntry("ferry", keys.getCertificate("ferry"));
+    TrustManagerFactory trust =
+        TrustManagerFactory.getInstance(TrustManagerFactory.getDefaultAlgorithm());
+    trust.init(authorities);
+    SSLContext context = SSLContext.getInstance("TLS");
+    context.init(own.getKeyManagers(), trust.getTrustManagers(), null);
+    ferry.close();
+    ferry = new FakeFerry(context.getServerSocketFactory());
+    config.endpoint = ferry.endpoint();
+    config.holdMillis = 500;
+    // Without its authority, and under another name, the ferry is not the one that is meant.
+    config.tls = SSLContext.getDefault();
+    assertTrue(assertThrows(SidecarException.class, this::open).getMessage().contains("PKIX"));
+    config.tls = context;
+    config.endpoint = ferry.endpoint().replace("127.0.0.1", "localhost");
+    assertTrue(assertThrows(SidecarException.class, this::open).getMessage().contains("localhost"));
+    config.endpoint = ferry.endpoint();
+    config.holdMillis = 60_000;
+    open();
+    for (long id = 1; id <= 1000; id++) {
+      call(id);
+    }
+    answered(1000);
   }
 
   /** Carries bytes between a Unix socket and the ferry. */
