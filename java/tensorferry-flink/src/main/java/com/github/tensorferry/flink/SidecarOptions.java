@@ -44,7 +44,7 @@ public final class SidecarOptions implements Serializable {
   }
 
   /** The time of a record, over all attempts. */
-  public SidecarOptions timeout(Duration timeout) { return infer("timeout", timeout.toMillis() + "ms"); }
+  public SidecarOptions timeout(Duration time) { return infer("timeout", time.toMillis() + "ms"); }
 
   /** How long a job waits for a ferry, and a record for its model server; default 1 minute. */
   public SidecarOptions hold(Duration hold) {
