@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/tensorferry/tensorferry/sidecar"
 	"github.com/tensorferry/tensorferry/sidecar/backend/mock"
 	"github.com/tensorferry/tensorferry/sidecar/sidecartest"
 	"github.com/tensorferry/tensorferry/tensor"
@@ -271,6 +272,42 @@ func TestSilence(t *testing.T) {
 	})
 }
 
+// TestTargets: a client need not name what is the only one, and names what is not.
+func TestTargets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, sc := start(t, sidecartest.Script{}, Config{})
+		for _, infer := range []string{`{}`, `null`, `{"model": "model"}`} {
+			c := dial(t, s)
+			c.hello("rows", infer)
+			c.want("WELCOME")
+			c.conn.Close()
+		}
+		near := Target{Model: "*", Config: sidecar.Config{Endpoint: sc.Endpoint(), Dialer: sc.Dialer()}}
+		far := Target{Model: "model", Config: sidecar.Config{Endpoint: "127.0.0.1:1"}}
+		for _, want := range []struct {
+			allow       []Target
+			infer, says string
+		}{
+			{[]Target{near}, `{}`, "infer.model: missing"},
+			{[]Target{near, far}, `{"model": "model"}`, "infer.endpoint: missing"},
+			{[]Target{near, far}, `{"model": "model", "endpoint": "` + sc.Endpoint() + `"}`, "WELCOME"},
+			{[]Target{near, far}, `{"model": "none", "endpoint": "127.0.0.1:1"}`, "may not reach the model"},
+			{[]Target{near}, `{"model": "none"}`, "the server has no such model"},
+		} {
+			s, err := New(Config{Allow: want.allow})
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := dial(t, s)
+			c.hello("rows", want.infer)
+			if f, err := c.next(); err != nil || !strings.Contains(f.says, want.says) {
+				t.Errorf("%s: want %s, got %s, %v", want.infer, want.says, f.says, err)
+			}
+			s.Close()
+		}
+	})
+}
+
 // TestRules: each breach of the protocol ends the connection, with a reason, and nothing else.
 func TestRules(t *testing.T) {
 	calls := func(n int) (b []byte) {
@@ -326,9 +363,7 @@ func TestHello(t *testing.T) {
 		`{"model": "model", "inputs": {"x": {"field": "x"}}}`:                "infer.inputs",
 		`{"model": "model", "on_error": {"record": {"fallback": {"y": 1}}}}`: "infer.on_error.record",
 		`{"model": "model", "timeout": 0, "retry": {"max": 3}}`:              "retries need a timeout",
-		`{}`:   "infer.model: missing",
-		`[]`:   "want a mapping",
-		`null`: "infer.model: missing",
+		`[]`: "want a mapping",
 	} {
 		t.Run(infer, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

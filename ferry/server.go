@@ -294,6 +294,12 @@ func (refusedError) Verdict() async.Verdict { return async.Verdict{Class: async.
 func (s *Server) clientConfig(p *plan) (cfg sidecar.Config, err error) {
 	i := &p.spec.Infer
 	var found []Target
+	if i.Model == "" {
+		if len(s.cfg.Allow) > 1 || s.cfg.Allow[0].Model == "*" {
+			return cfg, p.spec.Fault("infer.model", "missing; the ferry may reach more than one model")
+		}
+		i.Model = s.cfg.Allow[0].Model
+	}
 	for _, t := range s.cfg.Allow {
 		if (t.Model == i.Model || t.Model == "*") && (i.Endpoint == "" || i.Endpoint == t.Config.Endpoint) {
 			found = append(found, t)

@@ -7,17 +7,28 @@ import (
 	"github.com/goccy/go-yaml/ast"
 )
 
-func (d *decoder) infer(v value, ownSidecar bool) Infer {
+// What the keys of the infer section that a job needs say.
+const (
+	aModel    = "the model's name"
+	aServer   = "where the model server is, such as unix:///run/server.sock or host:port"
+	orSidecar = ", unless the job has a sidecar section"
+)
+
+// infer reads the infer section. whole says that the model must be there, and the endpoint unless
+// the job has a sidecar of its own.
+func (d *decoder) infer(v value, whole, ownSidecar bool) Infer {
 	s := d.section(v, "endpoint", "model", "version", "order", "key", "capacity", "max_bytes", "timeout", "hold", "max_calls", "retry",
 		"on_error", "barrier", "drain_limit", "max_batch", "max_batch_bytes", "window", "max_message", "shared_memory", "shared_memory_min",
 		"open_timeout", "reconnect", "idempotent", "inputs", "outputs", "tensors", "overwrite", "tls")
-	s.missing("model", "the model's name")
-	if !ownSidecar {
-		s.missing("endpoint", "where the model server is, such as unix:///run/server.sock or host:port, unless the job has a sidecar section")
+	if whole {
+		s.missing("model", aModel)
+	}
+	if whole && !ownSidecar {
+		s.missing("endpoint", aServer+orSidecar)
 	}
 	i := Infer{
-		Endpoint:        s.text("endpoint", "where the model server is, such as unix:///run/server.sock or host:port"),
-		Model:           s.text("model", "the model's name"),
+		Endpoint:        s.text("endpoint", aServer),
+		Model:           s.text("model", aModel),
 		Version:         s.text("version", "the model's version"),
 		Order:           Order(s.choice("order", string(OrderOrdered), string(OrderUnordered), string(OrderKeyed))),
 		Capacity:        s.count("capacity", 1, maxCapacity),

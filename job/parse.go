@@ -63,13 +63,13 @@ func Parse(file, dir string, data []byte) (*Spec, error) {
 }
 
 // ParseInfer reads and checks a mapping with the keys of a job file's section infer, as YAML or
-// JSON. Of the Spec that it returns, only Infer is set. The endpoint may be left out. name stands
-// for the file in messages. ParseInfer reads nothing from disk. The error is always Faults.
+// JSON. Of the Spec that it returns, only Infer is set. Endpoint and model may be left out. name
+// stands for the file in messages. ParseInfer reads nothing from disk. The error is always Faults.
 func ParseInfer(name string, data []byte) (*Spec, error) {
 	d := &decoder{file: name, at: map[string]Position{}}
 	return d.parse(data, func(v value) *Spec {
 		v.path = "infer"
-		spec := &Spec{Infer: d.infer(v, true)}
+		spec := &Spec{Infer: d.infer(v, false, false)}
 		d.operator(&spec.Infer)
 		return spec
 	})

@@ -52,7 +52,7 @@ func (d *decoder) spec(v value) *Spec {
 		spec.Source = d.source(v)
 	}
 	if v, ok := s.values["infer"]; ok {
-		spec.Infer = d.infer(v, s.has("sidecar"))
+		spec.Infer = d.infer(v, true, s.has("sidecar"))
 	}
 	if v, ok := s.values["sink"]; ok {
 		spec.Sink = d.sink(v)

@@ -63,9 +63,10 @@ func (p *pipes) dial(ctx context.Context, _ string) (net.Conn, error) {
 
 // sidecarFerry makes the ferry of a sidecar. Its clients come to the sidecar's own sockets, and it
 // reaches the sidecar through p.
-func sidecarFerry(connections int, p *pipes, logger *slog.Logger) (*ferry.Server, error) {
+// model is the only model that the sidecar serves, or *.
+func sidecarFerry(model string, connections int, p *pipes, logger *slog.Logger) (*ferry.Server, error) {
 	return ferry.New(ferry.Config{
-		Allow:          []ferry.Target{{Model: "*", Config: sidecar.Config{Endpoint: p.Addr().String(), Dialer: p.dial}}},
+		Allow:          []ferry.Target{{Model: model, Config: sidecar.Config{Endpoint: p.Addr().String(), Dialer: p.dial}}},
 		MaxConnections: connections, MaxBytes: ferryBytes, MaxFrame: ferryBytes, Logger: logger,
 	})
 }

@@ -272,7 +272,11 @@ func runSidecar(ctx context.Context, args []string, stdout, stderr io.Writer) in
 	inside := newPipes()
 	var boat *ferry.Server
 	if ferries > 0 {
-		if boat, err = sidecarFerry(ferries, inside, logger); err != nil {
+		only := "*"
+		if len(cfg.Models) == 1 && repository == "" {
+			only = cfg.Models[0].Name // which clients need not say
+		}
+		if boat, err = sidecarFerry(only, ferries, inside, logger); err != nil {
 			return wrong(exitUsage, err)
 		}
 		defer boat.Close()
