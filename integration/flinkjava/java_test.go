@@ -60,8 +60,8 @@ func server(t *testing.T, args ...string) (endpoint, health string) {
 	return endpoint, health
 }
 
-// TestAcceptance: the criteria of FLINK-39629. The mock sidecar, the ferry and the job are processes
-// of their own.
+// TestAcceptance: the criteria of FLINK-39629. The mock sidecar, the ferry and the job are
+// processes of their own.
 func TestAcceptance(t *testing.T) {
 	dir, err := os.MkdirTemp("", "tf") // short enough for a socket
 	if err != nil {
@@ -84,8 +84,8 @@ func TestAcceptance(t *testing.T) {
 	}
 }
 
-// mostRows returns the largest number of rows without an answer at once, in the log of a mock sidecar
-// that has a line for each call's beginning and one for its end.
+// mostRows returns the largest number of rows without an answer at once, in the log of a mock
+// sidecar that has a line for each call's beginning and one for its end.
 func mostRows(t *testing.T, log string) (most int) {
 	t.Helper()
 	text, err := os.ReadFile(log)
