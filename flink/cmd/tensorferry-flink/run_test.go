@@ -83,7 +83,7 @@ func TestRunWithTopics(t *testing.T) {
 			file := jobFileOf(t, c.source, c.sink)
 			code := program.Run(&w.World, append([]string{"run", file, "--job-server", s.Address}, strings.Fields(c.flags)...))
 			if c.refused {
-				w.has(t, code, exitUsage, "", "job.yaml:2:10: source.kafka: topics read through Beam fill the TaskManager's heap")
+				w.has(t, code, exitUsage, "", "job.yaml:2:10: source.kafka: reading topics through Beam fills the TaskManager's heap")
 				w.has(t, code, exitUsage, "", "or give --accept-growing-state\n")
 				if _, err := os.Stat(filepath.Join(filepath.Dir(file), "out")); s.Prepared() != nil || err == nil {
 					t.Errorf("it was refused and left something: submitted %v, folder %v", s.Prepared(), err)
