@@ -207,7 +207,8 @@ func (s slowStore) Write(ctx context.Context, c *checkpoint.Snapshot) error {
 	return s.CheckpointStore.Write(ctx, c)
 }
 
-// scenes make every metric of a job move by a known amount. Each has the name of what happens in it.
+// scenes make every metric of a job move by a known amount. Each has the name of what happens in
+// it.
 var scenes = []struct {
 	name string
 	play func(s *scene)

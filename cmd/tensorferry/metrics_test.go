@@ -197,8 +197,8 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("docs/metrics.md says that the %s %s counts since %q", m[2], m[1], m[3])
 		}
 	}
-	// The job or the sidecar serves every metric that they name. tools/alerts checks that Prometheus
-	// can parse them.
+	// The job or the sidecar serves every metric that they name. tools/alerts checks that
+	// Prometheus can parse them.
 	for what, text := range map[string]string{"the dashboard": dashboard, "the alerts": alerts} {
 		used := regexp.MustCompile(`tensorferry_(job|sidecar)_\w+`).FindAllString(text, -1)
 		if len(used) < 5 {

@@ -99,8 +99,8 @@ func (f *liveFn) ProcessElement(ctx context.Context, rt *sdf.LockRTracker, s spl
 // before the next one to read.
 type tracker struct{ *offsetrange.Tracker }
 
-// TrySplit splits off everything that was not claimed, for a reader that asks to be resumed. It does
-// not split otherwise.
+// TrySplit splits off everything that was not claimed, for a reader that asks to be resumed. It
+// does not split otherwise.
 func (t *tracker) TrySplit(fraction float64) (primary, residual any, err error) {
 	if fraction > 0 {
 		return t.GetRestriction(), nil, nil

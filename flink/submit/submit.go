@@ -96,8 +96,8 @@ func (j *Job) within(ctx context.Context, ask func(context.Context) error) error
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
-	// The deadline travels with the request, so the server may give up a little earlier, with either
-	// code.
+	// The deadline travels with the request, so the server may give up a little earlier, with
+	// either code.
 	deadline, _ := bounded.Deadline()
 	code := status.Code(err)
 	if bounded.Err() != nil || (code == codes.DeadlineExceeded || code == codes.Canceled) && time.Until(deadline) < j.answer/10 {

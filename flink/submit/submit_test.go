@@ -143,8 +143,8 @@ func TestValidate(t *testing.T) {
 		t.Error(err)
 	}
 	for want, change := range map[string]func(*Options){
-		"JobServer is missing; want host:port":                    func(o *Options) { o.JobServer = "" },
-		"WorkerPool is missing; want the host:port":               func(o *Options) { o.WorkerPool = "" },
+		"JobServer is missing; want host:port":             func(o *Options) { o.JobServer = "" },
+		"WorkerPool is missing; want the host:port":        func(o *Options) { o.WorkerPool = "" },
 		"parallelism is -1; want 1 or more":                func(o *Options) { o.Parallelism = -1 },
 		"bundles of -1 records":                            func(o *Options) { o.MaxBundleSize = -1 },
 		"bundles of 0 records and 1µs; want":               func(o *Options) { o.MaxBundleTime = time.Microsecond },

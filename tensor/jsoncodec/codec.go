@@ -65,7 +65,8 @@ func newRow(m Mapping, sig *tensor.Signature) *row {
 	for _, field := range m.Reserved {
 		r.enc.root.child([]string{field}).reserved = true
 	}
-	// Use the model's order of outputs, not the map's, so that results have the same bytes each time.
+	// Use the model's order of outputs, not the map's, so that results have the same bytes each
+	// time.
 	for i, out := range sig.Outputs {
 		to, ok := m.Outputs[out.Name]
 		if !ok {

@@ -88,7 +88,8 @@ func TestScalar(t *testing.T) {
 	}
 }
 
-// FuzzFields: no record causes a panic, and the field that was added to a JSON object is found again.
+// FuzzFields: no record causes a panic, and the field that was added to a JSON object is found
+// again.
 func FuzzFields(f *testing.F) {
 	for _, s := range seeds {
 		f.Add([]byte(s), "x")

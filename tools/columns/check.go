@@ -33,8 +33,8 @@ func width(line string) int {
 	return utf8.RuneCountInString(line) + strings.Count(line, "\t")*(tabWidth-1)
 }
 
-// oneWord reports whether text is a single word, which cannot be wrapped. Its comment or list marker
-// is removed.
+// oneWord reports whether text is a single word, which cannot be wrapped. Its comment or list
+// marker is removed.
 func oneWord(text string) bool { return len(strings.Fields(text)) <= 1 }
 
 var (

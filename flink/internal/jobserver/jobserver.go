@@ -117,7 +117,8 @@ func (s *Server) Prepare(ctx context.Context, r *jobpb.PrepareJobRequest) (*jobp
 	}, s.step(ctx, "prepare", s.script.Prepare)
 }
 
-// ReverseArtifactRetrievalService implements Beam's artifact service. It asks about one environment.
+// ReverseArtifactRetrievalService implements Beam's artifact service. It asks about one
+// environment.
 func (s *Server) ReverseArtifactRetrievalService(stream jobpb.ArtifactStagingService_ReverseArtifactRetrievalServiceServer) error {
 	first, err := stream.Recv()
 	if err != nil {
