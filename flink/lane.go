@@ -80,7 +80,8 @@ func (l *lane[IN, OUT]) keep(ctx context.Context) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
-		// Store before TryLock: a bundle that makes TryLock fail reads alarm after it unlocks mu.
+		// Store before TryLock: a bundle that makes TryLock fail reads alarm after it
+		// unlocks mu.
 		l.alarm.Store(0)
 		var due <-chan time.Time
 		if l.mu.TryLock() {

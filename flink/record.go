@@ -139,8 +139,8 @@ func (f *recordFn[M]) Setup() error {
 	return f.b.setup(f, c, m.Function, taker[json.RawMessage, json.RawMessage]{
 		result: func(r *async.Record[json.RawMessage]) { f.emit(eventtime.ToBeam(r.Time), placed(r)) },
 		failed: func(x *async.Failed[json.RawMessage]) {
-			// The place, the class and the attempts have their own fields, so Error is only the
-			// reason.
+			// The place, the class and the attempts have their own fields, so Error is
+			// only the reason.
 			reason := x.Err
 			if r, ok := errors.AsType[*async.RecordError](reason); ok {
 				reason = r.Err

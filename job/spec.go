@@ -105,8 +105,8 @@ type Infer struct {
 	// DrainLimit ends the wait of BarrierDrain; after it the checkpoint works like BarrierSnapshot.
 	// 0: no limit.
 	DrainLimit time.Duration
-	// MaxBatch is the largest number of records in a request. MaxBatchBytes is the largest size of
-	// their tensors, in bytes; a larger record is sent alone.
+	// MaxBatch is the largest number of records in a request. MaxBatchBytes is the largest size
+	// of their tensors, in bytes; a larger record is sent alone.
 	MaxBatch, MaxBatchBytes int
 	// Window is the largest number of requests in flight, in each subtask.
 	Window int
@@ -114,10 +114,11 @@ type Infer struct {
 	MaxMessage int
 	// SharedMemory is how many bytes of shared memory each subtask reserves for tensors. 0: none.
 	SharedMemory int
-	// SharedMemoryMin is the least size of the inputs of a request, in bytes, for which they go to
-	// shared memory. The same least size applies to its outputs.
+	// SharedMemoryMin is the least size of the inputs of a request, in bytes, for which they go
+	// to shared memory. The same least size applies to its outputs.
 	SharedMemoryMin int
-	// OpenTimeout is how long the start of a subtask may wait for the server. 0: as long as Hold.
+	// OpenTimeout is how long the start of a subtask may wait for the server. 0: as long as
+	// Hold.
 	OpenTimeout time.Duration
 	// Reconnect sets the delays between attempts to connect.
 	Reconnect Reconnect
@@ -181,8 +182,8 @@ type Retry struct {
 type Reconnect struct {
 	Delay, MaxDelay time.Duration
 	Multiplier      float64
-	// Jitter is the share, less than 1, by which each delay is changed at random. Nil: the default,
-	// because 0 is a valid choice.
+	// Jitter is the share, less than 1, by which each delay is changed at random. Nil: the
+	// default, because 0 is a valid choice.
 	Jitter *float64
 }
 

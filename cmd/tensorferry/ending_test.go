@@ -96,7 +96,8 @@ func TestAStopIsAStop(t *testing.T) {
 			if c.says != "" && !strings.Contains(errs.String(), c.says) {
 				t.Errorf("stderr does not say %q:\n%s", c.says, errs)
 			}
-			// A process would end here. In this test the goroutines must end before the next case.
+			// A process would end here. In this test the goroutines must end before the
+			// next case.
 			for _, o := range []*stuck{out, errs} {
 				select {
 				case <-o.opened:

@@ -37,7 +37,8 @@ type past struct {
 
 const (
 	pastJob = "/proc/self/cwd/job/job.yaml"
-	// pastMany is the number of a job's records: the fewest with which it can be broken off midway.
+	// pastMany is the number of a job's records: the fewest with which it can be broken off
+	// midway.
 	pastMany = 600
 )
 

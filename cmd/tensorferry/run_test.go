@@ -374,7 +374,8 @@ func TestSecondSignal(t *testing.T) {
 	}
 	s.leftovers()
 	s.contains("stderr", s.run(exitUsage, "run", "job.yaml").errors, "before its first checkpoint")
-	// The beginning of the run is kept. The job file may change, except where it reads and writes.
+	// The beginning of the run is kept. The job file may change, except where it reads and
+	// writes.
 	s.contains("inspect", s.run(exitOK, "checkpoint", "inspect", "out/.checkpoints").out, "unfinished", "chk-00000000", "checkpoint  0\n")
 	good := doubles(quickSidecar)
 	s.write("job.yaml", strings.Replace(good, "in.jsonl", "other.jsonl", 1))

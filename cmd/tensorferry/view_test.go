@@ -79,7 +79,8 @@ func TestViewKeepsItsBlockAtTheBottom(t *testing.T) {
 	check("before", "a log line", "and another")
 	write("after\n")
 	check("before", "a log line", "and another", "after")
-	// A block is erased on a screen that has become narrower, and is not taller than the screen.
+	// A block is erased on a screen that has become narrower, and is not taller than the
+	// screen.
 	v.show("0123456789012345", "2", "3", "4", "5")
 	check("before", "a log line", "and another", "after", "0123456789012345", "2", "3")
 	s.narrow(11)

@@ -78,15 +78,15 @@ func TestCheck(t *testing.T) {
 
 func TestNotes(t *testing.T) {
 	const (
-		files    = "the results tell what is done"
+		files    = "the results show which splits are done"
 		once     = "at least once"
-		cluster  = "checkpoint.dir, retain and tolerable_failures are the cluster's"
+		cluster  = "checkpoint.dir, retain and tolerable_failures are not used"
 		group    = "source.kafka.group, instance, session_timeout and transaction_timeout are not used"
 		trace    = "trace is not used"
 		rate     = "failure-rate cannot travel"
 		fixed    = "becomes a fixed delay of 2s"
 		restarts = "a permanent failure restarts the job"
-		grows    = "job.yaml:2:10: source.kafka: topics read through Beam fill the TaskManager's heap"
+		grows    = "job.yaml:2:10: source.kafka: reading topics through Beam fills the TaskManager's heap"
 	)
 	every := []string{files, once, cluster, group, trace, rate, fixed, restarts, grows}
 	for _, c := range []struct {

@@ -206,7 +206,7 @@ func TestDiscoverErrors(t *testing.T) {
 	}
 	fn = b.discover("topic: in")
 	_, err = fn.ProcessElement(t.Context(), fn.CreateTracker(found{Over: true}), nil, func(split) { t.Error("found something") })
-	wantError(t, err, "the runner has given the search for partitions away")
+	wantError(t, err, "the runner has split the search for partitions")
 	for _, of := range [][]split{{{Data: []byte("{")}}, {partitionOf("in", 0), {Data: []byte("{")}}} {
 		if _, err := number(of[0], of[1:]); err == nil {
 			t.Errorf("%v has a number", of)

@@ -52,7 +52,7 @@ func TestClaim(t *testing.T) {
 	if hidden(t, out) != 1 {
 		t.Error("a folder that was refused has changed")
 	}
-	const foreign = "want the job file and the input of then, or an empty folder"
+	const foreign = "want the former job file and input, or an empty folder"
 	for name, change := range map[string]func(*job.Spec){
 		"name":      func(s *job.Spec) { s.Name = "other" },
 		"model":     func(s *job.Spec) { s.Infer.Model = "other" },
@@ -76,7 +76,7 @@ func TestClaim(t *testing.T) {
 	if err := os.Remove(filepath.Join(out, markName)); err != nil {
 		t.Fatal(err)
 	}
-	wantError(t, again(nil, someSplits, true), "of which nothing says that they are this job's")
+	wantError(t, again(nil, someSplits, true), "without a mark of the job that wrote them")
 	// Both folders are looked at.
 	put(t, filepath.Join(failed, "part-000001.jsonl"), "{}\n")
 	err := again(nil, someSplits, false)

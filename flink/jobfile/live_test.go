@@ -235,7 +235,7 @@ func TestLiveErrors(t *testing.T) {
 	for err = nil; err == nil; {
 		err = read(s, fn.CreateTracker(offsetrange.Restriction{Start: 0, End: 0}))
 	}
-	wantError(t, err, "the runner has given a part of a partition away")
+	wantError(t, err, "the runner has split a partition")
 	if !closed(r) {
 		t.Error("its reader is open")
 	}

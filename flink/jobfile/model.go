@@ -25,7 +25,8 @@ func (s shipped) Function() (async.Function[value, value], error) {
 	if err != nil {
 		return nil, err
 	}
-	// Only the endpoint is not known yet. This function makes the fallbacks; Open makes another.
+	// Only the endpoint is not known yet. This function makes the fallbacks; Open makes
+	// another.
 	f, err := inference.NewFunction(&s.Spec, "unix:///chosen/at/start", nil)
 	return &withSidecar{Function: f, job: s, key: string(text)}, err
 }

@@ -130,7 +130,7 @@ func TestReadErrors(t *testing.T) {
 	folder := fn.Done
 	fn.Done = filepath.Join(folder, "x")
 	put(t, fn.Done, "a file")
-	wantError(t, read(splits[0]), "source: are there results of split 0: ")
+	wantError(t, read(splits[0]), "source: cannot tell whether split 0 has results: ")
 	fn.Done = folder
 	path := inputPath(t, fn)
 	put(t, path, strings.Repeat("x", 10))
@@ -194,7 +194,7 @@ func TestReadAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	err := fn.ProcessElement(t.Context(), splits[0], func(beam.EventTime, flink.Record) { t.Fatal("a record") })
-	wantError(t, err, "source: what an earlier attempt at split 0 has left: ")
+	wantError(t, err, "source: cannot remove a file of an earlier attempt at split 0: ")
 }
 
 // A pipeline has every split in it, so there cannot be any number of them.

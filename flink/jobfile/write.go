@@ -176,8 +176,8 @@ func (p *part) flush() error {
 // FinishBundle makes the files durable and visible, and makes removals from the folder durable.
 func (f *filesFn) FinishBundle(ctx context.Context) error {
 	defer f.discard()
-	// A worker that has lost its TaskManager is still running, while another may have started on
-	// its splits.
+	// A worker that has lost its TaskManager is still running, while another may have started
+	// on its splits.
 	if ctx.Err() != nil {
 		return fmt.Errorf("sink: %w", context.Cause(ctx))
 	}

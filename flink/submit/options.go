@@ -115,13 +115,14 @@ func (o Options) proto() (*structpb.Struct, error) {
 	ms := func(d time.Duration) any { return d.Milliseconds() }
 	m := map[string]any{
 		"runner": "FlinkRunner", "app_name": o.Name, "job_name": o.Name,
-		// Without it the runner treats a bounded pipeline as a batch, which has no checkpoints and
-		// one bundle per task.
+		// Without it the runner treats a bounded pipeline as a batch, which has no
+		// checkpoints and one bundle per task.
 		"streaming":               true,
 		"max_bundle_size":         o.MaxBundleSize,
 		"max_bundle_time_mills":   ms(o.MaxBundleTime),
 		"auto_watermark_interval": 100,
-		// The bundle ends and drains before the barrier continues: nothing is in flight across it.
+		// The bundle ends and drains before the barrier continues: nothing is in flight
+		// across it.
 		"finish_bundle_before_checkpointing": true,
 	}
 	if o.Bounded {

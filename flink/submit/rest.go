@@ -154,7 +154,8 @@ func (c Cluster) Stop(ctx context.Context, id string) (savepoint string, err err
 		case err == nil:
 			failing = time.Time{}
 		case answered && status.code < 500:
-			// Flink does not know the stop any more, for example because the JobManager restarted.
+			// Flink does not know the stop any more, for example because the JobManager
+			// restarted.
 			return "", fmt.Errorf("%w: %w", ErrStopUnknown, err)
 		case failing.IsZero():
 			failing = time.Now()

@@ -236,7 +236,7 @@ func TestServersThatDoNotTakeIt(t *testing.T) {
 	}{
 		"prepare": {jobserver.Script{Prepare: status.Error(codes.InvalidArgument, "no such transform")}, []string{"did not accept the job digits", "no such transform"}},
 		"stage":   {jobserver.Script{Stage: status.Error(codes.Internal, "disk full")}, []string{"artifact service at", "disk full"}},
-		"get":     {jobserver.Script{Get: true}, []string{"artifact service at", "it asks for beam:artifact:type:file:v1, and there is nothing to stage"}},
+		"get":     {jobserver.Script{Get: true}, []string{"artifact service at", "it asks for beam:artifact:type:file:v1, but the job has nothing to stage"}},
 		"run":     {jobserver.Script{Run: status.Error(codes.Internal, "no slots")}, []string{"did not start the job digits", "no slots"}},
 
 		"prepare hangs": {jobserver.Script{Hang: "prepare"}, []string{"did not accept the job digits", "no answer within 3s"}},

@@ -23,7 +23,8 @@ type Program struct {
 // Command is one word of the command line.
 type Command struct {
 	Name string
-	// Usage is the text after the program's name. About says in a few words what the command does.
+	// Usage is the text after the program's name. About says in a few words what the command
+	// does.
 	Usage, About string
 	// Details follow the usage line in the command's own help.
 	Details string
@@ -133,7 +134,8 @@ func (c *Call) Parse(fs *flag.FlagSet, want int, what string) (rest []string, co
 		if fs.NArg() == 0 {
 			break
 		}
-		// A "--" ends the flags. All that follows is arguments, even if it looks like flags.
+		// A "--" ends the flags. All that follows is arguments, even if it looks like
+		// flags.
 		if n := len(args) - fs.NArg(); n > 0 && args[n-1] == "--" {
 			rest = append(rest, fs.Args()...)
 			break

@@ -142,7 +142,8 @@ func (c *Cluster) common(rpcPort int) map[string]string {
 		"rest.address": "127.0.0.1", "rest.bind-address": "127.0.0.1", "rest.port": fmt.Sprint(c.restPort),
 		"taskmanager.host": "127.0.0.1", "taskmanager.bind-host": "127.0.0.1",
 		"taskmanager.numberOfTaskSlots": fmt.Sprint(c.o.Slots),
-		// A TaskManager does not start without these. Flink's own scripts would compute them.
+		// A TaskManager does not start without these. Flink's own scripts would compute
+		// them.
 		"taskmanager.cpu.cores":                           fmt.Sprintf("%d.0", c.o.Slots),
 		"taskmanager.memory.task.heap.size":               fmt.Sprintf("%dm", c.o.Heap/2),
 		"taskmanager.memory.framework.heap.size":          fmt.Sprintf("%dm", c.o.Heap/2),
@@ -269,8 +270,8 @@ func (c *Cluster) startJobServer() {
 	c.t.Helper()
 	c.jobPort = pyenv.FreePort(c.t)
 	conf := c.configure("jobserver")
-	// The class path has this jar only, because the job server uploads its class path with every
-	// job.
+	// The class path has this jar only, because the job server uploads its class path with
+	// every job.
 	classes := filepath.Join(conf, "classes")
 	source := filepath.Join(conf, "JobServer.java")
 	if err := errors.Join(os.Mkdir(classes, 0o755), os.WriteFile(source, jobServer, 0o644)); err != nil {

@@ -37,7 +37,7 @@ func LettersOf(spec *job.Spec) (l Letters) {
 
 // letter has the fields of a line besides the record.
 type letter struct {
-	Size      int    `json:"size,omitempty"` // of the whole record, if only a part follows
+	Size      int    `json:"size,omitempty"` // the record's, if the line has only a part
 	Class     string `json:"class"`
 	Error     string `json:"error"`
 	Attempts  int    `json:"attempts"`

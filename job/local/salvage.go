@@ -56,8 +56,8 @@ func (j *Job) goOn(ctx context.Context, run *checkpoint.Run, broken bool) (err e
 		return fmt.Errorf("%s cannot continue from checkpoint %d: %w", run.ID, from.ID, err)
 	}
 	run.Restore = snap
-	// There may have been results that cannot be found: in a sink that cannot be searched, or in
-	// files that were taken away.
+	// There may have been results that cannot be found: in a sink that cannot be searched, or
+	// in files that were taken away.
 	unseen := len(blind) > 0 || consumed(spec)
 	switch lost := len(beyond) > 0 || newer && unseen; {
 	case !lost:

@@ -98,8 +98,8 @@ func (e *ending) wait(ctx context.Context, j *submit.Job, early os.Signal) int {
 				}
 			case err := <-done:
 				if err == nil && e.stopping {
-					// The job server knows of the end before Flink's answer has the savepoint's
-					// path.
+					// The job server knows of the end before Flink's answer has
+					// the savepoint's path.
 					select {
 					case st := <-e.stopped:
 						savepoint = e.took(st)

@@ -113,7 +113,7 @@ func TestUsage(t *testing.T) {
 		out, errs string
 	}{
 		{"", exitUsage, "", "usage: tensorferry-flink COMMAND"},
-		{"help", exitOK, "serve workers to the TaskManager beside", ""},
+		{"help", exitOK, "serve workers to the TaskManager on this machine", ""},
 		{"--help", exitOK, "exit codes: 0 done", ""},
 		{"rnu", exitUsage, "", `tensorferry-flink: unknown command "rnu"; see tensorferry-flink help`},
 		{"help rnu", exitUsage, "", `tensorferry-flink: unknown command "rnu"`},
@@ -129,7 +129,7 @@ func TestUsage(t *testing.T) {
 		{"run a.yaml", exitUsage, "", "want --job-server, the address of Beam's job server for Flink"},
 		{"run a.yaml b.yaml --job-server x:1", exitUsage, "", "want one job file, got 2 argument(s)"},
 		{"run a.yaml --resum", exitUsage, "", "flag provided but not defined: --resum; see tensorferry-flink help run"},
-		{"run --job-server x:1 a.yaml --lost-state", exitUsage, "", "--lost-state goes with --savepoint"},
+		{"run --job-server x:1 a.yaml --lost-state", exitUsage, "", "--lost-state needs --savepoint"},
 		{"run --job-server x:1 a.yaml --log-format xml", exitUsage, "", `--log-format is "xml"; want text or json`},
 		{"run --job-server x:1 testdata/absent.yaml", exitUsage, "", "absent.yaml: no such file"},
 		{"run --job-server x:1 --bundle-time soon a.yaml", exitUsage, "", `invalid value "soon" for flag --bundle-time`},
@@ -138,7 +138,7 @@ func TestUsage(t *testing.T) {
 		{"run --job-server x " + good, exitUsage, "", `--job-server is "x"; want host:port`},
 		{"run --job-server x:1 --flink x " + good, exitUsage, "", `--flink is "x"; want host:port, or a URL`},
 		{"run --job-server x:1 --bundle-time=-1s " + good, exitUsage, "", "--bundle-time is -1s"},
-		{"run --job-server x:1 --savepoint /s " + good, exitUsage, "", "--savepoint is for topics as source"},
+		{"run --job-server x:1 --savepoint /s " + good, exitUsage, "", "--savepoint is for jobs that read topics"},
 		{"run --job-server x:1 " + refused, exitUsage, "", "job.yaml:4:8: sink.stdout: want a folder"},
 
 		{"validate", exitUsage, "", "tensorferry-flink validate: want one job file, got 0 argument(s)"},
@@ -146,7 +146,7 @@ func TestUsage(t *testing.T) {
 		{"validate testdata/absent.yaml", exitUsage, "", "absent.yaml: no such file"},
 		{"validate " + good, exitOK, "job.yaml: ok\n", ""},
 		{"validate " + refused, exitUsage, "", "job.yaml:4:8: sink.stdout: want a folder"},
-		{"validate " + topics, exitOK, "run wants --accept-growing-state for such a job", ""},
+		{"validate " + topics, exitOK, "run needs --accept-growing-state to start such a job", ""},
 		{"validate " + topics, exitOK, "job.yaml: ok\n", ""},
 		{"help run", exitOK, "--accept-growing-state", ""},
 		// Its own sidecar runs in the worker.

@@ -83,8 +83,8 @@ func TestRunWithTopics(t *testing.T) {
 			file := jobFileOf(t, c.source, c.sink)
 			code := program.Run(&w.World, append([]string{"run", file, "--job-server", s.Address}, strings.Fields(c.flags)...))
 			if c.refused {
-				w.has(t, code, exitUsage, "", "job.yaml:2:10: source.kafka: topics read through Beam fill the TaskManager's heap")
-				w.has(t, code, exitUsage, "", "or give --accept-growing-state\n")
+				w.has(t, code, exitUsage, "", "job.yaml:2:10: source.kafka: reading topics through Beam fills the TaskManager's heap")
+				w.has(t, code, exitUsage, "", "or set --accept-growing-state\n")
 				if _, err := os.Stat(filepath.Join(filepath.Dir(file), "out")); s.Prepared() != nil || err == nil {
 					t.Errorf("it was refused and left something: submitted %v, folder %v", s.Prepared(), err)
 				}
@@ -93,7 +93,7 @@ func TestRunWithTopics(t *testing.T) {
 			if w.has(t, code, exitOK, "digits: ", "submitted"); s.Prepared() == nil {
 				t.Error("nothing was submitted")
 			}
-			if said := strings.Contains(w.errs.String(), "fill the TaskManager's heap"); said != (c.source == topic) {
+			if said := strings.Contains(w.errs.String(), "fills the TaskManager's heap"); said != (c.source == topic) {
 				t.Errorf("it says that the heap fills: %v\n%s", said, w.errs.String())
 			}
 		})
@@ -328,7 +328,7 @@ func TestSignalFindsNothing(t *testing.T) {
 		c := newCluster(t, "letters", script.Ends)
 		w, e, j := endingOf(t, script, c)
 		e.patience = time.Nanosecond
-		want := `the job may go on: no job "digits" runs on Flink at ` + c.URL
+		want := `the job may still run: no job "digits" runs on Flink at ` + c.URL
 		if !flink {
 			c.Close()
 			want = "the job may still run: submit: Flink at " + c.URL
@@ -343,7 +343,7 @@ func TestStop(t *testing.T) {
 	const waits = `{"status":{"id":"IN_PROGRESS"}}`
 	const taken = `{"status":{"id":"COMPLETED"},"operation":{"location":"file:/sp/1"}}`
 	const failed = `{"status":{"id":"COMPLETED"},"operation":{"failure-cause":{"stack-trace":"x.E: failure: no folder"}}}`
-	const lost = "digits: stopped; Flink's web UI says where its savepoint is\n"
+	const lost = "digits: stopped; Flink's web UI shows the path of its savepoint\n"
 	const overview, stop, at = "GET /jobs/overview", "POST /jobs/j/stop", "GET /jobs/j/savepoints/r"
 	for name, c := range map[string]struct {
 		savepoint string
@@ -411,7 +411,7 @@ func TestStop(t *testing.T) {
 			}
 			// The log says when the stop has failed.
 			e.log = slog.New(slog.NewTextHandler(io.MultiWriter(&w.errs, writer(func(line string) {
-				if c.then != nil && (strings.Contains(line, "could not be stopped") || strings.Contains(line, "does not say")) {
+				if c.then != nil && (strings.Contains(line, "could not be stopped") || strings.Contains(line, "is not known")) {
 					go c.then(w, f)
 				}
 			})), nil))

@@ -21,11 +21,11 @@ var ErrAbandoned = errors.New("it was closed because its bundle had not used it 
 // Thing is what a pool keeps.
 type Thing interface {
 	comparable
-	// Close releases the thing's resources. It is called once, from any goroutine, and waits until
-	// the thing is not in use.
+	// Close releases the thing's resources. It is called once, from any goroutine, and waits
+	// until the thing is not in use.
 	Close() error
-	// Abandoned reports whether the thing is not in use, and has not been in use since a time. It
-	// does not block.
+	// Abandoned reports whether the thing is not in use, and has not been in use since a time.
+	// It does not block.
 	Abandoned(since time.Time) bool
 }
 
