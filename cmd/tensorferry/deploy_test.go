@@ -62,7 +62,7 @@ func TestManifests(t *testing.T) {
 func TestDeployedFlags(t *testing.T) {
 	files, _ := filepath.Glob("../../deploy/*/*")
 	flag := regexp.MustCompile(`--[a-z-]+`)
-	help := try("help", "sidecar").out + try("help", "run").out
+	help := try("help", "sidecar").out + try("help", "run").out + try("help", "ferry").out
 	seen := 0
 	for _, file := range files {
 		text, err := os.ReadFile(file)
