@@ -90,7 +90,7 @@ func (c *connection) serve(ctx context.Context) error {
 	if err == nil {
 		c.conn.ask = func() { c.out.frame(0, kindPing) }
 		read = make(chan struct{})
-		h := &heard{br: br, in: c.in, frame: func() int { return int(c.frame.Load()) }, pong: func(id uint64) { c.out.frame(id, kindPong) }}
+		h := &heard{br: br, in: c.in, frame: func() int { return int(c.frame.Load()) }, pong: c.pong}
 		go func() {
 			defer close(read)
 			err := h.run()
@@ -113,6 +113,12 @@ func (c *connection) serve(ctx context.Context) error {
 		return nil
 	}
 	return err
+}
+
+// pong answers a PING.
+func (c *connection) pong(id uint64) {
+	c.out.await()
+	c.out.frame(id, kindPong)
 }
 
 // lost reports whether err says that the client is gone, so that there is no one to tell.
