@@ -109,7 +109,7 @@ func (c *connection) serve(ctx context.Context) error {
 	}
 	c.out.end()
 	c.linger(br, written, read)
-	if errors.Is(err, io.EOF) {
+	if errors.Is(err, io.EOF) && lost(err) {
 		return nil
 	}
 	return err
@@ -121,11 +121,19 @@ func (c *connection) pong(id uint64) {
 	c.out.frame(id, kindPong)
 }
 
+// operatorError is a failure of the operator. It may wrap one of the network, which is then the way
+// to the model server.
+type operatorError struct{ error }
+
+func (e operatorError) Unwrap() error { return e.error }
+
 // lost reports whether err says that the client is gone, so that there is no one to tell.
 func lost(err error) bool {
-	var ne net.Error
+	if errors.As(err, new(ruleError)) || errors.As(err, new(operatorError)) {
+		return false
+	}
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
-		errors.As(err, &ne) && !errors.As(err, new(ruleError))
+		errors.As(err, new(net.Error))
 }
 
 // linger closes the connection when everything has been written and the client has closed its side,
@@ -220,7 +228,7 @@ func (c *connection) open(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		return err
+		return operatorError{err}
 	}
 	cfg := c.op.Config()
 	w := &welcome{
@@ -246,8 +254,8 @@ func (c *connection) open(ctx context.Context) error {
 // run is the host of the operator. It returns nil after END.
 func (c *connection) run(ctx context.Context) (err error) {
 	defer func() {
-		if e := c.op.Close(); err == nil {
-			err = e
+		if e := c.op.Close(); err == nil && e != nil {
+			err = operatorError{e}
 		}
 	}()
 	if err := c.open(ctx); err != nil {
@@ -274,7 +282,7 @@ func (c *connection) run(ctx context.Context) (err error) {
 		}
 		st, err := c.op.Step(time.Now(), room, c)
 		if err != nil {
-			return err
+			return operatorError{err}
 		}
 		next := c.report(st.Next)
 		if st.Ended {
