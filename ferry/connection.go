@@ -213,17 +213,9 @@ func (c *connection) begin(br *bufio.Reader) error {
 
 // open opens the channel to the model server, and sends WELCOME.
 func (c *connection) open(ctx context.Context) error {
-	waiting := time.AfterFunc(patience, func() {
-		c.out.add(func(dst []byte) []byte {
-			return appendFrame(dst, 0, kindHeld, func(dst []byte) []byte {
-				return appendText(dst, valid(fmt.Sprintf("the model server at %s is not ready yet", c.endpoint)))
-			})
-		})
-	})
+	over := c.waiting()
 	err := c.op.Open(ctx)
-	if !waiting.Stop() && err == nil {
-		c.out.frame(0, kindResumed)
-	}
+	over()
 	if err != nil {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -249,6 +241,28 @@ func (c *connection) open(ctx context.Context) error {
 	c.out.add(func(dst []byte) []byte { return appendFrame(dst, 0, kindWelcome, w.append) })
 	c.log.Info("a client is connected", "client", c.plan.Client, "endpoint", c.endpoint, "model", w.model, "capacity", cfg.Capacity)
 	return nil
+}
+
+// waiting tells the client that the opening waits, if it takes long. The function that it returns
+// says that the wait is over.
+func (c *connection) waiting() (over func()) {
+	said := make(chan struct{})
+	timer := time.AfterFunc(patience, func() {
+		defer close(said)
+		c.sayHeld(fmt.Sprintf("the model server at %s is not ready yet", c.endpoint))
+	})
+	return func() {
+		if !timer.Stop() {
+			<-said // RESUMED must be behind HELD
+			c.out.frame(0, kindResumed)
+		}
+	}
+}
+
+func (c *connection) sayHeld(why string) {
+	c.out.add(func(dst []byte) []byte {
+		return appendFrame(dst, 0, kindHeld, func(dst []byte) []byte { return appendText(dst, valid(why)) })
+	})
 }
 
 // run is the host of the operator. It returns nil after END.
@@ -379,9 +393,7 @@ func (c *connection) report(next time.Time) time.Time {
 			if why == nil {
 				why = st.HeldFor
 			}
-			c.out.add(func(dst []byte) []byte {
-				return appendFrame(dst, 0, kindHeld, func(dst []byte) []byte { return appendText(dst, valid(fmt.Sprint(why))) })
-			})
+			c.sayHeld(fmt.Sprint(why))
 		} else {
 			c.out.frame(0, kindResumed)
 		}
