@@ -225,7 +225,7 @@ func (c *connection) open(ctx context.Context) error {
 	cfg := c.op.Config()
 	w := &welcome{
 		version: uint16(min(c.plan.Version, version)), rows: uint32(cfg.Capacity), bytes: uint64(cfg.MaxBytes), frame: uint32(c.s.cfg.MaxFrame),
-		timeout: uint64(max(cfg.Timeout, 0).Milliseconds()), hold: uint64(cfg.Hold.Milliseconds()),
+		timeout: millis(cfg.Timeout), hold: millis(cfg.Hold),
 		model: c.plan.spec.Infer.Model, release: c.plan.spec.Infer.Version,
 	}
 	if c.rows != nil {
@@ -241,6 +241,11 @@ func (c *connection) open(ctx context.Context) error {
 	c.out.add(func(dst []byte) []byte { return appendFrame(dst, 0, kindWelcome, w.append) })
 	c.log.Info("a client is connected", "client", c.plan.Client, "endpoint", c.endpoint, "model", w.model, "capacity", cfg.Capacity)
 	return nil
+}
+
+// millis rounds up, since 0 means none. A negative duration is none.
+func millis(d time.Duration) uint64 {
+	return uint64((max(d, 0) + time.Millisecond - 1).Milliseconds())
 }
 
 // waiting tells the client that the opening waits, if it takes long. The function that it returns
