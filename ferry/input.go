@@ -142,8 +142,10 @@ func (h *heard) run() error {
 			return errors.Join(h.flush(), err)
 		}
 		limit := h.frame()
-		if err := head.within(max(limit, maxHello)); err != nil {
-			return err
+		if limit > 0 {
+			if err := head.within(limit); err != nil {
+				return err
+			}
 		}
 		if head.kind != kindCall && head.size > 0 {
 			return rule("a frame of kind %d with a payload of %d bytes; want none", head.kind, head.size)
