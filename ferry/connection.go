@@ -93,9 +93,8 @@ func (c *connection) serve(ctx context.Context) error {
 		h := &heard{br: br, in: c.in, frame: func() int { return int(c.frame.Load()) }, pong: c.pong}
 		go func() {
 			defer close(read)
-			err := h.run()
-			c.in.finish(err)
-			if err != nil {
+			if err := h.run(); err != nil {
+				c.in.finish(err)
 				cancel(err) // the opening may wait for a server
 			}
 		}()
