@@ -139,8 +139,10 @@ func lost(err error) bool {
 // or a moment later. If it closed at once, what the client has sent in the meantime would make the
 // system discard what the client has not read.
 func (c *connection) linger(br *bufio.Reader, written <-chan error, read <-chan struct{}) {
-	err := <-written
-	if w, ok := c.conn.Conn.(interface{ CloseWrite() error }); ok && err == nil && w.CloseWrite() == nil {
+	if err := <-written; err == nil {
+		if w, ok := c.conn.Conn.(interface{ CloseWrite() error }); ok {
+			_ = w.CloseWrite() // the others go by END and BROKEN
+		}
 		_ = c.conn.Conn.SetReadDeadline(time.Now().Add(c.s.cfg.Linger))
 		select {
 		case <-read:
