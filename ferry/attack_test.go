@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"strings"
 	"sync/atomic"
@@ -143,6 +145,29 @@ func TestAfterEnd(t *testing.T) {
 		late.call(2, "", float(1))
 		if f := late.want("BROKEN action=0 class=5"); !strings.Contains(f.says, "CALL 2 after END") {
 			t.Error(f.says)
+		}
+	})
+}
+
+// TestManyFaults: neither the client nor the log gets more than 16 KiB about a HELLO, however much is
+// wrong with it.
+func TestManyFaults(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		s, _ := start(t, sidecartest.Script{}, Config{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		c := dial(t, s)
+		var keys strings.Builder
+		for i := range 4000 {
+			fmt.Fprintf(&keys, `"k%d": 1, `, i)
+		}
+		c.hello("rows", "{"+keys.String()+`"model": "model"}`)
+		if f := c.want("BROKEN"); len(f.body) > 17<<10 {
+			t.Errorf("BROKEN has %d bytes", len(f.body))
+		}
+		c.conn.Close()
+		s.Close()
+		if log.Len() > 20<<10 {
+			t.Errorf("the log has %d bytes", log.Len())
 		}
 	})
 }

@@ -251,7 +251,7 @@ func (s *Server) Handle(c net.Conn) {
 		case errors.Is(err, errClosed):
 			conn.log.Warn("a client was still connected when the ferry stopped; it sends its unanswered records again elsewhere")
 		default:
-			conn.log.Warn("a connection was ended", "error", err)
+			conn.log.Warn("a connection was ended", "error", valid(err.Error())) // it may quote the client
 		}
 	})
 }
