@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -185,6 +186,39 @@ func TestLinger(t *testing.T) {
 		synctest.Wait()
 		c.call(1, "", float(1))
 		c.conn.Close()
+	})
+}
+
+// TestMetricsOfEnded: the counters of connections that are over stay, and their gauges do not.
+func TestMetricsOfEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, sc := start(t, sidecartest.Script{Latency: time.Second}, Config{})
+		ended, lost := dial(t, s), dial(t, s)
+		for _, c := range []*client{ended, lost} {
+			c.hello("rows", infer)
+			c.want("WELCOME")
+			c.call(1, "", float(1))
+		}
+		ended.bare(0, kindEnd)
+		ended.want("RESULT id=1")
+		ended.want("END")
+		ended.conn.Close()
+		lost.want("RESULT id=1")
+		lost.call(2, "", float(1))
+		synctest.Wait()
+		lost.conn.Close()
+		synctest.Wait()
+		w := httptest.NewRecorder()
+		s.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+		of := `endpoint="` + sc.Endpoint() + `",model="model"} `
+		for _, want := range []string{
+			"connections{" + of + "0", "queued_records{" + of + "0", "in_flight_calls{" + of + "0", "requests_total{" + of + "3",
+			`answers_total{answer="result",` + of + "2", "latency_seconds_count{" + of + "2",
+		} {
+			if !strings.Contains(w.Body.String(), "tensorferry_ferry_"+want+"\n") {
+				t.Errorf("no %s in\n%s", want, w.Body)
+			}
+		}
 	})
 }
 
