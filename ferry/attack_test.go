@@ -106,7 +106,7 @@ func TestShortTimeout(t *testing.T) {
 	})
 }
 
-// TestSmallFrames: a frame beyond the limit in WELCOME breaks a rule, also if HELLO could be as long.
+// TestSmallFrames: a frame beyond the limit in WELCOME breaks a rule, also if a HELLO may be longer.
 func TestSmallFrames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := start(t, sidecartest.Script{}, Config{MaxFrame: 100})
@@ -150,8 +150,8 @@ func TestAfterEnd(t *testing.T) {
 	})
 }
 
-// TestManyFaults: neither the client nor the log gets more than 16 KiB about a HELLO, however much is
-// wrong with it.
+// TestManyFaults: neither the client nor the log gets more than 16 KiB about a HELLO, however much
+// is wrong with it.
 func TestManyFaults(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
