@@ -90,12 +90,11 @@ func (c *connection) serve(ctx context.Context) error {
 	if err == nil {
 		c.conn.ask = func() { c.out.frame(0, kindPing) }
 		read = make(chan struct{})
-		h := &heard{br: br, in: c.in, frame: func() int { return int(c.frame.Load()) }, pong: func(id uint64) { c.out.frame(id, kindPong) }}
+		h := &heard{br: br, in: c.in, frame: func() int { return int(c.frame.Load()) }, pong: c.pong}
 		go func() {
 			defer close(read)
-			err := h.run()
-			c.in.finish(err)
-			if err != nil {
+			if err := h.run(); err != nil {
+				c.in.finish(err)
 				cancel(err) // the opening may wait for a server
 			}
 		}()
@@ -109,25 +108,41 @@ func (c *connection) serve(ctx context.Context) error {
 	}
 	c.out.end()
 	c.linger(br, written, read)
-	if errors.Is(err, io.EOF) {
+	if errors.Is(err, io.EOF) && lost(err) {
 		return nil
 	}
 	return err
 }
 
+// pong answers a PING.
+func (c *connection) pong(id uint64) {
+	c.out.await()
+	c.out.frame(id, kindPong)
+}
+
+// operatorError is a failure of the operator. It may wrap one of the network, which is then the way
+// to the model server.
+type operatorError struct{ error }
+
+func (e operatorError) Unwrap() error { return e.error }
+
 // lost reports whether err says that the client is gone, so that there is no one to tell.
 func lost(err error) bool {
-	var ne net.Error
+	if errors.As(err, new(ruleError)) || errors.As(err, new(operatorError)) {
+		return false
+	}
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
-		errors.As(err, &ne) && !errors.As(err, new(ruleError))
+		errors.As(err, new(net.Error))
 }
 
 // linger closes the connection when everything has been written and the client has closed its side,
 // or a moment later. If it closed at once, what the client has sent in the meantime would make the
 // system discard what the client has not read.
 func (c *connection) linger(br *bufio.Reader, written <-chan error, read <-chan struct{}) {
-	err := <-written
-	if w, ok := c.conn.Conn.(interface{ CloseWrite() error }); ok && err == nil && w.CloseWrite() == nil {
+	if err := <-written; err == nil {
+		if w, ok := c.conn.Conn.(interface{ CloseWrite() error }); ok {
+			_ = w.CloseWrite() // the others go by END and BROKEN
+		}
 		_ = c.conn.Conn.SetReadDeadline(time.Now().Add(c.s.cfg.Linger))
 		select {
 		case <-read:
@@ -199,27 +214,19 @@ func (c *connection) begin(br *bufio.Reader) error {
 
 // open opens the channel to the model server, and sends WELCOME.
 func (c *connection) open(ctx context.Context) error {
-	waiting := time.AfterFunc(patience, func() {
-		c.out.add(func(dst []byte) []byte {
-			return appendFrame(dst, 0, kindHeld, func(dst []byte) []byte {
-				return appendText(dst, valid(fmt.Sprintf("the model server at %s is not ready yet", c.endpoint)))
-			})
-		})
-	})
+	over := c.waiting()
 	err := c.op.Open(ctx)
-	if !waiting.Stop() && err == nil {
-		c.out.frame(0, kindResumed)
-	}
+	over()
 	if err != nil {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		return err
+		return operatorError{err}
 	}
 	cfg := c.op.Config()
 	w := &welcome{
 		version: uint16(min(c.plan.Version, version)), rows: uint32(cfg.Capacity), bytes: uint64(cfg.MaxBytes), frame: uint32(c.s.cfg.MaxFrame),
-		timeout: uint64(max(cfg.Timeout, 0).Milliseconds()), hold: uint64(cfg.Hold.Milliseconds()),
+		timeout: millis(cfg.Timeout), hold: millis(cfg.Hold),
 		model: c.plan.spec.Infer.Model, release: c.plan.spec.Infer.Version,
 	}
 	if c.rows != nil {
@@ -237,11 +244,38 @@ func (c *connection) open(ctx context.Context) error {
 	return nil
 }
 
+// millis rounds up, since 0 means none. A negative duration is none.
+func millis(d time.Duration) uint64 {
+	return uint64((max(d, 0) + time.Millisecond - 1).Milliseconds())
+}
+
+// waiting tells the client that the opening waits, if it takes long. The function that it returns
+// says that the wait is over.
+func (c *connection) waiting() (over func()) {
+	said := make(chan struct{})
+	timer := time.AfterFunc(patience, func() {
+		defer close(said)
+		c.sayHeld(fmt.Sprintf("the model server at %s is not ready yet", c.endpoint))
+	})
+	return func() {
+		if !timer.Stop() {
+			<-said // RESUMED must be behind HELD
+			c.out.frame(0, kindResumed)
+		}
+	}
+}
+
+func (c *connection) sayHeld(why string) {
+	c.out.add(func(dst []byte) []byte {
+		return appendFrame(dst, 0, kindHeld, func(dst []byte) []byte { return appendText(dst, valid(why)) })
+	})
+}
+
 // run is the host of the operator. It returns nil after END.
 func (c *connection) run(ctx context.Context) (err error) {
 	defer func() {
-		if e := c.op.Close(); err == nil {
-			err = e
+		if e := c.op.Close(); err == nil && e != nil {
+			err = operatorError{e}
 		}
 	}()
 	if err := c.open(ctx); err != nil {
@@ -268,7 +302,7 @@ func (c *connection) run(ctx context.Context) (err error) {
 		}
 		st, err := c.op.Step(time.Now(), room, c)
 		if err != nil {
-			return err
+			return operatorError{err}
 		}
 		next := c.report(st.Next)
 		if st.Ended {
@@ -365,9 +399,7 @@ func (c *connection) report(next time.Time) time.Time {
 			if why == nil {
 				why = st.HeldFor
 			}
-			c.out.add(func(dst []byte) []byte {
-				return appendFrame(dst, 0, kindHeld, func(dst []byte) []byte { return appendText(dst, valid(fmt.Sprint(why))) })
-			})
+			c.sayHeld(fmt.Sprint(why))
 		} else {
 			c.out.frame(0, kindResumed)
 		}

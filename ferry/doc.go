@@ -8,6 +8,7 @@
 // the Java client for Apache Flink is in the folder java.
 //
 // A connection costs three goroutines and its operator. It takes the memory that its credit allows
-// on the way in, and as much again for results. Checkpoints, order across keys and the place of a
+// on the way in, as much again for results in the operator, and at worst twice that for results on
+// the way out. Checkpoints, order across keys and the place of a
 // record in a stream are the other side's.
 package ferry

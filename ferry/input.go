@@ -127,9 +127,10 @@ type heard struct {
 	sizes  []int
 }
 
-// run reads frames until the client is gone, ends or breaks a rule. It returns what the connection
-// ends with; nil stands for END.
+// run reads frames until the client is gone or breaks a rule, and returns that. It returns nil if
+// nothing comes after END. The client may still cancel calls then, and it pings and is pinged.
 func (h *heard) run() error {
+	ended := false
 	for {
 		// Calls are handed on together, but never kept while waiting for more.
 		if len(h.recs) > 0 && (len(h.recs) == most || h.br.Buffered() < frameSize) {
@@ -138,12 +139,17 @@ func (h *heard) run() error {
 			}
 		}
 		head, err := readHead(h.br)
+		if ended && err == io.EOF {
+			return nil
+		}
 		if err != nil {
 			return errors.Join(h.flush(), err)
 		}
 		limit := h.frame()
-		if err := head.within(max(limit, maxHello)); err != nil {
-			return err
+		if limit > 0 {
+			if err := head.within(limit); err != nil {
+				return err
+			}
 		}
 		if head.kind != kindCall && head.size > 0 {
 			return rule("a frame of kind %d with a payload of %d bytes; want none", head.kind, head.size)
@@ -152,6 +158,9 @@ func (h *heard) run() error {
 		case kindCall:
 			if limit == 0 {
 				return rule("CALL before WELCOME")
+			}
+			if ended {
+				return rule("CALL %d after END", head.id)
 			}
 			if h.br.Buffered() < head.size {
 				if err := h.flush(); err != nil { // the rest may take a while
@@ -170,7 +179,11 @@ func (h *heard) run() error {
 			h.pong(head.id)
 		case kindPong:
 		case kindEnd:
-			return h.flush()
+			if err := h.flush(); err != nil {
+				return err
+			}
+			ended = true
+			h.in.finish(nil)
 		default:
 			return rule("a frame of kind %d, which no client sends", head.kind)
 		}

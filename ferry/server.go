@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/tensorferry/tensorferry/async"
@@ -157,8 +158,11 @@ func New(cfg Config) (*Server, error) {
 	return s, nil
 }
 
+// acceptDelay is how long Serve waits for a file to be closed when too many are open.
+const acceptDelay = time.Second
+
 // Serve accepts connections until Shutdown or Close, which close the listener. It returns nil then,
-// and the listener's failure otherwise.
+// and the listener's failure otherwise. While too many files are open, Serve waits.
 func (s *Server) Serve(l net.Listener) error {
 	l = guard.Listener(l, func(error) {})
 	s.mu.Lock()
@@ -172,6 +176,14 @@ func (s *Server) Serve(l net.Listener) error {
 	for {
 		c, err := l.Accept()
 		if err != nil {
+			if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+				s.cfg.Logger.Warn("connections wait until others end", "error", err)
+				select {
+				case <-s.draining:
+				case <-time.After(acceptDelay):
+				}
+				continue
+			}
 			s.mu.Lock()
 			drained := s.drained
 			delete(s.listeners, &l)
@@ -239,7 +251,7 @@ func (s *Server) Handle(c net.Conn) {
 		case errors.Is(err, errClosed):
 			conn.log.Warn("a client was still connected when the ferry stopped; it sends its unanswered records again elsewhere")
 		default:
-			conn.log.Warn("a connection was ended", "error", err)
+			conn.log.Warn("a connection was ended", "error", valid(err.Error())) // it may quote the client
 		}
 	})
 }

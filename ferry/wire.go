@@ -228,7 +228,7 @@ func (f *failure) append(dst []byte) []byte {
 	return dst
 }
 
-// maxText bounds the texts of failures, which may quote what a server said.
+// maxText bounds the texts of failures, which may quote what a server or a client said.
 const maxText = 16 << 10
 
 // valid returns s as UTF-8 and within bounds.

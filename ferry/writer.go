@@ -16,16 +16,16 @@ type writer struct {
 	limit time.Duration // within which the other side must take a piece
 	freed func()        // called after a piece was written
 
-	mu     sync.Mutex
-	filled sync.Cond
-	buf    []byte
-	ended  bool // nothing follows
-	err    error
+	mu      sync.Mutex
+	changed sync.Cond
+	buf     []byte
+	ended   bool // nothing follows
+	err     error
 }
 
 func newWriter(c net.Conn, limit time.Duration, freed func()) *writer {
 	w := &writer{conn: c, limit: limit, freed: freed}
-	w.filled.L = &w.mu
+	w.changed.L = &w.mu
 	return w
 }
 
@@ -36,12 +36,22 @@ func (w *writer) add(fill func(dst []byte) []byte) {
 		w.buf = fill(w.buf)
 	}
 	w.mu.Unlock()
-	w.filled.Signal()
+	w.changed.Broadcast()
 }
 
 // frame adds a frame without a payload.
 func (w *writer) frame(id uint64, k kind) {
 	w.add(func(dst []byte) []byte { return appendHead(dst, id, k, 0) })
+}
+
+// await blocks while enough waits to be written. It goes before answers of which a client could ask
+// for any number.
+func (w *writer) await() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for len(w.buf) >= roomBytes && !w.ended && w.err == nil {
+		w.changed.Wait()
+	}
 }
 
 // full reports whether enough waits to be written.
@@ -56,7 +66,7 @@ func (w *writer) end() {
 	w.mu.Lock()
 	w.ended = true
 	w.mu.Unlock()
-	w.filled.Signal()
+	w.changed.Broadcast()
 }
 
 // stop discards what was not written, and lets run return.
@@ -66,7 +76,7 @@ func (w *writer) stop(err error) {
 		w.err, w.buf = err, nil
 	}
 	w.mu.Unlock()
-	w.filled.Signal()
+	w.changed.Broadcast()
 }
 
 // run writes until end or a failure, which it returns.
@@ -75,7 +85,7 @@ func (w *writer) run() error {
 	for {
 		w.mu.Lock()
 		for len(w.buf) == 0 && !w.ended && w.err == nil {
-			w.filled.Wait()
+			w.changed.Wait()
 		}
 		if w.err != nil || len(w.buf) == 0 {
 			defer w.mu.Unlock()
@@ -83,6 +93,7 @@ func (w *writer) run() error {
 		}
 		piece, w.buf = w.buf, piece[:0]
 		w.mu.Unlock()
+		w.changed.Broadcast()
 		_ = w.conn.SetWriteDeadline(time.Now().Add(w.limit))
 		if _, err := w.conn.Write(piece); err != nil {
 			w.stop(err)

@@ -55,12 +55,12 @@ func comparePositions(a, b Position) int {
 	return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 }
 
+var noGaps = strings.NewReplacer("-", "", "_", "", " ", "")
+
 // nearest returns the known key that key most likely means, or "" if no known key is near enough.
 func nearest(key string, known []string) string {
 	best, bestCost := "", max(1, (len(key)+1)/3)
-	fold := func(s string) string {
-		return strings.ToLower(strings.NewReplacer("-", "", "_", "", " ", "").Replace(s))
-	}
+	fold := func(s string) string { return strings.ToLower(noGaps.Replace(s)) }
 	for _, k := range known {
 		if len(key) > 2*len(k)+2 {
 			continue

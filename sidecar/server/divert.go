@@ -1,7 +1,9 @@
 package server
 
 import (
+	"errors"
 	"net"
+	"time"
 
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
@@ -28,6 +30,10 @@ func (d divert) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, err
 	if first[0] == prefaceText[0] {
 		return begun, nil, nil
 	}
+	_ = c.SetDeadline(time.Time{}) // that of the handshake
+	if c, ok := c.(*conn); ok {
+		c.diverted.Store(true)
+	}
 	if err := guard.Apart("Divert", func() error { d.to(begun); return nil }); err != nil {
 		c.Close()
 		return nil, nil, err
@@ -52,6 +58,11 @@ func (c *begunConn) Read(p []byte) (int, error) {
 		return n, nil
 	}
 	return c.Conn.Read(p)
+}
+
+// SetDeadline implements net.Conn.
+func (c *begunConn) SetDeadline(t time.Time) error {
+	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
 }
 
 // NetConn returns the connection below, for those who ask what it is.

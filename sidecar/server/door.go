@@ -41,9 +41,10 @@ func (d door) Accept() (net.Conn, error) {
 // caller may cut what it sends. It knows the answers that its caller has not read.
 type conn struct {
 	net.Conn
-	s      *Server
-	frames frames // belongs to the goroutine that reads
-	closed sync.Once
+	s        *Server
+	frames   frames // belongs to the goroutine that reads
+	closed   sync.Once
+	diverted atomic.Bool // it is not gRPC's any more
 
 	mu      sync.Mutex
 	answers map[*answered]struct{}
@@ -64,6 +65,18 @@ func (c *conn) Close() error {
 		}
 	})
 	return err
+}
+
+// NetConn returns the connection below, for those who ask what it is.
+func (c *conn) NetConn() net.Conn { return c.Conn }
+
+// SetDeadline implements net.Conn. gRPC calls it when the handshake is over, also if the connection
+// was diverted in it.
+func (c *conn) SetDeadline(t time.Time) error {
+	if c.diverted.Load() {
+		return nil
+	}
+	return c.Conn.SetDeadline(t)
 }
 
 // Read implements net.Conn.
