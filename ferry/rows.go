@@ -143,7 +143,7 @@ func (b *boundRows) Decode(_ payload, src *tensor.Rows, row int) (payload, error
 }
 
 // slabSize is the size of the pieces of memory that rows are cut from.
-const slabSize = 64 << 10
+const slabSize = 8 << 10
 
 // slab cuts rows from larger pieces of memory, so that a row costs no allocation of its own. A
 // piece is collected when none of its rows is in use. It is safe for concurrent use.

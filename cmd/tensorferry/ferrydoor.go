@@ -10,7 +10,7 @@ import (
 	"github.com/tensorferry/tensorferry/sidecar"
 )
 
-// Bounds of a sidecar's own ferry, which keep its memory within some hundred MiB by default.
+// Bounds of a sidecar's own ferry. docs/ferry.md says how much memory they allow.
 const (
 	ferryConnections = 16
 	ferryBytes       = 16 << 20
