@@ -106,7 +106,8 @@ func TestShortTimeout(t *testing.T) {
 	})
 }
 
-// TestSmallFrames: a frame beyond the limit in WELCOME breaks a rule, also if a HELLO may be longer.
+// TestSmallFrames: a frame beyond the limit in WELCOME breaks a rule, also if a HELLO may be
+// longer.
 func TestSmallFrames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := start(t, sidecartest.Script{}, Config{MaxFrame: 100})

@@ -251,7 +251,8 @@ func (s *Server) Handle(c net.Conn) {
 		case errors.Is(err, errClosed):
 			conn.log.Warn("a client was still connected when the ferry stopped; it sends its unanswered records again elsewhere")
 		default:
-			conn.log.Warn("a connection was ended", "error", valid(err.Error())) // it may quote the client
+			// The error may quote the client.
+			conn.log.Warn("a connection was ended", "error", valid(err.Error()))
 		}
 	})
 }
