@@ -291,11 +291,11 @@ func TestNoRoomToArrive(t *testing.T) {
 			mock.Config{Inputs: []tensor.Spec{{Name: "x", DType: tensor.FP32, Row: tensor.Shape{-1}}}})
 		c := r.caller()
 		a := r.attack(65535)
-		a.openAll(2, "ModelInfer")
-		for i := range uint32(2) {
+		for i := range uint32(2) { // the first one is the older one: it has memory, and the other waits
+			a.open(2*i+1, "ModelInfer")
 			a.send(2*i+1, message(0, make([]byte, most))[:most], 10<<10)
+			synctest.Wait()
 		}
-		synctest.Wait()
 		began := time.Now()
 		_, err := c.ModelInfer(t.Context(), wide(14<<10))
 		if d := oip.Parse(err); d.Code != codes.ResourceExhausted || d.Reason != oip.ReasonMemoryPressure || d.RetryAfter == 0 || time.Since(began) != 4*time.Second ||
