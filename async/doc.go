@@ -38,10 +38,12 @@
 //
 // The operator asks these questions, in order. The first one that fits decides.
 //
-//  1. Verdict.Unmade, or Verdict.Hold, or a suspended caller: the record waits and is called again.
-//     Its time stands still. After Config.Hold it fails, of class Overload or Transport.
-//  2. Is another attempt worth it, and allowed? RetryPredicate says whether it is worth it, and
-//     without one Verdict.Retry. An error without a Verdict is of class Backend and is not retried.
+//  1. Verdict.Hold, or a suspended caller: the record waits and is called again. Its time stands
+//     still. After Config.Hold it fails, of class Overload or Transport. With Verdict.Unmade the
+//     record is called again when its turn comes, without such a bound.
+//  2. Is another attempt worth it, and allowed? RetryPredicate says whether it is worth it. If
+//     the function has none, Verdict.Retry does. An error without a Verdict is of class Backend and
+//     is not retried.
 //     Retry.Max, Retry.Budget and Config.Timeout say whether it is allowed. Classes BadRecord and
 //     Permanent are never retried.
 //  3. Is its time over? TimeoutHandler may give results in its place.
@@ -61,18 +63,21 @@
 //	if Status.More, begin again at once
 //	wait until wake was called, Status.Next has come, or there is Room and input
 //
-// The host owes the operator four things. It calls all methods from one goroutine. It calls Step
-// soon after wake, and at Status.Next. It passes watermarks and barriers in their place among the
-// records. It calls Close in the end, whatever happened.
+// The host calls all methods from one goroutine: DeadLetters and Restore, if they are needed,
+// before Open, and then this loop. It calls Step soon after wake, and at Status.Next. It passes
+// watermarks and barriers in their place among the records; a watermark for which there is no room
+// waits, and so does everything behind it. When Status.Barrier is set, it stores Status.Entries in
+// the checkpoint and passes the barrier on. It calls Close in the end, whatever happened.
 //
 // # Words
 //
 // A record is one element of a stream, and a result is what a function made of one. A call is one
 // attempt for one record; a request is a message to a server, in which a function may put the rows
 // of many calls. A record is in flight from its admission until it is emitted (Config.Capacity
-// bounds these); a call is in progress until its completion (Config.MaxCalls). A record is held
-// while it waits for the other side and its time stands still. A subtask is one of the parallel
-// instances of an operator, and its task is the goroutine that runs it.
+// bounds these). A call is in progress until its completion (Config.MaxCalls bounds these, and
+// Stats.InFlight counts them). A record is held while it waits for the other side and its time
+// stands still. A subtask is one of the parallel instances of an operator, and its task is the
+// goroutine that runs it.
 //
 // # Inside
 //

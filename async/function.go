@@ -55,9 +55,8 @@ type Completer[OUT any] interface {
 	Fail(why error)
 	// ResultsFull reports whether the results that wait for their turn have more bytes than
 	// Config.MaxBytes. A caller that holds calls which it has not begun should then complete them
-	// with ErrUnmade, so that they do not become results for which there is no room. It keeps the
-	// oldest of them if nothing else is in progress, because the operator may be waiting for just
-	// that one.
+	// with ErrUnmade, so that they do not become results for which there is no room. If no
+	// other call is in progress, it begins the oldest one, because the results may wait for it.
 	ResultsFull() bool
 }
 

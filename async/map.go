@@ -9,8 +9,8 @@ import (
 
 // Map calls fn for every value of in and yields the results in the order that cfg says. cfg also
 // bounds the calls in progress. Keyed order is an error, since the values have no keys. A goroutine
-// reads values ahead: at most as many as the capacity and as 256, with at most an eighth of
-// cfg.MaxBytes bytes. A larger value is read ahead alone.
+// reads values ahead: at most 256 of them, no more than the capacity, and at most an eighth
+// of cfg.MaxBytes in bytes. A larger value is read ahead alone.
 //
 // The first failure ends the sequence. A failure of the input is yielded after the results of the
 // values before it. A failure of a record is yielded at once, as a *RecordError whose Position is

@@ -101,9 +101,9 @@ type Rewinder interface {
 type SalvageOptions struct {
 	// NewerGone says that there was a newer checkpoint, which is damaged or gone.
 	NewerGone bool
-	// Compare says that what is there stays, and that the results that follow are compared with it
-	// until nothing is left to compare with. The job must make the same results each time, in the
-	// same order. Without Compare the next plan replaces what is there.
+	// Compare keeps what is there, and compares the results that follow with it. The job must make
+	// the same results each time, in the same order. Without Compare the next plan replaces what is
+	// there.
 	Compare bool
 }
 
@@ -116,7 +116,7 @@ type Salvager interface {
 	// anything, the state to go on with. An error of class async.Permanent says what is in the
 	// way.
 	Salvage(ctx context.Context, state []byte, opts SalvageOptions) (next []byte, beyond []string, err error)
-	// Unsettled returns an error if results were to be made again and the input ended before
-	// they were.
+	// Unsettled returns an error if the input ended before all results that Salvage kept were
+	// made again.
 	Unsettled(state []byte) error
 }

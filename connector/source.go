@@ -112,7 +112,7 @@ type Rebalancing interface {
 	// Assign returns the splits from now on, and the position of each. It is called before
 	// every attempt, when nothing is read and the results of the last checkpoint are published.
 	// splits and next are those of that checkpoint, or what Splits returned. The order of the
-	// result numbers the splits anew. An error is a failure of the job, to which its restart
-	// strategy applies, also before the first attempt: Splits has found the source.
+	// result numbers the splits anew. The restart strategy applies to an error, even
+	// before the first attempt, because Splits has succeeded by then.
 	Assign(ctx context.Context, splits []Split, next []int64) (now []Split, from []int64, err error)
 }

@@ -7,8 +7,8 @@
 // package: it uses async and sidecar directly. The protocol is documented in docs/ferry.md, and
 // the Java client for Apache Flink is in the folder java.
 //
-// A connection costs three goroutines and its operator. It takes the memory that its credit allows
-// on the way in, as much again for results in the operator, and at worst twice that for results on
-// the way out. Checkpoints, order across keys and the place of a
-// record in a stream are the other side's.
+// A connection costs three goroutines and its operator. Its credit bounds the calls that have no
+// answer yet (Config.MaxCalls and MaxBytes). It takes at most MaxBytes for these calls, as much for
+// results in the operator, and twice that for results on the way out. Checkpoints, order across
+// keys and the place of a record in a stream are the other side's.
 package ferry

@@ -63,8 +63,8 @@ type Config struct {
 	// The server must be on this machine (a Unix socket or a loopback address, with no proxy in
 	// between), run as the same user, and have Triton's calls for system shared memory, from Triton
 	// 24.09 on. If shared memory cannot be used, one log line says so and tensors travel in the
-	// requests. They also travel there if no slot is free. Conn cannot be set together with
-	// SharedMemory.
+	// requests. If no slot is free, tensors travel in the request too. Conn cannot be set together
+	// with SharedMemory.
 	//
 	// A request with a slot is never cancelled, because the server may write to the slot until it
 	// is done. The request parameter "timeout" says how long the request may wait in the server's

@@ -40,8 +40,8 @@ type Config struct {
 	Parallelism int
 	// Checkpoint says when state is kept, and where.
 	Checkpoint CheckpointConfig
-	// Restart says what follows a failure after every subtask has opened. Before that no record is
-	// read, and a job whose subtasks cannot be opened in its first attempt fails at once. Default:
+	// Restart is for failures after all subtasks have opened. A job whose subtasks cannot be opened
+	// in its first attempt fails at once: no record was read. Default:
 	// exponential-delay if there are periodic checkpoints, and otherwise none.
 	Restart restart.Config
 	// Logger logs what happens to the job as a whole, and never a single record. A handler that

@@ -22,8 +22,8 @@
 // A job is the plan of sources, operators and sinks. A run is one pass of a job over its input; it
 // keeps its id through restarts and resumptions, each of which is an attempt of the run. A split is
 // a part of a source that one subtask reads. A barrier separates the records of one checkpoint from
-// those of the next. A snapshot is what one checkpoint keeps. A watermark says that no record with
-// an earlier event time follows. Package async defines record, call, in flight, held and subtask.
+// those of the next. A snapshot is what one checkpoint keeps. A watermark says that no record at or
+// before its event time follows. Package async defines record, call, in flight, held and subtask.
 //
 // # How it is made
 //

@@ -118,8 +118,8 @@ func IdleAfter(d time.Duration) SourceOption {
 // own methods: GobEncode, MarshalBinary, MarshalText or MarshalJSON, and their counterparts. If it
 // has none of them, a job whose checkpoints would hold records does not start. The checkpoints hold
 // records under the Snapshot policy, with a drain limit, or without a timeout, including the
-// checkpoint of a stop. But if there is no checkpoint interval and no policy is set, such a job
-// drains when it is stopped.
+// checkpoint of a stop. But a job without a checkpoint interval and without a policy drains
+// when it is stopped, and then its checkpoint holds none.
 func WithSerializer[T any](s Serializer[T]) AsyncOption {
 	return asyncOption(func(o *options) { o.serializer = s })
 }

@@ -82,7 +82,7 @@ type Totals struct {
 }
 
 // OperatorProgress are the numbers of one operator. In records came in. Of them, Completed, Dropped
-// and DeadLettered have that outcome, and Held have none yet. Out records were emitted.
+// and DeadLettered have that outcome, and Held are still in the operator. Out records were emitted.
 type OperatorProgress struct {
 	Name                                            string
 	In, Completed, Dropped, DeadLettered, Out, Held int64
@@ -97,8 +97,8 @@ type SubtaskProgress struct {
 	OperatorProgress
 	// Subtask is the number of the subtask, from 0.
 	Subtask int
-	// Open reports that the subtask is one of an asynchronous operator, and that it makes calls at
-	// present, or would if Async.Suspended were nil. After the subtask has ended, Async.Limit stays
+	// Open reports that the subtask is one of an asynchronous operator, and that it runs, even if
+	// its calls are suspended. After the subtask has ended, Async.Limit stays
 	// as it was.
 	Open bool
 	// Watermark is the last watermark that the subtask passed on. It is async.NoTime if there was

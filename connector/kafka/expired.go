@@ -19,8 +19,8 @@ const (
 	// FailExpired ends the job, since records are lost. It is the default.
 	FailExpired OnExpired = iota
 	// SkipExpired goes on at the first record that is there. It logs and counts the skipped
-	// records. It goes on at the beginning of a topic that was made anew, or that ends before
-	// the position.
+	// records. If the topic was made anew, or ends before the position, it goes on at the
+	// topic's beginning.
 	SkipExpired
 )
 

@@ -291,7 +291,8 @@ func TestNoRoomToArrive(t *testing.T) {
 			mock.Config{Inputs: []tensor.Spec{{Name: "x", DType: tensor.FP32, Row: tensor.Shape{-1}}}})
 		c := r.caller()
 		a := r.attack(65535)
-		for i := range uint32(2) { // the first one is the older one: it has memory, and the other waits
+		// The first one is the older one: it has memory, and the other one waits.
+		for i := range uint32(2) {
 			a.open(2*i+1, "ModelInfer")
 			a.send(2*i+1, message(0, make([]byte, most))[:most], 10<<10)
 			synctest.Wait()
