@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -122,27 +121,11 @@ func runFerry(ctx context.Context, args []string, stdout, stderr io.Writer) int 
 
 // serveFerry listens, and serves until ctx ends.
 func (f *serverFlags) serveFerry(ctx context.Context, srv *ferry.Server, endpoints []endpoint.Endpoint, secure *tls.Config, stdout io.Writer, wrong func(int, error) int) int {
-	var listeners []net.Listener
-	defer func() {
-		for _, l := range listeners {
-			l.Close()
-		}
-	}()
-	var ready []string
-	for _, e := range endpoints {
-		l, err := e.Listen()
-		if err != nil {
-			return wrong(exitFailed, err)
-		}
-		if bound, err := endpoint.FromAddr(l.Addr()); err == nil {
-			e = bound // with the port that the system chose
-		}
-		if secure != nil && !e.IsUnix() {
-			l = tls.NewListener(l, secure)
-		}
-		listeners = append(listeners, l)
-		ready = append(ready, "ready: ferry on "+e.String())
+	listeners, ready, err := listen(endpoints, secure, "ferry")
+	if err != nil {
+		return wrong(exitFailed, err)
 	}
+	defer closeListeners(listeners)
 	failed := make(chan error, len(listeners)+1)
 	health, err := f.listenHealth()
 	if err != nil {

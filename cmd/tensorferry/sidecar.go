@@ -142,6 +142,33 @@ func (f *serverFlags) endpoints() ([]endpoint.Endpoint, error) {
 // orNone turns 0 into -1, since 0 means the default in the server's configuration.
 func orNone(d time.Duration) time.Duration { return cmp.Or(d, -1) }
 
+// listen opens the endpoints' listeners, with TLS on TCP if secure is not nil. ready has a line for
+// each, which says what is served there.
+func listen(endpoints []endpoint.Endpoint, secure *tls.Config, what string) (listeners []net.Listener, ready []string, err error) {
+	for _, e := range endpoints {
+		l, err := e.Listen()
+		if err != nil {
+			closeListeners(listeners)
+			return nil, nil, err
+		}
+		if bound, err := endpoint.FromAddr(l.Addr()); err == nil {
+			e = bound // has the port that the system chose
+		}
+		if secure != nil && !e.IsUnix() {
+			l = tls.NewListener(l, secure)
+		}
+		listeners = append(listeners, l)
+		ready = append(ready, "ready: "+what+" on "+e.String())
+	}
+	return listeners, ready, nil
+}
+
+func closeListeners(listeners []net.Listener) {
+	for _, l := range listeners {
+		l.Close()
+	}
+}
+
 // listenHealth opens the listener of --health, or returns nil if there is none.
 func (f *serverFlags) listenHealth() (net.Listener, error) {
 	if f.health == "" {
@@ -288,28 +315,11 @@ func runSidecar(ctx context.Context, args []string, stdout, stderr io.Writer) in
 	}
 	defer srv.Close()
 
-	var listeners []net.Listener
-	closeAll := func() {
-		for _, l := range listeners {
-			l.Close()
-		}
+	listeners, ready, err := listen(endpoints, secure, "gRPC")
+	if err != nil {
+		return wrong(exitFailed, err)
 	}
-	var ready []string
-	for _, e := range endpoints {
-		l, err := e.Listen()
-		if err != nil {
-			closeAll()
-			return wrong(exitFailed, err)
-		}
-		if bound, err := endpoint.FromAddr(l.Addr()); err == nil {
-			e = bound // has the port that the system chose
-		}
-		if secure != nil && !e.IsUnix() {
-			l = tls.NewListener(l, secure)
-		}
-		listeners = append(listeners, l)
-		ready = append(ready, "ready: gRPC on "+e.String())
-	}
+	closeAll := func() { closeListeners(listeners) }
 	health, err := f.listenHealth()
 	if err != nil {
 		closeAll()
